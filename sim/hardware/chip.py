@@ -1,0 +1,255 @@
+"""The chip: memories, units that compute, links. Frozen data in base units, no formulas of cost.
+
+`sim.hardware.load` makes a `Chip` from YAML through a strict schema; this module is the contract
+between it and everything that costs work on a chip. A *unit* is a thing that computes (an NPU, a
+GPU, a host CPU). Its `hierarchy` goes from the outside in: memories and fan-outs, then one array.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from math import inf
+
+from sim.workload.graph import OperandRole
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """A rate, stated per second or per cycle of the unit's clock; exactly one is set."""
+
+    per_s: float | None = None
+    per_cycle: float | None = None
+
+    def at(self, clock_hz: float) -> float:
+        """The rate per cycle at `clock_hz` (1/cycle)."""
+        return self.per_cycle if self.per_cycle is not None else self.per_s / clock_hz  # type: ignore[operator, return-value]
+
+
+class Buffering(StrEnum):
+    ATOMIC = "atomic"
+    """A child's job starts empty-handed: its first load waits for the job to begin."""
+    CONTINUOUS = "continuous"
+    """The lower link runs ahead into the next job."""
+
+
+class Dataflow(StrEnum):
+    OUTPUT_STATIONARY = "output_stationary"
+    WEIGHT_STATIONARY = "weight_stationary"
+    INPUT_STATIONARY = "input_stationary"
+    ROW_STATIONARY = "row_stationary"
+
+
+class Skew(StrEnum):
+    SYSTOLIC = "systolic"
+    """Operands march one cell a cycle: R + C - 2 cycles of fill."""
+    NONE = "none"
+    """Operands are broadcast."""
+
+
+class Folds(StrEnum):
+    SERIAL = "serial"
+    PIPELINED = "pipelined"
+
+
+class Preload(StrEnum):
+    EXPOSED = "exposed"
+    HIDDEN = "hidden"
+
+
+class Costing(StrEnum):
+    """How a unit is costed."""
+
+    MAPPED = "mapped"
+    """The mapper finds tiles and orders; waiting is modelled."""
+    ROOFLINE = "roofline"
+    """Roofline plus launch floor only: marked so in every result."""
+    GPU_KERNELS = "gpu_kernels"
+    """Kernel tiles, waves, split-K, occupancy (`sim.cost.gpu`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """One memory level. With `bandwidth` in the file, `read` is `write` and `shared_port` is true.
+
+    `holds` lists the einsum operands that it keeps; the others pass by. Energies are J/byte and
+    None where the file states none.
+    """
+
+    name: str
+    kind: str = "sram"
+    capacity_bytes: float = inf
+    read: Rate = Rate(per_s=inf)
+    write: Rate = Rate(per_s=inf)
+    shared_port: bool = False
+    latency_s: float = 0.0
+    efficiency: float = 1.0
+    """Share of the stated bandwidth that long transfers reach (0, 1]."""
+    burst_bytes: int | None = None
+    outstanding: int | None = None
+    """Requests in flight; with `request_bytes` bounds the rate by latency (Little's law)."""
+    request_bytes: int | None = None
+    holds: frozenset[OperandRole] = frozenset(OperandRole)
+    double_buffered: bool = True
+    read_energy_j_per_byte: float | None = None
+    write_energy_j_per_byte: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fanout:
+    """`count` copies of everything below (cores, SMs, clusters)."""
+
+    name: str
+    count: int
+    multicast: bool = True
+    """One read of the parent serves every instance that needs the same data."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Array:
+    """A rows x cols array of multiply-accumulate cells.
+
+    `macs_per_cycle` maps a compute dtype ("int8", "bf16", "w4a8") to MACs per cell and cycle.
+    `weight_sparsity` maps an N:M pattern to its speed-up of the reduction.
+    `drain_bytes_per_cycle` bounds results leaving an output-stationary array (None: they shift
+    out along the rows in `rows` cycles).
+    """
+
+    name: str
+    rows: int
+    cols: int
+    dataflow: Dataflow
+    skew: Skew
+    folds: Folds
+    preload: Preload
+    macs_per_cycle: Mapping[str, float]
+    accumulate_bits: int = 32
+    weight_sparsity: Mapping[str, float] = field(default_factory=dict)
+    skips_zeros: bool = False
+    drain_bytes_per_cycle: float | None = None
+    mac_energy_j: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VectorUnit:
+    """`lanes` lanes; `rates` in primitives per lane and cycle; `fallback` builds a primitive
+    from others ({"exp": {"add": 8, "mul": 8}})."""
+
+    name: str
+    lanes: int
+    rates: Mapping[str, float]
+    fallback: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    energy_j: Mapping[str, float] = field(default_factory=dict)
+    """Energy per primitive."""
+
+
+Level = Memory | Fanout | Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """`count` equal things that compute, all on the chip-level memory `home`."""
+
+    name: str
+    count: int
+    home: str
+    hierarchy: tuple[Level, ...]
+    vector: VectorUnit
+    clock_hz: float
+    costing: Costing = Costing.MAPPED
+    buffering: Buffering = Buffering.ATOMIC
+    launch_s: float = 0.0
+    """Fixed cost per group of ops (kernel launch, job descriptor)."""
+    dma_setup_s: float = 0.0
+    """Fixed cost per tile transfer that is not empty."""
+    options: Mapping[str, float | int | str | bool | tuple] = field(default_factory=dict)
+    """Named options of the costing (`gpu_kernels` constants and the like), checked by the loader."""
+
+    @property
+    def array(self) -> Array:
+        return self.hierarchy[-1]  # type: ignore[return-value]
+
+    @property
+    def memories(self) -> tuple[Memory, ...]:
+        return tuple(level for level in self.hierarchy if isinstance(level, Memory))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """A path between components or chips (PCIe, NVLink, ring)."""
+
+    name: str
+    ends: tuple[str, ...]
+    bandwidth: Rate
+    latency_s: float = 0.0
+    energy_j_per_byte: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Technology:
+    """Node and physical limits; what energy, area and V-f scaling derive from."""
+
+    node_nm: float | None = None
+    max_clock_hz: float | None = None
+    area_mm2: float | None = None
+    power_w: float | None = None
+    idle_power_w: float | None = None
+    voltage_v: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class System:
+    """Several equal chips: `topology` is "ring", "switch" or "mesh"; links are per chip."""
+
+    chips: int
+    topology: str
+    link_bandwidth_bytes_per_s: float
+    link_latency_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chip:
+    """A whole chip. `sources` maps source keys to references; `provenance` maps a dotted path to
+    the source key of its number, or to "estimated: why" or "unverified"."""
+
+    name: str
+    title: str
+    clock_hz: float
+    default_precision: str
+    memories: tuple[Memory, ...]
+    units: tuple[Unit, ...]
+    links: tuple[Link, ...] = ()
+    technology: Technology = Technology()
+    sources: Mapping[str, str] = field(default_factory=dict)
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    system: System | None = None
+    algorithms: tuple[str, ...] = ("direct",)
+    host_link: str | None = None
+    calibration: str | None = None
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    """What `set` changed: path -> quantity as given."""
+
+    def components(self) -> Iterator[tuple[str, object]]:
+        """(name, component) of everything that has a name; names are unique in a chip."""
+        for memory in self.memories:
+            yield memory.name, memory
+        for unit in self.units:
+            yield unit.name, unit
+            for level in unit.hierarchy:
+                yield level.name, level
+            yield unit.vector.name, unit.vector
+        for link in self.links:
+            yield link.name, link
+
+    def component(self, name: str) -> object:
+        return dict(self.components())[name]
+
+    def memory(self, name: str) -> Memory:
+        return next(m for m in self.memories if m.name == name)
+
+    @property
+    def main_unit(self) -> Unit:
+        """The unit that a single model runs on: the first in the file."""
+        return self.units[0]

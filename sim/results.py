@@ -1,0 +1,123 @@
+"""What a costed network looks like: frozen, JSON-able, each breakdown summing to its total.
+
+The fields are those of the `dovetail.estimate/1` document. `sim.analytical` and `sim.events`
+fill them; `sim.view` and the command only read them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+ESTIMATE_SCHEMA = "dovetail.estimate/1"
+SIMULATE_SCHEMA = "dovetail.simulate/1"
+
+
+class Term(StrEnum):
+    """The closed set of latency terms: compute first, then the exposed part of everything else."""
+
+    COMPUTE = "compute"
+    EXPOSED_MEMORY = "exposed_memory"
+    FILL_DRAIN = "fill_drain"
+    PRELOAD = "preload"
+    DMA_SETUP = "dma_setup"
+    VECTOR = "vector"
+    LAUNCH = "launch"
+    COMMUNICATION = "communication"
+    DEQUANTISE = "dequantise"
+    QUEUEING = "queueing"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traffic:
+    read: float = 0.0
+    write: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpEstimate:
+    """One op's (or fused group's) part of the network; `latency_s` is its increment of the makespan."""
+
+    name: str
+    kind: str
+    module: str
+    source: str
+    macs: int
+    vector_ops: int
+    latency_s: float
+    roofline_s: float
+    cycles: float
+    bound: str
+    """ "compute", "memory:<level>", "vector", "launch" or "link:<name>"."""
+    mac_utilization: float | None
+    cycles_ladder: Mapping[str, float] | None
+    """{"ideal", "spatially_mapped", "compute", "total"}"""
+    traffic_bytes: Mapping[str, Mapping[str, Traffic]]
+    """memory -> operand -> Traffic"""
+    energy_j: float | None
+    breakdown_s: Mapping[Term, float]
+    mapping: Mapping[str, object] | None
+    fused: tuple[str, ...] = ()
+    """Names of the ops that ran inside this one."""
+    homes: Mapping[str, str] = field(default_factory=dict)
+    """tensor id -> memory in which it lives"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WhatIf:
+    resource: str
+    factor: float
+    latency_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A network on a chip. See design section 2.3 for the JSON form (`to_dict`)."""
+
+    workload_name: str
+    knobs: Mapping[str, object]
+    graph_hash: str
+    batch: int
+    hardware_name: str
+    hardware_hash: str
+    overrides: Mapping[str, str]
+    precision: str
+    objective: str
+    map_space: str
+    buffering: str
+    calibration: Mapping[str, object] | None
+    latency_s: float
+    latency_interval_s: tuple[float, float] | None
+    cycles: float
+    roofline_latency_s: float
+    macs: int
+    effective_macs: float
+    vector_ops: int
+    mac_utilization: float | None
+    energy_j: float | None
+    power_w: float | None
+    area_mm2: float | None
+    peak_memory_bytes: Mapping[str, float]
+    traffic_bytes: Mapping[str, Traffic]
+    breakdown_s: Mapping[Term, float]
+    ops: tuple[OpEstimate, ...]
+    what_if: tuple[WhatIf, ...] = ()
+    infeasible: Mapping[str, object] | None = None
+    unsupported: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    energy_breakdown_j: Mapping[str, float] = field(default_factory=dict)
+    roofline: Mapping[str, object] = field(default_factory=dict)
+    """Ceilings and ridges per precision and memory, for the roofline figure."""
+
+    @property
+    def flops(self) -> int:
+        return 2 * self.macs + self.vector_ops
+
+    @property
+    def throughput_per_s(self) -> float:
+        return self.batch / self.latency_s
+
+    @property
+    def below_datasheet_roofline(self) -> bool:
+        return self.latency_s < self.roofline_latency_s

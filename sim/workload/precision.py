@@ -1,0 +1,63 @@
+"""Element types and precision names: one table for the whole tool."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from sim.errors import PrecisionError, nearest
+
+BITS = MappingProxyType(
+    {
+        "fp64": 64, "fp32": 32, "tf32": 32, "bf16": 16, "fp16": 16, "fp8_e4m3": 8, "fp8_e5m2": 8,
+        "int64": 64, "int32": 32, "int16": 16, "int8": 8, "uint8": 8, "int4": 4, "int2": 2, "bool": 8,
+    }
+)  # fmt: skip
+"""Stored bits per element; tf32 is stored as fp32, bool as a byte."""
+
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "fp8_e4m3", "int8", "int4")
+"""What `--precision` takes by name; `wXaY[kvZ]` beside them."""
+
+_MIXED = re.compile(r"w(\d+)a(\d+)(?:kv(\d+))?$")
+_INTEGER = {2: "int2", 4: "int4", 8: "int8"}
+_WIDE = {16: "bf16", 32: "fp32"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Precision:
+    """Element types of weights, activations and KV cache. `name` is what the user wrote."""
+
+    name: str
+    weight: str
+    activation: str
+    kv: str
+
+    @property
+    def compute(self) -> str:
+        """The array rate to look up: a dtype, or "wXaY" when weight and activation differ."""
+        if self.weight == self.activation:
+            return self.weight
+        return f"w{BITS[self.weight]}a{BITS[self.activation]}"
+
+
+def parse_precision(text: str) -> Precision:
+    """Parse "int8", "bf16", "w4a16", "w8a8kv4".
+
+    Raises: PrecisionError: unknown name or width, with the accepted ones.
+    >>> parse_precision("w4a16").compute
+    'w4a16'
+    """
+    if text in PRECISIONS:
+        return Precision(name=text, weight=text, activation=text, kv=text)
+    match = _MIXED.match(text)
+    if match:
+        widths = [int(w) if w else None for w in match.groups()]
+        widths[2] = widths[2] if widths[2] is not None else widths[1]
+        types = [(_INTEGER | _WIDE).get(w) for w in widths]  # type: ignore[arg-type]
+        if all(types):
+            return Precision(name=text, weight=types[0], activation=types[1], kv=types[2])  # type: ignore[arg-type]
+    raise PrecisionError(
+        f'precision "{text}" is unknown: expected one of {", ".join(PRECISIONS)}, or wXaY[kvZ] with '
+        f"widths 2, 4, 8, 16 or 32 such as w4a16 or w8a8kv4.{nearest(text, PRECISIONS)}"
+    )
