@@ -1,0 +1,87 @@
+"""The Schedule: what runs where, in which order, moving what. The only input of both readings.
+
+`sim.analytical` reads it with closed forms, `sim.events` executes it. A group's work is a
+sequence of *steps*, one per tile job of its outermost memory border:
+
+    first load | step 0 .. step n-1 | last store
+
+During step i the array (or vector unit) works for `compute_s[i]` while the loads of step i+1, the
+store of the tile that step i replaced, and what the tile job itself moves over the same ports are
+under way; the step ends when all of them have ended (double buffering in step, atomic jobs):
+
+    T = x_0 + sum_{i<n} max(compute_s[i], x_{i+1} + y_i + z_i) + y_n            x_n = 0
+
+with x, y, z the times of load, store and inner bytes, each the maximum over ports of bytes / rate
+plus `setup_s` for a load or store that is not empty. A group without double buffering adds
+instead of taking the maximum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steps:
+    """The tile jobs of one group, run-length encoded: step class j happens `repeat[j]` times.
+
+    All arrays have length n (classes in order of time); `last_store_bytes` is moved after the last
+    step. Bytes are per port name ("DRAM", "SRAM.write"); rates stand in `Schedule.ports`.
+    """
+
+    repeat: np.ndarray
+    compute_s: np.ndarray
+    first_load_bytes: Mapping[str, float]
+    next_load_bytes: Mapping[str, np.ndarray]
+    """Loads issued during the step, for the step that follows it (0 in the very last)."""
+    store_bytes: Mapping[str, np.ndarray]
+    inner_bytes: Mapping[str, np.ndarray]
+    last_store_bytes: Mapping[str, float]
+    setup_s: float = 0.0
+    first_latency_s: float = 0.0
+    """Access latency of the home memory, paid once before the first load arrives."""
+    double_buffered: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Ops that run as one on one unit."""
+
+    name: str
+    ops: tuple[str, ...]
+    unit: str
+    kind: str
+    """ "einsum", "vector", "movement" or "transfer"."""
+    deps: tuple[int, ...]
+    """Positions of the groups whose results it reads."""
+    launch_s: float
+    steps: Steps
+    latency_s: float
+    """Alone on the chip, launch included, nothing prefetched."""
+    prefetch_bytes: Mapping[str, float] = field(default_factory=dict)
+    """Part of `first_load_bytes` that may be moved while the group before still computes."""
+    instance: int = 0
+    """Which of the unit's `count` copies."""
+    macs: int = 0
+    energy_j: float | None = None
+    mapping: Mapping[str, object] | None = None
+    homes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """Groups in issue order. A unit instance runs its groups one at a time, in this order."""
+
+    groups: tuple[Group, ...]
+    ports: Mapping[str, float]
+    """Port name -> bytes per second, after efficiency."""
+    peaks_bytes: Mapping[str, float]
+    """Memory -> highest number of bytes held at once."""
+    clock_hz: Mapping[str, float]
+    """Unit -> clock."""
+    units: Mapping[str, int]
+    """Unit -> count of instances."""
+    notes: tuple[str, ...] = ()
