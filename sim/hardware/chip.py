@@ -40,6 +40,11 @@ class Dataflow(StrEnum):
     INPUT_STATIONARY = "input_stationary"
     ROW_STATIONARY = "row_stationary"
 
+    @classmethod
+    def _missing_(cls, value: object) -> Dataflow | None:
+        """The field's initials, as in SCALE-Sim's files: os, ws, is, rs."""
+        return next((flow for flow in cls if "".join(word[0] for word in flow.split("_")) == value), None)
+
 
 class Skew(StrEnum):
     SYSTOLIC = "systolic"

@@ -1,0 +1,220 @@
+"""A unit's memories, ports and array as plain numbers, for a set of equal-shaped designs.
+
+`Machine` holds what the evaluator needs and nothing else. Designs that differ only in capacity,
+bandwidth, latency or clock share one machine: their numbers are rows of arrays. What changes the
+candidates (array sides, dataflow, fan-outs, which memory holds what) is `structure`, and
+`group_by_structure` splits a list of chips accordingly. Time is counted in cycles of the unit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+
+import numpy as np
+
+from sim.errors import PrecisionError, nearest
+from sim.hardware.chip import Array, Chip, Fanout, Memory, Unit
+from sim.workload.graph import OperandRole
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Level:
+    """A memory as the mapper sees it. `fanout` counts the instances of everything from here inward
+    relative to the level outside; `fanout_name` is None for 1."""
+
+    name: str
+    holds: frozenset[OperandRole]
+    double_buffered: bool
+    read_port: int
+    write_port: int
+    fanout: int = 1
+    fanout_name: str | None = None
+    multicast: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArrayShape:
+    """The array with the rate of one compute type resolved."""
+
+    rows: int
+    cols: int
+    dataflow: str
+    skew: str
+    folds: str
+    preload: str
+    macs_per_cell: float
+    accumulate_bits: int
+    drain_bytes_per_cycle: float | None
+    fanout: int = 1
+    """Arrays per innermost memory instance; the innermost loop nest runs on one of them."""
+    fanout_name: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Levels from the home memory inward (level 0 is the home), one array, D designs.
+
+    rates: bytes per cycle and port, shape (D, ports); capacity_bytes: (D, levels);
+    clock_hz, latency_cycles, setup_cycles: (D,).
+    """
+
+    levels: tuple[Level, ...]
+    ports: tuple[str, ...]
+    array: ArrayShape
+    rates: np.ndarray
+    capacity_bytes: np.ndarray
+    clock_hz: np.ndarray
+    latency_cycles: np.ndarray
+    setup_cycles: np.ndarray
+    read_energy_j_per_byte: np.ndarray
+    """(D, levels); nan where the chip states none"""
+    write_energy_j_per_byte: np.ndarray
+    mac_energy_j: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.clock_hz)
+
+    def level(self, name: str) -> int:
+        return next(i for i, level in enumerate(self.levels) if level.name == name)
+
+
+def array_rate(array: Array, compute: str, *, chip: str) -> float:
+    """MACs per cell and cycle for a compute type.
+
+    Raises: PrecisionError: the array lacks it; names what it has.
+    """
+    if compute in array.macs_per_cycle:
+        return array.macs_per_cycle[compute]
+    raise PrecisionError(
+        f"{chip}: array {array.name} has no rate for {compute}; it has {', '.join(array.macs_per_cycle)}."
+        f"{nearest(compute, array.macs_per_cycle)}"
+    )
+
+
+def _memory_rates(memory: Memory, clock_hz: float) -> tuple[float, float]:
+    """(read, write) bytes per cycle after efficiency and the latency bound (Little's law)."""
+    bound = inf
+    if memory.outstanding and memory.request_bytes and memory.latency_s:
+        bound = memory.outstanding * memory.request_bytes / (memory.latency_s * clock_hz)
+    return tuple(min(rate.at(clock_hz) * memory.efficiency, bound) for rate in (memory.read, memory.write))  # type: ignore[return-value]
+
+
+def structure(chip: Chip, unit: Unit) -> tuple:
+    """What decides the candidate mappings of a unit; equal for chips that share a machine."""
+    home = chip.memory(unit.home)
+    levels: list[tuple] = [(home.name, home.shared_port)]
+    for level in unit.hierarchy:
+        if isinstance(level, Memory):
+            levels.append((level.name, level.shared_port, level.holds, level.double_buffered))
+        elif isinstance(level, Fanout):
+            levels.append((level.name, level.count, level.multicast))
+        else:
+            a = level
+            levels.append((a.name, a.rows, a.cols, a.dataflow, a.skew, a.folds, a.preload, a.accumulate_bits))
+            levels.append((a.drain_bytes_per_cycle, tuple(sorted(a.macs_per_cycle.items()))))
+            levels.append(tuple(sorted(a.weight_sparsity.items())))
+    return (unit.name, unit.count, unit.buffering, tuple(levels))
+
+
+def group_by_structure(chips: Sequence[Chip], unit_index: int = 0) -> list[list[int]]:
+    """Positions of chips that can share a machine, in order of first appearance."""
+    groups: dict[tuple, list[int]] = {}
+    for position, chip in enumerate(chips):
+        groups.setdefault(structure(chip, chip.units[unit_index]), []).append(position)
+    return list(groups.values())
+
+
+def machine(chips: Sequence[Chip], compute: str, unit_index: int = 0) -> Machine:
+    """The shared machine of chips of one structure, for one compute type.
+
+    Raises: PrecisionError: the array has no rate for `compute`.
+    """
+    first = chips[0]
+    unit = first.units[unit_index]
+    memories: list[list[Memory]] = [[c.memory(c.units[unit_index].home) for c in chips]]
+    memories += [list(group) for group in zip(*(c.units[unit_index].memories for c in chips), strict=True)]
+    levels, ports = _levels(unit, memories[0][0])
+    clock = np.array([c.units[unit_index].clock_hz for c in chips])
+    rates = np.empty((len(chips), len(ports)))
+    for level, column in zip(levels, memories, strict=True):
+        for d, memory in enumerate(column):
+            rates[d, level.read_port], rates[d, level.write_port] = _memory_rates(memory, clock[d])
+    array = unit.array
+    units = [c.units[unit_index] for c in chips]
+    return Machine(
+        levels=levels,
+        ports=ports,
+        array=ArrayShape(
+            rows=array.rows,
+            cols=array.cols,
+            dataflow=array.dataflow,
+            skew=array.skew,
+            folds=array.folds,
+            preload=array.preload,
+            macs_per_cell=array_rate(array, compute, chip=first.name),
+            accumulate_bits=array.accumulate_bits,
+            drain_bytes_per_cycle=array.drain_bytes_per_cycle,
+            **_array_fanout(unit),
+        ),
+        rates=rates,
+        capacity_bytes=np.array([[m.capacity_bytes for m in column] for column in memories]).T,
+        clock_hz=clock,
+        latency_cycles=np.array([m.latency_s for m in memories[0]]) * clock,
+        setup_cycles=np.array([u.dma_setup_s for u in units]) * clock,
+        read_energy_j_per_byte=_energies(memories, "read_energy_j_per_byte"),
+        write_energy_j_per_byte=_energies(memories, "write_energy_j_per_byte"),
+        mac_energy_j=np.array([u.array.mac_energy_j.get(compute, np.nan) for u in units]),
+    )
+
+
+def _energies(memories: list[list[Memory]], field: str) -> np.ndarray:
+    values = [[getattr(m, field) for m in column] for column in memories]
+    return np.array([[np.nan if v is None else v for v in column] for column in values]).T
+
+
+def _levels(unit: Unit, home: Memory) -> tuple[tuple[Level, ...], tuple[str, ...]]:
+    ports: list[str] = []
+    levels: list[Level] = []
+    pending: list[Fanout] = []
+    for item in (home, *unit.hierarchy):
+        if isinstance(item, Fanout):
+            pending.append(item)
+        elif isinstance(item, Memory):
+            names = (item.name, item.name) if item.shared_port else (f"{item.name}.read", f"{item.name}.write")
+            ports.extend(dict.fromkeys(names))
+            levels.append(
+                Level(
+                    name=item.name,
+                    holds=item.holds,
+                    double_buffered=item.double_buffered,
+                    read_port=ports.index(names[0]),
+                    write_port=ports.index(names[1]),
+                    **_fanout(pending),
+                )
+            )
+            pending = []
+    return tuple(levels), tuple(ports)
+
+
+def _fanout(pending: list[Fanout]) -> dict:
+    """Nested fan-outs without a memory between them act as one."""
+    if not pending:
+        return {}
+    count = int(np.prod([f.count for f in pending]))
+    return {
+        "fanout": count,
+        "fanout_name": pending[0].name,
+        "multicast": all(f.multicast for f in pending),
+    }
+
+
+def _array_fanout(unit: Unit) -> dict:
+    """Fan-outs between the innermost memory and the array."""
+    pending: list[Fanout] = []
+    for item in unit.hierarchy:
+        pending = [] if isinstance(item, Memory) else [*pending, item] if isinstance(item, Fanout) else pending
+    found = _fanout(pending)
+    found.pop("multicast", None)
+    return found

@@ -1,0 +1,153 @@
+"""An einsum as the mapper sees it: GEMM-like rank classes, operand extents, element widths.
+
+Ranks fall into four classes by the operands that depend on them:
+
+| class | input | weight | output | example (convolution) |
+|---|---|---|---|---|
+| M | yes | no | yes | batch N, output row P, output column Q |
+| N | no | yes | yes | output channel K |
+| K | yes | yes | no | input channel C, window R, S |
+| B | yes | yes | yes | group G, attention head |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+
+import numpy as np
+
+from sim.errors import MappingError
+from sim.workload.graph import Axis, Einsum, OperandRole
+
+INPUT, WEIGHT, OUTPUT = OperandRole.INPUT, OperandRole.WEIGHT, OperandRole.OUTPUT
+ROLES = (INPUT, WEIGHT, OUTPUT)
+_CLASS_OF = {
+    (True, False, True): "M",
+    (False, True, True): "N",
+    (True, True, False): "K",
+    (True, True, True): "B",
+    # A rank that only one factor has is summed within it, or spreads it over the output.
+    (True, False, False): "K",
+    (False, True, False): "K",
+    (False, False, True): "M",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """An einsum with the stored widths of its operands.
+
+    `bits` are the stored bits per element (density included) at the operand's home; a partial sum
+    has `accumulate_bits`. Extents count padding inside a tile as data, but never more than the
+    tensor has on that axis: exact for an untiled axis, at most the padding too much for a tiled one.
+    """
+
+    einsum: Einsum
+    bits: Mapping[OperandRole, float]
+    accumulate_bits: int
+    reduction_speedup: float = 1.0
+    """Dense over executed reduction steps: 2 for 2:4 weights on an array that skips them."""
+
+    @cached_property
+    def ranks(self) -> tuple[str, ...]:
+        return tuple(self.einsum.ranks)
+
+    @cached_property
+    def sizes(self) -> np.ndarray:
+        return np.array([self.einsum.ranks[r] for r in self.ranks], dtype=np.int64)
+
+    @cached_property
+    def axes(self) -> Mapping[OperandRole, tuple[Axis, ...]]:
+        return {role: self.einsum.operand(role).projection for role in ROLES}
+
+    @cached_property
+    def relevant(self) -> Mapping[OperandRole, frozenset[str]]:
+        """Operand -> ranks on which it depends."""
+        return {role: self.einsum.operand(role).ranks for role in ROLES}
+
+    @cached_property
+    def rank_class(self) -> Mapping[str, str]:
+        table = {}
+        for rank in self.ranks:
+            key = tuple(rank in self.relevant[role] for role in ROLES)
+            if key not in _CLASS_OF:
+                raise MappingError(f"rank {rank} of the einsum belongs to no operand")
+            table[rank] = _CLASS_OF[key]
+        return table
+
+    def in_class(self, letter: str) -> tuple[str, ...]:
+        return tuple(r for r in self.ranks if self.rank_class[r] == letter)
+
+    @cached_property
+    def reduction(self) -> frozenset[str]:
+        return frozenset(self.ranks) - self.relevant[OUTPUT]
+
+    @cached_property
+    def window_ranks(self) -> frozenset[str]:
+        """Reduction ranks that slide over another rank's axis; untiled above the array."""
+        shared = {r for axis in self.axes[INPUT] if len(axis.terms) > 1 for r in axis.ranks}
+        return frozenset(shared & self.reduction)
+
+    @cached_property
+    def tiled_ranks(self) -> tuple[str, ...]:
+        """Ranks that the map spaces tile: more than one element, no window."""
+        return tuple(r for r in self.ranks if self.einsum.ranks[r] > 1 and r not in self.window_ranks)
+
+    def axis_extent(self, axis: Axis, sizes: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Elements that a box of rank extents `sizes` touches on `axis`, capped at the tensor."""
+        return np.minimum(self._box(axis, sizes), axis.size)
+
+    def _box(self, axis: Axis, sizes: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Extent before the cap. A stride beyond the window touches only the pixels it needs."""
+        if len(axis.terms) == 1:
+            return np.asarray(sizes[axis.terms[0][0]])
+        extent = 1 + sum((sizes[r] - 1) * c for r, c in axis.terms if r in self.reduction)
+        for rank, coefficient in axis.terms:
+            if rank not in self.reduction:
+                extent = (sizes[rank] - 1) * np.minimum(coefficient, extent) + extent
+        return np.asarray(extent)
+
+    def elements(self, role: OperandRole, sizes: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Elements of the operand's tile for rank extents `sizes` (any broadcastable shapes)."""
+        return np.asarray(prod(self.axis_extent(axis, sizes) for axis in self.axes[role]))
+
+    def overlap(
+        self,
+        role: OperandRole,
+        old: Mapping[str, np.ndarray],
+        new: Mapping[str, np.ndarray],
+        shift: Mapping[str, np.ndarray],
+    ) -> np.ndarray:
+        """Elements that two boxes share; `shift` is the step of the start per rank.
+
+        The product over axes of the overlap of two intervals (sliding window, wrap included).
+        """
+        return np.asarray(prod(self._axis_overlap(axis, old, new, shift) for axis in self.axes[role]))
+
+    def _axis_overlap(
+        self, axis: Axis, old: Mapping[str, np.ndarray], new: Mapping[str, np.ndarray], shift: Mapping[str, np.ndarray]
+    ) -> np.ndarray:
+        old_extent, new_extent = self._box(axis, old), self._box(axis, new)
+        moved = shift[axis.terms[0][0]] if len(axis.terms) == 1 else sum(shift[r] * c for r, c in axis.terms)
+        common = np.minimum(old_extent, moved + new_extent) - np.maximum(0, moved)
+        if len(axis.terms) > 1:
+            window = 1 + sum((old[r] - 1) * c for r, c in axis.terms if r in self.reduction)
+            steps = [c for r, c in axis.terms if r not in self.reduction]
+            skipping = np.logical_and(window < max(steps, default=1), moved != 0)
+            common = np.where(skipping, 0, common)  # pixels between windows were never loaded
+        return np.clip(common, 0, np.minimum(new_extent, axis.size))
+
+    @cached_property
+    def whole(self) -> Mapping[str, np.ndarray]:
+        return {r: np.int64(n) for r, n in self.einsum.ranks.items()}
+
+    def size_bytes(self, role: OperandRole) -> float:
+        """Bytes of the whole operand that the einsum touches (compulsory traffic)."""
+        return float(self.elements(role, self.whole)) * self.bits[role] / 8
+
+    @property
+    def macs(self) -> int:
+        return self.einsum.macs
