@@ -1,0 +1,473 @@
+"""The cost of a mapping, exactly: the double-buffer recurrence over every tile, by classes.
+
+The machine that is meant (design section 6; `tests` hold an interpreter that walks it):
+
+* A job at a border has a box of the iteration space. Its temporal loops visit child boxes in
+  lexicographic order; the last box of a rank may be smaller. Stores after the loops hold their
+  operand's tile of the child box.
+* A tile that is already there, from the iteration before or from the job before, is not moved
+  again (retained). A window that slides keeps the overlap of the old and the new box, within one
+  job. Partial sums leave and come back at accumulator width; a finished output leaves once, at its
+  own width.
+* Jobs are atomic: the first load of a job waits for the job to begin, its last store ends it.
+* Step i lasts max(child job, busy time of every port), where a port serves the loads of step i+1,
+  the store of the tile that step i replaced and what the child job itself moves. Moves of a store
+  without a second buffer are added instead.
+
+    T = x_0 + sum_i [max(c_i, max_p(x_{i+1,p} + y_{i,p} + z_{i,p})) + single_i] + y_n
+
+Iterations fall in few classes: per loop first, middle, last but one, last. The sum over classes
+is exact. Everything broadcasts over rows; a row is a candidate mapping on a design.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from sim.mapping.array_job import array_job
+from sim.mapping.machine import Machine
+from sim.mapping.nest import Border, Nest, StoreAt
+from sim.mapping.problem import OUTPUT, ROLES, Problem
+from sim.workload.graph import OperandRole
+
+ROLE_INDEX = {role: i for i, role in enumerate(ROLES)}
+READ, WRITE = 0, 1
+
+
+@dataclass(slots=True)
+class State:
+    """A batch of jobs at one border: boxes, what stays, whether sums begin or end here."""
+
+    row: np.ndarray
+    """Which candidate row each job belongs to."""
+    sizes: dict[str, np.ndarray]
+    stays_in: dict[OperandRole, np.ndarray]
+    """The operand's region is that of the job before."""
+    stays_out: np.ndarray
+    """The output's region is that of the job after."""
+    fresh: np.ndarray
+    """No earlier job has summed into this output region."""
+    final: np.ndarray
+    """The output region is finished when the job ends."""
+
+
+@dataclass(slots=True)
+class Cost:
+    """Cycles and bytes of a batch of jobs. `array` = `spatial` + `preload` + `skew`; time =
+    array + setup + waiting (the rest)."""
+
+    time: np.ndarray
+    busy: np.ndarray
+    """(n, ports) cycles"""
+    traffic: np.ndarray
+    """(n, levels, operands, read/write) bytes, summed over instances"""
+    array: np.ndarray
+    spatial: np.ndarray
+    preload: np.ndarray
+    setup: np.ndarray
+    first: np.ndarray = field(default_factory=lambda: np.zeros(1))
+    """First load x_0 of the outermost border."""
+    drain: np.ndarray = field(default_factory=lambda: np.zeros(1))
+
+
+class Elements(NamedTuple):
+    """Elements of one move: at one port of the parent and over all its instances, at one port of
+    the child and over all its instances. They differ only where a border fans out."""
+
+    parent_port: np.ndarray
+    parent: np.ndarray
+    child_port: np.ndarray
+    child: np.ndarray
+
+    def where(self, moved: np.ndarray) -> Elements:
+        return Elements(*(np.where(moved, e, 0) for e in self))
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What the rows are: their nest (tiles are arrays over rows) on their designs' numbers."""
+
+    nest: Nest
+    problem: Problem
+    machine: Machine
+    rates: np.ndarray
+    """(rows, ports) bytes per cycle"""
+    setup: np.ndarray
+    """(rows,) cycles per transfer"""
+    latency: np.ndarray
+    """(rows,) cycles before the first load of the whole einsum"""
+
+
+def evaluate_rows(rows: Rows) -> Cost:
+    """Cost of the whole einsum for every row."""
+    n = len(rows.rates)
+    yes = np.ones(n, dtype=bool)
+    state = State(
+        row=np.arange(n),
+        sizes={r: np.full(n, s) for r, s in zip(rows.problem.ranks, rows.problem.sizes.tolist(), strict=True)},
+        stays_in={role: ~yes for role in ROLES},
+        stays_out=~yes,
+        fresh=yes,
+        final=yes,
+    )
+    cost = _job(rows, 0, state)
+    cost.time = cost.time + rows.latency
+    cost.first = cost.first + rows.latency
+    return cost
+
+
+def _job(rows: Rows, depth: int, state: State) -> Cost:
+    if depth == len(rows.nest.borders):
+        return array_job(rows, state)
+    return _BorderJob(rows, depth, state).cost()
+
+
+class _Walk:
+    """Index classes of one temporal loop over a batch: arrays of shape (n, 1.., 4, ..1)."""
+
+    __slots__ = ("changed_in", "changed_out", "count", "first", "last", "next_size", "prev_size", "shift", "size", "tile", "trips")
+
+    def __init__(self, extent: np.ndarray, tile: np.ndarray, axis: int, depth: int) -> None:
+        tile = np.minimum(tile, extent)
+        trips = -(-extent // tile)
+        rest = extent - (trips - 1) * tile
+        one = np.ones_like(trips)
+        shape = (-1, *(4 if j == axis else 1 for j in range(depth)))
+
+        def classes(*columns: np.ndarray) -> np.ndarray:
+            return np.stack(np.broadcast_arrays(*columns), axis=1).reshape(shape)
+
+        no, yes = np.zeros_like(trips, dtype=bool), np.ones_like(trips, dtype=bool)
+        self.tile, self.trips = (a.reshape((-1,) + (1,) * depth) for a in (tile, trips))
+        self.count = classes(one, np.maximum(trips - 3, 0), trips >= 3, trips >= 2)
+        self.size = classes(np.where(trips == 1, rest, tile), tile, tile, rest)
+        self.first = classes(yes, no, no, no)
+        self.last = classes(trips == 1, no, no, yes)
+        followed_by_last = classes(trips == 2, no, yes, no)
+        rest_ = rest.reshape(self.tile.shape)
+        # If the index changes on the way out it is reset from the last, or advances by one.
+        self.next_size = np.where(self.last, self.tile, np.where(followed_by_last, rest_, self.tile))
+        self.shift = np.where(self.last, -(self.trips - 1) * self.tile, self.tile)
+        self.prev_size = np.where(self.first, rest_, self.tile)
+
+
+class _BorderJob:
+    """All jobs of a batch at one border. Grid arrays have shape (n, 4, .., 4), one axis a loop."""
+
+    def __init__(self, rows: Rows, depth: int, state: State) -> None:
+        self.rows, self.depth, self.state = rows, depth, state
+        self.border: Border = rows.nest.borders[depth]
+        self.problem = rows.problem
+        tiles = rows.nest.tiles[depth]
+        self.cut = {rank: tile[state.row] if len(tile) > 1 else np.broadcast_to(tile, state.row.shape) for rank, tile in tiles.items()}
+        self.d = len(self.border.loops)
+        self.walks = {
+            rank: _Walk(state.sizes[rank], self.cut[rank], axis, self.d) for axis, rank in enumerate(self.border.loops)
+        }
+        self.shape = (len(state.row), *(4,) * self.d)
+        self._transitions()
+
+    def column(self, values: np.ndarray) -> np.ndarray:
+        return values.reshape((-1,) + (1,) * self.d)
+
+    def _transitions(self) -> None:
+        """Which index changes when an iteration begins and ends."""
+        walks = [self.walks[r] for r in self.border.loops]
+        self.weight = np.ones((1,) * (self.d + 1))
+        all_first = np.ones((1,) * (self.d + 1), dtype=bool)
+        all_last = all_first
+        for walk in reversed(walks):
+            walk.changed_in, walk.changed_out = all_first & (walk.trips > 1), all_last & (walk.trips > 1)
+            all_first, all_last = all_first & walk.first, all_last & walk.last
+            self.weight = self.weight * walk.count
+        self.job_first, self.job_last = all_first, all_last
+        for walk in walks:
+            walk.changed_in, walk.changed_out = walk.changed_in & ~all_first, walk.changed_out & ~all_last
+
+    # Boxes -------------------------------------------------------------------------------------
+    def _sizes(self, which: str) -> dict[str, np.ndarray]:
+        """Rank extents of the child box: "current", "next" or "previous" iteration."""
+        sizes = {}
+        for rank, extent in self.state.sizes.items():
+            walk = self.walks.get(rank)
+            if walk is None:
+                sizes[rank] = self.column(extent)
+            elif which == "current":
+                sizes[rank] = walk.size
+            elif which == "next":
+                sizes[rank] = np.where(walk.changed_out, walk.next_size, walk.size)
+            else:
+                sizes[rank] = np.where(walk.changed_in, walk.prev_size, walk.size)
+        return sizes
+
+    def _ends(self, last: bool) -> dict[str, np.ndarray]:
+        """Rank extents of the first or last child box of each job, shape (n,)."""
+        sizes = dict(self.state.sizes)
+        for rank in self.border.loops:
+            extent, tile = sizes[rank], np.minimum(self.cut[rank], sizes[rank])
+            sizes[rank] = extent - (-(-extent // tile) - 1) * tile if last else tile
+        return sizes
+
+    def _instance(self, sizes: dict[str, np.ndarray]) -> list[tuple[np.ndarray, dict[str, np.ndarray]]]:
+        """(how many, box) of the instances that share a child box: whole ones, remainders."""
+        classes: list[tuple[np.ndarray, dict[str, np.ndarray]]] = [(np.ones(1), sizes)]
+        for rank in self.border.spatial:
+            split = []
+            for count, box in classes:
+                cut = self.cut[rank].reshape((-1,) + (1,) * (np.ndim(box[rank]) - 1))
+                tile = np.minimum(cut, box[rank])
+                trips = -(-box[rank] // tile)
+                rest = box[rank] - (trips - 1) * tile
+                ragged = rest < tile
+                split.append((count * np.where(ragged, trips - 1, trips), box | {rank: tile}))
+                split.append((count * ragged, box | {rank: rest}))
+            classes = split
+        return classes
+
+    # What stays --------------------------------------------------------------------------------
+    def _loops_of(self, role: OperandRole) -> list[_Walk]:
+        return [self.walks[r] for r in self.border.loops if r in self.problem.relevant[role]]
+
+    def _covers(self, role: OperandRole) -> np.ndarray:
+        """The child box spans the job's whole region of the operand (one trip in its loops)."""
+        covers = np.ones(len(self.state.row), dtype=bool)
+        for walk in self._loops_of(role):
+            covers = covers & (walk.trips.reshape(-1) == 1)
+        return covers
+
+    def _changed(self, role: OperandRole, way: str) -> np.ndarray:
+        changed = np.zeros((1,) * (self.d + 1), dtype=bool)
+        for walk in self._loops_of(role):
+            changed = changed | getattr(walk, way)
+        return changed
+
+    def _reduction(self) -> list[_Walk]:
+        return [self.walks[r] for r in self.border.loops if r in self.problem.reduction]
+
+    def _child_state(self) -> State:
+        """States of the child jobs, over the grid."""
+        state, column = self.state, self.column
+        stays_in = {
+            role: np.where(self.job_first, column(state.stays_in[role] & self._covers(role)), ~self._changed(role, "changed_in"))
+            for role in ROLES
+        }
+        leaves = np.where(self.job_last, column(state.stays_out & self._covers(OUTPUT)), ~self._changed(OUTPUT, "changed_out"))
+        fresh, final = column(state.fresh), column(state.final)
+        for walk in self._reduction():
+            fresh, final = fresh & walk.first, final & walk.last
+        sizes = self._sizes("current")
+        return State(column(state.row), sizes, stays_in, leaves, fresh, final)
+
+    # Moves -------------------------------------------------------------------------------------
+    def _empty_moves(self, shape: tuple[int, ...]) -> list[np.ndarray]:
+        """[ports x double, ports x single]: cycles per port."""
+        ports = self.rows.rates.shape[1]
+        return [np.zeros((*shape, ports)), np.zeros((*shape, ports))]
+
+    def _charge(self, moves: list[np.ndarray], store: StoreAt, bits: np.ndarray, elements: Elements, *, out: bool) -> None:
+        """Add a transfer to the busy time of its two ports."""
+        machine, row = self.rows.machine, self.state.row
+        parent, child = machine.levels[store.parent], machine.levels[store.level]
+        outer, inner = elements.parent_port, elements.child_port
+        ports = ((parent.write_port, outer), (child.read_port, inner)) if out else ((parent.read_port, outer), (child.write_port, inner))
+        target = moves[0 if store.double_buffered else 1]
+        dims = target.ndim - 2
+        setup = self.rows.setup[row].reshape((-1,) + (1,) * dims)
+        for port, count in ports:
+            rate = self.rows.rates[row, port].reshape((-1,) + (1,) * dims)
+            moved = count * bits / 8
+            target[..., port] += moved / rate + np.where(moved > 0, setup, 0.0)
+
+    def _account(
+        self, traffic: np.ndarray, store: StoreAt, weight: np.ndarray, bits: np.ndarray, elements: Elements, *, out: bool
+    ) -> None:
+        """Add weighted bytes to traffic[n, level, operand, direction]."""
+        index = ROLE_INDEX[store.role]
+
+        def total(count: np.ndarray) -> np.ndarray:
+            moved = np.asarray(weight * (count * bits / 8))
+            return moved.sum(axis=tuple(range(1, moved.ndim)))
+
+        traffic[:, store.parent, index, WRITE if out else READ] += total(elements.parent)
+        traffic[:, store.level, index, READ if out else WRITE] += total(elements.child)
+
+    def _elements(
+        self, store: StoreAt, box: dict[str, np.ndarray], old: dict[str, np.ndarray] | None, shift: dict[str, np.ndarray] | None
+    ) -> Elements:
+        """Elements of a tile that arrives; with `old` only what the old box does not overlap."""
+        role, problem = store.role, self.problem
+
+        def fresh(new: dict[str, np.ndarray], before: dict[str, np.ndarray] | None) -> np.ndarray:
+            elements = problem.elements(role, new)
+            return elements if before is None else elements - problem.overlap(role, before, new, shift or {})
+
+        whole = fresh(box, old)
+        inside = self.border.fanout
+        if inside is None or store.level < inside:
+            return Elements(whole, whole, whole, whole)
+        classes = self._instance(box)
+        before = [b for _, b in self._instance(old)] if old is not None else [None] * len(classes)
+        parts = [(count, fresh(new, prior)) for (count, new), prior in zip(classes, before, strict=True)]
+        one, every = parts[0][1], np.asarray(sum(count * elements for count, elements in parts))
+        if store.parent >= inside:
+            return Elements(one, every, one, every)
+        levels = self.rows.machine.levels
+        multicast = role is OUTPUT or inside >= len(levels) or levels[inside].multicast
+        outer = whole if multicast else every
+        return Elements(outer, outer, one, every)
+
+    def _loads(self, moves: list[np.ndarray], traffic: np.ndarray) -> None:
+        """x_{i+1}: what the next iteration needs and does not find."""
+        after, now = self._sizes("next"), self._sizes("current")
+        shift = {r: np.where(w.changed_out, w.shift, 0) for r, w in self.walks.items()}
+        shift |= {r: np.zeros((1,) * (self.d + 1), dtype=int) for r in now if r not in shift}
+        fresh = self.column(self.state.fresh)
+        for walk in self._reduction():
+            fresh = fresh & np.where(walk.changed_out, walk.last, walk.first)
+        for store in self.border.stores:
+            changed = self._changed(store.role, "changed_out")
+            if store.role is OUTPUT:
+                changed, old, bits = changed & ~fresh, None, np.float64(self.problem.accumulate_bits)
+            else:
+                old, bits = now, np.float64(self.problem.bits[store.role])
+            elements = self._elements(store, after, old, shift).where(changed)
+            self._charge(moves, store, bits, elements, out=False)
+            self._account(traffic, store, self.weight, bits, elements, out=False)
+
+    def _stores(self, moves: list[np.ndarray], traffic: np.ndarray) -> None:
+        """y_i: the output tile that iteration i replaces."""
+        before = self._sizes("previous")
+        final = self.column(self.state.final)
+        for walk in self._reduction():
+            final = final & np.where(walk.changed_in, walk.first, walk.last)
+        bits = np.where(final, self.problem.bits[OUTPUT], self.problem.accumulate_bits)
+        for store in self.border.stores:
+            if store.role is OUTPUT:
+                changed = self._changed(OUTPUT, "changed_in")
+                elements = self._elements(store, before, None, None).where(changed)
+                self._charge(moves, store, bits, elements, out=True)
+                self._account(traffic, store, self.weight, bits, elements, out=True)
+
+    def _first_and_last(self, traffic: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(x_0, y_n) cycles per port, both (n, ports)."""
+        state, one = self.state, np.ones(1)
+        start, end = self._empty_moves((len(state.row),)), self._empty_moves((len(state.row),))
+        for store in self.border.stores:
+            covers = self._covers(store.role)
+            stays = state.stays_in[store.role] & covers
+            output = store.role is OUTPUT
+            bits = np.float64(self.problem.accumulate_bits if output else self.problem.bits[store.role])
+            absent = ~stays & ~state.fresh if output else ~stays
+            elements = self._elements(store, self._ends(last=False), None, None).where(absent)
+            self._charge(start, store, bits, elements, out=False)
+            self._account(traffic, store, one, bits, elements, out=False)
+            if output:
+                bits = np.where(state.final, self.problem.bits[OUTPUT], self.problem.accumulate_bits)
+                leaves = ~(state.stays_out & covers)
+                elements = self._elements(store, self._ends(last=True), None, None).where(leaves)
+                self._charge(end, store, bits, elements, out=True)
+                self._account(traffic, store, one, bits, elements, out=True)
+        return start[0] + start[1], end[0] + end[1]
+
+    # The recurrence ----------------------------------------------------------------------------
+    def cost(self) -> Cost:
+        machine = self.rows.machine
+        n, axes = len(self.state.row), tuple(range(1, self.d + 1))
+        traffic = np.zeros((n, len(machine.levels), len(ROLES), 2))
+        moves = self._empty_moves(self.shape)
+        self._loads(moves, traffic)
+        self._stores(moves, traffic)
+        first, drain = self._first_and_last(traffic)
+        child = self._children()
+        busy = child.busy + moves[0]
+        step = np.maximum(child.time, busy.max(axis=-1)) + moves[1].max(axis=-1)
+        setup = self._exposed_setup(step - child.time, moves)
+        weight = np.broadcast_to(self.weight, self.shape)
+
+        def total(values: np.ndarray) -> np.ndarray:
+            return (weight * values).sum(axis=axes)
+
+        x, y = first.max(axis=-1), drain.max(axis=-1)
+        ends = self.rows.setup[self.state.row] * ((x > 0).astype(float) + (y > 0))
+        grid_busy = busy + moves[1]
+        return Cost(
+            time=x + total(step) + y,
+            busy=first + (weight[..., None] * grid_busy).sum(axis=axes) + drain,
+            traffic=traffic + (weight[..., None, None, None] * child.traffic).sum(axis=axes),
+            array=total(child.array),
+            spatial=total(child.spatial),
+            preload=total(child.preload),
+            setup=total(child.setup + setup) + np.minimum(ends, x + y),
+            first=x,
+            drain=y,
+        )
+
+    def _exposed_setup(self, waiting: np.ndarray, moves: list[np.ndarray]) -> np.ndarray:
+        """Set-up cycles inside the waiting of each step (one load and one store at most)."""
+        some = (moves[0] + moves[1]).max(axis=-1) > 0
+        return np.minimum(waiting, np.where(some, self.column(self.rows.setup[self.state.row]), 0.0))
+
+    def _children(self) -> Cost:
+        """Costs of the child jobs over the grid: each distinct state is costed once."""
+        state = self._child_state()
+        parts = []
+        for count, sizes in self._instance(state.sizes):
+            count = np.broadcast_to(count, self.shape)
+            if not self.border.spatial or np.any(count * self.weight > 0):
+                parts.append((count, self._distinct(state, sizes, np.broadcast_to(self.weight, self.shape) * count > 0)))
+        if not self.border.spatial:
+            return parts[0][1]
+        return self._together(parts)
+
+    def _distinct(self, state: State, sizes: dict[str, np.ndarray], live: np.ndarray) -> Cost:
+        """Cost the distinct child states of the live grid points, scattered back over the grid."""
+        columns = [np.broadcast_to(v, self.shape)[live] for v in (state.row, *sizes.values(), *state.stays_in.values(), state.stays_out, state.fresh, state.final)]
+        table = np.stack([c.astype(np.int64) for c in columns], axis=1)
+        keys, inverse = np.unique(table, axis=0, return_inverse=True)
+        flags = 1 + len(sizes)
+        child = _job(
+            self.rows,
+            self.depth + 1,
+            State(
+                row=keys[:, 0],
+                sizes={r: keys[:, 1 + i] for i, r in enumerate(sizes)},
+                stays_in={role: keys[:, flags + i].astype(bool) for i, role in enumerate(ROLES)},
+                stays_out=keys[:, flags + 3].astype(bool),
+                fresh=keys[:, flags + 4].astype(bool),
+                final=keys[:, flags + 5].astype(bool),
+            ),
+        )
+        inverse = inverse.reshape(-1)
+
+        def scatter(values: np.ndarray) -> np.ndarray:
+            grid = np.zeros((*self.shape, *values.shape[1:]))
+            grid[live] = values[inverse]
+            return grid
+
+        return Cost(*(scatter(getattr(child, name)) for name in ("time", "busy", "traffic", "array", "spatial", "preload", "setup")))
+
+    def _together(self, parts: list[tuple[np.ndarray, Cost]]) -> Cost:
+        """Instances side by side: times by the slowest, shared ports and traffic summed."""
+        machine = self.rows.machine
+        outside = np.zeros(len(machine.ports), dtype=bool)
+        for level in machine.levels[: self.border.fanout]:
+            outside[[level.read_port, level.write_port]] = True
+        present = [(count > 0, count, cost) for count, cost in parts]
+
+        def slowest(name: str) -> np.ndarray:
+            return np.max([np.where(p, getattr(c, name), 0.0) for p, _, c in present], axis=0)
+
+        summed = sum(count[..., None] * c.busy for _, count, c in present)
+        widest = np.max([np.where(p[..., None], c.busy, 0.0) for p, _, c in present], axis=0)
+        return Cost(
+            time=slowest("time"),
+            busy=np.where(outside, summed, widest),
+            traffic=sum(count[..., None, None, None] * c.traffic for _, count, c in present),
+            array=slowest("array"),
+            spatial=slowest("spatial"),
+            preload=slowest("preload"),
+            setup=slowest("setup"),
+        )

@@ -1,0 +1,187 @@
+"""From a Mapping to borders: what loops, what is stored after them, checked against the machine.
+
+A *border* is a run of temporal loops, then spatial loops, then the stores that their iterations
+fill. The array comes after the last border. A rank that occurs twice in a run starts a new border
+without stores, so that within one border each rank has one loop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sim.errors import InfeasibleError, MappingError, nearest
+from sim.mapping.machine import Machine
+from sim.mapping.mapping import Loop, Mapping, Store
+from sim.mapping.problem import OUTPUT, ROLES, Problem
+from sim.workload.graph import OperandRole
+
+
+@dataclass(frozen=True, slots=True)
+class StoreAt:
+    """An operand's tile in a memory, and where it is filled from."""
+
+    level: int
+    parent: int
+    role: OperandRole
+    double_buffered: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Border:
+    """loops and spatial are rank names; `fanout` is the level whose instances the spatial loops use
+    (len(levels) for arrays below the innermost memory)."""
+
+    loops: tuple[str, ...] = ()
+    spatial: tuple[str, ...] = ()
+    stores: tuple[StoreAt, ...] = ()
+    fanout: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Nest:
+    """Borders and the tile of every loop: `tiles[border][rank]`, arrays over candidates."""
+
+    borders: tuple[Border, ...]
+    tiles: tuple[dict[str, np.ndarray], ...]
+    innermost: dict[OperandRole, int]
+    """Level that the array reads or writes for each operand."""
+
+
+def nest(mapping: Mapping, problem: Problem, machine: Machine, homes: dict[OperandRole, int]) -> Nest:
+    """Borders of one mapping (tiles are arrays of length 1).
+
+    Raises: MappingError: unknown rank, memory or fan-out; a memory that does not hold the operand;
+        a tile larger than what it cuts; a store inside its home; too many instances.
+    """
+    builder = _Builder(problem, machine, homes)
+    for position, node in enumerate(mapping.nodes):
+        builder.add(node, f"mapping node {position}")
+    return builder.finish()
+
+
+class _Builder:
+    def __init__(self, problem: Problem, machine: Machine, homes: dict[OperandRole, int]) -> None:
+        self.problem, self.machine = problem, machine
+        self.current = dict(zip(problem.ranks, problem.sizes.tolist(), strict=True))
+        self.at = dict(homes)
+        self.borders: list[Border] = []
+        self.tiles: list[dict[str, np.ndarray]] = []
+        self._open()
+
+    def _open(self) -> None:
+        self.loops: list[str] = []
+        self.spatial: list[str] = []
+        self.stores: list[StoreAt] = []
+        self.cuts: dict[str, np.ndarray] = {}
+        self.fanout: int | None = None
+        self.instances = 1
+
+    def _close(self) -> None:
+        if self.loops or self.spatial or self.stores:
+            self.borders.append(Border(tuple(self.loops), tuple(self.spatial), tuple(self.stores), self.fanout))
+            self.tiles.append(self.cuts)
+        self._open()
+
+    def add(self, node: Loop | Store, where: str) -> None:
+        if isinstance(node, Store):
+            self._store(node, where)
+        else:
+            self._loop(node, where)
+
+    def _loop(self, node: Loop, where: str) -> None:
+        if node.rank not in self.current:
+            raise MappingError(
+                f'{where}: rank "{node.rank}" is not in the einsum, which has {", ".join(self.current)}.'
+                f"{nearest(node.rank, self.current)}"
+            )
+        if node.tile > self.current[node.rank]:
+            raise MappingError(
+                f"{where}: tile {node.tile} of rank {node.rank} is larger than the {self.current[node.rank]} that it cuts"
+            )
+        if self.stores or node.rank in self.cuts or (self.spatial and not node.spatial):
+            self._close()
+        if node.spatial:
+            self._split(node, where)
+            self.spatial.append(node.rank)
+        else:
+            self.loops.append(node.rank)
+        self.cuts[node.rank] = np.array([node.tile])
+        self.current[node.rank] = node.tile
+
+    def _split(self, node: Loop, where: str) -> None:
+        level, count = self._fanout(str(node.fanout), where)
+        if node.rank in self.problem.reduction:
+            raise MappingError(f"{where}: rank {node.rank} is reduced; splitting it over {node.fanout} is not supported")
+        self.fanout = level
+        self.instances *= -(-self.current[node.rank] // node.tile)
+        if self.instances > count:
+            raise MappingError(f"{where}: {self.instances} instances of {node.fanout} are needed, the chip has {count}")
+
+    def _fanout(self, name: str, where: str) -> tuple[int, int]:
+        machine = self.machine
+        names = {level.fanout_name: (i, level.fanout) for i, level in enumerate(machine.levels) if level.fanout_name}
+        if machine.array.fanout_name:
+            names[machine.array.fanout_name] = (len(machine.levels), machine.array.fanout)
+        if name not in names:
+            raise MappingError(f'{where}: no fan-out "{name}"; the unit has {", ".join(map(str, names)) or "none"}')
+        return names[name]
+
+    def _store(self, node: Store, where: str) -> None:
+        names = [level.name for level in self.machine.levels]
+        if node.memory not in names:
+            raise MappingError(f'{where}: no memory "{node.memory}"; the unit has {", ".join(names)}.{nearest(node.memory, names)}')
+        level = names.index(node.memory)
+        if node.operand not in self.machine.levels[level].holds:
+            raise MappingError(f"{where}: {node.memory} does not hold {node.operand.value}")
+        if level <= self.at[node.operand]:
+            raise MappingError(f"{where}: {node.operand.value} already lies in {names[self.at[node.operand]]}, which is not outside {node.memory}")
+        self.stores.append(StoreAt(level, self.at[node.operand], node.operand, node.double_buffered))
+        self.at[node.operand] = level
+
+    def finish(self) -> Nest:
+        self._close()
+        return Nest(tuple(self.borders), tuple(self.tiles), dict(self.at))
+
+
+def footprint_bytes(nest: Nest, problem: Problem, machine: Machine) -> dict[int, dict[OperandRole, np.ndarray]]:
+    """Bytes that each store occupies, second copies included: level -> operand -> bytes.
+
+    A partial sum occupies its accumulator width; a store without a second tile over its parent
+    (one trip in every loop outside) still reserves both halves of a double buffer.
+    """
+    sizes = {r: np.array([n]) for r, n in zip(problem.ranks, problem.sizes.tolist(), strict=True)}
+    found: dict[int, dict[OperandRole, np.ndarray]] = {}
+    reduced = np.array([False])
+    for border, tiles in zip(nest.borders, nest.tiles, strict=True):
+        for rank in (*border.loops, *border.spatial):
+            reduced = reduced | ((rank in problem.reduction) & (tiles[rank] < sizes[rank]))
+            sizes[rank] = np.minimum(tiles[rank], sizes[rank])
+        for store in border.stores:
+            wide = reduced | (store.level == nest.innermost[OUTPUT] and accumulates_outside(problem, machine, sizes))
+            width = np.where(wide, problem.accumulate_bits, problem.bits[OUTPUT]) if store.role is OUTPUT else problem.bits[store.role]
+            copies = 2 if store.double_buffered else 1
+            found.setdefault(store.level, {})[store.role] = problem.elements(store.role, sizes) * width * copies / 8
+    return found
+
+
+def accumulates_outside(problem: Problem, machine: Machine, sizes: dict[str, np.ndarray]) -> np.ndarray:
+    """Whether the array writes partial sums of one tile job more than once (K folds on its rows)."""
+    if machine.array.dataflow in ("output_stationary", "row_stationary"):
+        return np.zeros(1, dtype=bool)
+    depth = np.prod([np.broadcast_to(sizes[r], np.shape(sizes[r]) or (1,)) for r in problem.in_class("K")] or [np.ones(1)], axis=0)
+    return np.ceil(depth / problem.reduction_speedup) > machine.array.rows
+
+
+def check_capacity(nest: Nest, problem: Problem, machine: Machine, reserved_bytes: np.ndarray | float = 0.0) -> None:
+    """Raises: InfeasibleError: a memory overflows; lists its tiles and by how much."""
+    for level, operands in footprint_bytes(nest, problem, machine).items():
+        need = float(sum(float(np.max(b)) for b in operands.values()))
+        room = float(np.min(machine.capacity_bytes[:, level] - np.asarray(reserved_bytes)))
+        if need > room:
+            parts = ", ".join(f"{role.value} {float(np.max(operands[role])):.0f}" for role in ROLES if role in operands)
+            raise InfeasibleError(
+                f"mapping needs {need:.0f} bytes in {machine.levels[level].name}, capacity {room:.0f} "
+                f"(over by {need / max(room, 1) - 1:.0%}): {parts} (second copies included); use smaller tiles"
+            )
