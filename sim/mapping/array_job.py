@@ -1,8 +1,8 @@
 """The innermost job: one tile on the array, fed from the innermost memories.
 
 The array reads each operand's patch once per fold that needs it and writes the output once per
-pass over the reduction, at accumulator width unless the sum is finished. Its time is the larger of
-its cycles and the busy time of the ports that feed it.
+pass over the reduction, at accumulator width unless the sum is finished. The ports that feed it bound
+the step in which it runs (`StepTable.cost`).
 """
 
 from __future__ import annotations
@@ -131,13 +131,12 @@ def array_job(rows: Rows, state: State) -> Cost:
     cycles, streaming, preload = array_time(problem, machine.array, state.sizes)
     accesses = array_accesses(problem, machine.array, state.sizes)
     n = len(state.row)
-    busy = np.zeros((n, len(machine.ports)))
+    port_bytes = np.zeros((n, len(machine.ports)))
     traffic = np.zeros((n, len(machine.levels), len(ROLES), 2))
-    rates = rows.rates[state.row]
 
     def move(role_index: int, level: int, direction: int, moved: np.ndarray) -> None:
         port = machine.levels[level].write_port if direction == WRITE else machine.levels[level].read_port
-        busy[:, port] += moved / rates[:, port]
+        port_bytes[:, port] += moved
         traffic[:, level, role_index, direction] += moved
 
     for role in (INPUT, WEIGHT):
@@ -149,8 +148,9 @@ def array_job(rows: Rows, state: State) -> Cost:
     move(ROLE_INDEX[OUTPUT], level, READ, out * wide * (passes - state.fresh))
     flat = np.broadcast_to(cycles, (n,)).astype(float)
     return Cost(
-        time=np.maximum(flat, busy.max(axis=-1)),
-        busy=busy,
+        time=flat,
+        port_bytes=port_bytes,
+        port_moves=np.zeros_like(port_bytes),
         traffic=traffic,
         array=flat,
         spatial=np.broadcast_to(streaming, (n,)).astype(float),

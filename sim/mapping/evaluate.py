@@ -29,7 +29,7 @@ import numpy as np
 
 from sim.mapping.array_job import array_job
 from sim.mapping.machine import Machine
-from sim.mapping.nest import Border, Nest, StoreAt
+from sim.mapping.nest import Border, Nest, StoreAt, spread
 from sim.mapping.problem import OUTPUT, ROLES, Problem
 from sim.workload.graph import OperandRole
 
@@ -60,8 +60,10 @@ class Cost:
     array + setup + waiting (the rest)."""
 
     time: np.ndarray
-    busy: np.ndarray
-    """(n, ports) cycles"""
+    port_bytes: np.ndarray
+    """(n, ports)"""
+    port_moves: np.ndarray
+    """(n, ports) transfers that pay the set-up"""
     traffic: np.ndarray
     """(n, levels, operands, read/write) bytes, summed over instances"""
     array: np.ndarray
@@ -86,6 +88,86 @@ class Elements(NamedTuple):
         return Elements(*(np.where(moved, e, 0) for e in self))
 
 
+COLUMNS = ("time", "port_bytes", "port_moves", "traffic", "array", "spatial", "preload", "setup")
+"""What a job hands to the job outside."""
+
+
+class Moves(NamedTuple):
+    """Transfers per port, [double-buffered stores, single-buffered stores] x (.., ports)."""
+
+    bytes: np.ndarray
+    count: np.ndarray
+
+    def cycles(self, rates: np.ndarray, setup: np.ndarray) -> np.ndarray:
+        """Busy time, [double, single] x (.., ports); rates (.., ports), setup (.., 1)."""
+        return self.bytes / rates + self.count * setup
+
+
+@dataclass(frozen=True, slots=True)
+class StepTable:
+    """The steps of a batch of jobs by class: `weight` (n, classes) and what each moves and runs.
+
+    Only `child.time` depends on rates, and not even that where the child is the array.
+    """
+
+    weight: np.ndarray
+    moves: Moves
+    first: Moves
+    last: Moves
+    traffic: np.ndarray
+    child: Cost
+
+    def take(self, rows: np.ndarray) -> StepTable:
+        """The table of some rows, repeated and reordered at will."""
+        return StepTable(
+            weight=self.weight[rows],
+            moves=Moves(*(a[:, rows] for a in self.moves)),
+            first=Moves(*(a[:, rows] for a in self.first)),
+            last=Moves(*(a[:, rows] for a in self.last)),
+            traffic=self.traffic[rows],
+            child=Cost(*(getattr(self.child, name)[rows] for name in COLUMNS)),
+        )
+
+    def _clock(self, rates: np.ndarray, setup: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(x_0, steps, y_n) cycles: (n,), (n, classes), (n,)."""
+        x = self.first.cycles(rates, setup[:, None]).sum(axis=0).max(axis=-1)
+        y = self.last.cycles(rates, setup[:, None]).sum(axis=0).max(axis=-1)
+        rate, pause = rates[:, None, :], setup[:, None, None]
+        busy = self.child.port_bytes / rate + self.child.port_moves * pause
+        double, single = self.moves.cycles(rate, pause)
+        return x, np.maximum(self.child.time, (busy + double).max(axis=-1)) + single.max(axis=-1), y
+
+    def time(self, rates: np.ndarray, setup: np.ndarray) -> np.ndarray:
+        """The recurrence, cycles (n,), for rates (n, ports) in bytes per cycle and setup (n,) cycles."""
+        x, step, y = self._clock(rates, setup)
+        return x + self._total(step) + y
+
+    def cost(self, rates: np.ndarray, setup: np.ndarray) -> Cost:
+        """The recurrence and everything that it adds up."""
+        x, step, y = self._clock(rates, setup)
+        some = self.moves.count.any(axis=(0, -1))
+        setup_now = np.minimum(step - self.child.time, np.where(some, setup[:, None], 0.0))
+        ends = setup * ((x > 0).astype(float) + (y > 0))
+        total, child = self._total, self.child
+        return Cost(
+            time=x + total(step) + y,
+            port_bytes=(self.first.bytes + self.last.bytes).sum(axis=0) + total(child.port_bytes + self.moves.bytes.sum(axis=0)),
+            port_moves=(self.first.count + self.last.count).sum(axis=0) + total(child.port_moves + self.moves.count.sum(axis=0)),
+            traffic=self.traffic + total(child.traffic),
+            array=total(child.array),
+            spatial=total(child.spatial),
+            preload=total(child.preload),
+            setup=total(child.setup + setup_now) + np.minimum(ends, x + y),
+            first=x,
+            drain=y,
+        )
+
+    def _total(self, values: np.ndarray) -> np.ndarray:
+        """Weighted sum over the classes, in one order whatever the number of rows."""
+        weight = self.weight.reshape(self.weight.shape + (1,) * (values.ndim - 2))
+        return np.add.accumulate(weight * values, axis=1)[:, -1] if values.shape[1] > 1 else (weight * values)[:, 0]
+
+
 @dataclass(frozen=True, slots=True)
 class Rows:
     """What the rows are: their nest (tiles are arrays over rows) on their designs' numbers."""
@@ -103,9 +185,17 @@ class Rows:
 
 def evaluate_rows(rows: Rows) -> Cost:
     """Cost of the whole einsum for every row."""
+    cost = _job(rows, 0, _whole(rows))
+    cost.time = cost.time + rows.latency
+    cost.first = cost.first + rows.latency
+    return cost
+
+
+def _whole(rows: Rows) -> State:
+    """The whole einsum as one job for every row: nothing there before, nothing after."""
     n = len(rows.rates)
     yes = np.ones(n, dtype=bool)
-    state = State(
+    return State(
         row=np.arange(n),
         sizes={r: np.full(n, s) for r, s in zip(rows.problem.ranks, rows.problem.sizes.tolist(), strict=True)},
         stays_in={role: ~yes for role in ROLES},
@@ -113,10 +203,11 @@ def evaluate_rows(rows: Rows) -> Cost:
         fresh=yes,
         final=yes,
     )
-    cost = _job(rows, 0, state)
-    cost.time = cost.time + rows.latency
-    cost.first = cost.first + rows.latency
-    return cost
+
+
+def step_table(rows: Rows) -> StepTable:
+    """The steps of the outermost border of the whole einsum, for every row."""
+    return _BorderJob(rows, 0, _whole(rows)).table()
 
 
 def _job(rows: Rows, depth: int, state: State) -> Cost:
@@ -217,7 +308,7 @@ class _BorderJob:
         for rank in self.border.spatial:
             split = []
             for count, box in classes:
-                cut = self.cut[rank].reshape((-1,) + (1,) * (np.ndim(box[rank]) - 1))
+                cut = self.cut[spread(rank)].reshape((-1,) + (1,) * (np.ndim(box[rank]) - 1))
                 tile = np.minimum(cut, box[rank])
                 trips = -(-box[rank] // tile)
                 rest = box[rank] - (trips - 1) * tile
@@ -262,24 +353,21 @@ class _BorderJob:
         return State(column(state.row), sizes, stays_in, leaves, fresh, final)
 
     # Moves -------------------------------------------------------------------------------------
-    def _empty_moves(self, shape: tuple[int, ...]) -> list[np.ndarray]:
-        """[ports x double, ports x single]: cycles per port."""
+    def _empty_moves(self, shape: tuple[int, ...]) -> Moves:
+        """Nothing moved yet: [double-buffered, single] stores, each (.., ports)."""
         ports = self.rows.rates.shape[1]
-        return [np.zeros((*shape, ports)), np.zeros((*shape, ports))]
+        return Moves(*(np.zeros((2, *shape, ports)) for _ in range(2)))
 
-    def _charge(self, moves: list[np.ndarray], store: StoreAt, bits: np.ndarray, elements: Elements, *, out: bool) -> None:
-        """Add a transfer to the busy time of its two ports."""
-        machine, row = self.rows.machine, self.state.row
+    def _charge(self, moves: Moves, store: StoreAt, bits: np.ndarray, elements: Elements, *, out: bool) -> None:
+        """Add a transfer to the work of its two ports."""
+        machine = self.rows.machine
         parent, child = machine.levels[store.parent], machine.levels[store.level]
         outer, inner = elements.parent_port, elements.child_port
         ports = ((parent.write_port, outer), (child.read_port, inner)) if out else ((parent.read_port, outer), (child.write_port, inner))
-        target = moves[0 if store.double_buffered else 1]
-        dims = target.ndim - 2
-        setup = self.rows.setup[row].reshape((-1,) + (1,) * dims)
+        slot = 0 if store.double_buffered else 1
         for port, count in ports:
-            rate = self.rows.rates[row, port].reshape((-1,) + (1,) * dims)
-            moved = count * bits / 8
-            target[..., port] += moved / rate + np.where(moved > 0, setup, 0.0)
+            moves.bytes[slot][..., port] += count * bits / 8
+            moves.count[slot][..., port] += count > 0
 
     def _account(
         self, traffic: np.ndarray, store: StoreAt, weight: np.ndarray, bits: np.ndarray, elements: Elements, *, out: bool
@@ -299,18 +387,14 @@ class _BorderJob:
     ) -> Elements:
         """Elements of a tile that arrives; with `old` only what the old box does not overlap."""
         role, problem = store.role, self.problem
-
-        def fresh(new: dict[str, np.ndarray], before: dict[str, np.ndarray] | None) -> np.ndarray:
-            elements = problem.elements(role, new)
-            return elements if before is None else elements - problem.overlap(role, before, new, shift or {})
-
-        whole = fresh(box, old)
+        whole = problem.elements(role, box)
         inside = self.border.fanout
         if inside is None or store.level < inside:
+            if old is not None:
+                whole = whole - problem.overlap(role, old, box, shift or {})
             return Elements(whole, whole, whole, whole)
-        classes = self._instance(box)
-        before = [b for _, b in self._instance(old)] if old is not None else [None] * len(classes)
-        parts = [(count, fresh(new, prior)) for (count, new), prior in zip(classes, before, strict=True)]
+        # Neighbours' windows overlap and instances may sit out: a wave keeps nothing of a window.
+        parts = [(count, problem.elements(role, part)) for count, part in self._instance(box)]
         one, every = parts[0][1], np.asarray(sum(count * elements for count, elements in parts))
         if store.parent >= inside:
             return Elements(one, every, one, every)
@@ -319,7 +403,7 @@ class _BorderJob:
         outer = whole if multicast else every
         return Elements(outer, outer, one, every)
 
-    def _loads(self, moves: list[np.ndarray], traffic: np.ndarray) -> None:
+    def _loads(self, moves: Moves, traffic: np.ndarray) -> None:
         """x_{i+1}: what the next iteration needs and does not find."""
         after, now = self._sizes("next"), self._sizes("current")
         shift = {r: np.where(w.changed_out, w.shift, 0) for r, w in self.walks.items()}
@@ -337,7 +421,7 @@ class _BorderJob:
             self._charge(moves, store, bits, elements, out=False)
             self._account(traffic, store, self.weight, bits, elements, out=False)
 
-    def _stores(self, moves: list[np.ndarray], traffic: np.ndarray) -> None:
+    def _stores(self, moves: Moves, traffic: np.ndarray) -> None:
         """y_i: the output tile that iteration i replaces."""
         before = self._sizes("previous")
         final = self.column(self.state.final)
@@ -351,8 +435,8 @@ class _BorderJob:
                 self._charge(moves, store, bits, elements, out=True)
                 self._account(traffic, store, self.weight, bits, elements, out=True)
 
-    def _first_and_last(self, traffic: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(x_0, y_n) cycles per port, both (n, ports)."""
+    def _first_and_last(self, traffic: np.ndarray) -> tuple[Moves, Moves]:
+        """x_0 and y_n, each (n, ports)."""
         state, one = self.state, np.ones(1)
         start, end = self._empty_moves((len(state.row),)), self._empty_moves((len(state.row),))
         for store in self.border.stores:
@@ -370,45 +454,39 @@ class _BorderJob:
                 elements = self._elements(store, self._ends(last=True), None, None).where(leaves)
                 self._charge(end, store, bits, elements, out=True)
                 self._account(traffic, store, one, bits, elements, out=True)
-        return start[0] + start[1], end[0] + end[1]
+        return start, end
 
     # The recurrence ----------------------------------------------------------------------------
-    def cost(self) -> Cost:
-        machine = self.rows.machine
-        n, axes = len(self.state.row), tuple(range(1, self.d + 1))
-        traffic = np.zeros((n, len(machine.levels), len(ROLES), 2))
+    def table(self) -> StepTable:
+        """Everything about the steps that does not depend on a rate, and the child jobs."""
+        traffic = np.zeros((len(self.state.row), len(self.rows.machine.levels), len(ROLES), 2))
         moves = self._empty_moves(self.shape)
         self._loads(moves, traffic)
         self._stores(moves, traffic)
-        first, drain = self._first_and_last(traffic)
+        first, last = self._first_and_last(traffic)
+        weight = np.broadcast_to(self.weight, self.shape).reshape(self.shape[0], -1)
+        live = weight.any(axis=0)
+
+        def flat(values: np.ndarray, lead: int = 0) -> np.ndarray:
+            """Grid axes in one, without the classes that no row has."""
+            start = lead + 1
+            merged = values.reshape(*values.shape[:start], -1, *values.shape[start + self.d :])
+            return merged if live.all() else np.compress(live, merged, axis=start)
+
         child = self._children()
-        busy = child.busy + moves[0]
-        step = np.maximum(child.time, busy.max(axis=-1)) + moves[1].max(axis=-1)
-        setup = self._exposed_setup(step - child.time, moves)
-        weight = np.broadcast_to(self.weight, self.shape)
-
-        def total(values: np.ndarray) -> np.ndarray:
-            return (weight * values).sum(axis=axes)
-
-        x, y = first.max(axis=-1), drain.max(axis=-1)
-        ends = self.rows.setup[self.state.row] * ((x > 0).astype(float) + (y > 0))
-        grid_busy = busy + moves[1]
-        return Cost(
-            time=x + total(step) + y,
-            busy=first + (weight[..., None] * grid_busy).sum(axis=axes) + drain,
-            traffic=traffic + (weight[..., None, None, None] * child.traffic).sum(axis=axes),
-            array=total(child.array),
-            spatial=total(child.spatial),
-            preload=total(child.preload),
-            setup=total(child.setup + setup) + np.minimum(ends, x + y),
-            first=x,
-            drain=y,
+        return StepTable(
+            weight=np.compress(live, weight, axis=1).astype(float),
+            moves=Moves(*(flat(a, lead=1) for a in moves)),
+            first=first,
+            last=last,
+            traffic=traffic,
+            child=Cost(*(flat(getattr(child, name)) for name in COLUMNS)),
         )
 
-    def _exposed_setup(self, waiting: np.ndarray, moves: list[np.ndarray]) -> np.ndarray:
-        """Set-up cycles inside the waiting of each step (one load and one store at most)."""
-        some = (moves[0] + moves[1]).max(axis=-1) > 0
-        return np.minimum(waiting, np.where(some, self.column(self.rows.setup[self.state.row]), 0.0))
+    def cost(self) -> Cost:
+        table = self.table()
+        row = self.state.row
+        return table.cost(self.rows.rates[row], self.rows.setup[row])
 
     def _children(self) -> Cost:
         """Costs of the child jobs over the grid: each distinct state is costed once."""
@@ -447,7 +525,7 @@ class _BorderJob:
             grid[live] = values[inverse]
             return grid
 
-        return Cost(*(scatter(getattr(child, name)) for name in ("time", "busy", "traffic", "array", "spatial", "preload", "setup")))
+        return Cost(*(scatter(getattr(child, name)) for name in COLUMNS))
 
     def _together(self, parts: list[tuple[np.ndarray, Cost]]) -> Cost:
         """Instances side by side: times by the slowest, shared ports and traffic summed."""
@@ -460,11 +538,15 @@ class _BorderJob:
         def slowest(name: str) -> np.ndarray:
             return np.max([np.where(p, getattr(c, name), 0.0) for p, _, c in present], axis=0)
 
-        summed = sum(count[..., None] * c.busy for _, count, c in present)
-        widest = np.max([np.where(p[..., None], c.busy, 0.0) for p, _, c in present], axis=0)
+        def side_by_side(name: str) -> np.ndarray:
+            summed = sum(count[..., None] * getattr(c, name) for _, count, c in present)
+            widest = np.max([np.where(p[..., None], getattr(c, name), 0.0) for p, _, c in present], axis=0)
+            return np.where(outside, summed, widest)
+
         return Cost(
             time=slowest("time"),
-            busy=np.where(outside, summed, widest),
+            port_bytes=side_by_side("port_bytes"),
+            port_moves=side_by_side("port_moves"),
             traffic=sum(count[..., None, None, None] * c.traffic for _, count, c in present),
             array=slowest("array"),
             spatial=slowest("spatial"),

@@ -41,12 +41,18 @@ class Border:
 
 @dataclass(frozen=True, slots=True)
 class Nest:
-    """Borders and the tile of every loop: `tiles[border][rank]`, arrays over candidates."""
+    """Borders and the tile of every loop, arrays over candidates: `tiles[border][rank]` for temporal
+    loops, `tiles[border][spread(rank)]` for spatial ones."""
 
     borders: tuple[Border, ...]
     tiles: tuple[dict[str, np.ndarray], ...]
     innermost: dict[OperandRole, int]
     """Level that the array reads or writes for each operand."""
+
+
+def spread(rank: str) -> str:
+    """Key of a spatial loop's tile: a rank may be walked and then spread in the same border."""
+    return f"{rank}/"
 
 
 def nest(mapping: Mapping, problem: Problem, machine: Machine, homes: dict[OperandRole, int]) -> Nest:
@@ -100,14 +106,15 @@ class _Builder:
             raise MappingError(
                 f"{where}: tile {node.tile} of rank {node.rank} is larger than the {self.current[node.rank]} that it cuts"
             )
-        if self.stores or node.rank in self.cuts or (self.spatial and not node.spatial):
+        key = spread(node.rank) if node.spatial else node.rank
+        if self.stores or key in self.cuts or (self.spatial and not node.spatial):
             self._close()
         if node.spatial:
             self._split(node, where)
             self.spatial.append(node.rank)
         else:
             self.loops.append(node.rank)
-        self.cuts[node.rank] = np.array([node.tile])
+        self.cuts[key] = np.array([node.tile])
         self.current[node.rank] = node.tile
 
     def _split(self, node: Loop, where: str) -> None:
@@ -142,6 +149,9 @@ class _Builder:
 
     def finish(self) -> Nest:
         self._close()
+        if not self.borders:  # everything lies at its innermost home: the array job is the only step
+            self.borders.append(Border())
+            self.tiles.append({})
         return Nest(tuple(self.borders), tuple(self.tiles), dict(self.at))
 
 
@@ -155,9 +165,9 @@ def footprint_bytes(nest: Nest, problem: Problem, machine: Machine) -> dict[int,
     found: dict[int, dict[OperandRole, np.ndarray]] = {}
     reduced = np.array([False])
     for border, tiles in zip(nest.borders, nest.tiles, strict=True):
-        for rank in (*border.loops, *border.spatial):
-            reduced = reduced | ((rank in problem.reduction) & (tiles[rank] < sizes[rank]))
-            sizes[rank] = np.minimum(tiles[rank], sizes[rank])
+        for rank, key in (*((r, r) for r in border.loops), *((r, spread(r)) for r in border.spatial)):
+            reduced = reduced | ((rank in problem.reduction) & (tiles[key] < sizes[rank]))
+            sizes[rank] = np.minimum(tiles[key], sizes[rank])
         for store in border.stores:
             wide = reduced | (store.level == nest.innermost[OUTPUT] and accumulates_outside(problem, machine, sizes))
             width = np.where(wide, problem.accumulate_bits, problem.bits[OUTPUT]) if store.role is OUTPUT else problem.bits[store.role]

@@ -57,7 +57,7 @@ class Interpreter:
 
         for node in mapping.nodes:
             if isinstance(node, Loop):
-                again = any(node.rank == l.rank for l in loops)
+                again = any(node.rank == l.rank and node.spatial == l.spatial for l in loops)
                 after_spatial = any(l.spatial for l in loops) and not node.spatial
                 if stores or again or after_spatial:
                     close()
@@ -221,11 +221,11 @@ class Interpreter:
         def fresh(new, old):
             return self.elements(role, new) - (self.shared(role, old, new) if old is not None else 0)
 
-        whole = fresh(wave, prior[0] if prior else None)
-        parts = []
-        for index, job in enumerate(instances):
-            old = prior[1][index].box if prior and index < len(prior[1]) else None
-            parts.append(fresh(job.box, old))
+        name = next((l.fanout for l in loops if l.spatial), None)
+        inside = next((i for i, l in enumerate(self.machine.levels) if name and l.fanout_name == name), None)
+        crosses = inside is not None and level >= inside  # then a wave keeps nothing of a window
+        whole = fresh(wave, prior[0] if prior and not crosses else None)
+        parts = [fresh(job.box, None) for job in instances]
         outer_port, outer, inner_port, inner = self._spread(level, parent, role, whole, parts, loops)
         up, down = self.machine.levels[parent], self.machine.levels[level]
         pairs = [(up.write_port, outer_port), (down.read_port, inner_port)] if out else [(up.read_port, outer_port), (down.write_port, inner_port)]
@@ -279,4 +279,4 @@ class Interpreter:
         move(OUTPUT, 1, out * ((passes - 1) * wide + (narrow if plan["final"] else wide)))
         move(OUTPUT, 0, out * wide * (passes - (1 if plan["fresh"] else 0)))
         flat = float(np.ravel(cycles)[0])
-        return Books(max(flat, busy.max()), busy, flat)
+        return Books(flat, busy, flat)

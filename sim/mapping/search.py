@@ -1,0 +1,224 @@
+"""The mapper: the best mapping of a named space, for every design of a machine.
+
+Search by a lower bound, decide by the exact recurrence: candidates are costed by
+`bound.Candidates.time` in blocks, sorted, and handed to the exact evaluator in that order until
+the next bound passes the best exact value. The result is the optimum over the listed candidates
+and all their loop orders, because the bound never exceeds the exact value (a law in the tests).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import permutations, product
+
+import numpy as np
+
+from sim.mapping.bound import AXIS, CLASSES, Candidates, Grid, Route
+from sim.mapping.evaluate import Cost, Rows, StepTable, step_table
+from sim.mapping.machine import Machine
+from sim.mapping.mapping import Loop, Mapping as LoopNest, Store
+from sim.mapping.nest import Border, Nest, StoreAt, spread
+from sim.mapping.problem import OUTPUT, ROLES, Problem
+from sim.workload.graph import OperandRole
+
+TIE = 1e-9
+"""Relative slack under which two times are the same: bounds and recurrences round differently."""
+FIRST_LOOK, MOST_LOOKS = 8, 100_000
+"""Candidates refined at first, and at most, per design."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One even mapping over one border: order, tiles, instances."""
+
+    order: tuple[str, ...]
+    tiles: tuple[int, ...]
+    """Of the ranks in `order`."""
+    parts: tuple[tuple[str, int, int], ...] = ()
+    """(rank, instances, level whose fan-out is used)"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Winners:
+    """The best mapping per design. `choice[d]` is None where nothing fits; `cost` rows follow the
+    feasible designs in order; `evaluated` counts costed candidates."""
+
+    problem: Problem
+    machine: Machine
+    homes: Mapping[OperandRole, int]
+    choice: tuple[LoopNest | None, ...]
+    cost: Cost
+    table: StepTable
+    rows: np.ndarray
+    """design -> row of `cost` and `table`, or -1"""
+    energy_j: np.ndarray
+    """(D,) dynamic energy, nan where the chip states no energies"""
+    need_bytes: np.ndarray
+    """(D,) least footprint of any candidate, for the message when nothing fits"""
+    evaluated: int
+
+
+def routes(machine: Machine, homes: Mapping[OperandRole, int]) -> list[tuple[int, frozenset[OperandRole], dict[OperandRole, int]]]:
+    """(level, roles stored there, their parents) of every memory inside the homes."""
+    at = dict(homes)
+    found = []
+    for index, level in enumerate(machine.levels):
+        roles = frozenset(r for r in ROLES if r in level.holds and at[r] < index and index > 0)
+        if roles:
+            found.append((index, roles, {r: at[r] for r in roles}))
+            at |= dict.fromkeys(roles, index)
+    return found
+
+
+def innermost(machine: Machine, homes: Mapping[OperandRole, int]) -> dict[OperandRole, int]:
+    """Level from which the array takes each operand."""
+    at = dict(homes)
+    for level, roles, _ in routes(machine, homes):
+        at |= dict.fromkeys(roles, level)
+    return at
+
+
+def split_options(machine: Machine, problem: Problem, level: int) -> Iterator[dict[str, int]]:
+    """Ways to hand one or two output ranks to the instances inside `level` (none is a way)."""
+    count = machine.array.fanout if level == len(machine.levels) else machine.levels[level].fanout
+    yield {}
+    if count == 1:
+        return
+    ranks = [r for r in problem.tiled_ranks if r not in problem.reduction]
+    exhaustive = count <= 4
+    for rank in ranks:
+        extent = int(problem.einsum.ranks[rank])
+        for parts in range(2, count + 1) if exhaustive else (count,):
+            if parts <= extent or parts == count:
+                yield {rank: min(parts, extent)}
+    for one, two in permutations(ranks, 2):
+        for a in range(2, count):
+            if (exhaustive or count % a == 0) and a * 2 <= count:
+                b = count // a
+                if one < two or a != b:
+                    yield {one: min(a, int(problem.einsum.ranks[one])), two: min(b, int(problem.einsum.ranks[two]))}
+
+
+class SingleBorder:
+    """Even mappings of a machine with one memory (at most) between the homes and the array."""
+
+    def __init__(self, problem: Problem, machine: Machine, homes: Mapping[OperandRole, int]) -> None:
+        self.problem, self.machine, self.homes = problem, machine, dict(homes)
+        found = routes(machine, homes)
+        level, stored, parents = found[0] if found else (len(machine.levels) - 1, frozenset(), {})
+        self.route = Route(
+            level=level,
+            parent=parents,
+            stored=stored,
+            innermost=innermost(machine, homes),
+            copies=2 if machine.levels[level].double_buffered else 1,
+        )
+        self.options = self._options()
+
+    def _options(self) -> list[tuple[tuple[str, int, int], ...]]:
+        """Combined ways to use the fan-out at the memory and the one at the array."""
+        inside = len(self.machine.levels)
+        ways = []
+        levels = [self.route.level] if self.route.stored else []
+        for level in (*levels, inside):
+            ways.append([tuple((r, n, level) for r, n in way.items()) for way in split_options(self.machine, self.problem, level)])
+        return [sum(combination, ()) for combination in product(*ways)]
+
+    def grids(self) -> Iterator[tuple[tuple[tuple[str, int, int], ...], Grid]]:
+        for option in self.options:
+            parts: dict[str, int] = {}
+            for rank, count, _ in option:
+                parts[rank] = parts.get(rank, 1) * count
+            yield option, Grid(self.problem, self.machine, self.route, parts)
+
+    def nests(self, choices: Sequence[Choice]) -> Iterator[tuple[np.ndarray, Nest]]:
+        """(positions, nest) of choices of one order and one option at a time."""
+        groups: dict[tuple, list[int]] = {}
+        for position, choice in enumerate(choices):
+            groups.setdefault((choice.order, choice.parts), []).append(position)
+        for (order, parts), members in groups.items():
+            tiles = np.array([choices[i].tiles for i in members]).reshape(len(members), len(order))
+            yield np.array(members), self._nest(order, parts, tiles)
+
+    def _nest(self, order: tuple[str, ...], parts: tuple[tuple[str, int, int], ...], tiles: np.ndarray) -> Nest:
+        route, inside = self.route, len(self.machine.levels)
+        cut: dict[str, np.ndarray] = {rank: tiles[:, i] for i, rank in enumerate(order)}
+        extent = {r: np.full(len(tiles), int(self.problem.einsum.ranks[r])) for r in self.problem.ranks} | cut
+        stores = tuple(
+            StoreAt(route.level, route.parent[r], r, self.machine.levels[route.level].double_buffered) for r in ROLES if r in route.stored
+        )
+        border_tiles = dict(cut)
+        for rank, count, level in parts:
+            if level != inside:
+                extent[rank] = -(-extent[rank] // count)
+                border_tiles[spread(rank)] = extent[rank]
+        at_memory = tuple(rank for rank, _, level in parts if level != inside)
+        borders = [Border(loops=order, spatial=at_memory, stores=stores, fanout=route.level if at_memory else None)]
+        tables = [border_tiles]
+        at_array = [(rank, count) for rank, count, level in parts if level == inside]
+        if at_array:
+            borders.append(Border(spatial=tuple(rank for rank, _ in at_array), fanout=inside))
+            tables.append({spread(rank): -(-extent[rank] // count) for rank, count in at_array})
+        return Nest(tuple(borders), tuple(tables), route.innermost)
+
+    def mapping(self, choice: Choice) -> LoopNest:
+        """The choice as a loop nest that a person can read and save."""
+        nodes: list[Loop | Store] = [Loop(rank=r, tile=t) for r, t in zip(choice.order, choice.tiles, strict=True)]
+        extent = {r: int(self.problem.einsum.ranks[r]) for r in self.problem.ranks} | dict(zip(choice.order, choice.tiles, strict=True))
+        inside = len(self.machine.levels)
+
+        def split(at: bool) -> None:
+            for rank, count, level in choice.parts:
+                if (level == inside) is at:
+                    name = self.machine.array.fanout_name if at else self.machine.levels[level].fanout_name
+                    extent[rank] = -(-extent[rank] // count)
+                    nodes.append(Loop(rank=rank, tile=extent[rank], fanout=name))
+
+        split(at=False)
+        memory = self.machine.levels[self.route.level]
+        nodes += [Store(memory=memory.name, operand=r, double_buffered=memory.double_buffered) for r in ROLES if r in self.route.stored]
+        split(at=True)
+        return LoopNest(nodes=tuple(nodes))
+
+
+def expand(grid: Grid, which: int, index: np.ndarray, option: tuple[tuple[str, int, int], ...]) -> list[Choice]:
+    """Every loop order of a candidate whose innermost loop is of class `which`."""
+    tiles = {r: int(t[0]) for r, t in grid.tiling(index.reshape(4, 1)).items()}
+    extent = grid.problem.einsum.ranks
+    walked = [r for r in grid.problem.tiled_ranks if tiles[r] < extent[r]]
+    inner = [r for r in walked if AXIS[grid.problem.rank_class[r]] == which]
+    if not walked:
+        return [Choice((), (), option)]
+    orders = (order for order in permutations(walked) if order[-1] in inner)
+    return [Choice(order, tuple(tiles[r] for r in order), option) for order in orders]
+
+
+
+class _Pool:
+    """The candidates of a space with their bounds, searched design by design."""
+
+    def __init__(self, space: SingleBorder) -> None:
+        self.space = space
+        self.owners = list(space.grids())
+        self.blocks = [(owner, block) for owner, (_, grid) in enumerate(self.owners) for block in grid.blocks()]
+        self.starts = np.cumsum([0] + [len(block) for _, block in self.blocks])
+        self.footprint = np.concatenate([block.footprint_bytes for _, block in self.blocks])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def times(self, rates: np.ndarray, setup: float, latency: float) -> np.ndarray:
+        return np.concatenate([block.time(rates, setup, latency) for _, block in self.blocks])
+
+    def energies(self, read: np.ndarray, write: np.ndarray) -> np.ndarray:
+        """Dynamic memory energy (a lower bound of it) for J/byte per level."""
+        weights = np.stack([read, write], axis=1)
+        return np.concatenate([np.einsum("ld,ldn->n", weights, block.traffic_bytes) for _, block in self.blocks])
+
+    def choices(self, position: int) -> list[Choice]:
+        number = int(np.searchsorted(self.starts, position, side="right")) - 1
+        owner, block = self.blocks[number]
+        local = position - int(self.starts[number])
+        option, grid = self.owners[owner]
+        return expand(grid, int(block.which[local]), block.index[:, local], option)
