@@ -14,7 +14,7 @@ a few dozen array operations.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,123 +40,122 @@ class Route:
     copies: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Candidates:
-    """A block of candidates, flat: every array has one entry per (innermost class, tiling).
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """What a bound needs of D designs: rates (D, ports) bytes/cycle, set-up and latency (D,) cycles."""
 
-    cycles: array cycles; first, middle, last: bytes per port (rows) and candidate; moves: transfers
-    in the middle; footprint_bytes: in the border's memory, second copies included; which: innermost
-    class; index: position in the four class lists.
-    """
-
-    cycles: np.ndarray
-    first: np.ndarray
-    middle: np.ndarray
-    last: np.ndarray
-    moves: np.ndarray
-    footprint_bytes: np.ndarray
-    traffic_bytes: np.ndarray
-    """(levels, 2, candidates) read and written bytes per memory"""
-    loading: frozenset[int]
-    """Ports that every step's load uses."""
-    which: np.ndarray
-    index: np.ndarray
-    """(4, candidates)"""
-
-    def __len__(self) -> int:
-        return len(self.cycles)
-
-    def time(self, rates: np.ndarray, setup: float, latency: float) -> np.ndarray:
-        """The bound in cycles for one design: rates (ports,) bytes per cycle."""
-        inverse = 1.0 / rates
-        middle = self.cycles + 0.0
-        for port, scale in enumerate(inverse):
-            busy = self.middle[port] * scale
-            if setup and port in self.loading:
-                busy = busy + self.moves * setup
-            np.maximum(middle, busy, out=middle)
-        return latency + _ends(self.first, inverse, setup) + middle + _ends(self.last, inverse, setup)
-
-
-def _ends(moved: np.ndarray, inverse: np.ndarray, setup: float) -> np.ndarray:
-    longest = np.zeros(moved.shape[1])
-    for port, scale in enumerate(inverse):
-        if scale > 0.0:
-            np.maximum(longest, moved[port] * scale, out=longest)
-    return longest + setup * (longest > 0)
+    rates: np.ndarray
+    setup: np.ndarray
+    latency: np.ndarray
 
 
 class Grid:
-    """All even candidates of one problem on one machine structure, over one border."""
+    """All even candidates of one problem on one machine structure, over one border.
 
-    def __init__(self, problem: Problem, machine: Machine, route: Route, parts: Mapping[str, int]) -> None:
-        self.problem, self.machine, self.route = problem, machine, route
+    A candidate's number is its position in an array of shape (4 innermost classes, M, N, K, B).
+    """
+
+    def __init__(self, problem: Problem, machine: Machine, route: Route, parts: Mapping[str, int], instances: int = 1) -> None:
+        """`parts[rank]`: instances that share a tile of the rank; `instances`: of the border's memory."""
+        self.problem, self.machine, self.route, self.instances = problem, machine, route, instances
         self.parts = dict(parts)
         self.lists = {letter: class_tiles(problem, machine.array, letter, parts) for letter in CLASSES}
         self.shape = tuple(len(self.lists[letter]) for letter in CLASSES)
+        self.letters = tuple(c for c in CLASSES if c == "M" or len(self.lists[c]) > 1)
+        """Classes whose loops can be innermost; M also stands for no loop at all."""
+        self.loading = self._loading()
 
-    def __len__(self) -> int:
-        """Tilings; each stands for up to four candidates."""
+    @property
+    def tilings(self) -> int:
         return int(np.prod(self.shape))
 
-    def blocks(self, most: int = 24_000):  # noqa: ANN201 - generator of Candidates
-        """Candidates in blocks that stay in the cache, cut along the longest class list."""
-        longest = max(range(4), key=lambda a: self.shape[a])
-        step = max(1, most * self.shape[longest] // max(len(self), 1))
-        for start in range(0, self.shape[longest], step):
-            yield self._block({longest: slice(start, min(start + step, self.shape[longest]))})
+    def __len__(self) -> int:
+        return len(self.letters) * self.tilings
 
-    def tiling(self, index: np.ndarray) -> dict[str, np.ndarray]:
-        """Tile of every tiled rank for candidates given by `Candidates.index` columns."""
-        tiles: dict[str, np.ndarray] = {}
-        for letter, positions in zip(CLASSES, index, strict=True):
-            for rank, values in self.lists[letter].tiles.items():
-                tiles[rank] = values[positions]
-        return tiles
+    def candidate(self, number: int) -> tuple[int, dict[str, int]]:
+        """(axis of the innermost class, tile of every tiled rank) of a candidate."""
+        letter, rest = divmod(int(number), self.tilings)
+        index = np.unravel_index(rest, self.shape)
+        tiles: dict[str, int] = {}
+        for c, position in zip(CLASSES, index, strict=True):
+            tiles |= {rank: int(values[position]) for rank, values in self.lists[c].tiles.items()}
+        return AXIS[self.letters[letter]], tiles
+
+    def blocks(self, most: int) -> Iterator[tuple[tuple[slice, ...], _View]]:
+        """Views of at most about `most` tilings, so that a block's arrays stay in the cache."""
+        longest = max(range(4), key=lambda a: self.shape[a])
+        step = max(1, most * self.shape[longest] // self.tilings)
+        for start in range(0, self.shape[longest], step):
+            cut = {longest: slice(start, min(start + step, self.shape[longest]))}
+            yield tuple(cut.get(a, slice(None)) for a in range(4)), _View(self.lists, cut)
+
+    def footprint_bytes(self) -> np.ndarray:
+        """Bytes in the border's memory, second copies included: (tilings,)."""
+        return np.broadcast_to(self._footprint(_View(self.lists, {})), self.shape).ravel()
+
+    def times(self, numbers: Numbers, most: int = 16_384) -> np.ndarray:
+        """The bound in cycles, (D, candidates); inf where the class has no loop to be innermost."""
+        designs = len(numbers.rates)
+        out = np.empty((designs, len(self.letters), *self.shape))
+        for place, view in self.blocks(most):
+            cycles = self._cycles(view)
+            first, last = self._ends_bytes(view)
+            fed = self._fed(view)
+            ends = [self._end_cycles(first, numbers, d) + self._end_cycles(last, numbers, d) + numbers.latency[d] for d in range(designs)]
+            for row, letter in enumerate(self.letters):
+                middle, moves = self._between(view, letter, first, last, fed)
+                for d in range(designs):
+                    target = out[(d, row, *place)]
+                    self._longest(target, cycles, middle, moves, numbers, d)
+                    target += ends[d]
+                self._mask(out[(slice(None), row, *place)], view, letter)
+        return out.reshape(designs, -1)
+
+    def energies(self, read: np.ndarray, write: np.ndarray) -> np.ndarray:
+        """Memory energy of the bound's traffic for one design: J/byte per level -> (candidates,)."""
+        out = np.empty((len(self.letters), *self.shape))
+        view = _View(self.lists, {})
+        fed = self._fed(view)
+        for row, letter in enumerate(self.letters):
+            traffic = self._traffic(view, letter, fed)
+            out[row] = sum(r * a + w * b for r, w, (a, b) in zip(read, write, traffic, strict=True))
+        return out.ravel()
+
+    def _longest(self, target: np.ndarray, cycles: np.ndarray, middle: list[np.ndarray], moves: np.ndarray, numbers: Numbers, d: int) -> None:
+        """target = max(array cycles, busy cycles of each port between the ends)."""
+        target[...] = cycles
+        for port, moved in enumerate(middle):
+            rate = numbers.rates[d, port]
+            if moved.size == 1 and not moved.any():
+                continue
+            busy = moved / rate
+            if numbers.setup[d] and port in self.loading:
+                busy = busy + moves * numbers.setup[d]
+            np.maximum(target, busy, out=target)
+
+    def _mask(self, target: np.ndarray, view: _View, letter: str) -> None:
+        """No bound where the class has one trip, but for the single tile that M stands for."""
+        axis = AXIS[letter]
+        still = np.flatnonzero(view.trips[letter].ravel() == 1)
+        if not len(still):
+            return
+        at = (slice(None),) * (axis + 1)
+        if letter == "M":
+            alone = [np.flatnonzero(view.trips[c].ravel() == 1) for c in CLASSES]
+            kept = target[np.ix_(range(len(target)), *alone)].copy()
+            target[(*at, still)] = np.inf
+            target[np.ix_(range(len(target)), *alone)] = kept
+        else:
+            target[(*at, still)] = np.inf
+
+    @staticmethod
+    def _end_cycles(moved: list[np.ndarray], numbers: Numbers, d: int) -> np.ndarray:
+        longest: np.ndarray = np.zeros(1)
+        for port, amount in enumerate(moved):
+            longest = np.maximum(longest, amount / numbers.rates[d, port])
+        return longest + numbers.setup[d] * (longest > 0)
 
     # One block -----------------------------------------------------------------------------------
-    def _block(self, cut: Mapping[int, slice]) -> Candidates:
-        view = _View(self.lists, cut)
-        cycles = self._cycles(view)
-        shape = np.broadcast_shapes(*(view.trips[c].shape for c in CLASSES))
-        index = np.stack([np.broadcast_to(view.position[c], shape).ravel() for c in CLASSES])
-        footprint = self._footprint(view)
-        first, last = self._ends_bytes(view)
-        fed = self._fed(view)
-        blocks = []
-        for letter in CLASSES:
-            valid = np.broadcast_to(self._valid(view, letter), shape).ravel()
-            if not valid.any():
-                continue
-            middle, traffic, moves = self._moved(view, letter, first, last, fed)
-
-            def flat(values: np.ndarray, keep: np.ndarray = valid) -> np.ndarray:
-                full = np.broadcast_to(values, shape).ravel()
-                return full if keep.all() else full[keep]
-
-            blocks.append(
-                Candidates(
-                    cycles=flat(cycles),
-                    first=np.stack([flat(b) for b in first]),
-                    middle=np.stack([flat(b) for b in middle]),
-                    last=np.stack([flat(b) for b in last]),
-                    moves=flat(moves),
-                    footprint_bytes=flat(footprint),
-                    traffic_bytes=np.stack([np.stack([flat(t) for t in level]) for level in traffic]),
-                    which=np.full(int(valid.sum()), AXIS[letter]),
-                    index=index if valid.all() else index[:, valid],
-                    loading=self._loading(),
-                )
-            )
-        return concatenate(blocks)
-
-    def _valid(self, view: _View, letter: str) -> np.ndarray:
-        """The class has a loop to be innermost, or nothing has (then M stands for no loop at all)."""
-        single = np.ones(1, dtype=bool)
-        for other in CLASSES:
-            single = single & (view.trips[other] == 1)
-        return (view.trips[letter] > 1) | (single & (letter == "M"))
-
     def _cycles(self, view: _View) -> np.ndarray:
         """Array cycles summed over all tiles (of the largest instance)."""
         binding = BINDINGS[Dataflow(self.machine.array.dataflow)]
@@ -229,15 +228,11 @@ class Grid:
             fed[key] = fed.get(key, 0.0) + moved
         return fed
 
-    def _moved(
-        self, view: _View, letter: str, first: list[np.ndarray], last: list[np.ndarray], fed: Mapping[tuple[int, int], np.ndarray]
-    ) -> tuple[list[np.ndarray], list[list[np.ndarray]], np.ndarray]:
-        """(bytes per port between first load and last store, bytes per memory and direction, transfers)."""
-        route, levels = self.route, self.machine.levels
-        traffic: list[list[np.ndarray]] = [[np.zeros(1), np.zeros(1)] for _ in levels]
-        for (level, direction), moved in fed.items():
-            traffic[level][direction] = traffic[level][direction] + moved
-        for role in route.stored:
+    def _traffic(self, view: _View, letter: str, fed: Mapping[tuple[int, int], np.ndarray]) -> list[list[np.ndarray]]:
+        """[bytes read, bytes written] per memory with `letter` innermost."""
+        route = self.route
+        traffic: list[list[np.ndarray]] = [[np.zeros(1), np.zeros(1)] for _ in self.machine.levels]
+        for role in sorted(route.stored):
             loads, stores = self._loads_and_stores(view, role, letter)
             parent, child = route.parent[role], route.level
             traffic[parent][0] = traffic[parent][0] + loads
@@ -245,11 +240,22 @@ class Grid:
             if role is OUTPUT:
                 traffic[parent][1] = traffic[parent][1] + stores
                 traffic[child][0] = traffic[child][0] + stores
-        middle = [-(first[p] + last[p]) for p in range(len(self.machine.ports))]
-        for level, (read, write) in zip(levels, traffic, strict=True):
+        for (level, direction), moved in fed.items():
+            traffic[level][direction] = traffic[level][direction] + moved
+        return traffic
+
+    def _between(
+        self, view: _View, letter: str, first: list[np.ndarray], last: list[np.ndarray], fed: Mapping[tuple[int, int], np.ndarray]
+    ) -> tuple[list[np.ndarray], np.ndarray]:
+        """(bytes per port between first load and last store, steps but one)."""
+        middle = [-(a + b) for a, b in zip(first, last, strict=True)]
+        for number, (read, write) in enumerate(self._traffic(view, letter, fed)):
+            level = self.machine.levels[number]
+            if number == self.route.level and self.instances > 1:  # each instance has ports of its own
+                read, write = read / self.instances, write / self.instances
             middle[level.read_port] = middle[level.read_port] + read
             middle[level.write_port] = middle[level.write_port] + write
-        return middle, traffic, self._product([view.trips[c] for c in CLASSES]) - 1
+        return middle, self._product([view.trips[c] for c in CLASSES]) - 1
 
     def _loading(self) -> frozenset[int]:
         """Ports that are used in every step: some input or weight changes whenever an index does.
@@ -269,30 +275,29 @@ class Grid:
         return frozenset({levels[route.level].write_port} | (parents if len(parents) == 1 else set()))
 
     def _loads_and_stores(self, view: _View, role: OperandRole, letter: str) -> tuple[np.ndarray, np.ndarray]:
-        """Bytes of an operand over the border, in and out, with `letter` innermost."""
+        """Bytes of an operand over the border, in and out, with `letter` innermost.
+
+        (Where an operand has no loop of its own left it never leaves either; then the innermost
+        class can only be the one that it does not depend on, which is the case `again` = 1.)
+        """
         problem = self.problem
         foreign = {INPUT: "N", WEIGHT: "M", OUTPUT: "K"}[role]
-        alone = np.ones(1, dtype=bool)  # no loop on which the operand depends: it never leaves
-        for other in CLASSES:
-            if other != foreign:
-                alone = alone & (view.trips[other] == 1)
-        again = np.ones(1) if letter == foreign else np.where(alone, 1.0, view.trips[foreign])
+        again = np.ones(1) if letter == foreign else view.trips[foreign]
+        whole = self._elements(view, role, "total")
         if role is OUTPUT:
-            whole = self._elements(view, role, "total")
-            partial = whole * (again - 1) * (problem.accumulate_bits / 8)
+            partial = whole * ((again - 1) * (problem.accumulate_bits / 8))
             return partial, partial + whole * (problem.bits[OUTPUT] / 8)
-        summed = self._elements(view, role, "total")
         if role is INPUT and problem.window_ranks:
-            slides = (view.trips["K"] == 1) if letter == "K" else np.ones(1, dtype=bool)
-            summed = np.where(slides, self._elements(view, role, "slid"), summed)
-        return summed * again * (problem.bits[role] / 8), np.zeros(1)
+            slid = self._elements(view, role, "slid")
+            whole = np.where(view.trips["K"] == 1, slid, whole) if letter == "K" else slid
+        return whole * (again * (problem.bits[role] / 8)), np.zeros(1)
 
 
 class _View:
     """The class lists reshaped to broadcast against each other, cut to a block."""
 
     def __init__(self, lists: Mapping[str, ClassTiles], cut: Mapping[int, slice]) -> None:
-        self.position, self.trips, self.folds, self.streamed, self.once, self.depth = ({} for _ in range(6))
+        self.trips, self.folds, self.streamed, self.once, self.depth = ({} for _ in range(5))
         self.first: dict[str, dict[OperandRole, np.ndarray]] = {}
         self.last: dict[str, dict[OperandRole, np.ndarray]] = {}
         self.total: dict[str, dict[OperandRole, np.ndarray]] = {}
@@ -301,17 +306,7 @@ class _View:
             axis, tiles = AXIS[letter], lists[letter]
             shape = tuple(-1 if a == axis else 1 for a in range(4))
             part = cut.get(axis, slice(None))
-            self.position[letter] = np.arange(len(tiles))[part].reshape(shape)
             for name in ("trips", "folds", "streamed", "once", "depth"):
                 getattr(self, name)[letter] = getattr(tiles, name)[part].reshape(shape)
             for name in ("first", "last", "total", "slid"):
                 getattr(self, name)[letter] = {role: values[part].reshape(shape) for role, values in getattr(tiles, name).items()}
-
-
-def concatenate(blocks: list[Candidates]) -> Candidates:
-    """Blocks one after the other."""
-    names = ("cycles", "first", "middle", "last", "moves", "footprint_bytes", "traffic_bytes", "which", "index")
-    if len(blocks) == 1:
-        return blocks[0]
-    joined = {name: np.concatenate([getattr(b, name) for b in blocks], axis=-1) for name in names}
-    return Candidates(**joined, loading=blocks[0].loading)

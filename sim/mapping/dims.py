@@ -116,8 +116,6 @@ class _Lister:
         table[:, position] = np.arange(1, extent + 1)
         for inside in range(position + 1, len(self.ranks)):
             table[:, inside] = self.extent[self.ranks[inside]]
-        if extent <= EXHAUSTIVE:
-            return table
         work = self._work(table)
         trips = -(-extent // table[:, position])
         # Rows grow with the tile; within one trip count keep a larger tile only for less work.
@@ -179,6 +177,12 @@ class _Lister:
                 factor = factor * problem.axis_extent(axis, sizes)
         return factor
 
+    def _total(self, role: OperandRole, boxes: list[tuple[np.ndarray, dict[str, np.ndarray]]], length: int) -> np.ndarray:
+        """The factor summed over the class's tiles; 1 for an operand that does not depend on it."""
+        if not any(self._owns(axis.ranks) for axis in self.problem.axes[role]):
+            return np.ones(length)
+        return np.asarray(sum(count * self._factor(role, box, length) for count, box in boxes))
+
     def _owns(self, ranks: tuple[str, ...]) -> bool:
         """An axis belongs to the class of its non-window ranks (of its window, if that is all)."""
         plain = [r for r in ranks if r not in self.problem.window_ranks] or list(ranks)
@@ -191,7 +195,7 @@ class _Lister:
         whole = {r: np.full(length, self.extent[r]) for r in self.ranks}
         rest = {r: self.extent[r] - (-(-self.extent[r] // t) - 1) * t for r, t in tiles.items()}
         shared = self._shared(tiles)
-        total = {role: sum(count * self._factor(role, box, length) for count, box in boxes) for role in ROLES}
+        total = {role: self._total(role, boxes, length) for role in ROLES}
         folds, streamed, once = self._array_sums(table)
         view = gemm_view(self.problem, self.array, self._sizes(shared))
         return ClassTiles(

@@ -153,7 +153,7 @@ class StepTable:
             time=x + total(step) + y,
             port_bytes=(self.first.bytes + self.last.bytes).sum(axis=0) + total(child.port_bytes + self.moves.bytes.sum(axis=0)),
             port_moves=(self.first.count + self.last.count).sum(axis=0) + total(child.port_moves + self.moves.count.sum(axis=0)),
-            traffic=self.traffic + total(child.traffic),
+            traffic=self.total_traffic(),
             array=total(child.array),
             spatial=total(child.spatial),
             preload=total(child.preload),
@@ -161,6 +161,10 @@ class StepTable:
             first=x,
             drain=y,
         )
+
+    def total_traffic(self) -> np.ndarray:
+        """Bytes (n, levels, operands, read/write); no rate enters."""
+        return self.traffic + self._total(self.child.traffic)
 
     def _total(self, values: np.ndarray) -> np.ndarray:
         """Weighted sum over the classes, in one order whatever the number of rows."""

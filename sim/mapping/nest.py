@@ -180,7 +180,9 @@ def accumulates_outside(problem: Problem, machine: Machine, sizes: dict[str, np.
     """Whether the array writes partial sums of one tile job more than once (K folds on its rows)."""
     if machine.array.dataflow in ("output_stationary", "row_stationary"):
         return np.zeros(1, dtype=bool)
-    depth = np.prod([np.broadcast_to(sizes[r], np.shape(sizes[r]) or (1,)) for r in problem.in_class("K")] or [np.ones(1)], axis=0)
+    depth: np.ndarray = np.ones(1)
+    for rank in problem.in_class("K"):
+        depth = depth * sizes[rank]
     return np.ceil(depth / problem.reduction_speedup) > machine.array.rows
 
 

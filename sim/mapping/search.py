@@ -1,32 +1,19 @@
-"""The mapper: the best mapping of a named space, for every design of a machine.
-
-Search by a lower bound, decide by the exact recurrence: candidates are costed by
-`bound.Candidates.time` in blocks, sorted, and handed to the exact evaluator in that order until
-the next bound passes the best exact value. The result is the optimum over the listed candidates
-and all their loop orders, because the bound never exceeds the exact value (a law in the tests).
-"""
+"""Even mappings over one border as choices: what may be chosen, and how a choice becomes a nest."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations, product
 
 import numpy as np
 
-from sim.mapping.bound import AXIS, CLASSES, Candidates, Grid, Route
-from sim.mapping.evaluate import Cost, Rows, StepTable, step_table
+from sim.mapping.bound import AXIS, Grid, Numbers, Route
 from sim.mapping.machine import Machine
 from sim.mapping.mapping import Loop, Mapping as LoopNest, Store
 from sim.mapping.nest import Border, Nest, StoreAt, spread
-from sim.mapping.problem import OUTPUT, ROLES, Problem
-from sim.workload.graph import OperandRole
-
-TIE = 1e-9
-"""Relative slack under which two times are the same: bounds and recurrences round differently."""
-FIRST_LOOK, MOST_LOOKS = 8, 100_000
-"""Candidates refined at first, and at most, per design."""
-
+from sim.mapping.problem import ROLES, Problem
+from sim.workload.graph import Einsum, OperandRole
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -37,26 +24,6 @@ class Choice:
     """Of the ranks in `order`."""
     parts: tuple[tuple[str, int, int], ...] = ()
     """(rank, instances, level whose fan-out is used)"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Winners:
-    """The best mapping per design. `choice[d]` is None where nothing fits; `cost` rows follow the
-    feasible designs in order; `evaluated` counts costed candidates."""
-
-    problem: Problem
-    machine: Machine
-    homes: Mapping[OperandRole, int]
-    choice: tuple[LoopNest | None, ...]
-    cost: Cost
-    table: StepTable
-    rows: np.ndarray
-    """design -> row of `cost` and `table`, or -1"""
-    energy_j: np.ndarray
-    """(D,) dynamic energy, nan where the chip states no energies"""
-    need_bytes: np.ndarray
-    """(D,) least footprint of any candidate, for the message when nothing fits"""
-    evaluated: int
 
 
 def routes(machine: Machine, homes: Mapping[OperandRole, int]) -> list[tuple[int, frozenset[OperandRole], dict[OperandRole, int]]]:
@@ -106,6 +73,8 @@ class SingleBorder:
     def __init__(self, problem: Problem, machine: Machine, homes: Mapping[OperandRole, int]) -> None:
         self.problem, self.machine, self.homes = problem, machine, dict(homes)
         found = routes(machine, homes)
+        self.last = len(found) < 2
+        """Nothing but the array lies inside this border."""
         level, stored, parents = found[0] if found else (len(machine.levels) - 1, frozenset(), {})
         self.route = Route(
             level=level,
@@ -121,16 +90,19 @@ class SingleBorder:
         inside = len(self.machine.levels)
         ways = []
         levels = [self.route.level] if self.route.stored else []
-        for level in (*levels, inside):
+        levels += [inside] if self.last else []
+        for level in levels:
             ways.append([tuple((r, n, level) for r, n in way.items()) for way in split_options(self.machine, self.problem, level)])
         return [sum(combination, ()) for combination in product(*ways)]
 
     def grids(self) -> Iterator[tuple[tuple[tuple[str, int, int], ...], Grid]]:
         for option in self.options:
             parts: dict[str, int] = {}
-            for rank, count, _ in option:
+            instances = 1
+            for rank, count, level in option:
                 parts[rank] = parts.get(rank, 1) * count
-            yield option, Grid(self.problem, self.machine, self.route, parts)
+                instances *= count if level == self.route.level else 1
+            yield option, Grid(self.problem, self.machine, self.route, parts, instances)
 
     def nests(self, choices: Sequence[Choice]) -> Iterator[tuple[np.ndarray, Nest]]:
         """(positions, nest) of choices of one order and one option at a time."""
@@ -139,9 +111,13 @@ class SingleBorder:
             groups.setdefault((choice.order, choice.parts), []).append(position)
         for (order, parts), members in groups.items():
             tiles = np.array([choices[i].tiles for i in members]).reshape(len(members), len(order))
-            yield np.array(members), self._nest(order, parts, tiles)
+            borders, tables = self.borders(order, parts, tiles)
+            yield np.array(members), Nest(tuple(borders), tuple(tables), self.route.innermost)
 
-    def _nest(self, order: tuple[str, ...], parts: tuple[tuple[str, int, int], ...], tiles: np.ndarray) -> Nest:
+    def borders(
+        self, order: tuple[str, ...], parts: tuple[tuple[str, int, int], ...], tiles: np.ndarray
+    ) -> tuple[list[Border], list[dict[str, np.ndarray]]]:
+        """Borders and tiles of choices that share order and parts; tiles (choices, ranks in order)."""
         route, inside = self.route, len(self.machine.levels)
         cut: dict[str, np.ndarray] = {rank: tiles[:, i] for i, rank in enumerate(order)}
         extent = {r: np.full(len(tiles), int(self.problem.einsum.ranks[r])) for r in self.problem.ranks} | cut
@@ -160,7 +136,15 @@ class SingleBorder:
         if at_array:
             borders.append(Border(spatial=tuple(rank for rank, _ in at_array), fanout=inside))
             tables.append({spread(rank): -(-extent[rank] // count) for rank, count in at_array})
-        return Nest(tuple(borders), tuple(tables), route.innermost)
+        return borders, tables
+
+    def inside(self, choice: Choice) -> tuple[Problem, dict[OperandRole, int]]:
+        """The problem of one whole tile job of a choice, and the homes that it finds."""
+        extent = {r: int(n) for r, n in self.problem.einsum.ranks.items()} | dict(zip(choice.order, choice.tiles, strict=True))
+        for rank, count, _ in choice.parts:
+            extent[rank] = -(-extent[rank] // count)
+        einsum = Einsum(ranks=extent, operands=self.problem.einsum.operands)
+        return replace(self.problem, einsum=einsum), self.homes | dict.fromkeys(self.route.stored, self.route.level)
 
     def mapping(self, choice: Choice) -> LoopNest:
         """The choice as a loop nest that a person can read and save."""
@@ -182,43 +166,38 @@ class SingleBorder:
         return LoopNest(nodes=tuple(nodes))
 
 
-def expand(grid: Grid, which: int, index: np.ndarray, option: tuple[tuple[str, int, int], ...]) -> list[Choice]:
-    """Every loop order of a candidate whose innermost loop is of class `which`."""
-    tiles = {r: int(t[0]) for r, t in grid.tiling(index.reshape(4, 1)).items()}
+def expand(grid: Grid, number: int, option: tuple[tuple[str, int, int], ...]) -> list[Choice]:
+    """Every loop order of a candidate: the innermost loop is of its class, the others stand freely."""
+    axis, tiles = grid.candidate(number)
     extent = grid.problem.einsum.ranks
     walked = [r for r in grid.problem.tiled_ranks if tiles[r] < extent[r]]
-    inner = [r for r in walked if AXIS[grid.problem.rank_class[r]] == which]
+    inner = [r for r in walked if AXIS[grid.problem.rank_class[r]] == axis]
     if not walked:
         return [Choice((), (), option)]
     orders = (order for order in permutations(walked) if order[-1] in inner)
     return [Choice(order, tuple(tiles[r] for r in order), option) for order in orders]
 
 
-
-class _Pool:
-    """The candidates of a space with their bounds, searched design by design."""
+class Pool:
+    """The candidates of a space: their bounds, footprints, and the choices that they stand for."""
 
     def __init__(self, space: SingleBorder) -> None:
-        self.space = space
-        self.owners = list(space.grids())
-        self.blocks = [(owner, block) for owner, (_, grid) in enumerate(self.owners) for block in grid.blocks()]
-        self.starts = np.cumsum([0] + [len(block) for _, block in self.blocks])
-        self.footprint = np.concatenate([block.footprint_bytes for _, block in self.blocks])
+        self.grids = list(space.grids())
+        self.starts = np.cumsum([0] + [len(grid) for _, grid in self.grids])
+        self.footprint = np.concatenate([np.tile(grid.footprint_bytes(), len(grid.letters)) for _, grid in self.grids])
 
     def __len__(self) -> int:
         return int(self.starts[-1])
 
-    def times(self, rates: np.ndarray, setup: float, latency: float) -> np.ndarray:
-        return np.concatenate([block.time(rates, setup, latency) for _, block in self.blocks])
+    def times(self, numbers: Numbers) -> np.ndarray:
+        """Bounds in cycles, (D, candidates)."""
+        return np.concatenate([grid.times(numbers) for _, grid in self.grids], axis=1)
 
     def energies(self, read: np.ndarray, write: np.ndarray) -> np.ndarray:
         """Dynamic memory energy (a lower bound of it) for J/byte per level."""
-        weights = np.stack([read, write], axis=1)
-        return np.concatenate([np.einsum("ld,ldn->n", weights, block.traffic_bytes) for _, block in self.blocks])
+        return np.concatenate([grid.energies(read, write) for _, grid in self.grids])
 
     def choices(self, position: int) -> list[Choice]:
         number = int(np.searchsorted(self.starts, position, side="right")) - 1
-        owner, block = self.blocks[number]
-        local = position - int(self.starts[number])
-        option, grid = self.owners[owner]
-        return expand(grid, int(block.which[local]), block.index[:, local], option)
+        option, grid = self.grids[number]
+        return expand(grid, position - int(self.starts[number]), option)

@@ -1,0 +1,250 @@
+"""The mapper over one border: the best even mapping, for every design of a machine.
+
+Search by a lower bound, decide by the exact recurrence: candidates are costed by
+`bound.Candidates.time` in blocks and handed to the exact evaluator, best bound first, until the
+next bound passes the best exact value. The result is the optimum over the listed candidates and
+all their loop orders, because the bound never exceeds the exact value (a law in the tests).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from sim.mapping.bound import Numbers
+from sim.mapping.evaluate import Cost, Rows, StepTable, step_table
+from sim.mapping.machine import Machine
+from sim.mapping.mapping import Mapping as LoopNest
+from sim.mapping.problem import Problem
+from sim.mapping.search import Choice, Pool, SingleBorder
+from sim.workload.graph import OperandRole
+
+LOOKS = (8, 64, 512, 4096)
+"""Candidates refined in each round; the last round takes all that the bound leaves."""
+AT_ONCE = 8
+"""Designs whose bounds are made from one pass over the candidates (memory against speed)."""
+SLACK = 1e-9
+"""Bounds and recurrences round differently: within this share they count as equal."""
+
+
+class Objective(StrEnum):
+    LATENCY = "latency"
+    ENERGY = "energy"
+    EDP = "edp"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Winners:
+    """The best mapping of an einsum for each of D designs.
+
+    `row[d]` is the row of `cost` and `table` for design d, -1 where nothing fits; `energy_j` is
+    dynamic (memories and MACs), nan where the chip states no energies; `need_bytes` is the least
+    footprint of any candidate, for the message when nothing fits.
+    """
+
+    row: np.ndarray
+    cost: Cost
+    tables: tuple[StepTable, ...]
+    mappings: tuple[LoopNest, ...]
+    energy_j: np.ndarray
+    bound: np.ndarray
+    need_bytes: float
+    candidates: int
+    refined: int
+
+
+class _Exact:
+    """Exact tables of candidates, made once per candidate whatever the number of designs."""
+
+    def __init__(self, space: SingleBorder, pool: Pool) -> None:
+        self.space, self.pool = space, pool
+        self.tables: list[StepTable] = []
+        self.traffic: list[np.ndarray] = []
+        self.where: dict[int, list[tuple[int, int, int, Choice]]] = {}
+        """position -> [(table, row, order number, choice)]"""
+
+    def add(self, positions: Sequence[int]) -> None:
+        fresh = [p for p in positions if p not in self.where]
+        named = [(p, order, choice) for p in fresh for order, choice in enumerate(self.pool.choices(p))]
+        for p in fresh:
+            self.where[p] = []
+        for members, nest in self.space.nests([choice for _, _, choice in named]):
+            machine = self.space.machine
+            rows = Rows(
+                nest=nest,
+                problem=self.space.problem,
+                machine=machine,
+                rates=np.ones((len(members), len(machine.ports))),
+                setup=np.zeros(len(members)),
+                latency=np.zeros(len(members)),
+            )
+            table = step_table(rows)
+            self.tables.append(table)
+            self.traffic.append(table.total_traffic())
+            for row, member in enumerate(members):
+                position, order, choice = named[member]
+                self.where[position].append((len(self.tables) - 1, row, order, choice))
+
+    def entries(self, positions: Sequence[int]) -> list[tuple[int, int, int, int, Choice]]:
+        return [(p, *entry) for p in positions for entry in self.where[p]]
+
+
+def map_problem(
+    problem: Problem,
+    machine: Machine,
+    homes: Mapping[OperandRole, int],
+    *,
+    objective: Objective = Objective.LATENCY,
+    reserved_bytes: np.ndarray | None = None,
+) -> Winners:
+    """Best even mapping of a problem on each design of a machine with at most one memory border.
+
+    Args: homes: operand -> level in which it lies; reserved_bytes: (D, levels) taken by tensors
+        that stay on chip.
+    """
+    space = SingleBorder(problem, machine, homes)
+    pool = Pool(space)
+    exact = _Exact(space, pool)
+    room = machine.capacity_bytes[:, space.route.level]
+    if reserved_bytes is not None:
+        room = room - reserved_bytes[:, space.route.level]
+    search = _Search(space, pool, exact, objective, room)
+    return search.run()
+
+
+class _Search:
+    def __init__(self, space: SingleBorder, pool: Pool, exact: _Exact, objective: Objective, room: np.ndarray) -> None:
+        self.space, self.pool, self.exact, self.objective, self.room = space, pool, exact, objective, room
+        machine = space.machine
+        numbers = np.column_stack([machine.rates, machine.setup_cycles, machine.latency_cycles, machine.read_energy_j_per_byte, machine.write_energy_j_per_byte, machine.mac_energy_j, room])
+        # Designs that differ in nothing that matters here are mapped once.
+        _, self.distinct, self.design = np.unique(np.nan_to_num(numbers, nan=-1.0, posinf=1e300), axis=0, return_index=True, return_inverse=True)
+        self.best: dict[int, tuple[tuple, tuple[int, int, Choice]]] = {}
+
+    def run(self) -> Winners:
+        pending: list[_Queue | None] = []
+        for start in range(0, len(self.distinct), AT_ONCE):
+            pending += self._candidates(self.distinct[start : start + AT_ONCE])
+        for look in (*LOOKS, len(self.pool)):
+            pending = [p for p in pending if p is not None]
+            if not pending:
+                break
+            self._round(pending, look)
+            pending = [p if p.open(self.best.get(p.design)) else None for p in pending]
+        return self._winners()
+
+    def _candidates(self, designs: np.ndarray) -> list[_Queue | None]:
+        machine = self.space.machine
+        times = self.pool.times(Numbers(machine.rates[designs], machine.setup_cycles[designs], machine.latency_cycles[designs]))
+        queues: list[_Queue | None] = []
+        for d, value in zip(designs.tolist(), times, strict=True):
+            if self.objective is not Objective.LATENCY:
+                energy = self.pool.energies(machine.read_energy_j_per_byte[d], machine.write_energy_j_per_byte[d])
+                energy = energy + float(machine.mac_energy_j[d]) * self.space.problem.macs
+                value = np.where(np.isfinite(value), energy if self.objective is Objective.ENERGY else energy * value, np.inf)
+            if not np.isinf(self.room[d]):
+                value[self.pool.footprint > self.room[d]] = np.inf
+            queues.append(_Queue(d, value) if np.isfinite(value).any() else None)
+        return queues
+
+    def _round(self, pending: list[_Queue], look: int) -> None:
+        wanted = {queue.design: queue.take(look, self.best.get(queue.design)) for queue in pending}
+        self.exact.add(sorted({int(p) for positions in wanted.values() for p in positions}))
+        work: dict[int, list[tuple[int, int, int, int, Choice]]] = {}
+        for design, positions in wanted.items():
+            for position, table, row, order, choice in self.exact.entries([int(p) for p in positions]):
+                work.setdefault(table, []).append((design, row, position, order, choice))
+        for table, items in work.items():
+            self._compare(table, items)
+
+    def _compare(self, number: int, items: list[tuple[int, int, int, int, Choice]]) -> None:
+        machine, table = self.space.machine, self.exact.tables[number]
+        designs = np.array([item[0] for item in items])
+        rows = np.array([item[1] for item in items])
+        time = table.take(rows).time(machine.rates[designs], machine.setup_cycles[designs]) + machine.latency_cycles[designs]
+        energy = self._energy(self.exact.traffic[number][rows], designs)
+        second = np.where(np.isnan(energy), self.exact.traffic[number][rows, 0].sum(axis=(1, 2)), energy)
+        value = {Objective.LATENCY: time, Objective.ENERGY: energy, Objective.EDP: energy * time}[self.objective]
+        second = time if self.objective is not Objective.LATENCY else second
+        for i, (design, row, position, order, choice) in enumerate(items):
+            key = (float(value[i]), float(second[i]), position, order)
+            if design not in self.best or key < self.best[design][0]:
+                self.best[design] = (key, (number, row, choice))
+
+    def _energy(self, traffic: np.ndarray, designs: np.ndarray) -> np.ndarray:
+        return dynamic_energy(self.space.machine, self.space.problem, traffic, designs)
+
+    def _winners(self) -> Winners:
+        machine = self.space.machine
+        costs, tables, mappings, row_of = [], [], [], {}
+        for d in self.distinct:
+            found = self.best.get(int(d))
+            if found is None:
+                continue
+            _, (number, row, choice) = found
+            table = self.exact.tables[number].take(np.array([row]))
+            cost = table.cost(machine.rates[[d]], machine.setup_cycles[[d]])
+            cost.time = cost.time + machine.latency_cycles[[d]]
+            cost.first = cost.first + machine.latency_cycles[[d]]
+            row_of[int(d)] = len(costs)
+            costs.append(cost)
+            tables.append(table)
+            mappings.append(self.space.mapping(choice))
+        rows = np.array([row_of.get(int(self.distinct[g]), -1) for g in self.design.ravel()])
+        cost = join(costs)
+        energy = np.full(len(machine), np.nan)
+        fits = rows >= 0
+        if costs:
+            energy[fits] = self._energy(cost.traffic[rows[fits]], np.flatnonzero(fits))
+        return Winners(
+            row=rows,
+            cost=cost,
+            tables=tuple(tables),
+            mappings=tuple(mappings),
+            energy_j=energy,
+            bound=np.array([]),
+            need_bytes=float(self.pool.footprint.min()),
+            candidates=len(self.pool),
+            refined=sum(len(v) for v in self.exact.where.values()),
+        )
+
+
+class _Queue:
+    """Candidates of one design, best bound first, taken in rounds."""
+
+    def __init__(self, design: int, bound: np.ndarray) -> None:
+        self.design, self.bound, self.taken = design, bound, 0
+        self.next = -np.inf
+
+    def take(self, count: int, best: tuple | None) -> np.ndarray:
+        """Positions of the next candidates whose bound does not exceed the best value so far."""
+        limit = np.inf if best is None else best[0][0] * (1 + SLACK)
+        count = min(count, len(self.bound))
+        chosen = np.argpartition(self.bound, count - 1)[:count] if count < len(self.bound) else np.arange(len(self.bound))
+        last = float(self.bound[chosen].max())
+        fresh = chosen[(self.bound[chosen] >= self.next) & (self.bound[chosen] <= limit) & np.isfinite(self.bound[chosen])]
+        self.next, self.taken = last, count
+        return fresh
+
+    def open(self, best: tuple | None) -> bool:
+        """Whether a candidate that was not taken yet could still win."""
+        return self.taken < len(self.bound) and best is not None and self.next <= best[0][0] * (1 + SLACK)
+
+
+def dynamic_energy(machine: Machine, problem: Problem, traffic: np.ndarray, designs: np.ndarray) -> np.ndarray:
+    """Energy of memories and MACs in J: traffic (n, levels, operands, read/write) on designs (n,)."""
+    moved = traffic.sum(axis=2)
+    read, write = machine.read_energy_j_per_byte[designs], machine.write_energy_j_per_byte[designs]
+    memories = (moved[..., 0] * read + moved[..., 1] * write).sum(axis=1)
+    return memories + machine.mac_energy_j[designs] * problem.macs / problem.reduction_speedup
+
+
+def join(costs: Sequence[Cost]) -> Cost:
+    """Costs of single rows as one batch."""
+    names = ("time", "port_bytes", "port_moves", "traffic", "array", "spatial", "preload", "setup", "first", "drain")
+    if not costs:
+        return Cost(*(np.zeros(0) for _ in names))
+    return Cost(*(np.concatenate([getattr(c, name) for c in costs]) for name in names))
