@@ -97,10 +97,12 @@ def dependencies(path: Path, imported: set[str]) -> tuple[dict[str, str], dict[s
 
 
 def is_local(file: str | None) -> bool:
-    """Is this module file the user's: neither installed, nor the standard library, nor ours?"""
+    """Is this module file the user's (or a bundled workload): not installed, not the standard library?"""
     if not file or not file.endswith(".py"):
         return False
     path = str(Path(file).resolve())
+    if path.startswith(str(_PACKAGE / "_data") + os.sep):  # bundled workloads of an installed wheel
+        return True
     if "site-packages" in path or "dist-packages" in path or path.startswith(str(_PACKAGE) + os.sep):
         return False
     return not path.startswith(sysconfig.get_path("stdlib") + os.sep)
