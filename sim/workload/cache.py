@@ -98,7 +98,7 @@ def dependencies(path: Path, imported: set[str]) -> tuple[dict[str, str], dict[s
 
 def is_local(file: str | None) -> bool:
     """Is this module file the user's (or a bundled workload): not installed, not the standard library?"""
-    if not file or not file.endswith(".py"):
+    if not file or not file.endswith(".py") or not os.path.isfile(file):
         return False
     path = str(Path(file).resolve())
     if path.startswith(str(_PACKAGE / "_data") + os.sep):  # bundled workloads of an installed wheel
@@ -113,6 +113,8 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 def _local_file(name: str) -> Path | None:
     file = getattr(sys.modules.get(name), "__file__", None)
+    if file == getattr(sys.modules.get("__main__"), "__file__", None):  # the caller's script is no part of the model
+        return None
     return Path(file).resolve() if is_local(file) else None
 
 

@@ -100,8 +100,8 @@ class Workload:
         return graph.with_(knobs=dict(self.knobs), batch=batch if isinstance(batch, int) else 1)
 
 
-def load_workload(name_or_path: str, **knobs: object) -> Graph:
-    """The graph of a bundled workload, a `.py` file, or a saved `.json` graph.
+def load_workload(name_or_path: str, *, via: str = "recorder", **knobs: object) -> Graph:
+    """The graph of a bundled workload, a `.py` file, an `.onnx` file, or a saved `.json` graph.
 
     Raises: WorkloadError, TraceError: see `Workload`; knobs with a saved graph.
     """
@@ -114,7 +114,7 @@ def load_workload(name_or_path: str, **knobs: object) -> Graph:
         from sim.workload.trace.onnx import load_onnx
 
         return load_onnx(name_or_path)
-    return Workload(name_or_path, knobs).graph()
+    return Workload(name_or_path, knobs).graph(via=via)
 
 
 def list_workloads() -> tuple[Description, ...]:

@@ -22,12 +22,14 @@ META = torch.device("meta")
 
 _ATTENTION = F.scaled_dot_product_attention
 
+_WHOLE = {F.rms_norm: "aten.rms_norm", torch.rms_norm: "aten.rms_norm"}
+"""Calls that torch takes apart on meta and that kernels run whole: recorded by their own rule."""
+
 _REGIONS = {
     F.layer_norm: "norm",
     F.group_norm: "norm",
     F.batch_norm: "norm",
     F.instance_norm: "norm",
-    F.rms_norm: "norm",
     F.local_response_norm: "norm",
     F.normalize: "norm",
     F.multi_head_attention_forward: "attention_layer",
@@ -93,6 +95,8 @@ class FunctionMode(TorchFunctionMode):
         answer = recorder.questions.answer(func, args, kwargs, recorder)
         if answer is not NotImplemented:
             return answer
+        if func in _WHOLE:
+            return self._whole(_WHOLE[func], func, args, kwargs)
         kind = _REGIONS.get(func)
         if kind is None or recorder.region is not None:
             return func(*args, **kwargs)
@@ -111,6 +115,12 @@ class FunctionMode(TorchFunctionMode):
             return func(*args, **kwargs)
         finally:
             F.scaled_dot_product_attention = _ATTENTION
+
+    def _whole(self, name: str, func, args, kwargs):
+        with self._recorder.dispatch.paused():
+            out = func(*args, **kwargs)
+        self._recorder.record(name, args, kwargs, (out,))
+        return out
 
     def _attention(self, *args, **kwargs):
         """The whole op by its rule; its decomposition on meta tensors is not recorded."""
