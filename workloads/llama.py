@@ -41,7 +41,9 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int, kv_heads: int, head_dim: int, batch: int, cached: int):
         super().__init__()
         self.head_dim = head_dim
-        self.q, self.o = (nn.Linear(a, b, bias=False) for a, b in ((width, heads * head_dim), (heads * head_dim, width)))
+        self.q, self.o = (
+            nn.Linear(a, b, bias=False) for a, b in ((width, heads * head_dim), (heads * head_dim, width))
+        )
         self.k, self.v = (nn.Linear(width, kv_heads * head_dim, bias=False) for _ in range(2))
         self.cached = cached
         if cached:

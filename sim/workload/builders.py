@@ -77,7 +77,9 @@ def _axis(rank: str, ranks: dict[str, int]) -> Axis:
 
 def _one_op(name: str, kind: str, ranks: dict[str, int], axes: list, dtype: str, knobs: dict) -> Graph:
     if dtype not in BITS:
-        raise PrecisionError(f'{name}: element type "{dtype}" is unknown: one of {", ".join(BITS)}.{nearest(dtype, BITS)}')
+        raise PrecisionError(
+            f'{name}: element type "{dtype}" is unknown: one of {", ".join(BITS)}.{nearest(dtype, BITS)}'
+        )
     roles = (Role.INPUT, Role.WEIGHT, Role.OUTPUT)
     tensors = {
         str(role): Tensor(

@@ -116,7 +116,9 @@ _OP_DEFAULTS = {"module": "", "source": "", "region": None, "passes": 1}
 
 def _sparse(tensor: Tensor) -> dict:
     row = {name: getattr(tensor, name) for name in _TENSOR_FIELDS}
-    row = {name: value for name, value in row.items() if name not in _TENSOR_DEFAULTS or value != _TENSOR_DEFAULTS[name]}
+    row = {
+        name: value for name, value in row.items() if name not in _TENSOR_DEFAULTS or value != _TENSOR_DEFAULTS[name]
+    }
     return row | {name: list(row[name]) for name in ("shape", "layout") if name in row} | {"role": str(tensor.role)}
 
 

@@ -8,6 +8,7 @@ order of effects is in the data flow and the graph stays single-assignment.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -326,10 +327,12 @@ def _layout(tensor: AnyTensor) -> tuple[int, ...]:
     return () if order == tuple(range(tensor.dim())) else order
 
 
-def _projection(tensor: AnyTensor, spec: Spec, ranks: Any) -> tuple[Axis, ...]:
+def _projection(tensor: AnyTensor, spec: Spec, ranks: Mapping[str, int]) -> tuple[Axis, ...]:
+    """Axes of an operand; ranks of size 1 that were left out, and broadcast axes, have no terms."""
     axes = []
     for size, entry in zip(compact_shape(tensor), spec, strict=True):
         window = entry if isinstance(entry, Window) else Window(((entry, 1),) if entry else ())
-        terms = tuple((rank, coef) for rank, coef in window.terms if rank in ranks) if size > 1 or window.offset else ()
-        axes.append(Axis(terms=terms, size=size, offset=window.offset))
+        terms = tuple((rank, coef) for rank, coef in window.terms if rank in ranks)
+        broadcast = size == 1 and window.offset == 0 and any(ranks[rank] > 1 for rank, _ in terms)
+        axes.append(Axis(terms=() if broadcast else terms, size=size, offset=window.offset))
     return tuple(axes)

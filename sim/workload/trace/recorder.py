@@ -44,6 +44,9 @@ _REGIONS = {
 }
 """Calls whose inner ops stay together, so that a chip may run them fused."""
 
+_RESHAPED_IN_PLACE = {f"aten.{op}_" for op in ("transpose", "t", "squeeze", "unsqueeze", "swapdims", "as_strided", "detach")}
+"""In-place by schema, but only shape and strides change."""
+
 _MOVES = {torch.Tensor.cuda, torch.Tensor.cpu}
 
 
@@ -177,7 +180,7 @@ class _Dispatch(TorchDispatchMode):
     def _record(self, func, args, kwargs, outputs) -> None:
         recorder = self._recorder
         name = f"{func.namespace}.{func._schema.name.rpartition('::')[2]}"
-        view = not func._schema.is_mutable and is_view(outputs, args, kwargs)
+        view = name in _RESHAPED_IN_PLACE or (not func._schema.is_mutable and is_view(outputs, args, kwargs))
         recorder.record(name, args, kwargs, outputs, pure_view=view)
         recorder.questions.learn(name, args, kwargs, outputs)
 
@@ -197,4 +200,3 @@ def is_view(outputs, args, kwargs) -> bool:
     """Do all results share an input's memory?"""
     memory = {t.untyped_storage()._cdata for t in tensors_in((args, kwargs))}
     return bool(memory) and all(t.untyped_storage()._cdata in memory for t in outputs)
-

@@ -19,9 +19,7 @@ from sim.workload.trace.recorder import META, FunctionMode, Recorder
 from sim.workload.trace.source import _user_file
 
 
-def trace(
-    module: torch.nn.Module, example_inputs: Any, *, name: str = "", policy: DataPolicy | None = None
-) -> Graph:
+def trace(module: torch.nn.Module, example_inputs: Any, *, name: str = "", policy: DataPolicy | None = None) -> Graph:
     """Record one inference of `module` as a workload graph.
 
     The module and the inputs may be on any device, meta included; neither is changed, no weight is

@@ -25,7 +25,7 @@ def _user_file(filename: str) -> str | None:
 
 
 def user_line() -> str:
-    """"file.py:line" of the innermost frame that is the user's, "" when there is none."""
+    """ "file.py:line" of the innermost frame that is the user's, "" when there is none."""
     frame = sys._getframe(1)
     while frame is not None:
         name = _user_file(frame.f_code.co_filename)

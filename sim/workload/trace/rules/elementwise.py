@@ -152,7 +152,9 @@ def power(call: Call) -> Vector:
             return per_element(call, {RECIPROCAL: 1})
         if exponent == int(exponent) and 1 < abs(exponent) <= 8:
             inverse = {RECIPROCAL: 1} if exponent < 0 else {}
-            return per_element(call, {MUL: abs(int(exponent)).bit_length() + bin(abs(int(exponent))).count("1") - 2} | inverse)
+            return per_element(
+                call, {MUL: abs(int(exponent)).bit_length() + bin(abs(int(exponent))).count("1") - 2} | inverse
+            )
     return per_element(call, {LOG: 1, MUL: 1, EXP: 1})
 
 

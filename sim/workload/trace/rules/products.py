@@ -193,4 +193,3 @@ def grouped_mm(call: Call) -> Product:
     inner = Window((("B", each), ("K", 1)))
     ranks = {"B": experts, "M": a.shape[0], "N": b.shape[1], "K": each}
     return Product(ranks, (a, ("M", inner)), (b, (inner, "N")), (call.out, ("B", "M", "N")), extra=extra)
-

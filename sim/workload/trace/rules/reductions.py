@@ -154,7 +154,6 @@ def adaptive_pool(call: Call) -> Vector:
     return Vector({(ADD if "avg" in call.name else COMPARE): call.args[0].numel()})
 
 
-
 def _upsample(name: str, taps: int) -> None:
     @register_rule(f"aten.{name}")
     def rule(call: Call) -> Vector:
@@ -184,7 +183,9 @@ def grid_sampler(call: Call) -> Vector:
     """Bilinear: four gathered taps an output element; addresses and weights once a point."""
     n = call.out.numel()
     points = n // max(call.out.shape[1], 1)
-    return Vector(merged(({FMA: 4, Primitive.SHUFFLE: 4}, n), ({FMA: 2, CONVERT: 2, COMPARE: 8, MUL: 4, ADD: 4}, points)))
+    return Vector(
+        merged(({FMA: 4, Primitive.SHUFFLE: 4}, n), ({FMA: 2, CONVERT: 2, COMPARE: 8, MUL: 4, ADD: 4}, points))
+    )
 
 
 @register_rule("aten._fft_r2c", "aten._fft_c2r", "aten._fft_c2c")

@@ -125,10 +125,12 @@ def register_rule(*names: str) -> Callable[[Rule], Rule]:
     Raises: DovetailError: a name that has a rule already, or is not of the form namespace.op.
     """
 
+    for name in names:
+        if name.count(".") != 1:
+            raise DovetailError(f'op name "{name}": expected "namespace.op" such as "aten.mm"')
+
     def add(rule: Rule) -> Rule:
         for name in names:
-            if name.count(".") != 1:
-                raise DovetailError(f'op name "{name}": expected "namespace.op" such as "aten.mm"')
             if name in _RULES:
                 raise DovetailError(f"op {name} has a rule already ({_RULES[name].__module__})")
             _RULES[name] = rule
