@@ -160,7 +160,9 @@ def test_two_of_four_by_hand():
     """64 x 32 int8 weights at 2:4: half the elements at 8 + 2 bits are 1,280 bytes instead of 2,048."""
     graph = apply_precision(trace(nn.Linear(64, 32, bias=False), torch.zeros(2, 64)), parse_precision("int8"))
     sparse = sparsify(graph)
-    weight = sparse.tensors[next(op for op in sparse if isinstance(op, EinsumOp)).einsum.operand(OperandRole.WEIGHT).tensor]
+    weight = sparse.tensors[
+        next(op for op in sparse if isinstance(op, EinsumOp)).einsum.operand(OperandRole.WEIGHT).tensor
+    ]
     assert (weight.size_bytes, weight.density, weight.pattern) == (1280, 0.5, "2:4")
     assert sparse.macs == graph.macs and effective_macs(sparse) == graph.macs // 2
     assert [metadata_bits(n, m) for n, m in ((2, 4), (1, 4), (4, 8), (4, 4))] == [2, 2, 3, 0]

@@ -33,7 +33,9 @@ def graph_of(function, *inputs, **tensors):
 def test_views_share_storage_and_cost_nothing():
     graph = graph_of(lambda m, x: x.view(2, 8).t()[1:3] + 1, torch.zeros(4, 4))
     views = [op for op in graph if isinstance(op, ViewOp)]
-    assert {graph.tensors[t].storage for op in views for t in (*op.inputs, *op.outputs)} == {graph.tensors["t0"].storage}
+    assert {graph.tensors[t].storage for op in views for t in (*op.inputs, *op.outputs)} == {
+        graph.tensors["t0"].storage
+    }
     assert [type(op) for op in graph if not isinstance(op, ViewOp)] == [VectorOp]
 
 

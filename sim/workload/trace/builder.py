@@ -29,7 +29,6 @@ from sim.workload.graph import (
     VectorOp,
     ViewOp,
 )
-from sim.workload.trace import rules  # fills the table
 from sim.workload.trace.rules.registry import (
     AnyTensor,
     Call,

@@ -44,7 +44,9 @@ _REGIONS = {
 }
 """Calls whose inner ops stay together, so that a chip may run them fused."""
 
-_RESHAPED_IN_PLACE = {f"aten.{op}_" for op in ("transpose", "t", "squeeze", "unsqueeze", "swapdims", "as_strided", "detach")}
+_RESHAPED_IN_PLACE = {
+    f"aten.{op}_" for op in ("transpose", "t", "squeeze", "unsqueeze", "swapdims", "as_strided", "detach")
+}
 """In-place by schema, but only shape and strides change."""
 
 _MOVES = {torch.Tensor.cuda, torch.Tensor.cpu}

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-
 from sim.errors import DovetailError, TraceError
 from sim.workload.graph import Graph, Role
 from sim.workload.trace.policy import DataPolicy
