@@ -5,7 +5,6 @@ MACs at sequence length L: 12 (7,077,888 L + 1,536 L^2) + 589,824 (pooler, one t
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 
 class Layer(nn.Module):
@@ -22,9 +21,9 @@ class Layer(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         shape = (*x.shape[:2], self.heads, -1)
         q, k, v = (part(x).view(shape).transpose(1, 2) for part in (self.query, self.key, self.value))
-        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(x.shape)
+        y = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(x.shape)
         x = self.norm1(x + self.output(y))
-        return self.norm2(x + self.fc2(F.gelu(self.fc1(x))))
+        return self.norm2(x + self.fc2(nn.functional.gelu(self.fc1(x))))
 
 
 class Bert(nn.Module):

@@ -10,7 +10,6 @@ from typing import Literal
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 SIZES = {  # width, layers, heads, KV heads, head dim, hidden, vocabulary, RoPE base, tied
     "1b": (2048, 16, 32, 8, 64, 8192, 128256, 5e5, True),
@@ -26,7 +25,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.rms_norm(x, self.weight.shape, self.weight, 1e-5)
+        return nn.functional.rms_norm(x, self.weight.shape, self.weight, 1e-5)
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -57,7 +56,7 @@ class Attention(nn.Module):
             self.k_cache[:, :, self.cached :] = k
             self.v_cache[:, :, self.cached :] = v
             k, v = self.k_cache, self.v_cache
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=not self.cached, enable_gqa=True)
+        y = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=not self.cached, enable_gqa=True)
         return self.o(y.transpose(1, 2).flatten(2))
 
 
@@ -71,7 +70,7 @@ class Layer(nn.Module):
     def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
         x = x + self.attention(self.norm1(x), cos, sin)
         y = self.norm2(x)
-        return x + self.down(F.silu(self.gate(y)) * self.up(y))
+        return x + self.down(nn.functional.silu(self.gate(y)) * self.up(y))
 
 
 class Llama(nn.Module):

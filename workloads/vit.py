@@ -5,7 +5,6 @@ ViT-B/16 at 224 x 224: 86.57 M parameters, 17.56 GMAC with attention's two produ
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 
 class Block(nn.Module):
@@ -22,9 +21,9 @@ class Block(nn.Module):
         batch, length, width = x.shape
         qkv = self.qkv(self.norm1(x)).view(batch, length, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        y = F.scaled_dot_product_attention(q, k, v)
+        y = nn.functional.scaled_dot_product_attention(q, k, v)
         x = x + self.proj(y.transpose(1, 2).reshape(batch, length, width))
-        return x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
+        return x + self.fc2(nn.functional.gelu(self.fc1(self.norm2(x))))
 
 
 class ViT(nn.Module):

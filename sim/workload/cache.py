@@ -115,7 +115,7 @@ def _local_file(name: str) -> Path | None:
     file = getattr(sys.modules.get(name), "__file__", None)
     if file == getattr(sys.modules.get("__main__"), "__file__", None):  # the caller's script is no part of the model
         return None
-    return Path(file).resolve() if is_local(file) else None
+    return Path(file).resolve() if file and is_local(file) else None
 
 
 def _imports(file: Path) -> set[str]:

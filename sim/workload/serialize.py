@@ -177,4 +177,4 @@ def _einsum_from_dict(row: Mapping) -> Einsum:
             for size, offset, *terms in operand["axes"]
         )
         operands.append(Operand(tensor=operand["tensor"], role=OperandRole(operand["role"]), projection=projection))
-    return Einsum(ranks={rank: size for rank, size in row["ranks"]}, operands=tuple(operands))
+    return Einsum(ranks=dict(row["ranks"]), operands=tuple(operands))

@@ -11,8 +11,10 @@ from sim.workload.load import Workload
 
 def test_gemm_by_hand():
     graph = gemm(3, 5, 7, dtype="int8")
-    assert graph.macs == 105 and graph.parameters == 35
-    assert graph.tensors["input"].size_bytes == 21 and graph.tensors["output"].shape == (3, 5)
+    assert graph.macs == 105
+    assert graph.parameters == 35
+    assert graph.tensors["input"].size_bytes == 21
+    assert graph.tensors["output"].shape == (3, 5)
     assert gemm(3, 5, 7, batch=2).macs == 210
 
 

@@ -61,7 +61,8 @@ def test_knobs_and_docstring_are_read_from_the_text(model):
         "bias": ("bool", True),
         "depth": ("int", None),
     }
-    assert knobs["act"].choices == ("relu", "gelu") and knobs["depth"].optional
+    assert knobs["act"].choices == ("relu", "gelu")
+    assert knobs["depth"].optional
 
 
 def test_text_from_a_command_line_is_converted(model):
@@ -87,12 +88,12 @@ def test_wrong_knobs(model, knobs, message):
 
 def test_a_function_of_the_file(model):
     assert Workload(f"{model}:other", {"n": 6}).graph().parameters == 42
-    with pytest.raises(WorkloadError, match='no function othr.*Did you mean "other"'):
+    with pytest.raises(WorkloadError, match=r'no function othr.*Did you mean "other"'):
         Workload(f"{model}:othr")
 
 
 def test_names_that_are_not_there(tmp_path):
-    with pytest.raises(WorkloadError, match='"resnet5" is unknown.*Did you mean "resnet50"'):
+    with pytest.raises(WorkloadError, match=r'"resnet5" is unknown.*Did you mean "resnet50"'):
         load_workload("resnet5")
     with pytest.raises(WorkloadError, match=r"no\.py: no such file"):
         load_workload(str(tmp_path / "no.py"))

@@ -29,7 +29,8 @@ def test_a_residual_block_becomes_one_op():
     graph = fuse_epilogues(trace(Block(), torch.zeros(1, 8, 5, 5)))
     (op,) = graph.ops
     assert op.epilogue == {Primitive.ADD: 2, Primitive.COMPARE: 1}
-    assert len(op.inputs) == 4 and op.inputs[3] == op.inputs[0]
+    assert len(op.inputs) == 4
+    assert op.inputs[3] == op.inputs[0]
     assert graph.tensors[op.outputs[0]].role is Role.OUTPUT == graph.tensors[op.einsum.output.tensor].role
     assert graph.parameters == 8 * 8 * 9 + 8
 
@@ -37,7 +38,8 @@ def test_a_residual_block_becomes_one_op():
 def test_a_norm_behind_a_bias_folds_away_whole():
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
     (op,) = fuse_epilogues(trace(model, torch.zeros(1, 3, 5, 5))).ops
-    assert op.epilogue == {Primitive.ADD: 1} and len(op.inputs) == 3
+    assert op.epilogue == {Primitive.ADD: 1}
+    assert len(op.inputs) == 3
 
 
 def test_an_activation_behind_a_reshape_is_taken_in():
@@ -45,10 +47,12 @@ def test_an_activation_behind_a_reshape_is_taken_in():
     graph = trace(nn.Sequential(nn.Linear(4, 8), nn.GELU()), torch.zeros(2, 3, 4))
     fused = fuse_epilogues(graph)
     product = next(op for op in fused if isinstance(op, EinsumOp))
-    assert product.epilogue[Primitive.ERF] == 1 and product.epilogue[Primitive.ADD] == 1
+    assert product.epilogue[Primitive.ERF] == 1
+    assert product.epilogue[Primitive.ADD] == 1
     assert fused.tensors[product.outputs[0]].shape == (6, 8) == tuple(a.size for a in product.einsum.output.projection)
     last = fused.ops[-1]
-    assert isinstance(last, ViewOp) and fused.tensors[last.outputs[0]].shape == (2, 3, 8)
+    assert isinstance(last, ViewOp)
+    assert fused.tensors[last.outputs[0]].shape == (2, 3, 8)
     assert not [op for op in fused if isinstance(op, VectorOp)]
 
 
@@ -118,7 +122,8 @@ def test_dead_code_drops_what_nobody_reads():
 def test_dead_code_keeps_writes_to_lasting_state():
     graph = Workload("llama", {"layers": 1, "phase": "decode", "context": 8}).graph(cache=False)
     writes = [op.name for op in graph if op.kind == "aten.copy_"]
-    assert len(writes) == 2 and set(writes) <= {op.name for op in dead_code(graph)}
+    assert len(writes) == 2
+    assert set(writes) <= {op.name for op in dead_code(graph)}
 
 
 def test_precision_by_role():
@@ -133,7 +138,8 @@ def test_precision_by_role():
         (Role.KV_CACHE, 8),
         (Role.INPUT, 64),
     }
-    assert precise.macs == graph.macs and apply_precision(precise, parse_precision("w4a16kv8")) == precise
+    assert precise.macs == graph.macs
+    assert apply_precision(precise, parse_precision("w4a16kv8")) == precise
 
 
 def test_movements_move_the_new_bytes():
@@ -164,7 +170,8 @@ def test_two_of_four_by_hand():
         next(op for op in sparse if isinstance(op, EinsumOp)).einsum.operand(OperandRole.WEIGHT).tensor
     ]
     assert (weight.size_bytes, weight.density, weight.pattern) == (1280, 0.5, "2:4")
-    assert sparse.macs == graph.macs and effective_macs(sparse) == graph.macs // 2
+    assert sparse.macs == graph.macs
+    assert effective_macs(sparse) == graph.macs // 2
     assert [metadata_bits(n, m) for n, m in ((2, 4), (1, 4), (4, 8), (4, 4))] == [2, 2, 3, 0]
 
 

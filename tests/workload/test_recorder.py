@@ -58,7 +58,8 @@ def test_a_read_after_a_write_through_another_view_depends_on_the_write():
     fill = next(op for op in graph if op.kind == "aten.fill_")
     alias = next(op for op in graph if op.kind == "view.alias")
     times = next(op for op in graph if op.kind == "aten.mul")
-    assert alias.inputs == fill.outputs and times.inputs == alias.outputs
+    assert alias.inputs == fill.outputs
+    assert times.inputs == alias.outputs
     assert len({graph.tensors[t].storage for t in (*fill.outputs, *alias.outputs)}) == 1
     assert graph.tensors[times.outputs[0]].storage != graph.tensors[alias.outputs[0]].storage
 
@@ -66,7 +67,8 @@ def test_a_read_after_a_write_through_another_view_depends_on_the_write():
 def test_in_place_result_is_a_new_tensor_of_the_same_storage():
     graph = graph_of(lambda m, x: torch.relu_(x + 1), torch.zeros(3))
     add, relu = graph.ops
-    assert relu.inputs == add.outputs and relu.outputs != add.outputs
+    assert relu.inputs == add.outputs
+    assert relu.outputs != add.outputs
     assert graph.tensors[relu.outputs[0]].storage == graph.tensors[add.outputs[0]].storage
     assert graph.tensors[relu.outputs[0]].role is Role.OUTPUT
 
@@ -107,7 +109,8 @@ def test_grouped_query_attention_by_hand():
     assert dict(context.einsum.ranks) == {"H": 2, "G": 4, "M": 3, "N": 16, "K": 5}
     assert scores.einsum.operands[1].ranks == {"H", "N", "K"}
     assert context.einsum.operands[0].projection[1].terms == (("H", 4), ("G", 1))
-    assert softmax.primitives[Primitive.EXP] == 8 * 3 * 5 and softmax.passes == 2
+    assert softmax.primitives[Primitive.EXP] == 8 * 3 * 5
+    assert softmax.passes == 2
     (region,) = graph.regions.values()
     assert (region.kind, region.attrs["heads"], region.attrs["kv_heads"]) == ("attention", 8, 2)
     assert {op.region for op in graph} == {region.id}
@@ -142,7 +145,9 @@ def test_module_and_inputs_are_left_as_they_were():
     model = Call(lambda m, x: m.state.add_(x), state=torch.ones(3)).train()
     x = torch.full((3,), 2.0)
     trace(model, x)
-    assert model.training and model.state.tolist() == [1, 1, 1] and x.tolist() == [2, 2, 2]
+    assert model.training
+    assert model.state.tolist() == [1, 1, 1]
+    assert x.tolist() == [2, 2, 2]
 
 
 def test_tied_weights_count_once():
@@ -216,7 +221,8 @@ def _(x):
 def test_an_op_without_a_rule_is_listed_with_its_line():
     graph = graph_of(lambda m, x: mystery(x) + 1, torch.zeros(3))
     op = graph.ops[0]
-    assert isinstance(op, UnsupportedOp) and op.kind == "dovetailtest.mystery"
+    assert isinstance(op, UnsupportedOp)
+    assert op.kind == "dovetailtest.mystery"
     assert op.source.startswith("test_recorder.py:")
     assert unsupported(graph) == (f"dovetailtest.mystery at {op.source} (1x)",)
 
@@ -233,5 +239,5 @@ def test_a_user_registers_a_rule():
             register_rule("dovetailtest.mystery")(rule)
     finally:
         unregister_rule("dovetailtest.mystery")
-    with pytest.raises(DovetailError, match="namespace.op"):
+    with pytest.raises(DovetailError, match=r"namespace\.op"):
         register_rule("mystery")

@@ -56,7 +56,8 @@ def test_convolutions_of_every_kind(case):
     for operand in op.einsum.operands:
         for axis in operand.projection:
             low, high = extent(axis, op.einsum.ranks)
-            assert low == 0 and high < axis.size
+            assert low == 0
+            assert high < axis.size
             exact = operand.role is OperandRole.WEIGHT or len(axis.terms) < 2 or "G" in axis.ranks
             assert not exact or high == axis.size - 1
 
@@ -71,7 +72,8 @@ def test_strided_padded_convolution_by_hand():
 
 def test_depthwise_convolution_has_groups_and_no_reduction_over_them():
     op = product(trace(nn.Conv2d(8, 8, 3, groups=8, bias=False), torch.zeros(1, 8, 5, 5)))
-    assert op.einsum.ranks["G"] == 8 and op.einsum.reduction_ranks == {"C", "R", "S"}
+    assert op.einsum.ranks["G"] == 8
+    assert op.einsum.reduction_ranks == {"C", "R", "S"}
 
 
 @settings(max_examples=40, deadline=None)
@@ -91,16 +93,19 @@ def test_softmax_and_norm_counts_by_hand():
     """Softmax of 4 rows of 8: 32 exp, 32 compares, 4 reciprocals. LayerNorm: 4 rsqrt."""
     (softmax,) = trace(nn.Softmax(-1), torch.zeros(4, 8)).ops
     assert softmax.primitives[Primitive.EXP] == softmax.primitives[Primitive.COMPARE] == 32
-    assert softmax.primitives[Primitive.RECIPROCAL] == 4 and softmax.passes == 2
+    assert softmax.primitives[Primitive.RECIPROCAL] == 4
+    assert softmax.passes == 2
     norm = trace(nn.LayerNorm(8), torch.zeros(4, 8))
     (op,) = norm.ops
-    assert op.primitives[Primitive.RSQRT] == 4 and len(op.outputs) == 1
+    assert op.primitives[Primitive.RSQRT] == 4
+    assert len(op.outputs) == 1
     assert [region.kind for region in norm.regions.values()] == ["norm"]
 
 
 def test_max_pool_compares_every_window_element():
     (op,) = trace(nn.MaxPool2d(3, 2, 1), torch.zeros(1, 4, 8, 8)).ops
-    assert op.primitives == {Primitive.COMPARE: 4 * 4 * 4 * 9} and len(op.outputs) == 1
+    assert op.primitives == {Primitive.COMPARE: 4 * 4 * 4 * 9}
+    assert len(op.outputs) == 1
 
 
 @pytest.mark.parametrize(

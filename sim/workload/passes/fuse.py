@@ -69,7 +69,7 @@ class _Fuser:
                 place = self._only_reader(seen)
             follower = self.ops[place] if place is not None else ()
             fused = self._fused(op, follower[0], seen) if len(follower) == 1 else None
-            if fused is None:
+            if fused is None or place is None:
                 return
             for gone in (start, *passed):
                 self.ops[gone] = ()

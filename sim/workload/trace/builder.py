@@ -161,7 +161,7 @@ class GraphBuilder:
             inputs = tuple(self.read(t, where) for t in call.inputs)
             self._emit(UnsupportedOp, call.name, inputs, tuple(map(self.write, call.outputs)), where)
             return
-        work: Work = View() if pure_view else rule(replace(call, in_place=in_place))  # type: ignore[misc]
+        work: Work = View() if pure_view else rule(replace(call, in_place=in_place or call.in_place))  # type: ignore[misc]
         if isinstance(work, Grouped):
             where = replace(where, region=self.open_region(work.kind, where, work.attrs))
             for part in work.works:

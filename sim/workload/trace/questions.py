@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from sim.errors import TraceError
 from sim.workload.trace.builder import GraphBuilder
 from sim.workload.trace.policy import DataPolicy
 from sim.workload.trace.rules.registry import tensors_in
 from sim.workload.trace.source import user_line
-
-Tensor = torch.Tensor
 
 _SCALARS = {
     Tensor.__bool__: bool,
@@ -36,7 +37,7 @@ class Questions:
         self._builder = builder
         self._policy = policy
         self._density: dict[int, float] = {}
-        self._levels: dict[int, int] = {}
+        self._levels: dict[int, float] = {}
 
     def learn(self, name: str, args: tuple, kwargs: dict, outputs: tuple) -> None:
         """Density of one-hot masks, range of indices: by storage, so views know it too."""
@@ -58,7 +59,7 @@ class Questions:
             elif first in self._density:
                 self._density[_key(out)] = self._density[first]
 
-    def answer(self, func, args: tuple, kwargs: dict, recorder) -> object:
+    def answer(self, func: Any, args: tuple, kwargs: dict, recorder: Any) -> object:
         """The policy's answer, or NotImplemented when `func` asks nothing about data."""
         if func in _SCALARS:
             return self._scalar(_SCALARS[func], args[0])
@@ -104,7 +105,7 @@ class Questions:
         self._note(f"true elements of a mask of {mask.numel()}", count)
         return count
 
-    def _nonzero(self, mask: Tensor, as_tuple: bool, recorder) -> object:
+    def _nonzero(self, mask: Tensor, as_tuple: bool, recorder: Any) -> Any:
         count, axes = self._count(mask), mask.dim()
         with recorder.dispatch.paused():
             parts = tuple(torch.empty(count, dtype=torch.int64, device="meta") for _ in range(axes))
@@ -113,14 +114,14 @@ class Questions:
         recorder.record("aten.nonzero", (mask,), {}, outputs)
         return parts if as_tuple else whole
 
-    def _select(self, tensor: Tensor, mask: Tensor, recorder) -> Tensor:
+    def _select(self, tensor: Tensor, mask: Tensor, recorder: Any) -> Tensor:
         count = self._count(mask)
         with recorder.dispatch.paused():
             out = tensor.new_empty((count, *tensor.shape[mask.dim() :]))
         recorder.record("aten.masked_select", (tensor, mask), {}, (out,))
         return out
 
-    def _getitem(self, tensor: Tensor, index: object, recorder) -> object:
+    def _getitem(self, tensor: Tensor, index: object, recorder: Any) -> object:
         """x[mask]: boolean masks inside a longer index become positions first."""
         if isinstance(index, Tensor) and index.dtype is torch.bool and index.dim():
             return self._select(tensor, index, recorder)
@@ -134,11 +135,11 @@ class Questions:
             return tensor[tuple(flat)]
         return NotImplemented
 
-    def _one_hot(self, args: tuple, kwargs: dict, recorder) -> Tensor:
+    def _one_hot(self, args: tuple, kwargs: dict, recorder: Any) -> Tensor:
         index = args[0]
         classes = args[1] if len(args) > 1 else kwargs.get("num_classes", -1)
         if classes < 0:
-            classes = self._levels.get(_key(index), -1)
+            classes = int(self._levels.get(_key(index), -1))
             if classes < 0:
                 raise TraceError(f"{user_line()}: one_hot needs num_classes when the model is traced without data")
         with recorder.dispatch.paused():

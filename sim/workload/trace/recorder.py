@@ -7,6 +7,8 @@ torch in part; the export front end is the independent check.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -89,7 +91,7 @@ class FunctionMode(TorchFunctionMode):
         super().__init__()
         self._recorder = recorder
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         recorder = self._recorder
         args, kwargs = _on_meta(recorder, func, args, kwargs)
@@ -111,7 +113,7 @@ class FunctionMode(TorchFunctionMode):
         finally:
             recorder.region = None
 
-    def _inside(self, func, args, kwargs):
+    def _inside(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Functions written in Python call attention by its module's name, which no mode sees."""
         if func is not F.multi_head_attention_forward:
             return func(*args, **kwargs)
@@ -121,13 +123,13 @@ class FunctionMode(TorchFunctionMode):
         finally:
             F.scaled_dot_product_attention = _ATTENTION
 
-    def _whole(self, name: str, func, args, kwargs):
+    def _whole(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         with self._recorder.dispatch.paused():
             out = func(*args, **kwargs)
         self._recorder.record(name, args, kwargs, (out,))
         return out
 
-    def _attention(self, *args, **kwargs):
+    def _attention(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """The whole op by its rule; its decomposition on meta tensors is not recorded."""
         q, v = args[0] if args else kwargs["query"], args[2] if len(args) > 2 else kwargs["value"]
         with self._recorder.dispatch.paused():
@@ -137,18 +139,18 @@ class FunctionMode(TorchFunctionMode):
         return out
 
 
-def _on_meta(recorder: Recorder, func, args, kwargs):
+def _on_meta(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
     """Constants become their meta twins, and wishes for a device become the meta device."""
     if kwargs.get("device") is not None:
         kwargs = {**kwargs, "device": META}
     if func is torch.Tensor.to:
-        args = tuple(META if isinstance(a, torch.device) or isinstance(a, str) else a for a in args)
+        args = tuple(META if isinstance(a, torch.device | str) else a for a in args)
     if any(t.device != META for t in tensors_in((args, kwargs))):
         args, kwargs = _twins(recorder, args), _twins(recorder, kwargs)
     return args, kwargs
 
 
-def _twins(recorder: Recorder, value):
+def _twins(recorder: Recorder, value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return recorder.as_meta(value)
     if isinstance(value, dict):
@@ -169,7 +171,7 @@ class _Dispatch(TorchDispatchMode):
     def paused(self) -> _Pause:
         return _Pause(self)
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
         if self._paused or func.namespace == "prim":
@@ -179,7 +181,7 @@ class _Dispatch(TorchDispatchMode):
             self._record(func, args, kwargs, outputs)
         return out
 
-    def _record(self, func, args, kwargs, outputs) -> None:
+    def _record(self, func: Any, args: Any, kwargs: Any, outputs: tuple) -> None:
         recorder = self._recorder
         name = f"{func.namespace}.{func._schema.name.rpartition('::')[2]}"
         view = name in _RESHAPED_IN_PLACE or (not func._schema.is_mutable and is_view(outputs, args, kwargs))
@@ -198,7 +200,7 @@ class _Pause:
         self._mode._paused -= 1
 
 
-def is_view(outputs, args, kwargs) -> bool:
+def is_view(outputs: tuple, args: Any, kwargs: Any) -> bool:
     """Do all results share an input's memory?"""
     memory = {t.untyped_storage()._cdata for t in tensors_in((args, kwargs))}
     return bool(memory) and all(t.untyped_storage()._cdata in memory for t in outputs)

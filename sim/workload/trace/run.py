@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,9 +14,10 @@ import torch
 
 from sim.errors import DovetailError, TraceError
 from sim.workload.graph import Graph, Role
+from sim.workload.trace.builder import GraphBuilder
 from sim.workload.trace.policy import DataPolicy
 from sim.workload.trace.recorder import META, FunctionMode, Recorder
-from sim.workload.trace.source import _user_file
+from sim.workload.trace.source import user_file
 
 
 def trace(module: torch.nn.Module, example_inputs: Any, *, name: str = "", policy: DataPolicy | None = None) -> Graph:
@@ -32,7 +34,7 @@ def trace(module: torch.nn.Module, example_inputs: Any, *, name: str = "", polic
         policy: answers to questions about data; each answer is noted in `Graph.notes`.
     Raises: TraceError: the model raised (with the user's line) or cannot be put on meta.
     """
-    twin, args, kwargs = _to_meta(module, example_inputs)
+    twin, args, kwargs = to_meta(module, example_inputs)
     recorder = Recorder(policy or DataPolicy())
     _declare(recorder, twin, args, kwargs)
     with _named_modules(twin, recorder), torch.no_grad(), META, FunctionMode(recorder), recorder.dispatch:
@@ -49,7 +51,7 @@ def trace(module: torch.nn.Module, example_inputs: Any, *, name: str = "", polic
 class _ToMeta(torch.overrides.TorchFunctionMode):
     """While a structure is deep-copied: tensors become meta tensors instead of copies."""
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.Tensor.__deepcopy__:
             tensor, memo = args
             if id(tensor) not in memo:
@@ -62,7 +64,7 @@ def _empty_twin(tensor: torch.Tensor) -> torch.Tensor:
     return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=META)
 
 
-def _to_meta(module: torch.nn.Module, example_inputs: Any) -> tuple[torch.nn.Module, tuple, dict]:
+def to_meta(module: torch.nn.Module, example_inputs: Any) -> tuple[torch.nn.Module, tuple, dict]:
     """A twin of the module and its inputs on meta, sharing what they share, in eval mode."""
     if not isinstance(module, torch.nn.Module):
         raise TraceError(f"cannot trace a {type(module).__name__}: expected a torch.nn.Module")
@@ -95,8 +97,6 @@ def _to_meta(module: torch.nn.Module, example_inputs: Any) -> tuple[torch.nn.Mod
 
 def _declare(recorder: Recorder, module: torch.nn.Module, args: tuple, kwargs: dict) -> None:
     """Names and roles of what no op makes: inputs, then parameters and buffers."""
-    import inspect
-
     builder = recorder.builder
     names = [p.name for p in inspect.signature(module.forward).parameters.values()]
     for position, value in enumerate(args):
@@ -110,7 +110,7 @@ def _declare(recorder: Recorder, module: torch.nn.Module, args: tuple, kwargs: d
                 builder.declare(tensor, Role.WEIGHT, label)
 
 
-def _declare_inputs(builder, label: str, value: Any) -> None:
+def _declare_inputs(builder: GraphBuilder, label: str, value: Any) -> None:
     found = list(tensors_of(value))
     for position, tensor in enumerate(found):
         if not builder.knows(tensor):
@@ -159,7 +159,7 @@ def tensors_of(value: Any, seen: set[int] | None = None) -> Iterator[torch.Tenso
 
 def _failure(error: Exception, recorder: Recorder) -> str:
     """One paragraph: the user's last line, the error, the module."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if _user_file(f.filename)]
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if user_file(f.filename)]
     place = f"{frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name}" if frames else "the model"
     text = " ".join(str(error).split())
     module = f" (module {recorder.modules[-1]})" if recorder.modules and recorder.modules[-1] else ""

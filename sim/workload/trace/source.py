@@ -6,6 +6,7 @@ import sys
 import sysconfig
 from functools import cache
 from pathlib import Path
+from types import FrameType
 
 import torch
 
@@ -15,7 +16,7 @@ _STDLIB = sysconfig.get_path("stdlib")
 
 
 @cache
-def _user_file(filename: str) -> str | None:
+def user_file(filename: str) -> str | None:
     """Short name of a file of the user, None for torch, the tracer and the standard library."""
     if filename.startswith((_TORCH, _OURS, "<")):
         return None
@@ -26,9 +27,9 @@ def _user_file(filename: str) -> str | None:
 
 def user_line() -> str:
     """ "file.py:line" of the innermost frame that is the user's, "" when there is none."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        name = _user_file(frame.f_code.co_filename)
+        name = user_file(frame.f_code.co_filename)
         if name is not None:
             return f"{name}:{frame.f_lineno}"
         frame = frame.f_back

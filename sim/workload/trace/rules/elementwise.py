@@ -103,14 +103,11 @@ _TABLE = ACTIVATIONS | {
     "polar": {SIN: 2, MUL: 2},
     "complex": {CONVERT: 1},
     "angle": {TANH: 1, RECIPROCAL: 1, COMPARE: 2},
-    **dict.fromkeys(("eq", "ne", "lt", "le", "gt", "ge", "equal"), {COMPARE: 1}),
-    **dict.fromkeys(
-        ("bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_not", "logical_and", "logical_or", "logical_xor"),
-        {LOGIC: 1},
-    ),
-    **dict.fromkeys(("logical_not", "__and__", "__or__", "__xor__", "bitwise_left_shift"), {LOGIC: 1}),
-    **dict.fromkeys(("bitwise_right_shift", "__lshift__", "__rshift__"), {LOGIC: 1}),
 }
+_TABLE |= {name: {COMPARE: 1} for name in ("eq", "ne", "lt", "le", "gt", "ge", "equal")}
+_TABLE |= {name: {LOGIC: 1} for name in ("bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_not", "logical_and")}
+_TABLE |= {name: {LOGIC: 1} for name in ("logical_or", "logical_xor", "logical_not", "__and__", "__or__", "__xor__")}
+_TABLE |= {name: {LOGIC: 1} for name in ("bitwise_left_shift", "bitwise_right_shift", "__lshift__", "__rshift__")}
 
 
 def per_element(call: Call, primitives: dict[Primitive, int]) -> Vector:

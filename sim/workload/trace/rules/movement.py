@@ -137,7 +137,7 @@ def index_put(call: Call) -> Movement:
     return _scatter(call, values, found, adds=bool(call.arg(3, "accumulate", False)), count=count)
 
 
-def _indexed_elements(target: AnyTensor, indices, values: AnyTensor) -> int:
+def _indexed_elements(target: AnyTensor, indices: tuple | list, values: AnyTensor) -> int:
     """Elements of target[indices]: the broadcast of the indices times the axes left alone."""
     given = [i for i in indices if i is not None]
     if any("bool" in str(i.dtype) for i in given):

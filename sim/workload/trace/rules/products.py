@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sim.workload.graph import Primitive
 from sim.workload.trace.rules.registry import AnyTensor, Call, Product, Window, register_rule
 
@@ -60,11 +62,29 @@ def matrix_vector(call: Call) -> Product:
 
 @register_rule("aten.linear")
 def linear(call: Call) -> Product:
-    """x[..., K] W[N, K]^T; the leading axes of x are one rank M where the strides allow it."""
+    """x[..., K] W[N, K]^T; the leading axes of x are one rank M where its strides allow it."""
     x, weight, bias = call.arg(0, "input"), call.arg(1, "weight"), call.arg(2, "bias")
-    out = call.out
-    flat_x, flat_out = x.reshape(-1, x.shape[-1]), out.reshape(-1, out.shape[-1])
-    return gemm(flat_x, weight, flat_out, bias=bias, transposed_b=True)
+    flat = _flattened(x)
+    if flat is not None:
+        return gemm(flat, weight, call.out.view(-1, weight.shape[0]), bias=bias, transposed_b=True)
+    names = tuple(f"M{axis}" for axis in range(x.dim() - 1))
+    ranks = dict(zip(names, x.shape, strict=False)) | {"N": weight.shape[0], "K": weight.shape[1]}
+    return Product(
+        ranks,
+        (x, (*names, "K")),
+        (weight, ("N", "K")),
+        (call.out, (*names, "N")),
+        epilogue=_BIAS if bias is not None else {},
+        extra=(bias,) if bias is not None else (),
+    )
+
+
+def _flattened(x: AnyTensor) -> AnyTensor | None:
+    """x with all axes but the last as one, without a copy; None where the strides forbid it."""
+    try:
+        return x.view(-1, x.shape[-1])
+    except RuntimeError:
+        return None
 
 
 @register_rule("aten.matmul")
@@ -127,7 +147,17 @@ def conv_transpose(call: Call) -> Product:
     return conv(x, weight, call.out, bias, stride, padding, dilation, groups, True)
 
 
-def conv(x, weight, out, bias, stride, padding, dilation, groups, transposed) -> Product:
+def conv(
+    x: AnyTensor,
+    weight: AnyTensor,
+    out: AnyTensor,
+    bias: AnyTensor | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int,
+    transposed: bool,
+) -> Product:
     """Ranks N, G, K, C, spatial outputs (D, P, Q) and window (T, R, S).
 
     A transposed convolution iterates over *input* positions P, Q and scatters: its output's axis
@@ -147,7 +177,10 @@ def conv(x, weight, out, bias, stride, padding, dilation, groups, transposed) ->
     def channels(rank: str, size: int) -> str | Window:
         return Window((("G", size), (rank, 1))) if groups > 1 else rank
 
-    slid = tuple(Window(((p, s), (r, d)), -pad) for p, r, s, d, pad in zip(spatial, window, stride, dilation, padding))
+    slid = tuple(
+        Window(((p, s), (r, d)), -pad)
+        for p, r, s, d, pad in zip(spatial, window, stride, dilation, padding, strict=True)
+    )
     ins, outs = (spatial, slid) if transposed else (slid, spatial)
     first, second = (channels("C", c), "K") if transposed else (channels("K", k), "C")
     return Product(
@@ -160,7 +193,7 @@ def conv(x, weight, out, bias, stride, padding, dilation, groups, transposed) ->
     )
 
 
-def _list(value, dims: int) -> list[int]:
+def _list(value: Any, dims: int) -> list[int]:
     values = list(value) if isinstance(value, list | tuple) else [value]
     return values * dims if len(values) == 1 else values
 

@@ -23,7 +23,7 @@ from sim.workload.graph import Primitive
 AnyTensor = Any
 """A torch tensor without data (meta); typed as Any so that rules import no torch."""
 
-Spec = Sequence["str | None | Window"]
+Spec = Sequence["str | Window | None"]
 """Per axis of a tensor: a rank, nothing (size 1), or an affine function of ranks."""
 
 
