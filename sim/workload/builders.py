@@ -65,7 +65,12 @@ def conv2d(
         (channels("K", k), *(_axis(rank, ranks) for rank in "CRS")),
         (_axis("N", ranks), channels("K", k), _axis("P", ranks), _axis("Q", ranks)),
     ]
-    knobs: dict[str, object] = {"in_channels": in_channels, "out_channels": out_channels, "height": height, "width": width}
+    knobs: dict[str, object] = {
+        "in_channels": in_channels,
+        "out_channels": out_channels,
+        "height": height,
+        "width": width,
+    }
     knobs |= {"kernel_height": r, "kernel_width": s, "stride": stride, "padding": padding, "dilation": dilation}
     knobs |= {"groups": groups, "batch": batch, "dtype": dtype}
     return _one_op("conv2d", "aten.convolution", ranks, axes, dtype, knobs)

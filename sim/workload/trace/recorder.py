@@ -7,6 +7,7 @@ torch in part; the export front end is the independent check.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -57,7 +58,8 @@ _MOVES = {torch.Tensor.cuda, torch.Tensor.cpu}
 class Recorder:
     """State shared by the two modes of one run."""
 
-    def __init__(self, policy: DataPolicy) -> None:
+    def __init__(self, policy: DataPolicy, locate: Callable[[], str] = user_line) -> None:
+        self.locate = locate
         self.builder = GraphBuilder()
         self.modules: list[str] = []
         self.region: str | None = None
@@ -66,7 +68,7 @@ class Recorder:
         self._meta: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def where(self) -> Where:
-        return Where(self.modules[-1] if self.modules else "", user_line(), self.region)
+        return Where(self.modules[-1] if self.modules else "", self.locate(), self.region)
 
     def as_meta(self, tensor: torch.Tensor) -> torch.Tensor:
         """The meta twin of a tensor with data (a constant of the model), one twin per tensor."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -17,7 +17,7 @@ from sim.workload.graph import Graph, Role
 from sim.workload.trace.builder import GraphBuilder
 from sim.workload.trace.policy import DataPolicy
 from sim.workload.trace.recorder import META, FunctionMode, Recorder
-from sim.workload.trace.source import user_file
+from sim.workload.trace.source import user_file, user_line
 
 
 def trace(module: torch.nn.Module, example_inputs: Any, *, name: str = "", policy: DataPolicy | None = None) -> Graph:
@@ -35,7 +35,20 @@ def trace(module: torch.nn.Module, example_inputs: Any, *, name: str = "", polic
     Raises: TraceError: the model raised (with the user's line) or cannot be put on meta.
     """
     twin, args, kwargs = to_meta(module, example_inputs)
-    recorder = Recorder(policy or DataPolicy())
+    return record(twin, args, kwargs, name=name or type(module).__name__, policy=policy)
+
+
+def record(
+    twin: torch.nn.Module,
+    args: tuple,
+    kwargs: dict,
+    *,
+    name: str,
+    policy: DataPolicy | None = None,
+    locate: Callable[[], str] = user_line,
+) -> Graph:
+    """Run a module that is on meta already; `locate` says which line of the user's is running."""
+    recorder = Recorder(policy or DataPolicy(), locate)
     _declare(recorder, twin, args, kwargs)
     with _named_modules(twin, recorder), torch.no_grad(), META, FunctionMode(recorder), recorder.dispatch:
         try:
@@ -45,7 +58,7 @@ def trace(module: torch.nn.Module, example_inputs: Any, *, name: str = "", polic
         except Exception as error:
             raise TraceError(_failure(error, recorder)) from error
     with recorder.dispatch.paused():
-        return recorder.builder.finish(list(tensors_of(outputs)), name=name or type(module).__name__)
+        return recorder.builder.finish(list(tensors_of(outputs)), name=name)
 
 
 class _ToMeta(torch.overrides.TorchFunctionMode):

@@ -161,6 +161,18 @@ def clamp(call: Call) -> Vector:
     return per_element(call, {COMPARE: bounds})
 
 
+@register_rule("aten._cdist_forward")
+def pairwise_distance(call: Call) -> Vector:
+    """sqrt of the sum of squared differences: subtract and fma per coordinate of each pair."""
+    pairs, width = call.out.numel(), call.args[0].shape[-1]
+    return Vector({ADD: pairs * width, FMA: pairs * width, RSQRT: pairs})
+
+
+@register_rule("aten.nll_loss_forward", "aten.nll_loss2d_forward")
+def nll_loss(call: Call) -> Vector:
+    return Vector({ADD: call.args[1].numel()})
+
+
 @register_rule("aten.glu")
 def glu(call: Call) -> Vector:
     return per_element(call, SIGMOID | {MUL: 1})
