@@ -294,8 +294,11 @@ class Graph:
 
     @cached_property
     def parameters(self) -> int:
-        """Elements of distinct weight storages (tied weights count once)."""
-        seen = {t.storage or t.id: t.elements for t in self.tensors.values() if t.role is Role.WEIGHT}
+        """Elements of distinct weight storages (tied weights count once, views of a part not at all)."""
+        seen: dict[str, int] = {}
+        for t in self.tensors.values():
+            if t.role is Role.WEIGHT:
+                seen[t.storage or t.id] = max(t.elements, seen.get(t.storage or t.id, 0))
         return sum(seen.values())
 
     @cached_property

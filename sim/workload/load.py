@@ -1,0 +1,189 @@
+"""Workloads by name, by file, or as a saved graph."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from sim.errors import DovetailError, TraceError, WorkloadError, nearest
+from sim.resources import data_dir
+from sim.workload.cache import dependencies, entry_key, is_local, load_entry, store_entry
+from sim.workload.graph import Graph
+from sim.workload.knobs import Description, describe
+from sim.workload.serialize import load_graph
+
+FRONT_ENDS = ("recorder", "export")
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A model file and the values of its knobs.
+
+    `name` is a bundled name, `path/model.py` or `path/model.py:function`. Nothing is imported until
+    `build` or `graph` needs it.
+
+    Raises: WorkloadError: unknown name, file, function or knob, or a value of another type.
+    """
+
+    name: str
+    knobs: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "knobs", self.description.resolve(self.knobs))
+
+    @cached_property
+    def description(self) -> Description:
+        path, function = _locate(self.name)
+        return describe(path, function)
+
+    @property
+    def label(self) -> str:
+        """Short name: the file's, with the function when it is not `build`."""
+        function = self.description.function
+        return self.description.path.stem + ("" if function == "build" else f":{function}")
+
+    def build(self, *, device: str | None = None) -> tuple[Any, Any]:
+        """(torch.nn.Module, example_inputs), made anew; on `device` if given ("meta": no weights).
+
+        Raises: TraceError: the file or its function raised, with its line; WorkloadError: it
+        returned something else.
+        """
+        import torch
+
+        with _imported(self.description) as module, torch.device(device or torch.get_default_device()):
+            built = getattr(module, self.description.function)(**self.knobs)
+        if not (isinstance(built, tuple) and len(built) == 2 and isinstance(built[0], torch.nn.Module)):
+            raise WorkloadError(
+                f"{self.description.path}: {self.description.function} returned {_type_of(built)}, expected a tuple "
+                "(torch.nn.Module, example_inputs)"
+            )
+        return built
+
+    def graph(self, *, via: str = "recorder", cache: bool = True) -> Graph:
+        """The traced graph, from the disk cache where it holds.
+
+        `via` names the front end. Raises: as `build`, and TraceError from the trace.
+        """
+        if via not in FRONT_ENDS:
+            raise WorkloadError(f'front end "{via}" is unknown: expected {" or ".join(FRONT_ENDS)}')
+        key = entry_key(self.description.path, self.description.function, self.knobs, via)
+        found = load_entry(key) if cache else None
+        if found is not None:
+            return found
+        before = set(sys.modules)
+        with _local_modules_forgotten():
+            graph = self._trace(via)
+            files, packages = dependencies(self.description.path, set(sys.modules) - before)
+        if cache:
+            store_entry(key, graph, files, packages)
+        return graph
+
+    def _trace(self, via: str) -> Graph:
+        if via == "export":
+            from sim.workload.trace.export import export as front_end
+        else:
+            from sim.workload.trace import trace as front_end
+        try:
+            built = self.build(device="meta")
+        except TraceError:  # a model that looks at values while it is built needs real ones
+            built = self.build()
+        batch = self.knobs.get("batch", 1)
+        graph = front_end(*built, name=self.label)
+        return graph.with_(knobs=dict(self.knobs), batch=batch if isinstance(batch, int) else 1)
+
+
+def load_workload(name_or_path: str, *, via: str = "recorder", **knobs: object) -> Graph:
+    """The graph of a bundled workload, a `.py` file, an `.onnx` file, or a saved `.json` graph.
+
+    Raises: WorkloadError, TraceError: see `Workload`; knobs with a saved graph.
+    """
+    suffix = Path(name_or_path).suffix
+    if suffix in (".json", ".onnx"):
+        if knobs:
+            raise WorkloadError(f"{name_or_path}: a saved graph has no knobs, got {', '.join(knobs)}")
+        if suffix == ".json":
+            return load_graph(name_or_path)
+        from sim.workload.trace.onnx import load_onnx
+
+        return load_onnx(name_or_path)
+    return Workload(name_or_path, knobs).graph(via=via)
+
+
+def list_workloads() -> tuple[Description, ...]:
+    """Every bundled workload with docstring and knobs, by name; nothing is imported."""
+    return tuple(describe(path) for path in _bundled().values())
+
+
+def _bundled() -> dict[str, Path]:
+    files = sorted(data_dir("workloads").glob("*.py"))
+    return {path.stem: path for path in files if not path.stem.startswith("_")}
+
+
+def _locate(name: str) -> tuple[Path, str]:
+    """File and function of a bundled name, `path.py` or `path.py:function`."""
+    text, _, function = name.rpartition(":") if ".py:" in name else (name, "", "")
+    if text.endswith(".py"):
+        path = Path(text)
+        if not path.is_file():
+            raise WorkloadError(f"{text}: no such file")
+        return path, function or "build"
+    bundled = _bundled()
+    if name not in bundled:
+        raise WorkloadError(
+            f'workload "{name}" is unknown: expected a bundled name ({", ".join(bundled)}), a .py file, '
+            f"an .onnx file or a saved graph.json.{nearest(name, bundled)}"
+        )
+    return bundled[name], "build"
+
+
+def _type_of(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"a tuple of {len(value)} ({', '.join(type(v).__name__ for v in value)})"
+    return f"a {type(value).__name__}"
+
+
+@contextmanager
+def _imported(description: Description) -> Iterator[Any]:
+    """The workload's module, its folder importable, errors told with the user's line."""
+    path = description.path.resolve()
+    name = f"_dovetail_workload_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+    sys.path.insert(0, str(path.parent))
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)  # type: ignore[union-attr]
+        yield module
+    except DovetailError:
+        raise
+    except Exception as error:
+        raise TraceError(_failure(error, path)) from error
+    finally:
+        sys.path.remove(str(path.parent))
+
+
+@contextmanager
+def _local_modules_forgotten() -> Iterator[None]:
+    """Helper modules that a workload imports are loaded anew each time: they may have changed."""
+    before = set(sys.modules)
+    try:
+        yield
+    finally:
+        for name in set(sys.modules) - before:
+            if is_local(getattr(sys.modules[name], "__file__", None)):
+                del sys.modules[name]
+
+
+def _failure(error: Exception, path: Path) -> str:
+    """One paragraph: the last line in the user's files, and the error."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if is_local(f.filename)]
+    place = f"{frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name}" if frames else str(path)
+    return f"{place}: {type(error).__name__}: {' '.join(str(error).split())}"

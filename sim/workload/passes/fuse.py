@@ -1,0 +1,153 @@
+"""Epilogue fusion: what follows a product element by element is done on its results as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from sim.workload.graph import EinsumOp, Graph, Op, Primitive, Role, Tensor, VectorOp, ViewOp
+from sim.workload.passes.dead_code import dead_code
+
+_BATCH_NORMS = {
+    "native_batch_norm",
+    "_native_batch_norm_legit_no_training",
+    "_native_batch_norm_legit",
+    "batch_norm",
+    "cudnn_batch_norm",
+}
+_ELEMENTWISE = {
+    "add", "sub", "mul", "relu", "relu6", "hardtanh", "leaky_relu", "sigmoid", "silu", "hardsigmoid",
+    "hardswish", "elu", "gelu", "tanh", "clamp", "clamp_min", "clamp_max", "mish", "softplus",
+}  # fmt: skip
+"""ATen ops that read and write element by element, so that they can follow a product in place."""
+
+_RESHAPES = {"aten.view", "aten._unsafe_view", "aten.unsqueeze", "aten.squeeze"}
+
+
+def fuse_epilogues(graph: Graph) -> Graph:
+    """Products take over the bias, batch norm, activation and residual add that follow them.
+
+    Batch norm in inference folds into the weights (Jacob et al., CVPR 2018, section 3.2): it costs
+    nothing but the bias that it leaves, one add an output element (none if the product had one),
+    and its four vectors become one. An add of another tensor brings that tensor in as an input.
+
+    Needs: single assignment, inference. Promises: MACs as before; vector work no more than before;
+    only results that one op reads, and that are not graph outputs, disappear. Reshapes between product and
+    follower move behind them; transposes and slices end the chain.
+    """
+    fuser = _Fuser(graph)
+    return dead_code(fuser.run())
+
+
+class _Fuser:
+    """Walks the ops once; `ops` holds what stands at each place now, nothing where an op was taken in."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.ops: list[tuple[Op, ...]] = [(op,) for op in graph.ops]
+        self.tensors: dict[str, Tensor] = dict(graph.tensors)
+
+    def run(self) -> Graph:
+        kept = {key for key, region in self.graph.regions.items() if region.kind == "attention"}
+        for start, op in enumerate(self.graph.ops):
+            if isinstance(op, EinsumOp) and op.region not in kept:  # attention has its own fused form
+                self._extend(start, op)
+        return self.graph.with_(ops=tuple(op for place in self.ops for op in place), tensors=self.tensors)
+
+    def _extend(self, start: int, op: EinsumOp) -> None:
+        """Take in followers while each is the only reader of the result, reshapes between them or not.
+
+        The fused op moves to the place of the last one taken in, where its other inputs exist.
+        """
+        seen = op.outputs[0]
+        while True:
+            passed: list[int] = []
+            place = self._only_reader(seen)
+            while place is not None and self._is_reshape(place):
+                passed.append(place)
+                seen = self.graph.ops[place].outputs[0]
+                place = self._only_reader(seen)
+            follower = self.ops[place] if place is not None else ()
+            fused = self._fused(op, follower[0], seen) if len(follower) == 1 else None
+            if fused is None or place is None:
+                return
+            for gone in (start, *passed):
+                self.ops[gone] = ()
+            start, seen = place, follower[0].outputs[0]
+            op = fused
+            self.ops[start] = (op,) if op.outputs[0] == seen else (op, _reshape(follower[0], op.outputs[0]))
+
+    def _only_reader(self, tensor: str) -> int | None:
+        """Place of the one op that reads `tensor`, if its value is needed nowhere else."""
+        readers = self.graph.consumers.get(tensor, ())
+        if len(readers) != 1 or self.graph.tensors[tensor].role not in (Role.ACTIVATION, Role.OUTPUT):
+            return None
+        storage = self.graph.tensors[tensor].storage
+        made = (self.graph.tensors[t].storage for t in self.graph.ops[readers[0]].outputs)
+        if self.graph.tensors[tensor].role is Role.OUTPUT and storage not in made:
+            return None  # a graph output that is also read: only an update in place makes it vanish
+        return readers[0]
+
+    def _is_reshape(self, place: int) -> bool:
+        """A view that keeps the order of the elements."""
+        op = self.graph.ops[place]
+        return isinstance(op, ViewOp) and op.kind in _RESHAPES and len(self.ops[place]) == 1
+
+    def _fused(self, op: EinsumOp, follower: Op, seen: str) -> EinsumOp | None:
+        """The product with `follower`, which reads its result as `seen`, or None."""
+        if not isinstance(follower, VectorOp) or len(follower.outputs) != 1:
+            return None
+        name = follower.kind.rpartition(".")[2].rstrip("_")
+        result = self.tensors[follower.outputs[0]]
+        if result.shape != self.tensors[seen].shape or result.elements == 0:
+            return None
+        if name in _BATCH_NORMS and follower.inputs[0] == seen:
+            return self._folded(op, follower)
+        if name not in _ELEMENTWISE:
+            return None
+        added = {p: n // result.elements for p, n in follower.primitives.items()}
+        return self._merge(op, follower, added, tuple(t for t in follower.inputs if t != seen))
+
+    def _folded(self, op: EinsumOp, follower: VectorOp) -> EinsumOp:
+        """Scale goes into the weight, shift into the bias: one vector of the product's channels left."""
+        if op.epilogue.get(Primitive.ADD):
+            return self._merge(op, follower, {}, ())
+        shift = follower.inputs[min(2, len(follower.inputs) - 1)]
+        return self._merge(op, follower, {Primitive.ADD: 1}, (shift,))
+
+    def _merge(self, op: EinsumOp, follower: VectorOp, added: Mapping[Primitive, int], others: tuple) -> EinsumOp:
+        epilogue = dict(op.epilogue)
+        for primitive, count in added.items():
+            epilogue[primitive] = epilogue.get(primitive, 0) + count
+        result = self._result(op, self.tensors[follower.outputs[0]])
+        output = replace(op.einsum.output, tensor=result)
+        operands = tuple(output if o is op.einsum.output else o for o in op.einsum.operands)
+        return replace(
+            op,
+            inputs=(*op.inputs, *others),
+            outputs=(result,),
+            einsum=replace(op.einsum, operands=operands),
+            epilogue=epilogue,
+        )
+
+    def _result(self, op: EinsumOp, outside: Tensor) -> str:
+        """The fused result in the product's own shape: the follower's, or the same memory unreshaped."""
+        own = self.tensors[op.outputs[0]]
+        if own.shape == outside.shape:
+            return outside.id
+        flat = f"{outside.id}.flat"
+        self.tensors[flat] = replace(outside, id=flat, shape=own.shape, layout=own.layout, name="")
+        return flat
+
+
+def _reshape(follower: Op, source: str) -> ViewOp:
+    """The reshape that the product's result still needs, after the follower that was taken in."""
+    return ViewOp(
+        name=follower.name,
+        kind="aten.view",
+        inputs=(source,),
+        outputs=follower.outputs,
+        module=follower.module,
+        source=follower.source,
+        region=follower.region,
+    )

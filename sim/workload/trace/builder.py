@@ -1,0 +1,337 @@
+"""Builds the graph from calls: tensors get ids, storages and roles, rules say what work it is.
+
+Mutation is tracked by storage. Each write gives a storage a new version; a tensor that was made
+before the write and is read after it is read through an alias view of the last writer, so that the
+order of effects is in the data flow and the graph stays single-assignment.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+from sim.workload.graph import (
+    Axis,
+    Einsum,
+    EinsumOp,
+    Graph,
+    MovementOp,
+    Op,
+    Operand,
+    OperandRole,
+    Region,
+    Role,
+    Tensor,
+    UnsupportedOp,
+    VectorOp,
+    ViewOp,
+)
+from sim.workload.trace.rules.registry import (
+    AnyTensor,
+    Call,
+    Grouped,
+    Movement,
+    Product,
+    Spec,
+    Vector,
+    View,
+    Window,
+    Work,
+    rule_for,
+)
+
+_DTYPES = {
+    "float64": "fp64",
+    "float32": "fp32",
+    "float16": "fp16",
+    "bfloat16": "bf16",
+    "float8_e4m3fn": "fp8_e4m3",
+    "float8_e5m2": "fp8_e5m2",
+}
+
+
+@dataclass(slots=True)
+class _Storage:
+    """One memory object: who wrote it last, how often, what it is to the network."""
+
+    id: str
+    role: Role
+    last: str = ""
+    geometry: tuple = ()
+    version: int = 0
+    mutated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Where a call comes from."""
+
+    module: str = ""
+    source: str = ""
+    region: str | None = None
+
+
+class GraphBuilder:
+    """Collects tensors and ops of one run; `finish` gives the graph."""
+
+    def __init__(self) -> None:
+        self.ops: list[Op] = []
+        self.tensors: dict[str, Tensor] = {}
+        self.regions: dict[str, Region] = {}
+        self.notes: dict[str, None] = {}
+        self._storages: dict[int, _Storage] = {}
+        self._known: dict[int, tuple[str, int]] = {}
+        self._kept: list[AnyTensor] = []  # python objects stay alive, so that id() is not reused
+        self._op_names: Counter[str] = Counter()
+        self._region_names: Counter[str] = Counter()
+        self._constants = 0
+
+    def declare(self, tensor: AnyTensor, role: Role, name: str) -> str:
+        """A tensor that no op makes: input, parameter, buffer, constant."""
+        storage = self._storages.get(_key(tensor)) or self._add_storage(tensor, role)
+        made = self._add(tensor, storage, name)
+        if not storage.last:
+            storage.last, storage.geometry = made, _geometry(tensor)
+        return made
+
+    def knows(self, tensor: AnyTensor) -> bool:
+        return _key(tensor) in self._storages
+
+    def read(self, tensor: AnyTensor, where: Where) -> str:
+        """Id of the tensor as it is now: after a write through another view, an alias of it."""
+        storage = self._storages.get(_key(tensor))
+        if storage is None:
+            self._constants += 1
+            return self.declare(tensor, Role.WEIGHT, f"constant.{self._constants}")
+        known = self._known.get(id(tensor))
+        if known is not None and known[1] == storage.version:
+            return known[0]
+        if storage.geometry == _geometry(tensor):
+            self._keep(tensor, storage.last, storage)
+            return storage.last
+        made = self._add(tensor, storage)
+        self._emit(ViewOp, "view.alias", (storage.last,), (made,), where)
+        return made
+
+    def write(self, tensor: AnyTensor) -> str:
+        """Id of a result; a storage that exists gets its next version."""
+        storage = self._storages.get(_key(tensor))
+        if storage is None:
+            storage = self._add_storage(tensor, Role.ACTIVATION)
+        else:
+            storage.version += 1
+            storage.mutated = True
+        made = self._add(tensor, storage)
+        storage.last, storage.geometry = made, _geometry(tensor)
+        return made
+
+    def _add_storage(self, tensor: AnyTensor, role: Role) -> _Storage:
+        storage = _Storage(id=f"s{len(self._storages)}", role=role)
+        self._storages[_key(tensor)] = storage
+        return storage
+
+    def _add(self, tensor: AnyTensor, storage: _Storage, name: str = "") -> str:
+        made = f"t{len(self.tensors)}"
+        shape = compact_shape(tensor)
+        text = str(tensor.dtype).removeprefix("torch.")
+        self.tensors[made] = Tensor(
+            id=made,
+            shape=shape,
+            dtype=_DTYPES.get(text, text),
+            bits=tensor.element_size() * 8,
+            role=storage.role,
+            name=name,
+            layout=_layout(tensor),
+            storage=storage.id,
+        )
+        self._keep(tensor, made, storage)
+        return made
+
+    def _keep(self, tensor: AnyTensor, made: str, storage: _Storage) -> None:
+        self._known[id(tensor)] = (made, storage.version)
+        self._kept.append(tensor)
+
+    def record(self, call: Call, where: Where, *, pure_view: bool = False) -> None:
+        """Add the op or ops of a call. `pure_view`: its results share an input's memory unwritten."""
+        rule, in_place = rule_for(call.name)
+        if rule is None and not pure_view:
+            inputs = tuple(self.read(t, where) for t in call.inputs)
+            self._emit(UnsupportedOp, call.name, inputs, tuple(map(self.write, call.outputs)), where)
+            return
+        work: Work = View() if pure_view else rule(replace(call, in_place=in_place or call.in_place))  # type: ignore[misc]
+        if isinstance(work, Grouped):
+            where = replace(where, region=self.open_region(work.kind, where, work.attrs))
+            for part in work.works:
+                self._work(part, call, where)
+        else:
+            self._work(work, call, where)
+
+    def open_region(self, kind: str, where: Where, attrs: Any = None) -> str:
+        """A new region's id, after the module that it is in."""
+        made = self._unique(f"{where.module}.{kind}" if where.module else kind, self._region_names)
+        self.regions[made] = Region(id=made, kind=kind, attrs=dict(attrs or {}))
+        return made
+
+    def _work(self, work: Work, call: Call, where: Where) -> None:
+        match work:
+            case Product():
+                self._product(work, work.kind or call.name, where)
+            case Vector():
+                inputs = tuple(self.read(t, where) for t in (work.inputs if work.inputs is not None else call.inputs))
+                outputs = tuple(map(self.write, work.outputs if work.outputs is not None else call.outputs))
+                counts = {p: n for p, n in work.primitives.items() if n}
+                self._emit(
+                    VectorOp, work.kind or call.name, inputs, outputs, where, primitives=counts, passes=work.passes
+                )
+            case Movement():
+                self._movement(work, call, where)
+            case View():
+                inputs = tuple(dict.fromkeys(self.read(t, where) for t in call.inputs))
+                outputs = tuple(
+                    self._add(t, self._storages[_key(t)]) if self.knows(t) else self.write(t) for t in call.outputs
+                )
+                self._emit(ViewOp, call.name, inputs, outputs, where)
+
+    def _product(self, work: Product, kind: str, where: Where) -> None:
+        factors = [(self.read(t, where), t, spec) for t, spec in (work.input, work.weight)]
+        extra = tuple(self.read(t, where) for t in work.extra)
+        made = self.write(work.output[0])
+        parts = zip(OperandRole, (*factors, (made, *work.output)), strict=True)
+        operands = tuple(
+            Operand(tensor=name, role=role, projection=_projection(tensor, spec, work.ranks))
+            for role, (name, tensor, spec) in parts
+        )
+        einsum = Einsum(ranks=work.ranks, operands=operands)
+        inputs = (factors[0][0], factors[1][0], *extra)
+        self._emit(EinsumOp, kind, inputs, (made,), where, einsum=einsum, epilogue=dict(work.epilogue))
+
+    def _movement(self, work: Movement, call: Call, where: Where) -> None:
+        inputs = tuple(dict.fromkeys(self.read(t, where) for t in call.inputs))
+        moved = work.read if work.read is not None else [(t, None) for t in call.inputs]
+        read: dict[str, int] = {}
+        for tensor, elements in moved:
+            name = self.read(tensor, where)
+            read[name] = max(read.get(name, 0), self._moved_bytes(tensor, elements))
+        outputs = tuple(map(self.write, call.outputs))
+        written = {id(t): n for t, n in work.write} if work.write is not None else {}
+        write = {
+            name: self._moved_bytes(tensor, written.get(id(tensor)))
+            for name, tensor in zip(outputs, call.outputs, strict=True)
+        }
+        self._emit(
+            MovementOp,
+            work.kind or call.name,
+            inputs,
+            outputs,
+            where,
+            read_bytes={name: n for name, n in read.items() if n},
+            write_bytes=write,
+            primitives={p: n for p, n in work.primitives.items() if n},
+        )
+
+    def _moved_bytes(self, tensor: AnyTensor, elements: int | None) -> int:
+        """Never more than the tensor has without its broadcast axes, when all of it is meant."""
+        stored = prod(compact_shape(tensor))
+        return (stored if elements is None or elements == tensor.numel() else elements) * tensor.element_size()
+
+    def _emit(self, cls: type, kind: str, inputs: tuple, outputs: tuple, where: Where, **fields: Any) -> None:
+        short = kind.rpartition(".")[2].strip("_")
+        name = self._unique(f"{where.module}.{short}" if where.module else short, self._op_names)
+        self.ops.append(
+            cls(
+                name=name,
+                kind=kind,
+                inputs=inputs,
+                outputs=outputs,
+                module=where.module,
+                source=where.source,
+                region=where.region,
+                **fields,
+            )
+        )
+
+    @staticmethod
+    def _unique(name: str, taken: Counter[str]) -> str:
+        """`name`, `name_2`, `name_3`, ..., skipping what a longer name took already."""
+        taken[name] += 1
+        if taken[name] == 1:
+            return name
+        numbered = f"{name}_{taken[name]}"
+        return numbered if numbered not in taken else GraphBuilder._unique(name, taken)
+
+    def finish(self, outputs: list[AnyTensor], *, name: str) -> Graph:
+        """The graph: roles by storage, results that nobody reads dropped from ops with several."""
+        where = Where()
+        results = {self.read(t, where) for t in outputs}
+        final = {s.id: _final_role(s) for s in self._storages.values()}
+        for made in results:
+            storage = self.tensors[made].storage
+            if final[storage] is Role.ACTIVATION:
+                final[storage] = Role.OUTPUT
+        used = {t for op in self.ops for t in op.inputs} | results
+        ops = tuple(_without_unread(op, used) for op in self.ops)
+        ops = tuple(op for op in ops if not isinstance(op, ViewOp) or used.intersection(op.outputs))
+        alive = {t for op in ops for t in (*op.inputs, *op.outputs)} | results
+        tensors = {
+            key: replace(t, role=final[t.storage]) if t.role is not final[t.storage] else t
+            for key, t in self.tensors.items()
+            if key in alive
+        }
+        used_regions = {op.region for op in ops}
+        regions = {key: region for key, region in self.regions.items() if key in used_regions}
+        return Graph(ops=ops, tensors=tensors, regions=regions, name=name, notes=tuple(self.notes))
+
+
+def _final_role(storage: _Storage) -> Role:
+    """State that the model writes in place (a KV cache) outlives the inference."""
+    if storage.mutated and storage.role in (Role.INPUT, Role.WEIGHT):
+        return Role.KV_CACHE
+    return storage.role
+
+
+def _without_unread(op: Op, used: set[str]) -> Op:
+    """Statistics and indices that an op returns beside its result and nobody reads are not written."""
+    if len(op.outputs) < 2 or isinstance(op, ViewOp | UnsupportedOp):
+        return op
+    kept = tuple(t for t in op.outputs if t in used) or op.outputs[:1]
+    if isinstance(op, MovementOp):
+        return replace(op, outputs=kept, write_bytes={t: n for t, n in op.write_bytes.items() if t in kept})
+    return replace(op, outputs=kept)
+
+
+def _key(tensor: AnyTensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def _geometry(tensor: AnyTensor) -> tuple:
+    return (tensor.storage_offset(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
+
+
+def compact_shape(tensor: AnyTensor) -> tuple[int, ...]:
+    """Shape without broadcasting: an expanded axis (stride 0) is stored once."""
+    return tuple(
+        1 if stride == 0 and size > 1 else size for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
+    )
+
+
+def _layout(tensor: AnyTensor) -> tuple[int, ...]:
+    """Axes from the outermost to the contiguous one; () for the order of the shape."""
+    if tensor.is_contiguous():
+        return ()
+    strides = tensor.stride()
+    order = tuple(sorted(range(tensor.dim()), key=lambda axis: -strides[axis]))
+    return () if order == tuple(range(tensor.dim())) else order
+
+
+def _projection(tensor: AnyTensor, spec: Spec, ranks: Mapping[str, int]) -> tuple[Axis, ...]:
+    """Axes of an operand; ranks of size 1 that were left out, and broadcast axes, have no terms."""
+    axes = []
+    for size, entry in zip(compact_shape(tensor), spec, strict=True):
+        window = entry if isinstance(entry, Window) else Window(((entry, 1),) if entry else ())
+        terms = tuple((rank, coef) for rank, coef in window.terms if rank in ranks)
+        broadcast = size == 1 and window.offset == 0 and any(ranks[rank] > 1 for rank, _ in terms)
+        axes.append(Axis(terms=() if broadcast else terms, size=size, offset=window.offset))
+    return tuple(axes)

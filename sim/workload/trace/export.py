@@ -1,0 +1,154 @@
+"""The export front end: torch.export, an independent way to the same graph.
+
+`torch.export(strict=False)` records the model, `run_decompositions({})` makes it functional and
+keeps attention and linear layers whole; each node then runs on meta tensors for shapes and memory
+and goes through the same op rules as the recorder's calls.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+import warnings
+from typing import Any
+
+import torch
+from torch.export.graph_signature import InputKind
+
+from sim.errors import TraceError
+from sim.workload.graph import Graph, Role
+from sim.workload.trace.builder import GraphBuilder, Where
+from sim.workload.trace.policy import DataPolicy
+from sim.workload.trace.recorder import META, is_view
+from sim.workload.trace.rules.registry import Call, tensors_in
+from sim.workload.trace.run import to_meta
+from sim.workload.trace.source import user_file
+
+_SCATTERS = {"aten.slice_scatter", "aten.select_scatter", "aten.index_copy", "aten.index_put", "aten.index_add"}
+"""Functional forms of writes into a part of a tensor: the tensor is their first argument."""
+
+_LINE = re.compile(r'File "([^"]+)", line (\d+)')
+
+
+def export(module: torch.nn.Module, example_inputs: Any, *, name: str = "", policy: DataPolicy | None = None) -> Graph:
+    """As `trace`, by torch.export. Models whose flow depends on data cannot be exported.
+
+    Raises: TraceError: torch.export refuses the model, or a policy is given (it has no use here).
+    """
+    if policy is not None:
+        raise TraceError("torch.export asks no questions about data: trace with the recorder to give a policy")
+    twin, args, kwargs = to_meta(module, example_inputs)
+    try:
+        with torch.no_grad(), META, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's own, about its internals
+            program = torch.export.export(twin, args, kwargs, strict=False).run_decompositions({})
+    except Exception as error:
+        text = " ".join(str(error).split())[:400]
+        raise TraceError(f"{type(module).__name__}: torch.export refuses it: {type(error).__name__}: {text}") from error
+    return _Reader(program).graph(name or type(module).__name__)
+
+
+class _Reader:
+    """Walks the exported nodes with meta tensors as their values."""
+
+    def __init__(self, program: Any) -> None:
+        self.program = program
+        self.builder = GraphBuilder()
+        self.values: dict[Any, Any] = {}
+        signature = program.graph_signature
+        self.targets = {**signature.buffers_to_mutate, **signature.user_inputs_to_mutate}
+        self.home: dict[str, Any] = {}
+        """Name of a node whose value is written back -> the tensor that it is written to."""
+
+    def graph(self, name: str) -> Graph:
+        nodes = list(self.program.graph.nodes)
+        with torch.no_grad():
+            self._placeholders([node for node in nodes if node.op == "placeholder"])
+            self._find_homes(nodes)
+            for node in nodes:
+                if node.op == "call_function":
+                    self.values[node] = self._call(node)
+            results = [node.args[0] for node in nodes if node.op == "output"][0]
+        mutated = set(self.targets)
+        outputs = [self.values[n] for n in results if isinstance(n, torch.fx.Node) and n.name not in mutated]
+        return self.builder.finish(list(tensors_in(outputs)), name=name)
+
+    def _placeholders(self, nodes: list) -> None:
+        """Inputs and weights under their names; tied weights are one tensor."""
+        tensors: dict[int, torch.Tensor] = {}
+        for node, spec in zip(nodes, self.program.graph_signature.input_specs, strict=True):
+            example = node.meta.get("val")
+            if not isinstance(example, torch.Tensor):
+                self.values[node] = example
+                continue
+            owner = self._owner(spec)
+            value = tensors.get(id(owner)) if owner is not None else None
+            if value is None:
+                value = torch.empty_strided(example.shape, example.stride(), dtype=example.dtype, device=META)
+                if owner is not None:
+                    tensors[id(owner)] = value
+                role = Role.INPUT if spec.kind is InputKind.USER_INPUT else Role.WEIGHT
+                self.builder.declare(value, role, spec.target or node.name)
+            self.values[node] = value
+
+    def _owner(self, spec: Any) -> Any:
+        if spec.target is None:
+            return None
+        found = self.program.state_dict.get(spec.target)
+        return found if found is not None else self.program.constants.get(spec.target)
+
+    def _find_homes(self, nodes: list) -> None:
+        """Chains of functional writes that end in a mutated buffer write into that buffer."""
+        by_name = {node.name: node for node in nodes}
+        specs = self.program.graph_signature.input_specs
+        owners = {spec.target: spec.arg.name for spec in specs if spec.target is not None}
+        for result, target in self.targets.items():
+            home = self.values[by_name[owners.get(target, target)]]
+            node = by_name[result]
+            while node.op == "call_function" and _op_name(node.target) in _SCATTERS | {"aten.copy"}:
+                self.home[node.name] = home
+                node = node.args[0]
+
+    def _call(self, node: Any) -> Any:
+        args = torch.fx.map_arg(node.args, lambda n: self.values[n])
+        kwargs = torch.fx.map_arg(node.kwargs, lambda n: self.values[n])
+        if node.target is operator.getitem:
+            return args[0][args[1]]
+        name = _op_name(node.target)
+        if not isinstance(node.target, torch._ops.OpOverload):
+            return node.target(*args, **kwargs)
+        if any(isinstance(d, torch.device) for d in kwargs.values()):
+            kwargs = {key: META if isinstance(value, torch.device) else value for key, value in kwargs.items()}
+        if name == "aten.copy" and self._feeds_a_scatter(node) and args[0].dtype == args[1].dtype:
+            return args[1].expand(args[0].shape)  # the scatter into the buffer does the copying
+        if name.startswith("aten._assert") or name.startswith("aten.sym_"):
+            return None
+        out = node.target(*args, **kwargs)
+        outputs = tuple(tensors_in(out if isinstance(out, list | tuple) else (out,)))
+        if not outputs:
+            return out
+        home = self.home.get(node.name)
+        if home is not None:
+            out, outputs = home, (home,)
+        call = Call(name=name, args=args, kwargs=kwargs, outputs=outputs, in_place=home is not None)
+        view = home is None and is_view(outputs, args, kwargs)
+        self.builder.record(call, _where(node), pure_view=view)
+        return out
+
+    def _feeds_a_scatter(self, node: Any) -> bool:
+        """Is this functional copy only a step of a write into a mutated buffer?"""
+        return node.name not in self.home and all(user.name in self.home for user in node.users)
+
+
+def _op_name(target: Any) -> str:
+    schema = getattr(target, "_schema", None)
+    return schema.name.replace("::", ".") if schema is not None else str(target)
+
+
+def _where(node: Any) -> Where:
+    """Module path by export's own stack, source line from its stack trace."""
+    stack = list(node.meta.get("nn_module_stack", {}).values())
+    path = str(stack[-1][0]) if stack else ""
+    lines = [m for m in _LINE.findall(node.meta.get("stack_trace") or "") if user_file(m[0])]
+    source = f"{user_file(lines[-1][0])}:{lines[-1][1]}" if lines else ""
+    return Where(path, source)

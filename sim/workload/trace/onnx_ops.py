@@ -1,0 +1,316 @@
+"""ONNX operators as torch calls on meta tensors: the recorder sees what a torch model would do.
+
+Each function takes the node's attributes and its inputs (tensors; shapes, axes and the like as
+NumPy arrays) and returns the outputs. Semantics: ONNX operator specification, opset 13 and later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as nnf
+
+Operator = Callable[..., Any]
+
+OPERATORS: dict[str, Operator] = {}
+
+
+def operator(*names: str) -> Callable[[Operator], Operator]:
+    """Register a function for ONNX operators."""
+
+    def add(function: Operator) -> Operator:
+        for name in names:
+            if name in OPERATORS:
+                raise ValueError(f"ONNX operator {name} is registered already")
+            OPERATORS[name] = function
+        return function
+
+    return add
+
+
+def _list(value: np.ndarray) -> list:
+    """A parameter as a list, also where the exporter left a scalar."""
+    return np.atleast_1d(value).tolist()
+
+
+_POINTWISE: dict[str, Operator] = {
+    "Add": torch.add, "Sub": torch.sub, "Mul": torch.mul, "Div": torch.div, "Pow": torch.pow, "Sqrt": torch.sqrt,
+    "Exp": torch.exp, "Log": torch.log, "Relu": torch.relu, "Sigmoid": torch.sigmoid, "Tanh": torch.tanh,
+    "Erf": torch.erf, "Neg": torch.neg, "Abs": torch.abs, "Sin": torch.sin, "Cos": torch.cos, "Floor": torch.floor,
+    "Ceil": torch.ceil, "Round": torch.round, "Reciprocal": torch.reciprocal, "Not": torch.logical_not,
+    "Softplus": nnf.softplus, "HardSwish": nnf.hardswish, "Mish": nnf.mish, "Equal": torch.eq, "Less": torch.lt,
+    "Greater": torch.gt, "LessOrEqual": torch.le, "GreaterOrEqual": torch.ge, "And": torch.logical_and,
+    "Or": torch.logical_or, "Where": torch.where, "Max": torch.maximum, "Min": torch.minimum, "Sign": torch.sign,
+    "PRelu": torch.prelu, "MatMul": torch.matmul, "Identity": torch.ops.aten.alias,
+}  # fmt: skip
+
+
+def _pointwise(name: str, function: Operator) -> None:
+    @operator(name)
+    def run(attrs: dict, *inputs: torch.Tensor) -> torch.Tensor:
+        return function(*inputs)
+
+
+for _name, _function in _POINTWISE.items():
+    _pointwise(_name, _function)
+
+
+@operator("Gelu")
+def gelu(attrs: dict, x: torch.Tensor) -> torch.Tensor:
+    return nnf.gelu(x, approximate=attrs.get("approximate", "none"))
+
+
+@operator("LeakyRelu")
+def leaky_relu(attrs: dict, x: torch.Tensor) -> torch.Tensor:
+    return nnf.leaky_relu(x, attrs.get("alpha", 0.01))
+
+
+@operator("Elu")
+def elu(attrs: dict, x: torch.Tensor) -> torch.Tensor:
+    return nnf.elu(x, attrs.get("alpha", 1.0))
+
+
+@operator("HardSigmoid")
+def hard_sigmoid(attrs: dict, x: torch.Tensor) -> torch.Tensor:
+    return nnf.hardsigmoid(x)
+
+
+@operator("Clip")
+def clip(attrs: dict, x: torch.Tensor, low: Any = None, high: Any = None) -> torch.Tensor:
+    bounds = [None if b is None else 0.0 if isinstance(b, torch.Tensor) else float(b) for b in (low, high)]
+    return torch.clamp(x, *bounds)
+
+
+@operator("Cast")
+def cast(attrs: dict, x: torch.Tensor) -> torch.Tensor:
+    return x.to(_DTYPES[attrs["to"]])
+
+
+_DTYPES = {
+    1: torch.float32, 2: torch.uint8, 3: torch.int8, 5: torch.int16, 6: torch.int32, 7: torch.int64, 9: torch.bool,
+    10: torch.float16, 11: torch.float64, 16: torch.bfloat16,
+}  # fmt: skip
+"""onnx.TensorProto.DataType -> torch."""
+
+
+@operator("Gemm")
+def gemm(attrs: dict, a: torch.Tensor, b: torch.Tensor, c: torch.Tensor | None = None) -> torch.Tensor:
+    a = a.t() if attrs.get("transA") else a
+    b = b.t() if attrs.get("transB") else b
+    alpha, beta = attrs.get("alpha", 1.0), attrs.get("beta", 1.0)
+    if c is None:
+        return torch.mm(a, b) if alpha == 1 else torch.mm(a, b) * alpha
+    return torch.addmm(c, a, b, beta=beta, alpha=alpha)
+
+
+def _padding(attrs: dict, dims: int) -> tuple[list[int], list[int]]:
+    """Symmetric part, and what is left over as torch.nn.functional.pad takes it."""
+    if attrs.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        raise NotImplementedError(f"auto_pad={attrs['auto_pad']}: export the model with explicit pads")
+    pads = list(attrs.get("pads", [0] * 2 * dims))
+    begin, end = pads[:dims], pads[dims:]
+    if begin == end:
+        return begin, []
+    return [0] * dims, [p for pair in zip(reversed(begin), reversed(end), strict=True) for p in pair]
+
+
+@operator("Conv")
+def conv(attrs: dict, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    dims = weight.dim() - 2
+    padding, extra = _padding(attrs, dims)
+    x = nnf.pad(x, extra) if extra else x
+    function = (nnf.conv1d, nnf.conv2d, nnf.conv3d)[dims - 1]
+    strides, dilations = attrs.get("strides", [1] * dims), attrs.get("dilations", [1] * dims)
+    return function(x, weight, bias, strides, padding, dilations, attrs.get("group", 1))
+
+
+@operator("ConvTranspose")
+def conv_transpose(attrs: dict, x: torch.Tensor, weight: torch.Tensor, bias: Any = None) -> torch.Tensor:
+    dims = weight.dim() - 2
+    padding, extra = _padding(attrs, dims)
+    if extra:
+        raise NotImplementedError("ConvTranspose with uneven pads")
+    function = (nnf.conv_transpose1d, nnf.conv_transpose2d, nnf.conv_transpose3d)[dims - 1]
+    strides, more = attrs.get("strides", [1] * dims), attrs.get("output_padding", [0] * dims)
+    dilations = attrs.get("dilations", [1] * dims)
+    return function(x, weight, bias, strides, padding, more, attrs.get("group", 1), dilations)
+
+
+@operator("MaxPool", "AveragePool")
+def pool(attrs: dict, x: torch.Tensor) -> torch.Tensor:
+    dims, kernel = x.dim() - 2, attrs["kernel_shape"]
+    padding, extra = _padding(attrs, dims)
+    x = nnf.pad(x, extra) if extra else x
+    strides, ceil = attrs.get("strides", [1] * dims), bool(attrs.get("ceil_mode", 0))
+    if attrs["op_type"] == "AveragePool":
+        return (nnf.avg_pool1d, nnf.avg_pool2d, nnf.avg_pool3d)[dims - 1](x, kernel, strides, padding, ceil)
+    dilations = attrs.get("dilations", [1] * dims)
+    return (nnf.max_pool1d, nnf.max_pool2d, nnf.max_pool3d)[dims - 1](x, kernel, strides, padding, dilations, ceil)
+
+
+@operator("GlobalAveragePool")
+def global_average_pool(attrs: dict, x: torch.Tensor) -> torch.Tensor:
+    return x.mean(dim=tuple(range(2, x.dim())), keepdim=True)
+
+
+@operator("BatchNormalization")
+def batch_norm(attrs: dict, x: torch.Tensor, scale: Any, bias: Any, mean: Any, variance: Any) -> torch.Tensor:
+    return nnf.batch_norm(x, mean, variance, scale, bias, eps=attrs.get("epsilon", 1e-5))
+
+
+@operator("LayerNormalization")
+def layer_norm(attrs: dict, x: torch.Tensor, scale: Any, bias: Any = None) -> torch.Tensor:
+    return nnf.layer_norm(x, x.shape[attrs.get("axis", -1) % x.dim() :], scale, bias, attrs.get("epsilon", 1e-5))
+
+
+@operator("InstanceNormalization")
+def instance_norm(attrs: dict, x: torch.Tensor, scale: Any, bias: Any) -> torch.Tensor:
+    return nnf.instance_norm(x, weight=scale, bias=bias, eps=attrs.get("epsilon", 1e-5))
+
+
+@operator("GroupNormalization")
+def group_norm(attrs: dict, x: torch.Tensor, scale: Any, bias: Any) -> torch.Tensor:
+    return nnf.group_norm(x, attrs["num_groups"], scale, bias, attrs.get("epsilon", 1e-5))
+
+
+@operator("RMSNormalization")
+def rms_norm(attrs: dict, x: torch.Tensor, scale: Any) -> torch.Tensor:
+    return nnf.rms_norm(x, x.shape[attrs.get("axis", -1) % x.dim() :], scale, attrs.get("epsilon", 1e-5))
+
+
+@operator("Softmax")
+def softmax(attrs: dict, x: torch.Tensor) -> torch.Tensor:
+    return torch.softmax(x, attrs.get("axis", -1))
+
+
+@operator("LogSoftmax")
+def log_softmax(attrs: dict, x: torch.Tensor) -> torch.Tensor:
+    return torch.log_softmax(x, attrs.get("axis", -1))
+
+
+_REDUCTIONS: dict[str, Operator] = {
+    "ReduceMean": torch.mean, "ReduceSum": torch.sum, "ReduceMax": torch.amax, "ReduceMin": torch.amin,
+    "ReduceL2": torch.linalg.vector_norm,
+}  # fmt: skip
+
+
+@operator(*_REDUCTIONS)
+def reduce(attrs: dict, x: torch.Tensor, axes: Any = None) -> torch.Tensor:
+    chosen = attrs.get("axes") if axes is None else _list(axes)
+    dims = tuple(chosen) if chosen else tuple(range(x.dim()))
+    return _REDUCTIONS[attrs["op_type"]](x, dim=dims, keepdim=bool(attrs.get("keepdims", 1)))
+
+
+@operator("ArgMax", "ArgMin")
+def arg(attrs: dict, x: torch.Tensor) -> torch.Tensor:
+    function = torch.argmax if attrs["op_type"] == "ArgMax" else torch.argmin
+    return function(x, attrs.get("axis", 0), bool(attrs.get("keepdims", 1)))
+
+
+@operator("TopK")
+def topk(attrs: dict, x: torch.Tensor, k: Any) -> Any:
+    return torch.topk(x, int(k.item()), attrs.get("axis", -1), bool(attrs.get("largest", 1)))
+
+
+@operator("Reshape")
+def reshape(attrs: dict, x: torch.Tensor, shape: Any) -> torch.Tensor:
+    sizes = [x.shape[i] if s == 0 and not attrs.get("allowzero") else s for i, s in enumerate(_list(shape))]
+    return x.reshape(sizes)
+
+
+@operator("Flatten")
+def flatten(attrs: dict, x: torch.Tensor) -> torch.Tensor:
+    axis = attrs.get("axis", 1) % (x.dim() + 1)
+    return x.reshape(int(np.prod(x.shape[:axis], dtype=np.int64)), -1)
+
+
+@operator("Transpose")
+def transpose(attrs: dict, x: torch.Tensor) -> torch.Tensor:
+    return x.permute(attrs.get("perm", tuple(reversed(range(x.dim())))))
+
+
+@operator("Unsqueeze")
+def unsqueeze(attrs: dict, x: torch.Tensor, axes: Any = None) -> torch.Tensor:
+    chosen = attrs["axes"] if axes is None else _list(axes)
+    for axis in sorted(a % (x.dim() + len(chosen)) for a in chosen):
+        x = x.unsqueeze(axis)
+    return x
+
+
+@operator("Squeeze")
+def squeeze(attrs: dict, x: torch.Tensor, axes: Any = None) -> torch.Tensor:
+    chosen = attrs.get("axes") if axes is None else _list(axes)
+    return x.squeeze() if chosen is None else x.squeeze(tuple(chosen))
+
+
+@operator("Concat")
+def concat(attrs: dict, *parts: torch.Tensor) -> torch.Tensor:
+    return torch.cat(parts, attrs["axis"])
+
+
+@operator("Split")
+def split(attrs: dict, x: torch.Tensor, sizes: Any = None) -> Any:
+    axis, given = attrs.get("axis", 0), attrs.get("split") if sizes is None else _list(sizes)
+    return x.split(given, axis) if given else x.chunk(attrs["outputs"], axis)
+
+
+@operator("Slice")
+def slice_(attrs: dict, x: torch.Tensor, starts: Any, ends: Any, axes: Any = None, steps: Any = None) -> torch.Tensor:
+    chosen = range(len(_list(starts))) if axes is None else _list(axes)
+    strides = [1] * len(_list(starts)) if steps is None else _list(steps)
+    index: list[slice] = [slice(None)] * x.dim()
+    for axis, start, end, step in zip(chosen, _list(starts), _list(ends), strides, strict=True):
+        if step < 0:
+            raise NotImplementedError("Slice with a negative step")
+        index[axis] = slice(start, end, step)
+    return x[tuple(index)]
+
+
+@operator("Gather")
+def gather(attrs: dict, table: torch.Tensor, index: Any) -> torch.Tensor:
+    axis = attrs.get("axis", 0)
+    if isinstance(index, np.ndarray) and index.ndim == 0:
+        return table.select(axis, int(index))
+    index = index if isinstance(index, torch.Tensor) else torch.empty(index.shape, dtype=torch.int64)
+    if axis == 0 and table.dim() == 2:
+        return nnf.embedding(index, table)
+    axis %= table.dim()
+    flat = table.index_select(axis, index.reshape(-1))
+    return flat.reshape(*table.shape[:axis], *index.shape, *table.shape[axis + 1 :])
+
+
+@operator("GatherElements")
+def gather_elements(attrs: dict, x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    return torch.gather(x, attrs.get("axis", 0), index)
+
+
+@operator("Expand")
+def expand(attrs: dict, x: torch.Tensor, shape: Any) -> torch.Tensor:
+    return x.expand(torch.broadcast_shapes(x.shape, tuple(_list(shape))))
+
+
+@operator("Tile")
+def tile(attrs: dict, x: torch.Tensor, repeats: Any) -> torch.Tensor:
+    return x.repeat(_list(repeats))
+
+
+@operator("Pad")
+def pad(attrs: dict, x: torch.Tensor, pads: Any, value: Any = None, axes: Any = None) -> torch.Tensor:
+    given = _list(pads)
+    chosen = list(range(x.dim())) if axes is None else [a % x.dim() for a in _list(axes)]
+    half = len(given) // 2
+    amounts = {axis: (given[i], given[half + i]) for i, axis in enumerate(chosen)}
+    flat = [p for axis in reversed(range(x.dim())) for p in amounts.get(axis, (0, 0))]
+    return nnf.pad(x, flat)
+
+
+@operator("Resize")
+def resize(attrs: dict, x: torch.Tensor, roi: Any = None, scales: Any = None, sizes: Any = None) -> torch.Tensor:
+    factors = _list(scales)[2:] if scales is not None and len(scales) else None
+    target = [int(n * f) for n, f in zip(x.shape[2:], factors, strict=True)] if factors else _list(sizes)[2:]
+    dims, mode = x.dim() - 2, attrs.get("mode", "nearest")
+    linear = ("linear", "bilinear", "trilinear")[dims - 1]
+    return nnf.interpolate(x, size=target, mode={"nearest": "nearest", "linear": linear, "cubic": "bicubic"}[mode])

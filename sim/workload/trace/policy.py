@@ -1,0 +1,43 @@
+"""Answers to questions about data that a run without data cannot see.
+
+`item()`, `bool()`, `nonzero()` and boolean masks ask for values. The policy answers, and every
+answer is noted in the graph with the user's line, so that a reader knows what was assumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataPolicy:
+    """What the tracer assumes about data.
+
+    `number` answers item(), int() and float(); `truth` answers bool(). A mask keeps the fraction
+    that its making tells (a one-hot of E classes: 1/E, so tokens x k / E per expert), otherwise
+    `fraction` (1.0: the worst case). `at` overrides an answer by source line, e.g. {"moe.py:41": 37}.
+    """
+
+    number: float = 1
+    truth: bool = True
+    fraction: float = 1.0
+    at: Mapping[str, int | float | bool] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.fraction <= 1:
+            raise ValueError(f"fraction must be in [0, 1], got {self.fraction}")
+        object.__setattr__(self, "at", MappingProxyType(dict(self.at)))
+
+    def scalar(self, kind: type, source: str) -> int | float | bool:
+        """Answer for one value of `kind` (bool, int or float) asked at `source`."""
+        default = self.truth if kind is bool else self.number
+        return kind(self.at.get(source, default))
+
+    def count(self, elements: int, known_fraction: float | None, source: str) -> int:
+        """How many of `elements` a mask keeps; `known_fraction` is what its making tells."""
+        if source in self.at:
+            return min(int(self.at[source]), elements)
+        fraction = self.fraction if known_fraction is None else known_fraction
+        return round(elements * fraction)

@@ -1,0 +1,156 @@
+"""Questions about data during a run without data: recognised here, answered by the policy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sim.errors import TraceError
+from sim.workload.trace.builder import GraphBuilder
+from sim.workload.trace.policy import DataPolicy
+from sim.workload.trace.rules.registry import tensors_in
+from sim.workload.trace.source import user_line
+
+_SCALARS = {
+    Tensor.__bool__: bool,
+    Tensor.__int__: int,
+    Tensor.__index__: int,
+    Tensor.__float__: float,
+    Tensor.item: None,
+    Tensor.is_nonzero: bool,
+}
+_NO_ANSWER = {Tensor.numpy, Tensor.__array__}
+_NONZERO = {torch.nonzero, Tensor.nonzero, torch.argwhere, Tensor.argwhere}
+_MASKED = {torch.masked_select, Tensor.masked_select}
+
+_CARRY = {"aten.index", "aten.select", "aten.gather", "aten.clone", "aten._to_copy", "aten.index_select", "aten.sort"}
+"""Ops whose result is as dense, or ranges over as many values, as their first input."""
+_COMPARE = {"aten.eq", "aten.ne", "aten.gt", "aten.ge", "aten.lt", "aten.le"}
+
+
+class Questions:
+    """Remembers what is known of masks and indices, and asks the policy for the rest."""
+
+    def __init__(self, builder: GraphBuilder, policy: DataPolicy) -> None:
+        self._builder = builder
+        self._policy = policy
+        self._density: dict[int, float] = {}
+        self._levels: dict[int, float] = {}
+
+    def learn(self, name: str, args: tuple, kwargs: dict, outputs: tuple) -> None:
+        """Density of one-hot masks, range of indices: by storage, so views know it too."""
+        sources = list(tensors_in(args))
+        if not sources:
+            return
+        first, out = _key(sources[0]), outputs[-1]
+        if name in ("aten.topk", "aten.argmax", "aten.argsort", "aten.sort", "aten.max"):
+            dim = next((a for a in args[2:] if isinstance(a, int)), -1) if name == "aten.topk" else -1
+            if sources[0].dim():
+                self._levels[_key(out)] = sources[0].shape[dim]
+        elif name in _CARRY:
+            for table in (self._density, self._levels):
+                if first in table:
+                    table[_key(out)] = table[first]
+        elif name in _COMPARE:
+            if name == "aten.eq" and first in self._levels:
+                self._density[_key(out)] = 1 / self._levels[first]
+            elif first in self._density:
+                self._density[_key(out)] = self._density[first]
+
+    def answer(self, func: Any, args: tuple, kwargs: dict, recorder: Any) -> object:
+        """The policy's answer, or NotImplemented when `func` asks nothing about data."""
+        if func in _SCALARS:
+            return self._scalar(_SCALARS[func], args[0])
+        if func is Tensor.tolist:
+            return self._list(args[0])
+        if func in _NO_ANSWER:
+            raise TraceError(f"{user_line()}: the model turns a tensor into an array; a run without data has no values")
+        if func in _NONZERO:
+            return self._nonzero(args[0], kwargs.get("as_tuple", False), recorder)
+        if func is torch.where and len(args) == 1 and not kwargs:
+            return self._nonzero(args[0], True, recorder)
+        if func in _MASKED:
+            return self._select(args[0], args[1], recorder)
+        if func is Tensor.__getitem__:
+            return self._getitem(args[0], args[1], recorder)
+        if func is F_ONE_HOT:
+            return self._one_hot(args, kwargs, recorder)
+        return NotImplemented
+
+    def _note(self, question: str, value: object) -> None:
+        self._builder.notes[f"{user_line()}: {question} assumed to be {value}"] = None
+
+    def _scalar(self, kind: type | None, tensor: Tensor) -> int | float | bool:
+        if kind is None:
+            kind = bool if tensor.dtype is torch.bool else float if tensor.dtype.is_floating_point else int
+        value = self._policy.scalar(kind, user_line())
+        self._note(f"{kind.__name__} of a tensor", value)
+        return value
+
+    def _list(self, tensor: Tensor) -> object:
+        """Nested lists of the scalar answer, in the tensor's shape."""
+        if tensor.dim() == 0:
+            return self._scalar(None, tensor)
+        value = self._scalar(None, tensor.new_empty(()))
+
+        def nested(shape: tuple[int, ...]) -> list:
+            return [nested(shape[1:]) if len(shape) > 1 else value for _ in range(shape[0])]
+
+        return nested(tuple(tensor.shape))
+
+    def _count(self, mask: Tensor) -> int:
+        count = self._policy.count(mask.numel(), self._density.get(_key(mask)), user_line())
+        self._note(f"true elements of a mask of {mask.numel()}", count)
+        return count
+
+    def _nonzero(self, mask: Tensor, as_tuple: bool, recorder: Any) -> Any:
+        count, axes = self._count(mask), mask.dim()
+        with recorder.dispatch.paused():
+            parts = tuple(torch.empty(count, dtype=torch.int64, device="meta") for _ in range(axes))
+            whole = torch.empty((count, axes), dtype=torch.int64, device="meta")
+        outputs = parts if as_tuple else (whole,)
+        recorder.record("aten.nonzero", (mask,), {}, outputs)
+        return parts if as_tuple else whole
+
+    def _select(self, tensor: Tensor, mask: Tensor, recorder: Any) -> Tensor:
+        count = self._count(mask)
+        with recorder.dispatch.paused():
+            out = tensor.new_empty((count, *tensor.shape[mask.dim() :]))
+        recorder.record("aten.masked_select", (tensor, mask), {}, (out,))
+        return out
+
+    def _getitem(self, tensor: Tensor, index: object, recorder: Any) -> object:
+        """x[mask]: boolean masks inside a longer index become positions first."""
+        if isinstance(index, Tensor) and index.dtype is torch.bool and index.dim():
+            return self._select(tensor, index, recorder)
+        if isinstance(index, tuple) and any(isinstance(i, Tensor) and i.dtype is torch.bool for i in index):
+            flat: list[object] = []
+            for i in index:
+                if isinstance(i, Tensor) and i.dtype is torch.bool:
+                    flat.extend(self._nonzero(i, True, recorder))
+                else:
+                    flat.append(i)
+            return tensor[tuple(flat)]
+        return NotImplemented
+
+    def _one_hot(self, args: tuple, kwargs: dict, recorder: Any) -> Tensor:
+        index = args[0]
+        classes = args[1] if len(args) > 1 else kwargs.get("num_classes", -1)
+        if classes < 0:
+            classes = int(self._levels.get(_key(index), -1))
+            if classes < 0:
+                raise TraceError(f"{user_line()}: one_hot needs num_classes when the model is traced without data")
+        with recorder.dispatch.paused():
+            out = torch.empty((*index.shape, classes), dtype=torch.int64, device="meta")
+        recorder.record("aten.one_hot", (index,), {}, (out,))
+        self._density[_key(out)] = 1 / classes
+        return out
+
+
+F_ONE_HOT = torch.nn.functional.one_hot
+
+
+def _key(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata

@@ -1,0 +1,208 @@
+"""The meta recorder: runs a model once without data and writes down what it does.
+
+A function mode sees the calls that the user wrote (attention, norms, questions about data), a
+dispatch mode sees the ATen ops below them, module hooks tell where. Both modes are private API of
+torch in part; the export front end is the independent check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from sim.workload.trace.builder import GraphBuilder, Where
+from sim.workload.trace.policy import DataPolicy
+from sim.workload.trace.questions import Questions
+from sim.workload.trace.rules.registry import Call, tensors_in
+from sim.workload.trace.source import user_line
+
+F = torch.nn.functional
+META = torch.device("meta")
+
+_ATTENTION = F.scaled_dot_product_attention
+
+_WHOLE = {F.rms_norm: "aten.rms_norm", torch.rms_norm: "aten.rms_norm"}
+"""Calls that torch takes apart on meta and that kernels run whole: recorded by their own rule."""
+
+_REGIONS = {
+    F.layer_norm: "norm",
+    F.group_norm: "norm",
+    F.batch_norm: "norm",
+    F.instance_norm: "norm",
+    F.local_response_norm: "norm",
+    F.normalize: "norm",
+    F.multi_head_attention_forward: "attention_layer",
+    F.grouped_mm: "grouped_product",
+    torch._grouped_mm: "grouped_product",
+    torch.lstm: "recurrent",
+    torch.gru: "recurrent",
+    torch.rnn_tanh: "recurrent",
+    torch.rnn_relu: "recurrent",
+    torch.lstm_cell: "recurrent",
+    torch.gru_cell: "recurrent",
+}
+"""Calls whose inner ops stay together, so that a chip may run them fused."""
+
+_RESHAPED_IN_PLACE = {
+    f"aten.{op}_" for op in ("transpose", "t", "squeeze", "unsqueeze", "swapdims", "as_strided", "detach")
+}
+"""In-place by schema, but only shape and strides change."""
+
+_MOVES = {torch.Tensor.cuda, torch.Tensor.cpu}
+
+
+class Recorder:
+    """State shared by the two modes of one run."""
+
+    def __init__(self, policy: DataPolicy, locate: Callable[[], str] = user_line) -> None:
+        self.locate = locate
+        self.builder = GraphBuilder()
+        self.modules: list[str] = []
+        self.region: str | None = None
+        self.questions = Questions(self.builder, policy)
+        self.dispatch = _Dispatch(self)
+        self._meta: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def where(self) -> Where:
+        return Where(self.modules[-1] if self.modules else "", self.locate(), self.region)
+
+    def as_meta(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The meta twin of a tensor with data (a constant of the model), one twin per tensor."""
+        if tensor.device == META:
+            return tensor
+        if id(tensor) not in self._meta:
+            twin = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=META)
+            self._meta[id(tensor)] = (twin, tensor)
+        return self._meta[id(tensor)][0]
+
+    def record(self, name: str, args: tuple, kwargs: dict, outputs: tuple, *, pure_view: bool = False) -> None:
+        call = Call(name=name, args=args, kwargs=kwargs, outputs=outputs)
+        where = self.where()
+        with self.dispatch.paused():  # rules may make tensors for intermediate results
+            self.builder.record(call, where, pure_view=pure_view)
+
+
+class FunctionMode(TorchFunctionMode):
+    """Sees what the user calls: opens regions, answers questions about data, keeps all on meta."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self._recorder = recorder
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        recorder = self._recorder
+        args, kwargs = _on_meta(recorder, func, args, kwargs)
+        if func in _MOVES:
+            return args[0]
+        if func is _ATTENTION:
+            return self._attention(*args, **kwargs)
+        answer = recorder.questions.answer(func, args, kwargs, recorder)
+        if answer is not NotImplemented:
+            return answer
+        if func in _WHOLE:
+            return self._whole(_WHOLE[func], func, args, kwargs)
+        kind = _REGIONS.get(func)
+        if kind is None or recorder.region is not None:
+            return func(*args, **kwargs)
+        recorder.region = recorder.builder.open_region(kind, recorder.where())
+        try:
+            return self._inside(func, args, kwargs)
+        finally:
+            recorder.region = None
+
+    def _inside(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Functions written in Python call attention by its module's name, which no mode sees."""
+        if func is not F.multi_head_attention_forward:
+            return func(*args, **kwargs)
+        F.scaled_dot_product_attention = self._attention
+        try:
+            return func(*args, **kwargs)
+        finally:
+            F.scaled_dot_product_attention = _ATTENTION
+
+    def _whole(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+        with self._recorder.dispatch.paused():
+            out = func(*args, **kwargs)
+        self._recorder.record(name, args, kwargs, (out,))
+        return out
+
+    def _attention(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The whole op by its rule; its decomposition on meta tensors is not recorded."""
+        q, v = args[0] if args else kwargs["query"], args[2] if len(args) > 2 else kwargs["value"]
+        with self._recorder.dispatch.paused():
+            _ATTENTION(*args, **kwargs)  # checks the shapes as torch does
+            out = q.new_empty((*q.shape[:-1], v.shape[-1]))
+        self._recorder.record("aten.scaled_dot_product_attention", args, kwargs, (out,))
+        return out
+
+
+def _on_meta(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """Constants become their meta twins, and wishes for a device become the meta device."""
+    if kwargs.get("device") is not None:
+        kwargs = {**kwargs, "device": META}
+    if func is torch.Tensor.to:
+        args = tuple(META if isinstance(a, torch.device | str) else a for a in args)
+    if any(t.device != META for t in tensors_in((args, kwargs))):
+        args, kwargs = _twins(recorder, args), _twins(recorder, kwargs)
+    return args, kwargs
+
+
+def _twins(recorder: Recorder, value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return recorder.as_meta(value)
+    if isinstance(value, dict):
+        return {key: _twins(recorder, item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_twins(recorder, item) for item in value)
+    return value
+
+
+class _Dispatch(TorchDispatchMode):
+    """Sees every ATen op."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self._recorder = recorder
+        self._paused = 0
+
+    def paused(self) -> _Pause:
+        return _Pause(self)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        if self._paused or func.namespace == "prim":
+            return out
+        outputs = tuple(tensors_in(out if isinstance(out, list | tuple) else (out,)))
+        if outputs:
+            self._record(func, args, kwargs, outputs)
+        return out
+
+    def _record(self, func: Any, args: Any, kwargs: Any, outputs: tuple) -> None:
+        recorder = self._recorder
+        name = f"{func.namespace}.{func._schema.name.rpartition('::')[2]}"
+        view = name in _RESHAPED_IN_PLACE or (not func._schema.is_mutable and is_view(outputs, args, kwargs))
+        recorder.record(name, args, kwargs, outputs, pure_view=view)
+        recorder.questions.learn(name, args, kwargs, outputs)
+
+
+class _Pause:
+    def __init__(self, mode: _Dispatch) -> None:
+        self._mode = mode
+
+    def __enter__(self) -> None:
+        self._mode._paused += 1
+
+    def __exit__(self, *error: object) -> None:
+        self._mode._paused -= 1
+
+
+def is_view(outputs: tuple, args: Any, kwargs: Any) -> bool:
+    """Do all results share an input's memory?"""
+    memory = {t.untyped_storage()._cdata for t in tensors_in((args, kwargs))}
+    return bool(memory) and all(t.untyped_storage()._cdata in memory for t in outputs)

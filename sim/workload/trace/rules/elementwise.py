@@ -1,0 +1,197 @@
+"""Rules of element-wise ops: primitives per output element, one table.
+
+Counts follow the formula a vector unit would run, with fused multiply-adds where the formula has
+them; a scale by a constant that folds into another constant is not counted. Divisions by a Python
+number count as one multiplication by its reciprocal.
+"""
+
+from __future__ import annotations
+
+from sim.workload.graph import Primitive
+from sim.workload.trace.rules.registry import Call, Movement, Vector, register_rule
+
+ADD, MUL, FMA, COMPARE, LOGIC = Primitive.ADD, Primitive.MUL, Primitive.FMA, Primitive.COMPARE, Primitive.LOGIC
+EXP, LOG, TANH, ERF, SIN = Primitive.EXP, Primitive.LOG, Primitive.TANH, Primitive.ERF, Primitive.SIN
+RSQRT, RECIPROCAL, CONVERT = Primitive.RSQRT, Primitive.RECIPROCAL, Primitive.CONVERT
+
+SIGMOID = {EXP: 1, ADD: 1, RECIPROCAL: 1}
+"""1 / (1 + exp(-x))"""
+
+ACTIVATIONS = {
+    "relu": {COMPARE: 1},
+    "relu6": {COMPARE: 2},
+    "hardtanh": {COMPARE: 2},
+    "leaky_relu": {MUL: 1, COMPARE: 1},
+    "prelu": {MUL: 1, COMPARE: 1},
+    "_prelu_kernel": {MUL: 1, COMPARE: 1},
+    "threshold": {COMPARE: 1},
+    "sigmoid": SIGMOID,
+    "log_sigmoid_forward": {EXP: 1, ADD: 1, LOG: 1},
+    "silu": SIGMOID | {MUL: 1},
+    "hardsigmoid": {FMA: 1, COMPARE: 2},
+    "hardswish": {ADD: 1, COMPARE: 2, MUL: 2},
+    "elu": {EXP: 1, ADD: 1, COMPARE: 1},
+    "celu": {EXP: 1, FMA: 1, COMPARE: 1},
+    "selu": {EXP: 1, FMA: 1, COMPARE: 1, MUL: 1},
+    "softplus": {EXP: 1, ADD: 1, LOG: 1, COMPARE: 1},
+    "mish": {EXP: 1, ADD: 1, LOG: 1, TANH: 1, MUL: 1},
+    "tanh": {TANH: 1},
+}
+"""ATen activation -> primitives per element (what `fuse_epilogues` can put behind a product)."""
+
+GELU_ERF = {ERF: 1, MUL: 2, FMA: 1}
+"""x/2 (1 + erf(x / sqrt 2))"""
+GELU_TANH = {TANH: 1, MUL: 4, FMA: 2}
+"""x/2 (1 + tanh(c (x + 0.044715 x^3)))"""
+
+_TABLE = ACTIVATIONS | {
+    "add": {ADD: 1},
+    "sub": {ADD: 1},
+    "rsub": {ADD: 1},
+    "mul": {MUL: 1},
+    "addcmul": {FMA: 1, MUL: 1},
+    "addcdiv": {FMA: 1, RECIPROCAL: 1},
+    "lerp": {ADD: 1, FMA: 1},
+    "neg": {MUL: 1},
+    "abs": {LOGIC: 1},
+    "sign": {COMPARE: 2},
+    "sgn": {COMPARE: 2},
+    "reciprocal": {RECIPROCAL: 1},
+    "sqrt": {RSQRT: 1},
+    "rsqrt": {RSQRT: 1},
+    "exp": {EXP: 1},
+    "exp2": {EXP: 1},
+    "expm1": {EXP: 1, ADD: 1},
+    "log": {LOG: 1},
+    "log2": {LOG: 1},
+    "log10": {LOG: 1},
+    "log1p": {LOG: 1, ADD: 1},
+    "logaddexp": {EXP: 1, LOG: 1, ADD: 3, COMPARE: 1},
+    "sin": {SIN: 1},
+    "cos": {SIN: 1},
+    "tan": {SIN: 2, RECIPROCAL: 1},
+    "atan": {TANH: 1},
+    "atan2": {TANH: 1, RECIPROCAL: 1, COMPARE: 2},
+    "sinh": {EXP: 2, ADD: 1},
+    "cosh": {EXP: 2, ADD: 1},
+    "erf": {ERF: 1},
+    "erfinv": {LOG: 1, FMA: 6},
+    "square": {MUL: 1},
+    "floor": {CONVERT: 1},
+    "ceil": {CONVERT: 1},
+    "round": {CONVERT: 1},
+    "trunc": {CONVERT: 1},
+    "frac": {CONVERT: 1, ADD: 1},
+    "fmod": {RECIPROCAL: 1, CONVERT: 1, FMA: 1},
+    "remainder": {RECIPROCAL: 1, CONVERT: 1, FMA: 1},
+    "floor_divide": {RECIPROCAL: 1, CONVERT: 1},
+    "maximum": {COMPARE: 1},
+    "minimum": {COMPARE: 1},
+    "fmax": {COMPARE: 1},
+    "fmin": {COMPARE: 1},
+    "clamp_min": {COMPARE: 1},
+    "clamp_max": {COMPARE: 1},
+    "where": {COMPARE: 1},
+    "masked_fill": {COMPARE: 1},
+    "nan_to_num": {COMPARE: 3},
+    "isnan": {COMPARE: 1},
+    "isinf": {COMPARE: 1},
+    "isfinite": {COMPARE: 1},
+    "tril": {COMPARE: 1},
+    "triu": {COMPARE: 1},
+    "bucketize": {COMPARE: 8},
+    "polar": {SIN: 2, MUL: 2},
+    "complex": {CONVERT: 1},
+    "angle": {TANH: 1, RECIPROCAL: 1, COMPARE: 2},
+}
+_TABLE |= {name: {COMPARE: 1} for name in ("eq", "ne", "lt", "le", "gt", "ge", "equal")}
+_TABLE |= {name: {LOGIC: 1} for name in ("bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_not", "logical_and")}
+_TABLE |= {name: {LOGIC: 1} for name in ("logical_or", "logical_xor", "logical_not", "__and__", "__or__", "__xor__")}
+_TABLE |= {name: {LOGIC: 1} for name in ("bitwise_left_shift", "bitwise_right_shift", "__lshift__", "__rshift__")}
+
+
+def per_element(call: Call, primitives: dict[Primitive, int]) -> Vector:
+    """`primitives` on each element of the first output; complex elements count four real ones."""
+    count = call.out.numel() * (4 if call.out.is_complex() else 1)
+    return Vector({primitive: n * count for primitive, n in primitives.items()})
+
+
+def _table_rule(name: str, primitives: dict[Primitive, int]) -> None:
+    @register_rule(f"aten.{name}")
+    def rule(call: Call) -> Vector:
+        return per_element(call, primitives)
+
+
+for _name, _primitives in _TABLE.items():
+    _table_rule(_name, _primitives)
+
+
+@register_rule("aten.gelu")
+def gelu(call: Call) -> Vector:
+    return per_element(call, GELU_TANH if call.kwargs.get("approximate") == "tanh" else GELU_ERF)
+
+
+@register_rule("aten.div", "aten.true_divide")
+def div(call: Call) -> Vector:
+    rounded = {CONVERT: 1} if call.kwargs.get("rounding_mode") else {}
+    by_tensor = hasattr(call.args[1], "dtype")
+    return per_element(call, {(RECIPROCAL if by_tensor else MUL): 1} | rounded)
+
+
+@register_rule("aten.pow")
+def power(call: Call) -> Vector:
+    """Small integer exponents are multiplications, half a root, others exp(b log a)."""
+    exponent = call.args[1]
+    if isinstance(exponent, int | float):
+        if exponent in (0.5, -0.5):
+            return per_element(call, {RSQRT: 1})
+        if exponent == -1:
+            return per_element(call, {RECIPROCAL: 1})
+        if exponent == int(exponent) and 1 < abs(exponent) <= 8:
+            inverse = {RECIPROCAL: 1} if exponent < 0 else {}
+            return per_element(
+                call, {MUL: abs(int(exponent)).bit_length() + bin(abs(int(exponent))).count("1") - 2} | inverse
+            )
+    return per_element(call, {LOG: 1, MUL: 1, EXP: 1})
+
+
+@register_rule("aten.clamp")
+def clamp(call: Call) -> Vector:
+    bounds = (call.arg(1, "min") is not None) + (call.arg(2, "max") is not None)
+    return per_element(call, {COMPARE: bounds})
+
+
+@register_rule("aten._cdist_forward")
+def pairwise_distance(call: Call) -> Vector:
+    """sqrt of the sum of squared differences: subtract and fma per coordinate of each pair."""
+    pairs, width = call.out.numel(), call.args[0].shape[-1]
+    return Vector({ADD: pairs * width, FMA: pairs * width, RSQRT: pairs})
+
+
+@register_rule("aten.nll_loss_forward", "aten.nll_loss2d_forward")
+def nll_loss(call: Call) -> Vector:
+    return Vector({ADD: call.args[1].numel()})
+
+
+@register_rule("aten.glu")
+def glu(call: Call) -> Vector:
+    return per_element(call, SIGMOID | {MUL: 1})
+
+
+@register_rule("aten._to_copy", "aten.to", "aten.view_dtype")
+def cast(call: Call) -> Vector | Movement:
+    """A change of element type converts each element; a change of layout alone moves it."""
+    if call.args[0].dtype == call.out.dtype:
+        return Movement()
+    return per_element(call, {CONVERT: 1})
+
+
+@register_rule("aten.dropout", "aten.native_dropout", "aten.bernoulli", "aten.rand_like", "aten.randn_like")
+def random(call: Call) -> Vector:
+    """A counter-based generator: about ten integer rounds per element (Salmon et al., SC 2011)."""
+    return per_element(call, {MUL: 10, LOGIC: 10})
+
+
+@register_rule("aten.randn", "aten.rand", "aten.normal", "aten.uniform", "aten.randint", "aten.exponential")
+def random_factory(call: Call) -> Vector:
+    return per_element(call, {MUL: 10, LOGIC: 10})

@@ -1,0 +1,198 @@
+"""Rules of reductions, softmax, norms, scans and pooling."""
+
+from __future__ import annotations
+
+from math import prod
+
+from sim.workload.graph import Primitive
+from sim.workload.trace.rules.registry import AnyTensor, Call, Vector, register_rule
+
+ADD, MUL, FMA, COMPARE, LOGIC = Primitive.ADD, Primitive.MUL, Primitive.FMA, Primitive.COMPARE, Primitive.LOGIC
+EXP, LOG, RSQRT, RECIPROCAL, CONVERT = (
+    Primitive.EXP,
+    Primitive.LOG,
+    Primitive.RSQRT,
+    Primitive.RECIPROCAL,
+    Primitive.CONVERT,
+)
+
+
+def _reduction(names: tuple[str, ...], per_input: dict[Primitive, int], per_output: dict[Primitive, int]) -> None:
+    @register_rule(*(f"aten.{name}" for name in names))
+    def rule(call: Call) -> Vector:
+        n_in, n_out = call.inputs[0].numel(), call.out.numel()
+        return Vector(merged((per_input, n_in), (per_output, n_out)))
+
+
+def merged(*parts: tuple[dict[Primitive, int], int]) -> dict[Primitive, int]:
+    """Sum of primitive counts, each times its number of elements."""
+    total: dict[Primitive, int] = {}
+    for primitives, count in parts:
+        for primitive, n in primitives.items():
+            total[primitive] = total.get(primitive, 0) + n * count
+    return total
+
+
+_reduction(("sum", "nansum"), {ADD: 1}, {})
+_reduction(("mean",), {ADD: 1}, {MUL: 1})
+_reduction(("prod",), {MUL: 1}, {})
+_reduction(("amax", "amin", "max", "min", "argmax", "argmin", "aminmax", "median", "mode"), {COMPARE: 1}, {})
+_reduction(("any", "all", "count_nonzero"), {LOGIC: 1}, {})
+_reduction(("var", "std", "var_mean", "std_mean"), {ADD: 1, FMA: 1}, {MUL: 2, RSQRT: 1})
+_reduction(("norm", "linalg_vector_norm"), {FMA: 1}, {RSQRT: 1})
+_reduction(("logsumexp",), {COMPARE: 1, EXP: 1, ADD: 2}, {LOG: 1, ADD: 1})
+_reduction(("cumsum",), {ADD: 1}, {})
+_reduction(("cumprod",), {MUL: 1}, {})
+_reduction(("cummax", "cummin"), {COMPARE: 1}, {})
+_reduction(("logcumsumexp",), {COMPARE: 1, EXP: 2, LOG: 1, ADD: 2}, {})
+
+
+def softmax_primitives(elements: int, rows: int) -> dict[Primitive, int]:
+    """max, x - max, exp, sum, times the reciprocal of the sum."""
+    return merged(({COMPARE: 1, ADD: 2, EXP: 1, MUL: 1}, elements), ({RECIPROCAL: 1}, rows))
+
+
+@register_rule("aten._softmax", "aten.softmax", "aten._safe_softmax")
+def softmax(call: Call) -> Vector:
+    return Vector(softmax_primitives(call.out.numel(), _rows(call.out, call.arg(1, "dim"))), passes=2)
+
+
+@register_rule("aten._log_softmax", "aten.log_softmax")
+def log_softmax(call: Call) -> Vector:
+    """max, x - max, exp, sum, minus the log of the sum."""
+    elements, rows = call.out.numel(), _rows(call.out, call.arg(1, "dim"))
+    return Vector(merged(({COMPARE: 1, ADD: 3, EXP: 1}, elements), ({LOG: 1}, rows)), passes=2)
+
+
+def _rows(tensor: AnyTensor, dim: int) -> int:
+    return tensor.numel() // max(tensor.shape[dim], 1) if tensor.dim() else 1
+
+
+@register_rule("aten.native_layer_norm", "aten.layer_norm")
+def layer_norm(call: Call) -> Vector:
+    """Mean and variance (add, fma), then (x - mean) * rstd and the affine part."""
+    x = call.args[0]
+    rows = x.numel() // prod(call.arg(1, "normalized_shape"))
+    return _normalised(x, rows, affine=call.arg(2, "weight") is not None)
+
+
+@register_rule("aten.native_group_norm")
+def native_group_norm(call: Call) -> Vector:
+    x, batch, groups = call.args[0], call.args[3], call.args[6]
+    return _normalised(x, batch * groups, affine=call.args[1] is not None)
+
+
+@register_rule("aten.group_norm")
+def group_norm(call: Call) -> Vector:
+    x = call.args[0]
+    return _normalised(x, x.shape[0] * call.args[1], affine=call.arg(2, "weight") is not None)
+
+
+@register_rule("aten.instance_norm")
+def instance_norm(call: Call) -> Vector:
+    x = call.args[0]
+    return _normalised(x, x.shape[0] * x.shape[1], affine=call.args[1] is not None)
+
+
+def _normalised(x: AnyTensor, rows: int, *, affine: bool) -> Vector:
+    per_element = {ADD: 2, FMA: 2 if affine else 1, MUL: 1}
+    return Vector(merged((per_element, x.numel()), ({MUL: 2, ADD: 1, RSQRT: 1}, rows)), passes=2)
+
+
+@register_rule("aten.rms_norm", "aten._fused_rms_norm")
+def rms_norm(call: Call) -> Vector:
+    """Sum of squares (fma), then x * rstd * weight."""
+    x = call.args[0]
+    rows = x.numel() // prod(call.arg(1, "normalized_shape"))
+    muls = 2 if call.arg(2, "weight") is not None else 1
+    return Vector(merged(({FMA: 1, MUL: muls}, x.numel()), ({FMA: 1, RSQRT: 1}, rows)), passes=2)
+
+
+@register_rule(
+    "aten.native_batch_norm",
+    "aten._native_batch_norm_legit",
+    "aten._native_batch_norm_legit_no_training",
+    "aten.batch_norm",
+    "aten.cudnn_batch_norm",
+    "aten._batch_norm_no_update",
+)
+def batch_norm(call: Call) -> Vector:
+    """Inference: one fma an element; scale and shift per channel from the running statistics."""
+    x = call.args[0]
+    return Vector(merged(({FMA: 1}, x.numel()), ({ADD: 1, RSQRT: 1, MUL: 1, FMA: 1}, x.shape[1])))
+
+
+@register_rule("aten.max_pool2d_with_indices", "aten.max_pool3d_with_indices", "aten.max_pool1d", "aten.max_pool2d")
+def max_pool(call: Call) -> Vector:
+    return _windowed(call, {COMPARE: 1}, {})
+
+
+@register_rule("aten.avg_pool2d", "aten.avg_pool3d", "aten.avg_pool1d")
+def avg_pool(call: Call) -> Vector:
+    return _windowed(call, {ADD: 1}, {MUL: 1})
+
+
+def _windowed(call: Call, per_window: dict[Primitive, int], per_output: dict[Primitive, int]) -> Vector:
+    kernel = call.arg(1, "kernel_size")
+    dims = 1 if call.name.endswith("1d") else 3 if "pool3d" in call.name else 2
+    size = prod(kernel) if isinstance(kernel, list | tuple) and len(kernel) > 1 else _scalar(kernel) ** dims
+    return Vector(merged((per_window, call.out.numel() * size), (per_output, call.out.numel())))
+
+
+def _scalar(value: int | list[int] | tuple[int, ...]) -> int:
+    return value[0] if isinstance(value, list | tuple) else value
+
+
+@register_rule("aten._adaptive_avg_pool2d", "aten._adaptive_avg_pool3d", "aten.adaptive_avg_pool2d")
+def adaptive_avg_pool(call: Call) -> Vector:
+    """Windows cover the input once (sizes that divide) or a little more: counted once."""
+    return Vector(merged(({ADD: 1}, call.args[0].numel()), ({MUL: 1}, call.out.numel())))
+
+
+@register_rule("aten.adaptive_avg_pool1d", "aten.adaptive_max_pool2d", "aten.adaptive_max_pool3d")
+def adaptive_pool(call: Call) -> Vector:
+    return Vector({(ADD if "avg" in call.name else COMPARE): call.args[0].numel()})
+
+
+def _upsample(name: str, taps: int) -> None:
+    @register_rule(f"aten.{name}")
+    def rule(call: Call) -> Vector:
+        """`taps` multiply-adds an output element; weights come from two adds and a convert a row."""
+        n = call.out.numel()
+        work = {FMA: taps} if taps else {Primitive.SHUFFLE: 1}
+        return Vector(merged((work, n), ({FMA: 1, CONVERT: 1}, sum(call.out.shape[2:]))))
+
+
+for _name, _taps in {
+    "upsample_nearest1d": 0,
+    "upsample_nearest2d": 0,
+    "upsample_nearest3d": 0,
+    "_upsample_nearest_exact2d": 0,
+    "upsample_linear1d": 2,
+    "upsample_bilinear2d": 4,
+    "_upsample_bilinear2d_aa": 4,
+    "upsample_bicubic2d": 16,
+    "_upsample_bicubic2d_aa": 16,
+    "upsample_trilinear3d": 8,
+}.items():
+    _upsample(_name, _taps)
+
+
+@register_rule("aten.grid_sampler_2d", "aten.grid_sampler")
+def grid_sampler(call: Call) -> Vector:
+    """Bilinear: four gathered taps an output element; addresses and weights once a point."""
+    n = call.out.numel()
+    points = n // max(call.out.shape[1], 1)
+    return Vector(
+        merged(({FMA: 4, Primitive.SHUFFLE: 4}, n), ({FMA: 2, CONVERT: 2, COMPARE: 8, MUL: 4, ADD: 4}, points))
+    )
+
+
+@register_rule("aten._fft_r2c", "aten._fft_c2r", "aten._fft_c2c")
+def fft(call: Call) -> Vector:
+    """5 n log2 n real operations a transform (Cooley and Tukey, 1965), halved for real data; as fma."""
+    x, dims = call.args[0], call.args[1]
+    wide = x if call.name.endswith("r2c") else call.out
+    size = prod(wide.shape[d] for d in dims)
+    halved = 1 if call.name.endswith("c2c") else 2
+    return Vector({FMA: 5 * wide.numel() * max(size - 1, 1).bit_length() // (2 * halved)})

@@ -1,0 +1,179 @@
+"""`trace`: one run of a module under the recorder."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import torch
+
+from sim.errors import DovetailError, TraceError
+from sim.workload.graph import Graph, Role
+from sim.workload.trace.builder import GraphBuilder
+from sim.workload.trace.policy import DataPolicy
+from sim.workload.trace.recorder import META, FunctionMode, Recorder
+from sim.workload.trace.source import user_file, user_line
+
+
+def trace(module: torch.nn.Module, example_inputs: Any, *, name: str = "", policy: DataPolicy | None = None) -> Graph:
+    """Record one inference of `module` as a workload graph.
+
+    The module and the inputs may be on any device, meta included; neither is changed, no weight is
+    copied, nothing is computed. The module runs in eval mode, without gradients.
+
+    Args:
+        module: any torch.nn.Module.
+        example_inputs: a tensor (the only argument), a tuple or list (positional arguments) or a
+            dict (keyword arguments); arguments may be nested structures.
+        name: the graph's name; default: the module's class.
+        policy: answers to questions about data; each answer is noted in `Graph.notes`.
+    Raises: TraceError: the model raised (with the user's line) or cannot be put on meta.
+    """
+    twin, args, kwargs = to_meta(module, example_inputs)
+    return record(twin, args, kwargs, name=name or type(module).__name__, policy=policy)
+
+
+def record(
+    twin: torch.nn.Module,
+    args: tuple,
+    kwargs: dict,
+    *,
+    name: str,
+    policy: DataPolicy | None = None,
+    locate: Callable[[], str] = user_line,
+) -> Graph:
+    """Run a module that is on meta already; `locate` says which line of the user's is running."""
+    recorder = Recorder(policy or DataPolicy(), locate)
+    _declare(recorder, twin, args, kwargs)
+    with _named_modules(twin, recorder), torch.no_grad(), META, FunctionMode(recorder), recorder.dispatch:
+        try:
+            outputs = twin(*args, **kwargs)
+        except DovetailError:
+            raise
+        except Exception as error:
+            raise TraceError(_failure(error, recorder)) from error
+    with recorder.dispatch.paused():
+        return recorder.builder.finish(list(tensors_of(outputs)), name=name)
+
+
+class _ToMeta(torch.overrides.TorchFunctionMode):
+    """While a structure is deep-copied: tensors become meta tensors instead of copies."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.Tensor.__deepcopy__:
+            tensor, memo = args
+            if id(tensor) not in memo:
+                memo[id(tensor)] = _empty_twin(tensor)
+            return memo[id(tensor)]
+        return func(*args, **(kwargs or {}))
+
+
+def _empty_twin(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=META)
+
+
+def to_meta(module: torch.nn.Module, example_inputs: Any) -> tuple[torch.nn.Module, tuple, dict]:
+    """A twin of the module and its inputs on meta, sharing what they share, in eval mode."""
+    if not isinstance(module, torch.nn.Module):
+        raise TraceError(f"cannot trace a {type(module).__name__}: expected a torch.nn.Module")
+    memo: dict[int, Any] = {}
+    for parameter in module.parameters():
+        memo[id(parameter)] = torch.nn.Parameter(_empty_twin(parameter), requires_grad=False)
+    for buffer in module.buffers():
+        memo[id(buffer)] = _empty_twin(buffer)
+    try:
+        with _ToMeta():
+            twin = copy.deepcopy(module, memo)
+            inputs = copy.deepcopy(example_inputs, memo)
+    except Exception as error:
+        raise TraceError(
+            f"{type(module).__name__}: cannot be copied to the meta device ({type(error).__name__}: {error}); "
+            "keep locks, generators and open files out of the module, or drop them in __deepcopy__"
+        ) from error
+    twin.eval()
+    if isinstance(inputs, torch.Tensor):
+        return twin, (inputs,), {}
+    if isinstance(inputs, Mapping):
+        return twin, (), dict(inputs)
+    if isinstance(inputs, tuple | list):
+        return twin, tuple(inputs), {}
+    raise TraceError(
+        f"example inputs are a {type(inputs).__name__}: expected a tensor, a tuple of positional arguments or a dict "
+        "of keyword arguments"
+    )
+
+
+def _declare(recorder: Recorder, module: torch.nn.Module, args: tuple, kwargs: dict) -> None:
+    """Names and roles of what no op makes: inputs, then parameters and buffers."""
+    builder = recorder.builder
+    names = [p.name for p in inspect.signature(module.forward).parameters.values()]
+    for position, value in enumerate(args):
+        label = names[position] if position < len(names) and "args" not in names[position] else f"input{position}"
+        _declare_inputs(builder, label, value)
+    for label, value in kwargs.items():
+        _declare_inputs(builder, label, value)
+    for found in (module.named_parameters(remove_duplicate=False), module.named_buffers(remove_duplicate=False)):
+        for label, tensor in found:
+            if not builder.knows(tensor):
+                builder.declare(tensor, Role.WEIGHT, label)
+
+
+def _declare_inputs(builder: GraphBuilder, label: str, value: Any) -> None:
+    found = list(tensors_of(value))
+    for position, tensor in enumerate(found):
+        if not builder.knows(tensor):
+            builder.declare(tensor, Role.INPUT, label if len(found) == 1 else f"{label}.{position}")
+
+
+@contextmanager
+def _named_modules(module: torch.nn.Module, recorder: Recorder) -> Iterator[None]:
+    """Hooks that keep the path of the running module on the recorder's stack."""
+    handles = []
+    for path, part in module.named_modules():
+        handles.append(part.register_forward_pre_hook(lambda _m, _a, path=path: recorder.modules.append(path)))
+        handles.append(part.register_forward_hook(lambda _m, _a, _o: _leave(recorder)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _leave(recorder: Recorder) -> None:
+    recorder.modules.pop()
+
+
+def tensors_of(value: Any, seen: set[int] | None = None) -> Iterator[torch.Tensor]:
+    """Tensors of a result: nested containers, dataclasses and plain objects, each object once."""
+    seen = set() if seen is None else seen
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from tensors_of(item, seen)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for item in value:
+            yield from tensors_of(item, seen)
+    elif is_dataclass(value) and not isinstance(value, type):
+        for field in fields(value):
+            yield from tensors_of(getattr(value, field.name), seen)
+    elif hasattr(value, "__dict__") and not isinstance(value, type | torch.nn.Module) and not callable(value):
+        for item in vars(value).values():
+            yield from tensors_of(item, seen)
+
+
+def _failure(error: Exception, recorder: Recorder) -> str:
+    """One paragraph: the user's last line, the error, the module."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if user_file(f.filename)]
+    place = f"{frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name}" if frames else "the model"
+    text = " ".join(str(error).split())
+    module = f" (module {recorder.modules[-1]})" if recorder.modules and recorder.modules[-1] else ""
+    return f"{place}: {type(error).__name__}: {text}{module}"

@@ -1,0 +1,36 @@
+"""Which line of the user's code is running."""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+from functools import cache
+from pathlib import Path
+from types import FrameType
+
+import torch
+
+_TORCH = str(Path(torch.__file__).parent)
+_OURS = str(Path(__file__).parent)
+_STDLIB = sysconfig.get_path("stdlib")
+
+
+@cache
+def user_file(filename: str) -> str | None:
+    """Short name of a file of the user, None for torch, the tracer and the standard library."""
+    if filename.startswith((_TORCH, _OURS, "<")):
+        return None
+    if filename.startswith(_STDLIB) and "site-packages" not in filename:
+        return None
+    return Path(filename).name
+
+
+def user_line() -> str:
+    """ "file.py:line" of the innermost frame that is the user's, "" when there is none."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        name = user_file(frame.f_code.co_filename)
+        if name is not None:
+            return f"{name}:{frame.f_lineno}"
+        frame = frame.f_back
+    return ""

@@ -1,0 +1,57 @@
+"""The export front end is an independent way to the same graph."""
+
+import pytest
+import torch
+from torch import nn
+
+from sim.errors import TraceError
+from sim.workload.graph import EinsumOp, Graph, MovementOp, Role
+from sim.workload.load import Workload, list_workloads
+from sim.workload.summary import role_bytes, unsupported
+from sim.workload.trace.export import export
+
+SMALL = {"llama": {"layers": 1, "context": 64}, "bert_base": {"depth": 1}, "vit": {"depth": 1}}
+CASES = [(d.path.stem, SMALL.get(d.path.stem, {})) for d in list_workloads()]
+CASES += [("llama", {"layers": 1, "phase": "decode", "context": 64})]
+
+
+def product_bytes(graph: Graph) -> int:
+    products = [op for op in graph if isinstance(op, EinsumOp)]
+    return sum(graph.tensors[operand.tensor].size_bytes for op in products for operand in op.einsum.operands)
+
+
+def moved_bytes(graph: Graph) -> int:
+    moves = [op for op in graph if isinstance(op, MovementOp)]
+    return sum(sum(op.read_bytes.values()) + sum(op.write_bytes.values()) for op in moves)
+
+
+@pytest.mark.parametrize(("name", "knobs"), CASES)
+def test_recorder_and_export_agree(name, knobs):
+    """MACs, parameters, bytes of products, of movements, and of every role but activations.
+
+    Activation storages differ by design: export is functional and knows no work in place.
+    """
+    workload = Workload(name, knobs)
+    recorded, exported = workload.graph(cache=False), workload.graph(cache=False, via="export")
+    assert exported.macs == recorded.macs
+    assert exported.parameters == recorded.parameters
+    assert product_bytes(exported) == product_bytes(recorded)
+    assert moved_bytes(exported) == moved_bytes(recorded)
+    ours, theirs = role_bytes(recorded), role_bytes(exported)
+    assert {r: n for r, n in ours.items() if r != Role.ACTIVATION} == {
+        r: n for r, n in theirs.items() if r != Role.ACTIVATION
+    }
+    assert not unsupported(exported)
+    assert {op.module for op in exported if isinstance(op, EinsumOp)} == {
+        op.module for op in recorded if isinstance(op, EinsumOp)
+    }
+
+
+def test_flow_that_depends_on_data_is_refused_with_the_reason():
+    class Branch(nn.Module):
+        def forward(self, x):
+            return x + 1 if x.sum() > 0 else x
+
+    with pytest.raises(TraceError, match="torch.export refuses it") as caught:
+        export(Branch(), torch.zeros(3))
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,197 @@
+"""Workload files, their knobs, the cache, and what must not import torch."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sim.errors import TraceError, WorkloadError
+from sim.workload.cache import cache_dir
+from sim.workload.load import Workload, list_workloads, load_workload
+from sim.workload.serialize import save_graph
+
+MODEL = '''"""A line about it.
+
+More."""
+from typing import Literal
+import torch
+from torch import nn
+import helper_of_the_model
+
+def build(width: int = 4, scale: float = 1.0, act: Literal["relu", "gelu"] = "relu", bias: bool = True,
+          depth: int | None = None):
+    """Makes it."""
+    return nn.Linear(width, helper_of_the_model.OUT, bias=bias), (torch.empty(1, width),)
+
+def other(n: int = 3):
+    """Another model."""
+    return nn.Linear(n, n), (torch.empty(1, n),)
+
+def fails():
+    raise RuntimeError("no such\\nlayer")
+
+def wrong():
+    return 3
+'''
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("DOVETAIL_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def model(tmp_path):
+    (tmp_path / "helper_of_the_model.py").write_text("OUT = 5\n")
+    path = tmp_path / "model.py"
+    path.write_text(MODEL)
+    return path
+
+
+def test_knobs_and_docstring_are_read_from_the_text(model):
+    description = Workload(str(model)).description
+    assert description.summary == "A line about it."
+    knobs = description.knobs
+    assert {n: (k.kind, k.default) for n, k in knobs.items()} == {
+        "width": ("int", 4),
+        "scale": ("float", 1.0),
+        "act": ("str", "relu"),
+        "bias": ("bool", True),
+        "depth": ("int", None),
+    }
+    assert knobs["act"].choices == ("relu", "gelu")
+    assert knobs["depth"].optional
+
+
+def test_text_from_a_command_line_is_converted(model):
+    workload = Workload(str(model), {"width": "8", "scale": "0.5", "bias": "false", "depth": "none"})
+    assert workload.knobs == {"width": 8, "scale": 0.5, "act": "relu", "bias": False, "depth": None}
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"widht": 8}, 'no knob "widht".*Did you mean "width"'),
+        ({"width": "many"}, "width='many': expected int"),
+        ({"width": 2.5}, "expected int"),
+        ({"width": True}, "expected int"),
+        ({"act": "relus"}, 'expected one of relu, gelu.*Did you mean "relu"'),
+        ({"bias": "perhaps"}, "expected bool"),
+    ],
+)
+def test_wrong_knobs(model, knobs, message):
+    with pytest.raises(WorkloadError, match=message):
+        Workload(str(model), knobs)
+
+
+def test_a_function_of_the_file(model):
+    assert Workload(f"{model}:other", {"n": 6}).graph().parameters == 42
+    with pytest.raises(WorkloadError, match=r'no function othr.*Did you mean "other"'):
+        Workload(f"{model}:othr")
+
+
+def test_names_that_are_not_there(tmp_path):
+    with pytest.raises(WorkloadError, match=r'"resnet5" is unknown.*Did you mean "resnet50"'):
+        load_workload("resnet5")
+    with pytest.raises(WorkloadError, match=r"no\.py: no such file"):
+        load_workload(str(tmp_path / "no.py"))
+
+
+def test_a_file_that_raises_is_told_in_one_paragraph(model):
+    with pytest.raises(TraceError, match=r"model\.py:\d+ in fails: RuntimeError: no such layer") as caught:
+        Workload(f"{model}:fails").graph()
+    assert "\n" not in str(caught.value)
+    with pytest.raises(WorkloadError, match=r"returned a int, expected a tuple \(torch.nn.Module"):
+        Workload(f"{model}:wrong").graph()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def build(x): pass", "knob x has no default"),
+        ("def build(**k): pass", "name every knob"),
+        ("def build(x: list = 3): pass", "annotate it as int"),
+        ("def build(:", "not Python"),
+        ("x = 3", "no function build"),
+    ],
+)
+def test_files_that_are_no_workload(tmp_path, text, message):
+    path = tmp_path / "m.py"
+    path.write_text(text)
+    with pytest.raises(WorkloadError, match=message):
+        Workload(str(path))
+
+
+def test_saved_graphs_load_and_have_no_knobs(model, tmp_path):
+    graph = load_workload(str(model), width=8)
+    save_graph(graph, tmp_path / "g.json")
+    assert load_workload(str(tmp_path / "g.json")) == graph
+    assert graph.knobs["width"] == 8
+    with pytest.raises(WorkloadError, match="no knobs"):
+        load_workload(str(tmp_path / "g.json"), width=8)
+
+
+# -- the cache -------------------------------------------------------------------------------
+
+
+def entry() -> Path:
+    (path,) = cache_dir().glob("*.json")
+    return path
+
+
+def test_a_cached_graph_is_the_traced_one(model):
+    first = load_workload(str(model))
+    assert load_workload(str(model)) == first
+    assert entry().is_file()
+
+
+def test_editing_an_imported_helper_invalidates(model):
+    assert load_workload(str(model)).parameters == 4 * 5 + 5
+    (model.parent / "helper_of_the_model.py").write_text("OUT = 7\n")
+    assert load_workload(str(model)).parameters == 4 * 7 + 7
+
+
+def test_editing_the_file_invalidates(model):
+    load_workload(str(model))
+    model.write_text(MODEL.replace("width: int = 4", "width: int = 6"))
+    assert load_workload(str(model)).parameters == 6 * 5 + 5
+
+
+@pytest.mark.parametrize("damage", ["truncated", "changed", "empty", "other package"])
+def test_a_broken_entry_is_rebuilt_never_believed(model, damage):
+    graph = load_workload(str(model))
+    good = entry().read_bytes()
+    header, _, body = good.partition(b"\n")
+    changed = json.loads(header) | {"packages": {"torch": "0.1"}}
+    entry().write_bytes(
+        {
+            "truncated": good[: len(good) // 2],
+            "changed": header + b"\n" + body.replace(b"[5,4]", b"[5,5]"),
+            "empty": b"",
+            "other package": json.dumps(changed).encode() + b"\n" + body,
+        }[damage]
+    )
+    assert entry().read_bytes() != good
+    assert load_workload(str(model)) == graph
+    assert entry().read_bytes() == good
+
+
+def test_listing_and_cached_traces_import_no_torch(model):
+    """A fresh interpreter lists everything, and loads a graph that this one traced."""
+    graph = load_workload("mlp")
+    code = (
+        "import sys; from sim.workload.load import list_workloads, load_workload; "
+        "assert all(d.summary for d in list_workloads()); "
+        "print(load_workload('mlp').hash, 'torch' in sys.modules)"
+    )
+    root = Path(__file__).parents[2]
+    out = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True).stdout
+    assert out.split() == [graph.hash, "False"]
+
+
+def test_every_bundled_workload_says_what_it_is():
+    for description in list_workloads():
+        assert description.summary
+        assert all(knob.kind in ("int", "float", "str", "bool") for knob in description.knobs.values())

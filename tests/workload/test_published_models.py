@@ -1,0 +1,92 @@
+"""Bundled workloads against published parameters and MACs, and against torch's own counters."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from sim.workload.graph import EinsumOp, Role, UnsupportedOp
+from sim.workload.load import Workload, list_workloads
+
+PUBLISHED = {
+    # name: (parameters, MACs, relative tolerance). Sources: the papers cited in each file's docstring;
+    # figures as torchvision's model tables give them (resnet18, resnet50, mobilenet_v2, vit_b_16) and
+    # as Meta's and Google's model cards do (Llama, BERT). The tolerance is the last printed digit.
+    "resnet18": (11.69e6, 1.814e9, 1e-3),
+    "resnet50": (25.557e6, 4.089e9, 1e-3),
+    "mobilenet_v2": (3.505e6, 0.301e9, 2e-3),
+    "vit": (86.57e6, 17.56e9, 1e-3),
+    "bert_base": (109.48e6, 11.174e9, 1e-3),
+}
+LLAMA = {"1b": 1.2358e9, "7b": 6.738e9, "8b": 8.030e9, "70b": 68.977e9}
+
+EXCEPTIONS: dict[str, str] = {}
+"""Workloads where torch's FlopCounter is not right, with the reason. None of the bundled ones."""
+
+SMALL = {"llama": {"layers": 2, "context": 64}, "bert_base": {"depth": 2}, "vit": {"depth": 2}}
+"""Knobs that keep the comparison with torch short; every op kind stays."""
+
+
+def counted(name: str, **knobs):
+    return Workload(name, knobs).graph(cache=False)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_parameters_and_macs_as_published(name):
+    parameters, macs, tolerance = PUBLISHED[name]
+    module, _ = Workload(name).build(device="meta")
+    assert sum(p.numel() for p in module.parameters()) == pytest.approx(parameters, rel=tolerance)
+    assert counted(name).macs == pytest.approx(macs, rel=tolerance)
+
+
+@pytest.mark.parametrize("size", LLAMA)
+def test_llama_parameters_as_published(size):
+    module, _ = Workload("llama", {"size": size, "phase": "decode"}).build(device="meta")
+    assert sum(p.numel() for p in module.parameters()) == pytest.approx(LLAMA[size], rel=1e-3)
+
+
+def test_llama_decode_macs_by_hand():
+    """Llama-3.2-1B, one token, 2,047 keys in the cache and its own: each parameter but the norms'
+
+    meets the token once (16 layers x 60,817,408 + 128,256 x 2,048), and scores and context take
+    2 x 16 layers x 2,048 keys x 32 heads x 64.
+    """
+    layer = 2 * 2048 * 2048 + 2 * 2048 * 512 + 3 * 2048 * 8192
+    expected = 16 * layer + 128256 * 2048 + 2 * 16 * 2048 * 2048
+    assert counted("llama", phase="decode", context=2047).macs == expected
+
+
+def test_llama_decode_reads_the_whole_kv_cache_at_its_own_size():
+    """16 layers x (keys and values) x 8 heads x 1,024 keys x 64 x 4 bytes; 32 query heads do not multiply it."""
+    graph = counted("llama", phase="decode", context=1023)
+    read = 0
+    for op in graph:
+        if isinstance(op, EinsumOp) and op.kind.startswith("attention."):
+            tensor = graph.tensors[op.einsum.operands[1].tensor]
+            assert tensor.role is Role.KV_CACHE
+            assert "G" not in op.einsum.operands[1].ranks
+            read += tensor.size_bytes
+    assert read == 16 * 2 * 8 * 1024 * 64 * 4
+
+
+@pytest.mark.parametrize("name", [d.path.stem for d in list_workloads() if d.path.stem not in EXCEPTIONS])
+def test_macs_are_half_of_torchs_flops(name):
+    """The counter runs the real decomposition on meta tensors; 1 MAC = 2 FLOP."""
+    workload = Workload(name, SMALL.get(name, {}))
+    module, inputs = workload.build(device="meta")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        module.eval()(*inputs)
+    assert 2 * workload.graph(cache=False).macs == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("name", [d.path.stem for d in list_workloads()])
+def test_weights_are_the_modules_own(name):
+    """Bytes of weight storages = parameters + buffers that the forward pass reads; none unsupported."""
+    workload = Workload(name, SMALL.get(name, {}))
+    graph = workload.graph(cache=False)
+    module, _ = workload.build(device="meta")
+    own = {n: t.numel() * t.element_size() for n, t in (*module.named_parameters(), *module.named_buffers())}
+    seen = {t.name: t.size_bytes for t in graph.tensors.values() if t.role is Role.WEIGHT and t.name}
+    assert seen == {n: own[n] for n in seen}
+    assert not [n for n in own.keys() - seen.keys() if not n.endswith("num_batches_tracked")]
+    assert not [op for op in graph if isinstance(op, UnsupportedOp)]
+    assert all(op.source for op in graph)

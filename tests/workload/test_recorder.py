@@ -1,0 +1,243 @@
+"""The recorder on small models whose graph is known by hand."""
+
+import re
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import nn
+
+from sim.errors import DovetailError, TraceError
+from sim.workload.graph import EinsumOp, MovementOp, Primitive, Role, UnsupportedOp, VectorOp, ViewOp
+from sim.workload.summary import unsupported
+from sim.workload.trace import DataPolicy, Vector, register_rule, trace, unregister_rule
+
+
+class Call(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function, **tensors):
+        super().__init__()
+        self.function = function
+        for name, tensor in tensors.items():
+            self.register_buffer(name, tensor)
+
+    def forward(self, *args):
+        return self.function(self, *args)
+
+
+def graph_of(function, *inputs, **tensors):
+    return trace(Call(function, **tensors), inputs)
+
+
+def test_views_share_storage_and_cost_nothing():
+    graph = graph_of(lambda m, x: x.view(2, 8).t()[1:3] + 1, torch.zeros(4, 4))
+    views = [op for op in graph if isinstance(op, ViewOp)]
+    assert {graph.tensors[t].storage for op in views for t in (*op.inputs, *op.outputs)} == {
+        graph.tensors["t0"].storage
+    }
+    assert [type(op) for op in graph if not isinstance(op, ViewOp)] == [VectorOp]
+
+
+def test_transposed_weight_has_its_layout():
+    graph = graph_of(lambda m, x: x @ m.w.t(), torch.zeros(2, 3), w=torch.zeros(5, 3))
+    product = next(op for op in graph if isinstance(op, EinsumOp))
+    weight = graph.tensors[product.inputs[1]]
+    assert (weight.shape, weight.layout, weight.role) == ((3, 5), (1, 0), Role.WEIGHT)
+
+
+def test_a_read_after_a_write_through_another_view_depends_on_the_write():
+    """y = x.clone(); y[0] = 1; then y is read: through an alias of what fill wrote."""
+
+    def run(m, x):
+        y = x.clone()
+        y[0].fill_(1)
+        return y * 2
+
+    graph = graph_of(run, torch.zeros(3, 3))
+    fill = next(op for op in graph if op.kind == "aten.fill_")
+    alias = next(op for op in graph if op.kind == "view.alias")
+    times = next(op for op in graph if op.kind == "aten.mul")
+    assert alias.inputs == fill.outputs
+    assert times.inputs == alias.outputs
+    assert len({graph.tensors[t].storage for t in (*fill.outputs, *alias.outputs)}) == 1
+    assert graph.tensors[times.outputs[0]].storage != graph.tensors[alias.outputs[0]].storage
+
+
+def test_in_place_result_is_a_new_tensor_of_the_same_storage():
+    graph = graph_of(lambda m, x: torch.relu_(x + 1), torch.zeros(3))
+    add, relu = graph.ops
+    assert relu.inputs == add.outputs
+    assert relu.outputs != add.outputs
+    assert graph.tensors[relu.outputs[0]].storage == graph.tensors[add.outputs[0]].storage
+    assert graph.tensors[relu.outputs[0]].role is Role.OUTPUT
+
+
+def test_a_buffer_written_in_place_is_a_kv_cache_and_only_the_new_rows_are_written():
+    def step(m, x):
+        m.cache[:, 3:4] = x
+        return m.cache.sum()
+
+    graph = graph_of(step, torch.zeros(2, 1, 4), cache=torch.zeros(2, 8, 4))
+    copy = next(op for op in graph if isinstance(op, MovementOp))
+    assert graph.tensors[copy.outputs[0]].role is Role.KV_CACHE
+    assert sum(copy.write_bytes.values()) == 2 * 4 * 4 == sum(copy.read_bytes.values())
+
+
+def test_embedding_reads_rows_not_the_table():
+    table = nn.Embedding(1000, 16)
+    graph = trace(table, torch.zeros(1, 3, dtype=torch.int64))
+    (op,) = graph.ops
+    assert sorted(op.read_bytes.values()) == [3 * 8, 3 * 16 * 4]
+
+
+def test_broadcast_axes_are_stored_once():
+    graph = graph_of(lambda m, x: x.expand(4, 8) * 2, torch.zeros(1, 8))
+    assert graph.tensors[graph.ops[-1].inputs[0]].shape == (1, 8)
+    assert graph.ops[-1].primitives == {Primitive.MUL: 32}
+
+
+def test_grouped_query_attention_by_hand():
+    """8 query heads on 2 KV heads, 3 queries, 5 keys, depth 16: 8 x 3 x 5 x 16 MACs, twice."""
+
+    def run(m, q, k, v):
+        return nn.functional.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+
+    graph = graph_of(run, torch.zeros(1, 8, 3, 16), torch.zeros(1, 2, 5, 16), torch.zeros(1, 2, 5, 16))
+    scores, softmax, context = graph.ops
+    assert dict(scores.einsum.ranks) == {"H": 2, "G": 4, "M": 3, "N": 5, "K": 16}
+    assert dict(context.einsum.ranks) == {"H": 2, "G": 4, "M": 3, "N": 16, "K": 5}
+    assert scores.einsum.operands[1].ranks == {"H", "N", "K"}
+    assert context.einsum.operands[0].projection[1].terms == (("H", 4), ("G", 1))
+    assert softmax.primitives[Primitive.EXP] == 8 * 3 * 5
+    assert softmax.passes == 2
+    (region,) = graph.regions.values()
+    assert (region.kind, region.attrs["heads"], region.attrs["kv_heads"]) == ("attention", 8, 2)
+    assert {op.region for op in graph} == {region.id}
+
+
+def test_multihead_attention_module_keeps_its_attention_whole():
+    layer = nn.MultiheadAttention(16, 4, batch_first=True)
+    x = torch.zeros(2, 5, 16)
+    graph = trace(layer, {"query": x, "key": x, "value": x, "need_weights": False})
+    assert [region.kind for region in graph.regions.values()] == ["attention_layer", "attention"]
+
+
+def test_module_paths_and_source_lines():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.ReLU()))
+    graph = trace(model, torch.zeros(1, 4))
+    assert [(op.module, op.name) for op in graph][-2:] == [("0", "0.addmm"), ("1.0", "1.0.relu")]
+    assert graph.ops[-1].source.startswith("test_recorder.py:")
+
+
+@dataclass
+class Result:
+    first: torch.Tensor
+    rest: dict
+
+
+def test_outputs_in_dataclasses_and_dicts():
+    graph = graph_of(lambda m, x: Result(x + 1, {"b": [x * 2]}), torch.zeros(2))
+    assert [graph.tensors[op.outputs[0]].role for op in graph] == [Role.OUTPUT, Role.OUTPUT]
+
+
+def test_module_and_inputs_are_left_as_they_were():
+    model = Call(lambda m, x: m.state.add_(x), state=torch.ones(3)).train()
+    x = torch.full((3,), 2.0)
+    trace(model, x)
+    assert model.training
+    assert model.state.tolist() == [1, 1, 1]
+    assert x.tolist() == [2, 2, 2]
+
+
+def test_tied_weights_count_once():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.head = nn.Embedding(10, 4), nn.Linear(4, 10, bias=False)
+            self.head.weight = self.embed.weight
+
+        def forward(self, ids):
+            return self.head(self.embed(ids))
+
+    assert trace(Tied(), torch.zeros(1, 2, dtype=torch.int64)).parameters == 40
+
+
+# -- data-dependent models -------------------------------------------------------------------
+
+
+def test_answers_are_noted_with_their_line():
+    graph = graph_of(lambda m, x: x * 2 if x.sum() > 0 else x, torch.zeros(2))
+    (note,) = graph.notes
+    assert re.fullmatch(r"test_recorder\.py:\d+: bool of a tensor assumed to be True", note)
+    graph = trace(Call(lambda m, x: x * 2 if x.sum() > 0 else x), torch.zeros(2), policy=DataPolicy(truth=False))
+    assert not [op for op in graph if op.kind == "aten.mul"]
+
+
+def test_experts_get_their_fair_share_of_tokens():
+    """12 tokens choose 2 of 4 experts: each expert's mask holds 12 x 2 / 4 = 6."""
+
+    def mixture(m, x):
+        chosen = (x @ m.router).topk(2).indices
+        out = torch.zeros_like(x)
+        for expert in range(4):
+            token, _ = torch.where(chosen == expert)
+            out.index_add_(0, token, x[token] @ m.experts[expert])
+        return out
+
+    graph = graph_of(mixture, torch.zeros(12, 8), router=torch.zeros(8, 4), experts=torch.zeros(4, 8, 8))
+    sizes = [op.einsum.ranks["M"] for op in graph if isinstance(op, EinsumOp)]
+    assert sizes == [12, 6, 6, 6, 6]
+
+
+def test_a_boolean_mask_keeps_the_policys_fraction():
+    model = Call(lambda m, x: x[x > 0] * 2)
+    graph = trace(model, torch.zeros(8), policy=DataPolicy(fraction=0.25))
+    assert graph.tensors[graph.ops[-1].outputs[0]].shape == (2,)
+
+
+# -- what cannot be traced -------------------------------------------------------------------
+
+
+def test_a_model_that_raises_is_told_with_its_own_line():
+    def wrong(m, x):
+        return x @ x
+
+    with pytest.raises(TraceError, match=r"test_recorder\.py:\d+ in wrong: RuntimeError: .*2, 3") as caught:
+        graph_of(wrong, torch.zeros(2, 3))
+    assert "\n" not in str(caught.value)
+
+
+@torch.library.custom_op("dovetailtest::mystery", mutates_args=())
+def mystery(x: torch.Tensor) -> torch.Tensor:
+    return x.clone()
+
+
+@mystery.register_fake
+def _(x):
+    return torch.empty_like(x)
+
+
+def test_an_op_without_a_rule_is_listed_with_its_line():
+    graph = graph_of(lambda m, x: mystery(x) + 1, torch.zeros(3))
+    op = graph.ops[0]
+    assert isinstance(op, UnsupportedOp)
+    assert op.kind == "dovetailtest.mystery"
+    assert op.source.startswith("test_recorder.py:")
+    assert unsupported(graph) == (f"dovetailtest.mystery at {op.source} (1x)",)
+
+
+def test_a_user_registers_a_rule():
+    @register_rule("dovetailtest.mystery")
+    def rule(call):
+        return Vector({Primitive.EXP: 3 * call.out.numel()})
+
+    try:
+        graph = graph_of(lambda m, x: mystery(x), torch.zeros(5))
+        assert graph.ops[0].primitives == {Primitive.EXP: 15}
+        with pytest.raises(DovetailError, match="has a rule already"):
+            register_rule("dovetailtest.mystery")(rule)
+    finally:
+        unregister_rule("dovetailtest.mystery")
+    with pytest.raises(DovetailError, match=r"namespace\.op"):
+        register_rule("mystery")
