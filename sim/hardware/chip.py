@@ -254,6 +254,12 @@ class Chip:
     def memory(self, name: str) -> Memory:
         return next(m for m in self.memories if m.name == name)
 
+    def set(self, path: str, quantity: object) -> Chip:
+        """The chip with `path` ("SRAM.capacity", "array.rows", "clock") set; see `override.set_path`."""
+        from sim.hardware.override import set_path  # the loader stands above this contract
+
+        return set_path(self, path, quantity)
+
     @property
     def main_unit(self) -> Unit:
         """The unit that a single model runs on: the first in the file."""

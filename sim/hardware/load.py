@@ -165,7 +165,14 @@ def _validate(document: Mapping[str, Any], *, where: str) -> ChipSpec:
     try:
         return ChipSpec.model_validate(document)
     except ValidationError as error:
-        lines = [f"{where}: {_line(problem)}" for problem in error.errors(include_url=False)]
+        problems = error.errors(include_url=False)
+        # a list whose items are wrong counts as empty on top: say only what is wrong with the items
+        inside = {problem["loc"][0] for problem in problems if len(problem["loc"]) > 1}
+        lines = [
+            f"{where}: {_line(problem)}"
+            for problem in problems
+            if problem["type"] != "too_short" or problem["loc"][0] not in inside
+        ]
         raise ConfigError("\n".join(lines)) from error
 
 
@@ -185,4 +192,6 @@ def _line(problem: Any) -> str:
         choices = problem["ctx"]["expected"]
         return f'{place}: "{given}" is not one of {choices}.{nearest(str(given), choices.replace(chr(39), "").split(", "))}'
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{place}: {message}" if kind in ("value_error", "dovetail") else f"{place}: {message}, not {given!r}"
+    return (
+        f"{place}: {message}" if kind in ("value_error", "dovetail") else f"{place}: {message}, not {str(given)[:60]!r}"
+    )
