@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 from fractions import Fraction
+from functools import lru_cache
 from math import inf, isinf
 
 from sim.errors import UnitError, nearest
@@ -138,7 +139,12 @@ def _parse(text: object, wanted: tuple[Dimension, ...], where: str) -> _Parsed:
     due = f'{wanted[0].noun} such as "{wanted[0].example}"'
     if isinstance(text, bool) or not isinstance(text, str | int | float):
         raise UnitError(f"{place}{text!r} is not a quantity, expected {due}")
-    match = _TEXT.match(str(text))
+    return _parse_text(str(text), wanted, place, due)
+
+
+@lru_cache(maxsize=4096)
+def _parse_text(text: str, wanted: tuple[Dimension, ...], place: str, due: str) -> _Parsed:
+    match = _TEXT.match(text)
     if not match:
         raise UnitError(f'{place}"{text}" is not a quantity, expected {due}')
     number, unit_text = match.groups()
@@ -220,6 +226,7 @@ def _candidates(dimension: Dimension) -> list[str]:
     )
 
 
+@lru_cache(maxsize=4096)
 def format_exact(value: float, dimension: Dimension) -> str:
     """The shortest text from which `parse_quantity` gives exactly `value` back.
 

@@ -201,6 +201,10 @@ class Technology:
     power_w: float | None = None
     idle_power_w: float | None = None
     voltage_v: float | None = None
+    area_fit: float | None = None
+    """Stated over modelled area at the file's own design; an override replaces `area_mm2` by it."""
+    power_fit: float | None = None
+    idle_power_fit: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
