@@ -216,14 +216,11 @@ def _candidates(dimension: Dimension) -> list[str]:
         return ["fJ/B", "pJ/B", "nJ/B", "uJ/B", "J/B", "pJ/bit"]
     symbol = dimension.value.split("/")[0]
     rest = dimension.value[len(symbol) :]
-    large = [p for p in DECIMAL if DECIMAL[p] >= 0]
-    prefixes = large if symbol == "B" else list(DECIMAL)
-    binary = list(BINARY) if dimension in (Dimension.SIZE, Dimension.CYCLE_RATE) else []
-    return (
-        [f"{prefix}{symbol}{rest}" for prefix in ["", *binary, *prefixes[1:]] if prefix or True]
-        if symbol == "B"
-        else [f"{prefix}{symbol}{rest}" for prefix in prefixes]
-    )
+    if symbol != "B":
+        return [f"{prefix}{symbol}{rest}" for prefix in DECIMAL]
+    binary = [] if dimension is Dimension.RATE else list(BINARY)
+    large = [prefix for prefix, power in DECIMAL.items() if power > 0]
+    return [f"{prefix}{symbol}{rest}" for prefix in ["", *binary, *large]]
 
 
 @lru_cache(maxsize=4096)
@@ -237,7 +234,6 @@ def format_exact(value: float, dimension: Dimension) -> str:
         return f"inf {dimension.value}"
     texts = [f"{value!r} {dimension.value}".replace(".0 ", " ")]
     for unit in _candidates(dimension):
-        number = f"{float(Fraction(value) / _unit(unit)[1]):.17g}"
         for digits in (6, 15, 16, 17):
             number = f"{float(Fraction(value) / _unit(unit)[1]):.{digits}g}"
             if "e" not in number and parse_quantity(f"{number} {unit}", dimension) == value:

@@ -33,7 +33,8 @@ def compile_chip(spec: s.ChipSpec, *, where: str) -> c.Chip:
         ),
         technology=c.Technology() if technology is None else c.Technology(
             node_nm=technology.node, max_clock_hz=technology.max_clock, area_mm2=technology.area,
-            power_w=technology.power, idle_power_w=technology.idle_power, voltage_v=technology.voltage,
+            power_w=technology.power, idle_power_w=technology.idle_power, voltage_v=technology.voltage, area_fit=technology.area_fit,
+            power_fit=technology.power_fit, idle_power_fit=technology.idle_power_fit,
         ),
         sources=dict(spec.sources),
         provenance=provenance,
@@ -148,7 +149,7 @@ def _provenance(spec: s.ChipSpec) -> tuple[dict[str, str], list[str]]:
 
 
 def _check_source(place: str, text: str, sources: dict[str, str]) -> list[str]:
-    word, colon, why = text.partition(":")
+    word, _, why = text.partition(":")
     word = word.strip()
     if word in ("estimated", "derived", "override") and not why.strip():
         return [f'{place}: "{text}" must say why, such as "{word}: one lane per column"']
@@ -195,10 +196,8 @@ def _precision_check(spec: s.ChipSpec) -> list[str]:
         return [f"default_precision: {error}"]
     if compute in array.macs_per_cycle:
         return []
-    return [
-        f"default_precision: {spec.default_precision} is not a rate of {array.name}, which has "
-        f"{', '.join(array.macs_per_cycle)}"
-    ]
+    has = ", ".join(array.macs_per_cycle)
+    return [f"default_precision: {spec.default_precision} is not a rate of {array.name}, which has {has}"]
 
 
 def _clock_check(spec: s.ChipSpec) -> list[str]:
@@ -206,8 +205,6 @@ def _clock_check(spec: s.ChipSpec) -> list[str]:
         return ["clock: must be above 0"]
     limit = spec.technology.max_clock if spec.technology else None
     if limit is not None and spec.clock > limit:
-        return [
-            f"clock: {spec.clock / 1e9:g} GHz is above technology.max_clock, {limit / 1e9:g} GHz "
-            f"({spec.clock / limit:.2f} times)"
-        ]
+        times = f"{spec.clock / limit:.2f} times"
+        return [f"clock: {spec.clock / 1e9:g} GHz is above technology.max_clock, {limit / 1e9:g} GHz ({times})"]
     return []

@@ -126,7 +126,9 @@ class Designs:
         """One design per position of equally long lists (a list of points, not a grid)."""
         lengths = {len(column) for column in values.values()} or {1}
         if len(lengths) != 1 or 0 in lengths:
-            raise ConfigError(f"{chip.name}: columns of designs must be equally long and not empty, not {sorted(lengths)}")
+            raise ConfigError(
+                f"{chip.name}: columns of designs must be equally long and not empty, not {sorted(lengths)}"
+            )
         choices, indices = {}, {}
         for path, column in values.items():
             distinct = {value: i for i, value in enumerate(dict.fromkeys(column))}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from pydantic import ValidationError
@@ -21,7 +22,7 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 class _Loader(yaml.CSafeLoader):
     """YAML with the scalars of version 1.2: `no` is a word, 1e9 a number, 1:30 text; keys occur once."""
 
-    yaml_implicit_resolvers: dict = {}
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict:
         seen: dict[str, int] = {}
@@ -36,8 +37,6 @@ class _Loader(yaml.CSafeLoader):
 
 
 def _resolvers() -> None:
-    import re
-
     for tag, pattern, first in (
         ("null", r"~|null|", ["~", "n", ""]),
         ("bool", r"true|false", ["t", "f"]),
@@ -127,7 +126,7 @@ def json_schema() -> dict[str, Any]:
 
 def _parse(text: str, where: str) -> dict[str, Any]:
     try:
-        document = yaml.load(text, Loader=_Loader)  # noqa: S506  (a safe loader)
+        document = yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"{where}:{mark.line + 1}:{mark.column + 1}" if mark else where

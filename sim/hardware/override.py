@@ -9,12 +9,12 @@ from sim.errors import ConfigError, nearest
 from sim.hardware.chip import Chip
 from sim.hardware.dump import to_document
 from sim.hardware.load import from_document
-from sim.hardware.physical import rederive
+from sim.hardware.rederive import rederive
 from sim.hardware.schema import SPECS, OverheadsSpec, UnitSpec
 
 _NOT_SET = {
     "units": frozenset({"name", "source", "hierarchy", "vector", "overheads"}),
-    "technology": frozenset({"source", "area", "power", "idle_power"}),
+    "technology": frozenset({"source", "area", "power", "idle_power", "area_fit", "power_fit", "idle_power_fit"}),
 }
 _FIXED = frozenset({"name", "source", "ends"})
 
@@ -68,7 +68,7 @@ def set_path(chip: Chip, path: str, quantity: object) -> Chip:
 
 
 def _set_component(document: dict[str, Any], path: str, quantity: object, text: str, where: str) -> None:
-    name, dot, field = path.partition(".")
+    name, _, field = path.partition(".")
     components = _components(document)
     if name not in components:
         choices = [*components, "clock"]

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from sim.errors import nearest
 from sim.hardware import fields as f
 from sim.hardware.chip import Buffering, Costing, Dataflow, Folds, Preload, Skew
 from sim.hardware.options import KNOWN_OPTIONS, unknown_options
-from sim.errors import nearest
+from sim.hardware.technology_data import DRAM_PJ_PER_BIT, NODES_NM, SRAM_KINDS, nearest_nodes
 from sim.workload.graph import OperandRole, Primitive
 
 CHIP_SCHEMA = "dovetail.chip/1"
@@ -55,6 +56,16 @@ class MemorySpec(Spec):
     read_energy: f.EnergyPerByte | None = None
     write_energy: f.EnergyPerByte | None = None
     source: Source
+
+    @field_validator("kind")
+    @classmethod
+    def _known_kind(cls, kind: str) -> str:
+        known = sorted(SRAM_KINDS | set(DRAM_PJ_PER_BIT))
+        if kind not in known:
+            raise ValueError(
+                f'"{kind}" is no kind of memory: expected one of {", ".join(known)}.{nearest(kind, known)}'
+            )
+        return kind
 
     @model_validator(mode="after")
     def _one_way_of_stating_bandwidth(self) -> MemorySpec:
@@ -201,7 +212,17 @@ class TechnologySpec(Spec):
     power: f.Power | None = None
     idle_power: f.Power | None = None
     voltage: f.Voltage | None = None
+    area_fit: f.Number | None = None
+    power_fit: f.Number | None = None
+    idle_power_fit: f.Number | None = None
     source: Source
+
+    @field_validator("node")
+    @classmethod
+    def _node_in_table(cls, node: float | None) -> float | None:
+        if node is not None and node not in NODES_NM:
+            raise ValueError(nearest_nodes(node))
+        return node
 
 
 class SystemSpec(Spec):
