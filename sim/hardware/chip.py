@@ -138,7 +138,7 @@ class Array:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VectorUnit:
-    """`lanes` lanes; `rates` in primitives per lane and cycle; `fallback` builds a primitive
+    """`lanes` lanes in the whole unit; `rates` in primitives per lane and cycle; `fallback` builds a primitive
     from others ({"exp": {"add": 8, "mul": 8}})."""
 
     name: str

@@ -1,6 +1,7 @@
 """`extends`: a chip file over the one that it extends.
 
-Maps merge key by key, lists of named components by name, everything else is replaced. A number
+Maps merge key by key, memories, units and levels of a hierarchy by name; everything else (links too)
+is replaced, notes are not inherited. A number
 keeps the source of the file that states it.
 """
 
@@ -11,7 +12,7 @@ from typing import Any
 
 from sim.errors import ConfigError
 
-_LISTS = ("memories", "units", "hierarchy", "links")
+_LISTS = ("memories", "units", "hierarchy")
 _KINDS = ("memory", "fanout", "array")
 _NOT_NUMBERS = frozenset(
     {"name", "source", "kind", "holds", "home", "hierarchy", "vector", "costing", "buffering", "overheads", "ends"}

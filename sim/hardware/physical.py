@@ -56,7 +56,7 @@ def _copies(d: Designs) -> Iterator[tuple[Unit | None, Any, np.ndarray]]:
             yield unit, level, count
             if isinstance(level, Fanout):
                 count = count * d.column(f"{level.name}.count")
-        yield unit, unit.vector, count
+        yield unit, unit.vector, one * d.column(f"{unit.name}.count")  # lanes are those of the whole unit
     for link in d.chip.links:
         yield None, link, one
 

@@ -253,7 +253,7 @@ class ChipSpec(Spec):
     technology: TechnologySpec | None = None
     overheads: OverheadsSpec | None = None
     system: SystemSpec | None = None
-    algorithms: tuple[Literal["direct", "winograd_2x2"], ...] = ("direct",)
+    algorithms: tuple[Literal["direct", "winograd_2x2", "winograd_4x4"], ...] = ("direct",)
     host_link: str | None = None
     calibration: str | None = None
     overrides: dict[str, str] = {}
