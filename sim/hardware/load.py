@@ -124,15 +124,37 @@ def json_schema() -> dict[str, Any]:
     return {"$id": CHIP_SCHEMA, **ChipSpec.model_json_schema(by_alias=True)}
 
 
-def _parse(text: str, where: str) -> dict[str, Any]:
+def read_schema(path: str | Path) -> str:
+    """The `schema:` of a YAML file. Raises ConfigError: no such file, not YAML, or no schema."""
+    if not Path(path).is_file():
+        raise ConfigError(f'file "{path}" does not exist')
+    document = _yaml(_text(Path(path)), str(path))
+    schema = document.get("schema") if isinstance(document, dict) else None
+    if not isinstance(schema, str):
+        raise ConfigError(f"{path}: no schema: expected a file that begins with a line such as schema: {CHIP_SCHEMA}")
+    return schema
+
+
+def _text(path: Path) -> str:
     try:
-        document = yaml.load(text, Loader=_Loader)
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+
+
+def _yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"{where}:{mark.line + 1}:{mark.column + 1}" if mark else where
         raise ConfigError(f"{place}: not valid YAML: {error.problem}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{where}: not valid YAML: {error}") from error
+
+
+def _parse(text: str, where: str) -> dict[str, Any]:
+    document = _yaml(text, where)
     if not isinstance(document, dict):
         raise ConfigError(f"{where}: expected a chip file that begins with schema: {CHIP_SCHEMA}")
     schema = document.get("schema")
@@ -143,11 +165,7 @@ def _parse(text: str, where: str) -> dict[str, Any]:
 
 def _read(path: Path, through: tuple[Path, ...]) -> dict[str, Any]:
     """The document at `path` with all that it extends merged in."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
-    document = _parse(text, str(path))
+    document = _parse(_text(path), str(path))
     base = document.pop("extends", None)
     if base is None:
         return document
