@@ -26,10 +26,10 @@ def peak_macs_per_s(unit: Unit, dtype: str) -> float:
 
 def describe(chip: Chip) -> list[str]:
     """Lines for people."""
+    clock = format_quantity(chip.clock_hz, Dimension.FREQUENCY)
     lines = [
         f"{chip.name}: {chip.title}",
-        f"  clock {format_quantity(chip.clock_hz, Dimension.FREQUENCY)}, {chip.default_precision} by default, "
-        f"hash {chip_hash(chip)}",
+        f"  clock {clock}, {chip.default_precision} by default, hash {chip_hash(chip)}",
     ]
     lines += [f"  {_memory(memory)}" for memory in chip.memories]
     for unit in chip.units:
