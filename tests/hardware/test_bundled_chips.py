@@ -69,7 +69,10 @@ def test_every_number_has_a_source(name):
         assert sources, path
         for text in sources:
             word, _, why = text.partition(":")
-            assert word in chip.sources or (word in SOURCE_WORDS and (why.strip() or word == "unverified")), (path, text)
+            assert word in chip.sources or (word in SOURCE_WORDS and (why.strip() or word == "unverified")), (
+                path,
+                text,
+            )
 
 
 @pytest.mark.parametrize("name", NAMES)
