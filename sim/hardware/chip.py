@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from math import inf
 
 from sim.workload.graph import OperandRole
@@ -239,6 +240,11 @@ class Chip:
     calibration: str | None = None
     overrides: Mapping[str, str] = field(default_factory=dict)
     """What `set` changed: path -> quantity as given."""
+
+    @cached_property
+    def memo(self) -> dict[str, float]:
+        """Values derived from this chip that are dear to derive again; a chip never changes."""
+        return {}
 
     def components(self) -> Iterator[tuple[str, object]]:
         """(name, component) of everything that has a name; names are unique in a chip."""

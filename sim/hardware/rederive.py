@@ -30,7 +30,9 @@ def rederive(old: Chip, new: Chip, path: str) -> Chip:
         changes[f"{field}_{unit}"] = None
         source = provenance.pop(f"technology.{field}")
         if old.technology.node_nm is not None:
-            changes[f"{field}_fit"] = stated / float(model(Designs(old))[0])
+            if field not in old.memo:
+                old.memo[field] = float(model(Designs(old))[0])
+            changes[f"{field}_fit"] = stated / old.memo[field]
             provenance[f"technology.{field}_fit"] = f"derived: stated over modelled {field}; {source}"
     changes.update(_moved_voltage(old, new, path))
     new = replace(new, technology=replace(new.technology, **changes), provenance=dict(sorted(provenance.items())))
@@ -46,6 +48,12 @@ def _moved_voltage(old: Chip, new: Chip, path: str) -> dict[str, float]:
     return {"voltage_v": float(stated * after / before)}
 
 
+def _supply(chip: Chip) -> float:
+    if "supply" not in chip.memo:
+        chip.memo["supply"] = float(supply_share(Designs(chip))[0])
+    return chip.memo["supply"]
+
+
 class _Energies:
     """Scales the stated energies of one override."""
 
@@ -54,7 +62,7 @@ class _Energies:
         self.nodes = (old.technology.node_nm, new.technology.node_nm)
         self.square = 1.0
         if None not in self.nodes:
-            before, after = (float(supply_share(Designs(chip))[0]) for chip in (old, new))
+            before, after = _supply(old), _supply(new)
             self.square = (after / before) ** 2
 
     def scaled(self) -> Chip:

@@ -30,7 +30,8 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
 class Spec(BaseModel):
     """Base of all parts of a chip file. `unsourced` are fields that are names, not facts."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # building one validator for the whole file, at its first use, takes half the time of one per part
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
     unsourced: ClassVar[frozenset[str]] = frozenset({"name", "source"})
 
     def stated(self) -> list[str]:

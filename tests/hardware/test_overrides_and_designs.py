@@ -119,7 +119,7 @@ ANY = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(ANY)
 def test_physics_of_designs_is_that_of_their_rows_bit_for_bit(values):
     designs = Designs.grid(FSD, values)
