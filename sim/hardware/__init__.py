@@ -1,0 +1,1 @@
+"""Chips: the contract (`chip`), YAML files (`load`), overrides, designs, and their physics."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from math import inf
 
 from sim.workload.graph import OperandRole
@@ -138,7 +139,7 @@ class Array:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VectorUnit:
-    """`lanes` lanes; `rates` in primitives per lane and cycle; `fallback` builds a primitive
+    """`lanes` lanes in the whole unit; `rates` in primitives per lane and cycle; `fallback` builds a primitive
     from others ({"exp": {"add": 8, "mul": 8}})."""
 
     name: str
@@ -201,6 +202,10 @@ class Technology:
     power_w: float | None = None
     idle_power_w: float | None = None
     voltage_v: float | None = None
+    area_fit: float | None = None
+    """Stated over modelled area at the file's own design; an override replaces `area_mm2` by it."""
+    power_fit: float | None = None
+    idle_power_fit: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,6 +241,11 @@ class Chip:
     overrides: Mapping[str, str] = field(default_factory=dict)
     """What `set` changed: path -> quantity as given."""
 
+    @cached_property
+    def memo(self) -> dict[str, float]:
+        """Values derived from this chip that are dear to derive again; a chip never changes."""
+        return {}
+
     def components(self) -> Iterator[tuple[str, object]]:
         """(name, component) of everything that has a name; names are unique in a chip."""
         for memory in self.memories:
@@ -253,6 +263,12 @@ class Chip:
 
     def memory(self, name: str) -> Memory:
         return next(m for m in self.memories if m.name == name)
+
+    def set(self, path: str, quantity: object) -> Chip:
+        """The chip with `path` ("SRAM.capacity", "array.rows", "clock") set; see `override.set_path`."""
+        from sim.hardware.override import set_path  # the loader stands above this contract
+
+        return set_path(self, path, quantity)
 
     @property
     def main_unit(self) -> Unit:

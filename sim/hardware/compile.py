@@ -1,0 +1,210 @@
+"""From a validated chip file to a `Chip`: cross checks, base units, provenance of every number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sim.errors import ConfigError, PrecisionError, nearest
+from sim.hardware import chip as c
+from sim.hardware import schema as s
+from sim.workload.precision import parse_precision
+
+RESERVED = ("clock", "technology", "system", "overheads")
+"""Words that start an override path and so cannot name a component."""
+
+
+def compile_chip(spec: s.ChipSpec, *, where: str) -> c.Chip:
+    """The chip of a file. Raises ConfigError with every problem, one a line, each with its place."""
+    provenance, problems = _provenance(spec)
+    problems += _cross_checks(spec)
+    if problems:
+        raise ConfigError("\n".join(f"{where}: {problem}" for problem in problems))
+    technology = spec.technology
+    return c.Chip(
+        name=spec.name,
+        title=spec.title,
+        clock_hz=spec.clock,
+        default_precision=spec.default_precision,
+        memories=tuple(_memory(m) for m in spec.memories),
+        units=tuple(_unit(u, spec) for u in spec.units),
+        links=tuple(
+            c.Link(name=k.name, ends=k.ends, bandwidth=k.bandwidth, latency_s=k.latency, energy_j_per_byte=k.energy)
+            for k in spec.links
+        ),
+        technology=c.Technology() if technology is None else c.Technology(
+            node_nm=technology.node, max_clock_hz=technology.max_clock, area_mm2=technology.area,
+            power_w=technology.power, idle_power_w=technology.idle_power, voltage_v=technology.voltage, area_fit=technology.area_fit,
+            power_fit=technology.power_fit, idle_power_fit=technology.idle_power_fit,
+        ),
+        sources=dict(spec.sources),
+        provenance=provenance,
+        notes=spec.notes,
+        system=None if spec.system is None else _system(spec.system),
+        algorithms=spec.algorithms,
+        host_link=spec.host_link,
+        calibration=spec.calibration,
+        overrides=dict(spec.overrides),
+    )  # fmt: skip
+
+
+def _memory(m: s.MemorySpec) -> c.Memory:
+    return c.Memory(
+        name=m.name, kind=m.kind, capacity_bytes=m.capacity,
+        read=m.bandwidth or m.read_bandwidth, write=m.bandwidth or m.write_bandwidth,  # type: ignore[arg-type]
+        shared_port=m.bandwidth is not None, latency_s=m.latency, efficiency=m.efficiency, burst_bytes=m.burst,
+        outstanding=m.outstanding, request_bytes=m.request, holds=frozenset(m.holds),
+        double_buffered=m.double_buffered, read_energy_j_per_byte=m.read_energy, write_energy_j_per_byte=m.write_energy,
+    )  # fmt: skip
+
+
+def _level(level: s.LevelSpec) -> c.Level:
+    if level.memory:
+        return _memory(level.memory)
+    if level.fanout:
+        return c.Fanout(name=level.fanout.name, count=level.fanout.count, multicast=level.fanout.multicast)
+    a = level.array
+    assert a is not None
+    return c.Array(
+        name=a.name, rows=a.rows, cols=a.cols, dataflow=a.dataflow, skew=a.skew, folds=a.folds, preload=a.preload,
+        macs_per_cycle=dict(a.macs_per_cycle), accumulate_bits=a.accumulate, weight_sparsity=dict(a.weight_sparsity),
+        skips_zeros=a.skips_zeros, drain_bytes_per_cycle=a.drain_bandwidth, mac_energy_j=dict(a.mac_energy),
+    )  # fmt: skip
+
+
+def _unit(u: s.UnitSpec, spec: s.ChipSpec) -> c.Unit:
+    overheads = u.overheads or spec.overheads
+    v = u.vector
+    return c.Unit(
+        name=u.name, count=u.count, home=u.home, hierarchy=tuple(_level(level) for level in u.hierarchy),
+        vector=c.VectorUnit(
+            name=v.name, lanes=v.lanes, rates=dict(v.rates),
+            fallback={name: dict(parts) for name, parts in v.fallback.items()}, energy_j=dict(v.energy),
+        ),
+        clock_hz=spec.clock if u.clock is None else u.clock, costing=u.costing, buffering=u.buffering,
+        launch_s=overheads.launch if overheads else 0.0, dma_setup_s=overheads.dma_setup if overheads else 0.0,
+        options=dict(u.options),
+    )  # fmt: skip
+
+
+def _system(spec: s.SystemSpec) -> c.System:
+    return c.System(
+        chips=spec.chips,
+        topology=spec.topology,
+        link_bandwidth_bytes_per_s=spec.link_bandwidth.per_s,  # type: ignore[arg-type]
+        link_latency_s=spec.link_latency,
+    )
+
+
+def parts(spec: s.ChipSpec) -> Iterator[tuple[str, str, s.Spec]]:
+    """(place in the file, prefix of its override paths, part) of everything that states numbers."""
+    yield "clock", "", spec
+    for i, memory in enumerate(spec.memories):
+        yield f"memories[{i}]", memory.name, memory
+    for i, unit in enumerate(spec.units):
+        place = f"units[{i}]"
+        yield place, unit.name, unit
+        for j, level in enumerate(unit.hierarchy):
+            kind = next(iter(level.model_fields_set))
+            inner = getattr(level, kind)
+            yield f"{place}.hierarchy[{j}].{kind}", inner.name, inner
+        yield f"{place}.vector", unit.vector.name, unit.vector
+        overheads = unit.overheads or spec.overheads
+        if overheads:
+            yield f"{place}.overheads" if unit.overheads else "overheads", unit.name, overheads
+    for i, link in enumerate(spec.links):
+        yield f"links[{i}]", link.name, link
+    if spec.technology:
+        yield "technology", "technology", spec.technology
+    if spec.system:
+        yield "system", "system", spec.system
+
+
+def _provenance(spec: s.ChipSpec) -> tuple[dict[str, str], list[str]]:
+    """Dotted path -> source of every stated number, and what is wrong with the sources."""
+    provenance: dict[str, str] = {}
+    problems: list[str] = []
+    for place, prefix, part in parts(spec):
+        stated = part.stated()
+        source = part.source  # type: ignore[attr-defined]
+        if source is None:
+            if stated:
+                problems.append(f"{place}.source: missing: {', '.join(stated)} need a source")
+            continue
+        table = source if isinstance(source, dict) else {"default": source}
+        for name, text in table.items():
+            problems += _check_source(f"{place}.source", text, spec.sources)
+            if name != "default" and name.split(".")[0] not in stated:
+                problems.append(f"{place}.source: {name} is not a number stated here.{nearest(name, stated)}")
+        for name in stated:
+            inner = {key: text for key, text in table.items() if key == name or key.startswith(name + ".")}
+            if name not in inner and "default" in table:
+                inner[name] = table["default"]
+            value = getattr(part, name)
+            covered = name in inner or (isinstance(value, dict) and all(f"{name}.{key}" in inner for key in value))
+            if not covered:
+                problems.append(f'{place}.source: {name} has none: name it, or give "default"')
+            for key, text in inner.items():
+                provenance[f"{prefix}.{key}" if prefix else key] = text
+    return dict(sorted(provenance.items())), list(dict.fromkeys(problems))
+
+
+def _check_source(place: str, text: str, sources: dict[str, str]) -> list[str]:
+    word, _, why = text.partition(":")
+    word = word.strip()
+    if word in ("estimated", "derived", "override") and not why.strip():
+        return [f'{place}: "{text}" must say why, such as "{word}: one lane per column"']
+    if word in s.SOURCE_WORDS or word in sources:
+        return []
+    choices = [*sources, *s.SOURCE_WORDS]
+    return [f'{place}: "{text}" is no key of sources: expected one of {", ".join(choices)}.{nearest(word, choices)}']
+
+
+def _cross_checks(spec: s.ChipSpec) -> list[str]:
+    problems: list[str] = []
+    named = [(place, prefix) for place, prefix, part in parts(spec) if hasattr(part, "name") and prefix]
+    seen: dict[str, str] = {}
+    for place, name in named:
+        if name in RESERVED:
+            problems.append(f'{place}.name: "{name}" is a reserved word: choose another name')
+        if name in seen:
+            problems.append(f'{place}.name: "{name}" is already the name of {seen[name]}: names are unique in a chip')
+        seen.setdefault(name, place)
+    memories = [m.name for m in spec.memories]
+    for i, unit in enumerate(spec.units):
+        if unit.home not in memories:
+            problems.append(
+                f'units[{i}].home: "{unit.home}" is not one of the memories: {", ".join(memories)}.'
+                f"{nearest(unit.home, memories)}"
+            )
+    for i, link in enumerate(spec.links):
+        for end in link.ends:
+            if end not in seen and end not in ("host", "chip"):
+                problems.append(f'links[{i}].ends: "{end}" is no component, host or chip.{nearest(end, seen)}')
+    if spec.host_link is not None and spec.host_link not in [k.name for k in spec.links]:
+        problems.append(f'host_link: "{spec.host_link}" is not the name of a link.{nearest(spec.host_link, seen)}')
+    if spec.system and spec.system.link_bandwidth.per_s is None:
+        problems.append("system.link_bandwidth: expected a rate per second, since chips share no clock")
+    return problems + _precision_check(spec) + _clock_check(spec)
+
+
+def _precision_check(spec: s.ChipSpec) -> list[str]:
+    array = spec.units[0].hierarchy[-1].array
+    assert array is not None
+    try:
+        compute = parse_precision(spec.default_precision).compute
+    except PrecisionError as error:
+        return [f"default_precision: {error}"]
+    if compute in array.macs_per_cycle:
+        return []
+    has = ", ".join(array.macs_per_cycle)
+    return [f"default_precision: {spec.default_precision} is not a rate of {array.name}, which has {has}"]
+
+
+def _clock_check(spec: s.ChipSpec) -> list[str]:
+    if spec.clock <= 0:
+        return ["clock: must be above 0"]
+    limit = spec.technology.max_clock if spec.technology else None
+    if limit is not None and spec.clock > limit:
+        times = f"{spec.clock / limit:.2f} times"
+        return [f"clock: {spec.clock / 1e9:g} GHz is above technology.max_clock, {limit / 1e9:g} GHz ({times})"]
+    return []

@@ -1,0 +1,74 @@
+"""A chip in words: what the loader understood, its peaks, and where its numbers come from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from math import isinf
+
+from sim.hardware.chip import Array, Chip, Fanout, Memory, Rate, Unit
+from sim.hardware.dump import chip_hash
+from sim.hardware.physical import chip_area_mm2, peak_power_w
+from sim.hardware.schema import SOURCE_WORDS
+from sim.units import Dimension, format_quantity
+
+
+def peak_macs_per_s(unit: Unit, dtype: str) -> float:
+    """Dense MACs per second of all copies of a unit in a compute dtype [1/s]; 1 MAC = 2 FLOP.
+
+    Raises: KeyError: the array has no such rate.
+    """
+    cells = unit.array.rows * unit.array.cols * unit.count
+    for level in unit.hierarchy:
+        if isinstance(level, Fanout):
+            cells *= level.count
+    return cells * unit.array.macs_per_cycle[dtype] * unit.clock_hz
+
+
+def describe(chip: Chip) -> list[str]:
+    """Lines for people."""
+    clock = format_quantity(chip.clock_hz, Dimension.FREQUENCY)
+    lines = [
+        f"{chip.name}: {chip.title}",
+        f"  clock {clock}, {chip.default_precision} by default, hash {chip_hash(chip)}",
+    ]
+    lines += [f"  {_memory(memory)}" for memory in chip.memories]
+    for unit in chip.units:
+        lines.append(f"  {unit.name} x {unit.count} on {unit.home}, costed as {unit.costing.value}")
+        lines += [f"    {_level(level)}" for level in unit.hierarchy]
+        peaks = (f"{dtype} {2e-12 * peak_macs_per_s(unit, dtype):.4g}" for dtype in unit.array.macs_per_cycle)
+        lines.append(f"    peak TOPS (1 MAC = 2 operations): {', '.join(peaks)}")
+        lines.append(f"    {unit.vector.name}: {unit.vector.lanes} lanes")
+    lines += [f"  {link.name}: {' - '.join(link.ends)}, {_rate(link.bandwidth)}" for link in chip.links]
+    area, power = chip_area_mm2(chip), peak_power_w(chip)
+    if area is not None and not isinf(area):
+        lines.append(f"  area {area:.4g} mm2, power at full rate {power:.4g} W")
+    words = Counter(_kind(source) for source in chip.provenance.values())
+    lines.append("  numbers: " + ", ".join(f"{count} {word}" for word, count in words.most_common()))
+    return lines + [f"  note: {note}" for note in chip.notes]
+
+
+def _kind(source: str) -> str:
+    word = source.partition(":")[0].strip()
+    return word if word in SOURCE_WORDS else "sourced"
+
+
+def _rate(rate: Rate) -> str:
+    if rate.per_s is not None:
+        return format_quantity(rate.per_s, Dimension.RATE)
+    return f"{rate.per_cycle:g} B/cycle"
+
+
+def _memory(memory: Memory) -> str:
+    moved = _rate(memory.read) if memory.shared_port else f"reads {_rate(memory.read)}, writes {_rate(memory.write)}"
+    holds = "" if len(memory.holds) == 3 else f", holds {' and '.join(sorted(memory.holds))}"
+    return f"{memory.name}: {memory.kind}, {format_quantity(memory.capacity_bytes, Dimension.SIZE)}, {moved}{holds}"
+
+
+def _level(level: Memory | Fanout | Array) -> str:
+    if isinstance(level, Memory):
+        return _memory(level)
+    if isinstance(level, Fanout):
+        return f"{level.name} x {level.count}{', multicast' if level.multicast else ''}"
+    return (
+        f"{level.name}: {level.rows} x {level.cols}, {level.dataflow.value}, {level.accumulate_bits}-bit accumulators"
+    )

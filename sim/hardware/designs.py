@@ -1,0 +1,218 @@
+"""Many chips at once: one topology, and a struct of arrays of what varies.
+
+Costs are pure functions over columns; a row is the chip that the same overrides make one by one,
+so that a sweep and a single estimate see the same numbers, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from sim.errors import ConfigError, nearest
+from sim.hardware.chip import Array, Chip, Fanout, Link, Memory, Rate, Unit, VectorUnit
+
+_READERS: dict[type, dict[str, Callable[[Any], Any]]] = {
+    Memory: {
+        "capacity": lambda m: m.capacity_bytes, "bandwidth": lambda m: m.read, "read_bandwidth": lambda m: m.read,
+        "write_bandwidth": lambda m: m.write, "latency": lambda m: m.latency_s, "efficiency": lambda m: m.efficiency,
+        "burst": lambda m: m.burst_bytes, "outstanding": lambda m: m.outstanding, "request": lambda m: m.request_bytes,
+        "read_energy": lambda m: m.read_energy_j_per_byte, "write_energy": lambda m: m.write_energy_j_per_byte,
+        "kind": lambda m: m.kind, "double_buffered": lambda m: m.double_buffered,
+    },
+    Fanout: {"count": lambda f: f.count, "multicast": lambda f: f.multicast},
+    Array: {
+        "rows": lambda a: a.rows, "cols": lambda a: a.cols, "dataflow": lambda a: a.dataflow.value,
+        "skew": lambda a: a.skew.value, "folds": lambda a: a.folds.value, "preload": lambda a: a.preload.value,
+        "macs_per_cycle": lambda a: a.macs_per_cycle, "accumulate": lambda a: a.accumulate_bits,
+        "weight_sparsity": lambda a: a.weight_sparsity, "skips_zeros": lambda a: a.skips_zeros,
+        "drain_bandwidth": lambda a: a.drain_bytes_per_cycle, "mac_energy": lambda a: a.mac_energy_j,
+    },
+    VectorUnit: {"lanes": lambda v: v.lanes, "rates": lambda v: v.rates, "energy": lambda v: v.energy_j},
+    Unit: {
+        "count": lambda u: u.count, "clock": lambda u: u.clock_hz, "launch": lambda u: u.launch_s,
+        "dma_setup": lambda u: u.dma_setup_s, "options": lambda u: u.options, "costing": lambda u: u.costing.value,
+        "buffering": lambda u: u.buffering.value, "home": lambda u: u.home,
+    },
+    Link: {
+        "bandwidth": lambda k: k.bandwidth, "latency": lambda k: k.latency_s, "energy": lambda k: k.energy_j_per_byte,
+    },
+}  # fmt: skip
+_TECHNOLOGY = {
+    "node": "node_nm", "max_clock": "max_clock_hz", "area": "area_mm2", "power": "power_w",
+    "idle_power": "idle_power_w", "voltage": "voltage_v", "area_fit": "area_fit", "power_fit": "power_fit",
+    "idle_power_fit": "idle_power_fit",
+}  # fmt: skip
+_SYSTEM = {
+    "chips": "chips", "topology": "topology", "link_bandwidth": "link_bandwidth_bytes_per_s",
+    "link_latency": "link_latency_s",
+}  # fmt: skip
+
+
+def clock_of(chip: Chip, name: str) -> float:
+    """The clock of the unit in which the component lies; the chip's for what units share (Hz)."""
+    for unit in chip.units:
+        if name in (unit.name, unit.vector.name) or any(level.name == name for level in unit.hierarchy):
+            return unit.clock_hz
+    return chip.clock_hz
+
+
+def read_path(chip: Chip, path: str) -> Any:
+    """What stands at an override path of `chip`, in base units; bandwidths as `Rate`.
+
+    Raises: ConfigError: no such component or field.
+    """
+    name, _, rest = path.partition(".")
+    if name == "clock" and not rest:
+        return chip.clock_hz
+    if name == "technology" and rest in _TECHNOLOGY:
+        return getattr(chip.technology, _TECHNOLOGY[rest])
+    if name == "system" and rest in _SYSTEM and chip.system is not None:
+        return getattr(chip.system, _SYSTEM[rest])
+    components = dict(chip.components())
+    if name not in components:
+        raise ConfigError(f'{chip.name}: "{name}" is no component.{nearest(name, components)}')
+    readers = _READERS[type(components[name])]
+    field_name, _, key = rest.partition(".")
+    if field_name not in readers:
+        raise ConfigError(f'{chip.name}: "{field_name}" is no field of {name}.{nearest(field_name, readers)}')
+    value = readers[field_name](components[name])
+    if key:
+        if key not in value:
+            raise ConfigError(f"{chip.name}: {name}.{field_name} has no {key}: it has {', '.join(value)}")
+        return value[key]
+    return value
+
+
+def _number(value: Any) -> Any:
+    return np.nan if value is None else value
+
+
+@dataclass(frozen=True)
+class Designs:
+    """`chip` with some of its paths varied.
+
+    `choices` maps each varied path to its distinct values as given, `indices` to an int array of
+    shape (len,): which choice each design takes. Make one with `Designs.grid` or `Designs.rows`.
+    """
+
+    chip: Chip
+    choices: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
+    indices: Mapping[str, np.ndarray] = field(default_factory=dict)
+    length: int = 1
+
+    @classmethod
+    def grid(cls, chip: Chip, values: Mapping[str, Iterable[object]]) -> Designs:
+        """Every combination, in the order of `itertools.product`: the last key runs fastest.
+
+        Raises: ConfigError, UnitError: as `chip.set` for each path and value; an empty list.
+        """
+        choices = {path: tuple(options) for path, options in values.items()}
+        for path, options in choices.items():
+            if not options:
+                raise ConfigError(f"{chip.name}: {path} has no values to vary over")
+        sizes = [len(options) for options in choices.values()]
+        total = prod(sizes)
+        axes = np.unravel_index(np.arange(total), sizes) if sizes else ()
+        return cls(chip, choices, dict(zip(choices, axes, strict=True)), total)._checked()
+
+    @classmethod
+    def rows(cls, chip: Chip, values: Mapping[str, Sequence[object]]) -> Designs:
+        """One design per position of equally long lists (a list of points, not a grid)."""
+        lengths = {len(column) for column in values.values()} or {1}
+        if len(lengths) != 1 or 0 in lengths:
+            raise ConfigError(
+                f"{chip.name}: columns of designs must be equally long and not empty, not {sorted(lengths)}"
+            )
+        choices, indices = {}, {}
+        for path, column in values.items():
+            distinct = {value: i for i, value in enumerate(dict.fromkeys(column))}
+            choices[path] = tuple(distinct)
+            indices[path] = np.array([distinct[value] for value in column])
+        return cls(chip, choices, indices, lengths.pop())._checked()
+
+    def _checked(self) -> Designs:
+        for path, options in self.choices.items():
+            for value in options:
+                self.chip.set(path, value)
+        return self
+
+    def __len__(self) -> int:
+        return self.length
+
+    def row(self, i: int) -> Chip:
+        """The chip of design `i`: `chip.set` of each varied path in turn."""
+        if not -self.length <= i < self.length:
+            raise IndexError(f"design {i} of {self.length}")
+        chip = self.chip
+        for path, options in self.choices.items():
+            chip = chip.set(path, options[int(self.indices[path][i])])
+        return chip
+
+    def column(self, path: str) -> np.ndarray:
+        """The value at `path` of every design, shape (len,), in base units.
+
+        Bandwidths are in bytes/s at the design's clock, names and dataflows are text. A number that
+        the chip does not state is NaN.
+        """
+        if path not in self._columns:
+            if isinstance(read_path(self.chip, path), Rate):
+                per_s, per_cycle = self._rate(path)
+                column = np.where(np.isnan(per_s), per_cycle * self._clock(path.partition(".")[0]), per_s)
+            else:
+                column = self.gather(lambda chip: _number(read_path(chip, path)), self._affecting(path))
+            self._columns[path] = column
+        return self._columns[path]
+
+    def bytes_per_cycle(self, path: str, *, unit: str | None = None) -> np.ndarray:
+        """A bandwidth of every design in bytes per cycle of `unit` (default: where the memory lies)."""
+        per_s, per_cycle = self._rate(path)
+        return np.where(np.isnan(per_cycle), per_s / self._clock(unit or path.partition(".")[0]), per_cycle)
+
+    def _rate(self, path: str) -> tuple[np.ndarray, np.ndarray]:
+        """(per second, per cycle) of every design, NaN where the rate is stated the other way."""
+        paths = self._affecting(path)
+        per_s = self.gather(lambda chip: _number(read_path(chip, path).per_s), paths)
+        return per_s, self.gather(lambda chip: _number(read_path(chip, path).per_cycle), paths)
+
+    def _clock(self, name: str) -> np.ndarray:
+        return self.gather(lambda chip: clock_of(chip, name), [p for p in self.choices if p.endswith("clock")])
+
+    @cached_property
+    def _columns(self) -> dict[str, np.ndarray]:
+        return {}
+
+    def _affecting(self, path: str) -> list[str]:
+        """The varied paths that the value at `path` can depend on."""
+        name, _, rest = path.partition(".")
+        field_name = rest.partition(".")[0]
+        clocks = {p for p in self.choices if p == "clock" or p.endswith(".clock")}
+        physical = {p for p in self.choices if p.startswith("technology.")}
+        own = {p for p in self.choices if p.partition(".")[0] == name}
+        if field_name in ("area", "power", "idle_power", "area_fit", "power_fit", "idle_power_fit"):
+            found = set(self.choices)
+        elif field_name in ("read_energy", "write_energy", "energy", "mac_energy", "voltage"):
+            found = clocks | physical | own
+        elif path == "clock" or rest == "clock":
+            found = clocks
+        elif "bandwidth" in rest:
+            found = {p for p in own if "bandwidth" in p}
+        else:
+            found = {p for p in own if p == path or path.startswith(p + ".") or p.startswith(path + ".")}
+        return [p for p in self.choices if p in found]
+
+    def gather(self, value: Callable[[Chip], Any], paths: Sequence[str]) -> np.ndarray:
+        """`value(chip)` of every design, given that it depends on `paths` alone."""
+        chips = [self.chip]
+        for path in paths:
+            chips = [chip.set(path, option) for chip in chips for option in self.choices[path]]
+        table = np.array([value(chip) for chip in chips])
+        sizes = [len(self.choices[path]) for path in paths]
+        if not paths:
+            return np.broadcast_to(table[0], (self.length,))
+        return table[np.ravel_multi_index([self.indices[path] for path in paths], sizes)]

@@ -1,0 +1,112 @@
+"""`extends`: a chip file over the one that it extends.
+
+Maps merge key by key, memories, units and levels of a hierarchy by name; everything else (links too)
+is replaced, notes are not inherited. A number
+keeps the source of the file that states it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sim.errors import ConfigError
+
+_LISTS = ("memories", "units", "hierarchy")
+_KINDS = ("memory", "fanout", "array")
+_NOT_NUMBERS = frozenset(
+    {"name", "source", "kind", "holds", "home", "hierarchy", "vector", "costing", "buffering", "overheads", "ends"}
+    | {"dataflow", "skew", "folds", "preload", "accumulate", "multicast", "topology"}
+)
+
+
+def merge(base: Mapping[str, Any], child: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+    """`child` over `base`. Raises ConfigError where a restated number has no source."""
+    result = {key: value for key, value in base.items() if key != "notes" or "notes" in child}
+    for key, value in child.items():
+        old = base.get(key)
+        place = f"{where}: {key}"
+        if key in ("technology", "overheads", "system") and isinstance(old, Mapping) and isinstance(value, Mapping):
+            result[key] = _component(old, value, where=place)
+        elif key in _LISTS and isinstance(old, list) and isinstance(value, list):
+            result[key] = _by_name(old, value, where=place)
+        elif key == "sources" and isinstance(old, Mapping) and isinstance(value, Mapping):
+            result[key] = {**old, **value}
+        else:
+            result[key] = value
+    if "clock" in child and "source" not in child:
+        raise ConfigError(f"{where}: source: missing: clock needs a source of its own")
+    return result
+
+
+def _inner(item: Any) -> Any:
+    """The component itself: a level of a hierarchy wraps it in its kind."""
+    if isinstance(item, Mapping):
+        for kind in _KINDS:
+            if isinstance(item.get(kind), Mapping):
+                return item[kind]
+    return item
+
+
+def _by_name(old: list, new: list, *, where: str) -> list:
+    result = list(old)
+    names = [_inner(item).get("name") if isinstance(_inner(item), Mapping) else None for item in old]
+    for item in new:
+        inner = _inner(item)
+        name = inner.get("name") if isinstance(inner, Mapping) else None
+        if name is None or name not in names:
+            result.append(item)
+            continue
+        place = names.index(name)
+        merged = _component(_inner(old[place]), inner, where=f"{where}.{name}")
+        result[place] = merged if inner is item else {next(k for k in _KINDS if k in item): merged}
+    return result
+
+
+def _component(old: Mapping[str, Any], new: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+    """One component over another; its source becomes a map from field to source."""
+    result = dict(old)
+    restated = [key for key in new if key not in _NOT_NUMBERS]
+    for key, value in new.items():
+        before = old.get(key)
+        if key in _LISTS and isinstance(before, list) and isinstance(value, list):
+            result[key] = _by_name(before, value, where=f"{where}.{key}")
+        elif key in ("vector", "overheads") and isinstance(before, Mapping) and isinstance(value, Mapping):
+            result[key] = _component(before, value, where=f"{where}.{key}")
+        elif isinstance(before, Mapping) and isinstance(value, Mapping) and key != "source":
+            result[key] = {**before, **value}
+        else:
+            result[key] = value
+    if not restated:
+        result["source"] = old.get("source")
+        return {key: value for key, value in result.items() if key != "source" or value is not None}
+    if "source" not in new:
+        raise ConfigError(f"{where}.source: missing: {', '.join(restated)} need a source of their own")
+    result["source"] = _sources(old, new, restated)
+    # one way of stating bandwidth replaces the other
+    if "bandwidth" in new:
+        drop = {"read_bandwidth", "write_bandwidth"}
+    elif {"read_bandwidth", "write_bandwidth"} & set(new):
+        drop = {"bandwidth"}
+    else:
+        drop = set()
+    result["source"] = {key: text for key, text in result["source"].items() if key not in drop}
+    return {key: value for key, value in result.items() if key not in drop}
+
+
+def _sources(old: Mapping[str, Any], new: Mapping[str, Any], restated: list[str]) -> dict[str, str]:
+    before, after = old.get("source", {}), new["source"]
+    table: dict[str, str] = (
+        dict(before) if isinstance(before, Mapping) else {key: before for key in old if key not in _NOT_NUMBERS}
+    )
+    if "default" in table:
+        spread = table.pop("default")
+        table = {**{key: spread for key in old if key not in _NOT_NUMBERS and key not in table}, **table}
+    if isinstance(after, str):
+        after = {key: after for key in restated}
+    elif "default" in after:
+        default = after["default"]
+        after = {**{key: default for key in restated}, **{k: v for k, v in after.items() if k != "default"}}
+    for key in restated:  # finer sources of a replaced number go with it
+        table = {k: v for k, v in table.items() if k != key and not k.startswith(key + ".")}
+    return {**table, **after}

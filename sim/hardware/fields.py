@@ -1,0 +1,147 @@
+"""Field types of the chip schema: quantities as text with a unit, plain numbers, dtypes.
+
+Each type parses to base units and tells JSON Schema that an editor shall accept a string.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from sim.errors import UnitError, nearest
+from sim.hardware.chip import Rate
+from sim.units import Dimension, parse_quantity, parse_rate
+from sim.workload.precision import BITS
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?$")
+_WIDTH = re.compile(r"(\d+) ?bit$")
+_MIXED = re.compile(r"w\d+a\d+$")
+_PATTERN = re.compile(r"(\d+):(\d+)$")
+
+
+def _fail(message: str) -> PydanticCustomError:
+    return PydanticCustomError("dovetail", "{message}", {"message": message})
+
+
+def _quantity(dimension: Dimension) -> Any:
+    def parse(value: object) -> float:
+        try:
+            return parse_quantity(value, dimension)
+        except UnitError as error:
+            raise _fail(str(error)) from error
+
+    schema = {"type": "string", "description": f"{dimension.noun} with its unit", "examples": [dimension.example]}
+    return Annotated[float, BeforeValidator(parse), WithJsonSchema(schema)]
+
+
+def _rate(value: object) -> Rate:
+    try:
+        number, per = parse_rate(value)
+    except UnitError as error:
+        raise _fail(str(error)) from error
+    if number == 0:
+        raise _fail(f'"{value}" is no rate at all, expected one above 0')
+    return Rate(per_s=number) if per == "s" else Rate(per_cycle=number)
+
+
+def _cycle_rate(value: object) -> float:
+    try:
+        return parse_quantity(value, Dimension.CYCLE_RATE)
+    except UnitError as error:
+        raise _fail(str(error)) from error
+
+
+def number(value: object) -> float:
+    """A plain number; text such as "1e9" counts, a truth value or a quantity does not."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise _fail(f"{value!r} is not a number")
+    if isinstance(value, str) and not _NUMBER.match(value.strip()):
+        raise _fail(f'"{value}" is not a plain number')
+    return float(value)
+
+
+def _positive(value: object) -> float:
+    result = number(value)
+    if not 0 < result < float("inf"):
+        raise _fail(f"{value} must be above 0")
+    return result
+
+
+def _count(value: object) -> int:
+    result = number(value)
+    if result != int(result) or result < 1:
+        raise _fail(f"{value} must be a whole number, at least 1")
+    return int(result)
+
+
+def _bytes(value: object) -> int:
+    try:
+        size = parse_quantity(value, Dimension.SIZE)
+    except UnitError as error:
+        raise _fail(str(error)) from error
+    if size < 1 or size != int(size):
+        raise _fail(f'"{value}" must be a whole number of bytes')
+    return int(size)
+
+
+def _share(value: object) -> float:
+    result = number(value)
+    if not 0 < result <= 1:
+        raise _fail(f"{value} must be a fraction in (0, 1], such as 0.92")
+    return result
+
+
+def _compute_dtype(value: object) -> str:
+    if isinstance(value, str) and (value in BITS or _MIXED.match(value)):
+        return value
+    raise _fail(f'"{value}" is no element type: expected one of {", ".join(BITS)} or wXaY.{nearest(str(value), BITS)}')
+
+
+def _accumulate(value: object) -> int:
+    match = _WIDTH.match(value) if isinstance(value, str) else None
+    if match:
+        return int(match[1])
+    if isinstance(value, str) and value in BITS:
+        return BITS[value]
+    raise _fail(f'"{value}" is no accumulator: expected an element type such as int32, or a width such as "24 bit"')
+
+
+def _sparsity_pattern(value: object) -> str:
+    match = _PATTERN.match(value) if isinstance(value, str) else None
+    if not match or not 0 < int(match[1]) < int(match[2]):
+        raise _fail(f'"{value}" is no N:M pattern, expected one such as "2:4"')
+    return value
+
+
+Size = _quantity(Dimension.SIZE)
+Time = _quantity(Dimension.TIME)
+Frequency = _quantity(Dimension.FREQUENCY)
+Energy = _quantity(Dimension.ENERGY)
+EnergyPerByte = _quantity(Dimension.ENERGY_PER_BYTE)
+Power = _quantity(Dimension.POWER)
+Voltage = _quantity(Dimension.VOLTAGE)
+Node = _quantity(Dimension.NODE)
+Area = _quantity(Dimension.AREA)
+Bandwidth = Annotated[
+    Rate,
+    BeforeValidator(_rate),
+    PlainSerializer(str),
+    WithJsonSchema({"type": "string", "description": "a rate with its unit", "examples": ["64 GB/s", "64 B/cycle"]}),
+]
+CycleRate = Annotated[
+    float, BeforeValidator(_cycle_rate), WithJsonSchema({"type": "string", "examples": ["64 B/cycle"]})
+]
+Bytes = Annotated[int, BeforeValidator(_bytes), WithJsonSchema({"type": "string", "examples": ["64 B"]})]
+Number = Annotated[float, BeforeValidator(_positive), WithJsonSchema({"type": "number", "exclusiveMinimum": 0})]
+Count = Annotated[int, BeforeValidator(_count), WithJsonSchema({"type": "integer", "minimum": 1})]
+Share = Annotated[
+    float, BeforeValidator(_share), WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": 1})
+]
+ComputeDtype = Annotated[str, BeforeValidator(_compute_dtype)]
+Accumulator = Annotated[
+    int, BeforeValidator(_accumulate), WithJsonSchema({"type": "string", "examples": ["int32", "24 bit"]})
+]
+SparsityPattern = Annotated[str, BeforeValidator(_sparsity_pattern)]

@@ -1,0 +1,214 @@
+"""Chips by name or path: read the YAML, resolve `extends`, check, compile; and list the bundled ones."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import yaml
+from pydantic import ValidationError
+
+from sim.errors import ConfigError, nearest
+from sim.hardware.chip import Chip
+from sim.hardware.compile import compile_chip
+from sim.hardware.extends import merge
+from sim.hardware.schema import CHIP_SCHEMA, SPECS, ChipSpec
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
+class _Loader(yaml.CSafeLoader):
+    """YAML with the scalars of version 1.2: `no` is a word, 1e9 a number, 1:30 text; keys occur once."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict:
+        seen: dict[str, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f'"{key.value}" stands twice, first in line {seen[key.value]}', problem_mark=key.start_mark
+                )
+            seen[key.value] = line
+        return super().construct_mapping(node, deep)
+
+
+def _resolvers() -> None:
+    for tag, pattern, first in (
+        ("null", r"~|null|", ["~", "n", ""]),
+        ("bool", r"true|false", ["t", "f"]),
+        ("int", r"[-+]?\d+", list("-+0123456789")),
+        ("float", r"[-+]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][-+]?\d{1,3})?", list("-+.0123456789")),
+    ):
+        _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(f"(?:{pattern})$"), first)
+    _Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
+    _Loader.add_constructor("tag:yaml.org,2002:float", lambda loader, node: float(node.value))
+
+
+_resolvers()
+
+
+def hardware_dir() -> Path:
+    """The folder of bundled chips: inside the package when installed, beside it in a checkout."""
+    installed = _PACKAGE / "_data" / "hw_configs"
+    return installed if installed.is_dir() else _PACKAGE.parent / "hw_configs"
+
+
+def list_hardware() -> list[str]:
+    """Names of the bundled chips, sorted."""
+    return sorted(path.stem for path in hardware_dir().glob("*.yaml"))
+
+
+def hardware_path(name_or_path: str | Path) -> Path:
+    """The file of a bundled name or of a path to a YAML file.
+
+    Raises: ConfigError: neither, with the nearest bundled name.
+    """
+    text = str(name_or_path)
+    if text.endswith((".yaml", ".yml")) or "/" in text:
+        if not Path(text).is_file():
+            raise ConfigError(f'chip file "{text}" does not exist')
+        return Path(text)
+    path = hardware_dir() / f"{text}.yaml"
+    if not path.is_file():
+        names = list_hardware()
+        raise ConfigError(
+            f'chip "{text}" is unknown: expected a path ending in .yaml or one of {", ".join(names)}.{nearest(text, names)}'
+        )
+    return path
+
+
+def load_hardware(name_or_path: str | Path, overrides: Mapping[str, object] | None = None) -> Chip:
+    """The chip of a bundled name ("tesla-fsd-npu") or a YAML path, with overrides applied in order.
+
+    Raises: ConfigError, UnitError: unknown name or path, or every problem of the file, one a line.
+    """
+    path = hardware_path(name_or_path)
+    chip = compile_chip(_validate(_read(path, ()), where=str(path)), where=str(path))
+    for key, quantity in (overrides or {}).items():
+        chip = chip.set(key, quantity)
+    return chip
+
+
+def loads(text: str, *, where: str = "<text>") -> Chip:
+    """The chip of a YAML text; `loads(dump(chip)) == chip`."""
+    return from_document(_parse(text, where), where=where)
+
+
+def from_document(document: Mapping[str, Any], *, where: str) -> Chip:
+    """The chip of a parsed chip document, in which `extends` is already resolved."""
+    return compile_chip(_validate(document, where=where), where=where)
+
+
+def parse_overrides(texts: Iterable[str]) -> dict[str, str]:
+    """{"array.rows": "128"} of ["array.rows=128"].
+
+    Raises: ConfigError: no "=", nothing on one side of it, or the same path twice.
+    """
+    result: dict[str, str] = {}
+    for text in texts:
+        path, equals, quantity = (part.strip() for part in text.partition("="))
+        if not (path and equals and quantity):
+            raise ConfigError(f'--set "{text}": expected path=value such as SRAM.capacity="8 MiB" or clock="1.5 GHz"')
+        if path in result:
+            raise ConfigError(f'--set "{text}": {path} is already set to {result[path]}')
+        result[path] = quantity
+    return result
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of a chip file, for editors."""
+    return {"$id": CHIP_SCHEMA, **ChipSpec.model_json_schema(by_alias=True)}
+
+
+def read_schema(path: str | Path) -> str:
+    """The `schema:` of a YAML file. Raises ConfigError: no such file, not YAML, or no schema."""
+    if not Path(path).is_file():
+        raise ConfigError(f'file "{path}" does not exist')
+    document = _yaml(_text(Path(path)), str(path))
+    schema = document.get("schema") if isinstance(document, dict) else None
+    if not isinstance(schema, str):
+        raise ConfigError(f"{path}: no schema: expected a file that begins with a line such as schema: {CHIP_SCHEMA}")
+    return schema
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+
+
+def _yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f"{where}:{mark.line + 1}:{mark.column + 1}" if mark else where
+        raise ConfigError(f"{place}: not valid YAML: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: not valid YAML: {error}") from error
+
+
+def _parse(text: str, where: str) -> dict[str, Any]:
+    document = _yaml(text, where)
+    if not isinstance(document, dict):
+        raise ConfigError(f"{where}: expected a chip file that begins with schema: {CHIP_SCHEMA}")
+    schema = document.get("schema")
+    if schema != CHIP_SCHEMA:
+        raise ConfigError(f'{where}: schema is "{schema}", expected {CHIP_SCHEMA}')
+    return document
+
+
+def _read(path: Path, through: tuple[Path, ...]) -> dict[str, Any]:
+    """The document at `path` with all that it extends merged in."""
+    document = _parse(_text(path), str(path))
+    base = document.pop("extends", None)
+    if base is None:
+        return document
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: extends: expected the name or path of a chip file")
+    beside = path.parent / base
+    target = beside if base.endswith((".yaml", ".yml")) and beside.is_file() else hardware_path(base)
+    if target.resolve() in {p.resolve() for p in (*through, path)}:
+        raise ConfigError(f"{path}: extends: {base} extends this file in turn")
+    return merge(_read(target, (*through, path)), document, where=str(path))
+
+
+def _validate(document: Mapping[str, Any], *, where: str) -> ChipSpec:
+    try:
+        return ChipSpec.model_validate(document)
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        # a list whose items are wrong counts as empty on top: say only what is wrong with the items
+        inside = {problem["loc"][0] for problem in problems if len(problem["loc"]) > 1}
+        lines = [
+            f"{where}: {_line(problem)}"
+            for problem in problems
+            if problem["type"] != "too_short" or problem["loc"][0] not in inside
+        ]
+        raise ConfigError("\n".join(lines)) from error
+
+
+def _line(problem: Any) -> str:
+    """One problem in our words: place, what, expectation, nearest key."""
+    loc = problem["loc"]
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".") or "the file"
+    kind, given = problem["type"], problem["input"]
+    if kind == "extra_forbidden":
+        owner = next((SPECS[p] for p in reversed(loc[:-1]) if p in SPECS), ChipSpec)
+        keys = [field.alias or name for name, field in owner.model_fields.items()]
+        near = nearest(str(loc[-1]), keys) or f" Expected one of {', '.join(keys)}."
+        return f"{place}: unknown key.{near}"
+    if kind == "missing":
+        return f"{place}: missing"
+    if kind == "enum":
+        choices = problem["ctx"]["expected"]
+        return f'{place}: "{given}" is not one of {choices}.{nearest(str(given), choices.replace(chr(39), "").split(", "))}'
+    message = problem["msg"].removeprefix("Value error, ")
+    return (
+        f"{place}: {message}" if kind in ("value_error", "dovetail") else f"{place}: {message}, not {str(given)[:60]!r}"
+    )

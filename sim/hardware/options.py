@@ -1,0 +1,19 @@
+"""Names of a unit's costing options that a chip file may state, with what each means.
+
+A costing without an entry here takes any scalar option; one with an entry refuses unknown names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sim.hardware.chip import Costing
+
+KNOWN_OPTIONS: dict[Costing, Mapping[str, str]] = {}
+"""Costing -> {option name: meaning and unit}."""
+
+
+def unknown_options(costing: Costing, names: list[str]) -> list[str]:
+    """The names that `costing` does not know."""
+    known = KNOWN_OPTIONS.get(costing)
+    return [] if known is None else [name for name in names if name not in known]

@@ -1,0 +1,140 @@
+"""Overrides: `<component>.<field>=quantity` or `clock=...` on a chip, and what follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sim.errors import ConfigError, nearest
+from sim.hardware.chip import Chip
+from sim.hardware.dump import to_document
+from sim.hardware.load import from_document
+from sim.hardware.rederive import rederive
+from sim.hardware.schema import SPECS, OverheadsSpec, UnitSpec
+
+_NOT_SET = {
+    "units": frozenset({"name", "source", "hierarchy", "vector", "overheads"}),
+    "technology": frozenset({"source", "area", "power", "idle_power", "area_fit", "power_fit", "idle_power_fit"}),
+}
+_FIXED = frozenset({"name", "source", "ends"})
+
+
+def settable(kind: str) -> list[str]:
+    """The fields of a part of the given kind that an override may set."""
+    fields = [name for name in SPECS[kind].model_fields if name not in _NOT_SET.get(kind, _FIXED)]
+    return fields + [n for n in OverheadsSpec.model_fields if n != "source"] if kind == "units" else fields
+
+
+def _components(document: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Name -> (kind, the component's own map inside the document)."""
+    found: dict[str, tuple[str, dict[str, Any]]] = {m["name"]: ("memories", m) for m in document["memories"]}
+    for unit in document["units"]:
+        found[unit["name"]] = ("units", unit)
+        for level in unit["hierarchy"]:
+            kind, inner = next(iter(level.items()))
+            found[inner["name"]] = (kind, inner)
+        found[unit["vector"]["name"]] = ("vector", unit["vector"])
+    for link in document.get("links", ()):
+        found[link["name"]] = ("links", link)
+    for part in ("technology", "system"):
+        if part in document:
+            found[part] = (part, document[part])
+    return found
+
+
+def set_path(chip: Chip, path: str, quantity: object) -> Chip:
+    """The chip with one number or name changed; `chip.set` is this.
+
+    Paths are as in the file: "SRAM.capacity", "array.rows", "array.macs_per_cycle.int8",
+    "npu.launch", "technology.node", "clock" (units without a clock of their own follow). Stated
+    energies, area and power hold at the file's own geometry, clock and voltage only: an override
+    scales them by what the technology model says of the change, or drops them where it cannot.
+
+    Raises: ConfigError, UnitError: unknown component or field (with the nearest), a value that the
+    schema refuses, `bandwidth` where read and write are declared, a clock above the maximum.
+    """
+    text = quantity if isinstance(quantity, str) else repr(quantity)
+    where = f"{chip.name}: {path}={text}"
+    document = to_document(chip)
+    if path == "clock":
+        document["clock"] = quantity
+        document["source"] = {"clock": f"override: {text}"}
+    else:
+        _set_component(document, path, quantity, text, where)
+    document["overrides"] = {**chip.overrides, path: text}
+    changed = from_document(document, where=where)
+    _check_clocks(changed, path, where)
+    return rederive(chip, changed, path)
+
+
+def _set_component(document: dict[str, Any], path: str, quantity: object, text: str, where: str) -> None:
+    name, _, field = path.partition(".")
+    components = _components(document)
+    if name not in components:
+        choices = [*components, "clock"]
+        raise ConfigError(
+            f'{where}: "{name}" is no component of {document["name"]}: expected one of '
+            f"{', '.join(choices)}.{nearest(name, choices)}"
+        )
+    kind, component = components[name]
+    fields = settable(kind)
+    field, _, key = field.partition(".")
+    if field not in fields:
+        raise ConfigError(
+            f'{where}: "{field}" is no field of {name} that can be set: expected one of {", ".join(fields)}.'
+            f"{nearest(field, fields)}"
+        )
+    if kind in ("memories", "memory"):
+        _check_bandwidth(component, name, field, where)
+    target = component
+    if kind == "units" and field in OverheadsSpec.model_fields:
+        target = component.setdefault("overheads", {"source": {}})
+    source = target.setdefault("source", {})
+    if key:
+        values = dict(target.get(field, {}))
+        if field not in source:
+            source.update({f"{field}.{old}": source.get(f"{field}.{old}", "estimated: default") for old in values})
+        target[field] = {**values, key: quantity}
+        source[f"{field}.{key}"] = f"override: {text}"
+    else:
+        target[field] = quantity
+        for old in [k for k in source if k == field or k.startswith(field + ".")]:
+            del source[old]
+        source[field] = f"override: {text}"
+    _drop_names(target, kind)
+
+
+def _drop_names(component: dict[str, Any], kind: str) -> None:
+    """Names and enumerations carry no source."""
+    unsourced = (UnitSpec if kind == "units" else SPECS[kind]).unsourced
+    source = component["source"]
+    for field in [field for field in source if field.split(".")[0] in unsourced]:
+        del source[field]
+    if not source:
+        del component["source"]
+
+
+def _check_bandwidth(component: Mapping[str, Any], name: str, field: str, where: str) -> None:
+    if field == "bandwidth" and "bandwidth" not in component:
+        raise ConfigError(
+            f"{where}: {name} declares read_bandwidth ({component['read_bandwidth']}) and write_bandwidth "
+            f"({component['write_bandwidth']}) apart: set {name}.read_bandwidth and {name}.write_bandwidth"
+        )
+    if field in ("read_bandwidth", "write_bandwidth") and "bandwidth" in component:
+        raise ConfigError(
+            f"{where}: {name} declares one bandwidth for both directions ({component['bandwidth']}): set {name}.bandwidth"
+        )
+
+
+def _check_clocks(chip: Chip, path: str, where: str) -> None:
+    """The clock of a unit that has its own is bounded like the chip's."""
+    limit = chip.technology.max_clock_hz
+    name, _, field = path.partition(".")
+    if field != "clock" or limit is None:
+        return
+    unit = next(unit for unit in chip.units if unit.name == name)
+    if unit.clock_hz > limit:
+        raise ConfigError(
+            f"{where}: {unit.clock_hz / 1e9:g} GHz is above technology.max_clock, {limit / 1e9:g} GHz "
+            f"({unit.clock_hz / limit:.2f} times)"
+        )

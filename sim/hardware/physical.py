@@ -1,0 +1,305 @@
+"""Area, power and energy per action of a chip or of many designs, from its technology.
+
+Everything here takes a `Chip` (and returns a float, or None where the model cannot say) or
+`Designs` (and returns an array, NaN there). Peak power is all components at their full rate at once:
+an upper bound, not a TDP. A file may state area or power: the model is then scaled to meet it.
+Left out: launch and DMA set-up times, latencies and burst sizes have no price.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from sim.hardware import technology as tech
+from sim.hardware import technology_data as data
+from sim.hardware.chip import Array, Chip, Fanout, Link, Memory, Unit, VectorUnit
+from sim.hardware.designs import Designs
+
+Subject = Chip | Designs
+
+
+def _designs(subject: Subject) -> Designs:
+    return subject if isinstance(subject, Designs) else Designs(subject)
+
+
+def _result(subject: Subject, column: np.ndarray) -> Any:
+    """An array for designs; a float or None for a chip."""
+    column = np.broadcast_to(column, (len(_designs(subject)),))
+    if isinstance(subject, Designs):
+        return column
+    return None if np.isnan(column[0]) else float(column[0])
+
+
+def supply_share(d: Designs) -> np.ndarray:
+    """Supply over the node's nominal: stated, or from the clock; NaN without a node."""
+    nominal = tech.nominal_voltage_v(node_nm=d.column("technology.node"))
+    stated, limit = d.column("technology.voltage"), d.column("technology.max_clock")
+    share = tech.voltage_share(clock_hz=d.column("clock"), max_clock_hz=np.where(np.isnan(limit), 1.0, limit))
+    return np.where(np.isnan(stated), np.where(np.isnan(limit), 1.0, share), stated / nominal)
+
+
+def _has_node(d: Designs) -> bool:
+    return not np.isnan(d.column("technology.node")).any()
+
+
+def _copies(d: Designs) -> Iterator[tuple[Unit | None, Any, np.ndarray]]:
+    """(unit, component, how many of it the chip has) of everything on the chip."""
+    one = np.ones(len(d))
+    for memory in d.chip.memories:
+        yield None, memory, one
+    for unit in d.chip.units:
+        count = one * d.column(f"{unit.name}.count")
+        for level in unit.hierarchy:
+            yield unit, level, count
+            if isinstance(level, Fanout):
+                count = count * d.column(f"{level.name}.count")
+        yield unit, unit.vector, one * d.column(f"{unit.name}.count")  # lanes are those of the whole unit
+    for link in d.chip.links:
+        yield None, link, one
+
+
+def _bandwidths(d: Designs, memory: Memory) -> list[str]:
+    return [f"{memory.name}.bandwidth"] if memory.shared_port else [
+        f"{memory.name}.read_bandwidth", f"{memory.name}.write_bandwidth",
+    ]  # fmt: skip
+
+
+# Energy per action
+
+
+def mac_energy_j(subject: Subject, array: str, dtype: str) -> Any:
+    """Energy of one MAC of an array in a compute dtype [J]: stated, else by node and supply."""
+    d = _designs(subject)
+    stated = _component(d, array).mac_energy_j
+    if dtype in stated:
+        return _result(subject, d.column(f"{array}.mac_energy.{dtype}"))
+    if not _has_node(d):
+        return _result(subject, np.array(np.nan))
+    return _result(
+        subject, tech.mac_energy_j(dtype=dtype, node_nm=d.column("technology.node"), voltage_share=supply_share(d))
+    )
+
+
+def vector_energy_j(subject: Subject, vector: str, primitive: str) -> Any:
+    """Energy of one primitive of a vector unit [J]: stated, else by node and supply."""
+    d = _designs(subject)
+    if primitive in _component(d, vector).energy_j:
+        return _result(subject, d.column(f"{vector}.energy.{primitive}"))
+    if not _has_node(d):
+        return _result(subject, np.array(np.nan))
+    node = d.column("technology.node")
+    return _result(subject, tech.primitive_energy_j(primitive=primitive, node_nm=node, voltage_share=supply_share(d)))
+
+
+def memory_energy_j_per_byte(subject: Subject, memory: str, direction: str) -> Any:
+    """Energy of one byte read from or written to ("read", "write") a memory [J/byte]: stated, else by
+    kind (DRAM) or capacity, node and supply (on chip). Endless memories have none."""
+    d = _designs(subject)
+    stated = d.column(f"{memory}.{direction}_energy")
+    if not np.isnan(stated).any():
+        return _result(subject, stated)
+    part = _component(d, memory)
+    if part.kind in data.DRAM_PJ_PER_BIT:
+        return _result(subject, np.array(tech.dram_energy_j_per_byte(kind=part.kind)))
+    if not _has_node(d):
+        return _result(subject, np.array(np.nan))
+    capacity = d.column(f"{memory}.capacity")
+    modelled = tech.sram_energy_j_per_byte(
+        capacity_bytes=np.where(np.isinf(capacity), np.nan, capacity),
+        node_nm=d.column("technology.node"), voltage_share=supply_share(d),
+    )  # fmt: skip
+    return _result(subject, np.where(np.isnan(stated), modelled, stated))
+
+
+def link_energy_j_per_byte(subject: Subject, link: str) -> Any:
+    """Energy of one byte over a link [J/byte]: stated, else LINK_PJ_PER_BIT."""
+    d = _designs(subject)
+    stated = d.column(f"{link}.energy")
+    return _result(subject, np.where(np.isnan(stated), data.LINK_PJ_PER_BIT * 8e-12, stated))
+
+
+def _component(d: Designs, name: str) -> Any:
+    return d.chip.component(name)
+
+
+# Area
+
+
+def area_breakdown_mm2(subject: Subject) -> dict[str, Any] | None:
+    """Modelled area of each component [mm2], unscaled; None without a node.
+
+    Interfaces of DRAM and links count on the die, DRAM itself does not.
+    """
+    d = _designs(subject)
+    if not _has_node(d):
+        return None
+    return {part.name: _result(subject, copies * _area(d, unit, part)) for unit, part, copies in _copies(d)}
+
+
+def _area(d: Designs, unit: Unit | None, part: Any) -> np.ndarray:
+    """Area of one instance."""
+    node = d.column("technology.node")
+    if isinstance(part, Memory):
+        paths = _bandwidths(d, part)
+        if part.kind in data.DRAM_PJ_PER_BIT:
+            rate = sum(d.column(path) for path in paths) / 1e9
+            return np.asarray(rate * data.DRAM_PHY_MM2_PER_GB_S[part.kind])
+        width = sum(d.bytes_per_cycle(path) for path in paths)
+        if part.outstanding is not None:  # a register pair (address, tag) per request in flight
+            width = width + d.column(f"{part.name}.outstanding")
+        return tech.sram_area_mm2(capacity_bytes=d.column(f"{part.name}.capacity"), bytes_per_cycle=width, node_nm=node)
+    if isinstance(part, Array):
+        return _array_area(d, part, node)
+    if isinstance(part, VectorUnit):
+        per_lane = sum(
+            d.column(f"{part.name}.rates.{name}") * tech.primitive_area_mm2(primitive=name, node_nm=node)
+            for name in part.rates
+        )
+        return np.asarray(d.column(f"{part.name}.lanes") * per_lane)
+    if isinstance(part, Link):
+        return d.column(f"{part.name}.bandwidth") / 1e9 * data.LINK_MM2_PER_GB_S
+    return np.zeros(len(d))  # a fan-out is its copies
+
+
+def _array_area(d: Designs, array: Array, node: np.ndarray) -> np.ndarray:
+    modes = [
+        d.column(f"{array.name}.macs_per_cycle.{dtype}") * tech.mac_area_mm2(dtype=dtype, node_nm=node)
+        for dtype in array.macs_per_cycle
+    ]
+    widest = np.max(modes, axis=0)
+    mac = widest + data.SHARED_MODE * (np.sum(modes, axis=0) - widest)
+    extra = 1.0 + data.HIDDEN_PRELOAD * (d.column(f"{array.name}.preload") == "hidden")
+    for pattern in array.weight_sparsity:
+        extra = extra + data.SPARSE_MUX * d.column(f"{array.name}.weight_sparsity.{pattern}")
+    extra = extra + data.SPARSE_MUX * d.column(f"{array.name}.skips_zeros")
+    cells = d.column(f"{array.name}.rows") * d.column(f"{array.name}.cols")
+    area = cells * data.CELL_OVERHEAD * mac * extra
+    if array.drain_bytes_per_cycle is not None:
+        width = d.column(f"{array.name}.drain_bandwidth")
+        area = area + tech.sram_area_mm2(capacity_bytes=0.0, bytes_per_cycle=width, node_nm=node)
+    return np.asarray(area)
+
+
+def chip_area_mm2(subject: Subject) -> Any:
+    """Die area [mm2]: stated, or modelled and scaled to what the file states; None without either."""
+    d = _designs(subject)
+    return _result(subject, _fitted(d, "area", model_area_mm2))
+
+
+def model_area_mm2(d: Designs) -> np.ndarray:
+    breakdown = area_breakdown_mm2(d)
+    return np.full(len(d), np.nan) if breakdown is None else np.asarray(sum(breakdown.values()))
+
+
+def _fitted(d: Designs, field: str, model: Any) -> np.ndarray:
+    """The stated value of the chip itself; for what an override made, the model times its fit."""
+    unit = {"area": "mm2"}.get(field, "w")
+    technology = d.chip.technology
+    stated = getattr(technology, f"{field}_{unit}")
+    if stated is not None and not d.choices:
+        return np.full(len(d), stated)
+    fit = getattr(technology, f"{field}_fit")
+    if stated is not None:
+        fit = stated / float(model(Designs(d.chip))[0])
+    modelled = model(d)
+    return modelled if fit is None else modelled * fit
+
+
+# Power
+
+
+def power_breakdown_w(subject: Subject) -> dict[str, Any] | None:
+    """Modelled power of each component at its full rate, and `leakage` [W]; None without a node.
+
+    An array runs its dearest precision, a vector unit its dearest primitive; DRAM includes standby.
+    """
+    d = _designs(subject)
+    if not _has_node(d):
+        return None
+    result = {part.name: copies * _power(d, unit, part) for unit, part, copies in _copies(d)}
+    result["leakage"] = np.asarray(_leakage(d))
+    return {name: _result(subject, column) for name, column in result.items()}
+
+
+def _power(d: Designs, unit: Unit | None, part: Any) -> np.ndarray:
+    """Dynamic power of one instance at its full rate."""
+    if isinstance(part, Memory):
+        directions = ["read"] if part.shared_port else ["read", "write"]
+        power = sum(
+            d.column(path) * memory_energy_j_per_byte(d, part.name, direction)
+            for path, direction in zip(_bandwidths(d, part), directions, strict=True)
+        )
+        return np.asarray(power) + _standby(d, part)
+    if isinstance(part, Array):
+        assert unit is not None
+        rates = [
+            d.column(f"{part.name}.macs_per_cycle.{dtype}") * mac_energy_j(d, part.name, dtype)
+            for dtype in part.macs_per_cycle
+        ]
+        cells = d.column(f"{part.name}.rows") * d.column(f"{part.name}.cols")
+        return cells * np.max(rates, axis=0) * d.column(f"{unit.name}.clock")
+    if isinstance(part, VectorUnit):
+        assert unit is not None
+        rates = [d.column(f"{part.name}.rates.{p}") * vector_energy_j(d, part.name, p) for p in part.rates]
+        return d.column(f"{part.name}.lanes") * np.max(rates, axis=0) * d.column(f"{unit.name}.clock")
+    if isinstance(part, Link):
+        return d.column(f"{part.name}.bandwidth") * link_energy_j_per_byte(d, part.name)
+    return np.zeros(len(d))
+
+
+def _standby(d: Designs, memory: Memory) -> np.ndarray:
+    if memory.kind not in data.DRAM_STANDBY_W_PER_GIB:
+        return np.zeros(len(d))
+    return d.column(f"{memory.name}.capacity") / 2**30 * data.DRAM_STANDBY_W_PER_GIB[memory.kind]
+
+
+def _leakage(d: Designs) -> np.ndarray:
+    area = _fitted(d, "area", model_area_mm2)
+    return tech.leakage_w(area_mm2=area, node_nm=d.column("technology.node"), voltage_share=supply_share(d))
+
+
+def peak_power_w(subject: Subject) -> Any:
+    """Power with every component at its full rate [W], scaled to the stated power where there is one."""
+    return _result(subject, _fitted(_designs(subject), "power", model_power_w))
+
+
+def model_power_w(d: Designs) -> np.ndarray:
+    breakdown = power_breakdown_w(d)
+    return np.full(len(d), np.nan) if breakdown is None else np.asarray(sum(breakdown.values()))
+
+
+def idle_power_w(subject: Subject) -> Any:
+    """Power that flows all the time [W]: leakage and DRAM standby, scaled to the stated idle power."""
+    return _result(subject, _fitted(_designs(subject), "idle_power", model_idle_w))
+
+
+def model_idle_w(d: Designs) -> np.ndarray:
+    if not _has_node(d):
+        return np.full(len(d), np.nan)
+    return np.asarray(_leakage(d) + sum(_standby(d, memory) for memory in d.chip.memories))
+
+
+def resource_paths(chip: Chip) -> list[str]:
+    """The override paths of everything of which more makes a chip faster: the resources of law 9."""
+    paths = ["clock"]
+    for name, part in chip.components():
+        if isinstance(part, Memory):
+            paths.append(f"{name}.capacity")
+            paths += (
+                [f"{name}.bandwidth"] if part.shared_port else [f"{name}.read_bandwidth", f"{name}.write_bandwidth"]
+            )
+            paths += [f"{name}.outstanding"] if part.outstanding is not None else []
+        elif isinstance(part, Fanout | Unit):
+            paths.append(f"{name}.count")
+        elif isinstance(part, Array):
+            paths += [f"{name}.rows", f"{name}.cols", *(f"{name}.macs_per_cycle.{t}" for t in part.macs_per_cycle)]
+            paths += [f"{name}.weight_sparsity.{pattern}" for pattern in part.weight_sparsity]
+            paths += [f"{name}.drain_bandwidth"] if part.drain_bytes_per_cycle is not None else []
+        elif isinstance(part, VectorUnit):
+            paths += [f"{name}.lanes", *(f"{name}.rates.{primitive}" for primitive in part.rates)]
+        elif isinstance(part, Link):
+            paths.append(f"{name}.bandwidth")
+    return paths

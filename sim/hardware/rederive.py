@@ -1,0 +1,127 @@
+"""What follows from an override for the numbers that hold at the file's own design only.
+
+Stated area and power become fit factors of the model; stated energies scale with capacity, node and
+supply; a stated supply moves along the V-f curve with the clock. Without a node nothing can be
+scaled: stated area and power are dropped, and so is the energy of a memory that changed its size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from sim.hardware import technology as tech
+from sim.hardware import technology_data as data
+from sim.hardware.chip import Array, Chip, Level, Memory, Unit, VectorUnit
+from sim.hardware.designs import Designs
+from sim.hardware.physical import model_area_mm2, model_idle_w, model_power_w, supply_share
+
+
+def rederive(old: Chip, new: Chip, path: str) -> Chip:
+    """`new` (= `old` with `path` set) with what the file stated brought to the new design."""
+    provenance = dict(new.provenance)
+    changes: dict[str, Any] = {}
+    for field, unit, model in (
+        ("area", "mm2", model_area_mm2), ("power", "w", model_power_w), ("idle_power", "w", model_idle_w),
+    ):  # fmt: skip
+        stated = getattr(old.technology, f"{field}_{unit}")
+        if stated is None:
+            continue
+        changes[f"{field}_{unit}"] = None
+        source = provenance.pop(f"technology.{field}")
+        if old.technology.node_nm is not None:
+            if field not in old.memo:
+                old.memo[field] = float(model(Designs(old))[0])
+            changes[f"{field}_fit"] = stated / old.memo[field]
+            provenance[f"technology.{field}_fit"] = f"derived: stated over modelled {field}; {source}"
+    changes.update(_moved_voltage(old, new, path))
+    new = replace(new, technology=replace(new.technology, **changes), provenance=dict(sorted(provenance.items())))
+    return _Energies(old, new, path).scaled()
+
+
+def _moved_voltage(old: Chip, new: Chip, path: str) -> dict[str, float]:
+    """The stated supply, moved along the V-f curve when the clock changed."""
+    stated, limit = new.technology.voltage_v, new.technology.max_clock_hz
+    if stated is None or limit is None or path != "clock" or old.clock_hz == new.clock_hz:
+        return {}
+    before, after = tech.voltage_share(clock_hz=[old.clock_hz, new.clock_hz], max_clock_hz=limit)
+    return {"voltage_v": float(stated * after / before)}
+
+
+def _supply(chip: Chip) -> float:
+    if "supply" not in chip.memo:
+        chip.memo["supply"] = float(supply_share(Designs(chip))[0])
+    return chip.memo["supply"]
+
+
+class _Energies:
+    """Scales the stated energies of one override."""
+
+    def __init__(self, old: Chip, new: Chip, path: str) -> None:
+        self.old, self.new, self.path = old, new, path
+        self.nodes = (old.technology.node_nm, new.technology.node_nm)
+        self.square = 1.0
+        if None not in self.nodes:
+            before, after = _supply(old), _supply(new)
+            self.square = (after / before) ** 2
+
+    def scaled(self) -> Chip:
+        if None in self.nodes and not self.path.endswith(".capacity"):
+            return self.new
+        memories = tuple(self._memory(memory) for memory in self.new.memories)
+        return replace(self.new, memories=memories, units=tuple(self._unit(unit) for unit in self.new.units))
+
+    def _unit(self, unit: Unit) -> Unit:
+        hierarchy = tuple(self._level(level) for level in unit.hierarchy)
+        return replace(unit, hierarchy=hierarchy, vector=self._vector(unit.vector))
+
+    def _level(self, level: Level) -> Level:
+        if isinstance(level, Memory):
+            return self._memory(level)
+        return self._array(level) if isinstance(level, Array) else level
+
+    def _memory(self, memory: Memory) -> Memory:
+        stated = (memory.read_energy_j_per_byte, memory.write_energy_j_per_byte)
+        if stated == (None, None) or memory.kind in data.DRAM_PJ_PER_BIT:
+            return memory
+        before = self.old.component(memory.name)
+        assert isinstance(before, Memory)
+        factor = self._access(before.capacity_bytes, memory.capacity_bytes)
+        read, write = (
+            energy if energy is None or self.path == f"{memory.name}.{which}_energy" else None if factor is None
+            else energy * factor
+            for energy, which in zip(stated, ("read", "write"), strict=True)
+        )  # fmt: skip
+        return replace(memory, read_energy_j_per_byte=read, write_energy_j_per_byte=write)
+
+    def _access(self, before: float, after: float) -> float | None:
+        """Energy of an access after over before; None where the model cannot say."""
+        if before == after and self.nodes[0] == self.nodes[1]:
+            return self.square
+        if None in self.nodes or float("inf") in (before, after):
+            return None
+        old, new = tech.sram_energy_j_per_byte(capacity_bytes=[before, after], node_nm=list(self.nodes))  # type: ignore[arg-type]
+        return float(new / old * self.square)
+
+    def _array(self, array: Array) -> Array:
+        if not array.mac_energy_j or None in self.nodes:
+            return array
+        energies = {
+            dtype: energy if self.path == f"{array.name}.mac_energy.{dtype}" or self.path == f"{array.name}.mac_energy"
+            else energy * self._ratio(tech.mac_energy_j(dtype=dtype, node_nm=list(self.nodes)))  # type: ignore[arg-type]
+            for dtype, energy in array.mac_energy_j.items()
+        }  # fmt: skip
+        return replace(array, mac_energy_j=energies)
+
+    def _vector(self, vector: VectorUnit) -> VectorUnit:
+        if not vector.energy_j or None in self.nodes:
+            return vector
+        energies = {
+            name: energy if self.path in (f"{vector.name}.energy.{name}", f"{vector.name}.energy")
+            else energy * self._ratio(tech.primitive_energy_j(primitive=name, node_nm=list(self.nodes)))  # type: ignore[arg-type]
+            for name, energy in vector.energy_j.items()
+        }  # fmt: skip
+        return replace(vector, energy_j=energies)
+
+    def _ratio(self, energies: Any) -> float:
+        return float(energies[1] / energies[0] * self.square)

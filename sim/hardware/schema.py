@@ -1,0 +1,268 @@
+"""The schema of a chip file (`dovetail.chip/1`): strict, frozen, every number with a source.
+
+Names here are those of the YAML; `sim.hardware.compile` turns a `ChipSpec` into a `Chip`. Each
+component says in `source` where its numbers come from: a key of `sources` (a locator may follow,
+"isca17: table 2"), "estimated: why", "derived: how", "unverified[: what]", or a map from field to
+one of these, with `default` for the rest.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from sim.errors import nearest
+from sim.hardware import fields as f
+from sim.hardware.chip import Buffering, Costing, Dataflow, Folds, Preload, Skew
+from sim.hardware.options import KNOWN_OPTIONS, unknown_options
+from sim.hardware.technology_data import DRAM_PJ_PER_BIT, NODES_NM, SRAM_KINDS, nearest_nodes
+from sim.workload.graph import OperandRole, Primitive
+
+CHIP_SCHEMA = "dovetail.chip/1"
+SOURCE_WORDS = ("estimated", "derived", "unverified", "override")
+"""What may stand in `source` in place of a key; all but "unverified" are followed by ": why"."""
+
+Source = str | dict[str, str]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
+
+
+class Spec(BaseModel):
+    """Base of all parts of a chip file. `unsourced` are fields that are names, not facts."""
+
+    # building one validator for the whole file, at its first use, takes half the time of one per part
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    unsourced: ClassVar[frozenset[str]] = frozenset({"name", "source"})
+
+    def stated(self) -> list[str]:
+        """The fields of this component, as written in the file, that need a source."""
+        return [name for name in type(self).model_fields if name in self.model_fields_set - self.unsourced]
+
+
+class MemorySpec(Spec):
+    unsourced = frozenset({"name", "source", "kind", "holds"})
+    name: Name
+    kind: str = "sram"
+    capacity: f.Size
+    bandwidth: f.Bandwidth | None = None
+    read_bandwidth: f.Bandwidth | None = None
+    write_bandwidth: f.Bandwidth | None = None
+    latency: f.Time = 0.0
+    efficiency: f.Share = 1.0
+    burst: f.Bytes | None = None
+    outstanding: f.Count | None = None
+    request: f.Bytes | None = None
+    holds: tuple[OperandRole, ...] = tuple(OperandRole)
+    double_buffered: bool = True
+    read_energy: f.EnergyPerByte | None = None
+    write_energy: f.EnergyPerByte | None = None
+    source: Source
+
+    @field_validator("kind")
+    @classmethod
+    def _known_kind(cls, kind: str) -> str:
+        known = sorted(SRAM_KINDS | set(DRAM_PJ_PER_BIT))
+        if kind not in known:
+            raise ValueError(
+                f'"{kind}" is no kind of memory: expected one of {", ".join(known)}.{nearest(kind, known)}'
+            )
+        return kind
+
+    @model_validator(mode="after")
+    def _one_way_of_stating_bandwidth(self) -> MemorySpec:
+        both = self.read_bandwidth is not None and self.write_bandwidth is not None
+        either = self.read_bandwidth is not None or self.write_bandwidth is not None
+        if self.bandwidth is not None and either:
+            raise ValueError(
+                "bandwidth (both directions together) stands beside read_bandwidth or write_bandwidth: state either "
+                "bandwidth, or both read_bandwidth and write_bandwidth"
+            )
+        if self.bandwidth is None and not both:
+            raise ValueError("no bandwidth: state either bandwidth, or both read_bandwidth and write_bandwidth")
+        if self.capacity <= 0:
+            raise ValueError("capacity must be above 0")
+        if not self.holds or len(set(self.holds)) != len(self.holds):
+            raise ValueError("holds must name each operand once: some of input, weight, output")
+        return self
+
+
+class FanoutSpec(Spec):
+    unsourced = frozenset({"name", "source", "multicast"})
+    name: Name
+    count: f.Count
+    multicast: bool = True
+    source: Source
+
+
+class ArraySpec(Spec):
+    unsourced = frozenset({"name", "source", "dataflow", "skew", "folds", "preload", "accumulate"})
+    name: Name
+    rows: f.Count
+    cols: f.Count
+    dataflow: Dataflow
+    skew: Skew
+    folds: Folds
+    preload: Preload
+    macs_per_cycle: dict[f.ComputeDtype, f.Number] = Field(min_length=1)
+    accumulate: f.Accumulator = 32
+    weight_sparsity: dict[f.SparsityPattern, f.Number] = {}
+    skips_zeros: bool = False
+    drain_bandwidth: f.CycleRate | None = None
+    mac_energy: dict[f.ComputeDtype, f.Energy] = {}
+    source: Source
+
+
+def _primitive(value: object) -> str:
+    names = [p.value for p in Primitive]
+    if value not in names:
+        raise f._fail(f'"{value}" is no primitive: expected one of {", ".join(names)}.{nearest(str(value), names)}')
+    return str(value)
+
+
+PrimitiveName = Annotated[str, BeforeValidator(_primitive)]
+
+
+class VectorSpec(Spec):
+    name: Name
+    lanes: f.Count
+    rates: dict[PrimitiveName, f.Number] = Field(min_length=1)
+    fallback: dict[PrimitiveName, dict[PrimitiveName, f.Number]] = {}
+    energy: dict[PrimitiveName, f.Energy] = {}
+    source: Source
+
+    @model_validator(mode="after")
+    def _every_primitive_has_a_rate(self) -> VectorSpec:
+        missing = [p.value for p in Primitive if p.value not in self.rates and p.value not in self.fallback]
+        if missing:
+            raise ValueError(f"no rate for {', '.join(missing)}: give rates, or a fallback that makes them from others")
+        for name, parts in self.fallback.items():
+            loose = [part for part in parts if part not in self.rates]
+            if loose:
+                raise ValueError(f"fallback.{name} is made from {', '.join(loose)}, which has no rate of its own")
+        return self
+
+
+class LevelSpec(Spec):
+    memory: MemorySpec | None = None
+    fanout: FanoutSpec | None = None
+    array: ArraySpec | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> LevelSpec:
+        if len(self.model_fields_set) != 1:
+            raise ValueError("a level is exactly one of memory, fanout, array")
+        return self
+
+
+class OverheadsSpec(Spec):
+    launch: f.Time = 0.0
+    dma_setup: f.Time = 0.0
+    source: Source
+
+
+def _option(value: object) -> Any:
+    if isinstance(value, list):
+        return tuple(_option(item) for item in value)
+    if isinstance(value, bool | int | float | str):
+        return value
+    raise f._fail(f"{value!r} is not a number, word or list of these")
+
+
+class UnitSpec(Spec):
+    unsourced = frozenset({"name", "source", "home", "hierarchy", "vector", "costing", "buffering", "overheads"})
+    name: Name
+    count: f.Count = 1
+    home: str
+    clock: f.Frequency | None = None
+    costing: Costing = Costing.MAPPED
+    buffering: Buffering = Buffering.ATOMIC
+    hierarchy: tuple[LevelSpec, ...]
+    vector: VectorSpec
+    overheads: OverheadsSpec | None = None
+    options: dict[str, Annotated[Any, BeforeValidator(_option)]] = {}
+    source: Source | None = None
+
+    @model_validator(mode="after")
+    def _well_formed(self) -> UnitSpec:
+        kinds = ["array" if level.array else "fanout" if level.fanout else "memory" for level in self.hierarchy]
+        if kinds.count("array") != 1 or kinds[-1] != "array":
+            raise ValueError("hierarchy goes from the outside in and ends with its one array")
+        unknown = unknown_options(self.costing, list(self.options))
+        if unknown:
+            known = KNOWN_OPTIONS[self.costing]
+            raise ValueError(f'option "{unknown[0]}" is unknown to {self.costing.value}.{nearest(unknown[0], known)}')
+        if self.clock is not None and self.clock <= 0:
+            raise ValueError("clock must be above 0")
+        return self
+
+
+class LinkSpec(Spec):
+    unsourced = frozenset({"name", "source", "ends"})
+    name: Name
+    ends: tuple[str, ...] = Field(min_length=2)
+    bandwidth: f.Bandwidth
+    latency: f.Time = 0.0
+    energy: f.EnergyPerByte | None = None
+    source: Source
+
+
+class TechnologySpec(Spec):
+    node: f.Node | None = None
+    max_clock: f.Frequency | None = None
+    area: f.Area | None = None
+    power: f.Power | None = None
+    idle_power: f.Power | None = None
+    voltage: f.Voltage | None = None
+    area_fit: f.Number | None = None
+    power_fit: f.Number | None = None
+    idle_power_fit: f.Number | None = None
+    source: Source
+
+    @field_validator("node")
+    @classmethod
+    def _node_in_table(cls, node: float | None) -> float | None:
+        if node is not None and node not in NODES_NM:
+            raise ValueError(nearest_nodes(node))
+        return node
+
+
+class SystemSpec(Spec):
+    unsourced = frozenset({"name", "source", "topology"})
+    chips: f.Count
+    topology: Literal["ring", "switch", "mesh"]
+    link_bandwidth: f.Bandwidth
+    link_latency: f.Time
+    source: Source
+
+
+class ChipSpec(Spec):
+    unsourced = frozenset(
+        {"schema_", "name", "title", "sources", "notes", "default_precision", "memories", "units", "links"}
+        | {"technology", "overheads", "system", "algorithms", "host_link", "calibration", "overrides", "source"}
+    )
+    schema_: Literal["dovetail.chip/1"] = Field(alias="schema")
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    title: str
+    sources: dict[str, str] = {}
+    notes: tuple[str, ...] = ()
+    clock: f.Frequency
+    source: Source
+    default_precision: str
+    memories: tuple[MemorySpec, ...] = Field(min_length=1)
+    units: tuple[UnitSpec, ...] = Field(min_length=1)
+    links: tuple[LinkSpec, ...] = ()
+    technology: TechnologySpec | None = None
+    overheads: OverheadsSpec | None = None
+    system: SystemSpec | None = None
+    algorithms: tuple[Literal["direct", "winograd_2x2", "winograd_4x4"], ...] = ("direct",)
+    host_link: str | None = None
+    calibration: str | None = None
+    overrides: dict[str, str] = {}
+
+
+SPECS: dict[str, type[Spec]] = {
+    "memories": MemorySpec, "memory": MemorySpec, "fanout": FanoutSpec, "array": ArraySpec, "vector": VectorSpec,
+    "units": UnitSpec, "hierarchy": LevelSpec, "overheads": OverheadsSpec, "links": LinkSpec,
+    "technology": TechnologySpec, "system": SystemSpec,
+}  # fmt: skip
+"""The key under which a part stands in the file -> its schema; for naming the nearest key."""

@@ -1,0 +1,272 @@
+"""Quantities with units: one prefix table, parsing at the border, formatting for people and files.
+
+Inside the tool everything is a plain number in base units with the unit in its name. Decimal and
+binary prefixes are distinct ("32 MB" is 32e6 bytes, "32 MiB" is 2**25); "KB" and "Gb" are refused,
+because people mean different things by them. Parsing is exact: the text is a rational number,
+rounded once to a float.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+from fractions import Fraction
+from functools import lru_cache
+from math import inf, isinf
+
+from sim.errors import UnitError, nearest
+
+DECIMAL = {
+    "a": -18, "f": -15, "p": -12, "n": -9, "u": -6, "m": -3, "": 0,
+    "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18,
+}  # fmt: skip
+"""Decimal prefixes -> power of ten."""
+BINARY = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50}
+"""Binary prefixes -> power of two; for bytes and bits only."""
+
+
+class Dimension(Enum):
+    """What a quantity measures; the value is its base unit."""
+
+    SIZE = "B"
+    RATE = "B/s"
+    CYCLE_RATE = "B/cycle"
+    TIME = "s"
+    FREQUENCY = "Hz"
+    ENERGY = "J"
+    ENERGY_PER_BYTE = "J/B"
+    POWER = "W"
+    VOLTAGE = "V"
+    NODE = "nm"
+    AREA = "mm2"
+
+    @property
+    def noun(self) -> str:
+        return _NOUNS[self][0]
+
+    @property
+    def example(self) -> str:
+        return _NOUNS[self][1]
+
+
+_NOUNS = {
+    Dimension.SIZE: ("a size", "64 GiB"),
+    Dimension.RATE: ("a rate", "64 GB/s"),
+    Dimension.CYCLE_RATE: ("a rate per cycle", "64 B/cycle"),
+    Dimension.TIME: ("a time", "1.5 us"),
+    Dimension.FREQUENCY: ("a frequency", "2 GHz"),
+    Dimension.ENERGY: ("an energy", "0.3 pJ"),
+    Dimension.ENERGY_PER_BYTE: ("an energy per byte", "4 pJ/bit"),
+    Dimension.POWER: ("a power", "75 W"),
+    Dimension.VOLTAGE: ("a voltage", "0.8 V"),
+    Dimension.NODE: ("a length", "14 nm"),
+    Dimension.AREA: ("an area", "260 mm2"),
+}
+
+# unit symbol -> (base symbol, how many bases it is, takes binary prefixes)
+_SYMBOLS = {
+    "B": ("B", Fraction(1), True),
+    "bit": ("B", Fraction(1, 8), True),
+    "s": ("s", Fraction(1), False),
+    "Hz": ("Hz", Fraction(1), False),
+    "J": ("J", Fraction(1), False),
+    "W": ("W", Fraction(1), False),
+    "V": ("V", Fraction(1), False),
+    "m": ("nm", Fraction(10**9), False),
+    "cycle": ("cycle", Fraction(1), False),
+}
+_SQUARES = {"mm2": Fraction(1), "um2": Fraction(1, 10**6), "cm2": Fraction(100)}
+_MEANT = {
+    "KB": "kB (1000 bytes) or KiB (1024 bytes)",
+    "Kb": "kbit or kB",
+    "b": "bit or B",
+    "byte": "B",
+    "bytes": "B",
+    "hz": "Hz",
+    "ghz": "GHz",
+    "GHZ": "GHz",
+    "mhz": "MHz",
+    "sec": "s",
+    "cycles": "cycle",
+    "bits": "bit",
+}
+_TEXT = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?|inf)\s*(.*?)\s*$")
+
+
+def _unit_table() -> dict[str, tuple[str, Fraction]]:
+    table: dict[str, tuple[str, Fraction]] = {}
+    for symbol, (base, factor, binary) in _SYMBOLS.items():
+        prefixes = DECIMAL if symbol != "cycle" else {"": 0}
+        for prefix, power in prefixes.items():
+            table[prefix + symbol] = (base, factor * Fraction(10) ** power)
+        if binary:
+            for prefix, power in BINARY.items():
+                table[prefix + symbol] = (base, factor * 2**power)
+    for symbol, factor in _SQUARES.items():
+        table[symbol] = ("mm2", factor)
+        table[f"{symbol[:2]}^2"] = ("mm2", factor)
+    return table
+
+
+_UNITS = _unit_table()
+_BY_BASE = {dimension.value: dimension for dimension in Dimension}
+
+
+@dataclass(frozen=True, slots=True)
+class _Parsed:
+    value: float
+    dimension: Dimension
+
+
+def _unit(text: str) -> tuple[str, Fraction]:
+    """(base unit, factor) of "GB", "GB/s" or "pJ/bit"; raises KeyError with the part not known."""
+    parts = [part.strip().replace("µ", "u").replace("μ", "u").replace("²", "2") for part in text.split("/")]
+    if len(parts) > 2:
+        raise KeyError(text)
+    bases, factor = [], Fraction(1)
+    for place, part in enumerate(parts):
+        if part not in _UNITS:
+            raise KeyError(part)
+        base, one = _UNITS[part]
+        bases.append(base)
+        factor = factor / one if place else factor * one
+    return "/".join(bases), factor
+
+
+def _parse(text: object, wanted: tuple[Dimension, ...], where: str) -> _Parsed:
+    place = f"{where}: " if where else ""
+    due = f'{wanted[0].noun} such as "{wanted[0].example}"'
+    if isinstance(text, bool) or not isinstance(text, str | int | float):
+        raise UnitError(f"{place}{text!r} is not a quantity, expected {due}")
+    return _parse_text(str(text), wanted, place, due)
+
+
+@lru_cache(maxsize=4096)
+def _parse_text(text: str, wanted: tuple[Dimension, ...], place: str, due: str) -> _Parsed:
+    match = _TEXT.match(text)
+    if not match:
+        raise UnitError(f'{place}"{text}" is not a quantity, expected {due}')
+    number, unit_text = match.groups()
+    if not unit_text:
+        raise UnitError(f"{place}{text} has no unit, expected {due}")
+    try:
+        base, factor = _unit(unit_text)
+    except KeyError as error:
+        raise UnitError(
+            f'{place}"{text}" has the unknown unit "{unit_text}"{_hint(error.args[0])}, expected {due}'
+        ) from None
+    dimension = _BY_BASE.get(base)
+    if dimension not in wanted:
+        is_a = dimension.noun if dimension else f'in "{unit_text}"'
+        raise UnitError(f'{place}"{text}" is {is_a}, expected {due}')
+    value = inf if number == "inf" else float(Fraction(number) * factor)
+    if value < 0:
+        raise UnitError(f'{place}"{text}" is negative, expected {due}')
+    return _Parsed(value, dimension)
+
+
+def _hint(part: str) -> str:
+    for wrong, right in _MEANT.items():
+        if part == wrong or (
+            len(wrong) < 4 and len(part) == len(wrong) + 1 and part.endswith(wrong) and part[0] in DECIMAL
+        ):
+            prefix = part[: len(part) - len(wrong)]
+            return (
+                f" (write {' or '.join(prefix + word for word in right.split(' or '))})"
+                if part != "KB"
+                else f" (write {right})"
+            )
+    return nearest(part, _UNITS).replace(" Did", " (did").replace("?", "?)")
+
+
+def parse_quantity(text: object, dimension: Dimension, *, where: str = "") -> float:
+    """The value of `text` in base units.
+
+    Base units are those of `Dimension`: bytes, bytes/s, seconds, Hz, J, J/byte, W, V; nodes in nm
+    and areas in mm2. "inf B" is endless.
+
+    Raises: UnitError: no unit, an unknown unit, the unit of another dimension, or a negative
+    value; `where` is put in front of the message.
+    >>> parse_quantity("32 MiB", Dimension.SIZE)
+    33554432.0
+    >>> parse_quantity("100 ns", Dimension.TIME)
+    1e-07
+    """
+    return _parse(text, (dimension,), where).value
+
+
+def parse_rate(text: object, *, where: str = "") -> tuple[float, str]:
+    """(value, "s" or "cycle") of a bandwidth in bytes per second or bytes per cycle.
+
+    >>> parse_rate("68 GB/s"), parse_rate("384 B/cycle")
+    ((68000000000.0, 's'), (384.0, 'cycle'))
+    """
+    parsed = _parse(text, (Dimension.RATE, Dimension.CYCLE_RATE), where)
+    return parsed.value, "s" if parsed.dimension is Dimension.RATE else "cycle"
+
+
+def _candidates(dimension: Dimension) -> list[str]:
+    """Unit texts to try, small to large: binary before decimal for sizes."""
+    if dimension is Dimension.AREA:
+        return ["mm2"]
+    if dimension is Dimension.NODE:
+        return ["nm"]
+    if dimension is Dimension.ENERGY_PER_BYTE:
+        return ["fJ/B", "pJ/B", "nJ/B", "uJ/B", "J/B", "pJ/bit"]
+    symbol = dimension.value.split("/")[0]
+    rest = dimension.value[len(symbol) :]
+    if symbol != "B":
+        return [f"{prefix}{symbol}{rest}" for prefix in DECIMAL]
+    binary = [] if dimension is Dimension.RATE else list(BINARY)
+    large = [prefix for prefix, power in DECIMAL.items() if power > 0]
+    return [f"{prefix}{symbol}{rest}" for prefix in ["", *binary, *large]]
+
+
+@lru_cache(maxsize=4096)
+def format_exact(value: float, dimension: Dimension) -> str:
+    """The shortest text from which `parse_quantity` gives exactly `value` back.
+
+    >>> format_exact(33554432.0, Dimension.SIZE), format_exact(1e-07, Dimension.TIME)
+    ('32 MiB', '100 ns')
+    """
+    if isinf(value):
+        return f"inf {dimension.value}"
+    texts = [f"{value!r} {dimension.value}".replace(".0 ", " ")]
+    for unit in _candidates(dimension):
+        for digits in (6, 15, 16, 17):
+            number = f"{float(Fraction(value) / _unit(unit)[1]):.{digits}g}"
+            if "e" not in number and parse_quantity(f"{number} {unit}", dimension) == value:
+                texts.append(f"{number} {unit}")
+                break
+    return min(texts, key=len)
+
+
+def format_quantity(value: float, dimension: Dimension, *, digits: int = 3) -> str:
+    """Text for people: `digits` significant digits and the prefix that keeps 1 <= number < 1000.
+
+    Sizes take binary prefixes, everything else decimal ones.
+    >>> format_quantity(0.00193, Dimension.TIME), format_quantity(12.4e9, Dimension.RATE)
+    ('1.93 ms', '12.4 GB/s')
+    """
+    if value == 0 or isinf(value):
+        return f"{value:g} {dimension.value}"
+    if dimension in (Dimension.AREA, Dimension.NODE):
+        return f"{value:.{digits}g} {dimension.value}" if value < 10**digits else f"{value:.0f} {dimension.value}"
+    symbol, _, per = dimension.value.partition("/")
+    scales = (
+        {p: 2.0**n for p, n in BINARY.items()} | {"": 1.0}
+        if dimension is Dimension.SIZE
+        else {p: float(Fraction(10) ** n) for p, n in DECIMAL.items()}
+    )
+    step = 1024.0 if dimension is Dimension.SIZE else 1000.0
+    ordered = sorted(scales.items(), key=lambda item: item[1])
+    prefix, scale = ordered[0]
+    for name, size in ordered:
+        # rounding up to the next prefix must not print "1000 us"
+        if abs(value) >= size * (1 - 0.5 * 10.0**-digits) or (size == 1.0 and abs(value) >= 1 and step == 1024.0):
+            prefix, scale = name, size
+    number = f"{value / scale:.{digits}g}"
+    if "e" in number and 1 <= abs(value / scale) < 10**5:
+        number = f"{value / scale:.0f}"
+    return f"{number} {prefix}{symbol}{'/' + per if per else ''}"

@@ -1,0 +1,208 @@
+"""Chip files: what the loader refuses and how it says so, `extends`, YAML traps, schema for editors."""
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from sim.errors import ConfigError
+from sim.hardware.dump import to_document
+from sim.hardware.load import hardware_path, json_schema, list_hardware, load_hardware, loads, parse_overrides
+
+BASE = yaml.safe_dump(to_document(load_hardware("systolic")), sort_keys=False)
+
+
+def edited(change):
+    document = yaml.safe_load(BASE)
+    change(document)
+    return yaml.safe_dump(document, sort_keys=False)
+
+
+def message(text):
+    with pytest.raises(ConfigError) as caught:
+        loads(text, where="mine.yaml")
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+def _memory(d):
+    return d["memories"][0]
+
+
+def _sram(d):
+    return d["units"][0]["hierarchy"][0]["memory"]
+
+
+def _array(d):
+    return d["units"][0]["hierarchy"][1]["array"]
+
+
+BAD = {
+    "wrong key": (
+        lambda d: _sram(d).update(capcity="1 MiB"),
+        ["mine.yaml: units[0].hierarchy[0].memory.capcity: unknown key", 'Did you mean "capacity"?'],
+    ),
+    "wrong key on top": (lambda d: d.update(memory=[]), ["memory: unknown key", '"memories"']),
+    "number without unit": (
+        lambda d: _memory(d).update(bandwidth=68),
+        ["memories[0].bandwidth: 68 has no unit, expected a rate such as", '"64 GB/s"'],
+    ),
+    "size for a rate": (lambda d: _memory(d).update(bandwidth="64 GB"), ['"64 GB" is a size, expected a rate']),
+    "rate without flow": (lambda d: _memory(d).update(bandwidth="0 GB/s"), ["is no rate at all"]),
+    "two bandwidths": (
+        lambda d: _sram(d).update(read_bandwidth="1 B/cycle"),
+        ["bandwidth (both directions together) stands beside read_bandwidth"],
+    ),
+    "half a bandwidth": (
+        lambda d: (_sram(d).pop("bandwidth"), _sram(d).update(read_bandwidth="1 B/cycle")),
+        ["state either bandwidth, or both read_bandwidth and write_bandwidth"],
+    ),
+    "no source": (lambda d: _array(d).pop("source"), ["units[0].hierarchy[1].array.source: missing"]),
+    "unknown source": (lambda d: _array(d).update(source="isca"), ['"isca" is no key of sources']),
+    "estimate without reason": (lambda d: _array(d).update(source="estimated"), ['must say why']),
+    "source of a part": (lambda d: _array(d).update(source={"rows": "unverified"}), ["array.source: cols has none"]),
+    "source of nothing": (
+        lambda d: _array(d)["source"].update(colums="unverified"),
+        ["colums is not a number stated here", '"cols"'],
+    ),
+    "enumeration": (
+        lambda d: _array(d).update(dataflow="weight-stationary"),
+        ['"weight-stationary" is not one of', 'Did you mean "weight_stationary"?'],
+    ),
+    "missing required key": (lambda d: _array(d).pop("preload"), ["array.preload: missing"]),
+    "truth value as a number": (lambda d: _array(d).update(rows=True), ["array.rows: True is not a number"]),
+    "fraction of a row": (lambda d: _array(d).update(rows=1.5), ["array.rows: 1.5 must be a whole number"]),
+    "efficiency above one": (lambda d: _memory(d).update(efficiency=1.2), ["must be a fraction in (0, 1]"]),
+    "unknown dtype": (lambda d: _array(d)["macs_per_cycle"].update(int9=1), ['"int9" is no element type']),
+    "precision without rate": (
+        lambda d: d.update(default_precision="int16"),
+        ["default_precision: int16 is not a rate of array, which has int8, int4"],
+    ),
+    "unknown precision": (lambda d: d.update(default_precision="int7"), ['precision "int7" is unknown', '"int8"']),
+    "missing vector rate": (
+        lambda d: d["units"][0]["vector"]["rates"].pop("exp"),
+        ["units[0].vector: no rate for exp: give rates, or a fallback"],
+    ),
+    "fallback without ground": (
+        lambda d: (d["units"][0]["vector"]["rates"].pop("exp"), d["units"][0]["vector"].update(fallback={"exp": {"exp": 2}})),
+        ["fallback.exp is made from exp, which has no rate of its own"],
+    ),
+    "twice the same name": (lambda d: _array(d).update(name="SRAM"), ['"SRAM" is already the name of units[0]']),
+    "reserved name": (lambda d: _memory(d).update(name="clock"), ['"clock" is a reserved word']),
+    "home elsewhere": (lambda d: d["units"][0].update(home="DRM"), ['"DRM" is not one of the memories', '"DRAM"']),
+    "no array": (lambda d: d["units"][0]["hierarchy"].pop(), ["ends with its one array"]),
+    "clock too high": (lambda d: d.update(clock="3 GHz"), ["clock: 3 GHz is above technology.max_clock, 2 GHz (1.50"]),
+    "node outside the table": (
+        lambda d: d["technology"].update(node="13 nm"),
+        ["13 nm is outside the scaling table", "the nearest are 12 and 14 nm"],
+    ),
+    "kind of memory": (lambda d: _memory(d).update(kind="lpddr44"), ['"lpddr44" is no kind of memory', '"lpddr4"']),
+    "newer schema": (lambda d: d.update(schema="dovetail.chip/2"), ['schema is "dovetail.chip/2"', "dovetail.chip/1"]),
+    "option that is no scalar": (lambda d: d["units"][0].update(options={"x": {}}), ["options.x", "is not a number, word"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_files_say_where_what_and_how(name):
+    change, parts = BAD[name]
+    text = message(edited(change))
+    for part in ("mine.yaml: ", *parts):
+        assert part in text
+
+
+def test_all_errors_are_told_at_once():
+    def both(d):
+        _memory(d)["bandwidth"] = 5
+        _array(d)["rows"] = 0
+
+    assert len(message(edited(both)).splitlines()) == 2
+
+
+def test_yaml_errors_name_the_line():
+    assert message("schema: dovetail.chip/1\nname: ]\n").startswith("mine.yaml:2:")
+    assert 'mine.yaml:3:1: not valid YAML: "name" stands twice, first in line 2' in message("a: 1\nname: x\nname: y\n")
+    assert "begins with schema: dovetail.chip/1" in message("just words")
+
+
+def test_yaml_scalars_are_those_of_1_2():
+    """`no` as a title is a word, 1e9 a number (so: without a unit), 1:30 text and not 90."""
+    assert loads(BASE.replace(load_hardware("systolic").title, "no")).title == "no"
+    assert "1000000000.0 has no unit" in message(edited(lambda d: None).replace("clock: 1 GHz", "clock: 1e9", 1))
+    assert '"1:30" has the unknown unit' in message(BASE.replace("clock: 1 GHz", "clock: 1:30", 1))
+    chip = loads(edited(lambda d: _array(d)["macs_per_cycle"].update(int8="2e0")))
+    assert chip.main_unit.array.macs_per_cycle["int8"] == 2
+
+
+def test_unknown_names_and_paths():
+    with pytest.raises(ConfigError, match='Did you mean "systolic"'):
+        load_hardware("sistolic")
+    with pytest.raises(ConfigError, match="does not exist"):
+        load_hardware("nowhere/chip.yaml")
+
+
+def test_overrides_are_parsed():
+    assert parse_overrides(["a.b= 8 MiB", "clock=1.5 GHz"]) == {"a.b": "8 MiB", "clock": "1.5 GHz"}
+    for bad in (["a.b"], ["=3"], ["a.b="], ["a.b=1", "a.b=2"]):
+        with pytest.raises(ConfigError):
+            parse_overrides(bad)
+
+
+CHILD = """schema: dovetail.chip/1
+extends: systolic
+name: child
+memories:
+  - {name: DRAM, bandwidth: 100 GB/s, source: "unverified: someone said so"}
+units:
+  - name: npu
+    hierarchy:
+      - array: {name: array, rows: 32, source: "estimated: smaller"}
+      - memory: {name: SRAM, read_bandwidth: 64 B/cycle, write_bandwidth: 32 B/cycle, source: "estimated: split"}
+"""
+
+
+def test_extends_overrides_numbers_and_keeps_the_others_sources(tmp_path):
+    path = tmp_path / "child.yaml"
+    path.write_text(CHILD)
+    chip, base = load_hardware(path), load_hardware("systolic")
+    assert chip.memory("DRAM").read.per_s == 100e9
+    assert chip.memory("DRAM").capacity_bytes == base.memory("DRAM").capacity_bytes
+    assert (chip.main_unit.array.rows, chip.main_unit.array.cols) == (32, 64)
+    assert (chip.main_unit.memories[0].read.per_cycle, chip.main_unit.memories[0].shared_port) == (64, False)
+    assert chip.provenance["DRAM.bandwidth"] == "unverified: someone said so"
+    assert chip.provenance["DRAM.capacity"] == base.provenance["DRAM.capacity"]
+    assert chip.provenance["array.rows"] == "estimated: smaller"
+    assert "SRAM.bandwidth" not in chip.provenance
+    assert chip.notes == ()
+
+
+def test_extends_refuses_borrowed_sources_and_circles(tmp_path):
+    path = tmp_path / "child.yaml"
+    path.write_text(CHILD.replace(', source: "unverified: someone said so"', ""))
+    with pytest.raises(ConfigError, match=r"memories\.DRAM\.source: missing: bandwidth need a source"):
+        load_hardware(path)
+    path.write_text("schema: dovetail.chip/1\nextends: child.yaml\n")
+    with pytest.raises(ConfigError, match="extends this file in turn"):
+        load_hardware(path)
+
+
+def test_json_schema_asks_for_text_where_a_unit_is_due():
+    schema = json_schema()
+    assert schema["$defs"]["MemorySpec"]["properties"]["capacity"]["type"] == "string"
+    assert schema["$defs"]["ArraySpec"]["properties"]["rows"]["type"] == "integer"
+    assert set(schema["required"]) >= {"schema", "name", "clock", "memories", "units"}
+
+
+def test_loading_imports_nothing_heavy():
+    code = (
+        "import sys; from sim.hardware.load import load_hardware; load_hardware('tesla-fsd-npu');"
+        "print([m for m in ('torch', 'scipy', 'optuna', 'matplotlib', 'pint') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("name", list_hardware())
+def test_files_say_their_own_name_and_schema(name):
+    head = hardware_path(name).read_text().splitlines()
+    assert "schema: dovetail.chip/1" in head
+    assert f"name: {name}" in head

@@ -1,0 +1,153 @@
+"""Overrides on one chip, and designs as columns and rows."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sim.errors import ConfigError, UnitError
+from sim.hardware.chip import Dataflow
+from sim.hardware.designs import Designs, read_path
+from sim.hardware.dump import chip_hash, dump
+from sim.hardware.load import load_hardware, loads
+from sim.hardware.physical import chip_area_mm2, idle_power_w, memory_energy_j_per_byte, peak_power_w
+
+FSD = load_hardware("tesla-fsd-npu")
+SYSTOLIC = load_hardware("systolic")
+TEMPLATE_KEYS = {
+    "array.rows": ("128", 128), "array.cols": (16, 16), "array.dataflow": ("output_stationary", Dataflow.OUTPUT_STATIONARY),
+    "array.preload": ("hidden", "hidden"), "array.folds": ("pipelined", "pipelined"), "array.skew": ("none", "none"),
+    "SRAM.capacity": ("8 MiB", 2**23), "SRAM.bandwidth": ("1 KiB/cycle", 1024.0), "DRAM.bandwidth": ("68 GB/s", 68e9),
+    "DRAM.efficiency": (0.8, 0.8), "npu.launch": ("2 us", 2e-6), "npu.count": (2, 2), "simd.lanes": (128, 128),
+    "simd.rates.exp": (0.5, 0.5), "array.macs_per_cycle.int4": (4, 4.0), "clock": ("1.5 GHz", 1.5e9),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", TEMPLATE_KEYS)
+def test_template_keys_can_be_set(path):
+    given_, expected = TEMPLATE_KEYS[path]
+    chip = SYSTOLIC.set(path, given_)
+    found = read_path(chip, path)
+    assert found in (expected, getattr(expected, "value", expected)) or expected in (found.per_s, found.per_cycle)
+    assert chip.overrides == {path: str(given_)}
+    assert loads(dump(chip)) == chip
+    assert SYSTOLIC.overrides == {}
+
+
+def test_units_follow_the_clock_unless_they_have_their_own():
+    whole = load_hardware("tesla-fsd").set("clock", "1 GHz")
+    assert [unit.clock_hz for unit in whole.units] == [1e9, 2.2e9, 1e9]  # NPU follows; CPU and GPU state theirs
+    slower = whole.set("gpu.clock", "500 MHz").set("clock", "1.5 GHz")
+    assert [unit.clock_hz for unit in slower.units] == [1.5e9, 2.2e9, 0.5e9]
+
+
+BAD = [
+    ("SRM.capacity", "1 MiB", ['"SRM" is no component of tesla-fsd-npu', 'Did you mean "SRAM"?']),
+    ("SRAM.capcity", "1 MiB", ['"capcity" is no field of SRAM', 'Did you mean "capacity"?']),
+    ("SRAM", "1 MiB", ['"" is no field of SRAM']),
+    ("SRAM.bandwidth", "1 TB/s", ["set SRAM.read_bandwidth and SRAM.write_bandwidth"]),
+    ("DRAM.read_bandwidth", "1 TB/s", ["set DRAM.bandwidth"]),
+    ("SRAM.capacity", "1 GB/s", ['"1 GB/s" is a rate, expected a size']),
+    ("SRAM.capacity", 1024, ["1024 has no unit"]),
+    ("clock", "3 GHz", ["3 GHz is above technology.max_clock, 2 GHz"]),
+    ("npu.clock", "3 GHz", ["3 GHz is above technology.max_clock, 2 GHz"]),
+    ("array.dataflow", "output", ['Did you mean "output_stationary"?']),
+    ("technology.area", "1 mm2", ['"area" is no field of technology that can be set']),
+    ("technology.node", "11 nm", ["outside the scaling table", "10 and 12 nm"]),
+    ("npu.name", "x", ['"name" is no field']),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "quantity", "parts"), BAD)
+def test_bad_overrides_say_where_what_and_how(path, quantity, parts):
+    with pytest.raises((ConfigError, UnitError)) as caught:
+        FSD.set(path, quantity)
+    for part in (f"tesla-fsd-npu: {path}={quantity}", *parts):
+        assert part in str(caught.value)
+
+
+def test_hash_is_of_the_machine_and_not_of_its_words():
+
+    assert chip_hash(SYSTOLIC.set("array.rows", 64)) == chip_hash(SYSTOLIC)
+    assert chip_hash(SYSTOLIC.set("array.rows", 65)) != chip_hash(SYSTOLIC)
+
+
+GRID = {"array.rows": [16, 32], "SRAM.capacity": ["1 MiB", "2 MiB", "3 MiB"], "DRAM.bandwidth": ["10 GB/s", "16 B/cycle"],
+        "clock": ["1 GHz", "1.7 GHz"]}  # fmt: skip
+COLUMNS = ["array.rows", "array.cols", "SRAM.capacity", "SRAM.bandwidth", "DRAM.bandwidth", "clock", "npu.clock",
+           "simd.lanes", "npu.launch", "array.macs_per_cycle.int8", "technology.node", "DRAM.efficiency"]  # fmt: skip
+
+
+def test_grid_runs_in_product_order():
+    designs = Designs.grid(SYSTOLIC, GRID)
+    assert len(designs) == 24
+    for i, values in enumerate(product(*GRID.values())):
+        chip = SYSTOLIC
+        for path, value in zip(GRID, values, strict=True):
+            chip = chip.set(path, value)
+        assert designs.row(i) == chip
+
+
+@pytest.mark.parametrize("path", COLUMNS)
+def test_columns_are_the_rows_bit_for_bit(path):
+    designs = Designs.grid(SYSTOLIC, GRID)
+    column = designs.column(path)
+    assert column.shape == (24,)
+    for i in range(24):
+        assert column[i] == Designs(designs.row(i)).column(path)[0]
+
+
+def test_rates_per_cycle_are_those_of_the_contract():
+    designs = Designs.grid(SYSTOLIC, GRID)
+    per_cycle = designs.bytes_per_cycle("DRAM.bandwidth", unit="npu")
+    for i in range(24):
+        chip = designs.row(i)
+        assert per_cycle[i] == chip.memory("DRAM").read.at(chip.main_unit.clock_hz)
+
+
+ANY = st.fixed_dictionaries(
+    {},
+    optional={
+        "array.rows": st.lists(st.integers(1, 300), min_size=1, max_size=3),
+        "SRAM.capacity": st.lists(st.integers(1, 64).map("{} MiB".format), min_size=1, max_size=3),
+        "SRAM.write_bandwidth": st.lists(st.integers(1, 999).map("{} B/cycle".format), min_size=1, max_size=2),
+        "clock": st.lists(st.integers(100, 2000).map("{} MHz".format), min_size=1, max_size=3),
+        "technology.node": st.lists(st.sampled_from(["7 nm", "14 nm", "28 nm"]), min_size=1, max_size=2),
+    },
+)
+
+
+@settings(max_examples=10, deadline=None)
+@given(ANY)
+def test_physics_of_designs_is_that_of_their_rows_bit_for_bit(values):
+    designs = Designs.grid(FSD, values)
+    for model in (chip_area_mm2, peak_power_w, idle_power_w):
+        column = model(designs)
+        for i in range(len(designs)):
+            assert column[i] == model(designs.row(i))
+    energies = memory_energy_j_per_byte(designs, "SRAM", "read")
+    assert [memory_energy_j_per_byte(designs.row(i), "SRAM", "read") for i in range(len(designs))] == list(energies)
+
+
+def test_points_instead_of_a_grid():
+    designs = Designs.rows(SYSTOLIC, {"array.rows": [8, 16, 8], "array.cols": [1, 2, 3]})
+    assert list(designs.column("array.rows")) == [8, 16, 8]
+    assert designs.row(2) == SYSTOLIC.set("array.rows", 8).set("array.cols", 3)
+    with pytest.raises(ConfigError, match="equally long"):
+        Designs.rows(SYSTOLIC, {"array.rows": [8, 16], "array.cols": [1]})
+
+
+def test_bad_grids_are_refused_at_once():
+    with pytest.raises(ConfigError, match="no values"):
+        Designs.grid(SYSTOLIC, {"array.rows": []})
+    with pytest.raises(ConfigError, match="has no unit"):
+        Designs.grid(SYSTOLIC, {"SRAM.capacity": ["1 MiB", 5]})
+    with pytest.raises(ConfigError, match="is no component"):
+        Designs.grid(SYSTOLIC, {}).column("SRM.capacity")
+
+
+def test_numbers_that_are_not_stated_are_nan():
+    assert np.isnan(Designs(SYSTOLIC).column("SRAM.read_energy")).all()
+    assert np.isnan(Designs(SYSTOLIC).column("technology.area")).all()

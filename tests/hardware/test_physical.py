@@ -1,0 +1,130 @@
+"""Area, power and energy of chips: law 9 on every bundled chip, sums, stated points, published floor plans."""
+
+import pytest
+
+from sim.hardware.chip import Rate
+from sim.hardware.designs import read_path
+from sim.hardware.dump import rate_text, to_document
+from sim.hardware.load import from_document, list_hardware, load_hardware
+from sim.hardware.physical import (
+    area_breakdown_mm2,
+    chip_area_mm2,
+    idle_power_w,
+    link_energy_j_per_byte,
+    mac_energy_j,
+    memory_energy_j_per_byte,
+    peak_power_w,
+    power_breakdown_w,
+    resource_paths,
+    vector_energy_j,
+)
+from sim.units import Dimension, format_exact
+
+WITH_NODE = [name for name in list_hardware() if load_hardware(name).technology.node_nm is not None]
+
+
+def _doubled(chip, path):
+    """(before, after) with the resource doubled; the clock from half, since files stand at their maximum."""
+    value = read_path(chip, path)
+    if path == "clock":
+        before = chip.set(path, format_exact(value / 2, Dimension.FREQUENCY))
+        return before, before.set(path, format_exact(value, Dimension.FREQUENCY))
+    if isinstance(value, Rate):
+        twice = Rate(per_s=value.per_s and 2 * value.per_s, per_cycle=value.per_cycle and 2 * value.per_cycle)
+        return chip, chip.set(path, rate_text(twice))
+    if path.endswith(".capacity"):
+        return chip, chip.set(path, format_exact(2 * value, Dimension.SIZE))
+    if path.endswith(".drain_bandwidth"):
+        return chip, chip.set(path, format_exact(2 * value, Dimension.CYCLE_RATE))
+    return chip, chip.set(path, 2 * value)
+
+
+@pytest.mark.parametrize("name", WITH_NODE)
+def test_doubling_any_resource_costs_area_or_power(name):
+    chip = load_hardware(name)
+    for path in resource_paths(chip):
+        before, after = _doubled(chip, path)
+        area = chip_area_mm2(after) / chip_area_mm2(before)
+        power = peak_power_w(after) / peak_power_w(before)
+        assert max(area, power) > 1 + 1e-9, path
+        assert power > 1 - 1e-9 and (area > 1 - 1e-9 or path == "clock"), path
+
+
+def test_a_faster_clock_at_the_same_work_costs_energy():
+    """Supply follows the clock, so energy per MAC and per byte rise with it."""
+    slow, fast = (load_hardware("tesla-fsd-npu").set("clock", clock) for clock in ("1.5 GHz", "2 GHz"))
+    assert mac_energy_j(slow, "array", "int8") < mac_energy_j(fast, "array", "int8")
+    assert memory_energy_j_per_byte(slow, "SRAM", "read") < memory_energy_j_per_byte(fast, "SRAM", "read")
+
+
+@pytest.mark.parametrize("name", WITH_NODE)
+def test_breakdowns_sum_to_the_modelled_total(name):
+    """A file's stated area and power hold for the file; without them the total is the sum of its parts."""
+    document = to_document(load_hardware(name))
+    for field in ("area", "power", "idle_power"):
+        document["technology"].pop(field, None)
+        document["technology"]["source"].pop(field, None)
+    chip = from_document(document, where=name)
+    assert chip_area_mm2(chip) == pytest.approx(sum(area_breakdown_mm2(chip).values()), rel=1e-12)
+    power = power_breakdown_w(chip)
+    assert peak_power_w(chip) == pytest.approx(sum(power.values()), rel=1e-12)
+    assert 0 < idle_power_w(chip) < peak_power_w(chip)
+    assert power["leakage"] <= idle_power_w(chip)
+
+
+def test_stated_points_hold_for_the_file_and_scale_for_overrides():
+    """The FSD chip states 260 mm2: the file has just that, setting a number to what it is changes nothing,
+    and twice the NPUs' SRAM adds the model's share of SRAM."""
+    chip = load_hardware("tesla-fsd")
+    parts = area_breakdown_mm2(chip)
+    assert chip_area_mm2(chip) == 260
+    assert chip_area_mm2(chip.set("SRAM.capacity", "32 MiB")) == pytest.approx(260, rel=1e-12)
+    wide = chip.set("SRAM.capacity", "64 MiB")
+    grown = sum(area_breakdown_mm2(wide).values()) / sum(parts.values())
+    assert chip_area_mm2(wide) == pytest.approx(260 * grown, rel=1e-12)
+    back = wide.set("SRAM.capacity", "32 MiB")
+    assert chip_area_mm2(back) == pytest.approx(260, rel=1e-12)
+    assert peak_power_w(back) == pytest.approx(36, rel=1e-12)
+
+
+def test_stated_energies_scale_with_capacity_and_supply():
+    """Eyeriss states 4.26 pJ/B for its buffer. Four times the capacity at 65 nm (exponent as at 45 nm, 0.5)
+    doubles it, and the way back restores it; an energy that is set stays as set."""
+    chip = load_hardware("eyeriss")
+    assert memory_energy_j_per_byte(chip, "GLB", "read") == pytest.approx(4.26e-12)
+    wide = chip.set("GLB.capacity", "432 kB")
+    assert memory_energy_j_per_byte(wide, "GLB", "read") == pytest.approx(8.52e-12, rel=1e-9)
+    assert memory_energy_j_per_byte(wide.set("GLB.capacity", "108 kB"), "GLB", "read") == pytest.approx(4.26e-12)
+    assert memory_energy_j_per_byte(wide.set("GLB.read_energy", "1 pJ/B"), "GLB", "read") == 1e-12
+    slow = chip.set("clock", "100 MHz")
+    assert mac_energy_j(slow, "array", "int16") < mac_energy_j(chip, "array", "int16") == pytest.approx(1.42e-12)
+
+
+def test_without_a_node_nothing_is_invented():
+    document = to_document(load_hardware("eyeriss"))
+    for field in ("node", "area"):
+        document["technology"].pop(field)
+        document["technology"]["source"].pop(field)
+    chip = from_document(document, where="no-node")
+    assert area_breakdown_mm2(chip) is None
+    assert chip_area_mm2(chip) is None
+    assert vector_energy_j(chip, "relu", "add") is None
+    assert mac_energy_j(chip, "array", "int16") == pytest.approx(1.42e-12)  # stated
+    wide = chip.set("GLB.capacity", "432 kB")
+    assert memory_energy_j_per_byte(wide, "GLB", "read") is None  # cannot be scaled any more
+    assert peak_power_w(wide) is None
+    assert link_energy_j_per_byte(load_hardware("tpu-v1"), "PCIe") == pytest.approx(40e-12)
+
+
+# Modelled area without any fit against published dies: (chip, low, high, why the range)
+DIES = [
+    ("tpu-v1", 200, 331, "ISCA 2017: at most half of 662 mm2"),
+    ("tpu-v4i", 140, 400, "ISCA 2021: below 400 mm2, of which CMEM and MXU are 39 %"),
+    ("h100-sxm", 400, 814, "no front ends, schedulers or register files are modelled"),
+    ("tesla-fsd", 90, 260, "no camera, video, security blocks are modelled"),
+]
+
+
+@pytest.mark.parametrize(("name", "low", "high", "why"), DIES)
+def test_modelled_area_stays_below_the_die_and_in_its_order(name, low, high, why):
+    assert low < sum(area_breakdown_mm2(load_hardware(name)).values()) < high, why
