@@ -15,7 +15,6 @@ from sim.hardware.chip import Chip, Fanout, Memory, Unit, VectorUnit
 from sim.workload.graph import Primitive
 from sim.workload.precision import Precision
 
-
 _WIDE = {"8": "int8", "16": "bf16", "32": "fp32"}
 """Activation width of a mixed type -> the type that it runs as on an array without mixed rates."""
 
