@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from sim.errors import ConfigError, DovetailError, WorkloadError
@@ -63,6 +63,11 @@ def print_json(document: object) -> None:
     print(json.dumps(document, indent=2, allow_nan=False))
 
 
+def width() -> int:
+    """Columns that tables may use."""
+    return console().width
+
+
 def pairs(words: Iterable[str], *, option: str, error: type[DovetailError] = ConfigError) -> dict[str, str]:
     """["a=1", "b=x y"] -> {"a": "1", "b": "x y"}.
 
@@ -83,19 +88,19 @@ def pairs(words: Iterable[str], *, option: str, error: type[DovetailError] = Con
 _EXAMPLES = {"-p": "batch=4", "--set": "clock=1.5 GHz", "--override": "layer1.0.conv1=1.2 ms"}
 
 
-def knobs(words: Iterable[str]) -> dict[str, Any]:
-    """`-p` words as Python values: numbers, booleans and None are read as such, the rest is text."""
-    return {key: literal(value) for key, value in pairs(words, option="-p", error=WorkloadError).items()}
+def knobs(words: Iterable[str]) -> dict[str, str]:
+    """`-p` words as {knob: text}; the workload reads each by its annotation."""
+    return pairs(words, option="-p", error=WorkloadError)
 
 
-def literal(text: str) -> Any:
-    """ "4" -> 4, "1e-3" -> 0.001, "true" -> True, "none" -> None, "gelu" -> "gelu"."""
-    words: Mapping[str, Any] = {"true": True, "false": False, "none": None, "null": None}
-    if text.lower() in words:
-        return words[text.lower()]
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+def overrides(words: Iterable[str]) -> dict[str, str]:
+    """`--set` words as {path: quantity}."""
+    return pairs(words, option="--set")
+
+
+def chips(names: Iterable[str], words: Iterable[str]) -> list[Any]:
+    """Every `--hw` with every `--set` applied."""
+    import sim
+
+    changes = overrides(words)
+    return [sim.load_hardware(name, changes) for name in names]

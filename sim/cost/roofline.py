@@ -118,6 +118,11 @@ class Roofline:
         return max(self.resource_s, key=lambda name: self.resource_s[name]) if self.resource_s else "compute"
 
     @property
+    def memories(self) -> list[str]:
+        """Names of the memories that have a ceiling, outermost first."""
+        return [ceiling.name for ceiling in self.ceilings if ceiling.kind == "memory"]
+
+    @property
     def ridges_flop_per_byte(self) -> dict[str, dict[str, float]]:
         memories = [c for c in self.ceilings if c.kind == "memory"]
         return {

@@ -172,7 +172,7 @@ def _draw_legend(ax: Axes, view: RooflineView) -> None:
         handles.append(ax.scatter([], [], s=36, color="none", edgecolors=palette.GREY))
         names.append("hollow: operands lie on chip")
     largest = max((p.share for p in view.points), default=0.0)
-    step = 2.0 ** round(log2(largest)) if largest else 0.0
+    step = min(0.25, 2.0 ** round(log2(largest))) if largest else 0.0
     for share in sorted({step, step / 8}) if step else ():
         handles.append(ax.scatter([], [], s=_area(share), color=palette.LIGHT_GREY))
         names.append(f"area: {rows.share_text(share)} of the time")

@@ -27,8 +27,9 @@ def place_labels(
 ) -> None:
     """Write each (x, y, text) beside its point, in the order given, with a thin leader.
 
-    `points` are (x, y, radius [pt]). A position is taken when the text lies inside the axes and covers no point, no earlier label and
-    no obstacle (other texts, the legend); a label that finds none is left out.
+    `points` are (x, y, radius [pt]). A position is taken when the text lies inside the axes and
+    covers no point, no earlier label and no obstacle (other texts, the legend); a label that finds
+    none is left out.
     """
     canvas = ax.figure.canvas
     renderer = canvas.get_renderer() if hasattr(canvas, "get_renderer") else ax.figure._get_renderer()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import isfinite, log
 
@@ -157,8 +157,9 @@ def _common_label(names: Sequence[str]) -> str:
         return names[0]
     split = [name.split(".") for name in names]
     if len({len(parts) for parts in split}) == 1:
-        columns = zip(*split, strict=True)
-        return ".".join(c[0] if len(set(c)) == 1 else "*" for c in columns) + f" x {len(names)}"
+        parts = [c[0] if len(set(c)) == 1 else "*" for c in zip(*split, strict=True)]
+        if set(parts) != {"*"}:
+            return ".".join(parts) + f" x {len(names)}"
     return f"{names[0]} and {len(names) - 1} more"
 
 
@@ -172,11 +173,3 @@ def _limits(
     ys = [p.y for p in points] + [peak]
     xs, ys = [x for x in xs if isfinite(x)], [y for y in ys if isfinite(y)]
     return (min(xs) / 4, max(xs) * 6), (min(ys) / 4, max(*ys, *(rate for _, rate, _ in flats)) * 3)
-
-
-def kinds_in(view: RooflineView) -> Mapping[str, float]:
-    """Kind -> share of the time, largest first."""
-    totals: dict[str, float] = {}
-    for point in view.points:
-        totals[point.kind] = totals.get(point.kind, 0.0) + point.share
-    return dict(sorted(totals.items(), key=lambda item: -item[1]))

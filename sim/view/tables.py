@@ -6,13 +6,12 @@ in a name is shown and not obeyed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from sim.cost.roofline import Roofline
 from sim.results import Estimate
 from sim.view import rows
 
@@ -28,7 +27,7 @@ def bar(share: float, width: int = 14) -> Text:
     return Text(("█" * full + (_BLOCKS[part] if part else "")).ljust(width), style="cyan")
 
 
-def _table(title: str, *columns: str, left: int = 1) -> Table:
+def plain_table(title: str, *columns: str, left: int = 1) -> Table:
     """A plain table; the first `left` columns hold text, the others numbers."""
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     for i, name in enumerate(columns):
@@ -43,7 +42,7 @@ def verdict(estimate: Estimate) -> Text:
 
 def breakdown(estimate: Estimate) -> Table:
     """Where the latency goes: each term, its time and its share."""
-    table = _table("Where the time goes", "term", "share", "", "time", left=2)
+    table = plain_table("Where the time goes", "term", "share", "", "time", left=2)
     table.columns[2].justify = "right"
     for term, seconds, share in rows.terms(estimate):
         table.add_row(rows.TERM_WORDS[term], bar(share, 24), rows.share_text(share), rows.time_text(seconds))
@@ -54,7 +53,7 @@ def breakdown(estimate: Estimate) -> Table:
 
 def memory(estimate: Estimate) -> Table:
     """Traffic and peak occupancy per memory, outermost first."""
-    table = _table("Memory", "memory", "read", "written", "peak held")
+    table = plain_table("Memory", "memory", "read", "written", "peak held")
     for name, traffic in estimate.traffic_bytes.items():
         peak = estimate.peak_memory_bytes.get(name)
         peak_text = "-" if peak is None else rows.size_text(peak)
@@ -69,7 +68,8 @@ def per_op(estimate: Estimate, *, limit: int | None = None, width: int = 100) ->
     wide = width >= NARROW
     ops = rows.heaviest(estimate)
     shown = ops[:limit]
-    table = _table("Ops by time", *(names if wide else names[:5]), left=3)
+    longest = ops[0].latency_s if ops else 0.0
+    table = plain_table("Ops by time", *(names if wide else names[:5]), left=3)
     if wide:
         table.add_column("tiles", no_wrap=True, overflow="ellipsis", max_width=24)
     table.columns[0].min_width = 12
@@ -78,7 +78,7 @@ def per_op(estimate: Estimate, *, limit: int | None = None, width: int = 100) ->
         cells: list[RenderableType] = [
             Text(op.name),
             Text(rows.bound_text(op.bound)),
-            bar(share, 8),
+            bar(op.latency_s / longest, 8),
             rows.share_text(share),
             rows.time_text(op.latency_s),
         ]
@@ -95,7 +95,7 @@ def per_op(estimate: Estimate, *, limit: int | None = None, width: int = 100) ->
 
 def by_module(estimate: Estimate, *, depth: int = 2) -> Table:
     """The module tree with the time, work and energy of each branch."""
-    table = _table("By module", "module", "", "share", "time", "MACs", "ops", "energy", left=2)
+    table = plain_table("By module", "module", "", "share", "time", "MACs", "ops", "energy", left=2)
     for row in rows.modules(estimate, depth=depth):
         name = "  " * max(0, row.depth - 1) + (row.path.rpartition(".")[2] if row.path else estimate.workload_name)
         share = row.latency_s / estimate.latency_s
@@ -114,7 +114,7 @@ def by_module(estimate: Estimate, *, depth: int = 2) -> Table:
 
 def what_if(estimate: Estimate) -> Table:
     """What a larger resource would give, best first."""
-    table = _table("What if", "resource", "factor", "latency", "saved")
+    table = plain_table("What if", "resource", "factor", "latency", "saved")
     for entry in sorted(estimate.what_if, key=lambda w: w.latency_s):
         saved = 1 - entry.latency_s / estimate.latency_s
         factor = f"x {entry.factor:g}"
@@ -122,27 +122,33 @@ def what_if(estimate: Estimate) -> Table:
     return table
 
 
-def comparison(estimates: Sequence[Estimate]) -> Table:
-    """Several results side by side, one column each."""
-    table = _table("Side by side", "", *(f"{e.workload_name} on {e.hardware_name}" for e in estimates))
-    for column in table.columns:
-        column.no_wrap, column.overflow = False, "fold"
-
-    def line(name: str, texts: list[str]) -> None:
-        table.add_row(name, *(Text(text) for text in texts))
-
-    line("precision", [e.precision for e in estimates])
-    line("batch", [str(e.batch) for e in estimates])
-    line("latency", [rows.time_text(e.latency_s) for e in estimates])
-    line("roofline", [rows.time_text(e.roofline_latency_s) for e in estimates])
-    line("throughput", [f"{rows.count_text(e.throughput_per_s)}/s" for e in estimates])
-    line("MAC utilisation", [rows.share_text(e.mac_utilization) for e in estimates])
-    line("energy", [rows.energy_text(e.energy_j) for e in estimates])
-    line("calibration", [str((e.calibration or {}).get("device", "none")) for e in estimates])
-    for term, words in rows.TERM_WORDS.items():
-        if any(e.breakdown_s[term] for e in estimates):
-            line(f"  {words}", [rows.time_text(e.breakdown_s[term]) for e in estimates])
-    return table
+def roofline(bound: Roofline, *, limit: int = 12) -> RenderableType:
+    """The bound per resource, the ridges, and the ops that take longest at best."""
+    text = f"{bound.workload_name} on {bound.hardware_name} ({bound.precision}) takes at best "
+    text += f"{rows.time_text(bound.latency_s)}: {rows.bound_text(bound.bound)} binds."
+    resources = plain_table("Busy at best", "resource", "time", "ceiling")
+    ceilings = {("compute", bound.precision): "compute", ("memory", bound.home): f"memory:{bound.home}"}
+    heights = {ceilings.get((c.kind, c.name)): c for c in bound.ceilings}
+    for name, seconds in sorted(bound.resource_s.items(), key=lambda item: -item[1]):
+        ceiling = heights.get(name)
+        unit = "B/s" if ceiling is not None and ceiling.kind == "memory" else "FLOP/s"
+        height = rows.count_text(ceiling.rate, unit) if ceiling is not None else ""
+        resources.add_row(Text(rows.bound_text(name)), rows.time_text(seconds), height)
+    ridges = plain_table("Ridge points [FLOP/byte]", "precision", *bound.memories)
+    for precision, by_memory in bound.ridges_flop_per_byte.items():
+        ridges.add_row(precision, *(f"{by_memory[name]:.3g}" for name in bound.memories))
+    ops = plain_table("Ops by time at best", "op", "bound by", "time", "FLOP", "FLOP/byte", "attainable", left=2)
+    for op in sorted(bound.ops, key=lambda op: -op.roofline_s)[:limit]:
+        intensity, attainable = op.operational_intensity_flop_per_byte, op.attainable_flop_per_s
+        ops.add_row(
+            Text(op.name),
+            Text(rows.bound_text(op.bound)),
+            rows.time_text(op.roofline_s),
+            rows.count_text(op.flops),
+            "-" if intensity is None else f"{intensity:.3g}",
+            "-" if attainable is None else rows.count_text(attainable, "FLOP/s"),
+        )
+    return Group(Text(text, style="bold"), Text(), resources, ridges, ops)
 
 
 def notes(estimate: Estimate) -> Text:
