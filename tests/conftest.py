@@ -131,6 +131,10 @@ def bottlenecks() -> Graph:
     return Graph(ops=tuple(ops), tensors=tensors, name="bottlenecks", knobs={"batch": 1})
 
 
+LADDER = ("ideal", "spatially_mapped", "compute", "total")
+NODES = [{"loop": "K", "tile": 64}, {"store": "input", "memory": "SRAM"}]
+
+
 @pytest.fixture(scope="session")
 def estimate(bottlenecks: Graph, toy_chip: Chip) -> Estimate:
     """A made-up result with the shape of a real one: each op takes its roofline and a share on top.
@@ -157,14 +161,13 @@ def estimate(bottlenecks: Graph, toy_chip: Chip) -> Estimate:
                 cycles=(compute + vector + waiting + launch) * 1e9,
                 bound=point.bound,
                 mac_utilization=compute / (compute + waiting + launch) if compute else None,
-                cycles_ladder={"ideal": 1.0, "spatially_mapped": 1.5, "compute": 2.0, "total": 3.0} if compute else None,
+                cycles_ladder=dict(zip(LADDER, (1.0, 1.5, 2.0, 3.0), strict=True)) if compute else None,
                 traffic_bytes={m: {"input": Traffic(read=0.75 * n), "output": Traffic(write=0.25 * n)}
                                for m, n in point.traffic_bytes.items()},
                 energy_j=1e-6 * i,
                 breakdown_s={Term.COMPUTE: compute, Term.VECTOR: vector, Term.EXPOSED_MEMORY: waiting,
                              Term.LAUNCH: launch},
-                mapping={"dataflow": "output_stationary",
-                         "nodes": [{"loop": "K", "tile": 64}, {"store": "input", "memory": "SRAM"}]} if compute else None,
+                mapping={"dataflow": "output_stationary", "nodes": NODES} if compute else None,
             )
         )  # fmt: skip
     latency = sum(op.latency_s for op in ops)

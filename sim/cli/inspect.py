@@ -76,7 +76,10 @@ def show(name: Annotated[str, typer.Argument(help="Bundled name, model.py or chi
 
 def _cached_size(workload: Any) -> tuple[int, int] | None:
     """(parameters, MACs) with the default knobs, if a trace is in the cache; nothing is traced."""
-    graph = workload.cached_graph()
+    from sim.workload.cache import entry_key, load_entry
+
+    found = workload.description
+    graph = load_entry(entry_key(found.path, found.function, workload.knobs, "recorder"))
     return None if graph is None else (graph.parameters, graph.macs)
 
 

@@ -58,12 +58,16 @@ def ridge_point_flop_per_byte(*, peak_flop_per_s, bandwidth_bytes_per_s):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RooflinePoint:
-    """One op under the ceilings. `traffic_bytes` counts each operand once at its home;
-    `operational_intensity_flop_per_byte` is over all of it, None for an op that moves nothing."""
+    """One op under the ceilings. `traffic_bytes` counts each operand once at the memory where it lies.
+
+    The operational intensity is over the traffic of the `home` memory; of an op whose operands all
+    lie on chip it is over the traffic there, and None where nothing moves.
+    """
 
     name: str
     kind: str
     module: str
+    home: str
     macs: int
     vector_ops: int
     traffic_bytes: Mapping[str, float]
@@ -83,7 +87,7 @@ class RooflinePoint:
 
     @property
     def operational_intensity_flop_per_byte(self) -> float | None:
-        moved = sum(self.traffic_bytes.values())
+        moved = self.traffic_bytes.get(self.home) or sum(self.traffic_bytes.values())
         return self.flops / moved if moved else None
 
     @property
@@ -240,6 +244,7 @@ def _point(op: Op, graph: Graph, chip: Chip, unit: Unit, precision: Precision, p
         name=op.name,
         kind=op.kind,
         module=op.module,
+        home=unit.home,
         macs=macs,
         vector_ops=vector_ops,
         traffic_bytes=traffic,
