@@ -61,7 +61,7 @@ def write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
 def _write_parquet(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
     if find_spec("pyarrow") is None:
         raise ConfigError(f"-o {path}: Parquet needs the package pyarrow (pip install pyarrow); .csv needs nothing")
-    import pyarrow
+    import pyarrow as pa
     from pyarrow import parquet
 
-    parquet.write_table(pyarrow.table({name: list(values) for name, values in columns.items()}), path)
+    parquet.write_table(pa.table({name: list(values) for name, values in columns.items()}), path)

@@ -88,11 +88,61 @@ def test_load_of_dump_is_the_same(estimate: Estimate) -> None:
 def test_document_has_every_field_of_the_contract(estimate: Estimate) -> None:
     """The keys of `dovetail.estimate/1`; derived ones follow from their parts: flops = 2 MACs + vector."""
     document = estimate.to_dict()
-    contract = ["schema", "version", "workload", "batch", "hardware", "precision", "objective", "map_space", "buffering", "calibration", "latency_s", "latency_interval_s", "throughput_per_s", "cycles", "roofline_latency_s", "below_datasheet_roofline", "macs", "effective_macs", "vector_ops", "flops", "mac_utilization", "energy_j", "power_w", "area_mm2", "peak_memory_bytes", "traffic_bytes", "breakdown_s", "ops", "what_if", "infeasible", "unsupported", "notes"]
+    contract = [
+        "schema",
+        "version",
+        "workload",
+        "batch",
+        "hardware",
+        "precision",
+        "objective",
+        "map_space",
+        "buffering",
+        "calibration",
+        "latency_s",
+        "latency_interval_s",
+        "throughput_per_s",
+        "cycles",
+        "roofline_latency_s",
+        "below_datasheet_roofline",
+        "macs",
+        "effective_macs",
+        "vector_ops",
+        "flops",
+        "mac_utilization",
+        "energy_j",
+        "power_w",
+        "area_mm2",
+        "peak_memory_bytes",
+        "traffic_bytes",
+        "breakdown_s",
+        "ops",
+        "what_if",
+        "infeasible",
+        "unsupported",
+        "notes",
+    ]
     assert set(contract) <= set(document)
     assert document["flops"] == 2 * estimate.macs + estimate.vector_ops
     assert list(document["breakdown_s"]) == [term.value for term in Term]
-    op = ["name", "kind", "module", "source", "macs", "vector_ops", "latency_s", "roofline_s", "cycles", "bound", "mac_utilization", "cycles_ladder", "traffic_bytes", "energy_j", "breakdown_s", "mapping"]
+    op = [
+        "name",
+        "kind",
+        "module",
+        "source",
+        "macs",
+        "vector_ops",
+        "latency_s",
+        "roofline_s",
+        "cycles",
+        "bound",
+        "mac_utilization",
+        "cycles_ladder",
+        "traffic_bytes",
+        "energy_j",
+        "breakdown_s",
+        "mapping",
+    ]
     assert set(op) <= set(document["ops"][0])
     assert document["power_w"] is None
 
