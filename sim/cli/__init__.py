@@ -113,17 +113,24 @@ class LazyGroup(TyperGroup):
         super().__init__(**attributes)
         for name, entry in COMMANDS.items():
             if find_spec(entry.module) is not None:
-                self.add_command(TyperCommand(name, help=entry.help, rich_help_panel=entry.group), name)
+                self.add_command(TyperCommand(name, help=entry.help), name)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
         if args and args[0] in self.commands:
             self.add_command(_load(args[0]), args[0])
         return super().resolve_command(ctx, args)
 
-    def main(self, args: Any = None, **extra: Any) -> Any:
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        for group in dict.fromkeys(entry.group for entry in COMMANDS.values()):
+            rows = [(name, COMMANDS[name].help) for name in self.commands if COMMANDS[name].group == group]
+            if rows:
+                with formatter.section(group):
+                    formatter.write_dl(rows)
+
+    def main(self, *args: Any, **extra: Any) -> Any:
         common.settings.reset()
         try:
-            return super().main(args=args, **extra)
+            return super().main(*args, **extra)
         except DovetailError as error:
             if common.settings.debug:
                 traceback.print_exc(file=sys.stderr)
@@ -142,7 +149,7 @@ class LazyGroup(TyperGroup):
 def _load(name: str) -> TyperCommand:
     """The real command of the table's row, with the options that every command shares."""
     entry = COMMANDS[name]
-    one = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    one = typer.Typer(add_completion=False, rich_markup_mode=None)
     function = getattr(import_module(entry.module), entry.function)
     epilog = f"Example: {entry.example}"
     one.command(name, epilog=epilog, context_settings={"help_option_names": ["-h", "--help"]})(function)
@@ -176,7 +183,7 @@ app = typer.Typer(
     name="dovetail",
     cls=LazyGroup,
     no_args_is_help=True,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -62,14 +62,14 @@ def _bound(estimate: Any, graph: Any, chip: Any, precision: str | None) -> Any:
 def _draw(estimates: list[Any], bounds: list[Any], path: Path) -> None:
     from dataclasses import replace
 
-    import sim
     from sim.errors import ConfigError
+    from sim.view import figures
 
     results = [
         bound if found.infeasible is not None else replace(found, roofline=bound.to_dict())
         for found, bound in zip(estimates, bounds, strict=True)
     ]
-    figure = sim.plot.roofline(results[0]).figure if len(results) == 1 else sim.plot.roofline_grid(results)
+    figure = figures.roofline(results[0]).figure if len(results) == 1 else figures.roofline_grid(results)
     try:
         figure.savefig(path)
     except OSError as error:

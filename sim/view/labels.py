@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import cos, pi, sin
 from typing import TYPE_CHECKING, Any
 
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
 _RADII = (12, 20, 30, 44, 60, 80)
 """Distances [pt] from the point that are tried in turn, each in `_DIRECTIONS` directions."""
 _DIRECTIONS = 16
+
+
+def renderer_of(ax: Axes) -> Any:
+    """What measures texts: the figure's own, or Agg's where its canvas has none yet."""
+    figure: Any = ax.get_figure(root=True)
+    canvas = figure.canvas if hasattr(figure.canvas, "get_renderer") else FigureCanvasAgg(figure)
+    return canvas.get_renderer()
 
 
 def place_labels(
@@ -31,8 +39,7 @@ def place_labels(
     covers no point, no earlier label and no obstacle (other texts, the legend); a label that finds
     none is left out.
     """
-    canvas = ax.figure.canvas
-    renderer = canvas.get_renderer() if hasattr(canvas, "get_renderer") else ax.figure._get_renderer()
+    renderer = renderer_of(ax)
     legend = ax.get_legend()
     taken = [item.get_window_extent(renderer) for item in (*obstacles, *([legend] if legend else []))]
     scale = ax.figure.dpi / 72
@@ -57,7 +64,7 @@ def _free_position(note: Any, renderer: Any, taken: Sequence[Bbox], discs: Seque
         for k in range(_DIRECTIONS):
             angle = 2 * pi * k / _DIRECTIONS + pi / 8
             note.set_position((cos(angle) * (radius + half), sin(angle) * radius))
-            box = _text_box(note, renderer)
+            box = text_box(note, renderer)
             free = (
                 inside.x0 < box.x0 and box.x1 < inside.x1 and inside.y0 < box.y0 and box.y1 < inside.y1
                 and not any(box.overlaps(other) for other in taken)
@@ -68,7 +75,7 @@ def _free_position(note: Any, renderer: Any, taken: Sequence[Bbox], discs: Seque
     return None
 
 
-def _text_box(note: Any, renderer: Any) -> Bbox:
+def text_box(note: Any, renderer: Any) -> Bbox:
     """The text alone (an annotation's own extent includes its leader), with a little air."""
     note.update_positions(renderer)
     return Bbox.from_extents(*Text.get_window_extent(note, renderer).padded(2).extents)

@@ -14,7 +14,7 @@ from sim.cost.roofline import roofline
 from sim.hardware.chip import Chip
 from sim.results import Estimate, Term
 from sim.view import figures, palette, points
-from sim.view.labels import _text_box
+from sim.view.labels import renderer_of, text_box
 from sim.workload.graph import Graph
 
 
@@ -62,10 +62,10 @@ def test_common_names() -> None:
 def test_labels_do_not_overlap(estimate: Estimate) -> None:
     """No two texts inside the axes share a pixel, labels of ops, ceilings and ridges alike."""
     ax = figures.roofline(estimate)
-    renderer = ax.figure._get_renderer()
+    renderer = renderer_of(ax)
     texts = [t for t in ax.texts if isinstance(t, Annotation) and t.get_text()]
     assert sum(" x " in t.get_text() for t in texts) >= 6
-    boxes = [_text_box(t, renderer).padded(-3) for t in texts]
+    boxes = [text_box(t, renderer).padded(-3) for t in texts]
     for one, other in combinations(boxes, 2):
         assert not one.overlaps(other)
     inside = ax.get_window_extent(renderer)
