@@ -69,7 +69,7 @@ def _draw(estimates: list[Any], bounds: list[Any], path: Path) -> None:
         bound if found.infeasible is not None else replace(found, roofline=bound.to_dict())
         for found, bound in zip(estimates, bounds, strict=True)
     ]
-    figure = figures.roofline(results[0]).figure if len(results) == 1 else figures.roofline_grid(results)
+    figure = figures.roofline_grid(results)
     try:
         figure.savefig(path)
     except OSError as error:
