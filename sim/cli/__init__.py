@@ -49,7 +49,7 @@ COMMANDS = {
     "show": Entry("inspect:show", "What a workload or a chip is made of.", "dovetail show tesla-fsd-npu", _LOOK),
     "check": Entry("hardware:check", "Check a chip file.", "dovetail check my-chip.yaml", _LOOK),
     "new": Entry("new:new", "Write a chip, workload or search file to start from.", "dovetail new chip mine", _LOOK),
-    "trace": Entry("workload:trace", "Record a model's graph.", "dovetail trace resnet50 -o graph.json", _LOOK),
+    "trace": Entry("workloads:trace", "Record a model's graph.", "dovetail trace resnet50 -o graph.json", _LOOK),
     "estimate": Entry(
         "estimate:estimate",
         "Latency, energy and memory of a workload on a chip, and what binds every op.",

@@ -47,8 +47,12 @@ def is_doubtful(source: str) -> bool:
     return source.lower().startswith(("estimated", "unverified"))
 
 
-def _lines(title: str, texts: Sequence[str]) -> Text:
-    return Text.assemble((f"{title}\n", "bold"), "".join(f"  {text}\n" for text in texts))
+def _lines(title: str, texts: Sequence[str]) -> RenderableType:
+    """A heading and one paragraph per text, continued under itself."""
+    grid = Table.grid(padding=(0, 0, 0, 2))
+    for text in texts:
+        grid.add_row("", Text(text))
+    return Group(Text(title, style="bold"), grid, Text())
 
 
 def _hierarchy(found: Chip, unit: Unit) -> Table:

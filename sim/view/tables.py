@@ -29,7 +29,8 @@ def bar(share: float, width: int = 14) -> Text:
 
 def plain_table(title: str, *columns: str, left: int = 1) -> Table:
     """A plain table; the first `left` columns hold text, the others numbers."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False,
+                  min_width=min(len(title), 56))  # fmt: skip
     for i, name in enumerate(columns):
         text = i < left
         table.add_column(name, justify="left" if text else "right", no_wrap=True, overflow="ellipsis")
