@@ -34,7 +34,7 @@ def _axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
     if ax is not None:
         return ax
     figure = Figure(figsize=size, dpi=150)
-    found: Axes = figure.add_axes((0.09, 0.11, 0.885, 0.78))
+    found: Axes = figure.add_axes((0.09, 0.2, 0.885, 0.7))
     return found
 
 
@@ -46,7 +46,7 @@ def roofline(result: Estimate | Roofline, *, ax: Axes | None = None) -> Axes:
     whose operands all lie on chip is hollow and stands at its intensity over that memory.
     """
     view = view_of(result)
-    ax = _axes(ax, (9.0, 5.6))
+    ax = _axes(ax, (9.0, 6.2))
     _frame(ax, view)
     texts = _draw_ceilings(ax, view)
     _draw_points(ax, view)
@@ -62,10 +62,10 @@ def roofline_grid(results: Sequence[Estimate | Roofline]) -> Figure:
     """One roofline per chip on equal scales, side by side (two in a row)."""
     columns = min(2, len(results))
     lines = -(-len(results) // columns)
-    figure = Figure(figsize=(9.0 * columns, 5.6 * lines), dpi=150)
+    figure = Figure(figsize=(9.0 * columns, 6.2 * lines), dpi=150)
     grid = figure.subplots(lines, columns, squeeze=False)
-    figure.subplots_adjust(left=0.09 / columns, right=1 - 0.03 / columns, top=1 - 0.1 / lines, bottom=0.11 / lines,
-                           hspace=0.3, wspace=0.12)  # fmt: skip
+    figure.subplots_adjust(left=0.09 / columns, right=1 - 0.03 / columns, top=1 - 0.1 / lines, bottom=0.2 / lines,
+                           hspace=0.45, wspace=0.12)  # fmt: skip
     views = [view_of(result) for result in results]
     left, right = min(v.x_limits[0] for v in views), max(v.x_limits[1] for v in views)
     low, high = min(v.y_limits[0] for v in views), max(v.y_limits[1] for v in views)
@@ -160,7 +160,7 @@ def _draw_points(ax: Axes, view: RooflineView) -> None:
 
 
 def _draw_legend(ax: Axes, view: RooflineView) -> None:
-    """Kinds with their share of the time, then the scale of the areas; below the lowest point."""
+    """Kinds with their share of the time, then the scale of the areas; below the axis."""
     totals: dict[str, float] = {}
     for point in view.points:
         totals[point.kind] = totals.get(point.kind, 0.0) + point.share
@@ -176,8 +176,8 @@ def _draw_legend(ax: Axes, view: RooflineView) -> None:
     for share in sorted({step, step / 8}) if step else ():
         handles.append(ax.scatter([], [], s=_area(share), color=palette.LIGHT_GREY))
         names.append(f"area: {rows.share_text(share)} of the time")
-    ax.legend(handles, names, loc="lower right", fontsize=7.5, frameon=True, framealpha=0.92, edgecolor="none",
-              labelspacing=0.7, borderpad=0.6)  # fmt: skip
+    ax.legend(handles, names, loc="upper center", bbox_to_anchor=(0.5, -0.11), ncols=3, fontsize=8, frameon=False,
+              columnspacing=2.5)  # fmt: skip
 
 
 def breakdown(result: Estimate | Sequence[Estimate], *, ax: Axes | None = None) -> Axes:

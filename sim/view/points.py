@@ -146,7 +146,14 @@ def _merge(points: Iterable[Point]) -> tuple[Point, ...]:
         else:
             groups.append([point])
     return tuple(
-        Point(g[0].x, g[0].y, sum(p.share for p in g), g[0].kind, _common_label([p.label for p in g]), g[0].on_chip)
+        Point(
+            g[0].x,
+            g[0].y,
+            sum(p.share for p in g),
+            g[0].kind,
+            _common_label([p.label for p in sorted(g, key=lambda p: -p.share)]),
+            g[0].on_chip,
+        )
         for g in groups
     )
 
@@ -158,7 +165,7 @@ def _common_label(names: Sequence[str]) -> str:
     split = [name.split(".") for name in names]
     if len({len(parts) for parts in split}) == 1:
         parts = [c[0] if len(set(c)) == 1 else "*" for c in zip(*split, strict=True)]
-        if set(parts) != {"*"}:
+        if parts[0] != "*":
             return ".".join(parts) + f" x {len(names)}"
     return f"{names[0]} and {len(names) - 1} more"
 
