@@ -13,11 +13,13 @@ from sim._version import __version__
 
 if TYPE_CHECKING:
     from sim.analytical import estimate, evaluate
-    from sim.baseline import calibrate, measure, validate
+    from sim.baseline.calibrate import calibrate
+    from sim.baseline.measure import measure
+    from sim.baseline.validate import validate
     from sim.codesign import search
     from sim.cost.roofline import roofline
     from sim.errors import DovetailError
-    from sim.events import simulate
+    from sim.events.simulate import simulate
     from sim.hardware.load import load_hardware
     from sim.mapping.mapping import Mapping
     from sim.sweeping import sweep
@@ -39,12 +41,12 @@ _HOMES = {
     "estimate": "sim.analytical:estimate",
     "evaluate": "sim.analytical:evaluate",
     "sweep": "sim.sweeping:sweep",
-    "simulate": "sim.events:simulate",
+    "simulate": "sim.events.simulate:simulate",
     "roofline": "sim.cost.roofline:roofline",
     "search": "sim.codesign:search",
-    "measure": "sim.baseline:measure",
-    "calibrate": "sim.baseline:calibrate",
-    "validate": "sim.baseline:validate",
+    "measure": "sim.baseline.measure:measure",
+    "calibrate": "sim.baseline.calibrate:calibrate",
+    "validate": "sim.baseline.validate:validate",
     "plot": "sim.view.figures:",
     "DovetailError": "sim.errors:DovetailError",
 }
