@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 ESTIMATE_SCHEMA = "dovetail.estimate/1"
 SIMULATE_SCHEMA = "dovetail.simulate/1"
@@ -27,6 +28,12 @@ class Term(StrEnum):
     COMMUNICATION = "communication"
     DEQUANTISE = "dequantise"
     QUEUEING = "queueing"
+
+
+def _complete(breakdown: Mapping[Term, float]) -> dict[Term, float]:
+    """Every term of the closed set in its order; a term that was not given costs nothing."""
+    given = {Term(term): seconds for term, seconds in breakdown.items()}
+    return {term: given.get(term, 0.0) for term in Term}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +69,9 @@ class OpEstimate:
     """Names of the ops that ran inside this one."""
     homes: Mapping[str, str] = field(default_factory=dict)
     """tensor id -> memory in which it lives"""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "breakdown_s", _complete(self.breakdown_s))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +118,10 @@ class Estimate:
     notes: tuple[str, ...] = ()
     energy_breakdown_j: Mapping[str, float] = field(default_factory=dict)
     roofline: Mapping[str, object] = field(default_factory=dict)
-    """Ceilings and ridges per precision and memory, for the roofline figure."""
+    """The `dovetail.roofline/1` document of the network on this chip (`Roofline.to_dict`), or empty."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "breakdown_s", _complete(self.breakdown_s))
 
     @property
     def flops(self) -> int:
@@ -121,3 +134,15 @@ class Estimate:
     @property
     def below_datasheet_roofline(self) -> bool:
         return self.latency_s < self.roofline_latency_s
+
+    def to_dict(self) -> dict[str, Any]:
+        """The `dovetail.estimate/1` document; `sim.results_io.from_dict` reads it back."""
+        from sim.results_io import to_dict
+
+        return to_dict(self)
+
+    def to_frame(self) -> Any:
+        """Tidy long table: one row per op and quantity (see `sim.results_io.to_frame`)."""
+        from sim.results_io import to_frame
+
+        return to_frame(self)

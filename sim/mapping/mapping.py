@@ -92,5 +92,6 @@ def _node(entry: object, *, where: str) -> Node:
             memory=str(entry["memory"]), operand=role, double_buffered=bool(entry.get("double_buffered", True))
         )
     raise MappingError(
-        f"{where}: expected keys loop, tile [, fanout] or store, memory [, double_buffered]; got {', '.join(sorted(keys))}"
+        f"{where}: expected keys loop, tile [, fanout] or store, memory [, double_buffered]; "
+        f"got {', '.join(sorted(keys))}"
     )

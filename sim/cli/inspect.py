@@ -1,0 +1,104 @@
+"""`dovetail list`, `show` and `compare`: what there is, what it is made of, what changed."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+class Listed(StrEnum):
+    WORKLOADS = "workloads"
+    HARDWARE = "hardware"
+
+
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
+
+def list_(
+    what: Annotated[Listed | None, typer.Argument(help="Only this; both when left out.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Bundled workloads and chips; your own files work alike by their path."""
+    from sim.cli import common
+
+    found: dict[str, dict[str, str]] = {}
+    if what is not Listed.HARDWARE:
+        found["workloads"] = _workloads()
+    if what is not Listed.WORKLOADS:
+        found["hardware"] = _chips()
+    if json:
+        common.print_json(found)
+        return
+    from sim.view import inventory
+
+    for title, entries in found.items():
+        common.show(inventory.names(title.capitalize(), entries))
+
+
+def _workloads() -> dict[str, str]:
+    from sim.workload.load import list_workloads
+
+    return {found.path.stem: found.summary for found in list_workloads()}
+
+
+def _chips() -> dict[str, str]:
+    import sim
+    from sim.hardware.load import list_hardware
+
+    return {name: sim.load_hardware(name).title for name in list_hardware()}
+
+
+def show(name: Annotated[str, typer.Argument(help="Bundled name, model.py or chip.yaml.")]) -> None:
+    """A chip: hierarchy, peaks, sources, what is unverified. A workload: docstring, knobs, size."""
+    import sim
+    from sim.cli import common
+    from sim.errors import ConfigError, nearest
+    from sim.hardware.load import list_hardware
+    from sim.view import inventory
+
+    if name in list_hardware() or name.endswith((".yaml", ".yml")):
+        common.show(inventory.chip(sim.load_hardware(name)))
+        return
+    workloads = _workloads()
+    if name not in workloads and ".py" not in name:
+        known = [*list_hardware(), *workloads]
+        raise ConfigError(
+            f'"{name}" is neither a bundled chip nor a bundled workload, nor a path ending in .yaml or .py; '
+            f"`dovetail list` names them.{nearest(name, known)}"
+        )
+    workload = sim.Workload(name)
+    description = workload.description
+    common.show(inventory.workload(workload.label, description.doc, description.knobs, _cached_size(workload)))
+
+
+def _cached_size(workload: Any) -> tuple[int, int] | None:
+    """(parameters, MACs) with the default knobs, if a trace is in the cache; nothing is traced."""
+    from sim.workload.cache import entry_key, load_entry
+
+    found = workload.description
+    graph = load_entry(entry_key(found.path, found.function, workload.knobs, "recorder"))
+    return None if graph is None else (graph.parameters, graph.macs)
+
+
+def compare(
+    before: Annotated[Path, typer.Argument(help="A saved result of `dovetail estimate --json`.")],
+    after: Annotated[Path, typer.Argument(help="Another one.")],
+    json: JsonOption = False,
+) -> None:
+    """Two saved results side by side, and the ops that changed most."""
+    from sim.cli import common
+    from sim.results_io import load_results
+    from sim.view import comparisons
+
+    first, second = load_results(before), load_results(after)
+    if json:
+        keys = ("latency_s", "energy_j", "mac_utilization", "roofline_latency_s", "breakdown_s")
+        pairs = [(a.to_dict(), b.to_dict()) for a, b in zip(first, second, strict=False)]
+        common.print_json([{key: {"before": a[key], "after": b[key]} for key in keys} for a, b in pairs])
+    elif len(first) == len(second) == 1:
+        common.show(comparisons.difference(first[0], second[0]))
+    else:
+        common.show(comparisons.comparison([*first, *second]))

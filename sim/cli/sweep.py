@@ -1,0 +1,83 @@
+"""`dovetail sweep`: a workload over a grid of chips, knobs and precisions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sim.cli.estimate import HardwareOption, JsonOption, WorkloadArgument
+from sim.errors import ConfigError
+
+SHOWN = 12
+"""How many of the fastest designs the table on stdout holds."""
+
+
+def sweep(
+    workload: WorkloadArgument,
+    hw: HardwareOption,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=V1,V2|LO:HI:N", help="Values of a chip key; N even steps from LO to HI."),
+    ] = None,
+    p: Annotated[list[str] | None, typer.Option("-p", metavar="KNOB=V1,V2", help="Values of a knob.")] = None,
+    precision: Annotated[str | None, typer.Option(metavar="P1,P2", help="Precisions; default: the chip's.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", help="Table: .csv or .parquet.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Estimate every combination; rows are in the order of the options, the last one fastest."""
+    import sim
+    from sim.cli import common
+    from sim.sweep_io import ENDINGS, columns_of, write_table
+
+    if output is not None and output.suffix not in ENDINGS:
+        raise ConfigError(f"-o {output}: expected a file ending in {' or '.join(ENDINGS)}")
+    grid = {path: values(text, where=f"--set {path}") for path, text in common.overrides(set_ or ()).items()}
+    knobs = {name: text.split(",") for name, text in common.knobs(p or ()).items()}
+    precisions = precision.split(",") if precision else None
+    subject = sim.Workload(workload) if knobs else sim.load_workload(workload)
+    tables = [sim.sweep(subject, chip, grid, knobs=knobs, precisions=precisions) for chip in common.chips(hw, ())]
+    columns = columns_of(hw, tables)
+    if output is not None:
+        write_table(output, columns)
+        common.say(f"{len(columns['hardware'])} designs written to {output}")
+    if json:
+        common.print_json({"schema": "dovetail.sweep/1", "version": sim.__version__, "workload": workload}
+                          | {"columns": columns})  # fmt: skip
+    elif output is None:
+        from sim.view import comparisons
+
+        common.show(comparisons.designs(columns, limit=SHOWN))
+
+
+def values(text: str, *, where: str) -> list[str]:
+    """ "16,32,64" or "16 MiB:64 MiB:4" as the texts that each design is given.
+
+    Raises: ConfigError: a range without three parts, two units, or counts that do not come out whole.
+    """
+    if ":" not in text:
+        found = [part.strip() for part in text.split(",")]
+        if not all(found):
+            raise ConfigError(f'{where}: "{text}" has an empty value, expected for example 16,32,64')
+        return found
+    parts = [part.strip() for part in text.split(":")]
+    if len(parts) != 3 or not parts[2].isdigit() or int(parts[2]) < 2:
+        raise ConfigError(f'{where}: "{text}" is no range, expected lo:hi:n with n >= 2, such as 16 MiB:64 MiB:4')
+    (low, unit), (high, other) = (_split(part, where) for part in parts[:2])
+    unit = unit or other
+    if other not in ("", unit):
+        raise ConfigError(f'{where}: "{text}" begins in {unit} and ends in {other}; write both in one unit')
+    steps = [low + (high - low) * i / (int(parts[2]) - 1) for i in range(int(parts[2]))]
+    if not unit and not all(step.is_integer() for step in steps):
+        raise ConfigError(f"{where}: {text} does not come out in whole numbers: {', '.join(f'{s:g}' for s in steps)}")
+    return [f"{step:.12g} {unit}".strip() for step in steps]
+
+
+def _split(text: str, where: str) -> tuple[float, str]:
+    import re
+
+    match = re.fullmatch(r"([+-]?[\d.]+(?:[eE][+-]?\d+)?)\s*(.*)", text)
+    if match is None:
+        raise ConfigError(f'{where}: "{text}" is no quantity, expected a number with its unit')
+    return float(match[1]), match[2]

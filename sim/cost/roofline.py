@@ -1,0 +1,275 @@
+"""The roofline: what the data sheet's rates allow, and nothing else.
+
+    P = min(P_peak, I * B)        operational intensity I in FLOP/byte        [1, section 3, figure 1]
+
+A network's roofline is the largest over resources of (sum over its ops of work / rate), where the
+home memory carries only compulsory bytes: weights, graph inputs, graph outputs and the KV cache,
+once each. It is never above the sum of the ops' own rooflines, because the maximum of sums is never
+above the sum of maxima and every compulsory byte belongs to at least one op.
+
+References: [1] Williams, Waterman, Patterson, "Roofline: an insightful visual performance model for
+multicore architectures", CACM 52(4), 2009, doi:10.1145/1498765.1498785.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from sim._version import __version__
+from sim.cost.ceilings import Ceiling, bandwidths, ceilings, compute_type, macs_per_s, memory_s, primitive_s
+from sim.cost.compulsory import Footprint, footprint
+from sim.errors import ResultError
+from sim.hardware.chip import Chip, Unit
+from sim.workload.graph import EinsumOp, Graph, MovementOp, Op, OperandRole, Role, VectorOp, ViewOp
+from sim.workload.precision import Precision, parse_precision
+
+ROOFLINE_SCHEMA = "dovetail.roofline/1"
+
+
+def attainable_flop_per_s(*, operational_intensity_flop_per_byte, peak_flop_per_s, bandwidth_bytes_per_s):
+    """Roofline bound on throughput: P = min(P_peak, I * B).
+
+    Args:
+        operational_intensity_flop_per_byte: I, any shape [FLOP/byte], not negative.
+        peak_flop_per_s: P_peak, broadcastable [FLOP/s].
+        bandwidth_bytes_per_s: B, broadcastable [byte/s].
+    Returns: attainable throughput, broadcast shape [FLOP/s].
+    Raises: ValueError: negative intensity.
+    Assumes: perfect overlap of compute and one memory.
+    Example: I = 10, P_peak = 312e12, B = 2.0e12 gives 2.0e13 (memory bound; the ridge is at 156).
+    References: [1] of this module.
+    """
+    if np.any(np.asarray(operational_intensity_flop_per_byte) < 0):
+        raise ValueError("operational intensity is negative")
+    return np.minimum(peak_flop_per_s, np.multiply(operational_intensity_flop_per_byte, bandwidth_bytes_per_s))
+
+
+def ridge_point_flop_per_byte(*, peak_flop_per_s, bandwidth_bytes_per_s):
+    """The intensity from which on compute binds: P_peak / B [FLOP/byte]; broadcasts.
+
+    Example: 73.7e12 FLOP/s over 68e9 byte/s is 1084 FLOP/byte.
+    """
+    return np.divide(peak_flop_per_s, bandwidth_bytes_per_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RooflinePoint:
+    """One op under the ceilings. `traffic_bytes` counts each operand once at the memory where it lies.
+
+    The operational intensity is over the traffic of the `home` memory; of an op whose operands all
+    lie on chip it is over the traffic there, and None where nothing moves.
+    """
+
+    name: str
+    kind: str
+    module: str
+    home: str
+    macs: int
+    vector_ops: int
+    traffic_bytes: Mapping[str, float]
+    resource_s: Mapping[str, float]
+
+    @property
+    def flops(self) -> int:
+        return 2 * self.macs + self.vector_ops
+
+    @property
+    def roofline_s(self) -> float:
+        return max(self.resource_s.values(), default=0.0)
+
+    @property
+    def bound(self) -> str:
+        return max(self.resource_s, key=lambda name: self.resource_s[name]) if self.resource_s else "compute"
+
+    @property
+    def operational_intensity_flop_per_byte(self) -> float | None:
+        moved = self.traffic_bytes.get(self.home) or sum(self.traffic_bytes.values())
+        return self.flops / moved if moved else None
+
+    @property
+    def attainable_flop_per_s(self) -> float | None:
+        return self.flops / self.roofline_s if self.roofline_s else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Roofline:
+    """The bound of a network on a chip, its ceilings and every op's place under them.
+
+    `resource_s` maps "compute", "vector" and "memory:<name>" to the time that the whole network
+    keeps the resource busy; `latency_s` is the largest. `ridges_flop_per_byte` maps a precision to
+    the ridge over each memory.
+    """
+
+    workload_name: str
+    hardware_name: str
+    precision: str
+    home: str
+    resource_s: Mapping[str, float]
+    compulsory_bytes: Mapping[str, float]
+    ceilings: tuple[Ceiling, ...]
+    ops: tuple[RooflinePoint, ...] = field(repr=False)
+
+    @property
+    def latency_s(self) -> float:
+        return max(self.resource_s.values(), default=0.0)
+
+    @property
+    def bound(self) -> str:
+        return max(self.resource_s, key=lambda name: self.resource_s[name]) if self.resource_s else "compute"
+
+    @property
+    def memories(self) -> list[str]:
+        """Names of the memories that have a ceiling, outermost first."""
+        return [ceiling.name for ceiling in self.ceilings if ceiling.kind == "memory"]
+
+    @property
+    def ridges_flop_per_byte(self) -> dict[str, dict[str, float]]:
+        memories = [c for c in self.ceilings if c.kind == "memory"]
+        return {
+            compute.name: {
+                m.name: float(ridge_point_flop_per_byte(peak_flop_per_s=compute.rate, bandwidth_bytes_per_s=m.rate))
+                for m in memories
+            }
+            for compute in self.ceilings
+            if compute.kind == "compute"
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """The `dovetail.roofline/1` document; `Roofline.from_dict` reads it back."""
+        derived = ("flops", "roofline_s", "bound", "operational_intensity_flop_per_byte", "attainable_flop_per_s")
+        return {
+            "schema": ROOFLINE_SCHEMA,
+            "version": __version__,
+            "workload": self.workload_name,
+            "hardware": self.hardware_name,
+            "precision": self.precision,
+            "home": self.home,
+            "latency_s": self.latency_s,
+            "bound": self.bound,
+            "resource_s": dict(self.resource_s),
+            "compulsory_bytes": dict(self.compulsory_bytes),
+            "ceilings": [asdict(ceiling) for ceiling in self.ceilings],
+            "ridges_flop_per_byte": self.ridges_flop_per_byte,
+            "ops": [_point_to_dict(point) | {name: getattr(point, name) for name in derived} for point in self.ops],
+        }
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any], *, where: str = "roofline") -> Roofline:
+        """Raises: ResultError: another schema, or a document without one of its keys."""
+        if document.get("schema") != ROOFLINE_SCHEMA:
+            raise ResultError(f'{where}: schema is "{document.get("schema")}", expected "{ROOFLINE_SCHEMA}"')
+        try:
+            return cls(
+                workload_name=document["workload"],
+                hardware_name=document["hardware"],
+                precision=document["precision"],
+                home=document["home"],
+                resource_s=document["resource_s"],
+                compulsory_bytes=document["compulsory_bytes"],
+                ceilings=tuple(Ceiling(**ceiling) for ceiling in document["ceilings"]),
+                ops=tuple(
+                    RooflinePoint(**{key: op[key] for key in RooflinePoint.__dataclass_fields__})
+                    for op in document["ops"]
+                ),
+            )
+        except (KeyError, TypeError) as error:
+            raise ResultError(f"{where}: broken {ROOFLINE_SCHEMA} document: {error}") from error
+
+
+def _point_to_dict(point: RooflinePoint) -> dict[str, Any]:
+    fields = {name: getattr(point, name) for name in RooflinePoint.__dataclass_fields__}
+    return fields | {"traffic_bytes": dict(point.traffic_bytes), "resource_s": dict(point.resource_s)}
+
+
+def roofline(
+    graph: Graph,
+    chip: Chip,
+    precision: str | None = None,
+    *,
+    homes: Mapping[str, str] | None = None,
+) -> Roofline:
+    """The data sheet's bound of a graph on the chip's main unit.
+
+    Args:
+        precision: name such as "int8" or "w4a16"; the chip's default when None.
+        homes: tensor id -> memory where it lies. By default weights, graph inputs, outputs and the
+            KV cache lie in the unit's home memory, and an activation on chip where it fits.
+    Assumes: dense vector work as traced (give the graph that the chip runs, after fusion); all
+        resources overlap perfectly; each operand of an op is touched once.
+    Raises: PrecisionError, ConfigError: the array or the vector unit has no rate for what the graph does.
+    """
+    chosen = parse_precision(precision or chip.default_precision)
+    unit = chip.main_unit
+    prints = footprint(graph, chip, unit, chosen, homes or {})
+    points = tuple(_point(op, graph, chip, unit, chosen, prints) for op in graph.ops if not isinstance(op, ViewOp))
+    totals: dict[str, float] = {}
+    for point in points:
+        for name, seconds in point.resource_s.items():
+            if not name.startswith("memory:"):
+                totals[name] = totals.get(name, 0.0) + seconds
+    read, write = prints.compulsory_bytes()
+    totals[f"memory:{unit.home}"] = memory_s(bandwidths(chip, unit)[unit.home], read_bytes=read, write_bytes=write)
+    return Roofline(
+        workload_name=graph.name,
+        hardware_name=chip.name,
+        precision=chosen.name,
+        home=unit.home,
+        resource_s=totals,
+        compulsory_bytes={"read": read, "write": write},
+        ceilings=ceilings(chip, unit),
+        ops=points,
+    )
+
+
+def _point(op: Op, graph: Graph, chip: Chip, unit: Unit, precision: Precision, prints: Footprint) -> RooflinePoint:
+    resources: dict[str, float] = {}
+    macs = op.einsum.macs if isinstance(op, EinsumOp) else 0
+    if isinstance(op, EinsumOp):
+        resources["compute"] = macs / _effective_macs_per_s(op, graph, chip, unit, precision)
+    vector_ops = 0
+    for primitive, count in _primitives(op).items():
+        one_s = primitive_s(unit.vector, primitive, clock_hz=unit.clock_hz, chip=chip.name)
+        resources["vector"] = resources.get("vector", 0.0) + count * one_s
+        vector_ops += count
+    traffic: dict[str, float] = {}
+    rates = bandwidths(chip, unit)
+    for memory, (read, write) in prints.of(op).items():
+        traffic[memory] = read + write
+        resources[f"memory:{memory}"] = memory_s(rates[memory], read_bytes=read, write_bytes=write)
+    return RooflinePoint(
+        name=op.name,
+        kind=op.kind,
+        module=op.module,
+        home=unit.home,
+        macs=macs,
+        vector_ops=vector_ops,
+        traffic_bytes=traffic,
+        resource_s=resources,
+    )
+
+
+def _primitives(op: Op) -> dict:
+    if isinstance(op, EinsumOp):
+        output = op.einsum.output
+        elements = 1
+        for axis in output.projection:
+            elements *= axis.size
+        return {primitive: count * elements for primitive, count in op.epilogue.items()}
+    return dict(op.primitives) if isinstance(op, VectorOp | MovementOp) else {}
+
+
+def _effective_macs_per_s(op: EinsumOp, graph: Graph, chip: Chip, unit: Unit, precision: Precision) -> float:
+    """Dense MAC/s equivalent: the array's peak times what its sparsity support saves."""
+    factors = [graph.tensors[o.tensor] for o in op.einsum.operands if o.role is not OperandRole.OUTPUT]
+    learned = any(t.role is Role.WEIGHT for t in factors)
+    speed_up = 1.0
+    for tensor in factors:
+        if tensor.pattern is not None and tensor.pattern in unit.array.weight_sparsity:
+            speed_up *= unit.array.weight_sparsity[tensor.pattern]
+        elif unit.array.skips_zeros:
+            speed_up /= tensor.density
+    return speed_up * macs_per_s(unit, compute_type(precision, learned=learned), chip=chip.name)

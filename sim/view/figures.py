@@ -1,0 +1,221 @@
+"""Figures of results: `sim.plot`. Axes-level functions that take a result and return the Axes.
+
+Data step first (`sim.view.points`, `sim.view.rows`), then drawing. Nothing here shows, saves or
+changes global settings: `sim.plot.roofline(estimate).figure.savefig("roofline.png")` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import atan2, degrees, log2, sqrt
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullLocator
+
+from sim.cost.roofline import Roofline
+from sim.results import Estimate, Term
+from sim.view import palette, rows
+from sim.view.labels import place_labels
+from sim.view.points import RooflineView, view_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["breakdown", "roofline", "roofline_grid"]
+
+LABELS = 8
+"""How many of the heaviest ops carry their name."""
+_SMALLEST, _LARGEST = 14.0, 620.0
+"""Marker areas [pt^2] of an op without time and of one that takes all of it."""
+
+
+def _axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
+    if ax is not None:
+        return ax
+    figure = Figure(figsize=size, dpi=150)
+    found: Axes = figure.add_axes((0.09, 0.2, 0.885, 0.7))
+    return found
+
+
+def roofline(result: Estimate | Roofline, *, ax: Axes | None = None) -> Axes:
+    """Log-log roofline; x: operational intensity [FLOP/byte], y: throughput [FLOP/s].
+
+    Each disc is an op (or several equal ones): area is its share of the time, colour its kind. Of
+    an `Estimate` the discs stand at what is achieved, of a `Roofline` at what is attainable. An op
+    whose operands all lie on chip is hollow and stands at its intensity over that memory.
+    """
+    view = view_of(result)
+    ax = _axes(ax, (9.0, 6.2))
+    _frame(ax, view)
+    texts = _draw_ceilings(ax, view)
+    _draw_points(ax, view)
+    _draw_legend(ax, view)
+    heaviest = sorted(view.points, key=lambda point: -point.share)[:LABELS]
+    place_labels(
+        ax, [(p.x, p.y, p.label) for p in heaviest], [(p.x, p.y, sqrt(_area(p.share)) / 2) for p in view.points], texts
+    )
+    return ax
+
+
+def roofline_grid(results: Sequence[Estimate | Roofline]) -> Figure:
+    """One roofline per chip on equal scales, side by side (two in a row)."""
+    columns = min(2, len(results))
+    lines = -(-len(results) // columns)
+    figure = Figure(figsize=(9.0 * columns, 6.2 * lines), dpi=150)
+    grid = figure.subplots(lines, columns, squeeze=False)
+    figure.subplots_adjust(left=0.09 / columns, right=1 - 0.03 / columns, top=1 - 0.1 / lines, bottom=0.2 / lines,
+                           hspace=0.45, wspace=0.12)  # fmt: skip
+    views = [view_of(result) for result in results]
+    left, right = min(v.x_limits[0] for v in views), max(v.x_limits[1] for v in views)
+    low, high = min(v.y_limits[0] for v in views), max(v.y_limits[1] for v in views)
+    for result, ax in zip(results, grid.flat, strict=False):
+        ax.set_xlim(left, right)
+        ax.set_ylim(low, high)
+        roofline(result, ax=ax)
+    for ax in grid.flat[len(results) :]:
+        ax.remove()
+    return figure
+
+
+def _frame(ax: Axes, view: RooflineView) -> None:
+    fresh = not ax.get_autoscalex_on()
+    limits = (ax.get_xlim(), ax.get_ylim()) if fresh else (view.x_limits, view.y_limits)
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_xlim(*limits[0])
+    ax.set_ylim(*limits[1])
+    ax.xaxis.set_major_locator(LogLocator(base=10))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}" if x < 10_000 else f"{x / 1000:g}k"))
+    ax.yaxis.set_major_formatter(EngFormatter())
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.grid(visible=True, which="major", color=palette.LIGHT_GREY, linewidth=0.5)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.set_xlabel("operational intensity [FLOP/byte]")
+    ax.set_ylabel("throughput [FLOP/s]")
+    ax.set_title(view.title, loc="left", fontsize=11, fontweight="bold", pad=18)
+    ax.text(0, 1.015, view.subtitle, transform=ax.transAxes, fontsize=8.5, color=palette.GREY, va="bottom")
+
+
+def _draw_ceilings(ax: Axes, view: RooflineView) -> list[Any]:
+    """Roofs in black, slanted memories and flat compute; the running precision is the bold one."""
+    texts = []
+    left, right = ax.get_xlim()
+    bottom, top = ax.get_ylim()
+    for roof in view.roofs:
+        corner = roof.peak_flop_per_s / roof.bandwidth_bytes_per_s
+        xs = [min(left, corner), corner, *([max(right, corner)] if roof.home else [])]
+        ys = [min(x * roof.bandwidth_bytes_per_s, roof.peak_flop_per_s) for x in xs]
+        style = "-" if roof.home else (0, (4, 3))
+        ax.plot(xs, ys, color=palette.BLACK if roof.home else palette.GREY, linewidth=1.6 if roof.home else 1.0,
+                linestyle=style, zorder=2)  # fmt: skip
+        texts.append(_memory_label(ax, roof.memory_label, roof.bandwidth_bytes_per_s, min(top, roof.peak_flop_per_s)))
+        if roof.home and left < corner < right:
+            ax.plot([corner, corner], [bottom, roof.peak_flop_per_s], color=palette.GREY, linewidth=0.8, linestyle=":")
+            texts.append(
+                ax.annotate(
+                    f"ridge {corner:.3g} FLOP/byte",
+                    (corner, bottom),
+                    xytext=(3, 4),
+                    fontsize=7.5,
+                    textcoords="offset points",
+                    color=palette.GREY,
+                )
+            )
+    for label, rate, running in view.flats:
+        if not running:
+            ax.axhline(rate, color=palette.GREY, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
+        texts.append(
+            ax.annotate(label, (right, rate), xytext=(-2, 3 if running else 2), textcoords="offset points", ha="right",
+                        va="bottom", fontsize=8 if running else 7.5, color=palette.BLACK if running else palette.GREY)
+        )  # fmt: skip
+    return texts
+
+
+def _memory_label(ax: Axes, label: str, bandwidth_bytes_per_s: float, roof_flop_per_s: float) -> Any:
+    """The memory's name along its slant, near the left end of what is visible of it."""
+    left, _ = ax.get_xlim()
+    bottom, _ = ax.get_ylim()
+    start = max(left, bottom / bandwidth_bytes_per_s)
+    x = start * (roof_flop_per_s / bandwidth_bytes_per_s / start) ** 0.08
+    y = x * bandwidth_bytes_per_s
+    points = ax.transData.transform([(x, y), (2 * x, 2 * y)])
+    rise, run = points[1][1] - points[0][1], points[1][0] - points[0][0]
+    return ax.annotate(label, (x, y), xytext=(-2, 3), textcoords="offset points", rotation=degrees(atan2(rise, run)),
+                       rotation_mode="anchor", fontsize=7.5, color=palette.BLACK)  # fmt: skip
+
+
+def _area(share: float) -> float:
+    return _SMALLEST + (_LARGEST - _SMALLEST) * share
+
+
+def _draw_points(ax: Axes, view: RooflineView) -> None:
+    for point in sorted(view.points, key=lambda p: -p.share):
+        colour = palette.KINDS[point.kind]
+        ax.scatter([point.x], [point.y], s=_area(point.share), color="none" if point.on_chip else colour,
+                   edgecolors=colour if point.on_chip else "white", linewidths=1.0 if point.on_chip else 0.6,
+                   alpha=0.9, zorder=4)  # fmt: skip
+
+
+def _draw_legend(ax: Axes, view: RooflineView) -> None:
+    """Kinds with their share of the time, then the scale of the areas; below the axis."""
+    totals: dict[str, float] = {}
+    for point in view.points:
+        totals[point.kind] = totals.get(point.kind, 0.0) + point.share
+    handles, names = [], []
+    for kind, share in sorted(totals.items(), key=lambda item: -item[1]):
+        handles.append(ax.scatter([], [], s=36, color=palette.KINDS[kind]))
+        names.append(f"{kind}, {rows.share_text(share)} of the time")
+    if any(p.on_chip for p in view.points):
+        handles.append(ax.scatter([], [], s=36, color="none", edgecolors=palette.GREY))
+        names.append("hollow: operands lie on chip")
+    largest = max((p.share for p in view.points), default=0.0)
+    step = min(0.25, 2.0 ** round(log2(largest))) if largest else 0.0
+    for share in sorted({step, step / 8}) if step else ():
+        handles.append(ax.scatter([], [], s=_area(share), color=palette.LIGHT_GREY))
+        names.append(f"area: {rows.share_text(share)} of the time")
+    ax.legend(handles, names, loc="upper center", bbox_to_anchor=(0.5, -0.11), ncols=3, fontsize=8, frameon=False,
+              columnspacing=2.5)  # fmt: skip
+
+
+def breakdown(result: Estimate | Sequence[Estimate], *, ax: Axes | None = None) -> Axes:
+    """Latency by term, one stacked bar per result; x: time [s]. Bars end at the latency."""
+    estimates = [result] if isinstance(result, Estimate) else list(result)
+    if ax is None:
+        height_in = 1.6 + 0.6 * len(estimates)
+        ax = Figure(figsize=(9.0, height_in), dpi=150).add_axes((0.2, 0.6 / height_in, 0.77, 1 - 1.45 / height_in))
+    longest = max(e.latency_s for e in estimates)
+    used = [t for t in rows.TERM_WORDS if any(e.breakdown_s[t] for e in estimates)]
+    for position, estimate in enumerate(estimates):
+        _stack(ax, position, estimate, used, longest)
+    for term in used:
+        ax.barh(0, 0, color=palette.TERMS[term], label=rows.TERM_WORDS[term])
+    ax.plot([], [], color=palette.BLACK, linewidth=1.2, label="data sheet's roofline")
+    ax.set_yticks(range(len(estimates)), [f"{e.workload_name}\n{e.hardware_name}" for e in estimates], fontsize=8.5)
+    ax.invert_yaxis()
+    ax.set_xlim(0, 1.12 * longest)
+    ax.xaxis.set_major_formatter(EngFormatter(unit="s"))
+    ax.set_xlabel("latency [s]")
+    ax.spines[["top", "right", "left"]].set_visible(False)
+    ax.tick_params(axis="y", length=0)
+    handles, names = ax.get_legend_handles_labels()
+    order = sorted(range(len(names)), key=lambda i: names[i] == "data sheet's roofline")
+    ax.legend([handles[i] for i in order], [names[i] for i in order], ncols=4, loc="lower left", frameon=False,
+              bbox_to_anchor=(0, 1.0), fontsize=8)  # fmt: skip
+    return ax
+
+
+def _stack(ax: Axes, position: int, estimate: Estimate, used: Sequence[Term], longest: float) -> None:
+    start = 0.0
+    for term in used:
+        seconds = estimate.breakdown_s[term]
+        ax.barh(position, seconds, left=start, height=0.6, color=palette.TERMS[term], edgecolor="white", linewidth=0.6)
+        if seconds > 0.06 * longest:
+            share = rows.share_text(seconds / estimate.latency_s)
+            ax.text(start + seconds / 2, position, share, ha="center", va="center", fontsize=8, color="white")
+        start += seconds
+    ax.text(start + 0.01 * longest, position, rows.time_text(estimate.latency_s), va="center", fontsize=8.5)
+    ends = [position - 0.38, position + 0.38]
+    ax.plot([estimate.roofline_latency_s] * 2, ends, color=palette.BLACK, linewidth=1.2)

@@ -1,0 +1,41 @@
+"""The one place of colours: Okabe and Ito's eight, told apart by colour-blind readers.
+
+Source: Okabe, Ito, "Color Universal Design" (2008), jfly.uni-koeln.de/color.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+from sim.results import Term
+
+BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+YELLOW, BLUE, VERMILION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
+GREY, LIGHT_GREY = "#6B6B6B", "#D0D0D0"
+
+KINDS = MappingProxyType(
+    {
+        "convolution": BLUE,
+        "matrix product": VERMILION,
+        "attention": PURPLE,
+        "vector": GREEN,
+        "data movement": ORANGE,
+    }
+)
+"""Kind of op -> colour; the kinds are those of `sim.view.rows.kind_of`."""
+
+TERMS = MappingProxyType(
+    {
+        Term.COMPUTE: BLUE,
+        Term.EXPOSED_MEMORY: VERMILION,
+        Term.FILL_DRAIN: SKY,
+        Term.PRELOAD: "#7FB3D5",
+        Term.DMA_SETUP: ORANGE,
+        Term.VECTOR: GREEN,
+        Term.LAUNCH: PURPLE,
+        Term.COMMUNICATION: YELLOW,
+        Term.DEQUANTISE: "#8C6D31",
+        Term.QUEUEING: GREY,
+    }
+)
+"""Latency term -> colour."""

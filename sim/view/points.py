@@ -1,0 +1,182 @@
+"""The data step of the roofline figure: where every op, roof and limit stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import isfinite, log
+
+from sim.cost.ceilings import Ceiling
+from sim.cost.roofline import Roofline
+from sim.results import Estimate
+from sim.view import rows
+
+SAME = 0.06
+"""Ops nearer than this in both logarithms, and of one kind, are drawn as one disc."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One disc: `share` of the network's time, at `x` FLOP/byte and `y` FLOP/s."""
+
+    x: float
+    y: float
+    share: float
+    kind: str
+    label: str
+    on_chip: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Roof:
+    """The slant of a memory up to the running precision's peak."""
+
+    memory_label: str
+    bandwidth_bytes_per_s: float
+    peak_flop_per_s: float
+    home: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RooflineView:
+    """All that the drawing step needs."""
+
+    title: str
+    subtitle: str
+    points: tuple[Point, ...]
+    roofs: tuple[Roof, ...]
+    flats: tuple[tuple[str, float, bool], ...]
+    """(label, FLOP/s, whether it is the peak that this run uses)"""
+    x_limits: tuple[float, float]
+    y_limits: tuple[float, float]
+
+
+def view_of(result: Estimate | Roofline) -> RooflineView:
+    """Raises: ValueError: an estimate without its roofline document."""
+    if isinstance(result, Roofline):
+        bound = result
+        points = _merge(_bound_points(result))
+        title = f"{bound.workload_name} on {bound.hardware_name}: at best {rows.time_text(bound.latency_s)}"
+        subtitle = f"{bound.precision}; bound by {rows.bound_text(bound.bound)}; discs stand at what is attainable"
+        hidden = 0.0
+    else:
+        if not result.roofline:
+            raise ValueError("this estimate carries no roofline; it was not made by sim.estimate")
+        bound = Roofline.from_dict(result.roofline)
+        points = _merge(_estimate_points(result, bound.home))
+        title = f"{result.workload_name} on {result.hardware_name}: {rows.time_text(result.latency_s)}"
+        share = rows.share_text(result.roofline_latency_s / result.latency_s)
+        hidden = sum(op.latency_s for op in result.ops if not _drawn(op.macs, op.vector_ops)) / result.latency_s
+        subtitle = f"{result.precision}, batch {result.batch}; the roofline is {share} of it"
+    if hidden > 0.0005:
+        subtitle += f"; ops without arithmetic ({rows.share_text(hidden)} of the time) are not shown"
+    peak = _running_peak(bound.ceilings, bound.precision)
+    roofs = tuple(
+        Roof(
+            f"{c.name} {rows.count_text(c.rate, 'B/s')}",
+            c.rate,
+            peak.rate,
+            c.name == bound.home,
+        )
+        for c in bound.ceilings
+        if c.kind == "memory"
+    )
+    flats = _flats(bound.ceilings, peak)
+    x_limits, y_limits = _limits(points, roofs, flats)
+    return RooflineView(title, subtitle, points, roofs, flats, x_limits, y_limits)
+
+
+def _drawn(macs: int, vector_ops: int) -> bool:
+    return macs > 0 or vector_ops > 0
+
+
+def _running_peak(ceilings: Iterable[Ceiling], precision: str) -> Ceiling:
+    compute = [c for c in ceilings if c.kind == "compute"]
+    return next((c for c in compute if c.name == precision), max(compute, key=lambda c: c.rate))
+
+
+def _flats(ceilings: Iterable[Ceiling], peak: Ceiling) -> tuple[tuple[str, float, bool], ...]:
+    """Level ceilings; those of equal height share one label."""
+    found: dict[float, list[Ceiling]] = {}
+    for ceiling in ceilings:
+        if ceiling.kind != "memory":
+            found.setdefault(ceiling.rate, []).append(ceiling)
+    return tuple(
+        (f"{', '.join(c.name for c in same)}: {rows.count_text(rate, 'FLOP/s')}", rate, peak in same)
+        for rate, same in found.items()
+    )
+
+
+def _estimate_points(estimate: Estimate, home: str) -> list[Point]:
+    points = []
+    for op in estimate.ops:
+        flops = 2 * op.macs + op.vector_ops
+        moved = {memory: rows.traffic_bytes(op, memory) for memory in op.traffic_bytes}
+        place = next((memory for memory in (home, *moved) if moved.get(memory)), None)
+        if flops and op.latency_s and place is not None:
+            share = op.latency_s / estimate.latency_s
+            label = op.module or op.name
+            x, y = flops / moved[place], flops / op.latency_s
+            points.append(Point(x, y, share, rows.kind_of(op), label, place != home))
+    return points
+
+
+def _bound_points(bound: Roofline) -> list[Point]:
+    total = sum(op.roofline_s for op in bound.ops)
+    points = []
+    for op in bound.ops:
+        moved = op.traffic_bytes.get(bound.home) or sum(op.traffic_bytes.values())
+        if op.flops and moved and op.roofline_s:
+            x, y = op.flops / moved, op.flops / op.roofline_s
+            on_chip = not op.traffic_bytes.get(bound.home)
+            points.append(Point(x, y, op.roofline_s / total, rows.kind_of(op), op.module or op.name, on_chip))
+    return points
+
+
+def _merge(points: Iterable[Point]) -> tuple[Point, ...]:
+    """Equal ops (the same layer again) become one disc with their common name and summed share."""
+    groups: list[list[Point]] = []
+    for point in points:
+        for group in groups:
+            first = group[0]
+            near = abs(log(point.x / first.x)) < SAME and abs(log(point.y / first.y)) < SAME
+            if near and point.kind == first.kind and point.on_chip == first.on_chip:
+                group.append(point)
+                break
+        else:
+            groups.append([point])
+    return tuple(
+        Point(
+            g[0].x,
+            g[0].y,
+            sum(p.share for p in g),
+            g[0].kind,
+            _common_label([p.label for p in sorted(g, key=lambda p: -p.share)]),
+            g[0].on_chip,
+        )
+        for g in groups
+    )
+
+
+def _common_label(names: Sequence[str]) -> str:
+    """["layer1.1.conv2", "layer1.2.conv2"] -> "layer1.*.conv2 x 2"."""
+    if len(names) == 1:
+        return names[0]
+    split = [name.split(".") for name in names]
+    if len({len(parts) for parts in split}) == 1:
+        parts = [c[0] if len(set(c)) == 1 else "*" for c in zip(*split, strict=True)]
+        if parts[0] != "*":
+            return ".".join(parts) + f" x {len(names)}"
+    return f"{names[0]} and {len(names) - 1} more"
+
+
+def _limits(
+    points: Sequence[Point], roofs: Sequence[Roof], flats: Sequence[tuple[str, float, bool]]
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Room for every point, the home's ridge and the running peak; memories beyond may be cut."""
+    peak = next(rate for _, rate, running in flats if running)
+    corners = [peak / roof.bandwidth_bytes_per_s for roof in roofs if roof.home]
+    xs = [p.x for p in points] + corners
+    ys = [p.y for p in points] + [peak]
+    xs, ys = [x for x in xs if isfinite(x)], [y for y in ys if isfinite(y)]
+    return (min(xs) / 4, max(xs) * 6), (min(ys) / 4, max(*ys, *(rate for _, rate, _ in flats)) * 3)

@@ -1,0 +1,182 @@
+"""The data step of tables and figures: what a result says, as plain rows without any drawing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+
+from sim.cost.roofline import RooflinePoint
+from sim.results import Estimate, OpEstimate, Term
+from sim.units import DECIMAL, Dimension, format_quantity
+
+TERM_WORDS = {
+    Term.COMPUTE: "computing",
+    Term.EXPOSED_MEMORY: "waiting for memory",
+    Term.FILL_DRAIN: "array fill and drain",
+    Term.PRELOAD: "weight preload",
+    Term.DMA_SETUP: "DMA set-up",
+    Term.VECTOR: "vector unit",
+    Term.LAUNCH: "launch",
+    Term.COMMUNICATION: "communication",
+    Term.DEQUANTISE: "dequantisation",
+    Term.QUEUEING: "queueing",
+}
+"""Latency terms in words; every value of `Term` has one."""
+
+
+def time_text(seconds: float) -> str:
+    """1.93 ms; "infeasible" where there is no latency."""
+    return format_quantity(seconds, Dimension.TIME) if isfinite(seconds) else "infeasible"
+
+
+def size_text(size_bytes: float) -> str:
+    return format_quantity(size_bytes, Dimension.SIZE)
+
+
+def energy_text(energy_j: float | None) -> str:
+    return "-" if energy_j is None else format_quantity(energy_j, Dimension.ENERGY)
+
+
+def share_text(share: float | None) -> str:
+    """0.073 -> "7.3 %", 0.62 -> "62 %"."""
+    if share is None or not isfinite(share):
+        return "-"
+    return f"{100 * share:.0f} %" if share >= 0.0995 or share == 0 else f"{100 * share:.1f} %"
+
+
+def count_text(count: float, unit: str = "") -> str:
+    """Three digits and a decimal prefix: 4.09e9, "MAC" -> "4.09 GMAC"."""
+    scales = [(name, 10.0**power) for name, power in DECIMAL.items() if power >= 0]
+    prefix, scale = next(((n, s) for n, s in reversed(scales) if abs(count) >= s), ("", 1.0))
+    return f"{count / scale:.3g} {prefix}{unit}".rstrip()
+
+
+def bound_text(bound: str) -> str:
+    """ "memory:DRAM" -> "DRAM bandwidth"."""
+    kind, _, name = bound.partition(":")
+    return {"memory": f"{name} bandwidth", "link": f"link {name}"}.get(kind, bound)
+
+
+def kind_of(op: OpEstimate | RooflinePoint) -> str:
+    """A handful of kinds that a reader tells apart by colour."""
+    kind = op.kind.lower()
+    if "attention" in kind or "sdpa" in kind:
+        return "attention"
+    if "conv" in kind:
+        return "convolution"
+    if op.macs:
+        return "matrix product"
+    return "vector" if op.vector_ops else "data movement"
+
+
+def traffic_bytes(op: OpEstimate, memory: str) -> float:
+    """Bytes that an op moves over a memory, both directions."""
+    return sum(t.read + t.write for t in op.traffic_bytes.get(memory, {}).values())
+
+
+def terms(estimate: Estimate) -> list[tuple[Term, float, float]]:
+    """(term, seconds, share) of the terms that take time, largest first."""
+    rows = [(term, s, s / estimate.latency_s) for term, s in estimate.breakdown_s.items() if s]
+    return sorted(rows, key=lambda row: -row[1])
+
+
+def bounds(estimate: Estimate) -> list[tuple[str, float]]:
+    """(what binds, share of the latency spent in ops that it binds), largest first."""
+    shares: dict[str, float] = {}
+    for op in estimate.ops:
+        shares[op.bound] = shares.get(op.bound, 0.0) + op.latency_s / estimate.latency_s
+    return sorted(shares.items(), key=lambda row: -row[1])
+
+
+def heaviest(estimate: Estimate) -> list[OpEstimate]:
+    """Ops by latency, largest first; ties stay in the order of the network."""
+    return sorted(estimate.ops, key=lambda op: -op.latency_s)
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleRow:
+    """A module of the user's model with everything below it."""
+
+    path: str
+    depth: int
+    ops: int
+    macs: int
+    latency_s: float
+    energy_j: float | None
+
+
+def modules(estimate: Estimate, *, depth: int = 2) -> list[ModuleRow]:
+    """The module tree down to `depth`, in the order of the network; each row includes its children.
+
+    Rows of one depth sum to their parent, and the root's row (path "") to the network.
+    """
+    found: dict[str, list[OpEstimate]] = {"": []}
+    for op in estimate.ops:
+        parts = op.module.split(".") if op.module else []
+        found[""].append(op)
+        for level in range(1, min(depth, len(parts)) + 1):
+            found.setdefault(".".join(parts[:level]), []).append(op)
+    return [
+        ModuleRow(
+            path=path,
+            depth=path.count(".") + 1 if path else 0,
+            ops=len(ops),
+            macs=sum(op.macs for op in ops),
+            latency_s=sum(op.latency_s for op in ops),
+            energy_j=_sum_known(op.energy_j for op in ops),
+        )
+        for path, ops in sorted(found.items(), key=lambda item: _first_position(item[0], list(found)))
+    ]
+
+
+def _first_position(path: str, order: Sequence[str]) -> tuple[int, ...]:
+    """Where the path and each of its ancestors were first seen: a depth-first order."""
+    parts = path.split(".") if path else []
+    return tuple(order.index(".".join(parts[: level + 1])) for level in range(len(parts)))
+
+
+def _sum_known(values: Iterable[float | None]) -> float | None:
+    known = list(values)
+    return None if any(value is None for value in known) else sum(v for v in known if v is not None)
+
+
+def tile_text(mapping: Mapping[str, object] | None) -> str:
+    """The tile that each memory holds: "SRAM M128 N96 K512"; ranks that are not tiled are left out."""
+    nodes = (mapping or {}).get("nodes")
+    if not isinstance(nodes, list | tuple):
+        return "-"
+    current: dict[str, int] = {}
+    held: dict[str, dict[str, int]] = {}
+    for node in nodes:
+        if "loop" in node:
+            current[node["loop"]] = node["tile"]
+        else:
+            held[node["memory"]] = dict(current)
+    texts = [f"{memory} {' '.join(f'{r}{n}' for r, n in tile.items()) or 'all'}" for memory, tile in held.items()]
+    return "; ".join(texts) or "-"
+
+
+def verdict(estimate: Estimate) -> str:
+    """One paragraph: how long, what binds, how far from the roofline."""
+    subject = f"{estimate.workload_name} on {estimate.hardware_name} ({estimate.precision}, batch {estimate.batch})"
+    if estimate.infeasible is not None or not isfinite(estimate.latency_s):
+        reason = (estimate.infeasible or {}).get("reason", "no mapping fits")
+        return f"{subject} is infeasible: {reason}"
+    parts = [f"{subject} takes {time_text(estimate.latency_s)}"]
+    if estimate.latency_interval_s is not None:
+        low, high = estimate.latency_interval_s
+        parts[0] += f" ({time_text(low)} to {time_text(high)})"
+    parts[0] += f", {count_text(estimate.throughput_per_s)} inferences a second."
+    found = bounds(estimate)
+    if found:
+        parts.append(" and ".join(f"{bound_text(b)} binds {share_text(s)}" for b, s in found[:2]) + " of that time.")
+    ratio = estimate.roofline_latency_s / estimate.latency_s
+    parts.append(f"The data sheet's roofline is {time_text(estimate.roofline_latency_s)}, {share_text(ratio)} of it.")
+    if estimate.below_datasheet_roofline:
+        parts.append("The estimate is below that roofline, because it is calibrated on measurements: look twice.")
+    if estimate.mac_utilization is not None:
+        parts.append(f"The multipliers are busy {share_text(estimate.mac_utilization)} of the time.")
+    if estimate.energy_j is not None:
+        parts.append(f"Energy {energy_text(estimate.energy_j)} an inference.")
+    return " ".join(parts)

@@ -1,0 +1,184 @@
+"""Results as terminal tables: within the console's width, colour only where the console has it.
+
+Every function returns a rich renderable. Text that a user wrote goes in as `Text`, so that markup
+in a name is shown and not obeyed.
+"""
+
+from __future__ import annotations
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from sim.cost.roofline import Roofline
+from sim.results import Estimate
+from sim.view import rows
+
+_BLOCKS = " ▏▎▍▌▋▊▉█"
+NARROW = 80
+"""Below this width a table leaves out its secondary columns."""
+
+
+def bar(share: float, width: int = 14) -> Text:
+    """A bar of eighth blocks: `share` of `width` cells, at least a sliver for what is not zero."""
+    eighths = min(8 * width, max(1 if share > 0 else 0, round(8 * width * share)))
+    full, part = divmod(eighths, 8)
+    return Text(("█" * full + (_BLOCKS[part] if part else "")).ljust(width), style="cyan")
+
+
+def plain_table(title: str, *columns: str, left: int = 1) -> Table:
+    """A plain table; the first `left` columns hold text, the others numbers."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False,
+                  min_width=min(len(title), 56))  # fmt: skip
+    for i, name in enumerate(columns):
+        text = i < left
+        table.add_column(name, justify="left" if text else "right", no_wrap=True, overflow="ellipsis")
+    return table
+
+
+def verdict(estimate: Estimate) -> Text:
+    return Text(rows.verdict(estimate), style="bold" if estimate.infeasible is None else "bold red")
+
+
+def breakdown(estimate: Estimate) -> Table:
+    """Where the latency goes: each term, its time and its share."""
+    table = plain_table("Where the time goes", "term", "share", "", "time", left=2)
+    table.columns[2].justify = "right"
+    for term, seconds, share in rows.terms(estimate):
+        table.add_row(rows.TERM_WORDS[term], bar(share, 24), rows.share_text(share), rows.time_text(seconds))
+    table.add_section()
+    table.add_row("total", "", "100 %", rows.time_text(estimate.latency_s), style="bold")
+    return table
+
+
+def memory(estimate: Estimate) -> Table:
+    """Traffic and peak occupancy per memory, outermost first."""
+    table = plain_table("Memory", "memory", "read", "written", "peak held")
+    for name, traffic in estimate.traffic_bytes.items():
+        peak = estimate.peak_memory_bytes.get(name)
+        peak_text = "-" if peak is None else rows.size_text(peak)
+        table.add_row(Text(name), rows.size_text(traffic.read), rows.size_text(traffic.write), peak_text)
+    return table
+
+
+def per_op(estimate: Estimate, *, limit: int | None = None, width: int = 100) -> Table:
+    """Ops by time with what binds them, utilisation, traffic at the home memory and tiles."""
+    home = next(iter(estimate.traffic_bytes), "")
+    names = ["op", "bound by", "", "share", "time", "MAC util.", home]
+    wide = width >= NARROW
+    ops = rows.heaviest(estimate)
+    shown = ops[:limit]
+    longest = ops[0].latency_s if ops else 0.0
+    table = plain_table("Ops by time", *(names if wide else names[:5]), left=3)
+    if wide:
+        table.add_column("tiles", no_wrap=True, overflow="ellipsis", max_width=24)
+    table.columns[0].min_width = 12
+    for op in shown:
+        share = op.latency_s / estimate.latency_s
+        cells: list[RenderableType] = [
+            Text(op.name),
+            Text(rows.bound_text(op.bound)),
+            bar(op.latency_s / longest, 8),
+            rows.share_text(share),
+            rows.time_text(op.latency_s),
+        ]
+        if wide:
+            moved = rows.size_text(rows.traffic_bytes(op, home))
+            cells += [rows.share_text(op.mac_utilization), moved, Text(rows.tile_text(op.mapping))]
+        table.add_row(*cells)
+    if len(shown) < len(ops):
+        rest = sum(op.latency_s for op in ops[len(shown) :])
+        label = f"{len(ops) - len(shown)} more"
+        table.add_row(label, "", "", rows.share_text(rest / estimate.latency_s), rows.time_text(rest), style="dim")
+    return table
+
+
+def by_module(estimate: Estimate, *, depth: int = 2) -> Table:
+    """The module tree with the time, work and energy of each branch."""
+    table = plain_table("By module", "module", "", "share", "time", "MACs", "ops", "energy", left=2)
+    for row in rows.modules(estimate, depth=depth):
+        name = "  " * max(0, row.depth - 1) + (row.path.rpartition(".")[2] if row.path else estimate.workload_name)
+        share = row.latency_s / estimate.latency_s
+        table.add_row(
+            Text(name),
+            bar(share),
+            rows.share_text(share),
+            rows.time_text(row.latency_s),
+            rows.count_text(row.macs),
+            str(row.ops),
+            rows.energy_text(row.energy_j),
+            style="bold" if not row.path else "",
+        )
+    return table
+
+
+def what_if(estimate: Estimate) -> Table:
+    """What a larger resource would give, best first."""
+    table = plain_table("What if", "resource", "factor", "latency", "saved")
+    for entry in sorted(estimate.what_if, key=lambda w: w.latency_s):
+        saved = 1 - entry.latency_s / estimate.latency_s
+        factor = f"x {entry.factor:g}"
+        table.add_row(Text(entry.resource), factor, rows.time_text(entry.latency_s), rows.share_text(saved))
+    return table
+
+
+def roofline(bound: Roofline, *, limit: int = 12) -> RenderableType:
+    """The bound per resource, the ridges, and the ops that take longest at best."""
+    text = f"{bound.workload_name} on {bound.hardware_name} ({bound.precision}) takes at best "
+    text += f"{rows.time_text(bound.latency_s)}: {rows.bound_text(bound.bound)} binds."
+    resources = plain_table("Busy at best", "resource", "time", "ceiling")
+    ceilings = {("compute", bound.precision): "compute", ("memory", bound.home): f"memory:{bound.home}"}
+    heights = {ceilings.get((c.kind, c.name)): c for c in bound.ceilings}
+    for name, seconds in sorted(bound.resource_s.items(), key=lambda item: -item[1]):
+        ceiling = heights.get(name)
+        unit = "B/s" if ceiling is not None and ceiling.kind == "memory" else "FLOP/s"
+        height = rows.count_text(ceiling.rate, unit) if ceiling is not None else ""
+        resources.add_row(Text(rows.bound_text(name)), rows.time_text(seconds), height)
+    ridges = plain_table("Ridge points [FLOP/byte]", "precision", *bound.memories)
+    for precision, by_memory in bound.ridges_flop_per_byte.items():
+        ridges.add_row(precision, *(f"{by_memory[name]:.3g}" for name in bound.memories))
+    ops = plain_table("Ops by time at best", "op", "bound by", "time", "FLOP", "FLOP/byte", "attainable", left=2)
+    for op in sorted(bound.ops, key=lambda op: -op.roofline_s)[:limit]:
+        intensity, attainable = op.operational_intensity_flop_per_byte, op.attainable_flop_per_s
+        ops.add_row(
+            Text(op.name),
+            Text(rows.bound_text(op.bound)),
+            rows.time_text(op.roofline_s),
+            rows.count_text(op.flops),
+            "-" if intensity is None else f"{intensity:.3g}",
+            "-" if attainable is None else rows.count_text(attainable, "FLOP/s"),
+        )
+    return Group(Text(text, style="bold"), Text(), resources, ridges, ops)
+
+
+def notes(estimate: Estimate) -> Text:
+    """What the numbers rest on: every choice that was made for the user, then the remarks."""
+    choices = [
+        f"{estimate.precision}, best of the {estimate.map_space} mappings for {estimate.objective}",
+        f"{estimate.buffering} buffering",
+        f"calibrated on {estimate.calibration.get('device')}" if estimate.calibration else "data sheet only",
+    ]
+    if estimate.overrides:
+        choices.append("set " + ", ".join(f"{key}={value}" for key, value in estimate.overrides.items()))
+    lines = ["Assumes: " + "; ".join(choices) + ".", *(f"Note: {note}" for note in estimate.notes)]
+    lines += [f"Without a cost rule, costed as memory traffic: {op}" for op in estimate.unsupported]
+    return Text("\n".join(lines), style="dim")
+
+
+def report(
+    estimate: Estimate, *, ops: bool = False, module_tree: bool = False, width: int = 100, limit: int = 8
+) -> RenderableType:
+    """What `dovetail estimate` prints for one chip."""
+    if estimate.infeasible is not None:
+        tensors = estimate.infeasible.get("tensors") or ()
+        lines = [f"  {tensor}" for tensor in tensors] if isinstance(tensors, list | tuple) else []
+        return Group(verdict(estimate), Text("\n".join(lines)), notes(estimate))
+    parts: list[RenderableType] = [verdict(estimate), Text(), breakdown(estimate)]
+    parts.append(per_op(estimate, limit=None if ops else limit, width=width))
+    if module_tree:
+        parts.append(by_module(estimate))
+    parts.append(memory(estimate))
+    if estimate.what_if:
+        parts.append(what_if(estimate))
+    return Group(*parts, notes(estimate))

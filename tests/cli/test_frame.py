@@ -1,0 +1,196 @@
+"""The command's frame: what is listed, what is loaded, exit codes, one document on stdout."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+import sim
+from sim.cli import COMMANDS, EXIT_BUG, app, common
+from sim.errors import ConfigError, DovetailError, InfeasibleError
+from sim.hardware.chip import Chip
+from sim.results import Estimate
+from sim.workload.graph import Graph
+
+runner = CliRunner()
+
+
+def present() -> list[str]:
+    return [name for name, entry in COMMANDS.items() if importlib.util.find_spec(entry.module) is not None]
+
+
+@pytest.fixture
+def bundled(monkeypatch: pytest.MonkeyPatch, estimate: Estimate, bottlenecks: Graph, toy_chip: Chip) -> list[dict]:
+    """The Python API replaced by made-up answers; returns the options of every call of `estimate`."""
+    calls: list[dict] = []
+
+    def answer(graph: Graph, chip: Chip, **options: object) -> Estimate:
+        calls.append({"graph": graph, "chip": chip, **options})
+        return estimate
+
+    monkeypatch.setitem(sim.__dict__, "estimate", answer)
+    monkeypatch.setitem(sim.__dict__, "load_workload", lambda name, **knobs: bottlenecks.with_(knobs=knobs))
+    monkeypatch.setitem(sim.__dict__, "load_hardware", lambda name, changes=None: toy_chip)
+    return calls
+
+
+def test_help_loads_neither_torch_nor_numpy() -> None:
+    """The overview needs the table of commands alone."""
+    code = (
+        "import sys\nfrom sim.cli import main\nsys.argv = ['dovetail', '--help']\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        "print(sorted(set(sys.modules) & {'torch', 'numpy', 'scipy', 'matplotlib', 'optuna', 'yaml', 'simpy'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_python_m_sim_is_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "sim", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"dovetail {sim.__version__}\n"
+
+
+def test_only_commands_that_are_there_are_listed() -> None:
+    """A row of the table whose module is missing is hidden; of the others the function exists."""
+    group = typer.main.get_command(app)
+    assert sorted(group.commands) == sorted(present())
+    for name in present():
+        assert callable(getattr(importlib.import_module(COMMANDS[name].module), COMMANDS[name].function))
+    shown = " ".join(runner.invoke(app, ["--help"]).stdout.split())
+    assert all(COMMANDS[name].help in shown for name in present())
+
+
+@pytest.mark.parametrize("name", present())
+def test_help_of_every_command_has_an_example(name: str) -> None:
+    done = runner.invoke(app, [name, "--help"])
+    assert done.exit_code == 0
+    assert f"Example: dovetail {name}" in " ".join(done.stdout.split())
+
+
+def test_unknown_options_and_commands_are_bad_input() -> None:
+    done = runner.invoke(app, ["list", "--nonsense"])
+    assert done.exit_code == 2
+    assert "--nonsense" in done.stderr
+    done = runner.invoke(app, ["estimat"])
+    assert done.exit_code == 2
+    assert "estimate" in done.stderr
+
+
+def fail_with(error: Exception) -> Callable[..., None]:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(ConfigError("chip.yaml: clock:\n  a number"), 2), (InfeasibleError("does not fit"), 1), (DovetailError("no"), 2)],
+)
+def test_errors_are_one_paragraph(
+    monkeypatch: pytest.MonkeyPatch, bundled: list[dict], error: DovetailError, code: int
+) -> None:
+    monkeypatch.setitem(sim.__dict__, "estimate", fail_with(error))
+    done = runner.invoke(app, ["estimate", "w", "--hw", "toy"])
+    assert done.exit_code == code
+    assert done.stdout == ""
+    assert done.stderr == "dovetail: " + " ".join(str(error).split()) + "\n"
+    debugged = runner.invoke(app, ["estimate", "w", "--hw", "toy", "--debug"])
+    assert "Traceback" in debugged.stderr
+
+
+def test_an_unexpected_exception_is_called_a_bug(monkeypatch: pytest.MonkeyPatch, bundled: list[dict]) -> None:
+    monkeypatch.setitem(sim.__dict__, "estimate", fail_with(KeyError("x")))
+    done = runner.invoke(app, ["estimate", "w", "--hw", "toy"])
+    assert done.exit_code == EXIT_BUG
+    assert "Traceback" in done.stderr
+    assert "bug in Dovetail" in done.stderr
+
+
+def test_estimate_prints_a_table_or_one_document(bundled: list[dict], estimate: Estimate) -> None:
+    table = runner.invoke(app, ["estimate", "w", "--hw", "toy", "--per-op", "--by-module"])
+    assert table.exit_code == 0
+    assert "Where the time goes" in table.stdout
+    one = runner.invoke(app, ["estimate", "w", "--hw", "toy", "--json"])
+    assert json.loads(one.stdout) == json.loads(json.dumps(estimate.to_dict()))
+    two = runner.invoke(app, ["estimate", "w", "--hw", "toy", "--hw", "toy", "--json"])
+    assert [document["schema"] for document in json.loads(two.stdout)] == ["dovetail.estimate/1"] * 2
+
+
+def test_estimate_hands_its_options_on(bundled: list[dict]) -> None:
+    words = """estimate w --hw toy -p batch=4 --set clock=2_GHz --precision bf16 --objective edp --map-space uneven
+        --calibration none --allow-unsupported --override conv=1.5_ms""".split()
+    done = runner.invoke(app, [word.replace("_GHz", " GHz").replace("_ms", " ms") for word in words])
+    assert done.exit_code == 0, done.stderr
+    (call,) = bundled
+    assert call["graph"].knobs == {"batch": "4"}
+    assert call["overrides"] == {"conv": 1.5e-3}
+    assert (call["precision"], call["objective"], call["map_space"]) == ("bf16", "edp", "uneven")
+    assert (call["calibration"], call["allow_unsupported"]) == ("none", True)
+
+
+def test_fail_over(bundled: list[dict]) -> None:
+    """The made-up network takes 63 ms."""
+    assert runner.invoke(app, ["estimate", "w", "--hw", "toy", "--fail-over", "30 ms"]).exit_code == 1
+    assert runner.invoke(app, ["estimate", "w", "--hw", "toy", "--fail-over", "70ms"]).exit_code == 0
+    assert runner.invoke(app, ["estimate", "w", "--hw", "toy", "--fail-over", "30"]).exit_code == 2
+
+
+def test_mappings_are_saved_and_read_back(bundled: list[dict], tmp_path: Path) -> None:
+    path = tmp_path / "mappings.yaml"
+    assert runner.invoke(app, ["estimate", "w", "--hw", "toy", "--save-mapping", str(path)]).exit_code == 0
+    assert runner.invoke(app, ["estimate", "w", "--hw", "toy", "--mapping", str(path)]).exit_code == 0
+    assert bundled[-1]["map_space"] == "given"
+    assert bundled[-1]["mapping"]["layer1.0.conv1"].to_dict()["nodes"][0] == {"loop": "K", "tile": 64}
+    path.write_text("schema: dovetail.mappings/2")
+    assert runner.invoke(app, ["estimate", "w", "--hw", "toy", "--mapping", str(path)]).exit_code == 2
+
+
+def test_quiet_silences_remarks_only(bundled: list[dict], tmp_path: Path) -> None:
+    words = ["estimate", "w", "--hw", "toy", "--save-mapping", str(tmp_path / "m.yaml")]
+    assert "written to" in runner.invoke(app, words).stderr
+    done = runner.invoke(app, [*words, "--quiet"])
+    assert done.stderr == ""
+    assert "Where the time goes" in done.stdout
+
+
+def test_compare_reads_two_results(tmp_path: Path, estimate: Estimate) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(estimate.to_dict()))
+    done = runner.invoke(app, ["compare", str(path), str(path)])
+    assert done.exit_code == 0
+    assert "take the same time" in done.stdout
+    path.write_text("{")
+    assert runner.invoke(app, ["compare", str(path), str(path)]).exit_code == 2
+
+
+def test_roofline_writes_figure_csv_and_json(bundled: list[dict], tmp_path: Path) -> None:
+    path = tmp_path / "roofline.png"
+    done = runner.invoke(app, ["roofline", "w", "--hw", "toy", "-o", str(path)])
+    assert done.exit_code == 0
+    assert path.read_bytes().startswith(b"\x89PNG")
+    lines = runner.invoke(app, ["roofline", "w", "--hw", "toy", "--csv"]).stdout.splitlines()
+    assert len(lines) == 1 + 96
+    document = json.loads(runner.invoke(app, ["roofline", "w", "--hw", "toy", "--json"]).stdout)
+    assert document["schema"] == "dovetail.roofline/1"
+    assert runner.invoke(app, ["roofline", "w", "--hw", "toy", "-o", "figure.doc"]).exit_code == 2
+
+
+@pytest.mark.parametrize("word", ["novalue", "=4", "-", ""])
+def test_pairs_need_key_and_value(word: str) -> None:
+    with pytest.raises(ConfigError, match="expected key=value"):
+        common.pairs([word], option="--set")
+
+
+def test_pairs_keep_what_follows_the_first_equals_sign() -> None:
+    assert common.pairs(["a=b=c", "clock=2 GHz"], option="--set") == {"a": "b=c", "clock": "2 GHz"}
+    with pytest.raises(ConfigError, match="given twice"):
+        common.pairs(["a=1", "a=2"], option="--set")

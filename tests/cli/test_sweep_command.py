@@ -1,0 +1,77 @@
+"""Values and ranges of `dovetail sweep`, and its tables as files."""
+
+from __future__ import annotations
+
+import csv
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sim.cli.sweep import values
+from sim.errors import ConfigError
+from sim.sweep_io import columns_of, write_table
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("16,32,64", ["16", "32", "64"]),
+        ("34 GB/s, 68 GB/s", ["34 GB/s", "68 GB/s"]),
+        ("16 MiB:64 MiB:4", ["16 MiB", "32 MiB", "48 MiB", "64 MiB"]),
+        ("1:2 GHz:3", ["1 GHz", "1.5 GHz", "2 GHz"]),
+        ("16:64:4", ["16", "32", "48", "64"]),
+    ],
+)
+def test_values(text: str, found: list[str]) -> None:
+    assert values(text, where="--set x") == found
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("16,,64", "empty value"),
+        ("1:2", "no range"),
+        ("1:2:1", "no range"),
+        ("1 GHz:2 MHz:3", "begins in GHz and ends in MHz"),
+        ("1:2:3", "whole numbers: 1, 1.5, 2"),
+        ("a:b:3", "no quantity"),
+    ],
+)
+def test_values_refused(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        values(text, where="--set x")
+
+
+class Columns(dict):
+    @property
+    def columns(self) -> list[str]:
+        return list(self)
+
+
+def test_tables_of_several_chips_are_stacked(tmp_path: Path) -> None:
+    first = Columns({"array.rows": ["8", "16"], "latency_s": np.array([2.0, np.inf])})
+    second = Columns({"latency_s": np.array([1.0])})
+    columns = columns_of(["a", "b"], [first, second])
+    assert columns == {
+        "hardware": ["a", "a", "b"],
+        "array.rows": ["8", "16", None],
+        "latency_s": [2.0, None, 1.0],
+    }
+    path = tmp_path / "table.csv"
+    write_table(path, columns)
+    with path.open() as file:
+        assert list(csv.reader(file))[1:] == [["a", "8", "2.0"], ["a", "16", ""], ["b", "", "1.0"]]
+
+
+def test_parquet_needs_pyarrow(tmp_path: Path) -> None:
+    path = tmp_path / "table.parquet"
+    if find_spec("pyarrow") is None:
+        with pytest.raises(ConfigError, match="needs the package pyarrow"):
+            write_table(path, {"a": [1]})
+    else:
+        write_table(path, {"a": [1]})
+        assert path.read_bytes().startswith(b"PAR1")
+    with pytest.raises(ConfigError, match=r"\.csv or \.parquet"):
+        write_table(tmp_path / "table.xls", {"a": [1]})

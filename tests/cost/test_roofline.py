@@ -1,0 +1,167 @@
+"""Rooflines by hand, and the law that ties a network's to its ops'."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sim.cost.ceilings import primitive_s
+from sim.cost.compulsory import touched_elements
+from sim.cost.roofline import Roofline, attainable_flop_per_s, ridge_point_flop_per_byte, roofline
+from sim.errors import ConfigError, PrecisionError, ResultError
+from sim.hardware.chip import Chip, Fanout
+from sim.workload.graph import Axis, Einsum, EinsumOp, Graph, Operand, OperandRole, Primitive, Role, Tensor
+
+
+def product_graph(m: int, n: int, k: int, *, output: Role = Role.OUTPUT) -> Graph:
+    sides = {"x": (("M", "K"), OperandRole.INPUT, Role.INPUT), "w": (("K", "N"), OperandRole.WEIGHT, Role.WEIGHT),
+             "y": (("M", "N"), OperandRole.OUTPUT, output)}  # fmt: skip
+    ranks = {"M": m, "N": n, "K": k}
+    tensors = {
+        key: Tensor(id=key, shape=tuple(ranks[r] for r in axes), dtype="fp32", bits=32, role=role)
+        for key, (axes, _, role) in sides.items()
+    }
+    operands = tuple(
+        Operand(tensor=key, role=role, projection=tuple(Axis(terms=((r, 1),), size=ranks[r]) for r in axes))
+        for key, (axes, role, _) in sides.items()
+    )
+    op = EinsumOp(
+        name="mm", kind="aten.mm", inputs=("x", "w"), outputs=("y",), einsum=Einsum(ranks=ranks, operands=operands)
+    )
+    return Graph(ops=(op,), tensors=tensors, name="product")
+
+
+def test_product_by_hand(toy_chip: Chip) -> None:
+    """64 x 32 x 16 in int8: 32,768 MACs at 64 MAC/cycle and 1 GHz are 512 ns. Bytes: 1,024 in, 512
+    weights, 2,048 out = 3,584, at 10 GB/s 358.4 ns. Compute binds; 65,536 FLOP over 3,584 bytes is
+    18.29 FLOP/byte, beyond the ridge at 128e9 / 10e9 = 12.8."""
+    found = roofline(product_graph(64, 32, 16), toy_chip)
+    assert found.latency_s == pytest.approx(512e-9)
+    assert found.bound == "compute"
+    assert found.resource_s["memory:DRAM"] == pytest.approx(358.4e-9)
+    assert found.compulsory_bytes == {"read": 1536, "write": 2048}
+    assert found.ops[0].operational_intensity_flop_per_byte == pytest.approx(65536 / 3584)
+    assert found.ridges_flop_per_byte["int8"]["DRAM"] == pytest.approx(12.8)
+
+
+def test_bf16_doubles_the_bytes_and_halves_the_rate(toy_chip: Chip) -> None:
+    found = roofline(product_graph(64, 32, 16), toy_chip, "bf16")
+    assert found.latency_s == pytest.approx(1024e-9)
+    assert found.compulsory_bytes == {"read": 3072, "write": 4096}
+
+
+def test_an_activation_stays_on_chip_where_it_fits(toy_chip: Chip) -> None:
+    """2,048 bytes of output fit the 1 MiB of SRAM; 1 MiB + 32 bytes do not, and go to DRAM."""
+    small = roofline(product_graph(64, 32, 16, output=Role.ACTIVATION), toy_chip)
+    assert small.ops[0].traffic_bytes == {"DRAM": 1536, "SRAM": 2048}
+    large = roofline(product_graph(2**15 + 1, 32, 1, output=Role.ACTIVATION), toy_chip)
+    assert large.ops[0].traffic_bytes == {"DRAM": 2**15 + 1 + 32 + 32 * (2**15 + 1)}
+
+
+def test_cores_multiply_the_peak(toy_chip: Chip) -> None:
+    unit = toy_chip.main_unit
+    many = replace(unit, hierarchy=(unit.hierarchy[0], Fanout(name="core", count=4), unit.hierarchy[1]))
+    chip = replace(toy_chip, units=(many,))
+    assert roofline(product_graph(64, 32, 16), chip).resource_s["compute"] == pytest.approx(128e-9)
+
+
+def test_fallback_of_a_primitive(toy_chip: Chip) -> None:
+    """exp = 4 add + 2 compare, each 1 / (64 lanes x 1 GHz): 6 / 64e9 s."""
+    vector = toy_chip.main_unit.vector
+    assert primitive_s(vector, Primitive.EXP, clock_hz=1e9, chip="toy") == pytest.approx(6 / 64e9)
+    with pytest.raises(ConfigError, match="no rate for tanh"):
+        primitive_s(vector, Primitive.TANH, clock_hz=1e9, chip="toy")
+
+
+def test_a_precision_without_a_rate(toy_chip: Chip) -> None:
+    with pytest.raises(PrecisionError, match="no rate for fp16; it has int8, bf16"):
+        roofline(product_graph(4, 4, 4), toy_chip, "fp16")
+
+
+@given(
+    out=st.integers(1, 6),
+    window=st.integers(1, 4),
+    stride=st.integers(1, 3),
+    dilation=st.integers(1, 2),
+    padding=st.integers(0, 3),
+    size=st.integers(1, 12),
+)
+def test_touched_elements_equal_counting(
+    out: int, window: int, stride: int, dilation: int, padding: int, size: int
+) -> None:
+    """Distinct pixels of a convolution's row, counted one by one; padding and skipped pixels are none."""
+    axis = Axis(terms=(("P", stride), ("R", dilation)), size=size, offset=-padding)
+    operand = Operand(tensor="x", role=OperandRole.INPUT, projection=(axis,))
+    einsum = Einsum(ranks={"P": out, "R": window}, operands=(operand,))
+    counted = {stride * p + dilation * r - padding for p, r in product(range(out), range(window))}
+    assert touched_elements(einsum, OperandRole.INPUT) == len({i for i in counted if 0 <= i < size})
+
+
+sizes = st.tuples(st.integers(1, 400), st.integers(1, 400), st.integers(1, 400))
+
+
+@given(st.lists(sizes, min_size=1, max_size=5))
+def test_the_network_is_never_above_the_sum_of_its_ops(toy_chip: Chip, shapes: list[tuple[int, int, int]]) -> None:
+    """Law: max over resources of sums <= sum of maxima, and it is at least each resource alone."""
+    parts = [product_graph(*shape) for shape in shapes]
+    tensors, ops = {}, []
+    for i, part in enumerate(parts):
+        op = part.ops[0]
+        assert isinstance(op, EinsumOp)
+        renamed = {key: f"{key}{i}" for key in part.tensors}
+        tensors |= {renamed[key]: replace(t, id=renamed[key]) for key, t in part.tensors.items()}
+        operands = tuple(replace(o, tensor=renamed[o.tensor]) for o in op.einsum.operands)
+        einsum = Einsum(ranks=op.einsum.ranks, operands=operands)
+        ops.append(replace(op, name=f"mm{i}", inputs=(f"x{i}", f"w{i}"), outputs=(f"y{i}",), einsum=einsum))
+    found = roofline(Graph(ops=tuple(ops), tensors=tensors), toy_chip)
+    assert found.latency_s <= sum(op.roofline_s for op in found.ops) * (1 + 1e-12)
+    assert found.latency_s == max(found.resource_s.values())
+    assert found.resource_s["compute"] == pytest.approx(sum(m * n * k for m, n, k in shapes) / 64e9)
+
+
+def test_tied_weights_are_read_once_by_the_network(toy_chip: Chip) -> None:
+    """Two ops share one weight of 512 bytes: the network reads it once, each op reads it."""
+    base = product_graph(64, 32, 16)
+    op = base.ops[0]
+    graph = replace(base, ops=(op, replace(op, name="again")))
+    found = roofline(graph, toy_chip)
+    assert found.compulsory_bytes["read"] == 1536
+    assert sum(point.traffic_bytes["DRAM"] for point in found.ops) == 2 * 3584
+
+
+@given(st.floats(0, 1e4), st.floats(1, 1e15), st.floats(1, 1e13))
+def test_attainable_is_the_lower_of_both_roofs(intensity: float, peak: float, bandwidth: float) -> None:
+    found = attainable_flop_per_s(
+        operational_intensity_flop_per_byte=intensity, peak_flop_per_s=peak, bandwidth_bytes_per_s=bandwidth
+    )
+    assert found == min(peak, intensity * bandwidth)
+    ridge = ridge_point_flop_per_byte(peak_flop_per_s=peak, bandwidth_bytes_per_s=bandwidth)
+    assert (found == peak) == (intensity * bandwidth >= peak)
+    assert ridge * bandwidth == pytest.approx(peak)
+
+
+def test_attainable_broadcasts_and_refuses_negative_intensity() -> None:
+    found = attainable_flop_per_s(
+        operational_intensity_flop_per_byte=np.array([[10.0], [1000.0]]),
+        peak_flop_per_s=np.array([312e12, 1e12]),
+        bandwidth_bytes_per_s=2e12,
+    )
+    np.testing.assert_allclose(found, [[2e13, 1e12], [312e12, 1e12]])
+    with pytest.raises(ValueError, match="negative"):
+        attainable_flop_per_s(operational_intensity_flop_per_byte=-1, peak_flop_per_s=1, bandwidth_bytes_per_s=1)
+
+
+def test_round_trip(bottlenecks: Graph, toy_chip: Chip) -> None:
+    found = roofline(bottlenecks, toy_chip)
+    assert Roofline.from_dict(found.to_dict()) == found
+    with pytest.raises(ResultError, match="schema"):
+        Roofline.from_dict({"schema": "dovetail.roofline/9"})
+    broken = found.to_dict()
+    del broken["ceilings"]
+    with pytest.raises(ResultError, match="ceilings"):
+        Roofline.from_dict(broken)

@@ -1,0 +1,109 @@
+"""The roofline's data step by hand, and what must be true of the drawn figure: no overlap, units, no global state."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import combinations
+
+import matplotlib as mpl
+import pytest
+from matplotlib.text import Annotation, Text
+
+import sim
+from sim.cost.roofline import roofline
+from sim.hardware.chip import Chip
+from sim.results import Estimate, Term
+from sim.view import figures, palette, points
+from sim.view.labels import renderer_of, text_box
+from sim.workload.graph import Graph
+
+
+def test_points_stand_where_the_op_says(estimate: Estimate) -> None:
+    """x = FLOP / DRAM bytes, y = FLOP / latency; equal ops become one disc and shares stay whole."""
+    alone = replace(estimate, ops=estimate.ops[:1], latency_s=estimate.ops[0].latency_s)
+    op, (point,) = alone.ops[0], points.view_of(alone).points
+    moved = sum(t.read + t.write for t in op.traffic_bytes["DRAM"].values())
+    assert point.x == pytest.approx(2 * op.macs / moved)
+    assert point.y == pytest.approx(2 * op.macs / op.latency_s)
+    assert point.share == pytest.approx(1)
+    twice = replace(alone, ops=(op, op), latency_s=2 * op.latency_s)
+    (merged,) = points.view_of(twice).points
+    assert merged.share == pytest.approx(1)
+    assert merged.label.endswith(" x 2")
+
+
+def test_no_point_is_above_the_roof(estimate: Estimate) -> None:
+    """The made-up ops are slower than their rooflines, so each disc lies under the peak."""
+    view = points.view_of(estimate)
+    peak = next(rate for _, rate, running in view.flats if running)
+    assert peak == pytest.approx(128e9)
+    assert all(point.y <= peak for point in view.points)
+    assert sum(point.share for point in view.points) == pytest.approx(1)
+
+
+def test_ops_without_arithmetic_are_named_in_the_subtitle(estimate: Estimate) -> None:
+    copy = replace(estimate.ops[0], macs=0, vector_ops=0, latency_s=estimate.latency_s)
+    found = replace(estimate, ops=(*estimate.ops, copy), latency_s=2 * estimate.latency_s)
+    assert "ops without arithmetic (50 % of the time) are not shown" in points.view_of(found).subtitle
+
+
+def test_an_estimate_without_its_roofline(estimate: Estimate) -> None:
+    with pytest.raises(ValueError, match="carries no roofline"):
+        points.view_of(replace(estimate, roofline={}))
+
+
+def test_common_names() -> None:
+    assert points._common_label(["layer1.1.conv2", "layer1.2.conv2"]) == "layer1.*.conv2 x 2"
+    assert points._common_label(["a.b", "c"]) == "a.b and 1 more"
+    assert points._common_label(["a.b", "c.d"]) == "a.b and 1 more"
+    assert points._common_label(["only"]) == "only"
+
+
+def test_labels_do_not_overlap(estimate: Estimate) -> None:
+    """No two texts inside the axes share a pixel, labels of ops, ceilings and ridges alike."""
+    ax = figures.roofline(estimate)
+    renderer = renderer_of(ax)
+    texts = [t for t in ax.texts if isinstance(t, Annotation) and t.get_text()]
+    assert sum(" x " in t.get_text() for t in texts) >= 6
+    boxes = [text_box(t, renderer).padded(-3) for t in texts]
+    for one, other in combinations(boxes, 2):
+        assert not one.overlaps(other)
+    inside = ax.get_window_extent(renderer)
+    assert all(inside.contains(box.x0, box.y0) and inside.contains(box.x1, box.y1) for box in boxes)
+
+
+def test_figures_have_units_and_leave_global_state_alone(
+    estimate: Estimate, bottlenecks: Graph, toy_chip: Chip
+) -> None:
+    before = dict(mpl.rcParams)
+    ax = sim.plot.roofline(estimate)
+    assert "[FLOP/byte]" in ax.get_xlabel()
+    assert "[FLOP/s]" in ax.get_ylabel()
+    assert "[s]" in sim.plot.breakdown(estimate).get_xlabel()
+    grid = sim.plot.roofline_grid([estimate, roofline(bottlenecks, toy_chip)])
+    assert len(grid.axes) == 2
+    assert grid.axes[0].get_xlim() == grid.axes[1].get_xlim()
+    assert dict(mpl.rcParams) == before
+    drawn = [t.get_text() for t in ax.findobj(Text)]
+    assert any("DRAM 10 GB/s" in text for text in drawn)
+    assert any("ridge 12.8 FLOP/byte" in text for text in drawn)
+
+
+def test_draws_into_given_axes(estimate: Estimate) -> None:
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots(1, 2)
+    assert sim.plot.roofline(estimate, ax=axes[0]) is axes[0]
+    assert sim.plot.breakdown([estimate, estimate], ax=axes[1]) is axes[1]
+
+
+def test_bars_end_at_the_latency(estimate: Estimate) -> None:
+    ax = figures.breakdown(estimate)
+    ends = [patch.get_x() + patch.get_width() for patch in ax.patches]
+    assert max(ends) == pytest.approx(estimate.latency_s)
+
+
+def test_every_term_and_kind_has_its_own_colour() -> None:
+    assert set(palette.TERMS) == set(Term)
+    for colours in (palette.TERMS, palette.KINDS):
+        assert len(set(colours.values())) == len(colours)

@@ -1,0 +1,143 @@
+"""What the tables say: sums, widths, escaped names. Text is looked at as a terminal would show it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from io import StringIO
+from math import inf
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console, RenderableType
+
+from sim.hardware.chip import Chip
+from sim.results import Estimate, Term
+from sim.view import comparisons, inventory, rows, tables
+
+
+def text_of(part: RenderableType, *, width: int = 100) -> str:
+    out = StringIO()
+    Console(file=out, width=width, highlight=False).print(part)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_reports_stay_within_the_terminal(estimate: Estimate, width: int) -> None:
+    long = replace(estimate, workload_name="a-very-long-workload-name" * 3, overrides={"SRAM.capacity": "8 MiB"})
+    shown = text_of(tables.report(long, ops=True, module_tree=True, width=width), width=width)
+    assert max(map(len, shown.splitlines())) <= width
+    assert "\x1b" not in shown
+
+
+def test_report_names_the_verdict_and_the_terms(estimate: Estimate) -> None:
+    shown = text_of(tables.report(estimate))
+    assert rows.time_text(estimate.latency_s) in shown
+    for words in ("computing", "waiting for memory", "vector unit", "launch", "Ops by time", "DRAM", "What if"):
+        assert words in shown
+    assert "queueing" not in shown
+
+
+def test_names_with_markup_are_shown_as_they_are(estimate: Estimate) -> None:
+    op = replace(estimate.ops[0], name="[red]x[/red]", module="[bold]m", latency_s=1.0)
+    named = replace(estimate, workload_name="[link=x]w[/link]", ops=(op, *estimate.ops[1:]), notes=("[/nothing]",))
+    shown = text_of(tables.report(named, ops=True, module_tree=True))
+    for name in ("[red]x[/red]", "[bold]m", "[link=x]w[/link]", "[/nothing]"):
+        assert name in shown
+
+
+def test_infeasible_lists_the_tensors(estimate: Estimate) -> None:
+    found = replace(estimate, latency_s=inf, infeasible={"reason": "16 GiB do not fit", "tensors": ["lm_head: 2 GiB"]})
+    shown = text_of(tables.report(found))
+    assert "infeasible: 16 GiB do not fit" in shown
+    assert "lm_head: 2 GiB" in shown
+
+
+def test_modules_sum_to_their_parents(estimate: Estimate) -> None:
+    """Each level of the tree holds the whole network: 4 stages, 3 + 4 + 6 + 3 = 16 blocks."""
+    found = rows.modules(estimate)
+    assert [sum(row.depth == depth for row in found) for depth in (0, 1, 2)] == [1, 4, 16]
+    for depth in (0, 1, 2):
+        level = [row for row in found if row.depth == depth]
+        assert sum(row.latency_s for row in level) == pytest.approx(estimate.latency_s)
+        assert sum(row.macs for row in level) == estimate.macs
+    assert [row.path for row in found][:3] == ["", "layer1", "layer1.0"]
+
+
+def test_shares_of_terms_and_bounds_are_whole(estimate: Estimate) -> None:
+    assert sum(share for _, _, share in rows.terms(estimate)) == pytest.approx(1)
+    assert sum(share for _, share in rows.bounds(estimate)) == pytest.approx(1)
+    assert {term for term, _, _ in rows.terms(estimate)} <= set(Term)
+    assert set(rows.TERM_WORDS) == set(Term)
+
+
+@given(st.floats(0, 1), st.integers(1, 40))
+def test_a_bar_is_as_long_as_its_share(share: float, width: int) -> None:
+    """Eighths of a cell: within a sixteenth of a cell of share x width, but never empty for something."""
+    text = tables.bar(share, width).plain
+    eighths = sum(" ▏▎▍▌▋▊▉█".index(character) for character in text)
+    assert len(text) == width
+    assert abs(eighths - 8 * width * share) <= 0.5 + (eighths == 1)
+    assert (eighths > 0) == (share > 0)
+
+
+@pytest.mark.parametrize(
+    ("count", "unit", "text"),
+    [(4.09e9, "MAC", "4.09 GMAC"), (999, "", "999"), (0, "", "0"), (1.5e15, "FLOP/s", "1.5 PFLOP/s"), (0.5, "", "0.5")],
+)
+def test_counts_for_people(count: float, unit: str, text: str) -> None:
+    assert rows.count_text(count, unit) == text
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(0.073, "7.3 %"), (0.62, "62 %"), (1.0, "100 %"), (None, "-"), (0.0, "0 %"), (0.0999, "10 %")]
+)
+def test_shares_for_people(share: float | None, text: str) -> None:
+    assert rows.share_text(share) == text
+
+
+def test_tiles_in_words() -> None:
+    """A store holds what the loops outside it left: K in steps of 64, then M in steps of 8."""
+    nodes = [
+        {"loop": "K", "tile": 64},
+        {"store": "weight", "memory": "SRAM"},
+        {"loop": "M", "tile": 8},
+        {"store": "input", "memory": "L1"},
+    ]
+    assert rows.tile_text({"nodes": nodes}) == "SRAM K64; L1 K64 M8"
+    assert rows.tile_text({"nodes": nodes[1:2]}) == "SRAM all"
+    assert rows.tile_text(None) == "-"
+
+
+def test_difference_finds_the_op_that_changed(estimate: Estimate) -> None:
+    slow = replace(estimate.ops[5], latency_s=estimate.ops[5].latency_s + 0.063)
+    after = replace(estimate, latency_s=estimate.latency_s + 0.063, ops=(*estimate.ops[:5], slow, *estimate.ops[6:]))
+    shown = text_of(comparisons.difference(estimate, after))
+    ratio = after.latency_s / estimate.latency_s
+    assert f"{ratio:.3g} times slower" in " ".join(shown.split())
+    assert "+0.063 s" in shown
+    assert "take the same time" in text_of(comparisons.difference(estimate, estimate))
+
+
+def test_designs_are_sorted_and_only_the_varied_columns_stay() -> None:
+    columns = {
+        "hardware": ["a", "a", "a"],
+        "array.rows": ["16", "32", "64"],
+        "latency_s": [3e-3, 1e-3, None],
+        "energy_j": [None] * 3,
+    }
+    shown = text_of(comparisons.designs(columns, limit=3))
+    lines = [line.split() for line in shown.splitlines() if line.strip()]
+    assert lines[1] == ["array.rows", "latency_s"]
+    assert [line[0] for line in lines[3:]] == ["32", "16", "64"]
+    assert lines[-1][-1] == "infeasible"
+
+
+def test_chip_shows_peaks_and_what_is_unverified(toy_chip: Chip) -> None:
+    """64 cells x 1 GHz = 64 GMAC/s in int8, half of it in bf16."""
+    doubtful = replace(toy_chip, provenance={"DRAM.bandwidth": "estimated: typical", "clock": "hc31"})
+    shown = text_of(inventory.chip(doubtful))
+    assert "64 GMAC/s" in shown
+    assert "64 GFLOP/s" in shown
+    assert "DRAM.bandwidth: estimated: typical" in shown
+    assert "clock: hc31" not in shown
