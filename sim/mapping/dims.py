@@ -203,7 +203,7 @@ class _Lister:
             tiles=tiles,
             trips=np.prod([-(-self.extent[r] // t) for r, t in tiles.items()] or [np.ones(length)], axis=0).astype(float),
             first={role: self._factor(role, shared, length) for role in ROLES},
-            last={role: self._factor(role, rest, length) for role in ROLES},
+            last={role: self._factor(role, self._shared(rest), length) for role in ROLES},
             total=total,
             slid={role: np.minimum(total[role], self._factor(role, whole, length)) for role in ROLES},
             folds=folds,

@@ -9,13 +9,15 @@ candidates (array sides, dataflow, fan-outs, which memory holds what) is `struct
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 import numpy as np
 
 from sim.errors import PrecisionError, nearest
 from sim.hardware.chip import Array, Chip, Fanout, Memory, Unit
+from sim.hardware.designs import Designs
+from sim.hardware.physical import mac_energy_j, memory_energy_j_per_byte
 from sim.workload.graph import OperandRole
 
 
@@ -76,6 +78,11 @@ class Machine:
     def __len__(self) -> int:
         return len(self.clock_hz)
 
+    def take(self, designs: np.ndarray) -> Machine:
+        """The machine of some of the designs."""
+        arrays = ("rates", "capacity_bytes", "clock_hz", "latency_cycles", "setup_cycles", "read_energy_j_per_byte", "write_energy_j_per_byte", "mac_energy_j")
+        return replace(self, **{name: getattr(self, name)[designs] for name in arrays})
+
     def level(self, name: str) -> int:
         return next(i for i, level in enumerate(self.levels) if level.name == name)
 
@@ -126,10 +133,30 @@ def group_by_structure(chips: Sequence[Chip], unit_index: int = 0) -> list[list[
     return list(groups.values())
 
 
-def machine(chips: Sequence[Chip], compute: str, unit_index: int = 0) -> Machine:
+@dataclass(frozen=True, slots=True)
+class Energies:
+    """J/byte per level (D, levels) and J/MAC (D,); nan where unknown."""
+
+    read: np.ndarray
+    write: np.ndarray
+    mac: np.ndarray
+
+
+def energies(subject: Chip | Designs, unit: Unit, compute: str) -> Energies:
+    """Energy per action of a unit's memories and array, stated or from the node."""
+    names = [unit.home, *(m.name for m in unit.memories)]
+
+    def column(value: object) -> np.ndarray:
+        return np.atleast_1d(np.asarray(np.nan if value is None else value, dtype=float))
+
+    read, write = (np.stack([column(memory_energy_j_per_byte(subject, n, way)) for n in names], axis=1) for way in ("read", "write"))
+    return Energies(read, write, column(mac_energy_j(subject, unit.array.name, compute)))
+
+
+def machine(chips: Sequence[Chip], compute: str, unit_index: int = 0, energy: Energies | None = None) -> Machine:
     """The shared machine of chips of one structure, for one compute type.
 
-    Raises: PrecisionError: the array has no rate for `compute`.
+    Without `energy` the energies are unknown. Raises: PrecisionError: the array has no rate for `compute`.
     """
     first = chips[0]
     unit = first.units[unit_index]
@@ -163,15 +190,10 @@ def machine(chips: Sequence[Chip], compute: str, unit_index: int = 0) -> Machine
         clock_hz=clock,
         latency_cycles=np.array([m.latency_s for m in memories[0]]) * clock,
         setup_cycles=np.array([u.dma_setup_s for u in units]) * clock,
-        read_energy_j_per_byte=_energies(memories, "read_energy_j_per_byte"),
-        write_energy_j_per_byte=_energies(memories, "write_energy_j_per_byte"),
-        mac_energy_j=np.array([u.array.mac_energy_j.get(compute, np.nan) for u in units]),
+        read_energy_j_per_byte=energy.read if energy else np.full((len(chips), len(levels)), np.nan),
+        write_energy_j_per_byte=energy.write if energy else np.full((len(chips), len(levels)), np.nan),
+        mac_energy_j=energy.mac if energy else np.full(len(chips), np.nan),
     )
-
-
-def _energies(memories: list[list[Memory]], field: str) -> np.ndarray:
-    values = [[getattr(m, field) for m in column] for column in memories]
-    return np.array([[np.nan if v is None else v for v in column] for column in values]).T
 
 
 def _levels(unit: Unit, home: Memory) -> tuple[tuple[Level, ...], tuple[str, ...]]:

@@ -1,0 +1,100 @@
+"""Where tensors live: weights, inputs, outputs and caches at home, activations on chip if they fit.
+
+The rule is simple and stated: an activation stays in the outermost shared memory of the unit from
+its producer to its last reader if, at every op in between, all that stays takes at most
+`RESIDENT_SHARE` of the memory; the rest is left to tiles. First come, first served, in the order
+in which the ops run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from sim.hardware.chip import Fanout, Memory, Unit
+from sim.workload.graph import Graph, OperandRole, Role, ViewOp
+
+RESIDENT_SHARE = 0.5
+"""Share of the memory that resident activations may take (estimated: the other half holds the
+double-buffered tiles of the op that runs)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Residency:
+    """stays[storage]: (D,) which designs keep it on chip; held_bytes: (D, ops) resident bytes while
+    each op runs; dram_bytes: (D,) peak of what lies in the home memory."""
+
+    memory: str | None
+    stays: Mapping[str, np.ndarray]
+    held_bytes: np.ndarray
+    home_peak_bytes: np.ndarray
+    home_tensors: Mapping[str, float]
+    """storage -> bytes of everything that always lies at home"""
+
+
+def resident_memory(unit: Unit) -> Memory | None:
+    """The outermost memory on chip that all cores share and that keeps inputs and outputs."""
+    for level in unit.hierarchy:
+        if isinstance(level, Fanout):
+            return None
+        if isinstance(level, Memory) and {OperandRole.INPUT, OperandRole.OUTPUT} <= level.holds:
+            return level
+    return None
+
+
+def storages(graph: Graph) -> tuple[dict[str, str], dict[str, float], dict[str, set[Role]]]:
+    """(tensor -> storage, storage -> bytes, storage -> roles). Views take no room of their own."""
+    place = {key: tensor.storage or key for key, tensor in graph.tensors.items()}
+    views = {out for op in graph.ops if isinstance(op, ViewOp) for out in op.outputs}
+    sizes: dict[str, float] = {}
+    roles: dict[str, set[Role]] = {}
+    for key, tensor in graph.tensors.items():
+        roles.setdefault(place[key], set()).add(tensor.role)
+        if key not in views:
+            sizes[place[key]] = max(sizes.get(place[key], 0.0), float(tensor.size_bytes))
+    return place, sizes, roles
+
+
+def lifetimes(graph: Graph, place: Mapping[str, str]) -> dict[str, tuple[int, int]]:
+    """Storage -> (first, last) position of an op that touches it."""
+    span: dict[str, tuple[int, int]] = {}
+    for position, op in enumerate(graph.ops):
+        for key in (*op.inputs, *op.outputs):
+            first, last = span.get(place[key], (position, position))
+            span[place[key]] = (min(first, position), max(last, position))
+    return span
+
+
+def residency(graph: Graph, unit: Unit, capacity_bytes: np.ndarray) -> Residency:
+    """Homes for D designs that differ in the capacity (D,) of the resident memory."""
+    place, sizes, roles = storages(graph)
+    span = lifetimes(graph, place)
+    memory = resident_memory(unit)
+    designs = len(capacity_bytes)
+    held = np.zeros((designs, len(graph.ops)))
+    home = np.zeros((designs, len(graph.ops)))
+    stays: dict[str, np.ndarray] = {}
+    always: dict[str, float] = {}
+    budget = capacity_bytes * RESIDENT_SHARE
+    for storage, (first, last) in sorted(span.items(), key=lambda item: (item[1], item[0])):
+        size = sizes.get(storage, 0.0)
+        if roles[storage] & {Role.WEIGHT, Role.INPUT, Role.KV_CACHE, Role.OUTPUT} or memory is None:
+            always[storage] = size
+            kept = np.zeros(designs, dtype=bool)
+        else:
+            kept = held[:, first : last + 1].max(axis=1) + size <= budget
+        if roles[storage] == {Role.ACTIVATION}:
+            always.pop(storage, None)
+            home[:, first : last + 1] += np.where(kept, 0.0, size)[:, None]
+        held[:, first : last + 1] += np.where(kept, size, 0.0)[:, None]
+        stays[storage] = kept
+    fixed = sum(always.values())
+    return Residency(
+        memory=memory.name if memory else None,
+        stays=stays,
+        held_bytes=held,
+        home_peak_bytes=fixed + home.max(axis=1, initial=0.0),
+        home_tensors=always,
+    )
