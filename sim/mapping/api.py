@@ -9,7 +9,7 @@ import numpy as np
 from sim.errors import MappingError
 from sim.mapping.evaluate import Cost, Rows, StepTable, evaluate_rows, step_table
 from sim.mapping.machine import Machine
-from sim.mapping.mapper import Objective, Winners, dynamic_energy, map_problem
+from sim.mapping.mapper import Objective, Winners, dynamic_energy, map_problem, outer_tiles
 from sim.mapping.mapping import Mapping as LoopNest
 from sim.mapping.nested import map_nested
 from sim.mapping.nest import check_capacity, footprint_bytes, nest
@@ -63,13 +63,15 @@ def cost_mapping(
         latency=machine.latency_cycles,
     )
     cost, table = evaluate_rows(rows), step_table(rows)
+    weight, used = outer_tiles(mapping, problem, machine, homes)
     return Winners(
         row=np.arange(designs),
         cost=cost,
         tables=tuple(table.take(np.array([d])) for d in range(designs)),
         mappings=(mapping,) * designs,
         energy_j=dynamic_energy(machine, problem, cost.traffic, np.arange(designs)),
-        bound=np.array([]),
+        first_weight_bytes=(weight,) * designs,
+        footprint_bytes=(used,) * designs,
         need_bytes=0.0,
         candidates=1,
         refined=1,

@@ -18,7 +18,8 @@ from sim.mapping.bound import Numbers
 from sim.mapping.evaluate import Cost, Rows, StepTable, step_table
 from sim.mapping.machine import Machine
 from sim.mapping.mapping import Mapping as LoopNest
-from sim.mapping.problem import Problem
+from sim.mapping.nest import footprint_bytes, nest
+from sim.mapping.problem import WEIGHT, Problem
 from sim.mapping.search import Choice, Pool, SingleBorder
 from sim.workload.graph import OperandRole
 
@@ -50,7 +51,10 @@ class Winners:
     tables: tuple[StepTable, ...]
     mappings: tuple[LoopNest, ...]
     energy_j: np.ndarray
-    bound: np.ndarray
+    first_weight_bytes: tuple[float, ...]
+    """Per row: the weight part of the very first load."""
+    footprint_bytes: tuple[float, ...]
+    """Per row: bytes of the outermost memory on chip, second copies included."""
     need_bytes: float
     candidates: int
     refined: int
@@ -179,7 +183,7 @@ class _Search:
 
     def _winners(self) -> Winners:
         machine = self.space.machine
-        costs, tables, mappings, row_of = [], [], [], {}
+        costs, tables, mappings, outer, row_of = [], [], [], [], {}
         for d in self.distinct:
             found = self.best.get(int(d))
             if found is None:
@@ -193,6 +197,7 @@ class _Search:
             costs.append(cost)
             tables.append(table)
             mappings.append(self.space.mapping(choice))
+            outer.append(outer_tiles(mappings[-1], self.space.problem, machine, self.space.homes))
         rows = np.array([row_of.get(int(self.distinct[g]), -1) for g in self.design.ravel()])
         cost = join(costs)
         energy = np.full(len(machine), np.nan)
@@ -205,7 +210,8 @@ class _Search:
             tables=tuple(tables),
             mappings=tuple(mappings),
             energy_j=energy,
-            bound=np.array([]),
+            first_weight_bytes=tuple(f for f, _ in outer),
+            footprint_bytes=tuple(f for _, f in outer),
             need_bytes=float(self.pool.footprint.min()),
             candidates=len(self.pool),
             refined=sum(len(v) for v in self.exact.where.values()),
@@ -232,6 +238,20 @@ class _Queue:
     def open(self, best: tuple | None) -> bool:
         """Whether a candidate that was not taken yet could still win."""
         return self.taken < len(self.bound) and best is not None and self.next <= best[0][0] * (1 + SLACK)
+
+
+def outer_tiles(
+    mapping: LoopNest, problem: Problem, machine: Machine, homes: Mapping[OperandRole, int]
+) -> tuple[float, float]:
+    """(weight bytes of the very first load, bytes in the outermost memory on chip) of a mapping."""
+    made = nest(mapping, problem, machine, dict(homes))
+    footprints = footprint_bytes(made, problem, machine)
+    level = min(footprints, default=0)
+    used = float(sum(float(b[0]) for b in footprints.get(level, {}).values()))
+    weight = footprints.get(level, {}).get(WEIGHT)
+    if weight is None:
+        return 0.0, used
+    return float(weight[0]) / (2 if machine.levels[level].double_buffered else 1), used
 
 
 def dynamic_energy(machine: Machine, problem: Problem, traffic: np.ndarray, designs: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ import numpy as np
 from sim.mapping.bound import Numbers
 from sim.mapping.evaluate import Rows, evaluate_rows, step_table
 from sim.mapping.machine import Machine
-from sim.mapping.mapper import Objective, Winners, dynamic_energy, join
+from sim.mapping.mapper import Objective, Winners, dynamic_energy, join, outer_tiles
 from sim.mapping.mapping import Mapping as LoopNest
 from sim.mapping.nest import Border, Nest, footprint_bytes
 from sim.mapping.problem import Problem
@@ -52,13 +52,15 @@ def map_nested(
     for d, f in enumerate(found):
         if f[0] is not None:
             energy[d] = f[0][0]
+    outer = [outer_tiles(f[0][3], problem, machine, homes) for f in best]
     return Winners(
         row=np.where([f[0] is not None for f in found], rows, -1),
         cost=cost,
         tables=tuple(f[0][2] for f in best),
         mappings=tuple(f[0][3] for f in best),
         energy_j=energy,
-        bound=np.array([]),
+        first_weight_bytes=tuple(f for f, _ in outer),
+        footprint_bytes=tuple(f for _, f in outer),
         need_bytes=min((f[1] for f in found), default=0.0),
         candidates=sum(f[2] for f in found),
         refined=sum(f[2] for f in found),

@@ -1,0 +1,348 @@
+"""The cost of a mapped einsum on D designs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sim.cost.vector import Stream, lane_cycles
+from sim.errors import PrecisionError
+from sim.hardware.physical import vector_energy_j
+from sim.mapping.api import Winners, cost_mapping, map_einsum
+from sim.mapping.machine import Energies, Machine, energies, machine
+from sim.mapping.mapper import Objective
+from sim.mapping.mapping import Mapping as LoopNest
+from sim.mapping.problem import INPUT, OUTPUT, ROLES, WEIGHT, Problem
+from sim.results import Term
+from sim.workload.graph import EinsumOp, Graph, Op, OperandRole, Primitive
+from sim.workload.precision import BITS
+
+if TYPE_CHECKING:
+    from sim.schedule.network import _Coster
+
+ROOM_STEPS = 16
+"""Resident bytes are rounded up to 1/16 of the memory, so that equal layers share one search."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupCost:
+    """One group; arrays are (D,). `terms_s` sum to `time_s` (launch apart). Traffic is
+    memory -> operand -> (read, write) bytes."""
+
+    op: Op
+    name: str
+    launch_s: np.ndarray
+    time_s: np.ndarray
+    terms_s: Mapping[Term, np.ndarray]
+    traffic_bytes: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]]
+    home_busy_s: np.ndarray
+    prefetch_s: np.ndarray
+    """Part of the first load that weights alone cause."""
+    first_weight_bytes: np.ndarray
+    footprint_bytes: np.ndarray
+    """Tiles in the resident memory while it runs."""
+    held_bytes: np.ndarray
+    """Tensors that stay on chip while it runs."""
+    capacity_bytes: np.ndarray
+    energy_j: np.ndarray
+    cycles: np.ndarray
+    ladder: Mapping[str, np.ndarray] | None = None
+    macs: int = 0
+    effective_macs: float = 0.0
+    vector_ops: int = 0
+    mac_slots: np.ndarray | None = None
+    """MAC slots occupied: utilisation is slots / (array slots x cycles)."""
+    winners: tuple[tuple[np.ndarray, Winners], ...] = ()
+    """(designs, their winners)"""
+    machine: Machine | None = None
+    bound: tuple[str, ...] = ()
+    resources_s: Mapping[str, np.ndarray] = field(default_factory=dict)
+    stream: Stream | None = None
+
+
+def compute_type_of(op: EinsumOp, graph: Graph) -> str:
+    """The array rate that a product asks for: its factors' type, or wXaY where they differ."""
+    weight, value = (graph.tensors[op.einsum.operand(role).tensor].dtype for role in (WEIGHT, INPUT))
+    return value if weight == value else f"w{BITS[weight]}a{BITS[value]}"
+
+
+def _compute_type(op: EinsumOp, coster: _Coster) -> tuple[str, bool]:
+    """(array rate to use, whether weights are widened first)."""
+    graph, array = coster.graph, coster.unit.array
+    wanted = compute_type_of(op, graph)
+    if wanted in array.macs_per_cycle:
+        return wanted, False
+    wide = graph.tensors[op.einsum.operand(INPUT).tensor].dtype
+    if "a" in wanted and wide in array.macs_per_cycle:
+        return wide, True
+    raise PrecisionError(
+        f"{coster.chips[0].name}: array {array.name} has no rate for {wanted} ({op.name}); it has "
+        f"{', '.join(array.macs_per_cycle)}; choose --precision {next(iter(array.macs_per_cycle))}"
+    )
+
+
+def einsum_key(op: EinsumOp, problem: Problem, compute: str) -> tuple:
+    """What two einsums must share to have one mapping: ranks, projections, widths."""
+    axes = tuple(problem.axes[role] for role in ROLES)
+    return (tuple(op.einsum.ranks.items()), axes, tuple(problem.bits.items()), problem.reduction_speedup, compute)
+
+
+def _problem(op: EinsumOp, coster: _Coster) -> Problem:
+    graph, array = coster.graph, coster.unit.array
+    tensors = {role: graph.tensors[op.einsum.operand(role).tensor] for role in ROLES}
+    pattern = tensors[WEIGHT].pattern
+    speedup = array.weight_sparsity.get(pattern, 1.0) if pattern else 1.0
+    if array.skips_zeros and not pattern:
+        speedup = 1.0 / (tensors[WEIGHT].density * tensors[INPUT].density)
+    return Problem(
+        einsum=op.einsum,
+        bits={role: t.bits * t.density for role, t in tensors.items()},
+        accumulate_bits=array.accumulate_bits,
+        reduction_speedup=speedup,
+    )
+
+
+def homes_of(op: Op, coster: _Coster) -> dict[str, np.ndarray]:
+    """tensor -> (D,) whether it stays on chip."""
+    tensors, stays = coster.graph.tensors, coster.residency.stays
+    no = np.zeros(len(coster.chips), dtype=bool)
+    return {key: stays.get(tensors[key].storage or key, no) for key in (*op.inputs, *op.outputs)}
+
+
+def machine_of(coster: _Coster, compute: str) -> Machine:
+    key = ("machine", compute)
+    if key not in coster.mapped:
+        energy: Energies | None = energies(coster.subject, coster.unit, compute)
+        coster.mapped[key] = machine(coster.chips, compute, energy=energy)
+    return coster.mapped[key]  # type: ignore[return-value]
+
+
+def cost_einsum(op: EinsumOp, position: int, coster: _Coster) -> GroupCost:
+    """A mapped einsum with its epilogue, on every design."""
+    compute, widened = _compute_type(op, coster)
+    problem, full = _problem(op, coster), machine_of(coster, compute)
+    homes = homes_of(op, coster)
+    level = next((i for i, l in enumerate(full.levels) if l.name == coster.residency.memory), 0)
+    roles = {role: op.einsum.operand(role).tensor for role in ROLES}
+    pattern = np.stack([homes.get(roles[r], np.zeros(len(full), dtype=bool)) for r in ROLES], axis=1)
+    held = coster.residency.held_bytes[:, position]
+    parts = []
+    for variant in np.unique(pattern, axis=0):
+        designs = np.flatnonzero((pattern == variant).all(axis=1))
+        at = {r: level if on_chip and r in full.levels[level].holds else 0 for r, on_chip in zip(ROLES, variant, strict=True)}
+        parts.append((designs, _map(op, problem, full.take(designs), at, held[designs], level, coster)))
+    return _assemble(op, problem, full, parts, homes, held, level, widened, coster)
+
+
+def _map(op: EinsumOp, problem: Problem, part: Machine, at: dict[OperandRole, int], held: np.ndarray, level: int, coster: _Coster) -> Winners:
+    """Winners for designs of equal homes; searches are shared by equal problems."""
+    options = coster.options
+    given = options.mapping.get(op.name) or options.mapping.get("*")
+    if isinstance(given, LoopNest):
+        return cost_mapping(given, problem, part, at)
+    reserved = np.zeros((len(part), len(part.levels)))
+    if level:
+        step = part.capacity_bytes[:, level] / ROOM_STEPS
+        reserved[:, level] = np.where(np.isinf(step), 0.0, np.ceil(held / np.where(np.isinf(step), 1.0, step)) * np.where(np.isinf(step), 0.0, step))
+    key = (einsum_key(op, problem, ""), tuple(at.items()), reserved.tobytes(), part.rates.tobytes(), part.capacity_bytes.tobytes())
+    if key not in coster.mapped:
+        coster.mapped[key] = map_einsum(
+            problem, part, at, objective=Objective(options.objective), space=options.map_space, reserved_bytes=reserved
+        )
+    return coster.mapped[key]  # type: ignore[return-value]
+
+
+def _scatter(parts: list[tuple[np.ndarray, Winners]], total: int, read) -> np.ndarray:  # noqa: ANN001
+    """Values of feasible designs from their winners, nan elsewhere."""
+    out: np.ndarray | None = None
+    for designs, won in parts:
+        fits = won.row >= 0
+        if not fits.any():
+            continue
+        values = read(won)[won.row[fits]]
+        if out is None:
+            out = np.full((total, *values.shape[1:]), np.nan)
+        out[designs[fits]] = values
+    return out if out is not None else np.full(total, np.nan)
+
+
+def _assemble(op, problem, full, parts, homes, held, level, widened, coster) -> GroupCost:  # noqa: ANN001
+    """The group's numbers from its winners."""
+    n, clock = len(full), full.clock_hz
+    for designs, won in parts:
+        for d, row in zip(designs, won.row, strict=True):
+            if row < 0:
+                coster.reasons.setdefault(int(d), _too_large(op, won, full, int(d), held[d], level, coster))
+    get = lambda name: _scatter(parts, n, lambda w: getattr(w.cost, name))  # noqa: E731
+    time, array, spatial, preload, setup, first = (get(k) for k in ("time", "array", "spatial", "preload", "setup", "first"))
+    traffic = _scatter(parts, n, lambda w: w.cost.traffic)
+    port_busy = _scatter(parts, n, lambda w: w.cost.port_bytes) / full.rates + _scatter(parts, n, lambda w: w.cost.port_moves) * full.setup_cycles[:, None]
+    if traffic.ndim == 1:  # nothing fits anywhere
+        traffic, port_busy = np.full((n, len(full.levels), 3, 2), np.nan), np.full((n, len(full.ports)), np.nan)
+    home = full.levels[0]
+    home_busy = np.maximum(port_busy[:, home.read_port], port_busy[:, home.write_port])
+    terms = {
+        Term.COMPUTE: spatial,
+        Term.PRELOAD: preload,
+        Term.FILL_DRAIN: array - spatial - preload,
+        Term.DMA_SETUP: setup,
+        Term.EXPOSED_MEMORY: time - array - setup,
+    }
+    moved = {
+        full.levels[i].name: {role.value: (traffic[:, i, r, 0], traffic[:, i, r, 1]) for r, role in enumerate(ROLES)} for i in range(len(full.levels))
+    }
+    lanes, extra = _epilogue(op, coster), _extra(op, homes, full, coster, moved)
+    home_busy = home_busy + extra
+    convert = _widening(problem, traffic, coster) if widened else 0.0
+    longest = np.maximum.reduce([time, home_busy, lanes + 0.0 * time, convert + 0.0 * time])
+    terms[Term.EXPOSED_MEMORY] = terms[Term.EXPOSED_MEMORY] + np.maximum(0.0, home_busy - time)
+    sofar = np.maximum(time, home_busy)
+    terms[Term.VECTOR] = np.maximum(0.0, lanes - sofar)
+    terms[Term.DEQUANTISE] = np.maximum(0.0, convert - np.maximum(sofar, lanes))
+    energy = _scatter_energy(parts, n) + vector_energy(op, coster)
+    resources = {f"memory:{port.split('.')[0]}": port_busy[:, i] / clock for i, port in enumerate(full.ports)}
+    for i, port in enumerate(full.ports):
+        name = f"memory:{port.split('.')[0]}"
+        resources[name] = np.maximum(resources[name], port_busy[:, i] / clock)
+    resources["compute"] = array / clock
+    resources["vector"] = np.broadcast_to(lanes, n) / clock
+    slots = problem.macs / problem.reduction_speedup / full.array.macs_per_cell
+    return GroupCost(
+        op=op,
+        name=op.name,
+        launch_s=np.array([c.main_unit.launch_s for c in coster.chips]),
+        time_s=longest / clock,
+        terms_s={term: value / clock for term, value in terms.items()},
+        traffic_bytes=moved,
+        home_busy_s=home_busy / clock,
+        prefetch_s=_prefetch(full, parts, first) / clock,
+        first_weight_bytes=_of_rows(parts, n, "first_weight_bytes"),
+        footprint_bytes=_of_rows(parts, n, "footprint_bytes"),
+        held_bytes=held,
+        capacity_bytes=full.capacity_bytes[:, level] if level else np.full(n, np.inf),
+        energy_j=energy,
+        cycles=longest,
+        ladder={
+            "ideal": np.full(n, slots / (full.array.rows * full.array.cols * _arrays(full))),
+            "spatially_mapped": spatial,
+            "compute": array,
+            "total": longest,
+        },
+        macs=problem.macs,
+        effective_macs=problem.macs / problem.reduction_speedup,
+        vector_ops=vector_count(op),
+        mac_slots=np.full(n, slots / _arrays(full)),
+        winners=tuple(parts),
+        machine=full,
+        bound=bounds(resources, n),
+        resources_s=resources,
+    )
+
+
+def _arrays(full: Machine) -> int:
+    """Arrays of the unit that one einsum may use."""
+    return prod([level.fanout for level in full.levels]) * full.array.fanout
+
+
+def _too_large(op, won, full, d, held, level, coster):  # noqa: ANN001, ANN202
+    memory = full.levels[level].name if level else full.levels[-1].name
+    room = float(full.capacity_bytes[d, level] - held) if level else float(full.capacity_bytes[d, -1])
+    tensors = tuple(
+        f"{coster.graph.tensors[k].name or k} ({coster.graph.tensors[k].size_bytes:,} bytes)" for k in (*op.inputs, *op.outputs)
+    )
+    return (
+        f"{op.name}: the smallest tile needs {won.need_bytes:,.0f} bytes in {memory}, {room:,.0f} are free; "
+        f"a larger {memory} or a smaller layer is needed",
+        tensors,
+    )
+
+
+def _epilogue(op: EinsumOp, coster: _Coster) -> float:
+    """Lane cycles of the work that follows each output element."""
+    if not op.epilogue:
+        return 0.0
+    elements = prod(axis.size for axis in op.einsum.output.projection)
+    return lane_cycles(coster.unit.vector, {p: k * elements for p, k in op.epilogue.items()}, chip=coster.chips[0].name)
+
+
+def vector_count(op: Op) -> int:
+    """Primitives of an op, its epilogue's for every output element."""
+    if isinstance(op, EinsumOp):
+        return sum(op.epilogue.values()) * prod(axis.size for axis in op.einsum.output.projection)
+    return sum(getattr(op, "primitives", {}).values())
+
+
+def _extra(op, homes, full, coster, moved):  # noqa: ANN001, ANN202
+    """Port cycles at home of the epilogue's own inputs (a residual, a bias); adds to `moved`."""
+    main = {op.einsum.operand(role).tensor for role in ROLES}
+    home, cycles = full.levels[0], np.zeros(len(full))
+    read = np.zeros(len(full))
+    for key in dict.fromkeys(op.inputs):
+        if key not in main:
+            amount = float(coster.graph.tensors[key].size_bytes)
+            away = ~homes[key]
+            read = read + np.where(away, amount, 0.0)
+            cycles = cycles + np.where(away, amount / full.rates[:, home.read_port], 0.0)
+    if np.any(read):
+        moved[home.name]["epilogue"] = (read, np.zeros(len(full)))
+    return cycles
+
+
+def _widening(problem: Problem, traffic: np.ndarray, coster: _Coster) -> np.ndarray:
+    """Lane cycles to widen the weights that arrive on chip."""
+    arrived = traffic[:, 0, 1, 0] * 8 / problem.bits[WEIGHT]
+    return arrived * lane_cycles(coster.unit.vector, {Primitive.CONVERT: 1, Primitive.MUL: 1}, chip=coster.chips[0].name)
+
+
+def _scatter_energy(parts, n):  # noqa: ANN001, ANN202
+    out = np.full(n, np.nan)
+    for designs, won in parts:
+        out[designs] = won.energy_j
+    return out
+
+
+def vector_energy(op: Op, coster: _Coster) -> np.ndarray:
+    counts = op.epilogue if isinstance(op, EinsumOp) else getattr(op, "primitives", {})
+    scale = prod(axis.size for axis in op.einsum.output.projection) if isinstance(op, EinsumOp) else 1
+    total = np.zeros(len(coster.chips))
+    for primitive, count in counts.items():
+        key = ("vector", primitive.value)
+        if key not in coster.mapped:
+            one = vector_energy_j(coster.subject, coster.unit.vector.name, primitive.value)
+            coster.mapped[key] = np.atleast_1d(np.asarray(np.nan if one is None else one, dtype=float))
+        total = total + count * scale * coster.mapped[key]  # type: ignore[operator]
+    return total
+
+
+def _prefetch(full: Machine, parts: list[tuple[np.ndarray, Winners]], first: np.ndarray) -> np.ndarray:
+    """Cycles by which the first load shrinks when the first weight tile is there already."""
+    out = np.zeros(len(full))
+    home = full.levels[0].read_port
+    for designs, won in parts:
+        for d, row in zip(designs, won.row, strict=True):
+            if row >= 0 and won.first_weight_bytes[row] > 0:
+                rest = np.maximum(won.tables[row].first.bytes.sum(axis=0)[0] - won.first_weight_bytes[row], 0.0)
+                left = float((rest / full.rates[d]).max()) if rest[home] > 0 else 0.0
+                left += full.setup_cycles[d] + full.latency_cycles[d] if left else 0.0
+                out[d] = max(0.0, first[d] - left)
+    return out
+
+
+def _of_rows(parts: list[tuple[np.ndarray, Winners]], n: int, name: str) -> np.ndarray:
+    """A per-row number of the winners, scattered to the designs (0 where nothing fits)."""
+    out = np.zeros(n)
+    for designs, won in parts:
+        fits = won.row >= 0
+        out[designs[fits]] = np.asarray(getattr(won, name))[won.row[fits]]
+    return out
+
+
+def bounds(resources: Mapping[str, np.ndarray], n: int) -> tuple[str, ...]:
+    """The busiest resource of each design."""
+    names = list(resources)
+    table = np.stack([np.nan_to_num(np.broadcast_to(resources[k], n), nan=-1.0) for k in names])
+    return tuple(names[i] for i in table.argmax(axis=0))

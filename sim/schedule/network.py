@@ -1,0 +1,196 @@
+"""A network on D designs of one structure: every group costed, prefetch applied, arrays over designs.
+
+One chip is D = 1; a sweep is many. The same code makes both, so row i of a sweep is the estimate
+of chip i to the last bit: everything here is element-wise over designs, and sums run over ops in
+order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sim.errors import InfeasibleError, UnsupportedOpError, WorkloadError, nearest
+from sim.hardware.chip import Chip, Costing, Unit
+from sim.hardware.designs import Designs
+from sim.schedule.groups import GroupCost, cost_einsum
+from sim.schedule.prepare import prepare
+from sim.schedule.residency import Residency, residency, resident_memory
+from sim.schedule.streams import cost_roofline, cost_stream
+from sim.workload.graph import EinsumOp, Graph, UnsupportedOp, ViewOp
+from sim.workload.precision import Precision
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to cost: see `sim.estimate`."""
+
+    objective: str = "latency"
+    map_space: str = "even"
+    mapping: Mapping[str, object] = field(default_factory=dict)
+    allow_unsupported: bool = False
+    overrides_s: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """Costed groups in order. `latency_s` (D,) is the sum of the groups' increments."""
+
+    graph: Graph
+    """As it runs on the chip: precision applied, epilogues fused."""
+    chips: tuple[Chip, ...]
+    unit: Unit
+    groups: tuple[GroupCost, ...]
+    increments_s: tuple[np.ndarray, ...]
+    """(D,) what each group adds to the makespan, prefetch taken off"""
+    hidden_s: tuple[np.ndarray, ...]
+    """(D,) first load that ran behind the group before"""
+    residency: Residency
+    infeasible: np.ndarray
+    """(D,) some group or tensor fits nowhere"""
+    reasons: Mapping[int, tuple[str, tuple[str, ...]]]
+    """design -> (reason, tensors) where infeasible"""
+    notes: tuple[str, ...]
+    unsupported: tuple[str, ...]
+
+    @property
+    def latency_s(self) -> np.ndarray:
+        total = np.zeros(len(self.chips))
+        for increment in self.increments_s:
+            total = total + increment
+        return np.where(self.infeasible, np.nan, total)
+
+
+class _Coster:
+    """Costs the ops of a graph one by one; equal einsums are mapped once."""
+
+    def __init__(self, graph: Graph, chips: Sequence[Chip], subject: Chip | Designs, options: Options, precision: Precision) -> None:
+        self.graph, self.chips, self.subject, self.options = graph, tuple(chips), subject, options
+        self.precision_name = precision.name
+        self.unit = chips[0].main_unit
+        self.residency = self._residency()
+        self.reasons: dict[int, tuple[str, tuple[str, ...]]] = {}
+        self.mapped: dict[tuple, object] = {}
+
+    def _residency(self) -> Residency:
+        found = resident_memory(self.unit)
+        room = [next(m.capacity_bytes for m in c.main_unit.memories if m.name == found.name) if found else 0.0 for c in self.chips]
+        return residency(self.graph, self.unit, np.array(room, dtype=float))
+
+    def home_names(self) -> dict[str, str]:
+        """tensor -> memory, for a single design (a unit costed by roofline)."""
+        kept = {s for s, stays in self.residency.stays.items() if stays.all()}
+        near, far = self.residency.memory or self.unit.home, self.unit.home
+        return {key: near if (t.storage or key) in kept else far for key, t in self.graph.tensors.items()}
+
+    def cost(self) -> list[GroupCost]:
+        groups = []
+        for position, op in enumerate(self.graph.ops):
+            if isinstance(op, ViewOp):
+                continue
+            if self.unit.costing is not Costing.MAPPED:
+                groups.append(cost_roofline(op, position, self))
+            elif isinstance(op, EinsumOp):
+                groups.append(cost_einsum(op, position, self))
+            else:
+                groups.append(cost_stream(op, position, self))
+        return groups
+
+
+def cost_network(
+    graph: Graph, chips: Sequence[Chip], precision: Precision, options: Options, *, subject: Chip | Designs | None = None
+) -> Network:
+    """Cost a traced graph on chips of one structure (`sim.mapping.machine.group_by_structure`).
+
+    Raises: UnsupportedOpError, PrecisionError, InfeasibleError (a tensor that fits no memory of any
+        design; where only some designs fail they are marked).
+    """
+    unsupported = _unsupported(graph, options)
+    ready = prepare(graph, precision)
+    coster = _Coster(ready, chips, subject if subject is not None else chips[0], options, precision)
+    _check_home(coster)
+    groups = coster.cost()
+    increments, hidden = _makespan(groups, coster)
+    _override(groups, increments, options)
+    infeasible = np.zeros(len(chips), dtype=bool)
+    infeasible[list(coster.reasons)] = True
+    return Network(
+        graph=ready,
+        chips=tuple(chips),
+        unit=coster.unit,
+        groups=tuple(groups),
+        increments_s=tuple(increments),
+        hidden_s=tuple(hidden),
+        residency=coster.residency,
+        infeasible=infeasible,
+        reasons=coster.reasons,
+        notes=_notes(ready, coster),
+        unsupported=unsupported,
+    )
+
+
+def _unsupported(graph: Graph, options: Options) -> tuple[str, ...]:
+    found = [op for op in graph.ops if isinstance(op, UnsupportedOp)]
+    if found and not options.allow_unsupported:
+        lines = ", ".join(f"{op.kind} ({op.module or op.name}, {op.source or 'unknown source'})" for op in found[:8])
+        more = f" and {len(found) - 8} more" if len(found) > 8 else ""
+        raise UnsupportedOpError(
+            f"{graph.name or 'graph'}: {len(found)} ops have no cost rule: {lines}{more}; register a rule "
+            "(sim.workload.register_rule) or pass --allow-unsupported to cost them as memory traffic"
+        )
+    return tuple(f"{op.kind} at {op.source or op.name}" for op in found)
+
+
+def _check_home(coster: _Coster) -> None:
+    """What always lies at home must fit there."""
+    held = coster.residency
+    for d, chip in enumerate(coster.chips):
+        home = chip.memory(chip.main_unit.home)
+        if held.home_peak_bytes[d] > home.capacity_bytes:
+            largest = sorted(held.home_tensors.items(), key=lambda item: -item[1])[:5]
+            names = tuple(f"{coster.graph.tensors[s].name or s} ({size / 1e6:.1f} MB)" if s in coster.graph.tensors else s for s, size in largest)
+            coster.reasons[d] = (
+                f"{held.home_peak_bytes[d] / 1e9:.2f} GB of weights, inputs and live activations do not fit {home.name} "
+                f"of {home.capacity_bytes / 1e9:.2f} GB on {chip.name} (over by {held.home_peak_bytes[d] / home.capacity_bytes - 1:.0%})",
+                names,
+            )
+    if len(coster.reasons) == len(coster.chips) == 1:
+        reason, names = coster.reasons[0]
+        raise InfeasibleError(f"{reason}; largest: {', '.join(names)}")
+
+
+def _makespan(groups: list[GroupCost], coster: _Coster) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Increments: a group's weights may load while the group before still computes.
+
+    What is hidden is the part of the first load that waits for weights alone, at most the time in
+    which the group before leaves the home memory idle, and only where both fit on chip together.
+    """
+    increments, hidden = [], []
+    slack = np.zeros(len(coster.chips))
+    used = np.zeros(len(coster.chips))
+    for group in groups:
+        fits = used + group.first_weight_bytes + group.held_bytes <= group.capacity_bytes
+        saved = np.where(fits, np.minimum(group.prefetch_s, slack), 0.0)
+        increments.append(group.launch_s + group.time_s - saved)
+        hidden.append(saved)
+        slack = np.maximum(0.0, group.time_s - group.home_busy_s)
+        used = group.footprint_bytes
+    return increments, hidden
+
+
+def _override(groups: list[GroupCost], increments: list[np.ndarray], options: Options) -> None:
+    names = {group.name: i for i, group in enumerate(groups)}
+    for name, seconds in options.overrides_s.items():
+        if name not in names:
+            raise WorkloadError(f'--override: no op "{name}" in the network as it runs.{nearest(name, names)}')
+        increments[names[name]] = np.full_like(increments[names[name]], seconds)
+
+
+def _notes(graph: Graph, coster: _Coster) -> tuple[str, ...]:
+    notes = list(graph.notes)
+    if coster.unit.costing is Costing.ROOFLINE:
+        notes.append(f"{coster.unit.name} is costed by roofline and launch floor only: no waiting, no tiles")
+    return tuple(notes)
+

@@ -1,0 +1,151 @@
+"""The cost of vector and movement ops (streams), and of any op on a unit that is costed by roofline."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sim.cost.roofline import roofline
+from sim.cost.vector import lane_cycles, stream
+from sim.results import Term
+from sim.schedule.groups import GroupCost, bounds, homes_of, machine_of, vector_count, vector_energy
+from sim.workload.graph import MovementOp, Op, VectorOp
+
+if TYPE_CHECKING:
+    from sim.schedule.network import _Coster
+
+
+def moved_bytes(op: Op, coster: _Coster) -> list[tuple[str, float, float]]:
+    """(tensor, read bytes, written bytes) of a vector, movement or unsupported op."""
+    tensors = coster.graph.tensors
+    if isinstance(op, MovementOp):
+        return [(k, float(b), 0.0) for k, b in op.read_bytes.items()] + [(k, 0.0, float(b)) for k, b in op.write_bytes.items()]
+    times = op.passes if isinstance(op, VectorOp) else 1
+    reads = [(k, float(tensors[k].size_bytes) * times, 0.0) for k in dict.fromkeys(op.inputs)]
+    return reads + [(k, 0.0, float(tensors[k].size_bytes)) for k in dict.fromkeys(op.outputs)]
+
+
+def cost_stream(op: Op, position: int, coster: _Coster) -> GroupCost:
+    """A vector or movement op: lanes beside a stream between home, chip and lanes."""
+    full, n = machine_of(coster, next(iter(coster.unit.array.macs_per_cycle))), len(coster.chips)
+    homes = homes_of(op, coster)
+    level = next((i for i, l in enumerate(full.levels) if l.name == coster.residency.memory), 0)
+    traffic = {l.name: {"input": [np.zeros(n), np.zeros(n)], "output": [np.zeros(n), np.zeros(n)]} for l in full.levels[: level + 1]}
+    once = float(coster.unit.memories[0].capacity_bytes) if coster.unit.memories else 0.0
+    for key, read, write in moved_bytes(op, coster):
+        kept = homes.get(key, np.zeros(n, dtype=bool))
+        if isinstance(op, VectorOp) and read <= once * op.passes:  # rows stay on chip between passes
+            read = read / op.passes
+        for kind, way, amount in (("input", 0, read), ("output", 1, write)):
+            away = np.where(kept, 0.0, amount)
+            traffic[full.levels[0].name][kind][way] = traffic[full.levels[0].name][kind][way] + away
+            if level:  # everything passes through the memory on chip
+                near = traffic[full.levels[level].name][kind]
+                near[way] = near[way] + amount
+    load, store, busy = _ports(full, traffic, n)
+    primitives = op.primitives if isinstance(op, VectorOp | MovementOp) else {}
+    lanes = np.full(n, lane_cycles(coster.unit.vector, primitives, chip=coster.chips[0].name))
+    total = sum(t[kind][way] for t in traffic.values() for kind in t for way in (0, 1))
+    flow = stream(
+        lanes=lanes, load_cycles=load, store_cycles=store, moved_bytes=total, setup=full.setup_cycles, latency=full.latency_cycles
+    )
+    clock = full.clock_hz
+    terms = {
+        Term.VECTOR: flow.lanes,
+        Term.DMA_SETUP: flow.setup,
+        Term.EXPOSED_MEMORY: flow.time - flow.lanes - flow.setup,
+    }
+    home = full.levels[0]
+    resources = {"vector": lanes / clock}
+    for l in full.levels[: level + 1]:
+        resources[f"memory:{l.name}"] = np.maximum(busy[l.read_port], busy[l.write_port]) / clock
+    moved = {name: {kind: (ways[0], ways[1]) for kind, ways in table.items()} for name, table in traffic.items()}
+    return GroupCost(
+        op=op,
+        name=op.name,
+        launch_s=np.array([c.main_unit.launch_s for c in coster.chips]),
+        time_s=flow.time / clock,
+        terms_s={term: value / clock for term, value in terms.items()},
+        traffic_bytes=moved,
+        home_busy_s=np.maximum(busy[home.read_port], busy[home.write_port]) / clock,
+        prefetch_s=np.zeros(n),
+        first_weight_bytes=np.zeros(n),
+        footprint_bytes=np.zeros(n),
+        held_bytes=coster.residency.held_bytes[:, position],
+        capacity_bytes=full.capacity_bytes[:, level] if level else np.full(n, np.inf),
+        energy_j=_energy(full, traffic) + vector_energy(op, coster),
+        cycles=flow.time,
+        vector_ops=vector_count(op),
+        machine=full,
+        bound=bounds(resources, n),
+        resources_s=resources,
+        stream=flow,
+    )
+
+
+def _ports(full, traffic, n):  # noqa: ANN001, ANN202
+    """(load cycles, store cycles, busy cycles per port): the slowest port of each way."""
+    busy = {i: np.zeros(n) for i in range(len(full.ports))}
+    load, store = np.zeros(n), np.zeros(n)
+    for name, table in traffic.items():
+        level = next(l for l in full.levels if l.name == name)
+        read = (table["input"][0] + table["output"][0]) / full.rates[:, level.read_port]
+        write = (table["input"][1] + table["output"][1]) / full.rates[:, level.write_port]
+        busy[level.read_port] = busy[level.read_port] + read
+        busy[level.write_port] = busy[level.write_port] + write
+        load, store = np.maximum(load, read), np.maximum(store, write)
+    return load, store, busy
+
+
+def _energy(full, traffic):  # noqa: ANN001, ANN202
+    total = np.zeros(len(full))
+    for i, level in enumerate(full.levels):
+        for read, write in traffic.get(level.name, {}).values():
+            total = total + read * full.read_energy_j_per_byte[:, i] + write * full.write_energy_j_per_byte[:, i]
+    return total
+
+
+def cost_roofline(op: Op, position: int, coster: _Coster) -> GroupCost:
+    """An op on a unit without a mapping model: its roofline, and the launch floor beside it."""
+    n = len(coster.chips)
+    points = [_point(op, chip, coster) for chip in coster.chips]
+    names = list(points[0].resource_s) if points[0].resource_s else []
+    resources = {name: np.array([p.resource_s.get(name, 0.0) for p in points]) for name in names}
+    time = np.array([p.roofline_s for p in points])
+    compute = resources.get("compute", np.zeros(n))
+    vector = np.maximum(0.0, resources.get("vector", np.zeros(n)) - compute)
+    traffic = {name: {"all": (np.array([p.traffic_bytes.get(name, 0.0) for p in points]), np.zeros(n))} for name in points[0].traffic_bytes}
+    home = f"memory:{coster.unit.home}"
+    clock = np.array([c.main_unit.clock_hz for c in coster.chips])
+    return GroupCost(
+        op=op,
+        name=op.name,
+        launch_s=np.array([c.main_unit.launch_s for c in coster.chips]),
+        time_s=time,
+        terms_s={Term.COMPUTE: compute, Term.VECTOR: vector, Term.EXPOSED_MEMORY: np.maximum(0.0, time - compute - vector)},
+        traffic_bytes=traffic,
+        home_busy_s=resources.get(home, np.zeros(n)),
+        prefetch_s=np.zeros(n),
+        first_weight_bytes=np.zeros(n),
+        footprint_bytes=np.zeros(n),
+        held_bytes=coster.residency.held_bytes[:, position],
+        capacity_bytes=np.full(n, np.inf),
+        energy_j=np.full(n, np.nan),
+        cycles=time * clock,
+        macs=points[0].macs,
+        effective_macs=float(points[0].macs),
+        vector_ops=points[0].vector_ops,
+        mac_slots=compute * clock if points[0].macs else None,
+        bound=bounds(resources, n) if resources else ("launch",) * n,
+        resources_s=resources,
+    )
+
+
+def _point(op, chip, coster):  # noqa: ANN001, ANN202
+    key = ("roofline", id(chip))
+    if key not in coster.mapped:
+        found = roofline(coster.graph, chip, coster.precision_name, homes=coster.home_names())
+        coster.mapped[key] = {point.name: point for point in found.ops}
+    return coster.mapped[key][op.name]
+
