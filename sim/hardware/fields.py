@@ -6,6 +6,7 @@ Each type parses to base units and tells JSON Schema that an editor shall accept
 from __future__ import annotations
 
 import re
+from math import isfinite
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
@@ -60,12 +61,15 @@ def number(value: object) -> float:
         raise _fail(f"{value!r} is not a number")
     if isinstance(value, str) and not _NUMBER.match(value.strip()):
         raise _fail(f'"{value}" is not a plain number')
-    return float(value)
+    result = float(value)
+    if not isfinite(result):
+        raise _fail(f"{value} is not a finite number")
+    return result
 
 
 def _positive(value: object) -> float:
     result = number(value)
-    if not 0 < result < float("inf"):
+    if result <= 0:
         raise _fail(f"{value} must be above 0")
     return result
 

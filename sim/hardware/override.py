@@ -53,7 +53,9 @@ def set_path(chip: Chip, path: str, quantity: object) -> Chip:
     Raises: ConfigError, UnitError: unknown component or field (with the nearest), a value that the
     schema refuses, `bandwidth` where read and write are declared, a clock above the maximum.
     """
-    text = quantity if isinstance(quantity, str) else repr(quantity)
+    if hasattr(quantity, "item"):  # a NumPy scalar
+        quantity = quantity.item()
+    text = str(quantity) if isinstance(quantity, str) else repr(quantity)
     where = f"{chip.name}: {path}={text}"
     document = to_document(chip)
     if path == "clock":

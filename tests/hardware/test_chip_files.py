@@ -73,6 +73,7 @@ BAD = {
     "missing required key": (lambda d: _array(d).pop("preload"), ["array.preload: missing"]),
     "truth value as a number": (lambda d: _array(d).update(rows=True), ["array.rows: True is not a number"]),
     "fraction of a row": (lambda d: _array(d).update(rows=1.5), ["array.rows: 1.5 must be a whole number"]),
+    "endless rows": (lambda d: _array(d).update(rows=float("inf")), ["array.rows:", "not"]),
     "efficiency above one": (lambda d: _memory(d).update(efficiency=1.2), ["must be a fraction in (0, 1]"]),
     "unknown dtype": (lambda d: _array(d)["macs_per_cycle"].update(int9=1), ['"int9" is no element type']),
     "precision without rate": (

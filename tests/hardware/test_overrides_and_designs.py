@@ -131,6 +131,15 @@ def test_physics_of_designs_is_that_of_their_rows_bit_for_bit(values):
     assert [memory_energy_j_per_byte(designs.row(i), "SRAM", "read") for i in range(len(designs))] == list(energies)
 
 
+def test_numpy_values_and_endless_quantities():
+    chip = SYSTOLIC.set("array.rows", np.int64(128))
+    assert chip == SYSTOLIC.set("array.rows", 128)
+    endless = SYSTOLIC.set("SRAM.capacity", "inf B").set("DRAM.bandwidth", "inf GB/s")
+    assert (endless.main_unit.memories[0].capacity_bytes, endless.memory("DRAM").read.per_s) == (np.inf, np.inf)
+    assert chip_area_mm2(endless) == np.inf
+    assert memory_energy_j_per_byte(endless, "SRAM", "read") is None
+
+
 def test_points_instead_of_a_grid():
     designs = Designs.rows(SYSTOLIC, {"array.rows": [8, 16, 8], "array.cols": [1, 2, 3]})
     assert list(designs.column("array.rows")) == [8, 16, 8]
