@@ -124,7 +124,8 @@ def _check_bandwidth(component: Mapping[str, Any], name: str, field: str, where:
         )
     if field in ("read_bandwidth", "write_bandwidth") and "bandwidth" in component:
         raise ConfigError(
-            f"{where}: {name} declares one bandwidth for both directions ({component['bandwidth']}): set {name}.bandwidth"
+            f"{where}: {name} declares one bandwidth for both directions ({component['bandwidth']}): "
+            f"set {name}.bandwidth"
         )
 
 

@@ -17,7 +17,8 @@ from sim.hardware.physical import chip_area_mm2, idle_power_w, memory_energy_j_p
 FSD = load_hardware("tesla-fsd-npu")
 SYSTOLIC = load_hardware("systolic")
 TEMPLATE_KEYS = {
-    "array.rows": ("128", 128), "array.cols": (16, 16), "array.dataflow": ("output_stationary", Dataflow.OUTPUT_STATIONARY),
+    "array.rows": ("128", 128), "array.cols": (16, 16),
+    "array.dataflow": ("output_stationary", Dataflow.OUTPUT_STATIONARY),
     "array.preload": ("hidden", "hidden"), "array.folds": ("pipelined", "pipelined"), "array.skew": ("none", "none"),
     "SRAM.capacity": ("8 MiB", 2**23), "SRAM.bandwidth": ("1 KiB/cycle", 1024.0), "DRAM.bandwidth": ("68 GB/s", 68e9),
     "DRAM.efficiency": (0.8, 0.8), "npu.launch": ("2 us", 2e-6), "npu.count": (2, 2), "simd.lanes": (128, 128),
@@ -74,7 +75,8 @@ def test_hash_is_of_the_machine_and_not_of_its_words():
     assert chip_hash(SYSTOLIC.set("array.rows", 65)) != chip_hash(SYSTOLIC)
 
 
-GRID = {"array.rows": [16, 32], "SRAM.capacity": ["1 MiB", "2 MiB", "3 MiB"], "DRAM.bandwidth": ["10 GB/s", "16 B/cycle"],
+GRID = {"array.rows": [16, 32], "SRAM.capacity": ["1 MiB", "2 MiB", "3 MiB"],
+        "DRAM.bandwidth": ["10 GB/s", "16 B/cycle"],
         "clock": ["1 GHz", "1.7 GHz"]}  # fmt: skip
 COLUMNS = ["array.rows", "array.cols", "SRAM.capacity", "SRAM.bandwidth", "DRAM.bandwidth", "clock", "npu.clock",
            "simd.lanes", "npu.launch", "array.macs_per_cycle.int8", "technology.node", "DRAM.efficiency"]  # fmt: skip
