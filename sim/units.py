@@ -78,19 +78,16 @@ _SYMBOLS = {
 }
 _SQUARES = {"mm2": Fraction(1), "um2": Fraction(1, 10**6), "cm2": Fraction(100)}
 _MEANT = {
-    "KB": "kB (1000 bytes) or KiB (1024 bytes)",
-    "Kb": "kbit or kB",
-    "b": "bit or B",
-    "byte": "B",
-    "bytes": "B",
-    "hz": "Hz",
-    "ghz": "GHz",
-    "GHZ": "GHz",
-    "mhz": "MHz",
-    "sec": "s",
-    "cycles": "cycle",
-    "bits": "bit",
+    "KB": ("kB (1000 bytes)", "KiB (1024 bytes)"),
+    "b": ("bit", "B"),
+    "Hz": ("Hz",),
+    "byte": ("B",),
+    "bytes": ("B",),
+    "bits": ("bit",),
+    "sec": ("s",),
+    "cycles": ("cycle",),
 }
+"""What people write -> what they may have meant; all but KB also behind a prefix, in any case."""
 _TEXT = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?|inf)\s*(.*?)\s*$")
 
 
@@ -160,23 +157,24 @@ def _parse_text(text: str, wanted: tuple[Dimension, ...], place: str, due: str) 
     if dimension not in wanted:
         is_a = dimension.noun if dimension else f'in "{unit_text}"'
         raise UnitError(f'{place}"{text}" is {is_a}, expected {due}')
-    value = inf if number == "inf" else float(Fraction(number) * factor)
+    try:
+        value = inf if number == "inf" else float(Fraction(number) * factor)
+    except OverflowError:
+        raise UnitError(f'{place}"{text}" is beyond all numbers, expected {due}') from None
     if value < 0:
         raise UnitError(f'{place}"{text}" is negative, expected {due}')
     return _Parsed(value, dimension)
 
 
 def _hint(part: str) -> str:
+    """ " (write ...)" or " (did you mean ...?)" for a unit that is not in the table, or nothing."""
     for wrong, right in _MEANT.items():
-        if part == wrong or (
-            len(wrong) < 4 and len(part) == len(wrong) + 1 and part.endswith(wrong) and part[0] in DECIMAL
-        ):
-            prefix = part[: len(part) - len(wrong)]
-            return (
-                f" (write {' or '.join(prefix + word for word in right.split(' or '))})"
-                if part != "KB"
-                else f" (write {right})"
-            )
+        prefix = part[: len(part) - len(wrong)]
+        if part.lower() == (prefix + wrong).lower() and (part == wrong if wrong == "KB" else len(prefix) < 2):
+            prefix = {"g": "G", "t": "T", "K": "k"}.get(prefix, prefix)
+            meant = [prefix + unit for unit in right if prefix + unit.split(" ")[0] in _UNITS]
+            if meant:
+                return f" (write {' or '.join(meant)})"
     return nearest(part, _UNITS).replace(" Did", " (did").replace("?", "?)")
 
 
@@ -254,18 +252,14 @@ def format_quantity(value: float, dimension: Dimension, *, digits: int = 3) -> s
     if dimension in (Dimension.AREA, Dimension.NODE):
         return f"{value:.{digits}g} {dimension.value}" if value < 10**digits else f"{value:.0f} {dimension.value}"
     symbol, _, per = dimension.value.partition("/")
-    scales = (
-        {p: 2.0**n for p, n in BINARY.items()} | {"": 1.0}
-        if dimension is Dimension.SIZE
-        else {p: float(Fraction(10) ** n) for p, n in DECIMAL.items()}
+    if dimension is Dimension.SIZE:
+        scales = {"": 1.0} | {name: 2.0**power for name, power in BINARY.items()}
+    else:
+        scales = {name: float(Fraction(10) ** power) for name, power in DECIMAL.items()}
+    almost = 1 - 0.5 * 10.0**-digits  # what rounds up to the next prefix takes it: never "1000 us"
+    prefix, scale = next(
+        ((p, s) for p, s in reversed(scales.items()) if abs(value) >= s * almost), next(iter(scales.items()))
     )
-    step = 1024.0 if dimension is Dimension.SIZE else 1000.0
-    ordered = sorted(scales.items(), key=lambda item: item[1])
-    prefix, scale = ordered[0]
-    for name, size in ordered:
-        # rounding up to the next prefix must not print "1000 us"
-        if abs(value) >= size * (1 - 0.5 * 10.0**-digits) or (size == 1.0 and abs(value) >= 1 and step == 1024.0):
-            prefix, scale = name, size
     number = f"{value / scale:.{digits}g}"
     if "e" in number and 1 <= abs(value / scale) < 10**5:
         number = f"{value / scale:.0f}"

@@ -27,7 +27,8 @@ def _checker(file: Path) -> Callable[[Path, list[str]], list[str]]:
     schema = read_schema(file)
     if schema not in CHECKERS:
         raise ConfigError(
-            f'{file}: schema "{schema}" cannot be checked: expected one of {", ".join(CHECKERS)}.{nearest(schema, CHECKERS)}'
+            f'{file}: schema "{schema}" cannot be checked: expected one of {", ".join(CHECKERS)}.'
+            f"{nearest(schema, CHECKERS)}"
         )
     return CHECKERS[schema]
 

@@ -33,7 +33,8 @@ def compile_chip(spec: s.ChipSpec, *, where: str) -> c.Chip:
         ),
         technology=c.Technology() if technology is None else c.Technology(
             node_nm=technology.node, max_clock_hz=technology.max_clock, area_mm2=technology.area,
-            power_w=technology.power, idle_power_w=technology.idle_power, voltage_v=technology.voltage, area_fit=technology.area_fit,
+            power_w=technology.power, idle_power_w=technology.idle_power, voltage_v=technology.voltage,
+            area_fit=technology.area_fit,
             power_fit=technology.power_fit, idle_power_fit=technology.idle_power_fit,
         ),
         sources=dict(spec.sources),
@@ -177,9 +178,11 @@ def _cross_checks(spec: s.ChipSpec) -> list[str]:
                 f"{nearest(unit.home, memories)}"
             )
     for i, link in enumerate(spec.links):
-        for end in link.ends:
-            if end not in seen and end not in ("host", "chip"):
-                problems.append(f'links[{i}].ends: "{end}" is no component, host or chip.{nearest(end, seen)}')
+        problems += [
+            f'links[{i}].ends: "{end}" is no component, host or chip.{nearest(end, seen)}'
+            for end in link.ends
+            if end not in seen and end not in ("host", "chip")
+        ]
     if spec.host_link is not None and spec.host_link not in [k.name for k in spec.links]:
         problems.append(f'host_link: "{spec.host_link}" is not the name of a link.{nearest(spec.host_link, seen)}')
     if spec.system and spec.system.link_bandwidth.per_s is None:

@@ -103,10 +103,10 @@ def _sources(old: Mapping[str, Any], new: Mapping[str, Any], restated: list[str]
         spread = table.pop("default")
         table = {**{key: spread for key in old if key not in _NOT_NUMBERS and key not in table}, **table}
     if isinstance(after, str):
-        after = {key: after for key in restated}
+        after = dict.fromkeys(restated, after)
     elif "default" in after:
         default = after["default"]
-        after = {**{key: default for key in restated}, **{k: v for k, v in after.items() if k != "default"}}
+        after = {**dict.fromkeys(restated, default), **{k: v for k, v in after.items() if k != "default"}}
     for key in restated:  # finer sources of a replaced number go with it
         table = {k: v for k, v in table.items() if k != key and not k.startswith(key + ".")}
     return {**table, **after}

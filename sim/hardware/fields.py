@@ -6,7 +6,8 @@ Each type parses to base units and tells JSON Schema that an editor shall accept
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from math import isfinite
+from typing import Annotated
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -26,15 +27,20 @@ def _fail(message: str) -> PydanticCustomError:
     return PydanticCustomError("dovetail", "{message}", {"message": message})
 
 
-def _quantity(dimension: Dimension) -> Any:
+def _parser(dimension: Dimension) -> BeforeValidator:
     def parse(value: object) -> float:
         try:
             return parse_quantity(value, dimension)
         except UnitError as error:
             raise _fail(str(error)) from error
 
-    schema = {"type": "string", "description": f"{dimension.noun} with its unit", "examples": [dimension.example]}
-    return Annotated[float, BeforeValidator(parse), WithJsonSchema(schema)]
+    return BeforeValidator(parse)
+
+
+def _text(dimension: Dimension) -> WithJsonSchema:
+    return WithJsonSchema(
+        {"type": "string", "description": f"{dimension.noun} with its unit", "examples": [dimension.example]}
+    )
 
 
 def _rate(value: object) -> Rate:
@@ -60,12 +66,15 @@ def number(value: object) -> float:
         raise _fail(f"{value!r} is not a number")
     if isinstance(value, str) and not _NUMBER.match(value.strip()):
         raise _fail(f'"{value}" is not a plain number')
-    return float(value)
+    result = float(value)
+    if not isfinite(result):
+        raise _fail(f"{value} is not a finite number")
+    return result
 
 
 def _positive(value: object) -> float:
     result = number(value)
-    if not 0 < result < float("inf"):
+    if result <= 0:
         raise _fail(f"{value} must be above 0")
     return result
 
@@ -110,21 +119,21 @@ def _accumulate(value: object) -> int:
 
 
 def _sparsity_pattern(value: object) -> str:
-    match = _PATTERN.match(value) if isinstance(value, str) else None
+    match = _PATTERN.match(str(value))
     if not match or not 0 < int(match[1]) < int(match[2]):
         raise _fail(f'"{value}" is no N:M pattern, expected one such as "2:4"')
-    return value
+    return match[0]
 
 
-Size = _quantity(Dimension.SIZE)
-Time = _quantity(Dimension.TIME)
-Frequency = _quantity(Dimension.FREQUENCY)
-Energy = _quantity(Dimension.ENERGY)
-EnergyPerByte = _quantity(Dimension.ENERGY_PER_BYTE)
-Power = _quantity(Dimension.POWER)
-Voltage = _quantity(Dimension.VOLTAGE)
-Node = _quantity(Dimension.NODE)
-Area = _quantity(Dimension.AREA)
+Size = Annotated[float, _parser(Dimension.SIZE), _text(Dimension.SIZE)]
+Time = Annotated[float, _parser(Dimension.TIME), _text(Dimension.TIME)]
+Frequency = Annotated[float, _parser(Dimension.FREQUENCY), _text(Dimension.FREQUENCY)]
+Energy = Annotated[float, _parser(Dimension.ENERGY), _text(Dimension.ENERGY)]
+EnergyPerByte = Annotated[float, _parser(Dimension.ENERGY_PER_BYTE), _text(Dimension.ENERGY_PER_BYTE)]
+Power = Annotated[float, _parser(Dimension.POWER), _text(Dimension.POWER)]
+Voltage = Annotated[float, _parser(Dimension.VOLTAGE), _text(Dimension.VOLTAGE)]
+Node = Annotated[float, _parser(Dimension.NODE), _text(Dimension.NODE)]
+Area = Annotated[float, _parser(Dimension.AREA), _text(Dimension.AREA)]
 Bandwidth = Annotated[
     Rate,
     BeforeValidator(_rate),

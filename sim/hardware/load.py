@@ -15,14 +15,13 @@ from sim.hardware.chip import Chip
 from sim.hardware.compile import compile_chip
 from sim.hardware.extends import merge
 from sim.hardware.schema import CHIP_SCHEMA, SPECS, ChipSpec
-
-_PACKAGE = Path(__file__).resolve().parent.parent
+from sim.resources import data_dir
 
 
 class _Loader(yaml.CSafeLoader):
     """YAML with the scalars of version 1.2: `no` is a word, 1e9 a number, 1:30 text; keys occur once."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}  # type: ignore[misc]
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict:
         seen: dict[str, int] = {}
@@ -52,9 +51,8 @@ _resolvers()
 
 
 def hardware_dir() -> Path:
-    """The folder of bundled chips: inside the package when installed, beside it in a checkout."""
-    installed = _PACKAGE / "_data" / "hw_configs"
-    return installed if installed.is_dir() else _PACKAGE.parent / "hw_configs"
+    """The folder of bundled chips."""
+    return data_dir("hw_configs")
 
 
 def list_hardware() -> list[str]:
@@ -76,7 +74,8 @@ def hardware_path(name_or_path: str | Path) -> Path:
     if not path.is_file():
         names = list_hardware()
         raise ConfigError(
-            f'chip "{text}" is unknown: expected a path ending in .yaml or one of {", ".join(names)}.{nearest(text, names)}'
+            f'chip "{text}" is unknown: expected a path ending in .yaml or one of {", ".join(names)}.'
+            f"{nearest(text, names)}"
         )
     return path
 
@@ -207,7 +206,8 @@ def _line(problem: Any) -> str:
         return f"{place}: missing"
     if kind == "enum":
         choices = problem["ctx"]["expected"]
-        return f'{place}: "{given}" is not one of {choices}.{nearest(str(given), choices.replace(chr(39), "").split(", "))}'
+        near = nearest(str(given), choices.replace("'", "").replace(" or ", ", ").split(", "))
+        return f'{place}: "{given}" is not one of {choices}.{near}'
     message = problem["msg"].removeprefix("Value error, ")
     return (
         f"{place}: {message}" if kind in ("value_error", "dovetail") else f"{place}: {message}, not {str(given)[:60]!r}"

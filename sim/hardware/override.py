@@ -53,7 +53,9 @@ def set_path(chip: Chip, path: str, quantity: object) -> Chip:
     Raises: ConfigError, UnitError: unknown component or field (with the nearest), a value that the
     schema refuses, `bandwidth` where read and write are declared, a clock above the maximum.
     """
-    text = quantity if isinstance(quantity, str) else repr(quantity)
+    if hasattr(quantity, "item"):  # a NumPy scalar
+        quantity = quantity.item()
+    text = str(quantity) if isinstance(quantity, str) else repr(quantity)
     where = f"{chip.name}: {path}={text}"
     document = to_document(chip)
     if path == "clock":
@@ -122,7 +124,8 @@ def _check_bandwidth(component: Mapping[str, Any], name: str, field: str, where:
         )
     if field in ("read_bandwidth", "write_bandwidth") and "bandwidth" in component:
         raise ConfigError(
-            f"{where}: {name} declares one bandwidth for both directions ({component['bandwidth']}): set {name}.bandwidth"
+            f"{where}: {name} declares one bandwidth for both directions ({component['bandwidth']}): "
+            f"set {name}.bandwidth"
         )
 
 

@@ -7,16 +7,18 @@ NumPy broadcasting makes of them; every node must be one of `NODES_NM`.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import NDArray
 
 from sim.errors import ConfigError
 from sim.hardware import technology_data as t
 from sim.workload.precision import BITS
 
 _MIXED = re.compile(r"w(\d+)a(\d+)$")
+ArrayLike = float | Sequence[float] | NDArray[np.float64]
+"""What every function takes: a number or an array of them."""
 YIELD_MODELS = ("poisson", "murphy", "negative_binomial")
 
 
@@ -52,7 +54,7 @@ def voltage_share(*, clock_hz: ArrayLike, max_clock_hz: ArrayLike) -> np.ndarray
     Alpha-power law [sakurai90] with VT_SHARE and ALPHA. Clocks above the maximum give 1; the loader
     refuses them.
     """
-    return np.interp(np.asarray(clock_hz, dtype=float) / max_clock_hz, _SPEED, _SUPPLY)
+    return np.interp(np.asarray(clock_hz, dtype=float) / np.asarray(max_clock_hz, dtype=float), _SPEED, _SUPPLY)
 
 
 def op_energy_j(operation: str, *, node_nm: ArrayLike) -> np.ndarray:
@@ -164,7 +166,9 @@ def sram_area_mm2(*, capacity_bytes: ArrayLike, bytes_per_cycle: ArrayLike, node
 
 def leakage_w(*, area_mm2: ArrayLike, node_nm: ArrayLike, voltage_share: ArrayLike = 1.0) -> np.ndarray:
     """Static power of powered silicon [W], in proportion to area and supply."""
-    return np.asarray(np.asarray(area_mm2, dtype=float) * _lookup(t.LEAKAGE_W_PER_MM2, node_nm) * voltage_share)
+    return np.asarray(
+        np.asarray(area_mm2, dtype=float) * _lookup(t.LEAKAGE_W_PER_MM2, node_nm) * np.asarray(voltage_share)
+    )
 
 
 def die_yield(
@@ -176,13 +180,14 @@ def die_yield(
 
     Raises: ConfigError: another model's name.
     """
-    x = np.asarray(area_mm2, dtype=float) / 100.0 * defects_per_cm2
+    x = np.asarray(area_mm2, dtype=float) / 100.0 * np.asarray(defects_per_cm2, dtype=float)
     if model == "poisson":
         return np.exp(-x)
     if model == "murphy":
         return np.square(-np.expm1(-x) / x)
     if model == "negative_binomial":
-        return np.power(1.0 + x / alpha, -np.asarray(alpha, dtype=float))
+        clusters = np.asarray(alpha, dtype=float)
+        return np.power(1.0 + x / clusters, -clusters)
     raise ConfigError(f'yield model "{model}" is unknown: expected one of {", ".join(YIELD_MODELS)}')
 
 

@@ -38,6 +38,10 @@ def _array(d):
     return d["units"][0]["hierarchy"][1]["array"]
 
 
+def _vector(d):
+    return d["units"][0]["vector"]
+
+
 BAD = {
     "wrong key": (
         lambda d: _sram(d).update(capcity="1 MiB"),
@@ -73,6 +77,7 @@ BAD = {
     "missing required key": (lambda d: _array(d).pop("preload"), ["array.preload: missing"]),
     "truth value as a number": (lambda d: _array(d).update(rows=True), ["array.rows: True is not a number"]),
     "fraction of a row": (lambda d: _array(d).update(rows=1.5), ["array.rows: 1.5 must be a whole number"]),
+    "endless rows": (lambda d: _array(d).update(rows=float("inf")), ["array.rows:", "not"]),
     "efficiency above one": (lambda d: _memory(d).update(efficiency=1.2), ["must be a fraction in (0, 1]"]),
     "unknown dtype": (lambda d: _array(d)["macs_per_cycle"].update(int9=1), ['"int9" is no element type']),
     "precision without rate": (
@@ -85,7 +90,7 @@ BAD = {
         ["units[0].vector: no rate for exp: give rates, or a fallback"],
     ),
     "fallback without ground": (
-        lambda d: (d["units"][0]["vector"]["rates"].pop("exp"), d["units"][0]["vector"].update(fallback={"exp": {"exp": 2}})),
+        lambda d: (_vector(d)["rates"].pop("exp"), _vector(d).update(fallback={"exp": {"exp": 2}})),
         ["fallback.exp is made from exp, which has no rate of its own"],
     ),
     "twice the same name": (lambda d: _array(d).update(name="SRAM"), ['"SRAM" is already the name of units[0]']),
@@ -99,7 +104,10 @@ BAD = {
     ),
     "kind of memory": (lambda d: _memory(d).update(kind="lpddr44"), ['"lpddr44" is no kind of memory', '"lpddr4"']),
     "newer schema": (lambda d: d.update(schema="dovetail.chip/2"), ['schema is "dovetail.chip/2"', "dovetail.chip/1"]),
-    "option that is no scalar": (lambda d: d["units"][0].update(options={"x": {}}), ["options.x", "is not a number, word"]),
+    "option that is no scalar": (
+        lambda d: d["units"][0].update(options={"x": {}}),
+        ["options.x", "is not a number, word"],
+    ),
 }  # fmt: skip
 
 

@@ -17,7 +17,8 @@ from sim.hardware.physical import chip_area_mm2, idle_power_w, memory_energy_j_p
 FSD = load_hardware("tesla-fsd-npu")
 SYSTOLIC = load_hardware("systolic")
 TEMPLATE_KEYS = {
-    "array.rows": ("128", 128), "array.cols": (16, 16), "array.dataflow": ("output_stationary", Dataflow.OUTPUT_STATIONARY),
+    "array.rows": ("128", 128), "array.cols": (16, 16),
+    "array.dataflow": ("output_stationary", Dataflow.OUTPUT_STATIONARY),
     "array.preload": ("hidden", "hidden"), "array.folds": ("pipelined", "pipelined"), "array.skew": ("none", "none"),
     "SRAM.capacity": ("8 MiB", 2**23), "SRAM.bandwidth": ("1 KiB/cycle", 1024.0), "DRAM.bandwidth": ("68 GB/s", 68e9),
     "DRAM.efficiency": (0.8, 0.8), "npu.launch": ("2 us", 2e-6), "npu.count": (2, 2), "simd.lanes": (128, 128),
@@ -74,7 +75,8 @@ def test_hash_is_of_the_machine_and_not_of_its_words():
     assert chip_hash(SYSTOLIC.set("array.rows", 65)) != chip_hash(SYSTOLIC)
 
 
-GRID = {"array.rows": [16, 32], "SRAM.capacity": ["1 MiB", "2 MiB", "3 MiB"], "DRAM.bandwidth": ["10 GB/s", "16 B/cycle"],
+GRID = {"array.rows": [16, 32], "SRAM.capacity": ["1 MiB", "2 MiB", "3 MiB"],
+        "DRAM.bandwidth": ["10 GB/s", "16 B/cycle"],
         "clock": ["1 GHz", "1.7 GHz"]}  # fmt: skip
 COLUMNS = ["array.rows", "array.cols", "SRAM.capacity", "SRAM.bandwidth", "DRAM.bandwidth", "clock", "npu.clock",
            "simd.lanes", "npu.launch", "array.macs_per_cycle.int8", "technology.node", "DRAM.efficiency"]  # fmt: skip
@@ -129,6 +131,15 @@ def test_physics_of_designs_is_that_of_their_rows_bit_for_bit(values):
             assert column[i] == model(designs.row(i))
     energies = memory_energy_j_per_byte(designs, "SRAM", "read")
     assert [memory_energy_j_per_byte(designs.row(i), "SRAM", "read") for i in range(len(designs))] == list(energies)
+
+
+def test_numpy_values_and_endless_quantities():
+    chip = SYSTOLIC.set("array.rows", np.int64(128))
+    assert chip == SYSTOLIC.set("array.rows", 128)
+    endless = SYSTOLIC.set("SRAM.capacity", "inf B").set("DRAM.bandwidth", "inf GB/s")
+    assert (endless.main_unit.memories[0].capacity_bytes, endless.memory("DRAM").read.per_s) == (np.inf, np.inf)
+    assert chip_area_mm2(endless) == np.inf
+    assert memory_energy_j_per_byte(endless, "SRAM", "read") is None
 
 
 def test_points_instead_of_a_grid():
