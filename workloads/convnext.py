@@ -32,9 +32,7 @@ class Block(nn.Module):
         return x + y.permute(0, 3, 1, 2)
 
 
-def build(
-    batch: int = 1, resolution: int = 224, size: Literal["tiny", "small", "base"] = "tiny", classes: int = 1000
-):
+def build(batch: int = 1, resolution: int = 224, size: Literal["tiny", "small", "base"] = "tiny", classes: int = 1000):
     depths, width = SIZES[size]
     parts: list[nn.Module] = [nn.Conv2d(3, width, 4, 4), Norm2d(width, eps=1e-6)]
     for stage, depth in enumerate(depths):

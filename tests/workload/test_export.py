@@ -15,6 +15,9 @@ SMALL |= {"lstm": {"context": 3}}
 CASES = [(d.path.stem, SMALL.get(d.path.stem, {})) for d in list_workloads()]
 CASES += [("llama", {"layers": 1, "phase": "decode", "context": 64})]
 
+OTHER_BYTES = {"lstm": "torch's two decompositions differ: export projects the inputs of all time steps at once"}
+"""Workloads where only MACs, parameters and bytes by role must agree, with the reason."""
+
 
 def product_bytes(graph: Graph) -> int:
     products = [op for op in graph if isinstance(op, EinsumOp)]
@@ -36,8 +39,9 @@ def test_recorder_and_export_agree(name, knobs):
     recorded, exported = workload.graph(cache=False), workload.graph(cache=False, via="export")
     assert exported.macs == recorded.macs
     assert exported.parameters == recorded.parameters
-    assert product_bytes(exported) == product_bytes(recorded)
-    assert moved_bytes(exported) == moved_bytes(recorded)
+    if name not in OTHER_BYTES:
+        assert product_bytes(exported) == product_bytes(recorded)
+        assert moved_bytes(exported) == moved_bytes(recorded)
     ours, theirs = role_bytes(recorded), role_bytes(exported)
     assert {r: n for r, n in ours.items() if r != Role.ACTIVATION} == {
         r: n for r, n in theirs.items() if r != Role.ACTIVATION
