@@ -10,9 +10,13 @@ from sim.workload.load import Workload, list_workloads
 from sim.workload.summary import role_bytes, unsupported
 from sim.workload.trace.export import export
 
-SMALL = {"llama": {"layers": 1, "context": 64}, "bert_base": {"depth": 1}, "vit": {"depth": 1}}
+SMALL = {"llama": {"layers": 1, "context": 64}, "bert_base": {"depth": 1}, "vit": {"depth": 1}, "gpt2": {"depth": 1}}
+SMALL |= {"lstm": {"context": 3}}
 CASES = [(d.path.stem, SMALL.get(d.path.stem, {})) for d in list_workloads()]
 CASES += [("llama", {"layers": 1, "phase": "decode", "context": 64})]
+
+OTHER_BYTES = {"lstm": "torch's two decompositions differ: export projects the inputs of all time steps at once"}
+"""Workloads where only MACs, parameters and bytes by role must agree, with the reason."""
 
 
 def product_bytes(graph: Graph) -> int:
@@ -35,8 +39,9 @@ def test_recorder_and_export_agree(name, knobs):
     recorded, exported = workload.graph(cache=False), workload.graph(cache=False, via="export")
     assert exported.macs == recorded.macs
     assert exported.parameters == recorded.parameters
-    assert product_bytes(exported) == product_bytes(recorded)
-    assert moved_bytes(exported) == moved_bytes(recorded)
+    if name not in OTHER_BYTES:
+        assert product_bytes(exported) == product_bytes(recorded)
+        assert moved_bytes(exported) == moved_bytes(recorded)
     ours, theirs = role_bytes(recorded), role_bytes(exported)
     assert {r: n for r, n in ours.items() if r != Role.ACTIVATION} == {
         r: n for r, n in theirs.items() if r != Role.ACTIVATION
@@ -52,6 +57,6 @@ def test_flow_that_depends_on_data_is_refused_with_the_reason():
         def forward(self, x):
             return x + 1 if x.sum() > 0 else x
 
-    with pytest.raises(TraceError, match="torch.export refuses it") as caught:
+    with pytest.raises(TraceError, match=r"torch\.export refuses it") as caught:
         export(Branch(), torch.zeros(3))
     assert "\n" not in str(caught.value)

@@ -1,7 +1,7 @@
 """The export front end: torch.export, an independent way to the same graph.
 
-`torch.export(strict=False)` records the model, `run_decompositions({})` makes it functional and
-keeps attention and linear layers whole; each node then runs on meta tensors for shapes and memory
+`torch.export(strict=False)` records the model, `run_decompositions` makes it functional and keeps
+attention and linear layers whole; each node then runs on meta tensors for shapes and memory
 and goes through the same op rules as the recorder's calls.
 """
 
@@ -41,11 +41,17 @@ def export(module: torch.nn.Module, example_inputs: Any, *, name: str = "", poli
     try:
         with torch.no_grad(), META, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's own, about its internals
-            program = torch.export.export(twin, args, kwargs, strict=False).run_decompositions({})
+            program = torch.export.export(twin, args, kwargs, strict=False).run_decompositions(_steps())
     except Exception as error:
         text = " ".join(str(error).split())[:400]
         raise TraceError(f"{type(module).__name__}: torch.export refuses it: {type(error).__name__}: {text}") from error
     return _Reader(program).graph(name or type(module).__name__)
+
+
+def _steps() -> dict:
+    """Recurrent layers are taken apart into time steps, as the recorder sees them; all else stays whole."""
+    aten = torch.ops.aten
+    return torch._decomp.get_decompositions([aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input])
 
 
 class _Reader:
@@ -68,7 +74,7 @@ class _Reader:
             for node in nodes:
                 if node.op == "call_function":
                     self.values[node] = self._call(node)
-            results = [node.args[0] for node in nodes if node.op == "output"][0]
+            results = next(node.args[0] for node in nodes if node.op == "output")
         mutated = set(self.targets)
         outputs = [self.values[n] for n in results if isinstance(n, torch.fx.Node) and n.name not in mutated]
         return self.builder.finish(list(tensors_in(outputs)), name=name)
@@ -121,7 +127,7 @@ class _Reader:
             kwargs = {key: META if isinstance(value, torch.device) else value for key, value in kwargs.items()}
         if name == "aten.copy" and self._feeds_a_scatter(node) and args[0].dtype == args[1].dtype:
             return args[1].expand(args[0].shape)  # the scatter into the buffer does the copying
-        if name.startswith("aten._assert") or name.startswith("aten.sym_"):
+        if name.startswith(("aten._assert", "aten.sym_")):
             return None
         out = node.target(*args, **kwargs)
         outputs = tuple(tensors_in(out if isinstance(out, list | tuple) else (out,)))

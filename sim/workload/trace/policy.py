@@ -17,7 +17,8 @@ class DataPolicy:
 
     `number` answers item(), int() and float(); `truth` answers bool(). A mask keeps the fraction
     that its making tells (a one-hot of E classes: 1/E, so tokens x k / E per expert), otherwise
-    `fraction` (1.0: the worst case). `at` overrides an answer by source line, e.g. {"moe.py:41": 37}.
+    `fraction` (1.0: the worst case); at least one element unless the fraction is 0. `at` overrides
+    an answer by source line, e.g. {"moe.py:41": 37}.
     """
 
     number: float = 1
@@ -40,4 +41,5 @@ class DataPolicy:
         if source in self.at:
             return min(int(self.at[source]), elements)
         fraction = self.fraction if known_fraction is None else known_fraction
-        return round(elements * fraction)
+        kept = round(elements * fraction)
+        return max(kept, 1) if elements and fraction else kept
