@@ -34,9 +34,10 @@ def miss_ratio(pressure):
 
     Example: x = 2 -> 0.797.
     """
-    x = np.maximum(np.asarray(pressure, dtype=float), 1.0)
-    # at x = 1 rounding may put the argument just below the branch point -1/e
-    return np.maximum(1.0 + lambertw(np.maximum(-x * np.exp(-x), -np.exp(-1.0))).real / x, 0.0)
+    x = np.asarray(pressure, dtype=float)
+    # below 1 the equation has no positive root; 2 stands in where the value is not used
+    safe = np.where(x > 1, x, 2.0)
+    return np.where(x > 1, 1.0 + lambertw(-safe * np.exp(-safe)).real / safe, 0.0)
 
 
 def alias_factor(row_bytes: int, slice_bytes: int, line_bytes: int) -> float:
