@@ -157,6 +157,5 @@ def main() -> None:
     print(score("own tiler, cold (reported only)", waiting_cost(own.counts[share], machine, best).cycles, own.cycles))
 
 
-
 if __name__ == "__main__":
     main()

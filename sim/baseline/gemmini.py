@@ -146,9 +146,6 @@ def own_tile_loops(row: Mapping[str, object]) -> TileLoops:
         raise MappingError(f'auto_tiling "{row["auto_tiling"]}": expected R_S_P_Q_C_K_N')
     tile = dict(zip("RSPQCK", map(int, words[:6]), strict=True))
     given = tile_loops(row)
-    if not given.window:
-        # a matrix product is tiled along its rows, which the column calls P x Q or names third
-        tile["P"] = int(words[2])
     tiles = {rank: min(tile[rank], given.sizes[rank]) for rank in RANKS}
     return TileLoops(
         sizes=given.sizes, tiles=tiles, order=("Q", "P", "K", "S", "R", "C"), stride=given.stride, window=given.window
@@ -168,6 +165,9 @@ def cost_rows(
 ) -> WaitingCost:
     """Cost of each row; warm for the given mapping, cold for the machine's own tiler (it ran first)."""
     machine, constants = waiting or load_waiting(constants_file())
+    for row in rows:
+        if "meshX" in row and _number(row, "meshX") != machine.array_cols:
+            raise MappingError(f"Gemmini row: mesh of {row['meshX']}, the constants hold for {machine.array_cols}")
     make = own_tile_loops if own_tiling else tile_loops
     share = constants.usable_cache_share
     counts = [count_tiles(make(row), machine, usable_cache_share=share, warm=not own_tiling) for row in rows]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -44,58 +45,44 @@ class Validation:
 class Score:
     """How far predictions are from measured rows; errors are fractions of the measured value."""
 
+    path: str
+    kind: str
     rows: int
     mean_error: float
     median_error: float
     p90_error: float
     bias: float
+    """Median signed error."""
     spearman: float | None
-    within_10_percent: float
 
-    def to_dict(self, version: str) -> dict[str, object]:
-        """The `dovetail.validate/1` document of a scored file."""
-        values = {name: getattr(self, name) for name in self.__slots__}
-        return {"schema": SCHEMA, "version": version, **values}
+    def to_dict(self) -> dict[str, object]:
+        """The fields of a `dovetail.validate/1` document of a scored file."""
+        return {item.name: getattr(self, item.name) for item in fields(self)}
 
 
-def score(predicted: np.ndarray, measured: np.ndarray) -> Score:
+def score(predicted: np.ndarray, measured: np.ndarray, *, path: str, kind: str) -> Score:
     """Compare two arrays of positive numbers.
 
     Raises: ResultError: no rows, different lengths, a value that is not positive and finite.
     """
     if predicted.shape != measured.shape or not len(measured):
-        raise ResultError(f"cannot score {len(predicted)} predictions against {len(measured)} measured rows")
+        raise ResultError(f"{path}: cannot score {len(predicted)} predictions against {len(measured)} measured rows")
     both = np.concatenate([predicted, measured])
     if not np.isfinite(both).all() or (both <= 0).any():
-        raise ResultError("cannot score: a prediction or a measured value is not a positive number")
-    ratio = predicted / measured
-    error = np.abs(ratio - 1)
-    rank = spearmanr(predicted, measured)[0] if len(measured) > 2 else None
+        raise ResultError(f"{path}: a prediction or a measured value is not a positive number")
+    signed = predicted / measured - 1
+    error = np.abs(signed)
+    varies = len(measured) > 1 and np.ptp(predicted) > 0 and np.ptp(measured) > 0
     return Score(
+        path=path,
+        kind=kind,
         rows=len(error),
         mean_error=float(error.mean()),
         median_error=float(np.median(error)),
         p90_error=float(np.percentile(error, 90)),
-        bias=float((ratio - 1).mean()),
-        spearman=None if rank is None or np.isnan(rank) else float(rank),
-        within_10_percent=float((error <= 0.1).mean()),
+        bias=float(np.median(signed)),
+        spearman=float(spearmanr(predicted, measured)[0]) if varies else None,
     )
-
-
-Rows = Sequence[Mapping[str, str]]
-RowScorer = Callable[[Rows], Score]
-
-
-def score_gemmini(rows: Rows) -> Score:
-    """Score Gemmini rows (columns of `sim.baseline.gemmini`) with the constants that ship."""
-    return score(predict_rows(rows), np.array([_positive(row, MEASURED) for row in rows]))
-
-
-def _positive(row: Mapping[str, str], column: str) -> float:
-    try:
-        return float(row[column])
-    except (KeyError, ValueError) as error:
-        raise ResultError(f"row lacks a number in column {column}: {dict(row)}") from error
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -112,9 +99,56 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     return rows
 
 
-def is_gemmini(columns: Sequence[str]) -> bool:
+def score_gemmini(path: Path) -> Score:
+    """Score a file of Gemmini rows (columns of `sim.baseline.gemmini`) with the constants that ship.
+
+    Raises: ResultError: no such file, no rows, a measured value that is not a number.
+    """
+    rows = read_rows(path)
+    try:
+        measured = np.array([float(row[MEASURED]) for row in rows])
+    except (KeyError, ValueError) as error:
+        raise ResultError(f"{path}: column {MEASURED} is missing or not a number: {error}") from error
+    return score(predict_rows(rows), measured, path=str(path), kind="gemmini")
+
+
+def is_gemmini(columns: Iterable[str]) -> bool:
     """Whether a file's columns are those of Gemmini rows."""
     return {*COLUMNS, MEASURED} <= set(columns)
+
+
+class Scored(Protocol):
+    """What scoring a file gives, whatever its kind."""
+
+    def to_dict(self) -> dict[str, object]: ...
+
+
+def against(
+    target: str, *, hardware: object | None = None, precision: str | None = None, calibration: str = "auto"
+) -> tuple[Scored, ...]:
+    """Score a CSV file, or every CSV file of a folder.
+
+    Gemmini rows carry their hardware; the kinds of `sim.baseline.score` need it.
+    Raises: ResultError: neither a file nor a folder with CSV files; CalibrationError of the kinds.
+    """
+    path = Path(target)
+    files = sorted(path.glob("**/*.csv")) if path.is_dir() else [path]
+    if not files:
+        raise ResultError(f"{target}: no CSV file in this folder")
+    return tuple(_score_file(file, hardware, precision, calibration) for file in files)
+
+
+def _score_file(file: Path, hardware: object | None, precision: str | None, calibration: str) -> Scored:
+    if is_gemmini(read_rows(file)[0]):
+        return score_gemmini(file)
+    from sim.baseline.score import score_file
+
+    return score_file(file, hardware, precision, calibration=calibration)
+
+
+def score_document(found: Scored, version: str) -> dict[str, object]:
+    """The `dovetail.validate/1` document of a scored file."""
+    return {"schema": SCHEMA, "version": version, **found.to_dict()}
 
 
 def validate(only: str | None = None) -> Validation:

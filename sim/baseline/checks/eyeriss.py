@@ -121,7 +121,10 @@ def eyeriss() -> Iterator[Check]:
             note="row-stationary mapping recalled; feature-map savings published for the first and last layer",
         )
     yield against(
-        fact(CHIP, "active_PEs", workload=name), partial(_alexnet, "active"), id="eyeriss.alexnet.active", tolerance=0.05
+        fact(CHIP, "active_PEs", workload=name),
+        partial(_alexnet, "active"),
+        id="eyeriss.alexnet.active",
+        tolerance=0.05,
     )
     yield against(
         fact(CHIP, "throughput", workload=name, value=34.7),

@@ -108,9 +108,7 @@ def waiting_cost(counts: TileCounts, machine: WaitingMachine, constants: Waiting
     array = (counts.blocks * nominal_block_cycles(*area, **shape)).sum(axis=-1)
     execute = (counts.blocks * block_cycles(*area, **shape, **window)).sum(axis=-1)
     line = constants.line_cycles
-    load = load_cycles(
-        counts.requests, counts.missed_lines, request_cycles=constants.request_cycles, line_cycles=line
-    )
+    load = load_cycles(counts.requests, counts.missed_lines, request_cycles=constants.request_cycles, line_cycles=line)
     store = store_cycles(
         counts.store_rows, counts.missed_rows, store_row_cycles=constants.store_row_cycles, line_cycles=line
     )
