@@ -13,7 +13,8 @@ from scipy.stats import spearmanr
 
 from sim.baseline.checks import CheckResult, all_checks
 from sim.baseline.gemmini import COLUMNS, MEASURED, predict_rows
-from sim.errors import ResultError
+from sim.errors import ResultError, nearest
+from sim.resources import data_dir
 
 SCHEMA = "dovetail.validate/1"
 
@@ -124,26 +125,55 @@ class Scored(Protocol):
 
 
 def against(
-    target: str, *, hardware: object | None = None, precision: str | None = None, calibration: str = "auto"
+    target: str, *, hw: str | None = None, precision: str | None = None, calibration: str = "auto"
 ) -> tuple[Scored, ...]:
-    """Score a CSV file, or every CSV file of a folder.
+    """Score a CSV file, every CSV file of a folder, or the baseline records of a device.
 
-    Gemmini rows carry their hardware; the kinds of `sim.baseline.score` need it.
-    Raises: ResultError: neither a file nor a folder with CSV files; CalibrationError of the kinds.
+    Gemmini rows carry their hardware; the kinds of `sim.baseline.score` and records need `hw`.
+    Raises: ResultError: neither a file, nor a folder with CSV files, nor a device with records;
+        CalibrationError of the kinds.
     """
     path = Path(target)
-    files = sorted(path.glob("**/*.csv")) if path.is_dir() else [path]
-    if not files:
-        raise ResultError(f"{target}: no CSV file in this folder")
-    return tuple(_score_file(file, hardware, precision, calibration) for file in files)
+    if path.is_dir():
+        files = sorted(path.glob("**/*.csv"))
+        if not files:
+            raise ResultError(f"{target}: no CSV file in this folder")
+        return tuple(_score_file(file, hw, precision, calibration) for file in files)
+    if path.suffix or path.exists():
+        return (_score_file(path, hw, precision, calibration),)
+    return (score_device(target, hw or target),)
 
 
-def _score_file(file: Path, hardware: object | None, precision: str | None, calibration: str) -> Scored:
+def _score_file(file: Path, hw: str | None, precision: str | None, calibration: str) -> Scored:
     if is_gemmini(read_rows(file)[0]):
         return score_gemmini(file)
+    import sim
     from sim.baseline.score import score_file
 
-    return score_file(file, hardware, precision, calibration=calibration)
+    return score_file(file, sim.load_hardware(hw) if hw else None, precision, calibration=calibration)
+
+
+def score_device(device: str, hw: str) -> Score:
+    """Score the bundled baseline records of a device, published ones included, against `sim.estimate` on `hw`.
+
+    Raises: ResultError: no records, or none that can be estimated.
+    """
+    from sim.baseline.compare import compare_records
+    from sim.baseline.record import records_with_numbers
+
+    folder = data_dir("baselines")
+    files = [*sorted(folder.glob("*.jsonl")), folder / "published" / "gpu-models.jsonl"]
+    records = [record for record in records_with_numbers(files) if record.device == device]
+    if not records:
+        devices = sorted({record.device for record in records_with_numbers(files)})
+        raise ResultError(
+            f"{device}: neither a CSV file nor a device with records: {', '.join(devices)}.{nearest(device, devices)}"
+        )
+    pairs = [(row.estimated_s, row.measured_s) for row in compare_records(records, hw).rows if row.ratio is not None]
+    if not pairs:
+        raise ResultError(f"{device}: none of {len(records)} records can be estimated on {hw}")
+    ours, theirs = np.array(pairs).T
+    return score(ours, theirs, path=device, kind="records")
 
 
 def score_document(found: Scored, version: str) -> dict[str, object]:

@@ -9,7 +9,8 @@ import typer
 
 def validate(
     against: Annotated[
-        str | None, typer.Option("--against", help="Score a CSV of measured rows, or a folder of them.")
+        str | None,
+        typer.Option("--against", help="Score a CSV of measured rows, a folder of them, or a device's records."),
     ] = None,
     hw: Annotated[str | None, typer.Option("--hw", help="The chip that was measured.")] = None,
     precision: Annotated[
@@ -27,8 +28,7 @@ def validate(
         from sim.baseline.validate import against as score_files
         from sim.baseline.validate import score_document
 
-        chip = sim.load_hardware(hw) if hw else None
-        found = score_files(against, hardware=chip, precision=precision, calibration=calibration)
+        found = score_files(against, hw=hw, precision=precision, calibration=calibration)
         documents = [score_document(one, sim.__version__) for one in found]
         if json:
             common.print_json(documents[0] if len(documents) == 1 else documents)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.stats import spearmanr
+
 from sim.baseline import gemmini
 from sim.baseline.checks.waiting import data_folder
 from sim.baseline.gemmini import (

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+
 from sim.baseline import published
 from sim.baseline.checks import Check, Rule, all_checks
 from sim.baseline.checks import check as registry
@@ -48,7 +49,19 @@ def test_every_gate_holds():
 def test_json_has_the_columns_of_the_contract():
     document = json.loads(json.dumps(validate("scale-sim").to_dict("1.2"), allow_nan=False))
     assert document["schema"] == SCHEMA
-    wanted = {"id", "source", "quantity", "unit", "ours", "theirs", "rel_error", "tolerance", "gate", "verdict", "command"}
+    wanted = {
+        "id",
+        "source",
+        "quantity",
+        "unit",
+        "ours",
+        "theirs",
+        "rel_error",
+        "tolerance",
+        "gate",
+        "verdict",
+        "command",
+    }
     assert wanted <= set(document["checks"][0])
 
 
@@ -119,4 +132,3 @@ def test_against_a_file_of_rows(tmp_path):
     assert document["spearman"] is None
     with pytest.raises(ResultError, match="no such file"):
         against(str(tmp_path / "absent.csv"))
-

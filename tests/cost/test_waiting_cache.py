@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sim.cost.waiting import Cache, TileLoops, alias_factor, fetched_lines, miss_ratio
 
 

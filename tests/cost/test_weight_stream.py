@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sim.cost.waiting import WeightStream, stream_layers
 from sim.errors import ConfigError
 

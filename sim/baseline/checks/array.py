@@ -58,15 +58,15 @@ def _peak(chip: str, precision: str, *, ops_per_mac: int, scale: float) -> float
 @group("peak")
 def peaks() -> Iterator[Check]:
     """Peak rates of bundled chips, from array side, instances and clock."""
-    for chip, quantity, precision, ops, scale in (
-        ("tpu-v1", "peak_int8", "int8", 2, 1e12),
-        ("tesla-fsd-npu", "peak_int8", "int8", 2, 1e12),
-        ("eyeriss-v1", "peak", "int16", 1, 1e9),
-        ("a100-sxm", "peak_bf16", "bf16", 2, 1e12),
-        ("h100-sxm", "peak_bf16", "bf16", 2, 1e12),
+    for named, chip, quantity, precision, ops, scale in (
+        ("tpu-v1", "tpu-v1", "peak_int8", "int8", 2, 1e12),
+        ("tesla-fsd-npu", "tesla-fsd-npu", "peak_int8", "int8", 2, 1e12),
+        ("eyeriss-v1", "eyeriss", "peak", "int16", 1, 1e9),
+        ("a100-sxm", "a100-sxm", "peak_bf16", "bf16", 2, 1e12),
+        ("h100-sxm", "h100-sxm", "peak_bf16", "bf16", 2, 1e12),
     ):
         yield against(
-            fact(chip, quantity),
+            fact(named, quantity),
             partial(_peak, chip, precision, ops_per_mac=ops, scale=scale),
             id=f"peak.{chip}",
             tolerance=0.01,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from sim.baseline.published import Published
-from sim.errors import ResultError, nearest
+from sim.errors import DovetailError, ResultError, nearest
 
 
 class Rule(StrEnum):
@@ -39,8 +39,14 @@ class Check:
     note: str = ""
 
     def run(self) -> CheckResult:
-        """Compute ours and judge it. A row without a gate, or without our number, informs."""
-        ours = self.compute()
+        """Compute ours and judge it. A row without a gate, or without our number, informs; one whose
+        computation is refused with an error of ours fails its gate and carries the message."""
+        try:
+            ours = self.compute()
+        except DovetailError as error:
+            return CheckResult(
+                check=self, ours=None, rel_error=None, verdict="fail" if self.gate else "info", refusal=str(error)
+            )
         verdict, error = "info", None
         if ours is not None:
             error = ours / self.theirs - 1 if self.theirs else None
@@ -65,6 +71,8 @@ class CheckResult:
     rel_error: float | None
     verdict: str
     """ "pass", "fail" or "info"."""
+    refusal: str = ""
+    """Why there is no number, if an error said so."""
 
     @property
     def command(self) -> str:
@@ -78,7 +86,7 @@ class CheckResult:
             "id": check.id, "source": check.source, "quantity": check.quantity, "unit": check.unit,
             "ours": self.ours, "theirs": check.theirs, "rel_error": self.rel_error, "tolerance": check.tolerance,
             "rule": str(check.rule), "gate": check.gate, "verdict": self.verdict, "command": self.command,
-            "note": check.note,
+            "note": "; ".join(filter(None, (check.note, self.refusal))),
         }  # fmt: skip
 
 
