@@ -1,6 +1,6 @@
 """Fit the waiting constants of a 16x16 Gemmini on measured rows, and score them on layers left out.
 
-    python benchmarks/fit_gemmini.py --data FOLDER [--write FILE]
+    python benchmarks/fit_gemmini.py --data FOLDER
 
 FOLDER holds `gemmini_firesim/dev.csv` (default: the environment variable DOVETAIL_DATA). The fit
 minimises the mean absolute log ratio, plus 0.05 x its mean square, plus a pull of every constant
@@ -40,6 +40,7 @@ from sim.cost.waiting import (
     stack_counts,
     waiting_cost,
 )
+from sim.errors import CalibrationError
 
 ANCHORS = {
     "pair_latency_cycles": 56.0,  # three passes of 16 rows (preload, rows in, columns out) and 8 of control
@@ -99,7 +100,8 @@ def fit(rows: Rows, machine: WaitingMachine, start: np.ndarray, shares=SHARES) -
     def loss(vector: np.ndarray, share: float) -> float:
         try:
             now = constants(vector, share)
-        except Exception:
+        except CalibrationError:
+            # out of the physical range
             return 1e3
         ratio = np.log(waiting_cost(rows.counts[share], machine, now).cycles / rows.cycles)
         return np.abs(ratio).mean() + 0.05 * (ratio**2).mean() + PULL * ((vector - anchor) ** 2).sum()

@@ -48,19 +48,34 @@ def validate(
 
 
 def check_table(validation):
-    """The rows of a validation as a rich table."""
+    """The rows of a validation as a rich table: one line each; units and sources are in the JSON."""
     from rich.table import Table
 
-    table = Table("check", "ours", "theirs", "unit", "error", "tolerance", "verdict", "source", box=None)
+    table = Table(box=None)
+    for title in ("check", "ours", "theirs", "error", "tolerance", "verdict"):
+        table.add_column(title, no_wrap=True, justify="left" if title in ("check", "verdict") else "right")
+    table.add_column("source", no_wrap=True, overflow="ellipsis")
     for row in validation.results:
         check = row.check
         ours = "-" if row.ours is None else f"{row.ours:.4g}"
         error = "" if row.rel_error is None else f"{100 * row.rel_error:+.1f} %"
-        table.add_row(
-            check.id, ours, f"{check.theirs:.4g}", check.unit, error, f"{check.rule} {check.tolerance:g}",
-            row.verdict, check.source,
-        )  # fmt: skip
+        table.add_row(check.id, ours, f"{check.theirs:.4g}", error, _tolerance(check), row.verdict, check.source)
     return table
+
+
+def _tolerance(check) -> str:
+    """How near ours must be, in words of the table."""
+    from sim.baseline.checks import Rule
+
+    match check.rule:
+        case Rule.RELATIVE:
+            return f"{100 * check.tolerance:g} %"
+        case Rule.POINTS:
+            return f"{check.tolerance:g} points"
+        case Rule.AT_LEAST:
+            return "at least"
+        case Rule.AT_MOST:
+            return "at most"
 
 
 def score_table(documents):

@@ -11,7 +11,7 @@ from sim.baseline.checks import check as registry
 from sim.baseline.checks.networks import alexnet, inception_v1, resnet50, vgg16
 from sim.baseline.checks.tpu import GENERATORS, applications, random_layers, square_layers
 from sim.baseline.validate import SCHEMA, Validation, against, score, score_document, validate
-from sim.errors import ResultError
+from sim.errors import ConfigError, ResultError
 
 
 def _check(ours, **changes) -> Check:
@@ -39,6 +39,15 @@ def test_verdicts_by_hand(check, verdict):
     assert check.run().verdict == verdict
 
 
+def test_a_refused_computation_fails_its_gate_with_the_message():
+    def refuse():
+        raise ConfigError("the chip lacks int8")
+
+    found = _check(None, compute=refuse).run()
+    assert (found.verdict, found.ours) == ("fail", None)
+    assert "the chip lacks int8" in found.to_dict()["note"]
+
+
 def test_every_gate_holds():
     found = validate()
     assert [row.check.id for row in found.failed] == []
@@ -62,7 +71,7 @@ def test_json_has_the_columns_of_the_contract():
         "verdict",
         "command",
     }
-    assert wanted <= set(document["checks"][0])
+    assert set(wanted) <= set(document["checks"][0])
 
 
 def test_a_failed_gate_is_counted():
@@ -79,7 +88,7 @@ def test_recalled_facts_never_gate():
 
 
 def test_unknown_check_and_registry_errors():
-    with pytest.raises(ResultError, match='no check or group "scale-sims".*scale-sim'):
+    with pytest.raises(ResultError, match=r'no check or group "scale-sims".*scale-sim'):
         list(all_checks("scale-sims"))
     with pytest.raises(ResultError, match="registered twice"):
         registry.group("scale-sim")(lambda: ())

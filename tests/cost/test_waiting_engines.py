@@ -153,5 +153,5 @@ def test_constants_out_of_range_and_malformed_loops():
 def test_unknown_key_in_a_constants_file(tmp_path: Path):
     file = tmp_path / "bad.yaml"
     file.write_text("schema: dovetail.waiting/1\nsources: {a: b}\nmachine: {array_row: 16}\nconstants: {x: 1}\n")
-    with pytest.raises(CalibrationError, match='unknown key "array_row".*array_rows'):
+    with pytest.raises(CalibrationError, match=r'unknown key "array_row".*array_rows'):
         load_waiting(file)
