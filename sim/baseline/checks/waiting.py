@@ -16,7 +16,7 @@ from sim.baseline.gemmini import MEASURED, cost_rows
 
 
 def data_folder() -> Path | None:
-    """The measured data: the environment variable DOVETAIL_DATA, or ../shared/data beside the checkout."""
+    """The measured data: the environment variable DOVETAIL_DATA, or shared/data beside the checkout or its parent."""
     named = os.environ.get("DOVETAIL_DATA")
     places = [Path(named)] if named else []
     places.append(Path(__file__).resolve().parents[4] / "shared" / "data")
