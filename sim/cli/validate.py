@@ -28,8 +28,8 @@ def validate(
         from sim.baseline.validate import against as score_files
         from sim.baseline.validate import score_document
 
-        found = score_files(against, hw=hw, precision=precision, calibration=calibration)
-        documents = [score_document(one, sim.__version__) for one in found]
+        scores = score_files(against, hw=hw, precision=precision, calibration=calibration)
+        documents = [score_document(one, sim.__version__) for one in scores]
         if json:
             common.print_json(documents[0] if len(documents) == 1 else documents)
         else:
@@ -67,15 +67,13 @@ def _tolerance(check) -> str:
     """How near ours must be, in words of the table."""
     from sim.baseline.checks import Rule
 
-    match check.rule:
-        case Rule.RELATIVE:
-            return f"{100 * check.tolerance:g} %"
-        case Rule.POINTS:
-            return f"{check.tolerance:g} points"
-        case Rule.AT_LEAST:
-            return "at least"
-        case Rule.AT_MOST:
-            return "at most"
+    words = {
+        Rule.RELATIVE: f"{100 * check.tolerance:g} %",
+        Rule.POINTS: f"{check.tolerance:g} points",
+        Rule.AT_LEAST: "at least",
+        Rule.AT_MOST: "at most",
+    }
+    return words[check.rule]
 
 
 def score_table(documents):

@@ -43,9 +43,9 @@ class Check:
         computation is refused with an error of ours fails its gate and carries the message."""
         try:
             ours = self.compute()
-        except DovetailError as error:
+        except DovetailError as refused:
             return CheckResult(
-                check=self, ours=None, rel_error=None, verdict="fail" if self.gate else "info", refusal=str(error)
+                check=self, ours=None, rel_error=None, verdict="fail" if self.gate else "info", refusal=str(refused)
             )
         verdict, error = "info", None
         if ours is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from functools import cache, partial
+from typing import Any
 
 from sim.baseline.checks.check import Check, Rule, against, group
 from sim.baseline.published import fact
@@ -16,7 +17,7 @@ GPU_BATCH = 256
 """Batch of the GPU rows: large enough that it no longer matters; the submissions choose their own."""
 
 
-def _public(name: str) -> Callable[..., object] | None:
+def _public(name: str) -> Callable[..., Any] | None:
     """A function of the public API, or None where this installation lacks the part behind it."""
     import sim
 
@@ -31,13 +32,13 @@ def hardware(name: str) -> Chip | None:
     """A bundled chip, or None where this installation does not have it."""
     load = _public("load_hardware")
     try:
-        return load(name) if load else None  # type: ignore[return-value]
+        return load(name) if load else None
     except ConfigError:
         return None
 
 
 @cache
-def estimate(workload: str, chip: str, precision: str, knobs: tuple[tuple[str, object], ...] = ()):
+def estimate(workload: str, chip: str, precision: str, knobs: tuple[tuple[str, object], ...] = ()) -> Any:
     """The uncalibrated estimate of a bundled workload, or None where workload or chip are not bundled."""
     target, load, run = hardware(chip), _public("load_workload"), _public("estimate")
     if target is None or load is None or run is None:
@@ -49,7 +50,7 @@ def estimate(workload: str, chip: str, precision: str, knobs: tuple[tuple[str, o
     return run(graph, target, precision=precision, calibration="none")
 
 
-def _field(read: Callable[[object], float | None], *key: object) -> float | None:
+def _field(read: Callable[[Any], float | None], *key: Any) -> float | None:
     found = estimate(*key)
     return None if found is None else read(found)
 

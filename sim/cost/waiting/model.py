@@ -78,11 +78,11 @@ def count_tiles(loops: TileLoops, machine: WaitingMachine, *, usable_cache_share
         blocks=per_class.ravel(),
         tile_rows=lines.ravel(),
         tile_cols=cols.ravel(),
-        requests=np.float64(inputs + weights),
-        missed_lines=np.float64(min(input_lines, inputs) + min(weight_lines, weights)),
-        store_rows=np.float64(rows),
-        missed_rows=np.float64(_missed_rows(loops, machine, rows)),
-        tiles=np.float64(loops.tile_count),
+        requests=np.asarray(inputs + weights, dtype=float),
+        missed_lines=np.asarray(min(input_lines, inputs) + min(weight_lines, weights), dtype=float),
+        store_rows=np.asarray(rows, dtype=float),
+        missed_rows=np.asarray(_missed_rows(loops, machine, rows), dtype=float),
+        tiles=np.asarray(loops.tile_count, dtype=float),
     )
 
 
@@ -104,9 +104,9 @@ def waiting_cost(counts: TileCounts, machine: WaitingMachine, constants: Waiting
     """Cycles of tile loops: execute, load and store engines, overlapped with a leak and exposed ends."""
     shape = {"chunk_rows": machine.chunk_rows, "min_rows": machine.min_rows, "preload_rows": machine.array_rows}
     window = {"pair_latency_cycles": constants.pair_latency_cycles, "window_pairs": machine.window_pairs}
-    area = counts.tile_rows, counts.tile_cols
-    array = (counts.blocks * nominal_block_cycles(*area, **shape)).sum(axis=-1)
-    execute = (counts.blocks * block_cycles(*area, **shape, **window)).sum(axis=-1)
+    rows, cols = counts.tile_rows, counts.tile_cols
+    array = (counts.blocks * nominal_block_cycles(rows, cols, **shape)).sum(axis=-1)
+    execute = (counts.blocks * block_cycles(rows, cols, **shape, **window)).sum(axis=-1)
     line = constants.line_cycles
     load = load_cycles(counts.requests, counts.missed_lines, request_cycles=constants.request_cycles, line_cycles=line)
     store = store_cycles(
