@@ -1,6 +1,6 @@
 """Execute, load and store engines and their overlap: by hand, then laws."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from sim.cost.waiting import (
     pair_interval_cycles,
     store_cycles,
     waiting_cost,
+    waiting_from_options,
 )
 from sim.errors import CalibrationError, MappingError
 
@@ -155,3 +156,12 @@ def test_unknown_key_in_a_constants_file(tmp_path: Path):
     file.write_text("schema: dovetail.waiting/1\nsources: {a: b}\nmachine: {array_row: 16}\nconstants: {x: 1}\n")
     with pytest.raises(CalibrationError, match=r'unknown key "array_row".*array_rows'):
         load_waiting(file)
+
+
+def test_options_of_a_chip_round_trip():
+    options = asdict(MACHINE) | asdict(CONSTANTS)
+    assert waiting_from_options(options) == (MACHINE, CONSTANTS)
+    with pytest.raises(CalibrationError, match=r'unknown option "window_pair".*window_pairs'):
+        waiting_from_options(options | {"window_pair": 8})
+    with pytest.raises(CalibrationError, match="missing line_cycles"):
+        waiting_from_options({key: value for key, value in options.items() if key != "line_cycles"})

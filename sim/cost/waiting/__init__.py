@@ -19,7 +19,7 @@ from sim.cost.waiting.engines import (
     pair_interval_cycles,
     store_cycles,
 )
-from sim.cost.waiting.machine import WaitingConstants, WaitingMachine, load_waiting
+from sim.cost.waiting.machine import WaitingConstants, WaitingMachine, load_waiting, waiting_from_options
 from sim.cost.waiting.model import TileCounts, WaitingCost, count_tiles, stack_counts, waiting_cost
 from sim.cost.waiting.tiles import TileLoops
 from sim.cost.waiting.weight_stream import StreamCycles, WeightStream, stream_layers
@@ -47,4 +47,5 @@ __all__ = [
     "store_cycles",
     "stream_layers",
     "waiting_cost",
+    "waiting_from_options",
 ]

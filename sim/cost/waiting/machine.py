@@ -111,3 +111,19 @@ def load_waiting(path: Path) -> tuple[WaitingMachine, WaitingConstants]:
         _take(WaitingMachine, document["machine"], f"{path}: machine"),
         _take(WaitingConstants, document["constants"], f"{path}: constants"),
     )
+
+
+def waiting_from_options(options: Mapping[str, object]) -> tuple[WaitingMachine, WaitingConstants]:
+    """Machine and constants from a unit's options in a chip file, named like the fields (`window_pairs: 8`).
+
+    Raises: CalibrationError: an option that is neither's field, a missing one, a constant out of its range.
+    """
+    names = {kind: [item.name for item in fields(kind)] for kind in (WaitingMachine, WaitingConstants)}
+    known = names[WaitingMachine] + names[WaitingConstants]
+    for key in options:
+        if key not in known:
+            raise CalibrationError(f'waiting options: unknown option "{key}".{nearest(key, known)}')
+    machine, constants = (
+        _take(kind, {key: options[key] for key in names[kind] if key in options}, "waiting options") for kind in names
+    )
+    return machine, constants
