@@ -54,13 +54,23 @@ def check_table(validation):
     table = Table(box=None)
     for title in ("check", "ours", "theirs", "error", "tolerance", "verdict"):
         table.add_column(title, no_wrap=True, justify="left" if title in ("check", "verdict") else "right")
-    table.add_column("source", no_wrap=True, overflow="ellipsis")
+    table.add_column("source", no_wrap=True, overflow="ellipsis", max_width=14)
     for row in validation.results:
         check = row.check
-        ours = "-" if row.ours is None else f"{row.ours:.4g}"
-        error = "" if row.rel_error is None else f"{100 * row.rel_error:+.1f} %"
-        table.add_row(check.id, ours, f"{check.theirs:.4g}", error, _tolerance(check), row.verdict, check.source)
+        ours = "-" if row.ours is None else _number(row.ours)
+        error = "" if row.rel_error is None else f"{100 * row.rel_error:+.1f}%"
+        table.add_row(check.id, ours, _number(check.theirs), error, _tolerance(check), row.verdict, _key(check.source))
     return table
+
+
+def _number(value: float) -> str:
+    """Four digits, without an exponent for large counts."""
+    return f"{value:.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
+
+
+def _key(source: str) -> str:
+    """The source without its place and confidence."""
+    return source.split(",")[0].split(" (")[0]
 
 
 def _tolerance(check) -> str:
@@ -68,8 +78,8 @@ def _tolerance(check) -> str:
     from sim.baseline.checks import Rule
 
     words = {
-        Rule.RELATIVE: f"{100 * check.tolerance:g} %",
-        Rule.POINTS: f"{check.tolerance:g} points",
+        Rule.RELATIVE: f"{100 * check.tolerance:g}%",
+        Rule.POINTS: f"{check.tolerance:g} pts",
         Rule.AT_LEAST: "at least",
         Rule.AT_MOST: "at most",
     }

@@ -88,7 +88,9 @@ def _node(entry: object, *, where: str) -> Node:
             role = OperandRole(entry["store"])
         except ValueError:
             raise MappingError(f"{where}: store is {entry['store']!r}, expected input, weight or output") from None
-        return Store(memory=str(entry["memory"]), operand=role, double_buffered=bool(entry.get("double_buffered", True)))
+        return Store(
+            memory=str(entry["memory"]), operand=role, double_buffered=bool(entry.get("double_buffered", True))
+        )
     raise MappingError(
         f"{where}: expected keys loop, tile [, fanout] or store, memory [, double_buffered]; "
         f"got {', '.join(sorted(keys))}"
