@@ -1,0 +1,139 @@
+"""Checks that cost a whole network through the public API; without a number where a part is absent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from typing import Any
+
+from sim.baseline.checks.check import Check, Rule, against, group
+from sim.baseline.published import fact, facts
+from sim.errors import ConfigError, WorkloadError
+from sim.hardware.chip import Chip
+from sim.resources import data_dir
+
+GPU_BATCH = 256
+"""Batch of the GPU rows: large enough that it no longer matters; the submissions choose their own."""
+
+AT_HIGHER_VOLTAGE = 45
+"""AlexNet frames/s at 1.17 V: another operating point than the rest."""
+
+
+def _public(name: str) -> Callable[..., Any] | None:
+    """A function of the public API, or None where this installation lacks the part behind it."""
+    import sim
+
+    try:
+        return getattr(sim, name)
+    except (AttributeError, ModuleNotFoundError):
+        return None
+
+
+@cache
+def hardware(name: str) -> Chip | None:
+    """A bundled chip, or None where this installation does not have it."""
+    load = _public("load_hardware")
+    try:
+        return load(name) if load else None
+    except ConfigError:
+        return None
+
+
+@cache
+def estimate(workload: str, chip: str, precision: str, knobs: tuple[tuple[str, object], ...] = ()) -> Any:
+    """The uncalibrated estimate of a bundled workload, or None where workload or chip are not bundled."""
+    target, load, run = hardware(chip), _public("load_workload"), _public("estimate")
+    if target is None or load is None or run is None:
+        return None
+    try:
+        graph = load(workload, **dict(knobs))
+    except WorkloadError:
+        return None
+    return run(graph, target, precision=precision, calibration="none")
+
+
+def _field(read: Callable[[Any], float | None], *key: Any) -> float | None:
+    found = estimate(*key)
+    return None if found is None else read(found)
+
+
+@group("whole")
+def whole() -> Iterator[Check]:
+    """Whole networks on bundled chips, as the simulator costs them without calibration."""
+    yield from _tesla()
+    yield from _nvdla()
+    for network, name in (("alexnet", "AlexNet/CONV1-5"), ("vgg16", "VGG-16/13 CONV")):
+        yield against(
+            fact("eyeriss-v1", "chip_power", workload=name),
+            partial(_field, lambda e: e.power_w and 1e3 * e.power_w, network, "eyeriss", "int16"),
+            id=f"eyeriss.power.{network}",
+            tolerance=0.15,
+            gate=False,
+            note="our best mapping and dense operands, so far from the paper's mapping and zero gating",
+        )
+        (frames,) = (f for f in facts("eyeriss-v1", "throughput", workload=name) if f.value != AT_HIGHER_VOLTAGE)
+        yield against(
+            frames,
+            partial(_field, lambda e: e.throughput_per_s, network, "eyeriss", "int16"),
+            id=f"eyeriss.estimate.{network}",
+            tolerance=0.15,
+            gate=False,
+            note="how far our best mapping is from the published one; classifier layers included",
+        )
+
+
+def _tesla() -> Iterator[Check]:
+    claim = fact("tesla-fsd-hw3-npu", "mac_utilisation")
+    for workload in ("googlenet", "resnet50"):
+        yield against(
+            claim,
+            partial(_field, lambda e: 100 * e.mac_utilization, workload, "tesla-fsd-npu", "int8"),
+            id=f"tesla.estimate.{workload}",
+            tolerance=0.0,
+            rule=Rule.AT_LEAST,
+            gate=False,
+            quantity=f"tesla-fsd-npu {workload} MAC utilisation at batch 1, estimated",
+            note="the claim names no network; see tesla.array.* for what it needs of a mapping",
+        )
+
+
+def _nvdla() -> Iterator[Check]:
+    for macs, chip in ((2048, "nvdla-full"), (64, "nvdla-small")):
+        yield against(
+            fact(f"nvdla-{macs}", "throughput"),
+            partial(_field, lambda e: e.throughput_per_s, "resnet50", chip, "int8"),
+            id=f"nvdla.estimate.{macs}",
+            tolerance=0.15,
+            gate=False,
+            note="the vendor's estimator, not silicon; ours with the mapper and its waiting terms",
+        )
+        yield against(
+            fact(f"nvdla-{macs}", "area"),
+            partial(_field, lambda e: e.area_mm2, "resnet50", chip, "int8"),
+            id=f"nvdla.area.{macs}",
+            tolerance=0.20,
+            note="the vendor's synthesis estimate with memories, 28 nm",
+        )
+
+
+@group("gpu")
+def gpu() -> Iterator[Check]:
+    """ResNet-50 at large batch against MLPerf's offline results, per chip; informs."""
+    path = data_dir("baselines") / "published" / "gpu-models.jsonl"
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        row = json.loads(line)
+        if row["workload"] != "resnet50" or row["scenario"] != "Offline":
+            continue
+        knobs = (("batch", GPU_BATCH),)
+        yield Check(
+            id=f"gpu.resnet50.{row['device']}.{number}",
+            source=row["source"],
+            quantity=f"{row['device']} ResNet-50 {row['precision']}, offline, per chip",
+            unit="samples/s",
+            theirs=1 / row["median_s"],
+            tolerance=0.25,
+            gate=False,
+            compute=partial(_field, lambda e: e.throughput_per_s, "resnet50", row["device"], row["precision"], knobs),
+            note=f"ours at batch {GPU_BATCH}, from the data sheet; TensorRT fuses and picks kernels by measurement",
+        )

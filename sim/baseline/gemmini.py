@@ -1,0 +1,181 @@
+"""Measured rows of a Gemmini on FireSim: the mapping string, and cycles predicted for it.
+
+The rows give a layer, the mapping that was run, and cycles of the RTL. Only this module knows the
+format; the model is `sim.cost.waiting`, its machine and constants `baselines/waiting/gemmini-16x16.yaml`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil, prod
+from pathlib import Path
+
+import numpy as np
+
+from sim.cost.waiting import (
+    TileLoops,
+    WaitingConstants,
+    WaitingCost,
+    WaitingMachine,
+    count_tiles,
+    load_waiting,
+    stack_counts,
+    waiting_cost,
+)
+from sim.cost.waiting.tiles import RANKS
+from sim.errors import MappingError
+from sim.resources import data_dir
+
+MEASURED = "measured_cycles_given_mapping"
+"""Column: cycles of the RTL for the row's mapping, just after the same layer had run."""
+MEASURED_OWN = "measured_cycles_own_tiling"
+"""Column: cycles with the machine's own tiler, which ran first and includes its search on the host."""
+COLUMNS = ("N", *RANKS, "Hstride", "Wstride", "mapping")
+
+_LEVEL = re.compile(r"^L(?P<level>\d)\[(?P<keeps>[WIO]*)\] (?P<loops>.+)$")
+_LOOP = re.compile(r"^(?P<rank>[NCKPQRS])(?P<count>[1-9]\d*)(?P<spatial>X?)$")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loop:
+    """One loop of a mapping string: `K16X` is 16 spatial iterations of rank K."""
+
+    rank: str
+    count: int
+    spatial: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.rank}{self.count}{'X' if self.spatial else ''}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Level:
+    """One level: its number, the tensors that it keeps, its loops from the outside in."""
+
+    number: int
+    keeps: str
+    loops: tuple[Loop, ...]
+
+    def __str__(self) -> str:
+        return f"L{self.number}[{self.keeps}] {' '.join(map(str, self.loops))}"
+
+
+def parse_mapping(text: str) -> tuple[Level, ...]:
+    """Levels of a mapping string, outermost first; `format_mapping` is its inverse.
+
+    Raises: MappingError: a part that is neither a level nor a loop, or levels out of order.
+    """
+    levels = []
+    for part in text.split(" - "):
+        found = _LEVEL.match(part.strip())
+        if not found:
+            raise MappingError(f'mapping "{text}": "{part}" is not a level such as "L3[WIO] K4 P7"')
+        loops = []
+        for word in found["loops"].split():
+            loop = _LOOP.match(word)
+            if not loop:
+                raise MappingError(f'mapping "{text}": "{word}" is not a loop such as "K16" or "K16X"')
+            loops.append(Loop(rank=loop["rank"], count=int(loop["count"]), spatial=bool(loop["spatial"])))
+        levels.append(Level(number=int(found["level"]), keeps=found["keeps"], loops=tuple(loops)))
+    numbers = [level.number for level in levels]
+    if numbers != sorted(numbers, reverse=True) or len(set(numbers)) != len(numbers):
+        raise MappingError(f'mapping "{text}": levels {numbers}, expected falling numbers')
+    return tuple(levels)
+
+
+def format_mapping(levels: Iterable[Level]) -> str:
+    """The mapping string of some levels."""
+    return " - ".join(map(str, levels))
+
+
+def output_side(size: int, stride: int, kernel: int) -> int:
+    """Output side that was run: input side = size x stride, padding floor(kernel / 2).
+
+    Equal to `size` but for even kernels: 2x2 at stride 1 gives size + 1.
+    """
+    return (size * stride + 2 * (kernel // 2) - kernel) // stride + 1
+
+
+def _number(row: Mapping[str, object], column: str) -> int:
+    try:
+        value = int(float(str(row[column])))
+    except KeyError:
+        raise MappingError(f"Gemmini row lacks column {column}: expected {', '.join(COLUMNS)}") from None
+    except ValueError:
+        raise MappingError(f'Gemmini row: {column} is "{row[column]}", expected an integer') from None
+    if value < 1:
+        raise MappingError(f"Gemmini row: {column} is {value}, expected >= 1")
+    return value
+
+
+def tile_loops(row: Mapping[str, object]) -> TileLoops:
+    """The tile loops that the machine ran for one row.
+
+    The tile of a rank is the product of its loops inside the outermost level; the outermost level's
+    loops, as written, are the tile loops. A rank that has more tiles than its loops say (the ragged
+    border of a padded output) is looped outermost. Batch must be 1 and strides equal.
+
+    Raises: MappingError: a missing column, unequal strides, a batch above 1, a malformed mapping.
+    """
+    sizes = {rank: _number(row, rank) for rank in RANKS}
+    stride, across = _number(row, "Hstride"), _number(row, "Wstride")
+    if stride != across or _number(row, "N") != 1:
+        raise MappingError(f"Gemmini row: N {row['N']}, strides {stride} and {across}; expected N 1 and equal strides")
+    levels = parse_mapping(str(row["mapping"]))
+    outer, inner = (levels[0].loops, levels[1:]) if levels[0].number == 3 else ((), levels)
+    tiles = {rank: prod(lp.count for lv in inner for lp in lv.loops if lp.rank == rank) for rank in RANKS}
+    window = not sizes["Q"] == sizes["R"] == sizes["S"] == 1
+    if window:
+        sizes["P"] = output_side(sizes["P"], stride, sizes["R"])
+        sizes["Q"] = output_side(sizes["Q"], stride, sizes["S"])
+    tiles = {rank: min(tiles[rank], sizes[rank]) for rank in RANKS}
+    order = tuple(loop.rank for loop in outer if loop.count > 1)
+    ragged = tuple(r for r in RANKS if r not in order and ceil(sizes[r] / tiles[r]) > 1)
+    return TileLoops(sizes=sizes, tiles=tiles, order=ragged + order, stride=stride, window=window)
+
+
+def own_tile_loops(row: Mapping[str, object]) -> TileLoops:
+    """The tile loops of the machine's own tiler, from the `auto_tiling` column.
+
+    The column reads R_S_P_Q_C_K_N, tiles of one hardware loop; loops outer to inner Q, P, K, S, R, C.
+    """
+    words = str(row["auto_tiling"]).split("_")
+    if len(words) != 7 or not all(word.isdigit() for word in words):
+        raise MappingError(f'auto_tiling "{row["auto_tiling"]}": expected R_S_P_Q_C_K_N')
+    tile = dict(zip("RSPQCK", map(int, words[:6]), strict=True))
+    given = tile_loops(row)
+    tiles = {rank: min(tile[rank], given.sizes[rank]) for rank in RANKS}
+    return TileLoops(
+        sizes=given.sizes, tiles=tiles, order=("Q", "P", "K", "S", "R", "C"), stride=given.stride, window=given.window
+    )
+
+
+def constants_file() -> Path:
+    """Where machine and constants are."""
+    return data_dir("baselines") / "waiting" / "gemmini-16x16.yaml"
+
+
+def cost_rows(
+    rows: Sequence[Mapping[str, object]],
+    *,
+    waiting: tuple[WaitingMachine, WaitingConstants] | None = None,
+    own_tiling: bool = False,
+) -> WaitingCost:
+    """Cost of each row; warm for the given mapping, cold for the machine's own tiler (it ran first)."""
+    machine, constants = waiting or load_waiting(constants_file())
+    for row in rows:
+        if "meshX" in row and _number(row, "meshX") != machine.array_cols:
+            raise MappingError(f"Gemmini row: mesh of {row['meshX']}, the constants hold for {machine.array_cols}")
+    make = own_tile_loops if own_tiling else tile_loops
+    share = constants.usable_cache_share
+    counts = [count_tiles(make(row), machine, usable_cache_share=share, warm=not own_tiling) for row in rows]
+    return waiting_cost(stack_counts(counts), machine, constants)
+
+
+def predict_rows(
+    rows: Sequence[Mapping[str, object]], *, waiting: tuple[WaitingMachine, WaitingConstants] | None = None
+) -> np.ndarray:
+    """Predicted cycles of each row (mappings from column to value) for its given mapping."""
+    return cost_rows(rows, waiting=waiting).cycles

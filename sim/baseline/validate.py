@@ -1,0 +1,189 @@
+"""`validate`: every check in one table, or a file of measured rows scored."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from sim.baseline.checks import CheckResult, all_checks
+from sim.baseline.gemmini import COLUMNS, MEASURED, predict_rows
+from sim.errors import ResultError, nearest
+from sim.resources import data_dir
+
+SCHEMA = "dovetail.validate/1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validation:
+    """All rows of the table."""
+
+    results: tuple[CheckResult, ...]
+
+    @property
+    def failed(self) -> tuple[CheckResult, ...]:
+        """Rows whose gate does not hold; the command then returns 1."""
+        return tuple(row for row in self.results if row.verdict == "fail")
+
+    @property
+    def summary(self) -> dict[str, int]:
+        """Rows per verdict, and rows for which we have no number."""
+        counts = {verdict: sum(row.verdict == verdict for row in self.results) for verdict in ("pass", "fail", "info")}
+        return {"checks": len(self.results), **counts, "without_number": sum(r.ours is None for r in self.results)}
+
+    def to_dict(self, version: str) -> dict[str, object]:
+        """The `dovetail.validate/1` document."""
+        rows = [row.to_dict() for row in self.results]
+        return {"schema": SCHEMA, "version": version, "checks": rows, "summary": self.summary}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """How far predictions are from measured rows; errors are fractions of the measured value."""
+
+    path: str
+    kind: str
+    rows: int
+    mean_error: float
+    median_error: float
+    p90_error: float
+    bias: float
+    """Median signed error."""
+    spearman: float | None
+
+    def to_dict(self) -> dict[str, object]:
+        """The fields of a `dovetail.validate/1` document of a scored file."""
+        return {item.name: getattr(self, item.name) for item in fields(self)}
+
+
+def score(predicted: np.ndarray, measured: np.ndarray, *, path: str, kind: str) -> Score:
+    """Compare two arrays of positive numbers.
+
+    Raises: ResultError: no rows, different lengths, a value that is not positive and finite.
+    """
+    if predicted.shape != measured.shape or not len(measured):
+        raise ResultError(f"{path}: cannot score {len(predicted)} predictions against {len(measured)} measured rows")
+    both = np.concatenate([predicted, measured])
+    if not np.isfinite(both).all() or (both <= 0).any():
+        raise ResultError(f"{path}: a prediction or a measured value is not a positive number")
+    signed = predicted / measured - 1
+    error = np.abs(signed)
+    varies = len(measured) > 1 and np.ptp(predicted) > 0 and np.ptp(measured) > 0
+    return Score(
+        path=path,
+        kind=kind,
+        rows=len(error),
+        mean_error=float(error.mean()),
+        median_error=float(np.median(error)),
+        p90_error=float(np.percentile(error, 90)),
+        bias=float(np.median(signed)),
+        spearman=float(spearmanr(predicted, measured)[0]) if varies else None,
+    )
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file.
+
+    Raises: ResultError: not there, or without rows.
+    """
+    if not path.is_file():
+        raise ResultError(f"{path}: no such file; expected a CSV of measured rows")
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if not rows:
+        raise ResultError(f"{path}: no rows")
+    return rows
+
+
+def score_gemmini(path: Path) -> Score:
+    """Score a file of Gemmini rows (columns of `sim.baseline.gemmini`) with the constants that ship.
+
+    Raises: ResultError: no such file, no rows, a measured value that is not a number.
+    """
+    rows = read_rows(path)
+    try:
+        measured = np.array([float(row[MEASURED]) for row in rows])
+    except (KeyError, ValueError) as error:
+        raise ResultError(f"{path}: column {MEASURED} is missing or not a number: {error}") from error
+    return score(predict_rows(rows), measured, path=str(path), kind="gemmini")
+
+
+def is_gemmini(columns: Iterable[str]) -> bool:
+    """Whether a file's columns are those of Gemmini rows."""
+    return {*COLUMNS, MEASURED} <= set(columns)
+
+
+class Scored(Protocol):
+    """What scoring a file gives, whatever its kind."""
+
+    def to_dict(self) -> dict[str, object]: ...
+
+
+def against(
+    target: str, *, hw: str | None = None, precision: str | None = None, calibration: str = "auto"
+) -> tuple[Scored, ...]:
+    """Score a CSV file, every CSV file of a folder, or the baseline records of a device.
+
+    Gemmini rows carry their hardware; the kinds of `sim.baseline.score` and records need `hw`.
+    Raises: ResultError: neither a file, nor a folder with CSV files, nor a device with records;
+        CalibrationError of the kinds.
+    """
+    path = Path(target)
+    if path.is_dir():
+        files = sorted(path.glob("**/*.csv"))
+        if not files:
+            raise ResultError(f"{target}: no CSV file in this folder")
+        return tuple(_score_file(file, hw, precision, calibration) for file in files)
+    if path.suffix or path.exists():
+        return (_score_file(path, hw, precision, calibration),)
+    return (score_device(target, hw or target),)
+
+
+def _score_file(file: Path, hw: str | None, precision: str | None, calibration: str) -> Scored:
+    if is_gemmini(read_rows(file)[0]):
+        return score_gemmini(file)
+    import sim
+    from sim.baseline.score import score_file
+
+    return score_file(file, sim.load_hardware(hw) if hw else None, precision, calibration=calibration)
+
+
+def score_device(device: str, hw: str) -> Score:
+    """Score the bundled baseline records of a device, published ones included, against `sim.estimate` on `hw`.
+
+    Raises: ResultError: no records, or none that can be estimated.
+    """
+    from sim.baseline.compare import compare_records
+    from sim.baseline.record import records_with_numbers
+
+    folder = data_dir("baselines")
+    files = [*sorted(folder.glob("*.jsonl")), folder / "published" / "gpu-models.jsonl"]
+    records = [record for record in records_with_numbers(files) if record.device == device]
+    if not records:
+        devices = sorted({record.device for record in records_with_numbers(files)})
+        raise ResultError(
+            f"{device}: neither a CSV file nor a device with records: {', '.join(devices)}.{nearest(device, devices)}"
+        )
+    pairs = [(row.estimated_s, row.measured_s) for row in compare_records(records, hw).rows if row.ratio is not None]
+    if not pairs:
+        raise ResultError(f"{device}: none of {len(records)} records can be estimated on {hw}")
+    ours, theirs = np.array(pairs).T
+    return score(ours, theirs, path=device, kind="records")
+
+
+def score_document(found: Scored, version: str) -> dict[str, object]:
+    """The `dovetail.validate/1` document of a scored file."""
+    return {"schema": SCHEMA, "version": version, **found.to_dict()}
+
+
+def validate(only: str | None = None) -> Validation:
+    """Run every check; `only` names one check or one group.
+
+    Raises: ResultError: `only` names neither.
+    """
+    return Validation(results=tuple(check.run() for check in all_checks(only)))

@@ -1,0 +1,143 @@
+"""The table of checks: its rules, its registry, and that every gate of ours holds."""
+
+import json
+
+import numpy as np
+import pytest
+
+from sim.baseline import published
+from sim.baseline.checks import Check, Rule, all_checks
+from sim.baseline.checks import check as registry
+from sim.baseline.checks.networks import alexnet, inception_v1, resnet50, vgg16
+from sim.baseline.checks.tpu import GENERATORS, applications, random_layers, square_layers
+from sim.baseline.validate import SCHEMA, Validation, against, score, score_document, validate
+from sim.errors import ConfigError, ResultError
+
+
+def _check(ours, **changes) -> Check:
+    base = {
+        "id": "x", "source": "s", "quantity": "q", "unit": "u", "theirs": 10.0, "tolerance": 0.1, "gate": True,
+        "compute": lambda: ours,
+    }  # fmt: skip
+    return Check(**(base | changes))
+
+
+@pytest.mark.parametrize(
+    ("check", "verdict"),
+    [
+        (_check(10.9), "pass"),
+        (_check(11.1), "fail"),
+        (_check(11.1, gate=False), "info"),
+        (_check(None), "info"),
+        (_check(11.1, rule=Rule.POINTS, tolerance=2.0), "pass"),
+        (_check(12.1, rule=Rule.POINTS, tolerance=2.0), "fail"),
+        (_check(9.9, rule=Rule.AT_LEAST), "fail"),
+        (_check(9.9, rule=Rule.AT_MOST), "pass"),
+    ],
+)
+def test_verdicts_by_hand(check, verdict):
+    assert check.run().verdict == verdict
+
+
+def test_a_refused_computation_fails_its_gate_with_the_message():
+    def refuse():
+        raise ConfigError("the chip lacks int8")
+
+    found = _check(None, compute=refuse).run()
+    assert (found.verdict, found.ours) == ("fail", None)
+    assert "the chip lacks int8" in found.to_dict()["note"]
+
+
+def test_every_gate_holds():
+    found = validate()
+    assert [row.check.id for row in found.failed] == []
+    assert len(found.results) >= 40
+    assert found.summary["pass"] >= 40
+
+
+def test_json_has_the_columns_of_the_contract():
+    document = json.loads(json.dumps(validate("scale-sim").to_dict("1.2"), allow_nan=False))
+    assert document["schema"] == SCHEMA
+    wanted = {
+        "id",
+        "source",
+        "quantity",
+        "unit",
+        "ours",
+        "theirs",
+        "rel_error",
+        "tolerance",
+        "gate",
+        "verdict",
+        "command",
+    }
+    assert set(wanted) <= set(document["checks"][0])
+
+
+def test_a_failed_gate_is_counted():
+    found = Validation(results=(_check(20.0).run(), _check(10.0, id="y").run()))
+    assert [row.check.id for row in found.failed] == ["x"]
+    assert found.summary == {"checks": 2, "pass": 1, "fail": 1, "info": 0, "without_number": 0}
+
+
+def test_recalled_facts_never_gate():
+    recalled = {f.id for f in published.load_published().values() if f.confidence.startswith("memory")}
+    assert recalled
+    gated = [check for check in all_checks() if check.gate and "(memory" in check.source]
+    assert gated == []
+
+
+def test_unknown_check_and_registry_errors():
+    with pytest.raises(ResultError, match=r'no check or group "scale-sims".*scale-sim'):
+        list(all_checks("scale-sims"))
+    with pytest.raises(ResultError, match="registered twice"):
+        registry.group("scale-sim")(lambda: ())
+    with pytest.raises(ResultError, match="0 published facts"):
+        published.fact("tpu-v1", "nothing")
+
+
+def test_layer_counts_and_macs_of_the_papers():
+    """MACs and convolution weights as published: AlexNet 0.666 G / 2.33 M, VGG-16 15.35 G / 14.71 M,
+    ResNet-50 4.09 G / 25.5 M with classifier, GoogLeNet 1.58 G / 7.0 M."""
+    for layers, macs_g, weights_m in (
+        (alexnet(), 0.666, 2.33), (vgg16(), 15.35, 14.71), (resnet50(), 4.09, 25.5), (inception_v1(), 1.58, 6.99),
+    ):  # fmt: skip
+        assert sum(layer.macs for layer in layers) / 1e9 == pytest.approx(macs_g, rel=3e-3)
+        assert sum(layer.weights for layer in layers) / 1e6 == pytest.approx(weights_m, rel=3e-3)
+
+
+def test_generators_keep_weights_and_layers():
+    for app, table in applications().items():
+        for layers in (square_layers(app), random_layers(app, GENERATORS - 1)):
+            assert len(layers) == table["fc"] + table["conv"]
+            assert sum(a * b for a, b in layers) == pytest.approx(table["weights_M"] * 1e6)
+
+
+def test_score_by_hand():
+    """Ratios 1.1, 0.9, 1.0, 1.4: errors 0.1, 0.1, 0, 0.4."""
+    measured = np.array([10.0, 20.0, 30.0, 40.0])
+    found = score(measured * [1.1, 0.9, 1.0, 1.4], measured, path="f", kind="k")
+    assert (found.rows, found.spearman) == (4, 1.0)
+    assert found.mean_error == pytest.approx(0.15)
+    assert found.median_error == pytest.approx(0.1)
+    assert found.bias == pytest.approx(0.05)
+    assert found.p90_error == pytest.approx(0.1 + 0.7 * 0.3)
+
+
+def test_score_refuses_nonsense():
+    with pytest.raises(ResultError, match="not a positive number"):
+        score(np.array([1.0, np.nan]), np.array([1.0, 2.0]), path="f", kind="k")
+
+
+def test_against_a_file_of_rows(tmp_path):
+    file = tmp_path / "rows.csv"
+    file.write_text(
+        "N,C,K,P,Q,R,S,Hstride,Wstride,mapping,measured_cycles_given_mapping\n"
+        "1,32,32,8,8,1,1,1,1,L3[WIO] Q2 - L2[WI] K16X - L1[O] K2 C2 Q4 C16X - L0[W] P8,1000\n"
+    )
+    (found,) = against(str(tmp_path))
+    document = score_document(found, "1.2")
+    assert (document["schema"], document["kind"], document["rows"]) == (SCHEMA, "gemmini", 1)
+    assert document["spearman"] is None
+    with pytest.raises(ResultError, match="no such file"):
+        against(str(tmp_path / "absent.csv"))
