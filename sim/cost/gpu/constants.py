@@ -65,7 +65,7 @@ class GemmConstants(_Constants):
     """Share of the data-sheet matrix rate that a full CTA reaches. Above 1 only where the chip
     runs above the clock of its data-sheet rate."""
     prologue_s: float = constant("s", 1e-7, 1e-5, 0.0)
-    """Pipeline fill per round of CTAs."""
+    """Pipeline fill per wave of CTAs."""
     prologue_k: float = constant("element", 1.0, 5000.0, 1.0)
     """Reduction length at which half of the fill shows."""
     dram_efficiency: float = constant("1", 0.5, 1.0, 1.0)
@@ -125,6 +125,8 @@ class PrefillConstants(_Constants):
     """Floor: the attention kernel and the kernel that writes the KV cache."""
     start_s: float = constant("s", 1e-7, 8e-6, 0.0)
     """Start of a CTA (head dimension 128)."""
+    matrix_efficiency: float = constant("1", 0.6, 1.05, 1.0)
+    """Share of the data-sheet matrix rate inside the main loop."""
     softmax_clocks: float = constant("clock", 0.0625, 0.4, 0.0)
     """SM clocks per score element for the softmax; the exponential unit makes 16 a clock."""
     softmax_overlap: float = constant("1", 1.0, 4.0, 16.0)

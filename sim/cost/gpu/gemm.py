@@ -16,15 +16,18 @@ from sim.cost.gpu.constants import GemmConstants
 from sim.cost.gpu.device import GpuDevice, element_bytes
 from sim.cost.gpu.result import KernelTime, hit_rate, soft_max
 
-SPLITS = (1, 2, 3, 4, 6, 8, 16, 32)
+SPLITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 """Ways to split the reduction over CTAs."""
-MIN_SPLIT_K = 128
+MIN_SPLIT_K = 32
 """Elements of k (at 16 bit) that a split keeps at least."""
 ACCUMULATORS_PER_SM = 32768
 """fp32 accumulators that the register file of an SM holds beside everything else."""
 L2_STEEPNESS = 6.0
 """How abruptly a cyclic working set falls out of L2 (steep: LRU under cyclic reuse)."""
 FP32_BYTES = 4
+VECTOR_FILL = 0.5
+"""mma.sync libraries run m = 1 on a matrix-vector kernel, which streams the weights without a tensor-core
+pipeline: half of the fill shows (estimated: 0.3 to 0.7 fit alike) and no tile is written back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +44,8 @@ class GemmPlan:
     split: np.ndarray
     waves: np.ndarray
     """CTAs that the busiest SM runs."""
-    rounds: np.ndarray
-    """Waves counted with co-resident CTAs as one."""
+    fill: np.ndarray
+    """Pipeline fills that show: one a wave, VECTOR_FILL of it in matrix-vector kernels."""
     ctas: np.ndarray
     cta_k: np.ndarray
     """Reduction length of one CTA, padded to the k step [elements]."""
@@ -93,6 +96,7 @@ def gemm_plan(m, n, k, *, device: GpuDevice, dtype: str = "bf16", batch=1, weigh
     reread = ctas / s / (group_m * group_n) * (group_m * a + group_n * b) * kr * size
     weight, inputs, result = br * nr * kr * size, br * mr * kr * size, br * mr * nr * max(size, 2)
     waves = np.ceil(ctas / device.sms)
+    vector = (mr == 1) & (not device.library.warp_specialised)
     return GemmPlan(
         device=device,
         shape=shape,
@@ -103,13 +107,13 @@ def gemm_plan(m, n, k, *, device: GpuDevice, dtype: str = "bf16", batch=1, weigh
         tile_n=b,
         split=s,
         waves=waves,
-        rounds=np.ceil(ctas / slots),
+        fill=waves * np.where(vector, VECTOR_FILL, 1.0),
         ctas=ctas,
         cta_k=cta_k,
         compute_s=waves * 2 * a * b * cta_k * device.sms / device.peak(dtype),
-        l2_bytes=ctas * (a + b) * cta_k * size,
+        l2_bytes=np.where(vector, 0.0, ctas * (a + b) * cta_k * size),
         reread_bytes=np.maximum(reread, weight + inputs),
-        output_bytes_cta=a * b * max(size, 2),
+        output_bytes_cta=np.where(vector, 0.0, a * b * max(size, 2)),
         weight_bytes=weight,
         input_bytes=inputs,
         result_bytes=result,
@@ -141,7 +145,7 @@ def gemm_time(plan: GemmPlan, constants: GemmConstants) -> KernelTime:
 
     T = launch + softmax_p(compute + prologue, memory) + epilogue + ramp + split
       compute  = waves 2ab kk S / (e F)                  the busiest SM
-      prologue = rounds t_pro kk/(kk + k_pro)            pipeline fill of every round
+      prologue = waves t_pro kk/(kk + k_pro)             pipeline fill of every wave
       memory   = max(DRAM bytes / (e_B B), L2 bytes / B_L2)
       epilogue = waves output bytes of a CTA / w         the output of a wave, exposed
       ramp     = sqrt(tau DRAM bytes / B)                DRAM needs time to reach its rate
@@ -161,7 +165,7 @@ def gemm_time(plan: GemmPlan, constants: GemmConstants) -> KernelTime:
         np.maximum(plan.l2_bytes, from_dram + o) / l2_bytes_per_s,
     )
     compute = plan.compute_s / c.matrix_efficiency
-    prologue = plan.rounds * c.prologue_s * plan.cta_k / (plan.cta_k + c.prologue_k)
+    prologue = plan.fill * c.prologue_s * plan.cta_k / (plan.cta_k + c.prologue_k)
     busy = compute + prologue
     overlapped = soft_max(busy, memory, c.overlap)
     epilogue = plan.waves * plan.output_bytes_cta / (c.epilogue_bytes_per_clock_sm * device.clock_hz)
