@@ -26,6 +26,11 @@ GOOD_ENOUGH = 0.85
 MAX_SPLITS = 128
 PREFILL_MAX_SPLITS = 32
 HEAD_DIM_REFERENCE = 128
+CACHE_THREADS = 512
+"""The cache-write kernel runs one block per token of min(KV heads x head dimension, 512) threads
+(vLLM, `reshape_and_cache_flash`)."""
+SM_THREADS = 2048
+SM_BLOCKS = 32
 SCHEDULED_SEQUENCES = 992
 """FlashAttention-3 runs a scheduling kernel up to this many sequences."""
 HEAD_DIMS = {False: (128,), True: (64, 128, 192, 256)}
@@ -239,7 +244,6 @@ def prefill_time(plan: PrefillPlan, constants: PrefillConstants, dtype: str = "b
     moved = 2 * plan.size * x.batch * x.head_dim * (
         x.new_tokens * (x.heads + x.kv_heads) + x.past_tokens * x.kv_heads
     )  # fmt: skip
-    written = 2 * plan.size * x.batch * x.new_tokens * x.kv_heads * x.head_dim * 2 * plan.cache_write
     hit = hit_rate(moved, c.l2_share * device.l2_bytes, PREFILL_STEEPNESS)
     l2_bytes_per_s = c.l2_bytes_per_clock_sm * device.sms * device.clock_hz
     byte_s = (1 - hit) / (c.dram_efficiency * device.dram_bytes_per_s) + hit / l2_bytes_per_s
@@ -250,11 +254,27 @@ def prefill_time(plan: PrefillPlan, constants: PrefillConstants, dtype: str = "b
         "compute": ideal,
         "tail": busy - ideal,
         "memory": overlapped - busy,
-        "cache_write": written * byte_s * c.cache_passes * np.where(x.group == 1, c.ungrouped, 1.0),
+        "cache_write": _cache_write_s(plan, c, byte_s),
         "split": np.where(plan.splits > 1, c.split_s, 0.0),
     }
     kernel = {"splits": plan.splits.astype(int), "ctas": plan.ctas.astype(int), "waves": waves.astype(int)}
     return KernelTime(time_s=sum(terms.values()), terms_s=terms, kernel=kernel, flags=x.flags(device))
+
+
+def _cache_write_s(plan: PrefillPlan, c: PrefillConstants, byte_s: np.ndarray) -> np.ndarray:
+    """Writing keys and values into the paged cache: moving the bytes, or waiting for one block per token.
+
+    An SM holds min(32, 2048 / threads) blocks, each of which takes `token_s`: narrow caches are bound
+    by this latency, not by bytes.
+    """
+    x = plan.problem
+    if not plan.cache_write:
+        return np.zeros(x.batch.shape)
+    width = x.kv_heads * x.head_dim
+    moved_s = 4 * plan.size * x.batch * x.new_tokens * width * byte_s
+    resident = np.minimum(SM_BLOCKS, SM_THREADS / np.minimum(CACHE_THREADS, width))
+    waiting_s = x.batch * x.new_tokens / (plan.device.sms * resident) * c.token_s
+    return soft_max(moved_s, waiting_s, c.overlap)
 
 
 def attention_prefill_s(

@@ -141,10 +141,8 @@ class PrefillConstants(_Constants):
     """Share of L2 in which queries, keys, values and output stay."""
     l2_bytes_per_clock_sm: float = constant("B/clock/SM", 5.0, 128.0, 1e9)
     """L2 to SM bandwidth."""
-    cache_passes: float = constant("1", 1.0, 6.0, 0.0)
-    """Cost of writing the KV cache and copying layouts, in times its bytes."""
-    ungrouped: float = constant("1", 0.1, 1.0, 1.0)
-    """The same relative cost when every query head has its own KV head."""
+    token_s: float = constant("s", 1e-7, 2e-5, 0.0)
+    """Latency of the thread block that writes one token's keys and values into the paged cache."""
     split_s: float = constant("s", 1e-7, 1.5e-5, 0.0)
     """Fixed cost of splitting the KV length."""
     overlap: float = constant("1", 1.0, 6.0, 16.0)
