@@ -36,7 +36,6 @@ SCHEDULED_SEQUENCES = 992
 HEAD_DIMS = {False: (128,), True: (64, 128, 192, 256)}
 """Head dimensions with data, by `Library.warp_specialised`."""
 DECODE_STEEPNESS = 6.0
-PREFILL_STEEPNESS = 4.0
 FP32_BYTES = 4
 
 
@@ -162,12 +161,14 @@ class PrefillTiles:
 
 
 def prefill_tiles(x: AttentionProblem, device: GpuDevice) -> PrefillTiles:
-    """FlashAttention-2 with paged KV: 64 x 128, two per SM. FlashAttention-3: by head dimension, heads packed."""
+    """FlashAttention-2 with paged KV: 64 x 128, two per SM. FlashAttention-3: by head
+    dimension, grouped heads packed into rows; one warp group (64 rows) when that covers all of them."""
     d = x.head_dim
     if not device.library.warp_specialised:
         return PrefillTiles(rows=np.full(d.shape, 64.0), columns=np.full(d.shape, 128.0), resident=2, pack=np.ones(d.shape))
     columns = np.where(d <= 128, 128.0, np.where(d <= 192, 96.0, 80.0))
-    return PrefillTiles(rows=np.where(d <= 64, 192.0, 128.0), columns=columns, resident=1, pack=x.group)
+    rows = np.where(x.new_tokens * x.group <= 64, 64.0, np.where(d <= 64, 192.0, 128.0))
+    return PrefillTiles(rows=rows, columns=columns, resident=1, pack=x.group)
 
 
 def causal_blocks(new_tokens, past_tokens, pack, rows, columns, *, causal: bool = True):
@@ -234,7 +235,7 @@ def prefill_time(plan: PrefillPlan, constants: PrefillConstants, dtype: str = "b
     matrix_clocks = 4 * x.head_dim * device.sms * device.clock_hz / (device.peak(dtype) * c.matrix_efficiency)
     element_s = soft_max(matrix_clocks, np.asarray(c.softmax_clocks), c.softmax_overlap) / device.clock_hz
     block_s = t.rows * t.columns * element_s
-    start_s = c.start_s * _at_head_dim(x.head_dim) / t.resident
+    start_s = c.start_s / t.resident
     work = (plan.blocks * block_s + plan.ctas * start_s) / device.sms
     longest = plan.longest * block_s / plan.splits + start_s
     waves = np.ceil(plan.ctas / device.sms)
@@ -244,9 +245,7 @@ def prefill_time(plan: PrefillPlan, constants: PrefillConstants, dtype: str = "b
     moved = 2 * plan.size * x.batch * x.head_dim * (
         x.new_tokens * (x.heads + x.kv_heads) + x.past_tokens * x.kv_heads
     )  # fmt: skip
-    hit = hit_rate(moved, c.l2_share * device.l2_bytes, PREFILL_STEEPNESS)
-    l2_bytes_per_s = c.l2_bytes_per_clock_sm * device.sms * device.clock_hz
-    byte_s = (1 - hit) / (c.dram_efficiency * device.dram_bytes_per_s) + hit / l2_bytes_per_s
+    byte_s = 1 / (c.dram_efficiency * device.dram_bytes_per_s)
     overlapped = soft_max(busy, moved * byte_s, c.overlap)
     ideal = plan.blocks * block_s / device.sms
     terms = {
@@ -261,7 +260,7 @@ def prefill_time(plan: PrefillPlan, constants: PrefillConstants, dtype: str = "b
     return KernelTime(time_s=sum(terms.values()), terms_s=terms, kernel=kernel, flags=x.flags(device))
 
 
-def _cache_write_s(plan: PrefillPlan, c: PrefillConstants, byte_s: np.ndarray) -> np.ndarray:
+def _cache_write_s(plan: PrefillPlan, c: PrefillConstants, byte_s: float) -> np.ndarray:
     """Writing keys and values into the paged cache: moving the bytes, or waiting for one block per token.
 
     An SM holds min(32, 2048 / threads) blocks, each of which takes `token_s`: narrow caches are bound

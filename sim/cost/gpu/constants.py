@@ -137,10 +137,6 @@ class PrefillConstants(_Constants):
     """Rate of an SM that holds one CTA, relative to a full SM."""
     dram_efficiency: float = constant("1", 0.5, 1.0, 1.0)
     """Reachable share of the DRAM bandwidth."""
-    l2_share: float = constant("1", 0.01, 1.0, 0.0)
-    """Share of L2 in which queries, keys, values and output stay."""
-    l2_bytes_per_clock_sm: float = constant("B/clock/SM", 5.0, 128.0, 1e9)
-    """L2 to SM bandwidth."""
     token_s: float = constant("s", 1e-7, 2e-5, 0.0)
     """Latency of the thread block that writes one token's keys and values into the paged cache."""
     split_s: float = constant("s", 1e-7, 1.5e-5, 0.0)
