@@ -143,3 +143,25 @@ class PrefillConstants(_Constants):
     """Fixed cost of splitting the KV length."""
     overlap: float = constant("1", 1.0, 6.0, 16.0)
     """Exponent p of the soft maximum of compute and memory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvConstants(_Constants):
+    """Convolutions (`sim.cost.gpu.conv`), beside the constants of the matrix products inside."""
+
+    launch_s: float = constant("s", 1e-6, 1e-4, 0.0)
+    """Floor of a call, as timed: eager launches include the host."""
+    direct_efficiency: float = constant("1", 0.2, 1.0, 1.0)
+    """Share of the data-sheet rate that implicit GEMM reaches."""
+    winograd_efficiency: float = constant("1", 0.2, 1.0, 1.0)
+    """Share of the data-sheet rate that the products of Winograd reach."""
+    prologue_s: float = constant("s", 1e-7, 1e-4, 0.0)
+    """Pipeline fill per wave of CTAs."""
+    transform_passes: float = constant("1", 0.5, 6.0, 1.0)
+    """Winograd transforms cost this many times the transformed bytes at the DRAM rate."""
+
+    def inside(self, gemm: GemmConstants):
+        """GEMM constants as a function of the efficiency, with this launch and fill."""
+        return lambda efficiency: replace(
+            gemm, launch_s=self.launch_s, prologue_s=self.prologue_s, matrix_efficiency=efficiency
+        )

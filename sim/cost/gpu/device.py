@@ -35,6 +35,8 @@ class Library:
     """GEMM output tiles (rows of A, columns of B) of one CTA."""
     k_step: int
     """Elements of k (at 16 bit) that one pipeline stage holds."""
+    splits: tuple[int, ...] = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+    """Ways to split the reduction over CTAs."""
     stages: int = 4
     warp_specialised: bool = False
     """wgmma + TMA kernels (FlashAttention-3); otherwise mma.sync + cp.async (FlashAttention-2)."""
@@ -52,6 +54,12 @@ _AMPERE_TILES = (
     (64, 256), (256, 64), (128, 128), (128, 256), (256, 128),
 )  # fmt: skip
 MMA_SYNC = Library(tiles=_AMPERE_TILES, k_step=32)
+SIMT = Library(
+    tiles=((32, 32), (32, 64), (64, 32), (64, 64), (32, 128), (128, 32), (64, 128), (128, 64), (128, 128)),
+    k_step=16,
+    splits=(1,),
+)
+"""fp32 convolution kernels on the CUDA cores."""
 WGMMA = Library(tiles=_hopper_tiles(), k_step=64, warp_specialised=True)
 LIBRARIES: Mapping[Generation, Library] = {
     Generation.VOLTA: MMA_SYNC,

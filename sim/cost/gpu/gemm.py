@@ -13,11 +13,9 @@ from math import inf
 import numpy as np
 
 from sim.cost.gpu.constants import GemmConstants
-from sim.cost.gpu.device import GpuDevice, element_bytes
+from sim.cost.gpu.device import GpuDevice, Library, element_bytes
 from sim.cost.gpu.result import KernelTime, hit_rate, soft_max
 
-SPLITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
-"""Ways to split the reduction over CTAs."""
 MIN_SPLIT_K = 32
 """Elements of k (at 16 bit) that a split keeps at least."""
 ACCUMULATORS_PER_SM = 32768
@@ -66,37 +64,42 @@ class GemmPlan:
     """Per problem: copies of B used in turn (inf: always cold)."""
 
 
-def gemm_plan(m, n, k, *, device: GpuDevice, dtype: str = "bf16", batch=1, weight_copies=inf) -> GemmPlan:
+def gemm_plan(
+    m, n, k, *, device: GpuDevice, dtype: str = "bf16", batch=1, weight_copies=inf, library: Library | None = None,
+    input_share=1.0,
+) -> GemmPlan:  # fmt: skip
     """Enumerate the candidate kernels of each problem.
 
     Args:
         m, n, k, batch: sizes, any shapes that broadcast; `batch` independent products.
+        input_share: distinct elements of A per element (below 1 for implicit GEMM, whose A overlaps).
+        library: kernels to choose from, by default those of the device's generation.
         weight_copies: distinct copies of B that take turns between calls; 1 = the same weights every
             call, inf = evicted before every call (a real network).
     """
-    size = element_bytes(dtype)
-    m, n, k, batch, copies = np.broadcast_arrays(*(np.asarray(x, dtype=float) for x in (m, n, k, batch, weight_copies)))
+    size, library = element_bytes(dtype), library or device.library
+    m, n, k, batch, copies, share = np.broadcast_arrays(*(np.asarray(x, dtype=float) for x in (m, n, k, batch, weight_copies, input_share)))
     shape = m.shape
-    m, n, k, batch, copies = (x.ravel() for x in (m, n, k, batch, copies))
+    m, n, k, batch, copies, share = (x.ravel() for x in (m, n, k, batch, copies, share))
     if min(m.min(), n.min(), k.min(), batch.min()) < 1:
         raise ValueError("GEMM sizes must be at least 1")
-    row, tile, split = _candidates(m, n, k, batch, device, size)
-    tiles = np.asarray(device.library.tiles, dtype=float)
-    a, b, s = tiles[tile, 0], tiles[tile, 1], np.asarray(SPLITS, dtype=float)[split]
+    row, tile, split = _candidates(m, n, k, batch, library, device.sms, size)
+    tiles = np.asarray(library.tiles, dtype=float)
+    a, b, s = tiles[tile, 0], tiles[tile, 1], np.asarray(library.splits, dtype=float)[split]
     mr, nr, kr, br = m[row], n[row], k[row], batch[row]
-    step = device.library.k_step * 2 / size
+    step = library.k_step * 2 / size
     cta_k = np.ceil(np.ceil(kr / s) / step) * step
     grid_m, grid_n = np.ceil(mr / a), np.ceil(nr / b)
     ctas = grid_m * grid_n * s * br
-    smem = device.smem_bytes_per_sm / (device.library.stages * (a + b) * step * size)
+    smem = device.smem_bytes_per_sm / (library.stages * (a + b) * step * size)
     occupancy = np.maximum(1.0, np.floor(np.minimum(smem, ACCUMULATORS_PER_SM / (a * b))))
     slots = device.sms * occupancy
     group_m = np.clip(np.round(np.sqrt(slots * b / a)), 1, grid_m)
     group_n = np.minimum(grid_n, np.ceil(slots / group_m))
-    reread = ctas / s / (group_m * group_n) * (group_m * a + group_n * b) * kr * size
-    weight, inputs, result = br * nr * kr * size, br * mr * kr * size, br * mr * nr * max(size, 2)
+    reread = ctas / s / (group_m * group_n) * (group_m * a * share[row] + group_n * b) * kr * size
+    weight, inputs, result = br * nr * kr * size, br * mr * kr * size * share[row], br * mr * nr * max(size, 2)
     waves = np.ceil(ctas / device.sms)
-    vector = (mr == 1) & (not device.library.warp_specialised)
+    vector = (mr == 1) & (not library.warp_specialised)
     return GemmPlan(
         device=device,
         shape=shape,
@@ -122,21 +125,21 @@ def gemm_plan(m, n, k, *, device: GpuDevice, dtype: str = "bf16", batch=1, weigh
     )
 
 
-def _candidates(m, n, k, batch, device: GpuDevice, size: float):
+def _candidates(m, n, k, batch, library: Library, sms: int, size: float):
     """(problem, tile, split) indices of the kernels worth trying, sorted by problem.
 
     Left out: tiles that reach far beyond the matrix, splits that leave less than MIN_SPLIT_K, and
     splits of grids that already fill the SMs twice.
     """
-    tiles = np.asarray(device.library.tiles, dtype=float)
+    tiles = np.asarray(library.tiles, dtype=float)
     a, b = tiles[:, 0], tiles[:, 1]
     wide = (b > 64) & (b >= n[:, None] + 32) | (a > 64) & (a >= m[:, None] + 64)
     wide[np.all(wide, axis=1)] = False
     grid = np.ceil(m[:, None] / a) * np.ceil(n[:, None] / b) * batch[:, None]
-    splits = np.asarray(SPLITS, dtype=float)
+    splits = np.asarray(library.splits, dtype=float)
     long_enough = k[:, None] / splits >= MIN_SPLIT_K * 2 / size
     long_enough[:, 0] = True
-    may_split = (grid <= 2 * device.sms)[:, :, None] | (splits == 1)
+    may_split = (grid <= 2 * sms)[:, :, None] | (splits == 1)
     return np.nonzero(~wide[:, :, None] & may_split & long_enough[:, None, :])
 
 
