@@ -13,7 +13,7 @@ import numpy as np
 
 from sim.cost.gpu.constants import DecodeConstants, PrefillConstants
 from sim.cost.gpu.device import GpuDevice, element_bytes
-from sim.cost.gpu.result import KernelTime, hit_rate, soft_max
+from sim.cost.gpu.result import KernelTime, hit_rate, scatter, soft_max
 
 KV_BLOCK = 128
 """Cached tokens that a decode CTA takes at a time."""
@@ -148,6 +148,16 @@ def attention_decode_s(
     }
     kernel = {"splits": splits.astype(int), "ctas": (ctas * splits).astype(int), "waves": rounds.astype(int)}
     return KernelTime(time_s=sum(terms.values()), terms_s=terms, kernel=kernel, flags=x.flags(device))
+
+
+def runs_decode_kernel(new_tokens, heads, kv_heads, device: GpuDevice) -> np.ndarray:
+    """True where a call runs the split-KV decode kernel.
+
+    FlashAttention-2 as served takes one new token with ungrouped heads through the prefill kernel: no
+    packing, no KV splits, 64 query rows of which one is used.
+    """
+    ungrouped = np.asarray(heads) == np.asarray(kv_heads)
+    return (np.asarray(new_tokens) == 1) & (device.library.warp_specialised | ~ungrouped)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,3 +296,24 @@ def attention_prefill_s(
         device=device, dtype=dtype, causal=causal, cache_write=cache_write,
     )  # fmt: skip
     return prefill_time(plan, constants, dtype)
+
+
+def attention_s(
+    batch, new_tokens, past_tokens, heads, kv_heads, head_dim, *, device: GpuDevice, decode: DecodeConstants,
+    prefill: PrefillConstants, dtype="bf16", causal=True, cache_write=True,
+) -> KernelTime:  # fmt: skip
+    """Attention calls of either kind, flat: each row runs the kernel that the library launches for it."""
+    columns = np.broadcast_arrays(batch, new_tokens, past_tokens, heads, kv_heads, head_dim)
+    b, q, past, h, kv, d = (np.ravel(np.asarray(x, dtype=float)) for x in columns)
+    is_decode = runs_decode_kernel(q, h, kv, device) & (past > 0) & causal
+    parts = []
+    rows = np.flatnonzero(is_decode)
+    if rows.size:
+        sizes = (v[rows] for v in (b, past, h, kv, d))
+        parts.append((rows, attention_decode_s(*sizes, device=device, constants=decode, dtype=dtype)))
+    rows = np.flatnonzero(~is_decode)
+    if rows.size:
+        sizes = (v[rows] for v in (b, q, past, h, kv, d))
+        options = {"dtype": dtype, "causal": causal, "cache_write": cache_write}
+        parts.append((rows, attention_prefill_s(*sizes, device=device, constants=prefill, **options)))
+    return scatter(b.size, parts)

@@ -1,22 +1,15 @@
-"""The few measured constants of the GPU kernel models: meaning, unit, physical range, data, transfer.
+"""The few measured constants of the GPU kernel models: meaning, unit, physical range.
 
 Each kernel family has a frozen dataclass; a field carries its unit and range as metadata, so that
-calibration needs no table of its own. Fitted sets are YAML files beside this module, one per
-generation, with source, date and error. Another GPU takes the set of its own generation, or of the
-nearest one, and says so.
+calibration needs no table of its own. `sim.cost.gpu.sets` loads fitted sets and moves them to other GPUs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
-from functools import lru_cache
-from importlib import resources
 
-import yaml
-
-from sim.cost.gpu.device import Generation, GpuDevice
-from sim.errors import CalibrationError, nearest
+from sim.errors import CalibrationError
 
 
 def constant(unit: str, low: float, high: float, datasheet: float):
@@ -41,14 +34,17 @@ class _Constants:
         return cls(**{f.name: f.metadata["datasheet"] for f in fields(cls)})
 
     def at_clock(self, ratio: float):
-        """The set with its latencies (unit s) divided by the clock ratio new/reference."""
-        scaled = {f.name: getattr(self, f.name) / ratio for f in fields(self) if f.metadata["unit"] == "s"}
+        """The set with its latencies (unit s) divided by the clock ratio new/reference. The host's and
+        DRAM's own times keep."""
+        held = ("host_s", "dram_ramp_s")
+        times = (f.name for f in fields(self) if f.metadata["unit"] == "s" and f.name not in held)
+        scaled = {name: getattr(self, name) / ratio for name in times}
         return replace(self, **scaled)
 
-    def at_limits(self, tolerance: float = 0.01) -> tuple[str, ...]:
-        """Names of constants within `tolerance` (relative) of an end of their range."""
+    def at_limits(self, names: Iterable[str] | None = None, tolerance: float = 0.01) -> tuple[str, ...]:
+        """Those of `names` (default: all) within `tolerance` (relative) of an end of their range."""
         out = []
-        for f in fields(self):
+        for f in (f for f in fields(self) if names is None or f.name in names):
             value, low, high = getattr(self, f.name), f.metadata["low"], f.metadata["high"]
             if value <= low * (1 + tolerance) or value >= high * (1 - tolerance):
                 out.append(f.name)
@@ -149,19 +145,34 @@ class PrefillConstants(_Constants):
 class ConvConstants(_Constants):
     """Convolutions (`sim.cost.gpu.conv`), beside the constants of the matrix products inside."""
 
-    launch_s: float = constant("s", 1e-6, 1e-4, 0.0)
+    launch_s: float = constant("s", 1e-6, 3e-4, 0.0)
     """Floor of a call, as timed: eager launches include the host."""
     direct_efficiency: float = constant("1", 0.2, 1.0, 1.0)
     """Share of the data-sheet rate that implicit GEMM reaches."""
     winograd_efficiency: float = constant("1", 0.2, 1.0, 1.0)
     """Share of the data-sheet rate that the products of Winograd reach."""
-    prologue_s: float = constant("s", 1e-7, 1e-4, 0.0)
-    """Pipeline fill per wave of CTAs."""
     transform_passes: float = constant("1", 0.5, 6.0, 1.0)
     """Winograd transforms cost this many times the transformed bytes at the DRAM rate."""
 
-    def inside(self, gemm: GemmConstants):
-        """GEMM constants as a function of the efficiency, with this launch and fill."""
-        return lambda efficiency: replace(
-            gemm, launch_s=self.launch_s, prologue_s=self.prologue_s, matrix_efficiency=efficiency
-        )
+    def inside(self, gemm: GemmConstants, *, host: bool):
+        """GEMM constants as a function of the efficiency: no fill of its own, and with `host` this launch."""
+        launch_s = self.launch_s if host else gemm.launch_s
+        return lambda efficiency: replace(gemm, launch_s=launch_s, prologue_s=0.0, matrix_efficiency=efficiency)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VectorConstants(_Constants):
+    """One class of element-wise or row-wise kernels (`sim.cost.gpu.vector`)."""
+
+    host_s: float = constant("s", 5e-6, 1e-4, 0.0)
+    """Host floor of an eager, timed call; a property of the host and its software."""
+    device_s: float = constant("s", 1e-6, 6e-5, 0.0)
+    """Device floor."""
+    row_s: float = constant("s", 1e-9, 2e-6, 0.0)
+    """Time of one row in one SM (reductions along rows)."""
+    dram_efficiency: float = constant("1", 0.3, 1.0, 1.0)
+    """Reachable share of the DRAM bandwidth."""
+    l2_share: float = constant("1", 0.1, 1.0, 0.0)
+    """Share of L2 in which the tensors stay between calls."""
+    l2_bytes_per_clock_sm: float = constant("B/clock/SM", 8.0, 128.0, 1e9)
+    """L2 to SM bandwidth."""

@@ -22,13 +22,14 @@ CUDA_CORE_DTYPES = ("fp32", "fp64")
 
 def conv_s(
     batch, in_channels, out_channels, height, width, window, *, device: GpuDevice, constants: ConvConstants,
-    gemm: GemmConstants, stride=1, padding=0, groups=1, dtype="fp32",
+    gemm: GemmConstants, stride=1, padding=0, groups=1, dtype="fp32", host: bool = False,
 ) -> KernelTime:  # fmt: skip
     """Time of one forward convolution (square window), the fastest of the chip's algorithms.
 
     Args:
         batch, in_channels, out_channels, height, width, window, stride, padding, groups: broadcast.
-        gemm: constants of the matrix products inside; `constants` replaces their efficiency and fill.
+        gemm: constants of the matrix products inside; `constants` replaces their efficiency.
+        host: with the floor of an eager call; False = graph replay.
     Raises: ValueError: a window larger than the padded input, channels not a multiple of groups.
     """
     parts = np.broadcast_arrays(
@@ -41,7 +42,7 @@ def conv_s(
     if np.any(ci % g != 0) or np.any(co % g != 0):
         raise ValueError("convolution: channels must be multiples of groups")
     library = SIMT if dtype in CUDA_CORE_DTYPES else None
-    inside = constants.inside(gemm)
+    inside = constants.inside(gemm, host=host)
     direct = gemm_time(
         gemm_plan(b * p * q, co / g, ci / g * r * r, device=device, dtype=dtype, batch=g, library=library, input_share=st * st / (r * r)),
         inside(constants.direct_efficiency),
@@ -55,12 +56,12 @@ def conv_s(
 
 
 def _winograd(side, b, ci, co, p, q, device, constants, inside, dtype, library) -> KernelTime:
-    """(side + 2)^2 products and two transforms that write and read every tile."""
+    """(side + 2)^2 products and the transforms of tiles and, in every call, of the weights."""
     tiles = b * np.ceil(p / side) * np.ceil(q / side)
     points = (side + 2) ** 2
     plan = gemm_plan(tiles, co, ci, device=device, dtype=dtype, batch=points, library=library)
     product = gemm_time(plan, inside(constants.winograd_efficiency))
-    moved = element_bytes(dtype) * tiles * points * (ci + co)
+    moved = element_bytes(dtype) * points * (tiles * (ci + co) + ci * co)
     transform = constants.transform_passes * moved / device.dram_bytes_per_s
     terms = dict(product.terms_s) | {"vector": transform}
     return KernelTime(time_s=product.time_s + transform, terms_s=terms, kernel=product.kernel, flags=product.flags)
@@ -77,10 +78,9 @@ def _fastest(choices, dtype: str) -> KernelTime:
         return np.choose(pick, [np.broadcast_to(v, pick.shape) for v in values])
 
     kernel = {k: of([t.kernel[k] for _, t, _ in choices]) for k in choices[0][1].kernel}
-    labels = np.asarray([name for name, _, _ in choices])
     return KernelTime(
         time_s=of([t.time_s for _, t, _ in choices]),
         terms_s={n: of([t.terms_s.get(n, zero) for _, t, _ in choices]) for n in names},
-        kernel=kernel | {"algorithm": labels[pick]},
+        kernel=kernel | {"outputs_per_tile_side": np.asarray([WINOGRAD.get(n, 1) for n, _, _ in choices])[pick]},
         flags={"winograd": (pick > 0) & (dtype == "fp32")},
     )

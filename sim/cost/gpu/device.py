@@ -55,7 +55,7 @@ _AMPERE_TILES = (
 )  # fmt: skip
 MMA_SYNC = Library(tiles=_AMPERE_TILES, k_step=32)
 SIMT = Library(
-    tiles=((32, 32), (32, 64), (64, 32), (64, 64), (32, 128), (128, 32), (64, 128), (128, 64), (128, 128)),
+    tiles=((128, 32), (128, 64), (128, 128)),
     k_step=16,
     splits=(1,),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,6 +53,23 @@ class KernelTime:
         for name, value in self.terms_s.items():
             out[TERM_OF[name]] = out.get(TERM_OF[name], 0.0) + value
         return out
+
+
+def scatter(size: int, parts: Sequence[tuple[np.ndarray, KernelTime]]) -> KernelTime:
+    """One flat result from results of disjoint row indices that together cover range(size)."""
+
+    def fill(pick, names, dtype):
+        out = {name: np.zeros(size, dtype=dtype) for name in names}
+        for rows, part in parts:
+            for name, value in pick(part).items():
+                out[name][rows] = np.ravel(value)
+        return out
+
+    time_s = fill(lambda p: {"t": p.time_s}, ["t"], float)["t"]
+    terms = fill(lambda p: p.terms_s, {n: 0 for _, p in parts for n in p.terms_s}, float)
+    kernel = fill(lambda p: p.kernel, {n: 0 for _, p in parts for n in p.kernel}, int)
+    flags = fill(lambda p: p.flags, {n: 0 for _, p in parts for n in p.flags}, bool)
+    return KernelTime(time_s=time_s, terms_s=terms, kernel=kernel, flags=flags)
 
 
 def soft_max(x: np.ndarray, y: np.ndarray, p: float) -> np.ndarray:
