@@ -27,10 +27,12 @@ from sim.errors import CalibrationError
 ROWS_PER_CONSTANT = 8
 """Fewer rows than this per fitted constant are refused."""
 MIN_FAMILIES = 6
-ROBUST_SCALE = 0.1
-"""Relative error at which the loss turns from square to linear."""
+ROBUST_SCALE = 0.03
+"""Relative error at which the loss turns from square to linear: about the reproducibility of the data."""
 LOG_STEP = 0.01
 """Finite-difference step in log constants: the fastest-kernel choice makes the model piecewise smooth."""
+MAX_ROWS = 1500
+"""Rows that a fit uses; more only cost time."""
 MAX_EVALUATIONS = 30
 CONTRADICTION = 1.5
 """Repeated rows that differ by more than this factor contradict each other."""
@@ -209,11 +211,11 @@ def fit_kernel(
     first = replace(start or middle(KINDS[kind]), **held)
     predicted = np.zeros(measured.size)
     for half in (0, 1):
-        learn, score = family % 2 == half, family % 2 != half
-        model = problem.model(select(rows, learn), device, precision)
-        constants = _solve(model, measured[learn], first, names)
+        learn, score = np.flatnonzero(family % 2 == half), family % 2 != half
+        constants = _solve(problem, select(rows, _thinned(learn)), device, precision, first, names)
         predicted[score] = problem.model(select(rows, score), device, precision)(constants)
-    constants = _solve(problem.model(rows, device, precision), measured, first, names)
+    everything = _thinned(np.arange(measured.size))
+    constants = _solve(problem, select(rows, everything), device, precision, first, names)
     labels = problem.regime(rows)
     regimes = {str(v): error_statistics(predicted[labels == v], measured[labels == v]) for v in np.unique(labels)}
     return Fit(
@@ -233,7 +235,13 @@ def middle(family: type) -> object:
     return family(**{f.name: float(np.sqrt(f.metadata["low"] * f.metadata["high"])) for f in fields(family)})
 
 
-def _solve(model: Model, measured: np.ndarray, first, names: tuple[str, ...]):
+def _thinned(index: np.ndarray) -> np.ndarray:
+    """At most MAX_ROWS of the rows, evenly spaced."""
+    return index[:: max(1, -(-index.size // MAX_ROWS))]
+
+
+def _solve(problem: Problem, rows: Rows, device: GpuDevice, precision: str, first, names: tuple[str, ...]):
+    model, measured = problem.model(rows, device, precision), rows["latency_ms"] * 1e-3
     spec = {f.name: f.metadata for f in fields(first)}
     low = np.log([spec[name]["low"] for name in names])
     high = np.log([spec[name]["high"] for name in names])

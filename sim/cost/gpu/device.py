@@ -8,7 +8,7 @@ from enum import StrEnum
 from itertools import product
 
 from sim.errors import ConfigError, PrecisionError, nearest
-from sim.hardware.chip import Chip, Costing, Fanout, Memory, Unit
+from sim.hardware.chip import Chip, Fanout, Memory, Unit
 from sim.workload.precision import BITS
 
 
@@ -121,14 +121,12 @@ def element_bytes(dtype: str) -> float:
 def device_from_chip(chip: Chip, unit: Unit | None = None) -> GpuDevice:
     """Read the numbers that the kernel models need from a chip's unit (its main unit by default).
 
-    Expects `costing: gpu_kernels`, `options.generation`, and a hierarchy of an on-chip memory (the
+    Expects `options.generation` and a hierarchy of an on-chip memory (the
     L2), a fan-out over SMs, a memory inside the SM (shared memory), one array.
     Raises: ConfigError: one of these is absent, with its place.
     """
     unit = unit or chip.main_unit
     where = f"chip {chip.name}: units.{unit.name}"
-    if unit.costing is not Costing.GPU_KERNELS:
-        raise ConfigError(f"{where}: costing is {unit.costing}, expected gpu_kernels")
     generation = str(unit.options.get("generation", ""))
     if generation not in list(Generation):
         raise ConfigError(
