@@ -22,7 +22,7 @@ A100 = GpuDevice(
     algorithms=("direct", "winograd_4x4"),
 )  # fmt: skip
 H100 = GpuDevice(
-    name="h100-sxm", generation=Generation.HOPPER, sms=132, clock_hz=1.755e9,
+    name="h100-sxm", generation=Generation.HOPPER, sms=132, clock_hz=1.83e9,
     peak_flop_per_s={"bf16": 989e12, "fp8_e4m3": 1979e12, "fp32": 67e12},
     dram_bytes_per_s=3.35e12, l2_bytes=50e6, smem_bytes_per_sm=228 * 1024,
 )  # fmt: skip
@@ -281,12 +281,12 @@ def test_device_from_chip_reads_the_data_sheet():
 
 def test_transfer_says_where_constants_come_from():
     """H200 takes H100's (same generation, latencies by the clock), B200 and L40S change generation."""
-    def named(name, generation, clock_hz=1.755e9):
+    def named(name, generation, clock_hz=1.83e9):
         return GpuDevice(**{n: getattr(H100, n) for n in H100.__dataclass_fields__}
                          | {"name": name, "generation": generation, "clock_hz": clock_hz})  # fmt: skip
 
     assert constants_for(H100).origin["gemm"] == "h100-sxm, measured"
-    h200 = constants_for(named("h200", Generation.HOPPER, 2 * 1.755e9))
+    h200 = constants_for(named("h200", Generation.HOPPER, 2 * 1.83e9))
     assert h200.origin["gemm"] == "h100-sxm, same generation"
     assert h200.gemm.launch_s == pytest.approx(constants_for(H100).gemm.launch_s / 2)
     assert h200.gemm.matrix_efficiency == constants_for(H100).gemm.matrix_efficiency

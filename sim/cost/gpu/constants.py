@@ -57,14 +57,13 @@ class GemmConstants(_Constants):
 
     launch_s: float = constant("s", 1.0e-6, 5e-6, 0.0)
     """Floor of a graph-replayed kernel: front end, scheduling, drain."""
-    matrix_efficiency: float = constant("1", 0.6, 1.05, 1.0)
-    """Share of the data-sheet matrix rate that a full CTA reaches. Above 1 only where the chip
-    runs above the clock of its data-sheet rate."""
+    matrix_efficiency: float = constant("1", 0.6, 1.0, 1.0)
+    """Share of the data-sheet matrix rate that a full CTA reaches."""
     prologue_s: float = constant("s", 1e-7, 1e-5, 0.0)
     """Pipeline fill per wave of CTAs."""
     prologue_k: float = constant("element", 1.0, 5000.0, 1.0)
     """Reduction length at which half of the fill shows."""
-    dram_efficiency: float = constant("1", 0.5, 1.0, 1.0)
+    dram_efficiency: float = constant("1", 0.5, 0.95, 1.0)
     """Reachable share of the DRAM bandwidth."""
     dram_ramp_s: float = constant("s", 1e-9, 2e-6, 0.0)
     """DRAM takes sqrt(this x transfer time) longer: ramp up of requests in flight."""
@@ -95,11 +94,11 @@ class DecodeConstants(_Constants):
     """Start of a round of CTAs (head dimension 128)."""
     block_s: float = constant("s", 5e-8, 3e-6, 0.0)
     """One CTA streaming one block of 128 cached tokens (head dimension 128)."""
-    dram_efficiency: float = constant("1", 0.5, 1.0, 1.0)
+    dram_efficiency: float = constant("1", 0.5, 0.95, 1.0)
     """Reachable share of the DRAM bandwidth."""
-    l2_share: float = constant("1", 0.2, 1.0, 0.0)
+    l2_share: float = constant("1", 0.4, 1.0, 0.0)
     """Share of L2 in which the KV cache stays between calls."""
-    l2_bytes_per_clock_sm: float = constant("B/clock/SM", 5.0, 128.0, 1e9)
+    l2_bytes_per_clock_sm: float = constant("B/clock/SM", 10.0, 128.0, 1e9)
     """L2 to SM bandwidth."""
     split_s: float = constant("s", 1e-7, 1e-5, 0.0)
     """Fixed cost of splitting the KV length (combine kernel, or its chained launch)."""
@@ -121,7 +120,7 @@ class PrefillConstants(_Constants):
     """Floor: the attention kernel and the kernel that writes the KV cache."""
     start_s: float = constant("s", 1e-7, 8e-6, 0.0)
     """Start of a CTA (head dimension 128)."""
-    matrix_efficiency: float = constant("1", 0.6, 1.05, 1.0)
+    matrix_efficiency: float = constant("1", 0.6, 1.0, 1.0)
     """Share of the data-sheet matrix rate inside the main loop."""
     softmax_clocks: float = constant("clock", 0.0625, 0.4, 0.0)
     """SM clocks per score element for the softmax; the exponential unit makes 16 a clock."""
@@ -131,7 +130,7 @@ class PrefillConstants(_Constants):
     """Share of the longest CTA that runs alone at the end."""
     single_rate: float = constant("1", 0.5, 1.5, 1.0)
     """Rate of an SM that holds one CTA, relative to a full SM."""
-    dram_efficiency: float = constant("1", 0.5, 1.0, 1.0)
+    dram_efficiency: float = constant("1", 0.5, 0.95, 1.0)
     """Reachable share of the DRAM bandwidth."""
     token_s: float = constant("s", 1e-7, 2e-5, 0.0)
     """Latency of the thread block that writes one token's keys and values into the paged cache."""
