@@ -9,13 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 
 import numpy as np
 from scipy.optimize import least_squares
 
-from sim.baseline.kernel_rows import ATTENTION_COLUMNS, BENCHMARK_WEIGHT_COPIES, Rows, families, select
+from sim.baseline.kernel_rows import (
+    ATTENTION_COLUMNS,
+    BENCHMARK_WEIGHT_COPIES,
+    Rows,
+    families,
+    select,
+)
 from sim.baseline.score import ErrorStatistics, error_statistics
-from sim.cost.gpu.attention import attention_decode_s, prefill_plan, prefill_time, runs_decode_kernel
+from sim.cost.gpu.attention import (
+    attention_decode_s,
+    prefill_plan,
+    prefill_time,
+    runs_decode_kernel,
+)
 from sim.cost.gpu.constants import GemmConstants
 from sim.cost.gpu.conv import conv_s
 from sim.cost.gpu.device import GpuDevice, element_bytes
@@ -73,26 +85,37 @@ class Fit:
 
 def _bins(values: np.ndarray, edges: tuple[float, ...], name: str) -> np.ndarray:
     labels = [f"{name} <= {edges[0]:g}"]
-    labels += [f"{name} {low:g}-{high:g}" for low, high in zip(edges, edges[1:], strict=False)]
+    labels += [
+        f"{name} {low:g}-{high:g}" for low, high in pairwise(edges)
+    ]
     labels.append(f"{name} > {edges[-1]:g}")
     return np.asarray(labels)[np.searchsorted(edges, values, side="left")]
 
 
 def _gemm_model(rows: Rows, device: GpuDevice, dtype: str) -> Model:
     plan = gemm_plan(
-        rows["m"], rows["n"], rows["k"], device=device, dtype=dtype, weight_copies=BENCHMARK_WEIGHT_COPIES
+        rows["m"],
+        rows["n"],
+        rows["k"],
+        device=device,
+        dtype=dtype,
+        weight_copies=BENCHMARK_WEIGHT_COPIES,
     )
     return lambda c: gemm_time(plan, c).time_s
 
 
 def _prefill_model(rows: Rows, device: GpuDevice, dtype: str) -> Model:
-    plan = prefill_plan(*(rows[name] for name in ATTENTION_COLUMNS), device=device, dtype=dtype)
+    plan = prefill_plan(
+        *(rows[name] for name in ATTENTION_COLUMNS), device=device, dtype=dtype
+    )
     return lambda c: prefill_time(plan, c, dtype).time_s
 
 
 def _decode_model(rows: Rows, device: GpuDevice, dtype: str) -> Model:
     sizes = [rows[name] for name in ATTENTION_COLUMNS if name != "new_tokens"]
-    return lambda c: attention_decode_s(*sizes, device=device, constants=c, dtype=dtype).time_s
+    return lambda c: (
+        attention_decode_s(*sizes, device=device, constants=c, dtype=dtype).time_s
+    )
 
 
 def _vector_model(rows: Rows, device: GpuDevice, dtype: str) -> Model:
@@ -103,7 +126,14 @@ def _vector_model(rows: Rows, device: GpuDevice, dtype: str) -> Model:
         for op in np.unique(rows["op"]):
             at = rows["op"] == op
             shape = (rows["rows"][at], rows["columns"][at])
-            out[at] = vector_s(str(op), *shape, device=device, constants=c, element_bytes=size, host=True).time_s
+            out[at] = vector_s(
+                str(op),
+                *shape,
+                device=device,
+                constants=c,
+                element_bytes=size,
+                host=True,
+            ).time_s
         return out
 
     return model
@@ -111,18 +141,34 @@ def _vector_model(rows: Rows, device: GpuDevice, dtype: str) -> Model:
 
 def conv_model(gemm: GemmConstants) -> Callable[[Rows, GpuDevice, str], Model]:
     """Convolutions take the constants of the products inside from `gemm`."""
-    names = ("batch", "in_channels", "out_channels", "input_size", "input_size", "kernel")
+    names = (
+        "batch",
+        "in_channels",
+        "out_channels",
+        "input_size",
+        "input_size",
+        "kernel",
+    )
 
     def model(rows: Rows, device: GpuDevice, dtype: str) -> Model:
         sizes = [rows[name] for name in names]
-        options = {"stride": rows["stride"], "padding": rows["padding"], "dtype": dtype, "host": True}
-        return lambda c: conv_s(*sizes, device=device, constants=c, gemm=gemm, **options).time_s
+        options = {
+            "stride": rows["stride"],
+            "padding": rows["padding"],
+            "dtype": dtype,
+            "host": True,
+        }
+        return lambda c: (
+            conv_s(*sizes, device=device, constants=c, gemm=gemm, **options).time_s
+        )
 
     return model
 
 
 def _is_decode(rows: Rows, device: GpuDevice) -> np.ndarray:
-    return runs_decode_kernel(rows["new_tokens"], rows["num_heads"], rows["num_key_value_heads"], device)
+    return runs_decode_kernel(
+        rows["new_tokens"], rows["num_heads"], rows["num_key_value_heads"], device
+    )
 
 
 def _known_heads(rows: Rows) -> np.ndarray:
@@ -149,11 +195,16 @@ def _vector_problem(name: str) -> Problem:
         model=_vector_model,
         uses=lambda r, _: np.asarray([kernel_class(str(op)) == name for op in r["op"]]),
         fixed=lambda _: {} if row_wise else {"row_s": 0.0},
-        regime=lambda r: _bins(r["rows"] * r["columns"] * 4 / 2**20, (1.0, 16.0), "MiB"),
+        regime=lambda r: _bins(
+            r["rows"] * r["columns"] * 4 / 2**20, (1.0, 16.0), "MiB"
+        ),
     )
 
 
-_ATTENTION = {"inputs": ATTENTION_COLUMNS, "family": ("num_heads", "num_key_value_heads", "head_dim")}
+_ATTENTION = {
+    "inputs": ATTENTION_COLUMNS,
+    "family": ("num_heads", "num_key_value_heads", "head_dim"),
+}
 PROBLEMS: dict[str, Problem] = {
     "gemm": Problem(
         inputs=("m", "n", "k"),
@@ -178,14 +229,25 @@ PROBLEMS: dict[str, Problem] = {
         regime=lambda r: _bins(r["past_tokens"], (128, 1024, 8192), "past"),
     ),
     "conv": Problem(
-        inputs=("batch", "in_channels", "out_channels", "kernel", "input_size", "stride", "padding"),
+        inputs=(
+            "batch",
+            "in_channels",
+            "out_channels",
+            "kernel",
+            "input_size",
+            "stride",
+            "padding",
+        ),
         family=("in_channels", "out_channels"),
         model=conv_model(GemmConstants.datasheet()),
         uses=lambda r, _: np.ones(len(r["batch"]), dtype=bool),
         fixed=lambda _: {},
         regime=lambda r: _bins(r["input_size"], (8, 16, 32), "size"),
     ),
-} | {f"vector_{name}": _vector_problem(name) for name in ("binary", "unary", "softmax", "layer_norm")}
+} | {
+    f"vector_{name}": _vector_problem(name)
+    for name in ("binary", "unary", "softmax", "layer_norm")
+}
 
 
 def fit_kernel(
@@ -204,7 +266,11 @@ def fit_kernel(
     rows = select(rows, problem.uses(rows, device))
     held = dict(problem.fixed(device)) | dict(fixed or {})
     names = tuple(f.name for f in fields(KINDS[kind]) if f.name not in held)
-    family = families(*(rows[name] for name in problem.family)) if rows["latency_ms"].size else np.zeros(0, int)
+    family = (
+        families(*(rows[name] for name in problem.family))
+        if rows["latency_ms"].size
+        else np.zeros(0, int)
+    )
     _enough(kind, rows, family, len(names))
     _consistent(kind, rows, problem)
     measured = rows["latency_ms"] * 1e-3
@@ -212,12 +278,21 @@ def fit_kernel(
     predicted = np.zeros(measured.size)
     for half in (0, 1):
         learn, score = np.flatnonzero(family % 2 == half), family % 2 != half
-        constants = _solve(problem, select(rows, _thinned(learn)), device, precision, first, names)
-        predicted[score] = problem.model(select(rows, score), device, precision)(constants)
+        constants = _solve(
+            problem, select(rows, _thinned(learn)), device, precision, first, names
+        )
+        predicted[score] = problem.model(select(rows, score), device, precision)(
+            constants
+        )
     everything = _thinned(np.arange(measured.size))
-    constants = _solve(problem, select(rows, everything), device, precision, first, names)
+    constants = _solve(
+        problem, select(rows, everything), device, precision, first, names
+    )
     labels = problem.regime(rows)
-    regimes = {str(v): error_statistics(predicted[labels == v], measured[labels == v]) for v in np.unique(labels)}
+    regimes = {
+        str(v): error_statistics(predicted[labels == v], measured[labels == v])
+        for v in np.unique(labels)
+    }
     return Fit(
         kind=kind,
         device=device.name,
@@ -232,7 +307,12 @@ def fit_kernel(
 
 def middle(family: type) -> object:
     """Constants in the geometric middle of their physical ranges."""
-    return family(**{f.name: float(np.sqrt(f.metadata["low"] * f.metadata["high"])) for f in fields(family)})
+    return family(
+        **{
+            f.name: float(np.sqrt(f.metadata["low"] * f.metadata["high"]))
+            for f in fields(family)
+        }
+    )
 
 
 def _thinned(index: np.ndarray) -> np.ndarray:
@@ -240,16 +320,27 @@ def _thinned(index: np.ndarray) -> np.ndarray:
     return index[:: max(1, -(-index.size // MAX_ROWS))]
 
 
-def _solve(problem: Problem, rows: Rows, device: GpuDevice, precision: str, first, names: tuple[str, ...]):
+def _solve(
+    problem: Problem,
+    rows: Rows,
+    device: GpuDevice,
+    precision: str,
+    first,
+    names: tuple[str, ...],
+):
     model, measured = problem.model(rows, device, precision), rows["latency_ms"] * 1e-3
     spec = {f.name: f.metadata for f in fields(first)}
     low = np.log([spec[name]["low"] for name in names])
     high = np.log([spec[name]["high"] for name in names])
     inside = 1e-3 * (high - low)
-    x0 = np.clip(np.log([getattr(first, name) for name in names]), low + inside, high - inside)
+    x0 = np.clip(
+        np.log([getattr(first, name) for name in names]), low + inside, high - inside
+    )
 
     def constants(x: np.ndarray):
-        return replace(first, **{name: float(np.exp(v)) for name, v in zip(names, x, strict=True)})
+        return replace(
+            first, **{name: float(np.exp(v)) for name, v in zip(names, x, strict=True)}
+        )
 
     def residual(x: np.ndarray) -> np.ndarray:
         return np.log(model(constants(x)) / measured)
@@ -264,10 +355,14 @@ def _solve(problem: Problem, rows: Rows, device: GpuDevice, precision: str, firs
 def _enough(kind: str, rows: Rows, family: np.ndarray, constants: int) -> None:
     count, need = family.size, 2 * ROWS_PER_CONSTANT * constants
     if count < need:
-        raise CalibrationError(f"{kind}: {count} rows for {constants} constants, expected at least {need}")
+        raise CalibrationError(
+            f"{kind}: {count} rows for {constants} constants, expected at least {need}"
+        )
     found = int(family.max()) + 1
     if found < MIN_FAMILIES:
-        raise CalibrationError(f"{kind}: {found} families of shapes, expected at least {MIN_FAMILIES} to hold half out")
+        raise CalibrationError(
+            f"{kind}: {found} families of shapes, expected at least {MIN_FAMILIES} to hold half out"
+        )
 
 
 def _consistent(kind: str, rows: Rows, problem: Problem) -> None:

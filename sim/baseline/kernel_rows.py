@@ -56,7 +56,9 @@ _KINDS: dict[frozenset[str], Kind] = {}
 def register(kind: Kind) -> Kind:
     """Add a layout. Raises ValueError: these columns already have one."""
     if kind.columns in _KINDS:
-        raise ValueError(f"columns of {kind.name} already belong to {_KINDS[kind.columns].name}")
+        raise ValueError(
+            f"columns of {kind.name} already belong to {_KINDS[kind.columns].name}"
+        )
     _KINDS[kind.columns] = kind
     return kind
 
@@ -67,7 +69,10 @@ def kind_of(columns) -> Kind:
     fits = [kind for kind in _KINDS.values() if kind.columns <= present]
     if fits:
         return max(fits, key=lambda kind: len(kind.columns))
-    best = max(_KINDS.values(), key=lambda kind: len(kind.columns & present) / len(kind.columns))
+    best = max(
+        _KINDS.values(),
+        key=lambda kind: len(kind.columns & present) / len(kind.columns),
+    )
     missing = ", ".join(sorted(best.columns - present))
     raise CalibrationError(
         f"no measurement has the columns {', '.join(sorted(present))}: nearest is {best.name}, which also needs {missing}"
@@ -83,7 +88,9 @@ def read_rows(path: str | Path) -> Rows:
     header, rows = table[0], table[1:]
     for number, row in enumerate(rows, start=2):
         if len(row) != len(header):
-            raise CalibrationError(f"{path}: line {number} has {len(row)} values, expected {len(header)}")
+            raise CalibrationError(
+                f"{path}: line {number} has {len(row)} values, expected {len(header)}"
+            )
     columns = {}
     for name, values in zip(header, zip(*rows, strict=True), strict=True):
         try:
@@ -100,39 +107,78 @@ def select(rows: Rows, mask: np.ndarray) -> Rows:
 
 def families(*columns: np.ndarray) -> np.ndarray:
     """Family number of each row: rows that agree in all `columns`; numbered in sorted order."""
-    return np.unique(np.stack([np.asarray(c) for c in columns], axis=1), axis=0, return_inverse=True)[1].ravel()
+    return np.unique(
+        np.stack([np.asarray(c) for c in columns], axis=1), axis=0, return_inverse=True
+    )[1].ravel()
 
 
-def _gemm(rows: Rows, device: GpuDevice, precision: str, constants: GpuConstants) -> Prediction:
+def _gemm(
+    rows: Rows, device: GpuDevice, precision: str, constants: GpuConstants
+) -> Prediction:
     sizes = (rows["m"], rows["n"], rows["k"])
     copies = BENCHMARK_WEIGHT_COPIES
-    t = gemm_s(*sizes, device=device, constants=constants.gemm, dtype=precision, weight_copies=copies)
+    t = gemm_s(
+        *sizes,
+        device=device,
+        constants=constants.gemm,
+        dtype=precision,
+        weight_copies=copies,
+    )
     return Prediction(t.time_s * 1e3, t.flagged)
 
 
-ATTENTION_COLUMNS = ("batch_size", "new_tokens", "past_tokens", "num_heads", "num_key_value_heads", "head_dim")
+ATTENTION_COLUMNS = (
+    "batch_size",
+    "new_tokens",
+    "past_tokens",
+    "num_heads",
+    "num_key_value_heads",
+    "head_dim",
+)
 
 
-def _attention(rows: Rows, device: GpuDevice, precision: str, constants: GpuConstants) -> Prediction:
+def _attention(
+    rows: Rows, device: GpuDevice, precision: str, constants: GpuConstants
+) -> Prediction:
     sizes = (rows[name] for name in ATTENTION_COLUMNS)
     c = constants
-    t = attention_s(*sizes, device=device, decode=c.decode, prefill=c.prefill, dtype=precision)
+    t = attention_s(
+        *sizes, device=device, decode=c.decode, prefill=c.prefill, dtype=precision
+    )
     return Prediction(t.time_s * 1e3, t.flagged)
 
 
-def _vector(rows: Rows, device: GpuDevice, precision: str, constants: GpuConstants) -> Prediction:
+def _vector(
+    rows: Rows, device: GpuDevice, precision: str, constants: GpuConstants
+) -> Prediction:
     out = np.zeros(len(rows["op"]))
     for op in np.unique(rows["op"]):
         chosen = rows["op"] == op
         c = constants.vector[kernel_class(str(op))]
         sizes = (rows["rows"][chosen], rows["columns"][chosen])
-        t = vector_s(str(op), *sizes, device=device, constants=c, element_bytes=element_bytes(precision), host=True)
+        t = vector_s(
+            str(op),
+            *sizes,
+            device=device,
+            constants=c,
+            element_bytes=element_bytes(precision),
+            host=True,
+        )
         out[chosen] = t.time_s * 1e3
     return Prediction(out, np.zeros(out.shape, dtype=bool))
 
 
-def _conv(rows: Rows, device: GpuDevice, precision: str, constants: GpuConstants) -> Prediction:
-    names = ("batch", "in_channels", "out_channels", "input_size", "input_size", "kernel")
+def _conv(
+    rows: Rows, device: GpuDevice, precision: str, constants: GpuConstants
+) -> Prediction:
+    names = (
+        "batch",
+        "in_channels",
+        "out_channels",
+        "input_size",
+        "input_size",
+        "kernel",
+    )
     t = conv_s(
         *(rows[name] for name in names), stride=rows["stride"], padding=rows["padding"],
         device=device, constants=constants.conv, gemm=constants.gemm, dtype=precision, host=True,
@@ -155,7 +201,9 @@ register(
         name="gpu_attention",
         columns=frozenset({*ATTENTION_COLUMNS, "latency_ms"}),
         measured="latency_ms",
-        family=lambda r: families(r["num_heads"], r["num_key_value_heads"], r["head_dim"]),
+        family=lambda r: families(
+            r["num_heads"], r["num_key_value_heads"], r["head_dim"]
+        ),
         predict=_attention,
     )
 )
@@ -172,7 +220,16 @@ register(
     Kind(
         name="gpu_conv",
         columns=frozenset(
-            {"batch", "in_channels", "out_channels", "kernel", "input_size", "stride", "padding", "latency_ms"}
+            {
+                "batch",
+                "in_channels",
+                "out_channels",
+                "kernel",
+                "input_size",
+                "stride",
+                "padding",
+                "latency_ms",
+            }
         ),
         measured="latency_ms",
         family=lambda r: families(r["in_channels"], r["out_channels"]),

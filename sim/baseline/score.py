@@ -42,11 +42,16 @@ def spearman(x, y) -> float | None:
 
 def error_statistics(predicted, measured) -> ErrorStatistics:
     """Statistics over all rows. Raises CalibrationError: no rows, or a measurement that is not positive."""
-    predicted, measured = np.asarray(predicted, dtype=float), np.asarray(measured, dtype=float)
+    predicted, measured = (
+        np.asarray(predicted, dtype=float),
+        np.asarray(measured, dtype=float),
+    )
     if measured.size == 0:
         raise CalibrationError("no rows to score")
     if not np.all(np.isfinite(measured) & (measured > 0)):
-        raise CalibrationError(f"{int(np.sum(~(measured > 0)))} measurements are not positive numbers")
+        raise CalibrationError(
+            f"{int(np.sum(~(measured > 0)))} measurements are not positive numbers"
+        )
     error = predicted / measured - 1
     size = np.abs(error)
     return ErrorStatistics(
@@ -73,8 +78,17 @@ class FileScore:
 
     def to_dict(self) -> dict[str, object]:
         """The `--against FILE` document: rows used and errors as fractions, with what they came from."""
-        head = {"path": self.path, "kind": self.kind, "hardware": self.hardware, "precision": self.precision}
-        return head | self.statistics.to_dict() | {"flagged_rows": self.flagged_rows, "calibration": self.calibration}
+        head = {
+            "path": self.path,
+            "kind": self.kind,
+            "hardware": self.hardware,
+            "precision": self.precision,
+        }
+        return (
+            head
+            | self.statistics.to_dict()
+            | {"flagged_rows": self.flagged_rows, "calibration": self.calibration}
+        )
 
 
 def precision_of(path: str | Path) -> str | None:
@@ -84,7 +98,11 @@ def precision_of(path: str | Path) -> str | None:
 
 
 def score_file(
-    path: str | Path, hw: Chip | GpuDevice | None = None, precision: str | None = None, *, calibration: str = "auto"
+    path: str | Path,
+    hw: Chip | GpuDevice | None = None,
+    precision: str | None = None,
+    *,
+    calibration: str = "auto",
 ) -> FileScore:
     """Predict every row of a CSV and compare.
 
@@ -101,9 +119,13 @@ def score_file(
     device, constants = None, None
     if kind.needs_hardware:
         if hw is None:
-            raise CalibrationError(f"{path}: {kind.name} rows need --hw, the chip that was measured")
+            raise CalibrationError(
+                f"{path}: {kind.name} rows need --hw, the chip that was measured"
+            )
         if precision is None:
-            raise CalibrationError(f"{path}: give --precision, or end the file's name in one, such as _bf16.csv")
+            raise CalibrationError(
+                f"{path}: give --precision, or end the file's name in one, such as _bf16.csv"
+            )
         device = hw if isinstance(hw, GpuDevice) else device_from_chip(hw)
         constants = constants_for(device, calibration)
     predicted = kind.predict(rows, device, precision, constants)
@@ -120,4 +142,6 @@ def score_file(
 
 def _unflagged(kind: Kind, rows: Rows, predicted) -> ErrorStatistics:
     used = ~np.asarray(predicted.flagged, dtype=bool)
-    return error_statistics(np.asarray(predicted.values)[used], rows[kind.measured][used])
+    return error_statistics(
+        np.asarray(predicted.values)[used], rows[kind.measured][used]
+    )

@@ -16,8 +16,13 @@ from sim.cost.gpu.sets import constants_for, fitted_sets
 from sim.errors import CalibrationError
 
 ROOT = Path(__file__).resolve().parents[2]
-DATA = Path(os.environ.get("DOVETAIL_DATA", ROOT.parent / "shared" / "data")) / "gpu_kernels"
-measured = pytest.mark.skipif(not DATA.is_dir(), reason="public kernel measurements are not here")
+DATA = (
+    Path(os.environ.get("DOVETAIL_DATA", ROOT.parent / "shared" / "data"))
+    / "gpu_kernels"
+)
+measured = pytest.mark.skipif(
+    not DATA.is_dir(), reason="public kernel measurements are not here"
+)
 
 # NVIDIA data sheets (A100 2021, H100 2023).
 _A100 = {
@@ -26,7 +31,10 @@ _A100 = {
 }  # fmt: skip
 A100 = GpuDevice(name="a100-sxm", dram_bytes_per_s=2.039e12, **_A100)
 A100_80 = GpuDevice(
-    name="a100-pcie-80gb", dram_bytes_per_s=1.935e12, algorithms=("direct", "winograd_4x4"), **_A100
+    name="a100-pcie-80gb",
+    dram_bytes_per_s=1.935e12,
+    algorithms=("direct", "winograd_4x4"),
+    **_A100,
 )
 A100_40 = GpuDevice(name="a100-pcie-40gb", dram_bytes_per_s=1.555e12, **_A100)
 H100 = GpuDevice(
@@ -57,13 +65,17 @@ def test_fit_recovers_the_constants_that_made_the_rows():
     assert fit.held_out.median_error < 0.01
     truth = constants_for(H100).decode
     assert fit.constants.launch_s == pytest.approx(truth.launch_s, rel=0.05)
-    assert fit.constants.dram_efficiency == pytest.approx(truth.dram_efficiency, rel=0.05)
+    assert fit.constants.dram_efficiency == pytest.approx(
+        truth.dram_efficiency, rel=0.05
+    )
     assert "copy_s" not in fit.fitted and fit.constants.copy_s == 0
 
 
 def test_fit_is_deterministic():
     rows = decode_rows()
-    assert fit_kernel("decode", rows, H100, precision="bf16") == fit_kernel("decode", rows, H100, precision="bf16")
+    assert fit_kernel("decode", rows, H100, precision="bf16") == fit_kernel(
+        "decode", rows, H100, precision="bf16"
+    )
 
 
 def test_fit_names_constants_at_their_limits():
@@ -75,7 +87,9 @@ def test_fit_names_constants_at_their_limits():
 
 def test_fit_refuses_too_few_and_contradictory_rows():
     rows = decode_rows()
-    with pytest.raises(CalibrationError, match="20 rows for 10 constants, expected at least 160"):
+    with pytest.raises(
+        CalibrationError, match="20 rows for 10 constants, expected at least 160"
+    ):
         fit_kernel("decode", select(rows, np.arange(20)), H100, precision="bf16")
     with pytest.raises(CalibrationError, match="2 families"):
         fit_kernel("decode", decode_rows(400, families=2), H100, precision="bf16")
@@ -96,7 +110,10 @@ def test_error_statistics_by_hand():
     p90 of (0, 10, 10, 50): position 2.7 of 3 -> 10 + 0.7 * 40 = 38 %.
     """
     s = error_statistics([110, 90, 150, 100], [100, 100, 100, 100])
-    assert (s.rows, s.mean_error, s.median_error, s.bias) == (4, *map(pytest.approx, (0.175, 0.10, 0.05)))
+    assert (s.rows, s.mean_error, s.median_error, s.bias) == (
+        4,
+        *map(pytest.approx, (0.175, 0.10, 0.05)),
+    )
     assert s.p90_error == pytest.approx(0.38)
     assert s.spearman is None
 
@@ -109,7 +126,9 @@ def test_spearman_by_hand():
 
 def test_kind_by_columns_and_precision_by_name(tmp_path):
     assert kind_of(["latency_ms", "k", "n", "m", "note"]).name == "gpu_gemm"
-    with pytest.raises(CalibrationError, match="nearest is gpu_gemm, which also needs k"):
+    with pytest.raises(
+        CalibrationError, match="nearest is gpu_gemm, which also needs k"
+    ):
         kind_of(["m", "n", "latency_ms"])
     assert precision_of("h100_sxm_gemm_bf16.csv") == "bf16"
     assert precision_of("table.csv") is None
@@ -125,7 +144,9 @@ def test_kind_by_columns_and_precision_by_name(tmp_path):
 def test_flagged_rows_are_counted_and_not_scored(tmp_path):
     path = tmp_path / "decode_bf16.csv"
     header = "batch_size,new_tokens,past_tokens,num_heads,num_key_value_heads,head_dim,latency_ms\n"
-    path.write_text(header + "8,1,1023,8,1,128,0.02\n8,1,1023,8,1,512,0.05\n", encoding="utf-8")
+    path.write_text(
+        header + "8,1,1023,8,1,128,0.02\n8,1,1023,8,1,512,0.05\n", encoding="utf-8"
+    )
     score = score_file(path, H100)
     assert (score.statistics.rows, score.flagged_rows) == (1, 1)
 
@@ -144,14 +165,22 @@ TARGETS = [
 
 
 @measured
-@pytest.mark.parametrize(("kind", "stem", "device", "median", "p90"), TARGETS, ids=[f"{t[0]}-{t[2].name}" for t in TARGETS])
+@pytest.mark.parametrize(
+    ("kind", "stem", "device", "median", "p90"),
+    TARGETS,
+    ids=[f"{t[0]}-{t[2].name}" for t in TARGETS],
+)
 def test_held_out_families_of_public_measurements(kind, stem, device, median, p90):
     """aiconfigurator (vLLM kernels) and NeuSight (PyTorch kernels); H100 GEMM takes 12 s and runs in benchmarks/."""
     problem = PROBLEMS[kind]
     if kind == "conv":
-        problem = replace(problem, model=conv_model(fitted_sets()["a100-sxm"].constants["gemm"]))
+        problem = replace(
+            problem, model=conv_model(fitted_sets()["a100-sxm"].constants["gemm"])
+        )
     rows = read_rows(DATA / f"{stem}.csv")
-    fit = fit_kernel(kind, rows, device, precision=stem.rsplit("_", 1)[-1], problem=problem)
+    fit = fit_kernel(
+        kind, rows, device, precision=stem.rsplit("_", 1)[-1], problem=problem
+    )
     assert fit.held_out.median_error <= median
     assert fit.held_out.p90_error <= p90
 
@@ -167,4 +196,6 @@ def test_bundled_constants_score_the_public_tables():
     ):
         score = score_file(DATA / f"{stem}.csv", device)
         assert score.statistics.median_error <= median, stem
-        assert score.to_dict()["rows"] + score.flagged_rows == len(read_rows(DATA / f"{stem}.csv")["latency_ms"])
+        assert score.to_dict()["rows"] + score.flagged_rows == len(
+            read_rows(DATA / f"{stem}.csv")["latency_ms"]
+        )

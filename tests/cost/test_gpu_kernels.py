@@ -11,7 +11,18 @@ from sim.cost.gpu.result import TERM_OF, hit_rate, soft_max
 from sim.cost.gpu.sets import constants_for, fitted_sets, parse_set
 from sim.errors import CalibrationError, ConfigError, PrecisionError, UnsupportedOpError
 from sim.hardware.chip import (
-    Array, Chip, Costing, Dataflow, Fanout, Folds, Memory, Preload, Rate, Skew, Unit, VectorUnit,
+    Array,
+    Chip,
+    Costing,
+    Dataflow,
+    Fanout,
+    Folds,
+    Memory,
+    Preload,
+    Rate,
+    Skew,
+    Unit,
+    VectorUnit,
 )  # fmt: skip
 
 # NVIDIA A100 data sheet (2021) and H100 data sheet (2023), SXM.
@@ -34,7 +45,11 @@ def scaled(device: GpuDevice, **factors: float) -> GpuDevice:
     values = {name: getattr(device, name) for name in device.__dataclass_fields__}
     for name, factor in factors.items():
         old = values[name]
-        values[name] = {k: v * factor for k, v in old.items()} if isinstance(old, dict) else old * factor
+        values[name] = (
+            {k: v * factor for k, v in old.items()}
+            if isinstance(old, dict)
+            else old * factor
+        )
     return GpuDevice(**values)
 
 
@@ -51,10 +66,14 @@ def sums(result) -> None:
 def test_gemm_terms_sum_and_no_free_lunch(device, m, n, k):
     """Terms sum to the time; with data-sheet constants nothing beats compute or compulsory DRAM traffic."""
     for calibration in ("auto", "none"):
-        result = gemm.gemm_s(m, n, k, device=device, constants=constants_for(device, calibration).gemm)
+        result = gemm.gemm_s(
+            m, n, k, device=device, constants=constants_for(device, calibration).gemm
+        )
         sums(result)
     traffic = 2 * (m * k + n * k + m * n)
-    roofline_s = max(2 * m * n * k / device.peak("bf16"), traffic / device.dram_bytes_per_s)
+    roofline_s = max(
+        2 * m * n * k / device.peak("bf16"), traffic / device.dram_bytes_per_s
+    )
     assert result.time_s >= roofline_s * (1 - 1e-12)
 
 
@@ -66,7 +85,9 @@ def test_gemm_more_bandwidth_or_rate_is_never_slower(device, m, n, k, factor):
     c = constants_for(device).gemm
     base = gemm.gemm_s(m, n, k, device=device, constants=c).time_s
     for change in ({"dram_bytes_per_s": factor}, {"peak_flop_per_s": factor}):
-        assert gemm.gemm_s(m, n, k, device=scaled(device, **change), constants=c).time_s <= base * (1 + 1e-12)
+        assert gemm.gemm_s(
+            m, n, k, device=scaled(device, **change), constants=c
+        ).time_s <= base * (1 + 1e-12)
 
 
 def test_gemm_waves_by_hand():
@@ -83,7 +104,12 @@ def test_gemm_waves_by_hand():
     result = gemm.gemm_s(4096, 4096, 4096, device=A100, constants=c)
     wave_s = 2 * 128 * 256 * 4096 * 108 / 312e12
     assert result.terms_s["compute"] == pytest.approx(19 / 4 * wave_s, rel=1e-12)
-    assert result.terms_s["launch"] == result.terms_s["split"] == result.terms_s["prologue"] == 0
+    assert (
+        result.terms_s["launch"]
+        == result.terms_s["split"]
+        == result.terms_s["prologue"]
+        == 0
+    )
 
 
 def test_gemm_one_tile_by_hand():
@@ -91,16 +117,27 @@ def test_gemm_one_tile_by_hand():
 
     Compute: 2 * 64 * 8 * 64 FLOP on one of 132 SMs = 65536 * 132 / 989e12 s.
     """
-    result = gemm.gemm_s(64, 8, 64, device=H100, constants=constants_for(H100, "none").gemm)
-    assert (result.kernel["tile_m"], result.kernel["tile_n"], result.kernel["ctas"]) == (64, 8, 1)
-    assert result.terms_s["compute"] == pytest.approx(2 * 64 * 8 * 64 * 132 / 989e12, rel=1e-12)
+    result = gemm.gemm_s(
+        64, 8, 64, device=H100, constants=constants_for(H100, "none").gemm
+    )
+    assert (
+        result.kernel["tile_m"],
+        result.kernel["tile_n"],
+        result.kernel["ctas"],
+    ) == (64, 8, 1)
+    assert result.terms_s["compute"] == pytest.approx(
+        2 * 64 * 8 * 64 * 132 / 989e12, rel=1e-12
+    )
 
 
 def test_warm_weights_are_faster_than_cold_ones():
     """1 MB of weights used again stay in L2; in a network (infinitely many copies) they do not."""
     c = constants_for(A100).gemm
     warm, six, cold = (
-        float(gemm.gemm_s(16, 512, 1024, device=A100, constants=c, weight_copies=w).time_s) for w in (1, 6, np.inf)
+        float(
+            gemm.gemm_s(16, 512, 1024, device=A100, constants=c, weight_copies=w).time_s
+        )
+        for w in (1, 6, np.inf)
     )
     assert warm <= six < cold
 
@@ -114,7 +151,9 @@ def test_gemm_broadcasts_and_halves_bytes_and_doubles_rate():
     alone = gemm.gemm_s(4096, 4096, 8192, device=A100, constants=c)
     assert result.time_s[1, 2] == alone.time_s
     int8 = gemm.gemm_s(4096, 4096, 8192, device=A100, constants=c, dtype="int8")
-    assert int8.terms_s["compute"] == pytest.approx(alone.terms_s["compute"] / 2, rel=1e-12)
+    assert int8.terms_s["compute"] == pytest.approx(
+        alone.terms_s["compute"] / 2, rel=1e-12
+    )
 
 
 def brute_force_splits(ctas: int, slots: int, blocks: int, limit: int = 128) -> int:
@@ -140,7 +179,9 @@ def test_flash_splits_by_hand():
 @settings(max_examples=100, deadline=None)
 @given(ctas=st.integers(1, 300), slots=st.integers(2, 300), blocks=st.integers(1, 600))
 def test_flash_splits_equal_brute_force(ctas, slots, blocks):
-    assert attention.flash_splits(ctas, slots, blocks) == brute_force_splits(ctas, slots, blocks)
+    assert attention.flash_splits(ctas, slots, blocks) == brute_force_splits(
+        ctas, slots, blocks
+    )
 
 
 @settings(max_examples=40, deadline=None)
@@ -169,8 +210,22 @@ def test_attention_terms_sum_and_respect_the_roofline(device, b, q, past, kv, gr
     """The least work: causal products of every query with its keys, keys and values read once."""
     for calibration in ("auto", "none"):
         c = constants_for(device, calibration)
-        sums(attention.attention_s(b, q, past, kv * group, kv, d, device=device, decode=c.decode, prefill=c.prefill))
-    result = attention.attention_s(b, q, past, kv * group, kv, d, device=device, decode=c.decode, prefill=c.prefill)
+        sums(
+            attention.attention_s(
+                b,
+                q,
+                past,
+                kv * group,
+                kv,
+                d,
+                device=device,
+                decode=c.decode,
+                prefill=c.prefill,
+            )
+        )
+    result = attention.attention_s(
+        b, q, past, kv * group, kv, d, device=device, decode=c.decode, prefill=c.prefill
+    )
     pairs = b * kv * group * (q * past + q * (q + 1) / 2)
     traffic = 2 * b * d * (2 * kv * group * q + 2 * kv * (past + q))
     roofline_s = traffic / device.dram_bytes_per_s
@@ -182,12 +237,16 @@ def test_attention_terms_sum_and_respect_the_roofline(device, b, q, past, kv, gr
 def test_unknown_head_dimension_is_flagged():
     c = constants_for(H100)
     dims = np.array([64, 128, 256, 512])
-    result = attention.attention_s(8, 1, 1023, 8, 1, dims, device=H100, decode=c.decode, prefill=c.prefill)
+    result = attention.attention_s(
+        8, 1, 1023, 8, 1, dims, device=H100, decode=c.decode, prefill=c.prefill
+    )
     assert result.flagged.tolist() == [False, False, False, True]
 
 
 def test_ungrouped_decode_runs_the_prefill_kernel_on_flash2_only():
-    assert attention.runs_decode_kernel([1, 1, 2], [8, 8, 8], [8, 1, 1], A100).tolist() == [False, True, False]
+    assert attention.runs_decode_kernel(
+        [1, 1, 2], [8, 8, 8], [8, 1, 1], A100
+    ).tolist() == [False, True, False]
     assert attention.runs_decode_kernel(1, 8, 8, H100)
 
 
@@ -198,11 +257,24 @@ def test_ungrouped_decode_runs_the_prefill_kernel_on_flash2_only():
 )  # fmt: skip
 def test_conv_terms_sum_and_direct_respects_the_roofline(b, ci, co, s, stride):
     """Implicit GEMM does every multiplication; Winograd is flagged and never chosen where it cannot run."""
-    direct = GpuDevice(**{n: getattr(A100, n) for n in A100.__dataclass_fields__} | {"algorithms": ("direct",)})
+    direct = GpuDevice(
+        **{n: getattr(A100, n) for n in A100.__dataclass_fields__}
+        | {"algorithms": ("direct",)}
+    )
     for device, calibration in ((A100, "auto"), (direct, "none")):
         c = constants_for(device, calibration)
         result = conv.conv_s(
-            b, ci, co, s, s, 3, device=device, constants=c.conv, gemm=c.gemm, stride=stride, padding=1
+            b,
+            ci,
+            co,
+            s,
+            s,
+            3,
+            device=device,
+            constants=c.conv,
+            gemm=c.gemm,
+            stride=stride,
+            padding=1,
         )
         sums(result)
         assert stride == 1 or not result.flagged
@@ -235,7 +307,9 @@ def test_vector_kernel_is_a_stream():
 
 @given(x=st.floats(0, 1e6), y=st.floats(0, 1e6), p=st.floats(1, 16))
 def test_soft_max_lies_between_maximum_and_sum(x, y, p):
-    assert max(x, y) * (1 - 1e-12) <= soft_max(x, y, p) <= (x + y) * (1 + 1e-12) + 1e-300
+    assert (
+        max(x, y) * (1 - 1e-12) <= soft_max(x, y, p) <= (x + y) * (1 + 1e-12) + 1e-300
+    )
 
 
 def test_hit_rate_is_half_at_the_usable_size():
@@ -261,16 +335,31 @@ def h100_chip(**options) -> Chip:
         ),
         options=options or {"generation": "hopper"},
     )  # fmt: skip
-    memory = Memory(name="HBM", kind="hbm3", capacity_bytes=80e9, read=Rate(per_s=3.35e12), write=Rate(per_s=3.35e12))
+    memory = Memory(
+        name="HBM",
+        kind="hbm3",
+        capacity_bytes=80e9,
+        read=Rate(per_s=3.35e12),
+        write=Rate(per_s=3.35e12),
+    )
     return Chip(
-        name="h100-sxm", title="", clock_hz=1.755e9, default_precision="bf16", memories=(memory,), units=(unit,)
+        name="h100-sxm",
+        title="",
+        clock_hz=1.755e9,
+        default_precision="bf16",
+        memories=(memory,),
+        units=(unit,),
     )
 
 
 def test_device_from_chip_reads_the_data_sheet():
     """2 FLOP x 132 SMs x 4 cores x 128 cells x 4 MAC x 1.755 GHz = 949 TFLOP/s."""
     device = device_from_chip(h100_chip())
-    assert (device.sms, device.l2_bytes, device.dram_bytes_per_s) == (132, 50e6, 3.35e12)
+    assert (device.sms, device.l2_bytes, device.dram_bytes_per_s) == (
+        132,
+        50e6,
+        3.35e12,
+    )
     assert device.peak("bf16") == pytest.approx(2 * 132 * 4 * 128 * 4 * 1.755e9)
     assert device.peak("fp16") == device.peak("bf16")
     with pytest.raises(PrecisionError, match="int8"):
@@ -281,6 +370,7 @@ def test_device_from_chip_reads_the_data_sheet():
 
 def test_transfer_says_where_constants_come_from():
     """H200 takes H100's (same generation, latencies by the clock), B200 and L40S change generation."""
+
     def named(name, generation, clock_hz=1.83e9):
         return GpuDevice(**{n: getattr(H100, n) for n in H100.__dataclass_fields__}
                          | {"name": name, "generation": generation, "clock_hz": clock_hz})  # fmt: skip
@@ -290,9 +380,19 @@ def test_transfer_says_where_constants_come_from():
     assert h200.origin["gemm"] == "h100-sxm, same generation"
     assert h200.gemm.launch_s == pytest.approx(constants_for(H100).gemm.launch_s / 2)
     assert h200.gemm.matrix_efficiency == constants_for(H100).gemm.matrix_efficiency
-    assert constants_for(named("b200", Generation.BLACKWELL)).origin["decode"] == "h100-sxm, generation changed"
-    assert constants_for(named("l40s", Generation.ADA)).origin["prefill"] == "a100-sxm, generation changed"
-    assert constants_for(named("v", Generation.VOLTA)).origin["vector_binary"].startswith("v100-pcie-32gb")
+    assert (
+        constants_for(named("b200", Generation.BLACKWELL)).origin["decode"]
+        == "h100-sxm, generation changed"
+    )
+    assert (
+        constants_for(named("l40s", Generation.ADA)).origin["prefill"]
+        == "a100-sxm, generation changed"
+    )
+    assert (
+        constants_for(named("v", Generation.VOLTA))
+        .origin["vector_binary"]
+        .startswith("v100-pcie-32gb")
+    )
     with pytest.raises(CalibrationError, match="h100-sxm"):
         constants_for(H100, "h100-smx")
 
@@ -309,5 +409,8 @@ def test_fitted_constants_lie_inside_their_physical_range():
 
 def test_a_set_with_a_wrong_constant_is_refused():
     document = {"constants": {"conv": {"launch_us": 1.0}}}
-    with pytest.raises(CalibrationError, match='conv has no constant "launch_us". Did you mean "launch_s"'):
+    with pytest.raises(
+        CalibrationError,
+        match='conv has no constant "launch_us". Did you mean "launch_s"',
+    ):
         parse_set(document, "x.yaml")

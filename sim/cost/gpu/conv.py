@@ -33,7 +33,20 @@ def conv_s(
     Raises: ValueError: a window larger than the padded input, channels not a multiple of groups.
     """
     parts = np.broadcast_arrays(
-        *(np.asarray(x, dtype=float) for x in (batch, in_channels, out_channels, height, width, window, stride, padding, groups))
+        *(
+            np.asarray(x, dtype=float)
+            for x in (
+                batch,
+                in_channels,
+                out_channels,
+                height,
+                width,
+                window,
+                stride,
+                padding,
+                groups,
+            )
+        )
     )
     b, ci, co, h, w, r, st, pad, g = parts
     p, q = np.floor((h + 2 * pad - r) / st) + 1, np.floor((w + 2 * pad - r) / st) + 1
@@ -51,20 +64,37 @@ def conv_s(
     may = (r == 3) & (st == 1) & (g == 1)
     for name, side in WINOGRAD.items():
         if name in device.algorithms:
-            choices.append((name, _winograd(side, b, ci, co, p, q, device, constants, inside, dtype, library), may))
+            choices.append(
+                (
+                    name,
+                    _winograd(
+                        side, b, ci, co, p, q, device, constants, inside, dtype, library
+                    ),
+                    may,
+                )
+            )
     return _fastest(choices, dtype)
 
 
-def _winograd(side, b, ci, co, p, q, device, constants, inside, dtype, library) -> KernelTime:
+def _winograd(
+    side, b, ci, co, p, q, device, constants, inside, dtype, library
+) -> KernelTime:
     """(side + 2)^2 products and the transforms of tiles and, in every call, of the weights."""
     tiles = b * np.ceil(p / side) * np.ceil(q / side)
     points = (side + 2) ** 2
-    plan = gemm_plan(tiles, co, ci, device=device, dtype=dtype, batch=points, library=library)
+    plan = gemm_plan(
+        tiles, co, ci, device=device, dtype=dtype, batch=points, library=library
+    )
     product = gemm_time(plan, inside(constants.winograd_efficiency))
     moved = element_bytes(dtype) * points * (tiles * (ci + co) + ci * co)
     transform = constants.transform_passes * moved / device.dram_bytes_per_s
     terms = dict(product.terms_s) | {"vector": transform}
-    return KernelTime(time_s=product.time_s + transform, terms_s=terms, kernel=product.kernel, flags=product.flags)
+    return KernelTime(
+        time_s=product.time_s + transform,
+        terms_s=terms,
+        kernel=product.kernel,
+        flags=product.flags,
+    )
 
 
 def _fastest(choices, dtype: str) -> KernelTime:
@@ -81,6 +111,11 @@ def _fastest(choices, dtype: str) -> KernelTime:
     return KernelTime(
         time_s=of([t.time_s for _, t, _ in choices]),
         terms_s={n: of([t.terms_s.get(n, zero) for _, t, _ in choices]) for n in names},
-        kernel=kernel | {"outputs_per_tile_side": np.asarray([WINOGRAD.get(n, 1) for n, _, _ in choices])[pick]},
+        kernel=kernel
+        | {
+            "outputs_per_tile_side": np.asarray(
+                [WINOGRAD.get(n, 1) for n, _, _ in choices]
+            )[pick]
+        },
         flags={"winograd": (pick > 0) & (dtype == "fp32")},
     )

@@ -44,8 +44,30 @@ class Library:
 
 def _hopper_tiles() -> tuple[tuple[int, int], ...]:
     """64..256 rows by any multiple of 8 or 16 columns, at most 128 x 256 accumulators, and transposed."""
-    narrow = (8, 16, 24, 32, 40, 48, 64, 80, 96, 112, 128, 144, 160, 176, 192, 208, 224, 240, 256)
-    tiles = {(a, b) for a, b in product((64, 128, 192, 256), narrow) if a * b <= 32768} | {(192, 192)}
+    narrow = (
+        8,
+        16,
+        24,
+        32,
+        40,
+        48,
+        64,
+        80,
+        96,
+        112,
+        128,
+        144,
+        160,
+        176,
+        192,
+        208,
+        224,
+        240,
+        256,
+    )
+    tiles = {
+        (a, b) for a, b in product((64, 128, 192, 256), narrow) if a * b <= 32768
+    } | {(192, 192)}
     return tuple(sorted(tiles | {(b, a) for a, b in tiles}))
 
 
@@ -91,9 +113,17 @@ class GpuDevice:
     """Convolution algorithms of its library ("direct" = implicit GEMM, "winograd_2x2", "winograd_4x4")."""
 
     def __post_init__(self) -> None:
-        for name in ("sms", "clock_hz", "dram_bytes_per_s", "l2_bytes", "smem_bytes_per_sm"):
+        for name in (
+            "sms",
+            "clock_hz",
+            "dram_bytes_per_s",
+            "l2_bytes",
+            "smem_bytes_per_sm",
+        ):
             if not getattr(self, name) > 0:
-                raise ConfigError(f"GPU {self.name}: {name} is {getattr(self, name)}, expected a positive number")
+                raise ConfigError(
+                    f"GPU {self.name}: {name} is {getattr(self, name)}, expected a positive number"
+                )
 
     @property
     def library(self) -> Library:
@@ -114,7 +144,9 @@ class GpuDevice:
 def element_bytes(dtype: str) -> float:
     """Stored bytes of one element. Raises PrecisionError on an unknown dtype."""
     if dtype not in BITS:
-        raise PrecisionError(f'dtype "{dtype}" is unknown: expected one of {", ".join(BITS)}.{nearest(dtype, BITS)}')
+        raise PrecisionError(
+            f'dtype "{dtype}" is unknown: expected one of {", ".join(BITS)}.{nearest(dtype, BITS)}'
+        )
     return BITS[dtype] / 8
 
 
@@ -139,7 +171,9 @@ def device_from_chip(chip: Chip, unit: Unit | None = None) -> GpuDevice:
     outer = [x for x in unit.hierarchy[: fanouts[0]] if isinstance(x, Memory)]
     inner = [x for x in unit.hierarchy[fanouts[0] :] if isinstance(x, Memory)]
     if not outer or not inner:
-        raise ConfigError(f"{where}.hierarchy needs a memory outside (L2) and one inside (shared memory) the SM fan-out")
+        raise ConfigError(
+            f"{where}.hierarchy needs a memory outside (L2) and one inside (shared memory) the SM fan-out"
+        )
     sms = unit.hierarchy[fanouts[0]].count
     cells = unit.array.rows * unit.array.cols * unit.count
     for i in fanouts:
@@ -150,7 +184,10 @@ def device_from_chip(chip: Chip, unit: Unit | None = None) -> GpuDevice:
         generation=Generation(generation),
         sms=sms,
         clock_hz=unit.clock_hz,
-        peak_flop_per_s={d: 2 * cells * r * unit.clock_hz for d, r in unit.array.macs_per_cycle.items()},
+        peak_flop_per_s={
+            d: 2 * cells * r * unit.clock_hz
+            for d, r in unit.array.macs_per_cycle.items()
+        },
         dram_bytes_per_s=home.read.at(unit.clock_hz) * unit.clock_hz,
         l2_bytes=outer[-1].capacity_bytes,
         smem_bytes_per_sm=inner[0].capacity_bytes,

@@ -78,26 +78,48 @@ def gemm_plan(
             call, inf = evicted before every call (a real network).
     """
     size, library = element_bytes(dtype), library or device.library
-    m, n, k, batch, copies, share = np.broadcast_arrays(*(np.asarray(x, dtype=float) for x in (m, n, k, batch, weight_copies, input_share)))
+    m, n, k, batch, copies, share = np.broadcast_arrays(
+        *(
+            np.asarray(x, dtype=float)
+            for x in (m, n, k, batch, weight_copies, input_share)
+        )
+    )
     shape = m.shape
     m, n, k, batch, copies, share = (x.ravel() for x in (m, n, k, batch, copies, share))
     if min(m.min(), n.min(), k.min(), batch.min()) < 1:
         raise ValueError("GEMM sizes must be at least 1")
     row, tile, split = _candidates(m, n, k, batch, library, device.sms, size)
     tiles = np.asarray(library.tiles, dtype=float)
-    a, b, s = tiles[tile, 0], tiles[tile, 1], np.asarray(library.splits, dtype=float)[split]
+    a, b, s = (
+        tiles[tile, 0],
+        tiles[tile, 1],
+        np.asarray(library.splits, dtype=float)[split],
+    )
     mr, nr, kr, br = m[row], n[row], k[row], batch[row]
     step = library.k_step * 2 / size
     cta_k = np.ceil(np.ceil(kr / s) / step) * step
     grid_m, grid_n = np.ceil(mr / a), np.ceil(nr / b)
     ctas = grid_m * grid_n * s * br
     smem = device.smem_bytes_per_sm / (library.stages * (a + b) * step * size)
-    occupancy = np.maximum(1.0, np.floor(np.minimum(smem, ACCUMULATORS_PER_SM / (a * b))))
+    occupancy = np.maximum(
+        1.0, np.floor(np.minimum(smem, ACCUMULATORS_PER_SM / (a * b)))
+    )
     slots = device.sms * occupancy
     group_m = np.clip(np.round(np.sqrt(slots * b / a)), 1, grid_m)
     group_n = np.minimum(grid_n, np.ceil(slots / group_m))
-    reread = ctas / s / (group_m * group_n) * (group_m * a * share[row] + group_n * b) * kr * size
-    weight, inputs, result = br * nr * kr * size, br * mr * kr * size * share[row], br * mr * nr * max(size, 2)
+    reread = (
+        ctas
+        / s
+        / (group_m * group_n)
+        * (group_m * a * share[row] + group_n * b)
+        * kr
+        * size
+    )
+    weight, inputs, result = (
+        br * nr * kr * size,
+        br * mr * kr * size * share[row],
+        br * mr * nr * max(size, 2),
+    )
     waves = np.ceil(ctas / device.sms)
     vector = (mr == 1) & (not library.warp_specialised)
     return GemmPlan(
@@ -158,7 +180,9 @@ def gemm_time(plan: GemmPlan, constants: GemmConstants) -> KernelTime:
     usable = c.l2_share * device.l2_bytes
     w, a, o = plan.weight_bytes, plan.input_bytes, plan.result_bytes
     copies = np.where(np.isfinite(plan.weight_copies), plan.weight_copies, 1e9)
-    from_dram = np.where(np.minimum(w, a) > c.reread_share * device.l2_bytes, plan.reread_bytes, w + a)
+    from_dram = np.where(
+        np.minimum(w, a) > c.reread_share * device.l2_bytes, plan.reread_bytes, w + a
+    )
     dram = from_dram - hit_rate(copies * w + a + o, usable, L2_STEEPNESS) * w
     dram = dram - hit_rate(w + a + o, usable, L2_STEEPNESS) * a
     written = np.maximum(0.0, o - c.reread_share * device.l2_bytes)
@@ -171,9 +195,17 @@ def gemm_time(plan: GemmPlan, constants: GemmConstants) -> KernelTime:
     prologue = plan.fill * c.prologue_s * plan.cta_k / (plan.cta_k + c.prologue_k)
     busy = compute + prologue
     overlapped = soft_max(busy, memory, c.overlap)
-    epilogue = plan.waves * plan.output_bytes_cta / (c.epilogue_bytes_per_clock_sm * device.clock_hz)
+    epilogue = (
+        plan.waves
+        * plan.output_bytes_cta
+        / (c.epilogue_bytes_per_clock_sm * device.clock_hz)
+    )
     ramp = np.sqrt(c.dram_ramp_s * dram / device.dram_bytes_per_s)
-    split = np.where(plan.split > 1, c.split_s + c.split_passes * plan.partial_bytes / l2_bytes_per_s, 0.0)
+    split = np.where(
+        plan.split > 1,
+        c.split_s + c.split_passes * plan.partial_bytes / l2_bytes_per_s,
+        0.0,
+    )
     total = overlapped + epilogue + ramp + split
     best = _argmin(total, plan)
     terms = {
@@ -185,11 +217,20 @@ def gemm_time(plan: GemmPlan, constants: GemmConstants) -> KernelTime:
         "ramp": ramp[best],
         "split": split[best],
     }
-    kernel = {"tile_m": plan.tile_m, "tile_n": plan.tile_n, "split": plan.split, "ctas": plan.ctas, "waves": plan.waves}
+    kernel = {
+        "tile_m": plan.tile_m,
+        "tile_n": plan.tile_n,
+        "split": plan.split,
+        "ctas": plan.ctas,
+        "waves": plan.waves,
+    }
     return KernelTime(
         time_s=(c.launch_s + total[best]).reshape(plan.shape),
         terms_s={name: value.reshape(plan.shape) for name, value in terms.items()},
-        kernel={name: value[best].astype(int).reshape(plan.shape) for name, value in kernel.items()},
+        kernel={
+            name: value[best].astype(int).reshape(plan.shape)
+            for name, value in kernel.items()
+        },
         flags={},
     )
 
@@ -201,6 +242,27 @@ def _argmin(total: np.ndarray, plan: GemmPlan) -> np.ndarray:
     return hits[np.searchsorted(plan.row[hits], np.arange(plan.starts.size))]
 
 
-def gemm_s(m, n, k, *, device: GpuDevice, constants: GemmConstants, dtype="bf16", batch=1, weight_copies=inf):
+def gemm_s(
+    m,
+    n,
+    k,
+    *,
+    device: GpuDevice,
+    constants: GemmConstants,
+    dtype="bf16",
+    batch=1,
+    weight_copies=inf,
+):
     """Time of C[m, n] = A[m, k] B[k, n], see `gemm_plan` and `gemm_time`."""
-    return gemm_time(gemm_plan(m, n, k, device=device, dtype=dtype, batch=batch, weight_copies=weight_copies), constants)
+    return gemm_time(
+        gemm_plan(
+            m,
+            n,
+            k,
+            device=device,
+            dtype=dtype,
+            batch=batch,
+            weight_copies=weight_copies,
+        ),
+        constants,
+    )
