@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import fields, replace
-from datetime import date
+from datetime import UTC, datetime
 from pathlib import Path
 
 import yaml
@@ -24,10 +24,7 @@ from sim.cost.gpu.device import Generation, GpuDevice
 from sim.cost.gpu.sets import KINDS, constants_for
 
 ROOT = Path(__file__).resolve().parent.parent
-DATA = (
-    Path(os.environ.get("DOVETAIL_DATA", ROOT.parent / "shared" / "data"))
-    / "gpu_kernels"
-)
+DATA = Path(os.environ.get("DOVETAIL_DATA", ROOT.parent / "shared" / "data")) / "gpu_kernels"
 SERVING = "ai-dynamo/aiconfigurator commit 095f58a5 (Apache-2.0): vLLM 0.14.0 on A100, 0.24.0 on H100, graph replay"
 EAGER = "sitar-lab/NeuSight commit 6945927d (MIT): PyTorch 2.1.0, event-timed, mean of the 5 fastest of 25"
 
@@ -50,9 +47,7 @@ _DEVICES = (
     ),
 )  # fmt: skip
 DEVICES = {device.name: device for device in _DEVICES}
-VECTOR = tuple(
-    f"vector_{name}" for name in ("binary", "unary", "softmax", "layer_norm")
-)
+VECTOR = tuple(f"vector_{name}" for name in ("binary", "unary", "softmax", "layer_norm"))
 
 
 def _serving(gpu: str) -> dict[str, str]:
@@ -76,9 +71,7 @@ SETS = {
 
 def percent(s) -> str:
     """median / mean / p90 / bias."""
-    return (
-        f"{s.median_error:7.2%} {s.mean_error:7.2%} {s.p90_error:7.2%} {s.bias:+7.2%}"
-    )
+    return f"{s.median_error:7.2%} {s.mean_error:7.2%} {s.p90_error:7.2%} {s.bias:+7.2%}"
 
 
 def fit(write: bool) -> None:
@@ -87,15 +80,9 @@ def fit(write: bool) -> None:
     for name, files in SETS.items():
         constants, errors = {}, {}
         for kind, stem in files.items():
-            problem = (
-                replace(PROBLEMS[kind], model=conv_model(gemm))
-                if kind == "conv"
-                else PROBLEMS[kind]
-            )
+            problem = replace(PROBLEMS[kind], model=conv_model(gemm)) if kind == "conv" else PROBLEMS[kind]
             rows, precision = read_rows(DATA / f"{stem}.csv"), stem.rsplit("_", 1)[-1]
-            found = fit_kernel(
-                kind, rows, DEVICES[name], precision=precision, problem=problem
-            )
+            found = fit_kernel(kind, rows, DEVICES[name], precision=precision, problem=problem)
             gemm = found.constants if (name, kind) == ("a100-sxm", "gemm") else gemm
             s = found.held_out
             print(
@@ -105,13 +92,8 @@ def fit(write: bool) -> None:
             )
             for regime, part in found.regimes.items():
                 print(f"{'':37s}{regime:24s} {part.rows:5d} rows {percent(part)}")
-            constants[kind] = {
-                f.name: float(f"{getattr(found.constants, f.name):.4g}")
-                for f in fields(KINDS[kind])
-            }
-            errors[kind] = {
-                k: round(v, 4) for k, v in s.to_dict().items() if v is not None
-            }
+            constants[kind] = {f.name: float(f"{getattr(found.constants, f.name):.4g}") for f in fields(KINDS[kind])}
+            errors[kind] = {k: round(v, 4) for k, v in s.to_dict().items() if v is not None}
         if write:
             save(name, constants, errors)
 
@@ -123,7 +105,7 @@ def save(name: str, constants: dict, errors: dict) -> None:
         "name": name,
         "generation": str(device.generation),
         "clock_hz": device.clock_hz,
-        "date": date.today().isoformat(),
+        "date": datetime.now(UTC).date().isoformat(),
         "source": f"fitted on the {name} rows of {SERVING if 'sxm' in name else EAGER}",
         "error": errors,
         "constants": constants,
@@ -132,9 +114,7 @@ def save(name: str, constants: dict, errors: dict) -> None:
     path.parent.mkdir(exist_ok=True)
     head = "# Fitted by benchmarks/gpu_constants.py; errors are fractions, each half of the shape families\n"
     head += "# scored with constants fitted on the other half. Units and ranges: sim/cost/gpu/constants.py.\n"
-    path.write_text(
-        head + yaml.safe_dump(document, sort_keys=False, width=110), encoding="utf-8"
-    )
+    path.write_text(head + yaml.safe_dump(document, sort_keys=False, width=110), encoding="utf-8")
 
 
 def transfer() -> None:
@@ -151,13 +131,9 @@ def transfer() -> None:
                 rows = select(rows, PROBLEMS[kind].uses(rows, DEVICES[target]))
                 layout = kind_of(rows)
                 constants = constants_for(DEVICES[target], source)
-                predicted = layout.predict(
-                    rows, DEVICES[target], stem.rsplit("_", 1)[-1], constants
-                )
+                predicted = layout.predict(rows, DEVICES[target], stem.rsplit("_", 1)[-1], constants)
                 s = error_statistics(predicted.values, rows[layout.measured])
-                print(
-                    f"{source:15s} -> {target:15s} {kind:18s} {s.rows:5d} rows {percent(s)}"
-                )
+                print(f"{source:15s} -> {target:15s} {kind:18s} {s.rows:5d} rows {percent(s)}")
 
 
 OFF = {
@@ -185,9 +161,7 @@ def ablate() -> None:
         for kind, cases in OFF.items():
             rows = read_rows(DATA / f"{SETS[name][kind]}.csv")
             for label, fixed in cases.items():
-                s = fit_kernel(
-                    kind, rows, DEVICES[name], precision="bf16", fixed=fixed
-                ).held_out
+                s = fit_kernel(kind, rows, DEVICES[name], precision="bf16", fixed=fixed).held_out
                 print(f"{name:9s} {kind:8s} {label:26s} {percent(s)}", flush=True)
 
 

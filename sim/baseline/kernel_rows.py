@@ -56,9 +56,7 @@ _KINDS: dict[frozenset[str], Kind] = {}
 def register(kind: Kind) -> Kind:
     """Add a layout. Raises ValueError: these columns already have one."""
     if kind.columns in _KINDS:
-        raise ValueError(
-            f"columns of {kind.name} already belong to {_KINDS[kind.columns].name}"
-        )
+        raise ValueError(f"columns of {kind.name} already belong to {_KINDS[kind.columns].name}")
     _KINDS[kind.columns] = kind
     return kind
 
@@ -75,7 +73,8 @@ def kind_of(columns) -> Kind:
     )
     missing = ", ".join(sorted(best.columns - present))
     raise CalibrationError(
-        f"no measurement has the columns {', '.join(sorted(present))}: nearest is {best.name}, which also needs {missing}"
+        f"no measurement has the columns {', '.join(sorted(present))}: "
+        f"nearest is {best.name}, which also needs {missing}"
     )
 
 
@@ -88,9 +87,7 @@ def read_rows(path: str | Path) -> Rows:
     header, rows = table[0], table[1:]
     for number, row in enumerate(rows, start=2):
         if len(row) != len(header):
-            raise CalibrationError(
-                f"{path}: line {number} has {len(row)} values, expected {len(header)}"
-            )
+            raise CalibrationError(f"{path}: line {number} has {len(row)} values, expected {len(header)}")
     columns = {}
     for name, values in zip(header, zip(*rows, strict=True), strict=True):
         try:
@@ -107,14 +104,10 @@ def select(rows: Rows, mask: np.ndarray) -> Rows:
 
 def families(*columns: np.ndarray) -> np.ndarray:
     """Family number of each row: rows that agree in all `columns`; numbered in sorted order."""
-    return np.unique(
-        np.stack([np.asarray(c) for c in columns], axis=1), axis=0, return_inverse=True
-    )[1].ravel()
+    return np.unique(np.stack([np.asarray(c) for c in columns], axis=1), axis=0, return_inverse=True)[1].ravel()
 
 
-def _gemm(
-    rows: Rows, device: GpuDevice, precision: str, constants: GpuConstants
-) -> Prediction:
+def _gemm(rows: Rows, device: GpuDevice, precision: str, constants: GpuConstants) -> Prediction:
     sizes = (rows["m"], rows["n"], rows["k"])
     copies = BENCHMARK_WEIGHT_COPIES
     t = gemm_s(
@@ -137,20 +130,14 @@ ATTENTION_COLUMNS = (
 )
 
 
-def _attention(
-    rows: Rows, device: GpuDevice, precision: str, constants: GpuConstants
-) -> Prediction:
+def _attention(rows: Rows, device: GpuDevice, precision: str, constants: GpuConstants) -> Prediction:
     sizes = (rows[name] for name in ATTENTION_COLUMNS)
     c = constants
-    t = attention_s(
-        *sizes, device=device, decode=c.decode, prefill=c.prefill, dtype=precision
-    )
+    t = attention_s(*sizes, device=device, decode=c.decode, prefill=c.prefill, dtype=precision)
     return Prediction(t.time_s * 1e3, t.flagged)
 
 
-def _vector(
-    rows: Rows, device: GpuDevice, precision: str, constants: GpuConstants
-) -> Prediction:
+def _vector(rows: Rows, device: GpuDevice, precision: str, constants: GpuConstants) -> Prediction:
     out = np.zeros(len(rows["op"]))
     for op in np.unique(rows["op"]):
         chosen = rows["op"] == op
@@ -168,9 +155,7 @@ def _vector(
     return Prediction(out, np.zeros(out.shape, dtype=bool))
 
 
-def _conv(
-    rows: Rows, device: GpuDevice, precision: str, constants: GpuConstants
-) -> Prediction:
+def _conv(rows: Rows, device: GpuDevice, precision: str, constants: GpuConstants) -> Prediction:
     names = (
         "batch",
         "in_channels",
@@ -201,9 +186,7 @@ register(
         name="gpu_attention",
         columns=frozenset({*ATTENTION_COLUMNS, "latency_ms"}),
         measured="latency_ms",
-        family=lambda r: families(
-            r["num_heads"], r["num_key_value_heads"], r["head_dim"]
-        ),
+        family=lambda r: families(r["num_heads"], r["num_key_value_heads"], r["head_dim"]),
         predict=_attention,
     )
 )

@@ -49,9 +49,7 @@ def error_statistics(predicted, measured) -> ErrorStatistics:
     if measured.size == 0:
         raise CalibrationError("no rows to score")
     if not np.all(np.isfinite(measured) & (measured > 0)):
-        raise CalibrationError(
-            f"{int(np.sum(~(measured > 0)))} measurements are not positive numbers"
-        )
+        raise CalibrationError(f"{int(np.sum(~(measured > 0)))} measurements are not positive numbers")
     error = predicted / measured - 1
     size = np.abs(error)
     return ErrorStatistics(
@@ -84,11 +82,7 @@ class FileScore:
             "hardware": self.hardware,
             "precision": self.precision,
         }
-        return (
-            head
-            | self.statistics.to_dict()
-            | {"flagged_rows": self.flagged_rows, "calibration": self.calibration}
-        )
+        return head | self.statistics.to_dict() | {"flagged_rows": self.flagged_rows, "calibration": self.calibration}
 
 
 def precision_of(path: str | Path) -> str | None:
@@ -119,13 +113,9 @@ def score_file(
     device, constants = None, None
     if kind.needs_hardware:
         if hw is None:
-            raise CalibrationError(
-                f"{path}: {kind.name} rows need --hw, the chip that was measured"
-            )
+            raise CalibrationError(f"{path}: {kind.name} rows need --hw, the chip that was measured")
         if precision is None:
-            raise CalibrationError(
-                f"{path}: give --precision, or end the file's name in one, such as _bf16.csv"
-            )
+            raise CalibrationError(f"{path}: give --precision, or end the file's name in one, such as _bf16.csv")
         device = hw if isinstance(hw, GpuDevice) else device_from_chip(hw)
         constants = constants_for(device, calibration)
     predicted = kind.predict(rows, device, precision, constants)
@@ -142,6 +132,4 @@ def score_file(
 
 def _unflagged(kind: Kind, rows: Rows, predicted) -> ErrorStatistics:
     used = ~np.asarray(predicted.flagged, dtype=bool)
-    return error_statistics(
-        np.asarray(predicted.values)[used], rows[kind.measured][used]
-    )
+    return error_statistics(np.asarray(predicted.values)[used], rows[kind.measured][used])

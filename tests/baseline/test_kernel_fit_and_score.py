@@ -16,13 +16,8 @@ from sim.cost.gpu.sets import constants_for, fitted_sets
 from sim.errors import CalibrationError
 
 ROOT = Path(__file__).resolve().parents[2]
-DATA = (
-    Path(os.environ.get("DOVETAIL_DATA", ROOT.parent / "shared" / "data"))
-    / "gpu_kernels"
-)
-measured = pytest.mark.skipif(
-    not DATA.is_dir(), reason="public kernel measurements are not here"
-)
+DATA = Path(os.environ.get("DOVETAIL_DATA", ROOT.parent / "shared" / "data")) / "gpu_kernels"
+measured = pytest.mark.skipif(not DATA.is_dir(), reason="public kernel measurements are not here")
 
 # NVIDIA data sheets (A100 2021, H100 2023).
 _A100 = {
@@ -65,17 +60,14 @@ def test_fit_recovers_the_constants_that_made_the_rows():
     assert fit.held_out.median_error < 0.01
     truth = constants_for(H100).decode
     assert fit.constants.launch_s == pytest.approx(truth.launch_s, rel=0.05)
-    assert fit.constants.dram_efficiency == pytest.approx(
-        truth.dram_efficiency, rel=0.05
-    )
-    assert "copy_s" not in fit.fitted and fit.constants.copy_s == 0
+    assert fit.constants.dram_efficiency == pytest.approx(truth.dram_efficiency, rel=0.05)
+    assert "copy_s" not in fit.fitted
+    assert fit.constants.copy_s == 0
 
 
 def test_fit_is_deterministic():
     rows = decode_rows()
-    assert fit_kernel("decode", rows, H100, precision="bf16") == fit_kernel(
-        "decode", rows, H100, precision="bf16"
-    )
+    assert fit_kernel("decode", rows, H100, precision="bf16") == fit_kernel("decode", rows, H100, precision="bf16")
 
 
 def test_fit_names_constants_at_their_limits():
@@ -87,9 +79,7 @@ def test_fit_names_constants_at_their_limits():
 
 def test_fit_refuses_too_few_and_contradictory_rows():
     rows = decode_rows()
-    with pytest.raises(
-        CalibrationError, match="20 rows for 10 constants, expected at least 160"
-    ):
+    with pytest.raises(CalibrationError, match="20 rows for 10 constants, expected at least 160"):
         fit_kernel("decode", select(rows, np.arange(20)), H100, precision="bf16")
     with pytest.raises(CalibrationError, match="2 families"):
         fit_kernel("decode", decode_rows(400, families=2), H100, precision="bf16")
@@ -126,9 +116,7 @@ def test_spearman_by_hand():
 
 def test_kind_by_columns_and_precision_by_name(tmp_path):
     assert kind_of(["latency_ms", "k", "n", "m", "note"]).name == "gpu_gemm"
-    with pytest.raises(
-        CalibrationError, match="nearest is gpu_gemm, which also needs k"
-    ):
+    with pytest.raises(CalibrationError, match="nearest is gpu_gemm, which also needs k"):
         kind_of(["m", "n", "latency_ms"])
     assert precision_of("h100_sxm_gemm_bf16.csv") == "bf16"
     assert precision_of("table.csv") is None
@@ -144,9 +132,7 @@ def test_kind_by_columns_and_precision_by_name(tmp_path):
 def test_flagged_rows_are_counted_and_not_scored(tmp_path):
     path = tmp_path / "decode_bf16.csv"
     header = "batch_size,new_tokens,past_tokens,num_heads,num_key_value_heads,head_dim,latency_ms\n"
-    path.write_text(
-        header + "8,1,1023,8,1,128,0.02\n8,1,1023,8,1,512,0.05\n", encoding="utf-8"
-    )
+    path.write_text(header + "8,1,1023,8,1,128,0.02\n8,1,1023,8,1,512,0.05\n", encoding="utf-8")
     score = score_file(path, H100)
     assert (score.statistics.rows, score.flagged_rows) == (1, 1)
 
@@ -174,13 +160,9 @@ def test_held_out_families_of_public_measurements(kind, stem, device, median, p9
     """aiconfigurator (vLLM kernels) and NeuSight (PyTorch kernels); H100 GEMM takes 12 s and runs in benchmarks/."""
     problem = PROBLEMS[kind]
     if kind == "conv":
-        problem = replace(
-            problem, model=conv_model(fitted_sets()["a100-sxm"].constants["gemm"])
-        )
+        problem = replace(problem, model=conv_model(fitted_sets()["a100-sxm"].constants["gemm"]))
     rows = read_rows(DATA / f"{stem}.csv")
-    fit = fit_kernel(
-        kind, rows, device, precision=stem.rsplit("_", 1)[-1], problem=problem
-    )
+    fit = fit_kernel(kind, rows, device, precision=stem.rsplit("_", 1)[-1], problem=problem)
     assert fit.held_out.median_error <= median
     assert fit.held_out.p90_error <= p90
 
@@ -196,6 +178,4 @@ def test_bundled_constants_score_the_public_tables():
     ):
         score = score_file(DATA / f"{stem}.csv", device)
         assert score.statistics.median_error <= median, stem
-        assert score.to_dict()["rows"] + score.flagged_rows == len(
-            read_rows(DATA / f"{stem}.csv")["latency_ms"]
-        )
+        assert score.to_dict()["rows"] + score.flagged_rows == len(read_rows(DATA / f"{stem}.csv")["latency_ms"])

@@ -52,22 +52,13 @@ def flash_splits(ctas, slots, blocks, limit: int = MAX_SPLITS) -> np.ndarray:
     reaches 0.815, below 0.85 x 0.963 = 0.819, so 12 (0.889) unless it shortens nothing: ceil(64/11) =
     ceil(64/12) = 6 does not, so the answer is 13.
     """
-    ctas, slots, blocks = np.broadcast_arrays(
-        *(np.asarray(x, dtype=float) for x in (ctas, slots, blocks))
-    )
+    ctas, slots, blocks = np.broadcast_arrays(*(np.asarray(x, dtype=float) for x in (ctas, slots, blocks)))
     i = np.arange(1, limit + 1, dtype=float)
     wave = ctas[..., None] * i / slots[..., None]
-    shortens = np.ceil(blocks[..., None] / i) != np.ceil(
-        blocks[..., None] / np.maximum(i - 1, 1)
-    )
+    shortens = np.ceil(blocks[..., None] / i) != np.ceil(blocks[..., None] / np.maximum(i - 1, 1))
     allowed = (i <= np.minimum(slots, blocks)[..., None]) & (shortens | (i == 1))
     efficiency = np.where(allowed, wave / np.ceil(wave), 0.0)
-    first = (
-        np.argmax(
-            efficiency >= GOOD_ENOUGH * efficiency.max(axis=-1, keepdims=True), axis=-1
-        )
-        + 1
-    )
+    first = np.argmax(efficiency >= GOOD_ENOUGH * efficiency.max(axis=-1, keepdims=True), axis=-1) + 1
     return np.where(ctas >= FULL_ENOUGH * slots, 1, first)
 
 
@@ -83,28 +74,17 @@ class AttentionProblem:
     head_dim: np.ndarray
 
     @classmethod
-    def of(
-        cls, batch, new_tokens, past_tokens, heads, kv_heads, head_dim
-    ) -> AttentionProblem:
+    def of(cls, batch, new_tokens, past_tokens, heads, kv_heads, head_dim) -> AttentionProblem:
         """Broadcast and check. Raises ValueError: sizes below one, heads not a multiple of KV heads."""
         parts = np.broadcast_arrays(
-            *(
-                np.asarray(x, dtype=float)
-                for x in (batch, new_tokens, past_tokens, heads, kv_heads, head_dim)
-            )
+            *(np.asarray(x, dtype=float) for x in (batch, new_tokens, past_tokens, heads, kv_heads, head_dim))
         )
         b, q, past, h, kv, d = parts
         if any(np.any(x < 1) for x in (b, q, h, kv, d)) or np.any(past < 0):
-            raise ValueError(
-                "attention sizes must be at least 1 (past_tokens at least 0)"
-            )
+            raise ValueError("attention sizes must be at least 1 (past_tokens at least 0)")
         if np.any(h % kv != 0):
-            raise ValueError(
-                "attention: the number of query heads must be a multiple of the KV heads"
-            )
-        return cls(
-            batch=b, new_tokens=q, past_tokens=past, heads=h, kv_heads=kv, head_dim=d
-        )
+            raise ValueError("attention: the number of query heads must be a multiple of the KV heads")
+        return cls(batch=b, new_tokens=q, past_tokens=past, heads=h, kv_heads=kv, head_dim=d)
 
     @property
     def group(self) -> np.ndarray:
@@ -152,18 +132,14 @@ def attention_decode_s(
     busy = rounds * (c.start_s + (per_cta - 1) * per_block) * _at_head_dim(x.head_dim)
     hit = hit_rate(cache, c.l2_share * device.l2_bytes, DECODE_STEEPNESS)
     l2_bytes_per_s = c.l2_bytes_per_clock_sm * device.sms * device.clock_hz
-    memory = (cache * (1 - hit) + queries * (c.l2_share <= 0)) / (
-        c.dram_efficiency * device.dram_bytes_per_s
-    )
+    memory = (cache * (1 - hit) + queries * (c.l2_share <= 0)) / (c.dram_efficiency * device.dram_bytes_per_s)
     memory = memory + (cache * hit + queries) / l2_bytes_per_s
     overlapped = soft_max(busy, memory, c.overlap)
     partial = 2 * FP32_BYTES * x.batch * x.heads * x.head_dim * splits / l2_bytes_per_s
     split = np.where(splits > 1, c.combine_s * splits + partial, 0.0)
     if fa3:
         scheduled = x.batch <= SCHEDULED_SEQUENCES
-        scheduling = np.where(
-            scheduled, c.sequence_s * x.batch + c.split_s * (length > KV_BLOCK), 0.0
-        )
+        scheduling = np.where(scheduled, c.sequence_s * x.batch + c.split_s * (length > KV_BLOCK), 0.0)
         copies = np.zeros_like(scheduling)
     else:
         split = split + np.where(splits > 1, c.split_s, 0.0)
@@ -183,9 +159,7 @@ def attention_decode_s(
         "ctas": (ctas * splits).astype(int),
         "waves": rounds.astype(int),
     }
-    return KernelTime(
-        time_s=sum(terms.values()), terms_s=terms, kernel=kernel, flags=x.flags(device)
-    )
+    return KernelTime(time_s=sum(terms.values()), terms_s=terms, kernel=kernel, flags=x.flags(device))
 
 
 def runs_decode_kernel(new_tokens, heads, kv_heads, device: GpuDevice) -> np.ndarray:
@@ -195,9 +169,7 @@ def runs_decode_kernel(new_tokens, heads, kv_heads, device: GpuDevice) -> np.nda
     packing, no KV splits, 64 query rows of which one is used.
     """
     ungrouped = np.asarray(heads) == np.asarray(kv_heads)
-    return (np.asarray(new_tokens) == 1) & (
-        device.library.warp_specialised | ~ungrouped
-    )
+    return (np.asarray(new_tokens) == 1) & (device.library.warp_specialised | ~ungrouped)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,8 +205,7 @@ def causal_blocks(new_tokens, past_tokens, pack, rows, columns, *, causal: bool 
     keys, so it walks ceil(that / columns) blocks. Without `causal` every tile walks all of them.
     """
     q, past, pack, rows, columns = (
-        np.ravel(np.asarray(v, dtype=float))
-        for v in (new_tokens, past_tokens, pack, rows, columns)
+        np.ravel(np.asarray(v, dtype=float)) for v in (new_tokens, past_tokens, pack, rows, columns)
     )
     tiles = np.ceil(q * pack / rows)
     last = np.ceil((past + q) / columns)
@@ -280,43 +251,28 @@ def prefill_plan(
     """Count row tiles, causal blocks and splits. `cache_write=False`: keys and values are not kept (encoders)."""
     x = AttentionProblem.of(batch, new_tokens, past_tokens, heads, kv_heads, head_dim)
     t = prefill_tiles(x, device)
-    counts = causal_blocks(
-        x.new_tokens, x.past_tokens, t.pack, t.rows, t.columns, causal=causal
-    )
+    counts = causal_blocks(x.new_tokens, x.past_tokens, t.pack, t.rows, t.columns, causal=causal)
     row_tiles, blocks, longest = (v.reshape(x.batch.shape) for v in counts)
     heads_packed = x.batch * x.heads / t.pack
     ctas = heads_packed * row_tiles
     splits = np.ones(ctas.shape)
     if device.library.warp_specialised:
-        splits = np.where(
-            longest > 4, flash_splits(ctas, device.sms, longest, PREFILL_MAX_SPLITS), 1
-        )
+        splits = np.where(longest > 4, flash_splits(ctas, device.sms, longest, PREFILL_MAX_SPLITS), 1)
     return PrefillPlan(
         device=device, problem=x, tiles=t, ctas=ctas * splits, blocks=heads_packed * blocks, longest=longest,
         splits=splits, cache_write=cache_write, size=element_bytes(dtype),
     )  # fmt: skip
 
 
-def prefill_time(
-    plan: PrefillPlan, constants: PrefillConstants, dtype: str = "bf16"
-) -> KernelTime:
+def prefill_time(plan: PrefillPlan, constants: PrefillConstants, dtype: str = "bf16") -> KernelTime:
     """T = launch + cache write + split + softmax_p(compute with its tail, memory).
 
     A score element costs matrix and softmax clocks (added or overlapped: `softmax_overlap`); work is
     spread over the SMs, and `tail` of the longest CTA runs alone at the end.
     """
     c, device, x, t = constants, plan.device, plan.problem, plan.tiles
-    matrix_clocks = (
-        4
-        * x.head_dim
-        * device.sms
-        * device.clock_hz
-        / (device.peak(dtype) * c.matrix_efficiency)
-    )
-    element_s = (
-        soft_max(matrix_clocks, np.asarray(c.softmax_clocks), c.softmax_overlap)
-        / device.clock_hz
-    )
+    matrix_clocks = 4 * x.head_dim * device.sms * device.clock_hz / (device.peak(dtype) * c.matrix_efficiency)
+    element_s = soft_max(matrix_clocks, np.asarray(c.softmax_clocks), c.softmax_overlap) / device.clock_hz
     block_s = t.rows * t.columns * element_s
     start_s = c.start_s / t.resident
     work = (plan.blocks * block_s + plan.ctas * start_s) / device.sms
@@ -324,9 +280,7 @@ def prefill_time(
     waves = np.ceil(plan.ctas / device.sms)
     spread = np.maximum(longest, work + c.tail * longest)
     alone = np.where(waves > 1, waves * longest, longest / c.single_rate)
-    busy = np.where(
-        plan.ctas <= device.sms * t.resident, np.minimum(spread, alone), spread
-    )
+    busy = np.where(plan.ctas <= device.sms * t.resident, np.minimum(spread, alone), spread)
     moved = 2 * plan.size * x.batch * x.head_dim * (
         x.new_tokens * (x.heads + x.kv_heads) + x.past_tokens * x.kv_heads
     )  # fmt: skip
@@ -346,9 +300,7 @@ def prefill_time(
         "ctas": plan.ctas.astype(int),
         "waves": waves.astype(int),
     }
-    return KernelTime(
-        time_s=sum(terms.values()), terms_s=terms, kernel=kernel, flags=x.flags(device)
-    )
+    return KernelTime(time_s=sum(terms.values()), terms_s=terms, kernel=kernel, flags=x.flags(device))
 
 
 def _cache_write_s(plan: PrefillPlan, c: PrefillConstants, byte_s: float) -> np.ndarray:
@@ -384,11 +336,9 @@ def attention_s(
     prefill: PrefillConstants, dtype="bf16", causal=True, cache_write=True,
 ) -> KernelTime:  # fmt: skip
     """Attention calls of either kind, flat: each row runs the kernel that the library launches for it."""
-    columns = np.broadcast_arrays(
-        batch, new_tokens, past_tokens, heads, kv_heads, head_dim
-    )
+    columns = np.broadcast_arrays(batch, new_tokens, past_tokens, heads, kv_heads, head_dim)
     b, q, past, h, kv, d = (np.ravel(np.asarray(x, dtype=float)) for x in columns)
-    is_decode = runs_decode_kernel(q, h, kv, device) & (past > 0) & causal
+    is_decode = runs_decode_kernel(q, h, kv, device) & causal
     parts = []
     rows = np.flatnonzero(is_decode)
     if rows.size:
@@ -396,9 +346,7 @@ def attention_s(
         parts.append(
             (
                 rows,
-                attention_decode_s(
-                    *sizes, device=device, constants=decode, dtype=dtype
-                ),
+                attention_decode_s(*sizes, device=device, constants=decode, dtype=dtype),
             )
         )
     rows = np.flatnonzero(~is_decode)
@@ -408,9 +356,7 @@ def attention_s(
         parts.append(
             (
                 rows,
-                attention_prefill_s(
-                    *sizes, device=device, constants=prefill, **options
-                ),
+                attention_prefill_s(*sizes, device=device, constants=prefill, **options),
             )
         )
     return scatter(b.size, parts)

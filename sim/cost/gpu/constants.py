@@ -14,9 +14,7 @@ from sim.errors import CalibrationError
 
 def constant(unit: str, low: float, high: float, datasheet: float):
     """A fitted constant: its unit, physical range, and the value that leaves the data sheet untouched."""
-    return field(
-        metadata={"unit": unit, "low": low, "high": high, "datasheet": datasheet}
-    )
+    return field(metadata={"unit": unit, "low": low, "high": high, "datasheet": datasheet})
 
 
 class _Constants:
@@ -28,9 +26,7 @@ class _Constants:
         for f in fields(self):
             value = getattr(self, f.name)
             if not isinstance(value, (int, float)) or not value >= 0:
-                raise CalibrationError(
-                    f"{type(self).__name__}.{f.name} is {value!r}, expected a number >= 0"
-                )
+                raise CalibrationError(f"{type(self).__name__}.{f.name} is {value!r}, expected a number >= 0")
 
     @classmethod
     def datasheet(cls):
@@ -41,17 +37,11 @@ class _Constants:
         """The set with its latencies (unit s) divided by the clock ratio new/reference. The host's and
         DRAM's own times keep."""
         held = ("host_s", "dram_ramp_s")
-        times = (
-            f.name
-            for f in fields(self)
-            if f.metadata["unit"] == "s" and f.name not in held
-        )
+        times = (f.name for f in fields(self) if f.metadata["unit"] == "s" and f.name not in held)
         scaled = {name: getattr(self, name) / ratio for name in times}
         return replace(self, **scaled)
 
-    def at_limits(
-        self, names: Iterable[str] | None = None, tolerance: float = 0.01
-    ) -> tuple[str, ...]:
+    def at_limits(self, names: Iterable[str] | None = None, tolerance: float = 0.01) -> tuple[str, ...]:
         """Those of `names` (default: all) within `tolerance` (relative) of an end of their range."""
         out = []
         for f in (f for f in fields(self) if names is None or f.name in names):
@@ -171,9 +161,7 @@ class ConvConstants(_Constants):
     def inside(self, gemm: GemmConstants, *, host: bool):
         """GEMM constants as a function of the efficiency: no fill of its own, and with `host` this launch."""
         launch_s = self.launch_s if host else gemm.launch_s
-        return lambda efficiency: replace(
-            gemm, launch_s=launch_s, prologue_s=0.0, matrix_efficiency=efficiency
-        )
+        return lambda efficiency: replace(gemm, launch_s=launch_s, prologue_s=0.0, matrix_efficiency=efficiency)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,8 +56,11 @@ def conv_s(
         raise ValueError("convolution: channels must be multiples of groups")
     library = SIMT if dtype in CUDA_CORE_DTYPES else None
     inside = constants.inside(gemm, host=host)
+    share = np.minimum(1.0, st * st / (r * r))  # windows overlap: each input element is read once from DRAM
     direct = gemm_time(
-        gemm_plan(b * p * q, co / g, ci / g * r * r, device=device, dtype=dtype, batch=g, library=library, input_share=st * st / (r * r)),
+        gemm_plan(
+            b * p * q, co / g, ci / g * r * r, device=device, dtype=dtype, batch=g, library=library, input_share=share,
+        ),
         inside(constants.direct_efficiency),
     )  # fmt: skip
     choices = [("direct", direct, np.ones(b.shape, bool))]
@@ -67,24 +70,18 @@ def conv_s(
             choices.append(
                 (
                     name,
-                    _winograd(
-                        side, b, ci, co, p, q, device, constants, inside, dtype, library
-                    ),
+                    _winograd(side, b, ci, co, p, q, device, constants, inside, dtype, library),
                     may,
                 )
             )
     return _fastest(choices, dtype)
 
 
-def _winograd(
-    side, b, ci, co, p, q, device, constants, inside, dtype, library
-) -> KernelTime:
+def _winograd(side, b, ci, co, p, q, device, constants, inside, dtype, library) -> KernelTime:
     """(side + 2)^2 products and the transforms of tiles and, in every call, of the weights."""
     tiles = b * np.ceil(p / side) * np.ceil(q / side)
     points = (side + 2) ** 2
-    plan = gemm_plan(
-        tiles, co, ci, device=device, dtype=dtype, batch=points, library=library
-    )
+    plan = gemm_plan(tiles, co, ci, device=device, dtype=dtype, batch=points, library=library)
     product = gemm_time(plan, inside(constants.winograd_efficiency))
     moved = element_bytes(dtype) * points * (tiles * (ci + co) + ci * co)
     transform = constants.transform_passes * moved / device.dram_bytes_per_s
@@ -111,11 +108,6 @@ def _fastest(choices, dtype: str) -> KernelTime:
     return KernelTime(
         time_s=of([t.time_s for _, t, _ in choices]),
         terms_s={n: of([t.terms_s.get(n, zero) for _, t, _ in choices]) for n in names},
-        kernel=kernel
-        | {
-            "outputs_per_tile_side": np.asarray(
-                [WINOGRAD.get(n, 1) for n, _, _ in choices]
-            )[pick]
-        },
+        kernel=kernel | {"outputs_per_tile_side": np.asarray([WINOGRAD.get(n, 1) for n, _, _ in choices])[pick]},
         flags={"winograd": (pick > 0) & (dtype == "fp32")},
     )

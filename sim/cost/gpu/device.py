@@ -65,9 +65,7 @@ def _hopper_tiles() -> tuple[tuple[int, int], ...]:
         240,
         256,
     )
-    tiles = {
-        (a, b) for a, b in product((64, 128, 192, 256), narrow) if a * b <= 32768
-    } | {(192, 192)}
+    tiles = {(a, b) for a, b in product((64, 128, 192, 256), narrow) if a * b <= 32768} | {(192, 192)}
     return tuple(sorted(tiles | {(b, a) for a, b in tiles}))
 
 
@@ -121,9 +119,7 @@ class GpuDevice:
             "smem_bytes_per_sm",
         ):
             if not getattr(self, name) > 0:
-                raise ConfigError(
-                    f"GPU {self.name}: {name} is {getattr(self, name)}, expected a positive number"
-                )
+                raise ConfigError(f"GPU {self.name}: {name} is {getattr(self, name)}, expected a positive number")
 
     @property
     def library(self) -> Library:
@@ -144,9 +140,7 @@ class GpuDevice:
 def element_bytes(dtype: str) -> float:
     """Stored bytes of one element. Raises PrecisionError on an unknown dtype."""
     if dtype not in BITS:
-        raise PrecisionError(
-            f'dtype "{dtype}" is unknown: expected one of {", ".join(BITS)}.{nearest(dtype, BITS)}'
-        )
+        raise PrecisionError(f'dtype "{dtype}" is unknown: expected one of {", ".join(BITS)}.{nearest(dtype, BITS)}')
     return BITS[dtype] / 8
 
 
@@ -184,10 +178,7 @@ def device_from_chip(chip: Chip, unit: Unit | None = None) -> GpuDevice:
         generation=Generation(generation),
         sms=sms,
         clock_hz=unit.clock_hz,
-        peak_flop_per_s={
-            d: 2 * cells * r * unit.clock_hz
-            for d, r in unit.array.macs_per_cycle.items()
-        },
+        peak_flop_per_s={d: 2 * cells * r * unit.clock_hz for d, r in unit.array.macs_per_cycle.items()},
         dram_bytes_per_s=home.read.at(unit.clock_hz) * unit.clock_hz,
         l2_bytes=outer[-1].capacity_bytes,
         smem_bytes_per_sm=inner[0].capacity_bytes,

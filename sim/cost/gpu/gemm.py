@@ -79,10 +79,7 @@ def gemm_plan(
     """
     size, library = element_bytes(dtype), library or device.library
     m, n, k, batch, copies, share = np.broadcast_arrays(
-        *(
-            np.asarray(x, dtype=float)
-            for x in (m, n, k, batch, weight_copies, input_share)
-        )
+        *(np.asarray(x, dtype=float) for x in (m, n, k, batch, weight_copies, input_share))
     )
     shape = m.shape
     m, n, k, batch, copies, share = (x.ravel() for x in (m, n, k, batch, copies, share))
@@ -101,20 +98,11 @@ def gemm_plan(
     grid_m, grid_n = np.ceil(mr / a), np.ceil(nr / b)
     ctas = grid_m * grid_n * s * br
     smem = device.smem_bytes_per_sm / (library.stages * (a + b) * step * size)
-    occupancy = np.maximum(
-        1.0, np.floor(np.minimum(smem, ACCUMULATORS_PER_SM / (a * b)))
-    )
+    occupancy = np.maximum(1.0, np.floor(np.minimum(smem, ACCUMULATORS_PER_SM / (a * b))))
     slots = device.sms * occupancy
     group_m = np.clip(np.round(np.sqrt(slots * b / a)), 1, grid_m)
     group_n = np.minimum(grid_n, np.ceil(slots / group_m))
-    reread = (
-        ctas
-        / s
-        / (group_m * group_n)
-        * (group_m * a * share[row] + group_n * b)
-        * kr
-        * size
-    )
+    reread = ctas / s / (group_m * group_n) * (group_m * a * share[row] + group_n * b) * kr * size
     weight, inputs, result = (
         br * nr * kr * size,
         br * mr * kr * size * share[row],
@@ -180,9 +168,7 @@ def gemm_time(plan: GemmPlan, constants: GemmConstants) -> KernelTime:
     usable = c.l2_share * device.l2_bytes
     w, a, o = plan.weight_bytes, plan.input_bytes, plan.result_bytes
     copies = np.where(np.isfinite(plan.weight_copies), plan.weight_copies, 1e9)
-    from_dram = np.where(
-        np.minimum(w, a) > c.reread_share * device.l2_bytes, plan.reread_bytes, w + a
-    )
+    from_dram = np.where(np.minimum(w, a) > c.reread_share * device.l2_bytes, plan.reread_bytes, w + a)
     dram = from_dram - hit_rate(copies * w + a + o, usable, L2_STEEPNESS) * w
     dram = dram - hit_rate(w + a + o, usable, L2_STEEPNESS) * a
     written = np.maximum(0.0, o - c.reread_share * device.l2_bytes)
@@ -195,11 +181,7 @@ def gemm_time(plan: GemmPlan, constants: GemmConstants) -> KernelTime:
     prologue = plan.fill * c.prologue_s * plan.cta_k / (plan.cta_k + c.prologue_k)
     busy = compute + prologue
     overlapped = soft_max(busy, memory, c.overlap)
-    epilogue = (
-        plan.waves
-        * plan.output_bytes_cta
-        / (c.epilogue_bytes_per_clock_sm * device.clock_hz)
-    )
+    epilogue = plan.waves * plan.output_bytes_cta / (c.epilogue_bytes_per_clock_sm * device.clock_hz)
     ramp = np.sqrt(c.dram_ramp_s * dram / device.dram_bytes_per_s)
     split = np.where(
         plan.split > 1,
@@ -227,10 +209,7 @@ def gemm_time(plan: GemmPlan, constants: GemmConstants) -> KernelTime:
     return KernelTime(
         time_s=(c.launch_s + total[best]).reshape(plan.shape),
         terms_s={name: value.reshape(plan.shape) for name, value in terms.items()},
-        kernel={
-            name: value[best].astype(int).reshape(plan.shape)
-            for name, value in kernel.items()
-        },
+        kernel={name: value[best].astype(int).reshape(plan.shape) for name, value in kernel.items()},
         flags={},
     )
 

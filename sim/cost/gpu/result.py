@@ -66,9 +66,7 @@ def scatter(size: int, parts: Sequence[tuple[np.ndarray, KernelTime]]) -> Kernel
         return out
 
     time_s = fill(lambda p: {"t": p.time_s}, ["t"], float)["t"]
-    terms = fill(
-        lambda p: p.terms_s, {n: 0 for _, p in parts for n in p.terms_s}, float
-    )
+    terms = fill(lambda p: p.terms_s, {n: 0 for _, p in parts for n in p.terms_s}, float)
     kernel = fill(lambda p: p.kernel, {n: 0 for _, p in parts for n in p.kernel}, int)
     flags = fill(lambda p: p.flags, {n: 0 for _, p in parts for n in p.flags}, bool)
     return KernelTime(time_s=time_s, terms_s=terms, kernel=kernel, flags=flags)
@@ -84,9 +82,7 @@ def soft_max(x: np.ndarray, y: np.ndarray, p: float) -> np.ndarray:
     return high * (1.0 + (low / np.maximum(high, 1e-300)) ** p) ** (1.0 / p)
 
 
-def hit_rate(
-    working_set_bytes: np.ndarray, usable_bytes: float, steepness: float
-) -> np.ndarray:
+def hit_rate(working_set_bytes: np.ndarray, usable_bytes: float, steepness: float) -> np.ndarray:
     """Share of a cyclically reused working set that a cache still holds: 1/(1 + (set/usable)^steepness)."""
     if usable_bytes <= 0:
         return np.zeros(np.shape(working_set_bytes))

@@ -66,21 +66,15 @@ def parse_set(document: Mapping[str, object], where: str) -> FittedSet:
     constants = {}
     for kind, values in document["constants"].items():
         if kind not in KINDS:
-            raise CalibrationError(
-                f'{where}: unknown kernel kind "{kind}".{nearest(kind, KINDS)}'
-            )
+            raise CalibrationError(f'{where}: unknown kernel kind "{kind}".{nearest(kind, KINDS)}')
         known = KINDS[kind].__dataclass_fields__
         for name in values:
             if name not in known:
-                raise CalibrationError(
-                    f'{where}: {kind} has no constant "{name}".{nearest(name, known)}'
-                )
+                raise CalibrationError(f'{where}: {kind} has no constant "{name}".{nearest(name, known)}')
         missing = [name for name in known if name not in values]
         if missing:
             raise CalibrationError(f"{where}: {kind} lacks {', '.join(missing)}")
-        constants[kind] = KINDS[kind](
-            **{name: float(value) for name, value in values.items()}
-        )
+        constants[kind] = KINDS[kind](**{name: float(value) for name, value in values.items()})
     return FittedSet(
         name=document["name"],
         generation=Generation(document["generation"]),
@@ -99,9 +93,7 @@ def fitted_sets() -> Mapping[str, FittedSet]:
     sets = {}
     for file in sorted(folder.iterdir(), key=lambda f: f.name):
         if file.name.endswith(".yaml"):
-            found = parse_set(
-                yaml.safe_load(file.read_text(encoding="utf-8")), file.name
-            )
+            found = parse_set(yaml.safe_load(file.read_text(encoding="utf-8")), file.name)
             sets[found.name] = found
     return sets
 
@@ -132,14 +124,13 @@ def constants_for(device: GpuDevice, calibration: str = "auto") -> GpuConstants:
     sets = fitted_sets()
     if calibration != "auto" and calibration not in sets:
         raise CalibrationError(
-            f'no fitted GPU constants "{calibration}": expected auto, none, {", ".join(sets)}.{nearest(calibration, sets)}'
+            f'no fitted GPU constants "{calibration}": expected auto, none, {", ".join(sets)}.'
+            f"{nearest(calibration, sets)}"
         )
     chosen, origin = {}, {}
     for kind in KINDS:
         candidates = [s for s in sets.values() if kind in s.constants]
-        best = min(
-            candidates, key=lambda s: (s.name != calibration, _distance(s, device))
-        )
+        best = min(candidates, key=lambda s: (s.name != calibration, _distance(s, device)))
         constants = best.constants[kind]
         if best.name == device.name:
             origin[kind] = f"{best.name}, measured"
@@ -153,11 +144,7 @@ def constants_for(device: GpuDevice, calibration: str = "auto") -> GpuConstants:
 
 
 def _bundle(chosen: Mapping[str, object], origin: Mapping[str, str]) -> GpuConstants:
-    vector = {
-        kind.removeprefix("vector_"): c
-        for kind, c in chosen.items()
-        if kind.startswith("vector_")
-    }
+    vector = {kind.removeprefix("vector_"): c for kind, c in chosen.items() if kind.startswith("vector_")}
     return GpuConstants(
         gemm=chosen["gemm"], prefill=chosen["prefill"], decode=chosen["decode"], conv=chosen["conv"],
         vector=vector, origin=dict(origin),

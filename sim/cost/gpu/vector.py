@@ -27,9 +27,7 @@ L2_STEEPNESS = 9.0
 def kernel_class(op: str) -> str:
     """The class whose constants `op` uses. Raises UnsupportedOpError on an unknown op."""
     if op not in PASSES:
-        raise UnsupportedOpError(
-            f'no GPU kernel model for the vector op "{op}".{nearest(op, PASSES)}'
-        )
+        raise UnsupportedOpError(f'no GPU kernel model for the vector op "{op}".{nearest(op, PASSES)}')
     return CLASS_OF.get(op, "binary" if PASSES[op] == 3 else "unary")
 
 
@@ -52,16 +50,11 @@ def vector_s(
     """
     c = constants
     kernel_class(op)
-    rows, columns = np.broadcast_arrays(
-        np.asarray(rows, dtype=float), np.asarray(columns, dtype=float)
-    )
+    rows, columns = np.broadcast_arrays(np.asarray(rows, dtype=float), np.asarray(columns, dtype=float))
     moved = PASSES[op] * rows * columns * element_bytes
     hit = hit_rate(moved, c.l2_share * device.l2_bytes, L2_STEEPNESS)
     l2_bytes_per_s = c.l2_bytes_per_clock_sm * device.sms * device.clock_hz
-    stream = (
-        moved * (1 - hit) / (c.dram_efficiency * device.dram_bytes_per_s)
-        + moved * hit / l2_bytes_per_s
-    )
+    stream = moved * (1 - hit) / (c.dram_efficiency * device.dram_bytes_per_s) + moved * hit / l2_bytes_per_s
     row = c.row_s * rows / device.sms
     busy = c.device_s + row + stream
     total = soft_max(np.asarray(c.host_s), busy, HOST_OVERLAP) if host else busy
