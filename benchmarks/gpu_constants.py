@@ -140,7 +140,7 @@ OFF = {
     "gemm": {
         "full": {}, "no split-K": {"split_s": 1.0}, "no prologue": {"prologue_s": 0.0},
         "no epilogue": {"epilogue_bytes_per_clock_sm": 1e9}, "no DRAM ramp": {"dram_ramp_s": 0.0},
-        "no L2 residency": {"l2_share": 0.0}, "re-reads always": {"reread_share": 0.0},
+        "no L2 residency": {"l2_share": 0.0},
         "no L2 bandwidth": {"l2_bytes_per_clock_sm": 1e9}, "hard maximum": {"overlap": 16.0},
     },
     "prefill": {

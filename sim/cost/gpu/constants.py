@@ -76,9 +76,6 @@ class GemmConstants(_Constants):
     """L2 to SM bandwidth."""
     l2_share: float = constant("1", 0.3, 1.0, 0.0)
     """Share of L2 in which a cyclically reused working set stays."""
-    reread_share: float = constant("1", 0.001, 2.0, 0.0)
-    """Share of L2 above which the smaller operand is read again by every group of tiles, and
-    output spills to DRAM."""
     epilogue_bytes_per_clock_sm: float = constant("B/clock/SM", 4.0, 128.0, 1e9)
     """Rate at which an SM writes its output tile."""
     split_s: float = constant("s", 5e-7, 5e-6, 0.0)

@@ -168,13 +168,12 @@ def gemm_time(plan: GemmPlan, constants: GemmConstants) -> KernelTime:
     usable = c.l2_share * device.l2_bytes
     w, a, o = plan.weight_bytes, plan.input_bytes, plan.result_bytes
     copies = np.where(np.isfinite(plan.weight_copies), plan.weight_copies, 1e9)
-    from_dram = np.where(np.minimum(w, a) > c.reread_share * device.l2_bytes, plan.reread_bytes, w + a)
+    from_dram = plan.reread_bytes
     dram = from_dram - hit_rate(copies * w + a + o, usable, L2_STEEPNESS) * w
     dram = dram - hit_rate(w + a + o, usable, L2_STEEPNESS) * a
-    written = np.maximum(0.0, o - c.reread_share * device.l2_bytes)
     l2_bytes_per_s = c.l2_bytes_per_clock_sm * device.sms * device.clock_hz
     memory = np.maximum(
-        (dram + written) / (c.dram_efficiency * device.dram_bytes_per_s),
+        (dram + o) / (c.dram_efficiency * device.dram_bytes_per_s),
         np.maximum(plan.l2_bytes, from_dram + o) / l2_bytes_per_s,
     )
     compute = plan.compute_s / c.matrix_efficiency
