@@ -52,7 +52,7 @@ class GemmPlan:
     l2_bytes: np.ndarray
     """What all CTAs load through L2."""
     reread_bytes: np.ndarray
-    """A and B from DRAM when neither fits in L2: square groups of concurrent tiles share them."""
+    """A and B from DRAM: square groups of concurrent tiles share what they read, each group reads anew."""
     output_bytes_cta: np.ndarray
     """Output tile of one CTA [bytes]."""
     weight_bytes: np.ndarray
