@@ -1,0 +1,221 @@
+"""Tables of measured kernels: what a CSV holds is told by its columns.
+
+A `Kind` says which columns it has, which of them is the measurement, which rows belong to one
+*family* (held out together), and how the simulator predicts a row. Other measurements join with
+`register`.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sim.cost.gpu.attention import attention_s
+from sim.cost.gpu.conv import conv_s
+from sim.cost.gpu.device import GpuDevice, element_bytes
+from sim.cost.gpu.gemm import gemm_s
+from sim.cost.gpu.sets import GpuConstants
+from sim.cost.gpu.vector import kernel_class, vector_s
+from sim.errors import CalibrationError
+
+Rows = Mapping[str, np.ndarray]
+"""column -> values (float where every value is a number, else text)"""
+
+BENCHMARK_WEIGHT_COPIES = 6
+"""The GEMM benchmark takes turns between six copies of the weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Predicted values in the unit of the measured column; flagged rows lie outside the model's data."""
+
+    values: np.ndarray
+    flagged: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """One layout of measured rows. `needs_hardware`: predict takes a GpuDevice, else None."""
+
+    name: str
+    columns: frozenset[str]
+    measured: str
+    family: Callable[[Rows], np.ndarray]
+    predict: Callable[[Rows, GpuDevice | None, str, GpuConstants | None], Prediction]
+    """(rows, device, precision, constants) -> Prediction"""
+    needs_hardware: bool = True
+
+
+_KINDS: dict[frozenset[str], Kind] = {}
+
+
+def register(kind: Kind) -> Kind:
+    """Add a layout. Raises ValueError: these columns already have one."""
+    if kind.columns in _KINDS:
+        raise ValueError(f"columns of {kind.name} already belong to {_KINDS[kind.columns].name}")
+    _KINDS[kind.columns] = kind
+    return kind
+
+
+def kind_of(columns) -> Kind:
+    """The kind whose columns are all present (the largest such). Raises CalibrationError with the nearest."""
+    present = frozenset(columns)
+    fits = [kind for kind in _KINDS.values() if kind.columns <= present]
+    if fits:
+        return max(fits, key=lambda kind: len(kind.columns))
+    best = max(
+        _KINDS.values(),
+        key=lambda kind: len(kind.columns & present) / len(kind.columns),
+    )
+    missing = ", ".join(sorted(best.columns - present))
+    raise CalibrationError(
+        f"no measurement has the columns {', '.join(sorted(present))}: "
+        f"nearest is {best.name}, which also needs {missing}"
+    )
+
+
+def read_rows(path: str | Path) -> Rows:
+    """Read a CSV into columns. Raises CalibrationError: empty, or a row of another length."""
+    with open(path, newline="", encoding="utf-8") as file:
+        table = list(csv.reader(file))
+    if len(table) < 2:
+        raise CalibrationError(f"{path}: no rows")
+    header, rows = table[0], table[1:]
+    for number, row in enumerate(rows, start=2):
+        if len(row) != len(header):
+            raise CalibrationError(f"{path}: line {number} has {len(row)} values, expected {len(header)}")
+    columns = {}
+    for name, values in zip(header, zip(*rows, strict=True), strict=True):
+        try:
+            columns[name] = np.asarray(values, dtype=float)
+        except ValueError:
+            columns[name] = np.asarray(values)
+    return columns
+
+
+def select(rows: Rows, mask: np.ndarray) -> Rows:
+    """The rows where `mask` is true, or those of an index array."""
+    return {name: values[mask] for name, values in rows.items()}
+
+
+def families(*columns: np.ndarray) -> np.ndarray:
+    """Family number of each row: rows that agree in all `columns`; numbered in sorted order."""
+    return np.unique(np.stack([np.asarray(c) for c in columns], axis=1), axis=0, return_inverse=True)[1].ravel()
+
+
+def _gemm(rows: Rows, device: GpuDevice, precision: str, constants: GpuConstants) -> Prediction:
+    sizes = (rows["m"], rows["n"], rows["k"])
+    copies = BENCHMARK_WEIGHT_COPIES
+    t = gemm_s(
+        *sizes,
+        device=device,
+        constants=constants.gemm,
+        dtype=precision,
+        weight_copies=copies,
+    )
+    return Prediction(t.time_s * 1e3, t.flagged)
+
+
+ATTENTION_COLUMNS = (
+    "batch_size",
+    "new_tokens",
+    "past_tokens",
+    "num_heads",
+    "num_key_value_heads",
+    "head_dim",
+)
+
+
+def _attention(rows: Rows, device: GpuDevice, precision: str, constants: GpuConstants) -> Prediction:
+    sizes = (rows[name] for name in ATTENTION_COLUMNS)
+    c = constants
+    t = attention_s(*sizes, device=device, decode=c.decode, prefill=c.prefill, dtype=precision)
+    return Prediction(t.time_s * 1e3, t.flagged)
+
+
+def _vector(rows: Rows, device: GpuDevice, precision: str, constants: GpuConstants) -> Prediction:
+    out = np.zeros(len(rows["op"]))
+    for op in np.unique(rows["op"]):
+        chosen = rows["op"] == op
+        c = constants.vector[kernel_class(str(op))]
+        sizes = (rows["rows"][chosen], rows["columns"][chosen])
+        t = vector_s(
+            str(op),
+            *sizes,
+            device=device,
+            constants=c,
+            element_bytes=element_bytes(precision),
+            host=True,
+        )
+        out[chosen] = t.time_s * 1e3
+    return Prediction(out, np.zeros(out.shape, dtype=bool))
+
+
+def _conv(rows: Rows, device: GpuDevice, precision: str, constants: GpuConstants) -> Prediction:
+    names = (
+        "batch",
+        "in_channels",
+        "out_channels",
+        "input_size",
+        "input_size",
+        "kernel",
+    )
+    t = conv_s(
+        *(rows[name] for name in names), stride=rows["stride"], padding=rows["padding"],
+        device=device, constants=constants.conv, gemm=constants.gemm, dtype=precision, host=True,
+    )  # fmt: skip
+    # Winograd is flagged for the estimator's reader; it is what these rows measure, so it is scored.
+    return Prediction(t.time_s * 1e3, np.zeros(t.time_s.shape, dtype=bool))
+
+
+register(
+    Kind(
+        name="gpu_gemm",
+        columns=frozenset({"m", "n", "k", "latency_ms"}),
+        measured="latency_ms",
+        family=lambda r: families(r["n"], r["k"]),
+        predict=_gemm,
+    )
+)
+register(
+    Kind(
+        name="gpu_attention",
+        columns=frozenset({*ATTENTION_COLUMNS, "latency_ms"}),
+        measured="latency_ms",
+        family=lambda r: families(r["num_heads"], r["num_key_value_heads"], r["head_dim"]),
+        predict=_attention,
+    )
+)
+register(
+    Kind(
+        name="gpu_vector",
+        columns=frozenset({"op", "rows", "columns", "latency_ms"}),
+        measured="latency_ms",
+        family=lambda r: families(r["rows"], r["columns"]),
+        predict=_vector,
+    )
+)
+register(
+    Kind(
+        name="gpu_conv",
+        columns=frozenset(
+            {
+                "batch",
+                "in_channels",
+                "out_channels",
+                "kernel",
+                "input_size",
+                "stride",
+                "padding",
+                "latency_ms",
+            }
+        ),
+        measured="latency_ms",
+        family=lambda r: families(r["in_channels"], r["out_channels"]),
+        predict=_conv,
+    )
+)

@@ -1,0 +1,135 @@
+"""Score the simulator on a table of measurements: error statistics of predicted against measured."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import rankdata
+
+from sim.baseline.kernel_rows import Kind, Rows, kind_of, read_rows
+from sim.cost.gpu.device import GpuDevice, device_from_chip
+from sim.cost.gpu.sets import constants_for
+from sim.errors import CalibrationError
+from sim.hardware.chip import Chip
+from sim.workload.precision import BITS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorStatistics:
+    """Relative errors as fractions. `bias` is the median signed error; predicted / measured - 1."""
+
+    rows: int
+    mean_error: float
+    median_error: float
+    p90_error: float
+    bias: float
+    spearman: float | None
+    """None below two rows or when one side is constant."""
+
+    def to_dict(self) -> dict[str, float | int | None]:
+        return asdict(self)
+
+
+def spearman(x, y) -> float | None:
+    """Rank correlation with average ranks for ties; None where it is undefined."""
+    rx, ry = rankdata(x), rankdata(y)
+    if len(rx) < 2 or np.ptp(rx) == 0 or np.ptp(ry) == 0:
+        return None
+    return float(np.corrcoef(rx, ry)[0, 1])
+
+
+def error_statistics(predicted, measured) -> ErrorStatistics:
+    """Statistics over all rows. Raises CalibrationError: no rows, or a measurement that is not positive."""
+    predicted, measured = (
+        np.asarray(predicted, dtype=float),
+        np.asarray(measured, dtype=float),
+    )
+    if measured.size == 0:
+        raise CalibrationError("no rows to score")
+    if not np.all(np.isfinite(measured) & (measured > 0)):
+        raise CalibrationError(f"{int(np.sum(~(measured > 0)))} measurements are not positive numbers")
+    error = predicted / measured - 1
+    size = np.abs(error)
+    return ErrorStatistics(
+        rows=int(measured.size),
+        mean_error=float(size.mean()),
+        median_error=float(np.median(size)),
+        p90_error=float(np.percentile(size, 90)),
+        bias=float(np.median(error)),
+        spearman=spearman(predicted, measured),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileScore:
+    """One file scored. Flagged rows lie outside what the model covers and are counted, not scored."""
+
+    path: str
+    kind: str
+    hardware: str | None
+    precision: str | None
+    calibration: dict[str, str]
+    statistics: ErrorStatistics
+    flagged_rows: int
+
+    def to_dict(self) -> dict[str, object]:
+        """The `--against FILE` document: rows used and errors as fractions, with what they came from."""
+        head = {
+            "path": self.path,
+            "kind": self.kind,
+            "hardware": self.hardware,
+            "precision": self.precision,
+        }
+        return head | self.statistics.to_dict() | {"flagged_rows": self.flagged_rows, "calibration": self.calibration}
+
+
+def precision_of(path: str | Path) -> str | None:
+    """The last part of a file name such as `h100_sxm_gemm_bf16.csv`, when it is a precision."""
+    last = Path(path).stem.rsplit("_", 1)[-1]
+    return last if last in BITS else None
+
+
+def score_file(
+    path: str | Path,
+    hw: Chip | GpuDevice | None = None,
+    precision: str | None = None,
+    *,
+    calibration: str = "auto",
+) -> FileScore:
+    """Predict every row of a CSV and compare.
+
+    Args:
+        path: the file; its columns tell the kind.
+        hw: the chip that was measured; required unless the rows carry their own hardware.
+        precision: e.g. "bf16"; by default the last part of the file's name.
+        calibration: "auto", "none" or the name of a fitted set.
+    Raises: CalibrationError: unknown columns, no rows, no hardware or no precision where one is needed.
+    """
+    rows = read_rows(path)
+    kind = kind_of(rows)
+    precision = precision or precision_of(path)
+    device, constants = None, None
+    if kind.needs_hardware:
+        if hw is None:
+            raise CalibrationError(f"{path}: {kind.name} rows need --hw, the chip that was measured")
+        if precision is None:
+            raise CalibrationError(f"{path}: give --precision, or end the file's name in one, such as _bf16.csv")
+        device = hw if isinstance(hw, GpuDevice) else device_from_chip(hw)
+        constants = constants_for(device, calibration)
+    predicted = kind.predict(rows, device, precision, constants)
+    return FileScore(
+        path=str(path),
+        kind=kind.name,
+        hardware=device.name if device else None,
+        precision=precision,
+        calibration=dict(constants.origin) if constants else {},
+        statistics=_unflagged(kind, rows, predicted),
+        flagged_rows=int(np.sum(predicted.flagged)),
+    )
+
+
+def _unflagged(kind: Kind, rows: Rows, predicted) -> ErrorStatistics:
+    used = ~np.asarray(predicted.flagged, dtype=bool)
+    return error_statistics(np.asarray(predicted.values)[used], rows[kind.measured][used])

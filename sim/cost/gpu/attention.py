@@ -1,0 +1,362 @@
+"""Attention kernels on a GPU: FlashAttention-2 (mma.sync chips) and FlashAttention-3 (wgmma chips).
+
+As in `gemm`, a plan counts work and a second function applies the constants. Times include writing
+the new tokens into the KV cache and, where the kernel needs them, layout copies: this is what a
+serving library launches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sim.cost.gpu.constants import DecodeConstants, PrefillConstants
+from sim.cost.gpu.device import GpuDevice, element_bytes
+from sim.cost.gpu.result import KernelTime, hit_rate, scatter, soft_max
+
+KV_BLOCK = 128
+"""Cached tokens that a decode CTA takes at a time."""
+PACKED_HEADS = 64
+"""Query heads of a group that one decode CTA serves."""
+FULL_ENOUGH = 0.8
+"""FlashAttention does not split when the grid fills this share of the slots."""
+GOOD_ENOUGH = 0.85
+"""... and otherwise takes the first split within this share of the best efficiency."""
+MAX_SPLITS = 128
+PREFILL_MAX_SPLITS = 32
+HEAD_DIM_REFERENCE = 128
+CACHE_THREADS = 512
+"""The cache-write kernel runs one block per token of min(KV heads x head dimension, 512) threads
+(vLLM, `reshape_and_cache_flash`)."""
+SM_THREADS = 2048
+SM_BLOCKS = 32
+SCHEDULED_SEQUENCES = 992
+"""FlashAttention-3 runs a scheduling kernel up to this many sequences."""
+HEAD_DIMS = {False: (128,), True: (64, 128, 192, 256)}
+"""Head dimensions with data, by `Library.warp_specialised`."""
+DECODE_STEEPNESS = 6.0
+FP32_BYTES = 4
+
+
+def flash_splits(ctas, slots, blocks, limit: int = MAX_SPLITS) -> np.ndarray:
+    """FlashAttention's number of KV splits.
+
+    1 if the grid fills 0.8 of the slots. Otherwise, over i = 1..min(limit, slots, blocks) that
+    shorten the longest split, efficiency(i) = w / ceil(w) with w = ctas i / slots; the first i with
+    at least 0.85 of the best. Source: `num_splits_heuristic` of FlashAttention 2 and 3.
+
+    Args:
+        ctas, slots, blocks: CTAs without splits, CTAs that run at once, KV blocks; shapes broadcast.
+    Example: 8 CTAs, 108 slots, 64 blocks: 8 x 13 = 104 of 108 slots is the best (0.963); i = 11
+    reaches 0.815, below 0.85 x 0.963 = 0.819, so 12 (0.889) unless it shortens nothing: ceil(64/11) =
+    ceil(64/12) = 6 does not, so the answer is 13.
+    """
+    ctas, slots, blocks = np.broadcast_arrays(*(np.asarray(x, dtype=float) for x in (ctas, slots, blocks)))
+    i = np.arange(1, limit + 1, dtype=float)
+    wave = ctas[..., None] * i / slots[..., None]
+    shortens = np.ceil(blocks[..., None] / i) != np.ceil(blocks[..., None] / np.maximum(i - 1, 1))
+    allowed = (i <= np.minimum(slots, blocks)[..., None]) & (shortens | (i == 1))
+    efficiency = np.where(allowed, wave / np.ceil(wave), 0.0)
+    first = np.argmax(efficiency >= GOOD_ENOUGH * efficiency.max(axis=-1, keepdims=True), axis=-1) + 1
+    return np.where(ctas >= FULL_ENOUGH * slots, 1, first)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionProblem:
+    """Sizes of attention calls, one shape. `context` counts cached tokens before the new ones."""
+
+    batch: np.ndarray
+    new_tokens: np.ndarray
+    past_tokens: np.ndarray
+    heads: np.ndarray
+    kv_heads: np.ndarray
+    head_dim: np.ndarray
+
+    @classmethod
+    def of(cls, batch, new_tokens, past_tokens, heads, kv_heads, head_dim) -> AttentionProblem:
+        """Broadcast and check. Raises ValueError: sizes below one, heads not a multiple of KV heads."""
+        parts = np.broadcast_arrays(
+            *(np.asarray(x, dtype=float) for x in (batch, new_tokens, past_tokens, heads, kv_heads, head_dim))
+        )
+        b, q, past, h, kv, d = parts
+        if any(np.any(x < 1) for x in (b, q, h, kv, d)) or np.any(past < 0):
+            raise ValueError("attention sizes must be at least 1 (past_tokens at least 0)")
+        if np.any(h % kv != 0):
+            raise ValueError("attention: the number of query heads must be a multiple of the KV heads")
+        return cls(batch=b, new_tokens=q, past_tokens=past, heads=h, kv_heads=kv, head_dim=d)
+
+    @property
+    def group(self) -> np.ndarray:
+        """Query heads per KV head."""
+        return self.heads / self.kv_heads
+
+    def flags(self, device: GpuDevice) -> dict[str, np.ndarray]:
+        known = HEAD_DIMS[device.library.warp_specialised]
+        return {"head_dim": ~np.isin(self.head_dim, known)}
+
+
+def _at_head_dim(head_dim: np.ndarray) -> np.ndarray:
+    """Relative start cost of a CTA: half of it grows with the head dimension."""
+    return 0.5 + 0.5 * head_dim / HEAD_DIM_REFERENCE
+
+
+def attention_decode_s(
+    batch,
+    past_tokens,
+    heads,
+    kv_heads,
+    head_dim,
+    *,
+    device: GpuDevice,
+    constants: DecodeConstants,
+    dtype="bf16",
+) -> KernelTime:
+    """One new token per sequence over `past_tokens` cached ones.
+
+    T = launch + softmax_p(rounds (start + (blocks - 1) block), DRAM + L2) + split + scheduling + copies.
+    Grouped heads are packed: one CTA per KV head and split of the KV length; one CTA per SM at a time.
+    """
+    c = constants
+    x = AttentionProblem.of(batch, 1, past_tokens, heads, kv_heads, head_dim)
+    size, fa3 = element_bytes(dtype), device.library.warp_specialised
+    length = x.past_tokens + 1
+    cache = 2 * size * x.batch * x.kv_heads * length * x.head_dim
+    queries = 2 * size * x.batch * x.heads * x.head_dim
+    blocks = np.ceil(length / KV_BLOCK)
+    ctas = x.batch * x.kv_heads * np.ceil(x.group / PACKED_HEADS)
+    splits = flash_splits(ctas, device.sms * (1 if fa3 else 2), blocks)
+    per_cta = np.ceil(blocks / splits)
+    rounds = np.ceil(ctas * splits / device.sms)
+    per_block = c.block_s * x.head_dim / HEAD_DIM_REFERENCE * size / 2
+    busy = rounds * (c.start_s + (per_cta - 1) * per_block) * _at_head_dim(x.head_dim)
+    hit = hit_rate(cache, c.l2_share * device.l2_bytes, DECODE_STEEPNESS)
+    l2_bytes_per_s = c.l2_bytes_per_clock_sm * device.sms * device.clock_hz
+    memory = (cache * (1 - hit) + queries * (c.l2_share <= 0)) / (c.dram_efficiency * device.dram_bytes_per_s)
+    memory = memory + (cache * hit + queries) / l2_bytes_per_s
+    overlapped = soft_max(busy, memory, c.overlap)
+    partial = 2 * FP32_BYTES * x.batch * x.heads * x.head_dim * splits / l2_bytes_per_s
+    split = np.where(splits > 1, c.combine_s * splits + partial, 0.0)
+    if fa3:
+        scheduled = x.batch <= SCHEDULED_SEQUENCES
+        scheduling = np.where(scheduled, c.sequence_s * x.batch + c.split_s * (length > KV_BLOCK), 0.0)
+        copies = np.zeros_like(scheduling)
+    else:
+        split = split + np.where(splits > 1, c.split_s, 0.0)
+        scheduling = np.zeros_like(split)
+        grouped = (x.group > 1) & (x.kv_heads > 1) & (x.batch > 1)
+        copies = np.where(grouped, c.copy_s + 2 * queries / l2_bytes_per_s, 0.0)
+    terms = {
+        "launch": np.full(busy.shape, c.launch_s),
+        "compute": busy,
+        "memory": overlapped - busy,
+        "split": split,
+        "scheduling": scheduling,
+        "cache_write": copies,
+    }
+    kernel = {
+        "splits": splits.astype(int),
+        "ctas": (ctas * splits).astype(int),
+        "waves": rounds.astype(int),
+    }
+    return KernelTime(time_s=sum(terms.values()), terms_s=terms, kernel=kernel, flags=x.flags(device))
+
+
+def runs_decode_kernel(new_tokens, heads, kv_heads, device: GpuDevice) -> np.ndarray:
+    """True where a call runs the split-KV decode kernel.
+
+    FlashAttention-2 as served takes one new token with ungrouped heads through the prefill kernel: no
+    packing, no KV splits, 64 query rows of which one is used.
+    """
+    ungrouped = np.asarray(heads) == np.asarray(kv_heads)
+    return (np.asarray(new_tokens) == 1) & (device.library.warp_specialised | ~ungrouped)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrefillTiles:
+    """Tile shape of the prefill kernel: query rows, KV columns, CTAs per SM, heads packed in rows."""
+
+    rows: np.ndarray
+    columns: np.ndarray
+    resident: int
+    pack: np.ndarray
+
+
+def prefill_tiles(x: AttentionProblem, device: GpuDevice) -> PrefillTiles:
+    """FlashAttention-2 with paged KV: 64 x 128, two per SM. FlashAttention-3: by head
+    dimension, grouped heads packed into rows; one warp group (64 rows) when that covers all of them."""
+    d = x.head_dim
+    if not device.library.warp_specialised:
+        return PrefillTiles(
+            rows=np.full(d.shape, 64.0),
+            columns=np.full(d.shape, 128.0),
+            resident=2,
+            pack=np.ones(d.shape),
+        )
+    columns = np.where(d <= 128, 128.0, np.where(d <= 192, 96.0, 80.0))
+    rows = np.where(x.new_tokens * x.group <= 64, 64.0, np.where(d <= 64, 192.0, 128.0))
+    return PrefillTiles(rows=rows, columns=columns, resident=1, pack=x.group)
+
+
+def causal_blocks(new_tokens, past_tokens, pack, rows, columns, *, causal: bool = True):
+    """(row tiles, KV blocks over all row tiles, KV blocks of the last) of one packed head.
+
+    Row tile t holds packed rows t*rows.. of new_tokens * pack; its last query sees past + ceil(end/pack)
+    keys, so it walks ceil(that / columns) blocks. Without `causal` every tile walks all of them.
+    """
+    q, past, pack, rows, columns = (
+        np.ravel(np.asarray(v, dtype=float)) for v in (new_tokens, past_tokens, pack, rows, columns)
+    )
+    tiles = np.ceil(q * pack / rows)
+    last = np.ceil((past + q) / columns)
+    if not causal:
+        return tiles, tiles * last, last
+    starts = np.concatenate([[0], np.cumsum(tiles)[:-1]]).astype(int)
+    owner = np.repeat(np.arange(q.size), tiles.astype(int))
+    index = np.arange(owner.size) - starts[owner]
+    end = np.minimum((q * pack)[owner], (index + 1) * rows[owner])
+    blocks = np.ceil((past[owner] + end / pack[owner]) / columns[owner])
+    return tiles, np.add.reduceat(blocks, starts), last
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrefillPlan:
+    """Geometry of prefill calls: what the constants do not change."""
+
+    device: GpuDevice
+    problem: AttentionProblem
+    tiles: PrefillTiles
+    ctas: np.ndarray
+    blocks: np.ndarray
+    """KV blocks over all CTAs before splitting."""
+    longest: np.ndarray
+    splits: np.ndarray
+    cache_write: bool
+    size: float
+
+
+def prefill_plan(
+    batch,
+    new_tokens,
+    past_tokens,
+    heads,
+    kv_heads,
+    head_dim,
+    *,
+    device,
+    dtype="bf16",
+    causal=True,
+    cache_write=True,
+) -> PrefillPlan:
+    """Count row tiles, causal blocks and splits. `cache_write=False`: keys and values are not kept (encoders)."""
+    x = AttentionProblem.of(batch, new_tokens, past_tokens, heads, kv_heads, head_dim)
+    t = prefill_tiles(x, device)
+    counts = causal_blocks(x.new_tokens, x.past_tokens, t.pack, t.rows, t.columns, causal=causal)
+    row_tiles, blocks, longest = (v.reshape(x.batch.shape) for v in counts)
+    heads_packed = x.batch * x.heads / t.pack
+    ctas = heads_packed * row_tiles
+    splits = np.ones(ctas.shape)
+    if device.library.warp_specialised:
+        splits = np.where(longest > 4, flash_splits(ctas, device.sms, longest, PREFILL_MAX_SPLITS), 1)
+    return PrefillPlan(
+        device=device, problem=x, tiles=t, ctas=ctas * splits, blocks=heads_packed * blocks, longest=longest,
+        splits=splits, cache_write=cache_write, size=element_bytes(dtype),
+    )  # fmt: skip
+
+
+def prefill_time(plan: PrefillPlan, constants: PrefillConstants, dtype: str = "bf16") -> KernelTime:
+    """T = launch + cache write + split + softmax_p(compute with its tail, memory).
+
+    A score element costs matrix and softmax clocks (added or overlapped: `softmax_overlap`); work is
+    spread over the SMs, and `tail` of the longest CTA runs alone at the end.
+    """
+    c, device, x, t = constants, plan.device, plan.problem, plan.tiles
+    matrix_clocks = 4 * x.head_dim * device.sms * device.clock_hz / (device.peak(dtype) * c.matrix_efficiency)
+    element_s = soft_max(matrix_clocks, np.asarray(c.softmax_clocks), c.softmax_overlap) / device.clock_hz
+    block_s = t.rows * t.columns * element_s
+    start_s = c.start_s / t.resident
+    work = (plan.blocks * block_s + plan.ctas * start_s) / device.sms
+    longest = plan.longest * block_s / plan.splits + start_s
+    waves = np.ceil(plan.ctas / device.sms)
+    spread = np.maximum(longest, work + c.tail * longest)
+    alone = np.where(waves > 1, waves * longest, longest / c.single_rate)
+    busy = np.where(plan.ctas <= device.sms * t.resident, np.minimum(spread, alone), spread)
+    moved = 2 * plan.size * x.batch * x.head_dim * (
+        x.new_tokens * (x.heads + x.kv_heads) + x.past_tokens * x.kv_heads
+    )  # fmt: skip
+    byte_s = 1 / (c.dram_efficiency * device.dram_bytes_per_s)
+    overlapped = soft_max(busy, moved * byte_s, c.overlap)
+    ideal = plan.blocks * block_s / device.sms
+    terms = {
+        "launch": np.full(busy.shape, c.launch_s),
+        "compute": ideal,
+        "tail": busy - ideal,
+        "memory": overlapped - busy,
+        "cache_write": _cache_write_s(plan, c, byte_s),
+        "split": np.where(plan.splits > 1, c.split_s, 0.0),
+    }
+    kernel = {
+        "splits": plan.splits.astype(int),
+        "ctas": plan.ctas.astype(int),
+        "waves": waves.astype(int),
+    }
+    return KernelTime(time_s=sum(terms.values()), terms_s=terms, kernel=kernel, flags=x.flags(device))
+
+
+def _cache_write_s(plan: PrefillPlan, c: PrefillConstants, byte_s: float) -> np.ndarray:
+    """Writing keys and values into the paged cache: moving the bytes, or waiting for one block per token.
+
+    An SM holds min(32, 2048 / threads) blocks, each of which takes `token_s`: narrow caches are bound
+    by this latency, not by bytes.
+    """
+    x = plan.problem
+    if not plan.cache_write:
+        return np.zeros(x.batch.shape)
+    width = x.kv_heads * x.head_dim
+    moved_s = 4 * plan.size * x.batch * x.new_tokens * width * byte_s
+    resident = np.minimum(SM_BLOCKS, SM_THREADS / np.minimum(CACHE_THREADS, width))
+    waiting_s = x.batch * x.new_tokens / (plan.device.sms * resident) * c.token_s
+    return soft_max(moved_s, waiting_s, c.overlap)
+
+
+def attention_prefill_s(
+    batch, new_tokens, past_tokens, heads, kv_heads, head_dim, *, device: GpuDevice, constants: PrefillConstants,
+    dtype="bf16", causal=True, cache_write=True,
+) -> KernelTime:  # fmt: skip
+    """Several new tokens per sequence, see `prefill_plan` and `prefill_time`."""
+    plan = prefill_plan(
+        batch, new_tokens, past_tokens, heads, kv_heads, head_dim,
+        device=device, dtype=dtype, causal=causal, cache_write=cache_write,
+    )  # fmt: skip
+    return prefill_time(plan, constants, dtype)
+
+
+def attention_s(
+    batch, new_tokens, past_tokens, heads, kv_heads, head_dim, *, device: GpuDevice, decode: DecodeConstants,
+    prefill: PrefillConstants, dtype="bf16", causal=True, cache_write=True,
+) -> KernelTime:  # fmt: skip
+    """Attention calls of either kind, flat: each row runs the kernel that the library launches for it."""
+    columns = np.broadcast_arrays(batch, new_tokens, past_tokens, heads, kv_heads, head_dim)
+    b, q, past, h, kv, d = (np.ravel(np.asarray(x, dtype=float)) for x in columns)
+    is_decode = runs_decode_kernel(q, h, kv, device) & causal
+    parts = []
+    rows = np.flatnonzero(is_decode)
+    if rows.size:
+        sizes = (v[rows] for v in (b, past, h, kv, d))
+        parts.append(
+            (
+                rows,
+                attention_decode_s(*sizes, device=device, constants=decode, dtype=dtype),
+            )
+        )
+    rows = np.flatnonzero(~is_decode)
+    if rows.size:
+        sizes = (v[rows] for v in (b, q, past, h, kv, d))
+        options = {"dtype": dtype, "causal": causal, "cache_write": cache_write}
+        parts.append(
+            (
+                rows,
+                attention_prefill_s(*sizes, device=device, constants=prefill, **options),
+            )
+        )
+    return scatter(b.size, parts)

@@ -1,0 +1,179 @@
+"""The few measured constants of the GPU kernel models: meaning, unit, physical range.
+
+Each kernel family has a frozen dataclass; a field carries its unit and range as metadata, so that
+calibration needs no table of its own. `sim.cost.gpu.sets` loads fitted sets and moves them to other GPUs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, replace
+
+from sim.errors import CalibrationError
+
+
+def constant(unit: str, low: float, high: float, datasheet: float):
+    """A fitted constant: its unit, physical range, and the value that leaves the data sheet untouched."""
+    return field(metadata={"unit": unit, "low": low, "high": high, "datasheet": datasheet})
+
+
+class _Constants:
+    """What the families share; every field is made by `constant`."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if not isinstance(value, (int, float)) or not value >= 0:
+                raise CalibrationError(f"{type(self).__name__}.{f.name} is {value!r}, expected a number >= 0")
+
+    @classmethod
+    def datasheet(cls):
+        """Perfect efficiencies, no overheads, nothing kept in L2: never faster than the roofline."""
+        return cls(**{f.name: f.metadata["datasheet"] for f in fields(cls)})
+
+    def at_clock(self, ratio: float):
+        """The set with its latencies (unit s) divided by the clock ratio new/reference. The host's and
+        DRAM's own times keep."""
+        held = ("host_s", "dram_ramp_s")
+        times = (f.name for f in fields(self) if f.metadata["unit"] == "s" and f.name not in held)
+        scaled = {name: getattr(self, name) / ratio for name in times}
+        return replace(self, **scaled)
+
+    def at_limits(self, names: Iterable[str] | None = None, tolerance: float = 0.01) -> tuple[str, ...]:
+        """Those of `names` (default: all) within `tolerance` (relative) of an end of their range."""
+        out = []
+        for f in (f for f in fields(self) if names is None or f.name in names):
+            value, low, high = (
+                getattr(self, f.name),
+                f.metadata["low"],
+                f.metadata["high"],
+            )
+            if value <= low * (1 + tolerance) or value >= high * (1 - tolerance):
+                out.append(f.name)
+        return tuple(out)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GemmConstants(_Constants):
+    """Matrix products (`sim.cost.gpu.gemm`)."""
+
+    launch_s: float = constant("s", 1.0e-6, 5e-6, 0.0)
+    """Floor of a graph-replayed kernel: front end, scheduling, drain."""
+    matrix_efficiency: float = constant("1", 0.6, 1.05, 1.0)
+    """Share of the data-sheet matrix rate that a full CTA reaches. Up to 1.05, because every wave is
+    charged its fill in full although co-resident CTAs hide a part of it."""
+    prologue_s: float = constant("s", 1e-7, 1e-5, 0.0)
+    """Pipeline fill per wave of CTAs."""
+    prologue_k: float = constant("element", 1.0, 5000.0, 1.0)
+    """Reduction length at which half of the fill shows."""
+    dram_efficiency: float = constant("1", 0.5, 0.95, 1.0)
+    """Reachable share of the DRAM bandwidth."""
+    dram_ramp_s: float = constant("s", 1e-9, 2e-6, 0.0)
+    """DRAM takes sqrt(this x transfer time) longer: ramp up of requests in flight."""
+    l2_bytes_per_clock_sm: float = constant("B/clock/SM", 16.0, 128.0, 1e9)
+    """L2 to SM bandwidth."""
+    l2_share: float = constant("1", 0.3, 1.0, 0.0)
+    """Share of L2 in which a cyclically reused working set stays."""
+    epilogue_bytes_per_clock_sm: float = constant("B/clock/SM", 4.0, 128.0, 1e9)
+    """Rate at which an SM writes its output tile."""
+    split_s: float = constant("s", 5e-7, 5e-6, 0.0)
+    """Fixed cost of split-K: the reduction kernel."""
+    split_passes: float = constant("1", 0.3, 3.0, 1.0)
+    """fp32 partial sums cost this many times their bytes at L2 rate."""
+    overlap: float = constant("1", 1.2, 6.0, 16.0)
+    """Exponent p of the soft maximum of compute and memory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodeConstants(_Constants):
+    """Attention with one new token per sequence."""
+
+    launch_s: float = constant("s", 4e-6, 12e-6, 0.0)
+    """Floor: the attention kernel and the kernel that writes the KV cache."""
+    start_s: float = constant("s", 1e-6, 8e-6, 0.0)
+    """Start of a round of CTAs (head dimension 128)."""
+    block_s: float = constant("s", 5e-8, 3e-6, 0.0)
+    """One CTA streaming one block of 128 cached tokens (head dimension 128)."""
+    dram_efficiency: float = constant("1", 0.5, 0.95, 1.0)
+    """Reachable share of the DRAM bandwidth."""
+    l2_share: float = constant("1", 0.4, 1.0, 0.0)
+    """Share of L2 in which the KV cache stays between calls."""
+    l2_bytes_per_clock_sm: float = constant("B/clock/SM", 10.0, 128.0, 1e9)
+    """L2 to SM bandwidth."""
+    split_s: float = constant("s", 1e-7, 1e-5, 0.0)
+    """Fixed cost of splitting the KV length (combine kernel, or its chained launch)."""
+    combine_s: float = constant("s", 1e-9, 1e-6, 0.0)
+    """Combine, per split."""
+    copy_s: float = constant("s", 1e-7, 1e-5, 0.0)
+    """Layout copies for grouped heads (FlashAttention-2 only)."""
+    sequence_s: float = constant("s", 1e-9, 1e-7, 0.0)
+    """Scheduling kernel, per sequence (FlashAttention-3 only)."""
+    overlap: float = constant("1", 1.0, 6.0, 16.0)
+    """Exponent p of the soft maximum of compute and memory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrefillConstants(_Constants):
+    """Causal attention with several new tokens per sequence."""
+
+    launch_s: float = constant("s", 4e-6, 14e-6, 0.0)
+    """Floor: the attention kernel and the kernel that writes the KV cache."""
+    start_s: float = constant("s", 1e-7, 8e-6, 0.0)
+    """Start of a CTA (head dimension 128)."""
+    matrix_efficiency: float = constant("1", 0.6, 1.0, 1.0)
+    """Share of the data-sheet matrix rate inside the main loop."""
+    softmax_clocks: float = constant("clock", 0.0625, 0.4, 0.0)
+    """SM clocks per score element for the softmax; the exponential unit makes 16 a clock."""
+    softmax_overlap: float = constant("1", 1.0, 4.0, 16.0)
+    """Exponent of the soft maximum of matrix and softmax time; 1 = they add."""
+    tail: float = constant("1", 0.01, 1.0, 0.0)
+    """Share of the longest CTA that runs alone at the end."""
+    single_rate: float = constant("1", 0.5, 1.5, 1.0)
+    """Rate of an SM that holds one CTA, relative to a full SM."""
+    dram_efficiency: float = constant("1", 0.5, 0.95, 1.0)
+    """Reachable share of the DRAM bandwidth."""
+    token_s: float = constant("s", 1e-7, 2e-5, 0.0)
+    """Latency of the thread block that writes one token's keys and values into the paged cache."""
+    split_s: float = constant("s", 1e-7, 1.5e-5, 0.0)
+    """Fixed cost of splitting the KV length."""
+    overlap: float = constant("1", 1.0, 6.0, 16.0)
+    """Exponent p of the soft maximum of compute and memory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvConstants(_Constants):
+    """Convolutions (`sim.cost.gpu.conv`), beside the constants of the matrix products inside."""
+
+    launch_s: float = constant("s", 1e-6, 3e-4, 0.0)
+    """Floor of a call, as timed: eager launches include the host."""
+    direct_efficiency: float = constant("1", 0.2, 1.0, 1.0)
+    """Share of the data-sheet rate that implicit GEMM reaches."""
+    winograd_efficiency: float = constant("1", 0.2, 1.0, 1.0)
+    """Share of the data-sheet rate that the products of Winograd reach."""
+    transform_passes: float = constant("1", 0.5, 6.0, 1.0)
+    """Winograd transforms cost this many times the transformed bytes at the DRAM rate."""
+
+    def inside(self, gemm: GemmConstants, *, host: bool):
+        """GEMM constants as a function of the efficiency: no fill of its own, and with `host` this launch."""
+        launch_s = self.launch_s if host else gemm.launch_s
+        return lambda efficiency: replace(gemm, launch_s=launch_s, prologue_s=0.0, matrix_efficiency=efficiency)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VectorConstants(_Constants):
+    """One class of element-wise or row-wise kernels (`sim.cost.gpu.vector`)."""
+
+    host_s: float = constant("s", 5e-6, 1e-4, 0.0)
+    """Host floor of an eager, timed call; a property of the host and its software."""
+    device_s: float = constant("s", 1e-6, 6e-5, 0.0)
+    """Device floor."""
+    row_s: float = constant("s", 1e-9, 2e-6, 0.0)
+    """Time of one row in one SM (reductions along rows)."""
+    dram_efficiency: float = constant("1", 0.3, 1.0, 1.0)
+    """Reachable share of the DRAM bandwidth."""
+    l2_share: float = constant("1", 0.1, 1.0, 0.0)
+    """Share of L2 in which the tensors stay between calls."""
+    l2_bytes_per_clock_sm: float = constant("B/clock/SM", 8.0, 128.0, 1e9)
+    """L2 to SM bandwidth."""

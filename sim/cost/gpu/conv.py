@@ -1,0 +1,113 @@
+"""Convolutions on a GPU: implicit GEMM, and Winograd where the chip's library has it.
+
+Implicit GEMM: m = batch x output pixels, n = output channels, k = input channels x window.
+Winograd F(r x r, 3 x 3) (Lavin & Gray, arXiv 1509.09308): (r+2)^2 independent products over
+m = batch x ceil(P/r) x ceil(Q/r) tiles and k = input channels, with inputs and outputs transformed
+in memory around them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sim.cost.gpu.constants import ConvConstants, GemmConstants
+from sim.cost.gpu.device import SIMT, GpuDevice, element_bytes
+from sim.cost.gpu.gemm import gemm_plan, gemm_time
+from sim.cost.gpu.result import KernelTime
+
+WINOGRAD = {"winograd_2x2": 2, "winograd_4x4": 4}
+"""Algorithm -> outputs per tile and side."""
+CUDA_CORE_DTYPES = ("fp32", "fp64")
+
+
+def conv_s(
+    batch, in_channels, out_channels, height, width, window, *, device: GpuDevice, constants: ConvConstants,
+    gemm: GemmConstants, stride=1, padding=0, groups=1, dtype="fp32", host: bool = False,
+) -> KernelTime:  # fmt: skip
+    """Time of one forward convolution (square window), the fastest of the chip's algorithms.
+
+    Args:
+        batch, in_channels, out_channels, height, width, window, stride, padding, groups: broadcast.
+        gemm: constants of the matrix products inside; `constants` replaces their efficiency.
+        host: with the floor of an eager call; False = graph replay.
+    Raises: ValueError: a window larger than the padded input, channels not a multiple of groups.
+    """
+    parts = np.broadcast_arrays(
+        *(
+            np.asarray(x, dtype=float)
+            for x in (
+                batch,
+                in_channels,
+                out_channels,
+                height,
+                width,
+                window,
+                stride,
+                padding,
+                groups,
+            )
+        )
+    )
+    b, ci, co, h, w, r, st, pad, g = parts
+    p, q = np.floor((h + 2 * pad - r) / st) + 1, np.floor((w + 2 * pad - r) / st) + 1
+    if np.any(p < 1) or np.any(q < 1):
+        raise ValueError("convolution: the window is larger than the padded input")
+    if np.any(ci % g != 0) or np.any(co % g != 0):
+        raise ValueError("convolution: channels must be multiples of groups")
+    library = SIMT if dtype in CUDA_CORE_DTYPES else None
+    inside = constants.inside(gemm, host=host)
+    share = np.minimum(1.0, st * st / (r * r))  # windows overlap: each input element is read once from DRAM
+    direct = gemm_time(
+        gemm_plan(
+            b * p * q, co / g, ci / g * r * r, device=device, dtype=dtype, batch=g, library=library, input_share=share,
+        ),
+        inside(constants.direct_efficiency),
+    )  # fmt: skip
+    choices = [("direct", direct, np.ones(b.shape, bool))]
+    may = (r == 3) & (st == 1) & (g == 1)
+    for name, side in WINOGRAD.items():
+        if name in device.algorithms:
+            choices.append(
+                (
+                    name,
+                    _winograd(side, b, ci, co, p, q, device, constants, inside, dtype, library),
+                    may,
+                )
+            )
+    return _fastest(choices, dtype)
+
+
+def _winograd(side, b, ci, co, p, q, device, constants, inside, dtype, library) -> KernelTime:
+    """(side + 2)^2 products and the transforms of tiles and, in every call, of the weights."""
+    tiles = b * np.ceil(p / side) * np.ceil(q / side)
+    points = (side + 2) ** 2
+    plan = gemm_plan(tiles, co, ci, device=device, dtype=dtype, batch=points, library=library)
+    product = gemm_time(plan, inside(constants.winograd_efficiency))
+    moved = element_bytes(dtype) * points * (tiles * (ci + co) + ci * co)
+    transform = constants.transform_passes * moved / device.dram_bytes_per_s
+    terms = dict(product.terms_s) | {"vector": transform}
+    return KernelTime(
+        time_s=product.time_s + transform,
+        terms_s=terms,
+        kernel=product.kernel,
+        flags=product.flags,
+    )
+
+
+def _fastest(choices, dtype: str) -> KernelTime:
+    """Take per problem the fastest allowed algorithm; Winograd in fp32 is flagged."""
+    times = np.stack([np.where(allowed, t.time_s, np.inf) for _, t, allowed in choices])
+    pick = np.argmin(times, axis=0)
+    names = sorted({name for _, t, _ in choices for name in t.terms_s})
+    zero = np.zeros(pick.shape)
+
+    def of(values):
+        return np.choose(pick, [np.broadcast_to(v, pick.shape) for v in values])
+
+    kernel = {k: of([t.kernel[k] for _, t, _ in choices]) for k in choices[0][1].kernel}
+    return KernelTime(
+        time_s=of([t.time_s for _, t, _ in choices]),
+        terms_s={n: of([t.terms_s.get(n, zero) for _, t, _ in choices]) for n in names},
+        kernel=kernel | {"outputs_per_tile_side": np.asarray([WINOGRAD.get(n, 1) for n, _, _ in choices])[pick]},
+        flags={"winograd": (pick > 0) & (dtype == "fp32")},
+    )

@@ -1,0 +1,186 @@
+"""The GPU as the kernel models see it: data-sheet numbers, and what a generation's library can launch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import product
+
+from sim.errors import ConfigError, PrecisionError, nearest
+from sim.hardware.chip import Chip, Fanout, Memory, Unit
+from sim.workload.precision import BITS
+
+
+class Generation(StrEnum):
+    """NVIDIA generations, in order of age."""
+
+    VOLTA = "volta"
+    TURING = "turing"
+    AMPERE = "ampere"
+    ADA = "ada"
+    HOPPER = "hopper"
+    BLACKWELL = "blackwell"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Library:
+    """What the kernels of a generation are built from (choices of the library, not measurements).
+
+    Sources: CUTLASS 3 and FlashAttention 2/3 sources (tile shapes, stages); Hopper tuning guide
+    (wgmma takes n in steps of 8); FlashAttention-3 paper, arXiv 2407.08608.
+    """
+
+    tiles: tuple[tuple[int, int], ...]
+    """GEMM output tiles (rows of A, columns of B) of one CTA."""
+    k_step: int
+    """Elements of k (at 16 bit) that one pipeline stage holds."""
+    splits: tuple[int, ...] = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+    """Ways to split the reduction over CTAs."""
+    stages: int = 4
+    warp_specialised: bool = False
+    """wgmma + TMA kernels (FlashAttention-3); otherwise mma.sync + cp.async (FlashAttention-2)."""
+
+
+def _hopper_tiles() -> tuple[tuple[int, int], ...]:
+    """64..256 rows by any multiple of 8 or 16 columns, at most 128 x 256 accumulators, and transposed."""
+    narrow = (
+        8,
+        16,
+        24,
+        32,
+        40,
+        48,
+        64,
+        80,
+        96,
+        112,
+        128,
+        144,
+        160,
+        176,
+        192,
+        208,
+        224,
+        240,
+        256,
+    )
+    tiles = {(a, b) for a, b in product((64, 128, 192, 256), narrow) if a * b <= 32768} | {(192, 192)}
+    return tuple(sorted(tiles | {(b, a) for a, b in tiles}))
+
+
+_AMPERE_TILES = (
+    (16, 64), (32, 64), (64, 64), (32, 128), (128, 32), (64, 128), (128, 64),
+    (64, 256), (256, 64), (128, 128), (128, 256), (256, 128),
+)  # fmt: skip
+MMA_SYNC = Library(tiles=_AMPERE_TILES, k_step=32)
+SIMT = Library(
+    tiles=((128, 32), (128, 64), (128, 128)),
+    k_step=16,
+    splits=(1,),
+)
+"""fp32 convolution kernels on the CUDA cores."""
+WGMMA = Library(tiles=_hopper_tiles(), k_step=64, warp_specialised=True)
+LIBRARIES: Mapping[Generation, Library] = {
+    Generation.VOLTA: MMA_SYNC,
+    Generation.TURING: MMA_SYNC,
+    Generation.AMPERE: MMA_SYNC,
+    Generation.ADA: MMA_SYNC,
+    Generation.HOPPER: WGMMA,
+    Generation.BLACKWELL: WGMMA,
+}
+
+HALVES = {"fp16": "bf16", "fp8_e5m2": "fp8_e4m3"}
+"""dtypes that run at the rate of another where the chip does not list them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuDevice:
+    """Data-sheet numbers of one GPU; rates are those of the whole chip at `clock_hz`."""
+
+    name: str
+    generation: Generation
+    sms: int
+    clock_hz: float
+    peak_flop_per_s: Mapping[str, float]
+    """Dense matrix rate by dtype, 1 MAC = 2 FLOP."""
+    dram_bytes_per_s: float
+    l2_bytes: float
+    smem_bytes_per_sm: float
+    algorithms: tuple[str, ...] = ("direct",)
+    """Convolution algorithms of its library ("direct" = implicit GEMM, "winograd_2x2", "winograd_4x4")."""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "sms",
+            "clock_hz",
+            "dram_bytes_per_s",
+            "l2_bytes",
+            "smem_bytes_per_sm",
+        ):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"GPU {self.name}: {name} is {getattr(self, name)}, expected a positive number")
+
+    @property
+    def library(self) -> Library:
+        return LIBRARIES[self.generation]
+
+    def peak(self, dtype: str) -> float:
+        """Dense FLOP/s of `dtype` [FLOP/s]. Raises PrecisionError when the chip has no such rate."""
+        for name in (dtype, HALVES.get(dtype, "")):
+            if name in self.peak_flop_per_s:
+                return self.peak_flop_per_s[name]
+        known = ", ".join(sorted(self.peak_flop_per_s))
+        raise PrecisionError(
+            f'{self.name} has no matrix rate for "{dtype}": expected one of {known}.'
+            f"{nearest(dtype, self.peak_flop_per_s)}"
+        )
+
+
+def element_bytes(dtype: str) -> float:
+    """Stored bytes of one element. Raises PrecisionError on an unknown dtype."""
+    if dtype not in BITS:
+        raise PrecisionError(f'dtype "{dtype}" is unknown: expected one of {", ".join(BITS)}.{nearest(dtype, BITS)}')
+    return BITS[dtype] / 8
+
+
+def device_from_chip(chip: Chip, unit: Unit | None = None) -> GpuDevice:
+    """Read the numbers that the kernel models need from a chip's unit (its main unit by default).
+
+    Expects `options.generation` and a hierarchy of an on-chip memory (the
+    L2), a fan-out over SMs, a memory inside the SM (shared memory), one array.
+    Raises: ConfigError: one of these is absent, with its place.
+    """
+    unit = unit or chip.main_unit
+    where = f"chip {chip.name}: units.{unit.name}"
+    generation = str(unit.options.get("generation", ""))
+    if generation not in list(Generation):
+        raise ConfigError(
+            f'{where}.options.generation is "{generation}", expected one of {", ".join(Generation)}.'
+            f"{nearest(generation, Generation)}"
+        )
+    fanouts = [i for i, level in enumerate(unit.hierarchy) if isinstance(level, Fanout)]
+    if not fanouts:
+        raise ConfigError(f"{where}.hierarchy has no fan-out over SMs")
+    outer = [x for x in unit.hierarchy[: fanouts[0]] if isinstance(x, Memory)]
+    inner = [x for x in unit.hierarchy[fanouts[0] :] if isinstance(x, Memory)]
+    if not outer or not inner:
+        raise ConfigError(
+            f"{where}.hierarchy needs a memory outside (L2) and one inside (shared memory) the SM fan-out"
+        )
+    sms = unit.hierarchy[fanouts[0]].count
+    cells = unit.array.rows * unit.array.cols * unit.count
+    for i in fanouts:
+        cells *= unit.hierarchy[i].count
+    home = chip.memory(unit.home)
+    return GpuDevice(
+        name=chip.name,
+        generation=Generation(generation),
+        sms=sms,
+        clock_hz=unit.clock_hz,
+        peak_flop_per_s={d: 2 * cells * r * unit.clock_hz for d, r in unit.array.macs_per_cycle.items()},
+        dram_bytes_per_s=home.read.at(unit.clock_hz) * unit.clock_hz,
+        l2_bytes=outer[-1].capacity_bytes,
+        smem_bytes_per_sm=inner[0].capacity_bytes,
+        algorithms=chip.algorithms,
+    )

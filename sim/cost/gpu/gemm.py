@@ -1,0 +1,246 @@
+"""Matrix products on a GPU: the library's best (tile, split-K) kernel, waves, L2 and DRAM.
+
+C[m, n] = A[m, k] B[k, n], B the weights. Two steps: `gemm_plan` enumerates every kernel that could
+run and counts its work (nothing measured enters), `gemm_time` applies the constants and takes the
+fastest. Calibration plans once and evaluates often.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+
+import numpy as np
+
+from sim.cost.gpu.constants import GemmConstants
+from sim.cost.gpu.device import GpuDevice, Library, element_bytes
+from sim.cost.gpu.result import KernelTime, hit_rate, soft_max
+
+MIN_SPLIT_K = 32
+"""Elements of k (at 16 bit) that a split keeps at least."""
+ACCUMULATORS_PER_SM = 32768
+"""fp32 accumulators that the register file of an SM holds beside everything else."""
+L2_STEEPNESS = 6.0
+"""How abruptly a cyclic working set falls out of L2 (steep: LRU under cyclic reuse)."""
+FP32_BYTES = 4
+VECTOR_FILL = 0.5
+"""mma.sync libraries run m = 1 on a matrix-vector kernel, which streams the weights without a tensor-core
+pipeline: half of the fill shows (estimated: 0.3 to 0.7 fit alike) and no tile is written back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GemmPlan:
+    """Problems and their candidate kernels, flat and sorted by problem (`starts` per problem)."""
+
+    device: GpuDevice
+    shape: tuple[int, ...]
+    dtype: str
+    starts: np.ndarray
+    row: np.ndarray
+    tile_m: np.ndarray
+    tile_n: np.ndarray
+    split: np.ndarray
+    waves: np.ndarray
+    """CTAs that the busiest SM runs."""
+    fill: np.ndarray
+    """Pipeline fills that show: one a wave, VECTOR_FILL of it in matrix-vector kernels."""
+    ctas: np.ndarray
+    cta_k: np.ndarray
+    """Reduction length of one CTA, padded to the k step [elements]."""
+    compute_s: np.ndarray
+    """Matrix time of the busiest SM at the data-sheet rate."""
+    l2_bytes: np.ndarray
+    """What all CTAs load through L2."""
+    reread_bytes: np.ndarray
+    """A and B from DRAM: square groups of concurrent tiles share what they read, each group reads anew."""
+    output_bytes_cta: np.ndarray
+    """Output tile of one CTA [bytes]."""
+    weight_bytes: np.ndarray
+    input_bytes: np.ndarray
+    result_bytes: np.ndarray
+    partial_bytes: np.ndarray
+    """fp32 partial sums written and read once: 8 s m n."""
+    weight_copies: np.ndarray
+    """Per problem: copies of B used in turn (inf: always cold)."""
+
+
+def gemm_plan(
+    m, n, k, *, device: GpuDevice, dtype: str = "bf16", batch=1, weight_copies=inf, library: Library | None = None,
+    input_share=1.0,
+) -> GemmPlan:  # fmt: skip
+    """Enumerate the candidate kernels of each problem.
+
+    Args:
+        m, n, k, batch: sizes, any shapes that broadcast; `batch` independent products.
+        input_share: distinct elements of A per element (below 1 for implicit GEMM, whose A overlaps).
+        library: kernels to choose from, by default those of the device's generation.
+        weight_copies: distinct copies of B that take turns between calls; 1 = the same weights every
+            call, inf = evicted before every call (a real network).
+    """
+    size, library = element_bytes(dtype), library or device.library
+    m, n, k, batch, copies, share = np.broadcast_arrays(
+        *(np.asarray(x, dtype=float) for x in (m, n, k, batch, weight_copies, input_share))
+    )
+    shape = m.shape
+    m, n, k, batch, copies, share = (x.ravel() for x in (m, n, k, batch, copies, share))
+    if min(m.min(), n.min(), k.min(), batch.min()) < 1:
+        raise ValueError("GEMM sizes must be at least 1")
+    row, tile, split = _candidates(m, n, k, batch, library, device.sms, size)
+    tiles = np.asarray(library.tiles, dtype=float)
+    a, b, s = (
+        tiles[tile, 0],
+        tiles[tile, 1],
+        np.asarray(library.splits, dtype=float)[split],
+    )
+    mr, nr, kr, br = m[row], n[row], k[row], batch[row]
+    step = library.k_step * 2 / size
+    cta_k = np.ceil(np.ceil(kr / s) / step) * step
+    grid_m, grid_n = np.ceil(mr / a), np.ceil(nr / b)
+    ctas = grid_m * grid_n * s * br
+    smem = device.smem_bytes_per_sm / (library.stages * (a + b) * step * size)
+    occupancy = np.maximum(1.0, np.floor(np.minimum(smem, ACCUMULATORS_PER_SM / (a * b))))
+    slots = device.sms * occupancy
+    group_m = np.clip(np.round(np.sqrt(slots * b / a)), 1, grid_m)
+    group_n = np.minimum(grid_n, np.ceil(slots / group_m))
+    reread = ctas / s / (group_m * group_n) * (group_m * a * share[row] + group_n * b) * kr * size
+    weight, inputs, result = (
+        br * nr * kr * size,
+        br * mr * kr * size * share[row],
+        br * mr * nr * max(size, 2),
+    )
+    waves = np.ceil(ctas / device.sms)
+    vector = (mr == 1) & (not library.warp_specialised)
+    return GemmPlan(
+        device=device,
+        shape=shape,
+        dtype=dtype,
+        starts=np.searchsorted(row, np.arange(m.size)),
+        row=row,
+        tile_m=a,
+        tile_n=b,
+        split=s,
+        waves=waves,
+        fill=waves * np.where(vector, VECTOR_FILL, 1.0),
+        ctas=ctas,
+        cta_k=cta_k,
+        compute_s=waves * 2 * a * b * cta_k * device.sms / device.peak(dtype),
+        l2_bytes=np.where(vector, 0.0, ctas * (a + b) * cta_k * size),
+        reread_bytes=np.maximum(reread, weight + inputs),
+        output_bytes_cta=np.where(vector, 0.0, a * b * max(size, 2)),
+        weight_bytes=weight,
+        input_bytes=inputs,
+        result_bytes=result,
+        partial_bytes=np.where(s > 1, 2 * FP32_BYTES * s * mr * nr * br, 0.0),
+        weight_copies=copies[row],
+    )
+
+
+def _candidates(m, n, k, batch, library: Library, sms: int, size: float):
+    """(problem, tile, split) indices of the kernels worth trying, sorted by problem.
+
+    Left out: tiles that reach far beyond the matrix, splits that leave less than MIN_SPLIT_K, and
+    splits of grids that already fill the SMs twice.
+    """
+    tiles = np.asarray(library.tiles, dtype=float)
+    a, b = tiles[:, 0], tiles[:, 1]
+    wide = (b > 64) & (b >= n[:, None] + 32) | (a > 64) & (a >= m[:, None] + 64)
+    wide[np.all(wide, axis=1)] = False
+    grid = np.ceil(m[:, None] / a) * np.ceil(n[:, None] / b) * batch[:, None]
+    splits = np.asarray(library.splits, dtype=float)
+    long_enough = k[:, None] / splits >= MIN_SPLIT_K * 2 / size
+    long_enough[:, 0] = True
+    may_split = (grid <= 2 * sms)[:, :, None] | (splits == 1)
+    return np.nonzero(~wide[:, :, None] & may_split & long_enough[:, None, :])
+
+
+def gemm_time(plan: GemmPlan, constants: GemmConstants) -> KernelTime:
+    """Time of the fastest candidate of each problem.
+
+    T = launch + softmax_p(compute + prologue, memory) + epilogue + ramp + split
+      compute  = waves 2ab kk S / (e F)                  the busiest SM
+      prologue = waves t_pro kk/(kk + k_pro)             pipeline fill of every wave
+      memory   = max(DRAM bytes / (e_B B), L2 bytes / B_L2)
+      epilogue = waves output bytes of a CTA / w         the output of a wave, exposed
+      ramp     = sqrt(tau DRAM bytes / B)                DRAM needs time to reach its rate
+      split    = t_split + c 8 s m n / B_L2              a reduction kernel over fp32 partials
+    """
+    c, device = constants, plan.device
+    usable = c.l2_share * device.l2_bytes
+    w, a, o = plan.weight_bytes, plan.input_bytes, plan.result_bytes
+    copies = np.where(np.isfinite(plan.weight_copies), plan.weight_copies, 1e9)
+    from_dram = plan.reread_bytes
+    dram = from_dram - hit_rate(copies * w + a + o, usable, L2_STEEPNESS) * w
+    dram = dram - hit_rate(w + a + o, usable, L2_STEEPNESS) * a
+    l2_bytes_per_s = c.l2_bytes_per_clock_sm * device.sms * device.clock_hz
+    memory = np.maximum(
+        (dram + o) / (c.dram_efficiency * device.dram_bytes_per_s),
+        np.maximum(plan.l2_bytes, from_dram + o) / l2_bytes_per_s,
+    )
+    compute = plan.compute_s / c.matrix_efficiency
+    prologue = plan.fill * c.prologue_s * plan.cta_k / (plan.cta_k + c.prologue_k)
+    busy = compute + prologue
+    overlapped = soft_max(busy, memory, c.overlap)
+    epilogue = plan.waves * plan.output_bytes_cta / (c.epilogue_bytes_per_clock_sm * device.clock_hz)
+    ramp = np.sqrt(c.dram_ramp_s * dram / device.dram_bytes_per_s)
+    split = np.where(
+        plan.split > 1,
+        c.split_s + c.split_passes * plan.partial_bytes / l2_bytes_per_s,
+        0.0,
+    )
+    total = overlapped + epilogue + ramp + split
+    best = _argmin(total, plan)
+    terms = {
+        "launch": np.full(best.shape, c.launch_s),
+        "compute": compute[best],
+        "prologue": prologue[best],
+        "memory": (overlapped - busy)[best],
+        "epilogue": epilogue[best],
+        "ramp": ramp[best],
+        "split": split[best],
+    }
+    kernel = {
+        "tile_m": plan.tile_m,
+        "tile_n": plan.tile_n,
+        "split": plan.split,
+        "ctas": plan.ctas,
+        "waves": plan.waves,
+    }
+    return KernelTime(
+        time_s=(c.launch_s + total[best]).reshape(plan.shape),
+        terms_s={name: value.reshape(plan.shape) for name, value in terms.items()},
+        kernel={name: value[best].astype(int).reshape(plan.shape) for name, value in kernel.items()},
+        flags={},
+    )
+
+
+def _argmin(total: np.ndarray, plan: GemmPlan) -> np.ndarray:
+    """Index of the first fastest candidate of each problem."""
+    least = np.minimum.reduceat(total, plan.starts)
+    hits = np.flatnonzero(total == least[plan.row])
+    return hits[np.searchsorted(plan.row[hits], np.arange(plan.starts.size))]
+
+
+def gemm_s(
+    m,
+    n,
+    k,
+    *,
+    device: GpuDevice,
+    constants: GemmConstants,
+    dtype="bf16",
+    batch=1,
+    weight_copies=inf,
+):
+    """Time of C[m, n] = A[m, k] B[k, n], see `gemm_plan` and `gemm_time`."""
+    return gemm_time(
+        gemm_plan(
+            m,
+            n,
+            k,
+            device=device,
+            dtype=dtype,
+            batch=batch,
+            weight_copies=weight_copies,
+        ),
+        constants,
+    )

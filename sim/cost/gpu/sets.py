@@ -1,0 +1,151 @@
+"""Fitted constants by generation, and their transfer to GPUs that nobody measured.
+
+The YAML files in `fitted/` hold one generation each: the device, its clock, the source of the
+measurements, the date and the held-out error of the fit, and the constants of each kernel kind.
+Transfer (`constants_for`): the nearest generation that has the kind; bandwidths between L2 and SM
+are in B/clock/SM and scale by themselves; latencies scale with the clock inside a generation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib import resources
+
+import yaml
+
+from sim.cost.gpu.constants import (
+    ConvConstants,
+    DecodeConstants,
+    GemmConstants,
+    PrefillConstants,
+    VectorConstants,
+)
+from sim.cost.gpu.device import LIBRARIES, Generation, GpuDevice
+from sim.errors import CalibrationError, nearest
+
+KINDS = {
+    "gemm": GemmConstants, "prefill": PrefillConstants, "decode": DecodeConstants, "conv": ConvConstants,
+    "vector_binary": VectorConstants, "vector_unary": VectorConstants,
+    "vector_softmax": VectorConstants, "vector_layer_norm": VectorConstants,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FittedSet:
+    """What was fitted on one device."""
+
+    name: str
+    generation: Generation
+    clock_hz: float
+    date: str
+    source: str
+    constants: Mapping[str, object]
+    """kernel kind -> its constants"""
+    error: Mapping[str, Mapping[str, float]]
+    """kernel kind -> held-out rows, median, mean, p90, bias (fractions)"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuConstants:
+    """One GPU's constants for every kernel kind, with where each came from."""
+
+    gemm: GemmConstants
+    prefill: PrefillConstants
+    decode: DecodeConstants
+    conv: ConvConstants
+    vector: Mapping[str, VectorConstants]
+    """class of vector kernels (`sim.cost.gpu.vector.kernel_class`) -> constants"""
+    origin: Mapping[str, str] = field(default_factory=dict)
+    """kernel kind -> "a100-sxm, measured" | "..., same generation" | "..., generation changed" | "data sheet" """
+
+
+def parse_set(document: Mapping[str, object], where: str) -> FittedSet:
+    """Check one file. Raises CalibrationError: unknown kind or constant, a missing one, with its place."""
+    constants = {}
+    for kind, values in document["constants"].items():
+        if kind not in KINDS:
+            raise CalibrationError(f'{where}: unknown kernel kind "{kind}".{nearest(kind, KINDS)}')
+        known = KINDS[kind].__dataclass_fields__
+        for name in values:
+            if name not in known:
+                raise CalibrationError(f'{where}: {kind} has no constant "{name}".{nearest(name, known)}')
+        missing = [name for name in known if name not in values]
+        if missing:
+            raise CalibrationError(f"{where}: {kind} lacks {', '.join(missing)}")
+        constants[kind] = KINDS[kind](**{name: float(value) for name, value in values.items()})
+    return FittedSet(
+        name=document["name"],
+        generation=Generation(document["generation"]),
+        clock_hz=float(document["clock_hz"]),
+        date=str(document["date"]),
+        source=document["source"],
+        constants=constants,
+        error=document["error"],
+    )
+
+
+@lru_cache(maxsize=1)
+def fitted_sets() -> Mapping[str, FittedSet]:
+    """Every bundled set by name."""
+    folder = resources.files("sim.cost.gpu") / "fitted"
+    sets = {}
+    for file in sorted(folder.iterdir(), key=lambda f: f.name):
+        if file.name.endswith(".yaml"):
+            found = parse_set(yaml.safe_load(file.read_text(encoding="utf-8")), file.name)
+            sets[found.name] = found
+    return sets
+
+
+def _distance(fitted: FittedSet, device: GpuDevice) -> tuple:
+    """Order of preference: the device itself, its generation, the same library, then by age."""
+    order = list(Generation)
+    return (
+        fitted.name != device.name,
+        LIBRARIES[fitted.generation] is not device.library,
+        abs(order.index(fitted.generation) - order.index(device.generation)),
+        fitted.name,
+    )
+
+
+def constants_for(device: GpuDevice, calibration: str = "auto") -> GpuConstants:
+    """The constants to cost `device` with.
+
+    Args:
+        calibration: "auto" = each kind from the nearest fitted device; "none" = data sheet, perfect
+            efficiency and no overhead (never faster than the roofline); or the name of a fitted set
+            (kinds that it lacks come from the nearest).
+    Raises: CalibrationError: unknown name.
+    """
+    if calibration == "none":
+        bare = {kind: family.datasheet() for kind, family in KINDS.items()}
+        return _bundle(bare, dict.fromkeys(KINDS, "data sheet"))
+    sets = fitted_sets()
+    if calibration != "auto" and calibration not in sets:
+        raise CalibrationError(
+            f'no fitted GPU constants "{calibration}": expected auto, none, {", ".join(sets)}.'
+            f"{nearest(calibration, sets)}"
+        )
+    chosen, origin = {}, {}
+    for kind in KINDS:
+        candidates = [s for s in sets.values() if kind in s.constants]
+        best = min(candidates, key=lambda s: (s.name != calibration, _distance(s, device)))
+        constants = best.constants[kind]
+        if best.name == device.name:
+            origin[kind] = f"{best.name}, measured"
+        elif best.generation is device.generation:
+            origin[kind] = f"{best.name}, same generation"
+            constants = constants.at_clock(device.clock_hz / best.clock_hz)
+        else:
+            origin[kind] = f"{best.name}, generation changed"
+        chosen[kind] = constants
+    return _bundle(chosen, origin)
+
+
+def _bundle(chosen: Mapping[str, object], origin: Mapping[str, str]) -> GpuConstants:
+    vector = {kind.removeprefix("vector_"): c for kind, c in chosen.items() if kind.startswith("vector_")}
+    return GpuConstants(
+        gemm=chosen["gemm"], prefill=chosen["prefill"], decode=chosen["decode"], conv=chosen["conv"],
+        vector=vector, origin=dict(origin),
+    )  # fmt: skip

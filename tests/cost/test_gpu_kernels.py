@@ -1,0 +1,370 @@
+"""GPU kernel models: hand-computed waves and splits, and laws that hold for every shape."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sim.cost.gpu import attention, conv, gemm, vector
+from sim.cost.gpu.device import Generation, GpuDevice, device_from_chip
+from sim.cost.gpu.result import TERM_OF, hit_rate, soft_max
+from sim.cost.gpu.sets import constants_for, fitted_sets, parse_set
+from sim.errors import CalibrationError, ConfigError, PrecisionError, UnsupportedOpError
+from sim.hardware.chip import (
+    Array,
+    Chip,
+    Costing,
+    Dataflow,
+    Fanout,
+    Folds,
+    Memory,
+    Preload,
+    Rate,
+    Skew,
+    Unit,
+    VectorUnit,
+)  # fmt: skip
+
+# NVIDIA A100 data sheet (2021) and H100 data sheet (2023), SXM.
+A100 = GpuDevice(
+    name="a100-sxm", generation=Generation.AMPERE, sms=108, clock_hz=1.41e9,
+    peak_flop_per_s={"bf16": 312e12, "int8": 624e12, "fp32": 19.5e12, "tf32": 156e12},
+    dram_bytes_per_s=2.039e12, l2_bytes=40e6, smem_bytes_per_sm=164 * 1024,
+    algorithms=("direct", "winograd_4x4"),
+)  # fmt: skip
+H100 = GpuDevice(
+    name="h100-sxm", generation=Generation.HOPPER, sms=132, clock_hz=1.83e9,
+    peak_flop_per_s={"bf16": 989e12, "fp8_e4m3": 1979e12, "fp32": 67e12},
+    dram_bytes_per_s=3.35e12, l2_bytes=50e6, smem_bytes_per_sm=228 * 1024,
+)  # fmt: skip
+DEVICES = pytest.mark.parametrize("device", [A100, H100], ids=lambda d: d.name)
+size = st.integers(1, 5000)
+
+
+def scaled(device: GpuDevice, **factors: float) -> GpuDevice:
+    values = {name: getattr(device, name) for name in device.__dataclass_fields__}
+    for name, factor in factors.items():
+        old = values[name]
+        values[name] = {k: v * factor for k, v in old.items()} if isinstance(old, dict) else old * factor
+    return GpuDevice(**values)
+
+
+def sums(result) -> None:
+    assert np.allclose(sum(result.terms_s.values()), result.time_s, rtol=1e-12)
+    assert np.allclose(sum(result.breakdown_s().values()), result.time_s, rtol=1e-12)
+    assert all(np.all(value >= -1e-15) for value in result.terms_s.values())
+    assert set(result.terms_s) <= set(TERM_OF)
+
+
+@DEVICES
+@settings(max_examples=25, deadline=None)
+@given(m=size, n=size, k=size)
+def test_gemm_terms_sum_and_no_free_lunch(device, m, n, k):
+    """Terms sum to the time; with data-sheet constants nothing beats compute or compulsory DRAM traffic."""
+    for calibration in ("auto", "none"):
+        result = gemm.gemm_s(m, n, k, device=device, constants=constants_for(device, calibration).gemm)
+        sums(result)
+    traffic = 2 * (m * k + n * k + m * n)
+    roofline_s = max(2 * m * n * k / device.peak("bf16"), traffic / device.dram_bytes_per_s)
+    assert result.time_s >= roofline_s * (1 - 1e-12)
+
+
+@DEVICES
+@settings(max_examples=20, deadline=None)
+@given(m=size, n=size, k=size, factor=st.floats(1.0, 8.0))
+def test_gemm_more_bandwidth_or_rate_is_never_slower(device, m, n, k, factor):
+    """Each candidate's time falls with bandwidth and matrix rate, so the fastest candidate's does too."""
+    c = constants_for(device).gemm
+    base = gemm.gemm_s(m, n, k, device=device, constants=c).time_s
+    for change in ({"dram_bytes_per_s": factor}, {"peak_flop_per_s": factor}):
+        assert gemm.gemm_s(m, n, k, device=scaled(device, **change), constants=c).time_s <= base * (1 + 1e-12)
+
+
+def test_gemm_waves_by_hand():
+    """4096^3 on A100 with data-sheet constants: compute alone decides.
+
+    128 x 256 tiles: 32 x 16 = 512 CTAs on 108 SMs = 5 waves of 2 * 128 * 256 * 4096 FLOP at
+    312e12/108 FLOP/s: 464.6 us. 128 x 128 tiles: 1024 CTAs = 10 waves of half the work: the same.
+    64 x 256 likewise. 32 x 128: 4096 CTAs = 38 waves of 2 * 32 * 128 * 4096: 441.4 us. 16 x 64:
+    16384 CTAs = 152 waves of 1/32 of the first: 441.4 us. A split of 128 x 256 in 3 has
+    1536 CTAs = 15 waves with k = ceil(4096/3/32) 32 = 1376: 468.2 us. 64 x 128: 2048 = 19 waves of
+    1/4: 441.4 us. So the answer is 441.4 us = 19/4 * 92.9.
+    """
+    c = constants_for(A100, "none").gemm
+    result = gemm.gemm_s(4096, 4096, 4096, device=A100, constants=c)
+    wave_s = 2 * 128 * 256 * 4096 * 108 / 312e12
+    assert result.terms_s["compute"] == pytest.approx(19 / 4 * wave_s, rel=1e-12)
+    assert result.terms_s["launch"] == result.terms_s["split"] == result.terms_s["prologue"] == 0
+
+
+def test_gemm_one_tile_by_hand():
+    """64 x 8 x 64 on H100: one CTA of 64 x 8 (the least work in the menu), one k step, one wave.
+
+    Compute: 2 * 64 * 8 * 64 FLOP on one of 132 SMs = 65536 * 132 / 989e12 s.
+    """
+    result = gemm.gemm_s(64, 8, 64, device=H100, constants=constants_for(H100, "none").gemm)
+    assert (
+        result.kernel["tile_m"],
+        result.kernel["tile_n"],
+        result.kernel["ctas"],
+    ) == (64, 8, 1)
+    assert result.terms_s["compute"] == pytest.approx(2 * 64 * 8 * 64 * 132 / 989e12, rel=1e-12)
+
+
+def test_warm_weights_are_faster_than_cold_ones():
+    """1 MB of weights used again stay in L2; in a network (infinitely many copies) they do not."""
+    c = constants_for(A100).gemm
+    warm, six, cold = (
+        float(gemm.gemm_s(16, 512, 1024, device=A100, constants=c, weight_copies=w).time_s) for w in (1, 6, np.inf)
+    )
+    assert warm <= six < cold
+
+
+def test_gemm_broadcasts_and_halves_bytes_and_doubles_rate():
+    """A column of m against a row of k; int8 with data-sheet constants takes half the time of bf16."""
+    c = constants_for(A100, "none").gemm
+    m, k = np.array([[256], [4096]]), np.array([1024, 4096, 8192])
+    result = gemm.gemm_s(m, 4096, k, device=A100, constants=c)
+    assert result.time_s.shape == (2, 3)
+    alone = gemm.gemm_s(4096, 4096, 8192, device=A100, constants=c)
+    assert result.time_s[1, 2] == alone.time_s
+    int8 = gemm.gemm_s(4096, 4096, 8192, device=A100, constants=c, dtype="int8")
+    assert int8.terms_s["compute"] == pytest.approx(alone.terms_s["compute"] / 2, rel=1e-12)
+
+
+def brute_force_splits(ctas: int, slots: int, blocks: int, limit: int = 128) -> int:
+    """FlashAttention's `num_splits_heuristic`, line by line."""
+    if ctas >= 0.8 * slots:
+        return 1
+    efficiencies = {}
+    for i in range(1, min(limit, slots, blocks) + 1):
+        if i == 1 or -(-blocks // i) != -(-blocks // (i - 1)):
+            waves = ctas * i / slots
+            efficiencies[i] = waves / np.ceil(waves)
+    best = max(efficiencies.values())
+    return next(i for i, e in efficiencies.items() if e >= 0.85 * best)
+
+
+def test_flash_splits_by_hand():
+    """8 CTAs, 108 slots, 64 blocks: i = 13 fills 104 of 108 (0.963) and 0.85 of it is 0.819. i = 11 has
+    0.815; i = 12 leaves ceil(64/12) = ceil(64/11) = 6 blocks, so it is skipped: 13."""
+    assert attention.flash_splits(8, 108, 64) == 13
+    assert attention.flash_splits(90, 108, 64) == 1
+
+
+@settings(max_examples=100, deadline=None)
+@given(ctas=st.integers(1, 300), slots=st.integers(2, 300), blocks=st.integers(1, 600))
+def test_flash_splits_equal_brute_force(ctas, slots, blocks):
+    assert attention.flash_splits(ctas, slots, blocks) == brute_force_splits(ctas, slots, blocks)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    q=st.integers(1, 300), past=st.integers(0, 300), pack=st.integers(1, 8),
+    rows=st.sampled_from([64, 128, 192]), columns=st.sampled_from([80, 96, 128]),
+)  # fmt: skip
+def test_causal_blocks_by_brute_force(q, past, pack, rows, columns):
+    """Count, for every row tile, the KV blocks that hold a key which one of its queries may see."""
+    expected, last = 0, 0
+    for first in range(0, q * pack, rows):
+        queries = [row // pack for row in range(first, min(first + rows, q * pack))]
+        last = -(-(past + max(queries) + 1) // columns)
+        expected += last
+    tiles, total, longest = attention.causal_blocks(q, past, pack, rows, columns)
+    assert (tiles, total, longest) == (-(-q * pack // rows), expected, last)
+
+
+@DEVICES
+@settings(max_examples=30, deadline=None)
+@given(
+    b=st.integers(1, 64), q=st.integers(1, 2000), past=st.integers(0, 4000), kv=st.sampled_from([1, 2, 4, 8]),
+    group=st.sampled_from([1, 4, 8]), d=st.sampled_from([64, 128]),
+)  # fmt: skip
+def test_attention_terms_sum_and_respect_the_roofline(device, b, q, past, kv, group, d):
+    """The least work: causal products of every query with its keys, keys and values read once."""
+    for calibration in ("auto", "none"):
+        c = constants_for(device, calibration)
+        sums(
+            attention.attention_s(
+                b,
+                q,
+                past,
+                kv * group,
+                kv,
+                d,
+                device=device,
+                decode=c.decode,
+                prefill=c.prefill,
+            )
+        )
+    result = attention.attention_s(b, q, past, kv * group, kv, d, device=device, decode=c.decode, prefill=c.prefill)
+    pairs = b * kv * group * (q * past + q * (q + 1) / 2)
+    traffic = 2 * b * d * (2 * kv * group * q + 2 * kv * (past + q))
+    roofline_s = traffic / device.dram_bytes_per_s
+    if q > 1:  # the decode kernel is bound by memory; its products run on packed heads
+        roofline_s = max(roofline_s, 4 * d * pairs / device.peak("bf16"))
+    assert result.time_s[0] >= roofline_s * (1 - 1e-9)
+
+
+def test_unknown_head_dimension_is_flagged():
+    c = constants_for(H100)
+    dims = np.array([64, 128, 256, 512])
+    result = attention.attention_s(8, 1, 1023, 8, 1, dims, device=H100, decode=c.decode, prefill=c.prefill)
+    assert result.flagged.tolist() == [False, False, False, True]
+
+
+def test_ungrouped_decode_runs_the_prefill_kernel_on_flash2_only():
+    assert attention.runs_decode_kernel([1, 1, 2], [8, 8, 8], [8, 1, 1], A100).tolist() == [False, True, False]
+    assert attention.runs_decode_kernel(1, 8, 8, H100)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    b=st.integers(1, 16), ci=st.integers(1, 300), co=st.integers(1, 300), s=st.integers(3, 60),
+    stride=st.sampled_from([1, 2]),
+)  # fmt: skip
+def test_conv_terms_sum_and_direct_respects_the_roofline(b, ci, co, s, stride):
+    """Implicit GEMM does every multiplication; Winograd is flagged and never chosen where it cannot run."""
+    direct = GpuDevice(**{n: getattr(A100, n) for n in A100.__dataclass_fields__} | {"algorithms": ("direct",)})
+    for device, calibration in ((A100, "auto"), (direct, "none")):
+        c = constants_for(device, calibration)
+        result = conv.conv_s(
+            b,
+            ci,
+            co,
+            s,
+            s,
+            3,
+            device=device,
+            constants=c.conv,
+            gemm=c.gemm,
+            stride=stride,
+            padding=1,
+        )
+        sums(result)
+        assert stride == 1 or not result.flagged
+    out = (s - 1) // stride + 1
+    assert result.time_s >= 2 * b * out * out * co * ci * 9 / 19.5e12 * (1 - 1e-12)
+
+
+def test_winograd_counts_its_tiles():
+    """8 x 8 outputs are 4 tiles of 4 x 4, 9 x 9 are 9: 2.25 times the products (at many channels)."""
+    c = constants_for(A100, "none")
+    times = [
+        conv._winograd(
+            4, *(np.asarray(float(x)) for x in (1024, 1024, 1024, s, s)), A100, c.conv,
+            c.conv.inside(c.gemm, host=False),
+            "fp32", conv.SIMT,
+        ).terms_s["compute"]
+        for s in (8, 9)
+    ]  # fmt: skip
+    assert times[1] / times[0] == pytest.approx(2.25, rel=0.01)
+
+
+def test_vector_kernel_is_a_stream():
+    """add of 2^28 fp32 elements: 3 x 1 GiB at 2.039e12 B/s with data-sheet constants."""
+    c = constants_for(A100, "none").vector["binary"]
+    result = vector.vector_s("add", 2**14, 2**14, device=A100, constants=c)
+    sums(result)
+    assert result.time_s == pytest.approx(3 * 2**30 / 2.039e12, rel=1e-9)
+    with pytest.raises(UnsupportedOpError, match='mean "gelu"'):
+        vector.vector_s("gelo", 1, 1, device=A100, constants=c)
+
+
+@given(x=st.floats(0, 1e6), y=st.floats(0, 1e6), p=st.floats(1, 16))
+def test_soft_max_lies_between_maximum_and_sum(x, y, p):
+    assert max(x, y) * (1 - 1e-12) <= soft_max(x, y, p) <= (x + y) * (1 + 1e-12) + 1e-300
+
+
+def test_hit_rate_is_half_at_the_usable_size():
+    assert hit_rate(np.array([1e7]), 1e7, 6.0) == pytest.approx(0.5)
+    assert hit_rate(np.array([1e7]), 0.0, 6.0) == 0
+
+
+# --- devices and constants ---
+
+
+def h100_chip(**options) -> Chip:
+    """132 SMs of 4 tensor cores; 989.4e12 = 2 * 132 * cells * rate * clock."""
+    array = Array(
+        name="tensor_core", rows=16, cols=8, dataflow=Dataflow.OUTPUT_STATIONARY, skew=Skew.NONE,
+        folds=Folds.PIPELINED, preload=Preload.HIDDEN, macs_per_cycle={"bf16": 4.0},
+    )  # fmt: skip
+    unit = Unit(
+        name="gpu", count=1, home="HBM", clock_hz=1.755e9, costing=Costing.GPU_KERNELS,
+        vector=VectorUnit(name="cuda", lanes=128, rates={}),
+        hierarchy=(
+            Memory(name="L2", capacity_bytes=50e6), Fanout(name="SM", count=132),
+            Memory(name="smem", capacity_bytes=228 * 1024), Fanout(name="subcore", count=4), array,
+        ),
+        options=options or {"generation": "hopper"},
+    )  # fmt: skip
+    memory = Memory(
+        name="HBM",
+        kind="hbm3",
+        capacity_bytes=80e9,
+        read=Rate(per_s=3.35e12),
+        write=Rate(per_s=3.35e12),
+    )
+    return Chip(
+        name="h100-sxm",
+        title="",
+        clock_hz=1.755e9,
+        default_precision="bf16",
+        memories=(memory,),
+        units=(unit,),
+    )
+
+
+def test_device_from_chip_reads_the_data_sheet():
+    """2 FLOP x 132 SMs x 4 cores x 128 cells x 4 MAC x 1.755 GHz = 949 TFLOP/s."""
+    device = device_from_chip(h100_chip())
+    assert (device.sms, device.l2_bytes, device.dram_bytes_per_s) == (
+        132,
+        50e6,
+        3.35e12,
+    )
+    assert device.peak("bf16") == pytest.approx(2 * 132 * 4 * 128 * 4 * 1.755e9)
+    assert device.peak("fp16") == device.peak("bf16")
+    with pytest.raises(PrecisionError, match="int8"):
+        device.peak("int8")
+    with pytest.raises(ConfigError, match='mean "hopper"'):
+        device_from_chip(h100_chip(generation="hoper"))
+
+
+def test_transfer_says_where_constants_come_from():
+    """H200 takes H100's (same generation, latencies by the clock), B200 and L40S change generation."""
+
+    def named(name, generation, clock_hz=1.83e9):
+        return GpuDevice(**{n: getattr(H100, n) for n in H100.__dataclass_fields__}
+                         | {"name": name, "generation": generation, "clock_hz": clock_hz})  # fmt: skip
+
+    assert constants_for(H100).origin["gemm"] == "h100-sxm, measured"
+    h200 = constants_for(named("h200", Generation.HOPPER, 2 * 1.83e9))
+    assert h200.origin["gemm"] == "h100-sxm, same generation"
+    assert h200.gemm.launch_s == pytest.approx(constants_for(H100).gemm.launch_s / 2)
+    assert h200.gemm.matrix_efficiency == constants_for(H100).gemm.matrix_efficiency
+    assert constants_for(named("b200", Generation.BLACKWELL)).origin["decode"] == "h100-sxm, generation changed"
+    assert constants_for(named("l40s", Generation.ADA)).origin["prefill"] == "a100-sxm, generation changed"
+    assert constants_for(named("v", Generation.VOLTA)).origin["vector_binary"].startswith("v100-pcie-32gb")
+    with pytest.raises(CalibrationError, match="h100-sxm"):
+        constants_for(H100, "h100-smx")
+
+
+def test_fitted_constants_lie_inside_their_physical_range():
+    for name, fitted in fitted_sets().items():
+        assert all((fitted.source, fitted.date, fitted.error))
+        for kind, constants in fitted.constants.items():
+            for field_name, spec in constants.__dataclass_fields__.items():
+                value, meta = getattr(constants, field_name), spec.metadata
+                inside = meta["low"] * 0.999 <= value <= meta["high"] * 1.001
+                assert inside or value == 0, f"{name}: {kind}.{field_name} = {value}"
+
+
+def test_a_set_with_a_wrong_constant_is_refused():
+    document = {"constants": {"conv": {"launch_us": 1.0}}}
+    with pytest.raises(
+        CalibrationError,
+        match='conv has no constant "launch_us"',
+    ):
+        parse_set(document, "x.yaml")
