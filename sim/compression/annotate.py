@@ -1,0 +1,134 @@
+"""What compression did to tensors, in the form that a workload graph takes. Knows no torch.
+
+Annotations map a tensor's name to its stored form: a parameter by its path ("conv1.weight"), the
+input of a layer as "conv1:input", all cached keys and values as "kv_cache".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from math import comb, log2
+
+from sim.errors import WorkloadError, nearest
+from sim.workload.graph import EinsumOp, Graph, OperandRole, Role, Tensor
+
+KV_CACHE = "kv_cache"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Annotation:
+    """How a tensor is stored; None means as before.
+
+    `bits` counts the scales of group quantisation in (int4 with one 16-bit scale per 64: 4.25).
+    `density` is the stored fraction; `pattern` is "N:M", "unstructured" or None.
+    """
+
+    dtype: str | None = None
+    bits: float | None = None
+    density: float | None = None
+    pattern: str | None = None
+
+    @property
+    def metadata_bits(self) -> float:
+        """Bits of position information per element of the dense tensor (a lower bound).
+
+        N:M needs log2 C(M, N) bits per M elements at least; chips store ceil(log2 M) per kept
+        element (2:4: 2 bits, so 1 bit per dense element), which is what is counted. An
+        unstructured mask costs a bitmap, 1 bit per element.
+        """
+        if self.pattern is None:
+            return 0.0
+        if self.pattern == "unstructured":
+            return 1.0
+        n, m = (int(part) for part in self.pattern.split(":"))
+        bits = n * _ceil_log2(m) / m
+        assert bits * m >= log2(comb(m, n)) - 1e-9
+        return bits
+
+
+def _ceil_log2(m: int) -> int:
+    return (m - 1).bit_length()
+
+
+def merge(first: Mapping[str, Annotation], second: Mapping[str, Annotation]) -> dict[str, Annotation]:
+    """Both; where both speak of a field, the second (later) one holds."""
+    result = dict(first)
+    for name, note in second.items():
+        old = result.get(name, Annotation())
+        stated = {f.name: getattr(note, f.name) for f in fields(Annotation) if getattr(note, f.name) is not None}
+        result[name] = replace(old, **stated)
+    return result
+
+
+def input_name(layer: str) -> str:
+    return f"{layer}:input"
+
+
+def annotate(graph: Graph, annotations: Mapping[str, Annotation]) -> Graph:
+    """The graph with stored widths, patterns and densities of the annotated tensors.
+
+    A layer's input tensor takes the widest form that its annotated einsum readers ask for, and
+    stays as it is when an einsum that is not annotated reads it too; views of it (same storage)
+    follow. Cached keys and values are the tensors with the KV-cache role.
+
+    Raises: WorkloadError: an annotation names a parameter or layer that the graph has not.
+    """
+    _check_names(graph, annotations)
+    changed: dict[str, Annotation] = {}
+    for tensor in graph.tensors.values():
+        if tensor.name in annotations and tensor.role is Role.WEIGHT:
+            changed[tensor.id] = annotations[tensor.name]
+        if tensor.role is Role.KV_CACHE and KV_CACHE in annotations:
+            changed[tensor.id] = annotations[KV_CACHE]
+    changed |= _inputs(graph, annotations)
+    tensors = {id_: _apply(t, changed[id_]) if id_ in changed else t for id_, t in graph.tensors.items()}
+    return graph.with_(tensors=tensors)
+
+
+def _check_names(graph: Graph, annotations: Mapping[str, Annotation]) -> None:
+    known = {t.name for t in graph.tensors.values() if t.role is Role.WEIGHT and t.name}
+    modules = {op.module for op in graph}
+    for name in annotations:
+        base = name.removesuffix(":input")
+        if name == KV_CACHE or name in known or (base != name and base in modules):
+            continue
+        raise WorkloadError(
+            f'graph "{graph.name}": annotated tensor "{name}" is not in the graph.{nearest(name, known | modules)}'
+        )
+
+
+def _inputs(graph: Graph, annotations: Mapping[str, Annotation]) -> dict[str, Annotation]:
+    wanted: dict[str, list[Annotation | None]] = {}
+    for op in graph:
+        if isinstance(op, EinsumOp):
+            for operand in op.einsum.operands:
+                if operand.role is OperandRole.OUTPUT:
+                    continue
+                if graph.tensors[operand.tensor].role in (Role.ACTIVATION, Role.INPUT):
+                    storage = _storage(graph.tensors[operand.tensor])
+                    wanted.setdefault(storage, []).append(annotations.get(input_name(op.module)))
+    chosen = {storage: max(notes, key=_bits) for storage, notes in wanted.items() if all(notes)}  # type: ignore[arg-type]
+    return {
+        tensor.id: chosen[_storage(tensor)]
+        for tensor in graph.tensors.values()
+        if _storage(tensor) in chosen and tensor.role in (Role.ACTIVATION, Role.INPUT)
+    }
+
+
+def _bits(note: Annotation) -> float:
+    return note.bits or 0.0
+
+
+def _storage(tensor: Tensor) -> str:
+    return tensor.storage or tensor.id
+
+
+def _apply(tensor: Tensor, note: Annotation) -> Tensor:
+    return replace(
+        tensor,
+        dtype=note.dtype or tensor.dtype,
+        bits=note.bits if note.bits is not None else tensor.bits,
+        density=note.density if note.density is not None else tensor.density,
+        pattern=note.pattern or tensor.pattern,
+    )
