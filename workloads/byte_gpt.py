@@ -54,7 +54,13 @@ class ByteGpt(nn.Module):
 
 
 def build(
-    batch: int = 1, width: int = 64, depth: int = 2, heads: int = 4, kv_heads: int = 0, expansion: int = 4, context: int = 64
+    batch: int = 1,
+    width: int = 64,
+    depth: int = 2,
+    heads: int = 4,
+    kv_heads: int = 0,
+    expansion: int = 4,
+    context: int = 64,
 ):
     """A byte-level GPT over `context` bytes; `kv_heads` 0 means as many as `heads`."""
     model = ByteGpt(width, depth, heads, kv_heads or heads, expansion, context)

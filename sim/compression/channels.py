@@ -95,7 +95,9 @@ def channel_sets(module: nn.Module, example_inputs: tuple) -> list[ChannelSet]:
         with torch.no_grad():
             ShapeProp(traced).propagate(*example_inputs)
     except Exception as error:  # fx raises many kinds; all mean the same to the user
-        raise WorkloadError(f"structured pruning: {type(module).__name__} cannot be traced by torch.fx: {error}") from error
+        raise WorkloadError(
+            f"structured pruning: {type(module).__name__} cannot be traced by torch.fx: {error}"
+        ) from error
     sets, values = _Sets(), {}
     modules = dict(traced.named_modules())
     for node in traced.graph.nodes:
@@ -127,7 +129,11 @@ def _visit(node: fx.Node, modules: dict, values: dict, sets: _Sets) -> _Value | 
     if flatten and len(inputs) == 1 and tuple(node.args[1:2]) == (1,):
         return _flattened(node, inputs[0])
     for value in inputs:
-        what = "the network's output" if node.op == "output" else f"{node.op} {getattr(node.target, '__name__', node.target)}"
+        what = (
+            "the network's output"
+            if node.op == "output"
+            else f"{node.op} {getattr(node.target, '__name__', node.target)}"
+        )
         sets.at(value.channels).frozen = sets.at(value.channels).frozen or f"read by {what}"
     return None
 

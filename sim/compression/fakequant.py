@@ -42,7 +42,9 @@ class Grid:
         if self.granularity not in ("tensor", "channel", "group"):
             raise ConfigError(f'granularity "{self.granularity}": expected tensor, channel or group')
         if (self.granularity == "group") != (self.group > 0):
-            raise ConfigError(f'granularity "{self.granularity}" with group {self.group}: a group size is for group alone')
+            raise ConfigError(
+                f'granularity "{self.granularity}" with group {self.group}: a group size is for group alone'
+            )
         if self.is_float and not self.symmetric:
             raise ConfigError(f"{self.dtype} has a sign and no zero point: symmetric must be true")
 

@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 import torch
 from torch import nn
 
-from sim.compression.annotate import Annotation, merge
+from sim.compression.annotations import Annotation, merge
 from sim.compression.fakequant import ActivationQuantiser, Grid
 
 MAC_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)

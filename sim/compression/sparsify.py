@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from sim.compression.annotate import Annotation
+from sim.compression.annotations import Annotation
 from sim.compression.model import CompressedModel, Report, as_compressed, layers, weight_name
 from sim.compression.training import Progress, Task, finetune
 from sim.errors import ConfigError
@@ -78,7 +78,10 @@ def sparsify_unstructured(
         raise ConfigError(f"unstructured density {density}: expected a share between 0 and 1")
     out = as_compressed(model)
     treat, leave = layers(out.module, skip=skip)
-    size = {name: (layer.weight.detach() / layer.weight.detach().std().clamp(min=1e-12)).abs() for name, layer in treat.items()}
+    size = {
+        name: (layer.weight.detach() / layer.weight.detach().std().clamp(min=1e-12)).abs()
+        for name, layer in treat.items()
+    }
     masks: dict[str, torch.Tensor] = {}
     if treat:
         everything = torch.cat([s.flatten() for s in size.values()])

@@ -153,7 +153,15 @@ def finetune(
     rounding to full-precision copies; afterwards the weights lie on mask and grid again.
     """
     with held(model.module, model.masks, model.grids):
-        train(model.module, task, steps=steps, seed=seed, learning_rate=learning_rate, progress=progress, objective=objective)
+        train(
+            model.module,
+            task,
+            steps=steps,
+            seed=seed,
+            learning_rate=learning_rate,
+            progress=progress,
+            objective=objective,
+        )
     return model
 
 

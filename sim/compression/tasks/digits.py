@@ -164,7 +164,9 @@ class DigitsTask:
                 [module(inputs[i : i + 500]).argmax(1) == labels[i : i + 500] for i in range(0, len(labels), 500)]
             )
         per_example = 100.0 * right.float()
-        return Score(metric="accuracy %", value=per_example.mean().item(), per_example=per_example, higher_is_better=True)
+        return Score(
+            metric="accuracy %", value=per_example.mean().item(), per_example=per_example, higher_is_better=True
+        )
 
 
 @lru_cache(maxsize=2)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from math import comb, log2
 
 from sim.errors import WorkloadError, nearest
 from sim.workload.graph import EinsumOp, Graph, OperandRole, Role, Tensor
@@ -31,24 +30,18 @@ class Annotation:
 
     @property
     def metadata_bits(self) -> float:
-        """Bits of position information per element of the dense tensor (a lower bound).
+        """Bits of position information per element of the dense tensor.
 
-        N:M needs log2 C(M, N) bits per M elements at least; chips store ceil(log2 M) per kept
-        element (2:4: 2 bits, so 1 bit per dense element), which is what is counted. An
-        unstructured mask costs a bitmap, 1 bit per element.
+        N:M: ceil(log2 M) bits per kept element, as sparse tensor cores store it (2:4: 2 bits, so
+        1 bit per dense element; Mishra et al., arXiv 2104.08378, section 3.1). Unstructured: a
+        bitmap, 1 bit per element.
         """
         if self.pattern is None:
             return 0.0
         if self.pattern == "unstructured":
             return 1.0
         n, m = (int(part) for part in self.pattern.split(":"))
-        bits = n * _ceil_log2(m) / m
-        assert bits * m >= log2(comb(m, n)) - 1e-9
-        return bits
-
-
-def _ceil_log2(m: int) -> int:
-    return (m - 1).bit_length()
+        return n * (m - 1).bit_length() / m
 
 
 def merge(first: Mapping[str, Annotation], second: Mapping[str, Annotation]) -> dict[str, Annotation]:
@@ -69,21 +62,31 @@ def annotate(graph: Graph, annotations: Mapping[str, Annotation]) -> Graph:
     """The graph with stored widths, patterns and densities of the annotated tensors.
 
     A layer's input tensor takes the widest form that its annotated einsum readers ask for, and
-    stays as it is when an einsum that is not annotated reads it too; views of it (same storage)
-    follow. Cached keys and values are the tensors with the KV-cache role.
+    stays as it is when an einsum that is not annotated reads it too; views (same storage) follow. Cached keys and values are the tensors with the KV-cache role.
 
     Raises: WorkloadError: an annotation names a parameter or layer that the graph has not.
     """
     _check_names(graph, annotations)
-    changed: dict[str, Annotation] = {}
-    for tensor in graph.tensors.values():
-        if tensor.name in annotations and tensor.role is Role.WEIGHT:
-            changed[tensor.id] = annotations[tensor.name]
-        if tensor.role is Role.KV_CACHE and KV_CACHE in annotations:
-            changed[tensor.id] = annotations[KV_CACHE]
-    changed |= _inputs(graph, annotations)
-    tensors = {id_: _apply(t, changed[id_]) if id_ in changed else t for id_, t in graph.tensors.items()}
-    return graph.with_(tensors=tensors)
+    weights = {
+        _storage(tensor): annotations[tensor.name]
+        for tensor in graph.tensors.values()
+        if tensor.name in annotations and tensor.role is Role.WEIGHT
+    }
+    inputs = _inputs(graph, annotations)
+
+    def note_of(tensor: Tensor) -> Annotation | None:
+        match tensor.role:
+            case Role.WEIGHT:
+                return weights.get(_storage(tensor))
+            case Role.KV_CACHE:
+                return annotations.get(KV_CACHE)
+            case _:
+                return inputs.get(_storage(tensor))
+
+    notes = {id_: note_of(tensor) for id_, tensor in graph.tensors.items()}
+    return graph.with_(
+        tensors={id_: t if (note := notes[id_]) is None else _apply(t, note) for id_, t in graph.tensors.items()}
+    )
 
 
 def _check_names(graph: Graph, annotations: Mapping[str, Annotation]) -> None:
@@ -108,11 +111,10 @@ def _inputs(graph: Graph, annotations: Mapping[str, Annotation]) -> dict[str, An
                 if graph.tensors[operand.tensor].role in (Role.ACTIVATION, Role.INPUT):
                     storage = _storage(graph.tensors[operand.tensor])
                     wanted.setdefault(storage, []).append(annotations.get(input_name(op.module)))
-    chosen = {storage: max(notes, key=_bits) for storage, notes in wanted.items() if all(notes)}  # type: ignore[arg-type]
     return {
-        tensor.id: chosen[_storage(tensor)]
-        for tensor in graph.tensors.values()
-        if _storage(tensor) in chosen and tensor.role in (Role.ACTIVATION, Role.INPUT)
+        storage: max(stated, key=_bits)
+        for storage, notes in wanted.items()
+        if len(stated := [note for note in notes if note is not None]) == len(notes)
     }
 
 

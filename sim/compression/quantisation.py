@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 import torch
 from torch import nn
 
-from sim.compression.annotate import KV_CACHE, Annotation, input_name
+from sim.compression.annotations import KV_CACHE, Annotation, input_name
 from sim.compression.fakequant import ActivationQuantiser, Grid, divides, fake_quantise_weight
 from sim.compression.model import CompressedModel, Report, as_compressed, layers, weight_name
 from sim.compression.training import Progress, Task, finetune
@@ -70,7 +70,12 @@ def quantise(
 
 
 def weight_only(
-    model: nn.Module | CompressedModel, *, dtype: str = "int4", group: int = 32, symmetric: bool = False, skip: tuple[str, ...] = ()
+    model: nn.Module | CompressedModel,
+    *,
+    dtype: str = "int4",
+    group: int = 32,
+    symmetric: bool = False,
+    skip: tuple[str, ...] = (),
 ) -> CompressedModel:
     """Weight-only quantisation by groups (W4A16 by default); activations stay as they are."""
     grid = Grid(dtype=dtype, granularity="group", group=group, symmetric=symmetric)
@@ -121,7 +126,11 @@ def quantise_aware_training(
         details={"steps": steps, "seed": seed},
     )
     return CompressedModel(
-        module=out.module, annotations=out.annotations, reports=(*out.reports[:-1], report), masks=out.masks, grids=out.grids
+        module=out.module,
+        annotations=out.annotations,
+        reports=(*out.reports[:-1], report),
+        masks=out.masks,
+        grids=out.grids,
     )
 
 
@@ -168,7 +177,9 @@ def _observe(
     percentile: float,
 ) -> None:
     """Hang a quantiser on the input of each layer; static ones see the calibration set once, unrounded."""
-    quantisers = {n: ActivationQuantiser(grid, dynamic=dynamic, per_token=isinstance(m, nn.Linear)) for n, m in treat.items()}
+    quantisers = {
+        n: ActivationQuantiser(grid, dynamic=dynamic, per_token=isinstance(m, nn.Linear)) for n, m in treat.items()
+    }
     if not dynamic:
         seen: dict[str, list[torch.Tensor]] = {name: [] for name in treat}
         hooks = [

@@ -61,7 +61,15 @@ def distil(
 
     try:
         with held(out.module, out.masks, out.grids):
-            train(holder, task, steps=steps, learning_rate=learning_rate, seed=seed, progress=progress, objective=objective)
+            train(
+                holder,
+                task,
+                steps=steps,
+                learning_rate=learning_rate,
+                seed=seed,
+                progress=progress,
+                objective=objective,
+            )
     finally:
         pairs.remove()
     details = {"steps": steps, "temperature": temperature, "soft_weight": soft_weight, "features": dict(features or {})}
