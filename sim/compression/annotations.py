@@ -62,7 +62,8 @@ def annotate(graph: Graph, annotations: Mapping[str, Annotation]) -> Graph:
     """The graph with stored widths, patterns and densities of the annotated tensors.
 
     A layer's input tensor takes the widest form that its annotated einsum readers ask for, and
-    stays as it is when an einsum that is not annotated reads it too; views (same storage) follow. Cached keys and values are the tensors with the KV-cache role.
+    stays as it is when an einsum that is not annotated reads it too; views (same storage)
+    follow. Cached keys and values are the tensors with the KV-cache role.
 
     Raises: WorkloadError: an annotation names a parameter or layer that the graph has not.
     """

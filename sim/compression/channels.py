@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import fx, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from sim.errors import WorkloadError
 
@@ -21,7 +21,10 @@ _PASSING_MODULES = (
     nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.Tanh, nn.LeakyReLU,
     nn.Identity, nn.Dropout, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d,
 )  # fmt: skip
-_PASSING_FUNCTIONS = {F.relu, F.gelu, F.silu, F.dropout, F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, torch.relu}
+_PASSING_FUNCTIONS = {
+    functional.relu, functional.gelu, functional.silu, functional.dropout, functional.max_pool2d,
+    functional.avg_pool2d, functional.adaptive_avg_pool2d, torch.relu,
+}  # fmt: skip
 _JOINING = {operator.add, operator.iadd, operator.mul, torch.add, torch.mul}
 _JOINING_METHODS = {"add", "add_", "mul", "mul_"}
 _FLATTEN_METHODS = {"flatten"}

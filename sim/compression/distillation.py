@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from sim.compression.model import CompressedModel, Report, as_compressed
 from sim.compression.training import Progress, Task, held, train
@@ -79,9 +79,9 @@ def distil(
 
 def soft_loss(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
     """T^2 KL(softmax(teacher / T) || softmax(student / T)), averaged over all but the last axis."""
-    s = F.log_softmax(student.flatten(0, -2) / temperature, -1)
-    t = F.log_softmax(teacher.flatten(0, -2) / temperature, -1)
-    return temperature**2 * F.kl_div(s, t, reduction="batchmean", log_target=True)
+    s = functional.log_softmax(student.flatten(0, -2) / temperature, -1)
+    t = functional.log_softmax(teacher.flatten(0, -2) / temperature, -1)
+    return temperature**2 * functional.kl_div(s, t, reduction="batchmean", log_target=True)
 
 
 class _Hints:
@@ -104,8 +104,8 @@ class _Hints:
                 a, b = _last(self._seen["s", mine]), _last(self._seen["t", theirs])
                 if a.shape[:-1] != b.shape[:-1]:
                     raise ConfigError(
-                        f"distil: student {mine} gives {tuple(a.shape)} (channels last), teacher {theirs} {tuple(b.shape)}; "
-                        "all but the channels must agree"
+                        f"distil: student {mine} gives {tuple(a.shape)} and teacher {theirs} {tuple(b.shape)} "
+                        "(channels last); all but the channels must agree"
                     )
                 self.maps.append(nn.Linear(a.shape[-1], b.shape[-1], bias=False))
                 nn.init.eye_(self.maps[-1].weight)
@@ -121,7 +121,7 @@ class _Hints:
         for (mine, theirs), project in zip(self._names, self.maps, strict=True):
             wanted = _last(self._seen["t", theirs]).detach()
             got = project(_last(self._seen["s", mine]))
-            total = total + F.mse_loss(got, wanted) / wanted.square().mean().clamp(min=1e-12)
+            total = total + functional.mse_loss(got, wanted) / wanted.square().mean().clamp(min=1e-12)
         return total
 
     def remove(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from sim.compression.fakequant import Grid, encode, quantise_weight, scale_and_zero
 from sim.errors import ConfigError
@@ -46,7 +46,7 @@ def accumulate(
 def _convolve(x: torch.Tensor, w: torch.Tensor, layer: nn.Conv2d) -> torch.Tensor:
     """Convolution by gathering windows (no library convolves integers on a CPU)."""
     (stride_h, stride_w), (pad_h, pad_w), (dil_h, dil_w) = layer.stride, layer.padding, layer.dilation  # type: ignore[misc]
-    x = F.pad(x, (pad_w, pad_w, pad_h, pad_h))
+    x = functional.pad(x, (pad_w, pad_w, pad_h, pad_h))
     r, s = w.shape[2:]
     p = (x.shape[2] - dil_h * (r - 1) - 1) // stride_h + 1
     q = (x.shape[3] - dil_w * (s - 1) - 1) // stride_w + 1

@@ -140,8 +140,12 @@ def scaling_law(
     if law not in LAWS:
         raise WorkloadError(f'scaling law "{law}" is unknown: expected {" or ".join(LAWS)}.{nearest(law, LAWS)}')
     chosen = LAWS[law]
-    notes = [f"{name} {value:.3g} outside the fitted {low:.3g} to {high:.3g}" for name, value, (low, high) in (
-        ("parameters", parameters, chosen.parameters), ("tokens", tokens, chosen.tokens)) if not low <= value <= high]  # fmt: skip
+    ranges = {"parameters": (parameters, chosen.parameters), "tokens": (tokens, chosen.tokens)}
+    notes = [
+        f"{name} {value:.3g} outside the fitted {low:.3g} to {high:.3g}"
+        for name, (value, (low, high)) in ranges.items()
+        if not low <= value <= high
+    ]
     source, penalty, effective = chosen.source, 0.0, parameters
     widths = {"weight": weight_bits, "activation": activation_bits, "kv": kv_bits}
     if any(bits != 16 for bits in widths.values()):

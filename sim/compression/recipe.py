@@ -180,7 +180,8 @@ def _explain(error: dict) -> str:  # type: ignore[type-arg]
         return f"{location}: unknown key.{nearest(key, known)}"
     if error["type"] == "union_tag_invalid":
         tag = str(error["ctx"]["tag"])
-        return f'{location}: technique "{tag}" is unknown: expected one of {", ".join(TECHNIQUES)}.{nearest(tag, TECHNIQUES)}'
+        known = ", ".join(TECHNIQUES)
+        return f'{location}: technique "{tag}" is unknown: expected one of {known}.{nearest(tag, TECHNIQUES)}'
     return f"{location}: {error['msg']}, got {error['input']!r}"
 
 

@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from rich.table import Table
 
+    from sim.compression.quality import Quality
     from sim.compression.sensitivities import Sensitivity
+    from sim.compression.study import Study
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
 """Okabe and Ito's colours, told apart by colour-blind readers."""
@@ -85,3 +89,111 @@ def _axes(ax: Axes | None) -> Axes:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(7, 4.5), layout="constrained").subplots()
+
+
+def study_candidates(study: Study) -> dict[str, tuple[Candidate, ...]]:
+    """Chip -> the uncompressed model and every recipe on it; empty without chips or qualities."""
+    found: dict[str, list[Candidate]] = {}
+    for result in study.results:
+        for benefit in result.benefits:
+            if study.quality is None or result.quality is None:
+                continue
+            rows = found.setdefault(
+                benefit.chip, [_candidate(benefit.before.precision, benefit.before.latency_s, study.quality)]
+            )
+            rows.append(_candidate(result.recipe, benefit.after.latency_s, result.quality))
+    return {chip: tuple(rows) for chip, rows in found.items()}
+
+
+def _candidate(name: str, latency_s: float, quality: Quality) -> Candidate:
+    return Candidate(name=name, latency_s=latency_s, quality=quality.value, quality_error=quality.standard_error)
+
+
+def study_figure(study: Study) -> Figure:
+    """Quality against latency, one panel per chip.
+
+    Raises: ResultError: the study has no chip or no quality, so there is nothing to draw.
+    """
+    from matplotlib.figure import Figure
+
+    from sim.errors import ResultError
+
+    panels = study_candidates(study)
+    if not panels or study.quality is None:
+        raise ResultError("figure: quality against latency needs at least one --hw and a workload with a task")
+    figure = Figure(figsize=(6 * len(panels), 4.5), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for ax, (chip, rows) in zip(axes, panels.items(), strict=True):
+        quality_latency(
+            rows, metric=study.quality.metric, higher_is_better=study.quality.higher_is_better, chip=chip, ax=ax
+        )
+    return figure
+
+
+def study_tables(study: Study) -> list[Table | str]:
+    """Quality per recipe, cost per chip and recipe, then what was left alone and what chips lack."""
+    from rich.table import Table
+
+    quality = Table(title=f"{study.workload}: quality and parameters")
+    for column in ("recipe", "quality", "± s.e.", "method", "parameters [kB]"):
+        quality.add_column(column)
+    for name, value, size in (
+        ("as trained", study.quality, study.parameter_bytes),
+        *((r.recipe, r.quality, r.parameter_bytes) for r in study.results),
+    ):
+        quality.add_row(name, *_quality_cells(value), f"{size / 1e3:.1f}")
+    parts: list[Table | str] = [quality]
+    if any(result.benefits for result in study.results):
+        parts.append(_benefit_table(study))
+    parts += [f"note: {note}" for note in study.notes]
+    for result in study.results:
+        for benefit in result.benefits:
+            parts += [f"{result.recipe} on {benefit.chip}: {note}" for note in benefit.notes]
+        for report in result.reports:
+            reasons: dict[str, list[str]] = {}
+            for layer, why in report.untreated.items():
+                reasons.setdefault(why, []).append(layer)
+            parts += [
+                f"{result.recipe}: {report.technique}: left alone {', '.join(n)} ({w})" for w, n in reasons.items()
+            ]
+            parts += [f"{result.recipe}: {report.technique}: {note}" for note in report.notes]
+    return parts
+
+
+def _quality_cells(quality: Quality | None) -> tuple[str, str, str]:
+    if quality is None:
+        return "unknown", "", "none"
+    error = "" if quality.standard_error is None else f"{quality.standard_error:.2g}"
+    return f"{quality.value:.4g} {quality.metric}", error, str(quality.method)
+
+
+def _benefit_table(study: Study) -> Table:
+    from rich.table import Table
+
+    table = Table(title="one inference, before -> after")
+    for column in (
+        "chip",
+        "recipe",
+        "precision",
+        "latency [µs]",
+        "speed-up",
+        "energy [µJ]",
+        "DRAM [kB]",
+        "weights [kB]",
+    ):
+        table.add_column(column)
+    for result in study.results:
+        for b in result.benefits:
+            known = b.before.energy_j is not None and b.after.energy_j is not None
+            energy = f"{1e6 * b.before.energy_j:.3g} -> {1e6 * b.after.energy_j:.3g}" if known else "unknown"  # type: ignore[operator]
+            table.add_row(
+                b.chip,
+                result.recipe,
+                f"{b.before.precision} -> {b.after.precision}",
+                f"{1e6 * b.before.latency_s:.4g} -> {1e6 * b.after.latency_s:.4g}",
+                f"{b.speedup:.2f}x",
+                energy,
+                f"{b.before.dram_bytes / 1e3:.4g} -> {b.after.dram_bytes / 1e3:.4g}",
+                f"{b.before.weight_bytes / 1e3:.4g} -> {b.after.weight_bytes / 1e3:.4g}",
+            )
+    return table

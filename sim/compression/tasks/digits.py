@@ -18,7 +18,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from sim.compression.training import Score
 from sim.errors import WorkloadError
@@ -149,7 +149,7 @@ class DigitsTask:
         return generate(part, count, DATA_SEED).tensors()
 
     def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(output, target)
+        return functional.cross_entropy(output, target)
 
     def calibration(self, count: int) -> torch.Tensor:
         return self._tensors("train", self.train_images)[0][:count]

@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from sim.compression.training import Score
 
@@ -54,7 +54,7 @@ class TextTask:
         return window[:, :-1], window[:, 1:]
 
     def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(output.flatten(0, 1), target.flatten())
+        return functional.cross_entropy(output.flatten(0, 1), target.flatten())
 
     def calibration(self, count: int) -> torch.Tensor:
         starts = np.random.default_rng([2**31, count]).integers(0, len(self._train) - self.context - 1, count)
@@ -68,7 +68,7 @@ class TextTask:
         with torch.no_grad():
             for i in range(0, len(starts), 128):
                 inputs, targets = self._windows(self._test, starts[i : i + 128])
-                nats = F.cross_entropy(module(inputs).transpose(1, 2), targets, reduction="none").mean(1)
+                nats = functional.cross_entropy(module(inputs).transpose(1, 2), targets, reduction="none").mean(1)
                 parts.append(nats / np.log(2))
         per_example = torch.cat(parts)
         return Score(
