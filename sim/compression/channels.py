@@ -72,7 +72,7 @@ class _Sets:
         return self.items[self.root(i)]
 
     def join(self, i: int, j: int) -> None:
-        i, j = self.root(i), self.root(j)
+        i, j = sorted((self.root(i), self.root(j)))  # the older set keeps its place
         if i == j:
             return
         a, b = self.items[i], self.items[j]

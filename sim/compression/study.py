@@ -100,11 +100,14 @@ def run_study(
 
     Raises: DovetailError of the step that fails; a bad recipe or chip is found before training.
     """
-    import sim
+    from sim.analytical import estimate
+    from sim.hardware.load import load_hardware
+    from sim.workload.load import Workload
+    from sim.workload.trace import trace
 
     chosen = [find_recipe(name) for name in recipes]
-    chips = [sim.load_hardware(name) for name in hardware]
-    source = sim.Workload(workload, dict(knobs or {}))
+    chips = [load_hardware(name) for name in hardware]
+    source = Workload(workload, dict(knobs or {}))
     task = load_task(Path(workload).stem)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -112,10 +115,10 @@ def run_study(
     notes = [] if task else [f"{workload} has no task: weights are random, quality is unknown"]
     if task is not None:
         train(module, task, steps=train_steps, seed=seed, checkpoint=checkpoint, progress=_stage(progress, "training"))
-    before = sim.trace(module, example_inputs) if chips else None
+    before = trace(module, example_inputs) if chips else None
 
     def build(**changes: object) -> tuple:  # type: ignore[type-arg]
-        return sim.Workload(workload, {**(knobs or {}), **changes}).build()
+        return Workload(workload, {**(knobs or {}), **changes}).build()
 
     results = []
     for recipe in chosen:
@@ -123,8 +126,8 @@ def run_study(
             module, recipe, example_inputs=example_inputs, task=task, build=build, seed=seed,
             progress=_stage(progress, recipe.name),
         )  # fmt: skip
-        after = sim.trace(made.plain(), example_inputs) if chips else None
-        bought = benefits(before, after, made.annotations, chips, estimate=sim.estimate) if chips else ()  # type: ignore[arg-type]
+        after = trace(made.plain(), example_inputs) if chips else None
+        bought = benefits(before, after, made.annotations, chips, estimate=estimate) if chips else ()
         results.append(_result(recipe, made, task, bought))
     return Study(
         workload=workload,
