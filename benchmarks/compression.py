@@ -30,10 +30,11 @@ from sim.compression.tasks.digits import DigitsTask
 from sim.compression.training import train, trained
 
 STUDENT = {"width": 4}
+"""A third of the width; trained for half the steps, alone or taught."""
 INT8 = {"weights": Grid(granularity="channel"), "activations": Grid(symmetric=False)}
-INT4 = {"weights": Grid(dtype="int4", granularity="channel"), "activations": Grid(dtype="int4", symmetric=False)}
-TUNE_RATE = 1e-3
-"""Peak learning rate of fine-tuning, a fifth of training's."""
+INT4 = {"weights": Grid(dtype="int4"), "activations": Grid(dtype="int4", symmetric=False)}
+TUNE_RATE = 3e-3
+"""Peak learning rate of fine-tuning; chosen on seed 0, which is therefore not among the seeds."""
 
 COMPARISONS = {
     "int8 PTQ": ("float", "int8 PTQ"),
@@ -117,7 +118,7 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     task, build = DigitsTask(), load_build("digits_cnn")
-    runs = [run_seed(seed, task, build, options) for seed in range(options.seeds)]
+    runs = [run_seed(seed, task, build, options) for seed in range(1, options.seeds + 1)]
     accuracy = np.array([run["float"].mean() for run in runs])
     print(f"float accuracy {accuracy.mean():.2f} % (seeds {accuracy.min():.2f} to {accuracy.max():.2f})")
     for row, (reference, compared) in COMPARISONS.items():

@@ -51,7 +51,9 @@ def test_linear_sums_bit_for_bit(seed, zero):
     assert got.tolist() == reference_linear(x.tolist(), zero, w.tolist(), w_zero.flatten().tolist())
 
 
-@pytest.mark.parametrize(("groups", "stride", "padding", "dilation"), [(1, 1, 1, 1), (1, 2, 0, 1), (2, 1, 2, 2), (4, 2, 1, 1)])
+@pytest.mark.parametrize(
+    ("groups", "stride", "padding", "dilation"), [(1, 1, 1, 1), (1, 2, 0, 1), (2, 1, 2, 2), (4, 2, 1, 1)]
+)
 def test_convolution_sums_bit_for_bit(groups, stride, padding, dilation):
     g = torch.Generator().manual_seed(groups)
     layer = nn.Conv2d(4, 4, 3, stride, padding, dilation, groups)
