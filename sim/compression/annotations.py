@@ -61,6 +61,7 @@ def input_name(layer: str) -> str:
 def annotate(graph: Graph, annotations: Mapping[str, Annotation]) -> Graph:
     """The graph with stored widths, patterns and densities of the annotated tensors.
 
+    Positions of sparse elements enter the bits of each stored element, as `passes.sparsify` does.
     A layer's input tensor takes the widest form that its annotated einsum readers ask for, and
     stays as it is when an einsum that is not annotated reads it too; views (same storage)
     follow. Cached keys and values are the tensors with the KV-cache role.
@@ -128,10 +129,12 @@ def _storage(tensor: Tensor) -> str:
 
 
 def _apply(tensor: Tensor, note: Annotation) -> Tensor:
+    density = note.density if note.density is not None else tensor.density
+    bits = note.bits if note.bits is not None else tensor.bits
     return replace(
         tensor,
         dtype=note.dtype or tensor.dtype,
-        bits=note.bits if note.bits is not None else tensor.bits,
-        density=note.density if note.density is not None else tensor.density,
+        bits=bits + note.metadata_bits / density,  # positions are stored with the elements that are
+        density=density,
         pattern=note.pattern or tensor.pattern,
     )

@@ -81,7 +81,7 @@ def benefits(
                 chip=chip.name,
                 before=_cost(old, stored_weight_bytes(before, {}, wide), chip),
                 after=_cost(new, stored_weight_bytes(after, annotations, wide), chip),
-                notes=(*support_notes(annotations, array), *_bounds(new)),
+                notes=(*support_notes(annotations, array), *_cache_notes(after, annotations), *_bounds(new)),
             )
         )
     return tuple(rows)
@@ -173,6 +173,11 @@ def _bounds(result: Estimate) -> tuple[str, ...]:
         return ()
     term, seconds = max(result.breakdown_s.items(), key=lambda item: item[1])
     return (f"{seconds / result.latency_s:.0%} of the compressed latency is {str(term).replace('_', ' ')}",)
+
+
+def _cache_notes(graph: Graph, annotations: Mapping[str, Annotation]) -> tuple[str, ...]:
+    cached = any(tensor.role is Role.KV_CACHE for tensor in graph.tensors.values())
+    return () if cached or KV_CACHE not in annotations else ("this graph keeps no KV cache: try -p phase=decode",)
 
 
 def _is_weight(name: str) -> bool:

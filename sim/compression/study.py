@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -19,6 +20,10 @@ from sim.compression.recipe import Recipe, apply_recipe, load_recipe
 from sim.compression.tasks import load_task
 from sim.compression.training import Task, train
 from sim.errors import ConfigError, nearest
+from sim.workload.graph import Graph
+
+if TYPE_CHECKING:
+    from sim.workload.load import Workload
 
 SCHEMA = "dovetail.compress/1"
 Progress = Callable[[str, int, int, float], None]
@@ -103,22 +108,23 @@ def run_study(
     from sim.analytical import estimate
     from sim.hardware.load import load_hardware
     from sim.workload.load import Workload
-    from sim.workload.trace import trace
 
     chosen = [find_recipe(name) for name in recipes]
     chips = [load_hardware(name) for name in hardware]
     source = Workload(workload, dict(knobs or {}))
     task = load_task(Path(workload).stem)
+    # A task trains and judges whole windows; costs are those of the phase that was asked for.
+    judged = {key: value for key, value in (knobs or {}).items() if key not in ("phase", "batch")}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module, example_inputs = source.build()
+        module, example_inputs = Workload(workload, judged).build()
     notes = [] if task else [f"{workload} has no task: weights are random, quality is unknown"]
     if task is not None:
         train(module, task, steps=train_steps, seed=seed, checkpoint=checkpoint, progress=_stage(progress, "training"))
-    before = trace(module, example_inputs) if chips else None
+    before = source.graph() if chips else None
 
     def build(**changes: object) -> tuple:  # type: ignore[type-arg]
-        return Workload(workload, {**(knobs or {}), **changes}).build()
+        return Workload(workload, {**judged, **changes}).build()
 
     results = []
     for recipe in chosen:
@@ -126,7 +132,7 @@ def run_study(
             module, recipe, example_inputs=example_inputs, task=task, build=build, seed=seed,
             progress=_stage(progress, recipe.name),
         )  # fmt: skip
-        after = trace(made.plain(), example_inputs) if chips else None
+        after = _graph(source, made, recipe, example_inputs) if chips else None
         bought = benefits(before, after, made.annotations, chips, estimate=estimate) if chips else ()
         results.append(_result(recipe, made, task, bought))
     return Study(
@@ -138,6 +144,26 @@ def run_study(
         results=tuple(results),
         notes=tuple(notes),
     )
+
+
+def _graph(source: Workload, made: CompressedModel, recipe: Recipe, example_inputs: tuple) -> Graph:  # type: ignore[type-arg]
+    """The compressed network as the asked batch and phase run it, without its emulation.
+
+    Same shapes as before: the workload's own graph. Other shapes (pruned, distilled): a trace of
+    the compressed module, which runs what it was judged on.
+    Raises: ConfigError: shapes changed and another batch or phase was asked for.
+    """
+    from sim.workload.trace import trace
+
+    plain, (twin, inputs) = made.plain(), source.build(device="meta")
+    shapes = {name: tuple(p.shape) for name, p in plain.named_parameters()}
+    if shapes == {name: tuple(p.shape) for name, p in twin.named_parameters()}:
+        return source.graph()
+    if [tuple(x.shape) for x in inputs] != [tuple(x.shape) for x in example_inputs]:
+        raise ConfigError(
+            f"recipe {recipe.name} changes shapes: it can be costed with the default batch and phase alone"
+        )
+    return trace(plain, example_inputs)
 
 
 def _result(recipe: Recipe, made: CompressedModel, task: Task | None, bought: tuple[Benefit, ...]) -> Result:

@@ -72,8 +72,9 @@ def test_weights_and_their_views_inputs_and_caches(graph):
     sparse = Annotation(dtype="int4", bits=4.5, density=0.5, pattern="2:4")
     marked = annotate(graph, {"fc1.weight": sparse, "fc1:input": INT8, "kv_cache": INT8}).tensors
     for name in ("w1", "w1t"):
-        assert (marked[name].dtype, marked[name].bits, marked[name].pattern) == ("int4", 4.5, "2:4")
-    assert marked["w1"].size_bytes == 64 * 4.5 * 0.5 / 8
+        # Two bits of position with each stored element: 4.5 + 2.
+        assert (marked[name].dtype, marked[name].bits, marked[name].pattern) == ("int4", 6.5, "2:4")
+    assert marked["w1"].size_bytes == 64 * 6.5 * 0.5 / 8
     assert (marked["x"].bits, marked["kv"].bits, marked["h"].bits, marked["w2"].bits) == (8, 8, 32, 32)
 
 

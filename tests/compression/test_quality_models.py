@@ -36,7 +36,8 @@ def test_the_refit_and_its_error():
 
 
 def test_effective_parameters_by_hand():
-    """Eight bits everywhere: (1 - e^-2.99121)(1 - e^-3.61958)(1 - e^-8.35247) = 0.94977 x 0.97320 x 0.99976 = 0.9241."""
+    """Eight bits everywhere: (1 - e^-2.99121)(1 - e^-3.61958)(1 - e^-8.35247)
+    = 0.94977 x 0.97320 x 0.99976 = 0.9241."""
     eight = effective_parameters(parameters=1.0, weight_bits=8, activation_bits=8, kv_bits=8)
     assert eight == pytest.approx(0.9241, abs=1e-4)
     low = effective_parameters(parameters=1.0, weight_bits=4, activation_bits=8, kv_bits=4)

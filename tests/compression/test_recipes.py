@@ -45,7 +45,10 @@ def test_a_missing_file(tmp_path):
 
 
 def test_steps_compose(net, task):
-    steps = "  - {technique: prune_channels, keep: 0.5}\n  - {technique: sparsify_nm, steps: 3}\n  - {technique: quantise, activations: {}}"
+    steps = (
+        "  - {technique: prune_channels, keep: 0.5}\n  - {technique: sparsify_nm, steps: 3}\n"
+        "  - {technique: quantise, activations: {}}"
+    )
     made = apply_recipe(net, recipe(steps), example_inputs=(torch.zeros(1, 8),), task=task)
     assert [r.technique for r in made.reports] == ["prune_channels", "sparsify 2:4", "quantise"]
     assert made.module[0].out_features == 8
@@ -92,6 +95,6 @@ def test_distillation_builds_its_student(net, make_net, task):
     steps = '  - {technique: distil, student: {seed: 2}, steps: 3, features: {"0": "0"}}'
     made = apply_recipe(net, recipe(steps), example_inputs=(torch.zeros(1, 8),), task=task, build=build)
     assert made.report.technique == "distil"
-    with pytest.raises(ConfigError, match="student: .*unexpected keyword argument 'width'"):
-        bad = recipe("  - {technique: distil, student: {width: 2}, steps: 3}")
+    bad = recipe("  - {technique: distil, student: {width: 2}, steps: 3}")
+    with pytest.raises(ConfigError, match=r"student: .*unexpected keyword argument 'width'"):
         apply_recipe(net, bad, example_inputs=(torch.zeros(1, 8),), task=task, build=build)

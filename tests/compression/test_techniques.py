@@ -146,5 +146,5 @@ def test_distillation_moves_the_student_to_the_teacher(net, make_net, task):
         far, near = (soft_loss(m(x), teacher(x), 2.0).item() for m in (student, made))
     assert near < 0.1 * far
     assert not made._forward_hooks
-    with pytest.raises(ConfigError, match='teacher has no layer "11".'):
+    with pytest.raises(ConfigError, match='teacher has no layer "11"'):
         distil(student, teacher, task, steps=1, learning_rate=1e-2, features={"1": "11"})
