@@ -75,10 +75,10 @@ def _why_not(item: ChannelSet, skip: tuple[str, ...]) -> str | None:
 
 def strongest(module: nn.Module, item: ChannelSet, count: int) -> torch.Tensor:
     """Indices, ascending, of the `count` channels with the largest summed squared filter norm."""
-    score = torch.zeros(item.size)
+    score = torch.zeros(())
     for name in item.producers:
         weight = module.get_submodule(name).weight.detach()
-        score += (weight.flatten(1) ** 2).sum(1) / weight[0].numel()
+        score = score.to(weight.device) + (weight.flatten(1) ** 2).sum(1) / weight[0].numel()
     return score.argsort(descending=True, stable=True)[:count].sort().values
 
 

@@ -78,6 +78,8 @@ def sparsify_unstructured(
         raise ConfigError(f"unstructured density {density}: expected a share between 0 and 1")
     out = as_compressed(model)
     treat, leave = layers(out.module, skip=skip)
+    if any(layer.weight.is_meta for layer in treat.values()):
+        raise ConfigError("unstructured sparsity: densities of layers need trained weights, and this model has none")
     size = {
         name: (layer.weight.detach() / layer.weight.detach().std().clamp(min=1e-12)).abs()
         for name, layer in treat.items()

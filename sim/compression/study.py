@@ -117,8 +117,8 @@ def run_study(
     judged = {key: value for key, value in (knobs or {}).items() if key not in ("phase", "batch")}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module, example_inputs = Workload(workload, judged).build()
-    notes = [] if task else [f"{workload} has no task: weights are random, quality is unknown"]
+        module, example_inputs = Workload(workload, judged).build(device=None if task else "meta")
+    notes = [] if task else [f"{workload} has no task: no weights were made, only the cost is known"]
     if task is not None:
         train(module, task, steps=train_steps, seed=seed, checkpoint=checkpoint, progress=_stage(progress, "training"))
     before = source.graph() if chips else None
