@@ -98,14 +98,15 @@ def compressed_precision(annotations: Mapping[str, Annotation], array: Array, wi
     A type that the array lacks is replaced by the narrowest that holds it (int4 -> int8 -> wide).
     """
     weight, activation = _widest(annotations, inputs=False), _widest(annotations, inputs=True)
-    if weight is None or activation is None or weight.startswith("fp8") != activation.startswith("fp8"):
+    if weight is None:
         return wide
-    width = max(BITS.get(weight, 8), BITS.get(activation, 8))
-    candidates = ("fp8_e4m3",) if weight.startswith("fp8") else ("int4", "int8")
-    for name in candidates:
-        if BITS[name] >= width and name in array.macs_per_cycle:
-            return name
-    return wide
+    name = compute_name(weight, activation)
+    return name if name in array.macs_per_cycle else _runs_as(weight, activation, array)
+
+
+def compute_name(weight: str, activation: str | None) -> str:
+    """The array rate for operands of these types: "int8", "w4a8"; activations left alone are 16 bits."""
+    return weight if weight == activation else f"w{_bits(weight)}a{_bits(activation)}"
 
 
 def support_notes(annotations: Mapping[str, Annotation], array: Array) -> tuple[str, ...]:
@@ -114,11 +115,12 @@ def support_notes(annotations: Mapping[str, Annotation], array: Array) -> tuple[
     activation = _widest(annotations, inputs=True)
     weights = sorted({a.dtype for n, a in annotations.items() if a.dtype and _is_weight(n)})
     for dtype in weights:
-        name = dtype if activation in (dtype, None) else f"w{_bits(dtype)}a{_bits(activation)}"
-        if activation is None or name not in array.macs_per_cycle:
+        name = compute_name(dtype, activation)
+        if name not in array.macs_per_cycle:
             runs = _runs_as(dtype, activation, array)
-            if runs != name:
-                notes.append(f"no {name} unit: {dtype} weights run as {runs}; only their traffic shrinks")
+            notes.append(f"no {name} unit: {dtype} weights run as {runs}; only their traffic shrinks")
+    if weights and wide_precision(array) == "int8":
+        notes.append("this array computes integers alone: the model before is costed in int8 too")
     for pattern in sorted({a.pattern for n, a in annotations.items() if a.pattern and _is_weight(n)}):
         if pattern == "unstructured":
             if not array.skips_zeros:
@@ -136,8 +138,6 @@ def _runs_as(weight: str, activation: str | None, array: Array) -> str:
         fitting = [n for n in ("int4", "int8") if n in array.macs_per_cycle and BITS[n] >= width]
         if fitting:
             return fitting[0]
-    if weight == activation and weight in array.macs_per_cycle:
-        return weight
     return wide_precision(array)
 
 

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.table import Table
 
+    from sim.compression.benefit import Cost
+    from sim.compression.model import Report
     from sim.compression.quality import Quality
     from sim.compression.sensitivities import Sensitivity
     from sim.compression.study import Study
@@ -78,6 +80,7 @@ def quality_latency(
         error = None if c.quality_error is None else 2 * c.quality_error
         ax.errorbar(1e6 * c.latency_s, c.quality, yerr=error, fmt="o", color=COLOURS[i % len(COLOURS)], zorder=2)
         ax.annotate(c.name, (1e6 * c.latency_s, c.quality), xytext=(4, 4), textcoords="offset points", fontsize=8)
+    ax.margins(x=0.15)
     ax.set_xlabel(f"latency on {chip} [µs]")
     ax.set_ylabel(f"{metric} (bars: ±2 standard errors)")
     return ax
@@ -99,7 +102,8 @@ def study_candidates(study: Study) -> dict[str, tuple[Candidate, ...]]:
             if study.quality is None or result.quality is None:
                 continue
             rows = found.setdefault(
-                benefit.chip, [_candidate(benefit.before.precision, benefit.before.latency_s, study.quality)]
+                benefit.chip,
+                [_candidate(f"as trained, {benefit.before.precision}", benefit.before.latency_s, study.quality)],
             )
             rows.append(_candidate(result.recipe, benefit.after.latency_s, result.quality))
     return {chip: tuple(rows) for chip, rows in found.items()}
@@ -143,21 +147,23 @@ def study_tables(study: Study) -> list[Table | str]:
     ):
         quality.add_row(name, *_quality_cells(value), f"{size / 1e3:.1f}")
     parts: list[Table | str] = [quality]
-    if any(result.benefits for result in study.results):
-        parts.append(_benefit_table(study))
+    chips = dict.fromkeys(benefit.chip for result in study.results for benefit in result.benefits)
+    parts += [_chip_table(study, chip) for chip in chips]
     parts += [f"note: {note}" for note in study.notes]
     for result in study.results:
         for benefit in result.benefits:
             parts += [f"{result.recipe} on {benefit.chip}: {note}" for note in benefit.notes]
-        for report in result.reports:
-            reasons: dict[str, list[str]] = {}
-            for layer, why in report.untreated.items():
-                reasons.setdefault(why, []).append(layer)
-            parts += [
-                f"{result.recipe}: {report.technique}: left alone {', '.join(n)} ({w})" for w, n in reasons.items()
-            ]
-            parts += [f"{result.recipe}: {report.technique}: {note}" for note in report.notes]
+        parts += [f"{result.recipe}: {line}" for report in result.reports for line in _report_lines(report)]
     return parts
+
+
+def _report_lines(report: Report) -> list[str]:
+    """What a step left alone, grouped by reason, and its notes."""
+    reasons: dict[str, list[str]] = {}
+    for layer, why in report.untreated.items():
+        reasons.setdefault(why, []).append(layer)
+    lines = [f"{report.technique} left alone {', '.join(names)}: {why}" for why, names in reasons.items()]
+    return lines + [f"{report.technique}: {note}" for note in report.notes]
 
 
 def _quality_cells(quality: Quality | None) -> tuple[str, str, str]:
@@ -167,33 +173,21 @@ def _quality_cells(quality: Quality | None) -> tuple[str, str, str]:
     return f"{quality.value:.4g} {quality.metric}", error, str(quality.method)
 
 
-def _benefit_table(study: Study) -> Table:
+def _chip_table(study: Study, chip: str) -> Table:
+    """One inference on one chip: the model as trained, then every recipe."""
     from rich.table import Table
 
-    table = Table(title="one inference, before -> after")
-    for column in (
-        "chip",
-        "recipe",
-        "precision",
-        "latency [µs]",
-        "speed-up",
-        "energy [µJ]",
-        "DRAM [kB]",
-        "weights [kB]",
-    ):
-        table.add_column(column)
-    for result in study.results:
-        for b in result.benefits:
-            known = b.before.energy_j is not None and b.after.energy_j is not None
-            energy = f"{1e6 * b.before.energy_j:.3g} -> {1e6 * b.after.energy_j:.3g}" if known else "unknown"  # type: ignore[operator]
-            table.add_row(
-                b.chip,
-                result.recipe,
-                f"{b.before.precision} -> {b.after.precision}",
-                f"{1e6 * b.before.latency_s:.4g} -> {1e6 * b.after.latency_s:.4g}",
-                f"{b.speedup:.2f}x",
-                energy,
-                f"{b.before.dram_bytes / 1e3:.4g} -> {b.after.dram_bytes / 1e3:.4g}",
-                f"{b.before.weight_bytes / 1e3:.4g} -> {b.after.weight_bytes / 1e3:.4g}",
-            )
+    table = Table(title=f"one inference on {chip}")
+    for column in ("recipe", "runs as", "latency [µs]", "speed-up", "energy [µJ]", "DRAM traffic [kB]", "weights [kB]"):
+        table.add_column(column, no_wrap=column == "recipe")
+    found = [(r.recipe, b) for r in study.results for b in r.benefits if b.chip == chip]
+    table.add_row("as trained", *_cost_cells(found[0][1].before, "1"))
+    for recipe, benefit in found:
+        table.add_row(recipe, *_cost_cells(benefit.after, f"{benefit.speedup:.2f}"))
     return table
+
+
+def _cost_cells(cost: Cost, speedup: str) -> tuple[str, ...]:
+    energy = "unknown" if cost.energy_j is None else f"{1e6 * cost.energy_j:.4g}"
+    traffic, weights = (f"{size / 1e3:.4g}" for size in (cost.dram_bytes, cost.weight_bytes))
+    return cost.precision, f"{1e6 * cost.latency_s:.4g}", f"{speedup}x", energy, traffic, weights

@@ -119,9 +119,10 @@ FP8 = {"fc.weight": Annotation(dtype="fp8_e4m3", bits=8.0), "fc:input": Annotati
     [
         (W8A8, {"int8": 1}, "int8", None),
         (W8A8, {"bf16": 1}, "bf16", "int8 weights run as bf16"),
-        (W4A4, {"int8": 1}, "int8", "int4 weights run as int8"),
-        (W4A4, {"int8": 1, "int4": 2}, "int4", None),
+        (W4A4, {"bf16": 1, "int8": 1}, "int8", "no int4 unit: int4 weights run as int8"),
+        (W4A4, {"bf16": 1, "int8": 1, "int4": 2}, "int4", None),
         (W4A16, {"bf16": 1, "int8": 2}, "bf16", "no w4a16 unit: int4 weights run as bf16"),
+        (W4A16, {"bf16": 1, "w4a16": 1}, "w4a16", None),
         (FP8, {"bf16": 1, "int8": 2}, "bf16", "fp8_e4m3 weights run as bf16"),
         (FP8, {"bf16": 1, "fp8_e4m3": 2}, "fp8_e4m3", None),
     ],
@@ -131,6 +132,11 @@ def test_what_an_array_lacks_runs_as_something_wider_and_is_said(annotations, ra
     assert compressed_precision(annotations, array, wide_precision(array)) == runs
     notes = support_notes(annotations, array)
     assert (not notes) if noted is None else (noted in notes[0] and "only their traffic shrinks" in notes[0])
+
+
+def test_an_integer_chip_runs_the_model_before_in_integers_too():
+    assert wide_precision(make_array({"int8": 1})) == "int8"
+    assert "before is costed in int8 too" in support_notes(W8A8, make_array({"int8": 1}))[0]
 
 
 def test_patterns_without_a_unit_are_said():
