@@ -117,7 +117,7 @@ FP8 = {"fc.weight": Annotation(dtype="fp8_e4m3", bits=8.0), "fc:input": Annotati
 @pytest.mark.parametrize(
     ("annotations", "rates", "runs", "noted"),
     [
-        (W8A8, {"int8": 1}, "int8", None),
+        (W8A8, {"bf16": 1, "int8": 2}, "int8", None),
         (W8A8, {"bf16": 1}, "bf16", "int8 weights run as bf16"),
         (W4A4, {"bf16": 1, "int8": 1}, "int8", "no int4 unit: int4 weights run as int8"),
         (W4A4, {"bf16": 1, "int8": 1, "int4": 2}, "int4", None),

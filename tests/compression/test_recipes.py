@@ -1,13 +1,15 @@
 """Recipes: every bundled one reads, bad ones say where and what, steps compose."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 from sim.compression.recipe import apply_recipe, load_recipe, parse_recipe
 from sim.errors import ConfigError, WorkloadError
-from tests.compression.conftest import WORKLOADS
 
+WORKLOADS = Path(__file__).resolve().parents[2] / "workloads"
 HEAD = "schema: dovetail.recipe/1\nname: t\nsteps:\n"
 
 
