@@ -46,6 +46,6 @@ class DigitsCnn(nn.Module):
         return self.head(self.pool(x).flatten(1))
 
 
-def build(batch: int = 1, width: int = 12, blocks: int = 1, stages: int = 3, resolution: int = 24):
+def build(batch: int = 1, width: int = 12, blocks: int = 1, stages: int = 3):
     """A residual CNN: `stages` of `blocks` blocks, `width` channels in the first, doubled in each."""
-    return DigitsCnn(width, blocks, stages), (torch.zeros(batch, 1, resolution, resolution),)
+    return DigitsCnn(width, blocks, stages), (torch.zeros(batch, 1, 24, 24),)

@@ -17,6 +17,7 @@ def compress(
     train_steps: Annotated[int | None, typer.Option(help="steps of training (default: the task's)")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="file that keeps the trained model between runs")] = None,
     figure: Annotated[Path | None, typer.Option("-o", help="figure of quality against latency per chip")] = None,
+    sensitivity: Annotated[Path | None, typer.Option(help="figure of each layer's loss, alone, by width")] = None,
     json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout")] = False,
 ) -> None:
     """Compress a workload by recipes and show quality, latency, energy and bytes before and after."""
@@ -33,6 +34,7 @@ def compress(
         knobs=common.knobs(p),
         seed=seed,
         train_steps=train_steps,
+        sensitivity_choices=("int8", "int4", "int2", "2:4") if sensitivity is not None else (),
         checkpoint=checkpoint,
         progress=progress,
     )
@@ -40,6 +42,10 @@ def compress(
         from sim.view.compression import study_figure
 
         study_figure(study).savefig(figure)
+    if sensitivity is not None:
+        from sim.view.compression import sensitivity_figure
+
+        sensitivity_figure(study).savefig(sensitivity)
     if json:
         common.print_json(study.to_dict())
     else:

@@ -101,7 +101,8 @@ def channel_sets(module: nn.Module, example_inputs: tuple) -> list[ChannelSet]:
         raise WorkloadError(
             f"structured pruning: {type(module).__name__} cannot be traced by torch.fx: {error}"
         ) from error
-    sets, values = _Sets(), {}
+    sets = _Sets()
+    values: dict[fx.Node, _Value | None] = {}
     modules = dict(traced.named_modules())
     for node in traced.graph.nodes:
         values[node] = _visit(node, modules, values, sets)
@@ -131,13 +132,8 @@ def _visit(node: fx.Node, modules: dict, values: dict, sets: _Sets) -> _Value | 
     )
     if flatten and len(inputs) == 1 and tuple(node.args[1:2]) == (1,):
         return _flattened(node, inputs[0])
-    for value in inputs:
-        what = (
-            "the network's output"
-            if node.op == "output"
-            else f"{node.op} {getattr(node.target, '__name__', node.target)}"
-        )
-        sets.at(value.channels).frozen = sets.at(value.channels).frozen or f"read by {what}"
+    what = "the network's output" if node.op == "output" else getattr(node.target, "__name__", str(node.target))
+    _freeze(inputs, sets, f"read by {what}")
     return None
 
 
@@ -156,19 +152,21 @@ def _visit_module(name: str, layer: nn.Module, node: fx.Node, inputs: list[_Valu
         if inputs and layer.groups == layer.in_channels == layer.out_channels:
             sets.at(inputs[0].channels).passers.append(name)
             return inputs[0]
-        return _frozen_product(name, layer, inputs, sets, "grouped convolution")
+        _freeze(inputs, sets, f"read by grouped convolution {name}")
+        return None
     if isinstance(layer, (nn.Linear, nn.Conv2d)):
         if inputs:
             sets.at(inputs[0].channels).readers[name] = inputs[0].repeat
         made = sets.new(layer.weight.shape[0])
         sets.at(made).producers.append(name)
         return _Value(made)
-    return _frozen_product(name, layer, inputs, sets, type(layer).__name__)
+    _freeze(inputs, sets, f"read by {type(layer).__name__} {name}")
+    return None
 
 
-def _frozen_product(name: str, layer: nn.Module, inputs: list[_Value], sets: _Sets, what: str) -> None:
+def _freeze(inputs: list[_Value], sets: _Sets, why: str) -> None:
     for value in inputs:
-        sets.at(value.channels).frozen = sets.at(value.channels).frozen or f"read by {what} {name}"
+        sets.at(value.channels).frozen = sets.at(value.channels).frozen or why
 
 
 def _freeze_shared(traced: fx.GraphModule, sets: _Sets) -> None:

@@ -45,7 +45,9 @@ def prune_channels(
         raise ConfigError("prune_channels: the model is already quantised or sparse; prune channels first in a recipe")
     if steps and task is None:
         raise ConfigError(f"prune_channels: {steps} steps of fine-tuning need a task with training data")
-    treated, leave, sizes = [], {}, {}
+    treated: list[str] = []
+    leave: dict[str, str] = {}
+    sizes: dict[str, tuple[int, int]] = {}
     for item in channel_sets(out.module, example_inputs):
         reason = _why_not(item, skip)
         kept = min(item.size, -(-max(1, round(item.size * keep)) // multiple) * multiple)

@@ -16,6 +16,7 @@ from sim.errors import ConfigError, nearest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pydantic_core import ErrorDetails
     from torch import nn
 
     from sim.compression.model import CompressedModel
@@ -164,7 +165,7 @@ def parse_recipe(text: str, *, where: str = "recipe") -> Recipe:
         raise ConfigError("; ".join(f"{where}: {_explain(e)}" for e in error.errors())) from error
 
 
-def _explain(error: dict) -> str:  # type: ignore[type-arg]
+def _explain(error: ErrorDetails) -> str:
     location = ""
     kind = None
     for part in error["loc"]:

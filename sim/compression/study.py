@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from sim.compression.benefit import Benefit, benefits
 from sim.compression.model import CompressedModel, Report, weight_bytes
 from sim.compression.quality import Quality, trained
 from sim.compression.recipe import Recipe, apply_recipe, load_recipe
+from sim.compression.sensitivities import Sensitivity, sensitivity
 from sim.compression.tasks import load_task
 from sim.compression.training import Task, train
 from sim.errors import ConfigError, nearest
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from sim.workload.load import Workload
 
 SCHEMA = "dovetail.compress/1"
+SENSITIVITY_EXAMPLES = 2000
+"""Test examples per evaluation when each layer is measured alone."""
 Progress = Callable[[str, int, int, float], None]
 """Called as progress(stage, step, steps, loss)."""
 
@@ -52,6 +56,7 @@ class Study:
     quality: Quality | None
     parameter_bytes: float
     results: tuple[Result, ...]
+    sensitivity: tuple[Sensitivity, ...] = ()
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, object]:
@@ -98,11 +103,13 @@ def run_study(
     knobs: Mapping[str, object] | None = None,
     seed: int = 0,
     train_steps: int | None = None,
+    sensitivity_choices: Sequence[str] = (),
     checkpoint: Path | None = None,
     progress: Progress | None = None,
 ) -> Study:
     """Train the workload on its task (if it has one), apply each recipe, judge and cost the results.
 
+    `sensitivity_choices` (dtypes or patterns) measures each layer alone, on a part of the test set.
     Raises: DovetailError of the step that fails; a bad recipe or chip is found before training.
     """
     from sim.analytical import estimate
@@ -112,7 +119,7 @@ def run_study(
     chosen = [find_recipe(name) for name in recipes]
     chips = [load_hardware(name) for name in hardware]
     source = Workload(workload, dict(knobs or {}))
-    task = load_task(Path(workload).stem)
+    task = load_task(Path(workload).stem, knobs)
     # A task trains and judges whole windows; costs are those of the phase that was asked for.
     judged = {key: value for key, value in (knobs or {}).items() if key not in ("phase", "batch")}
     with torch.random.fork_rng(devices=[]):
@@ -121,7 +128,7 @@ def run_study(
     notes = [] if task else [f"{workload} has no task: no weights were made, only the cost is known"]
     if task is not None:
         train(module, task, steps=train_steps, seed=seed, checkpoint=checkpoint, progress=_stage(progress, "training"))
-    before = source.graph() if chips else None
+    rows = _sensitivities(module, task, tuple(sensitivity_choices))
 
     def build(**changes: object) -> tuple:  # type: ignore[type-arg]
         return Workload(workload, {**judged, **changes}).build()
@@ -132,8 +139,10 @@ def run_study(
             module, recipe, example_inputs=example_inputs, task=task, build=build, seed=seed,
             progress=_stage(progress, recipe.name),
         )  # fmt: skip
-        after = _graph(source, made, recipe, example_inputs) if chips else None
-        bought = benefits(before, after, made.annotations, chips, estimate=estimate) if chips else ()
+        bought: tuple[Benefit, ...] = ()
+        if chips:
+            after = _graph(source, made, recipe, example_inputs)
+            bought = benefits(source.graph(), after, made.annotations, chips, estimate=estimate)
         results.append(_result(recipe, made, task, bought))
     return Study(
         workload=workload,
@@ -142,8 +151,17 @@ def run_study(
         quality=trained(module, task) if task else None,
         parameter_bytes=weight_bytes(module, {}),
         results=tuple(results),
+        sensitivity=rows,
         notes=tuple(notes),
     )
+
+
+def _sensitivities(module: nn.Module, task: Task | None, choices: tuple[str, ...]) -> tuple[Sensitivity, ...]:
+    if not choices:
+        return ()
+    if task is None:
+        raise ConfigError("sensitivity is measured on a task, and this workload has none")
+    return sensitivity(module, lambda m: task.evaluate(m, limit=SENSITIVITY_EXAMPLES), choices=choices)
 
 
 def _graph(source: Workload, made: CompressedModel, recipe: Recipe, example_inputs: tuple) -> Graph:  # type: ignore[type-arg]

@@ -134,6 +134,19 @@ def study_figure(study: Study) -> Figure:
     return figure
 
 
+def sensitivity_figure(study: Study) -> Figure:
+    """Loss per layer and width. Raises: ResultError: the study measured no sensitivities."""
+    from matplotlib.figure import Figure
+
+    from sim.errors import ResultError
+
+    if not study.sensitivity or study.quality is None:
+        raise ResultError("figure: this study measured no sensitivities")
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    sensitivity(study.sensitivity, metric=study.quality.metric, ax=figure.subplots())
+    return figure
+
+
 def study_tables(study: Study) -> list[Table | str]:
     """Quality per recipe, cost per chip and recipe, then what was left alone and what chips lack."""
     from rich.table import Table

@@ -45,7 +45,7 @@ def test_default_sizes():
     assert task.test_images >= 10_000
     assert set(TASKS) == {"digits_cnn", "byte_gpt"}
     assert load_task("resnet50") is None
-    assert load_task("byte_gpt").workload == "byte_gpt"
+    assert load_task("byte_gpt", {"context": 32}).context == 32
 
 
 def test_batches_cover_each_epoch_once():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,8 +14,11 @@ TASKS = {"digits_cnn": "cluttered digits, accuracy", "byte_gpt": "bytes of the P
 """Workload name -> what its task measures."""
 
 
-def load_task(workload: str, **options: int) -> Task | None:
-    """The task of a bundled workload, or None: then quality comes from a table or a callable."""
+def load_task(workload: str, knobs: Mapping[str, object] | None = None, **options: int) -> Task | None:
+    """The task of a bundled workload, or None: then quality comes from a table or a callable.
+
+    `knobs` are the workload's: the text task's windows are as long as its context.
+    """
     match workload:
         case "digits_cnn":
             from sim.compression.tasks.digits import DigitsTask
@@ -23,5 +27,6 @@ def load_task(workload: str, **options: int) -> Task | None:
         case "byte_gpt":
             from sim.compression.tasks.text import TextTask
 
-            return TextTask(**options)
+            context = (knobs or {}).get("context")
+            return TextTask(**({"context": int(str(context))} if context else {}), **options)
     return None
