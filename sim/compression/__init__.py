@@ -1,0 +1,45 @@
+"""Smaller models for real: techniques on torch modules, their quality, and what the simulator sees.
+
+The public names are loaded on first use, so that importing the package loads no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+_HOMES = {
+    "Annotation": "annotations",
+    "annotate": "annotations",
+    "CompressedModel": "model",
+    "Report": "model",
+    "Grid": "fakequant",
+    "quantise": "quantisation",
+    "weight_only": "quantisation",
+    "quantise_aware_training": "quantisation",
+    "quantise_kv_cache": "quantisation",
+    "mixed_precision": "sensitivities",
+    "sensitivity": "sensitivities",
+    "sparsify_nm": "sparsify",
+    "sparsify_unstructured": "sparsify",
+    "prune_channels": "prune",
+    "distil": "distillation",
+    "train": "training",
+    "finetune": "training",
+    "Recipe": "recipe",
+    "load_recipe": "recipe",
+    "apply_recipe": "recipe",
+    "Quality": "quality",
+    "scaling_law": "quality",
+    "table": "quality",
+    "TASKS": "tasks",
+    "load_task": "tasks",
+}
+"""Public name -> module of this package."""
+
+__all__ = sorted(_HOMES)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,54 @@
+"""`dovetail compress`: a recipe on a workload, its quality, and what it buys on each chip."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def compress(
+    workload: Annotated[str, typer.Argument(help="bundled name or model.py")],
+    recipe: Annotated[list[str], typer.Option("--recipe", help="bundled name or YAML file; repeatable")],
+    hw: Annotated[list[str], typer.Option("--hw", help="bundled name or YAML file; repeatable")] = [],  # noqa: B006
+    p: Annotated[list[str], typer.Option("-p", help="knob=value")] = [],  # noqa: B006
+    seed: Annotated[int, typer.Option(help="seed of training and fine-tuning")] = 0,
+    train_steps: Annotated[int | None, typer.Option(help="steps of training (default: the task's)")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="file that keeps the trained model between runs")] = None,
+    figure: Annotated[Path | None, typer.Option("-o", help="figure of quality against latency per chip")] = None,
+    sensitivity: Annotated[Path | None, typer.Option(help="figure of each layer's loss, alone, by width")] = None,
+    json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout")] = False,
+) -> None:
+    """Compress a workload by recipes and show quality, latency, energy and bytes before and after."""
+    from sim.cli import common
+    from sim.compression.study import run_study
+
+    def progress(stage: str, step: int, steps: int, loss: float) -> None:
+        common.say(f"{stage}: step {step} of {steps}, loss {loss:.3f}")
+
+    study = run_study(
+        workload,
+        recipe,
+        hardware=hw,
+        knobs=common.knobs(p),
+        seed=seed,
+        train_steps=train_steps,
+        sensitivity_choices=("int8", "int4", "int2", "2:4") if sensitivity is not None else (),
+        checkpoint=checkpoint,
+        progress=progress,
+    )
+    if figure is not None:
+        from sim.view.compression import study_figure
+
+        study_figure(study).savefig(figure)
+    if sensitivity is not None:
+        from sim.view.compression import sensitivity_figure
+
+        sensitivity_figure(study).savefig(sensitivity)
+    if json:
+        common.print_json(study.to_dict())
+    else:
+        from sim.view.compression import study_tables
+
+        common.show(*study_tables(study))

@@ -1,0 +1,134 @@
+"""What a technique hands on: the module, what was done to each tensor, and what was left alone.
+
+A compressed module keeps the structure and the parameter names of the module that it was made
+from (structured pruning alone changes shapes). Quantised weights are stored as floats that lie
+exactly on their grid; quantised activations are forward pre-hooks. `plain()` takes the hooks off,
+so that a tracer sees the network and not its emulation.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+
+import torch
+from torch import nn
+
+from sim.compression.annotations import Annotation, merge
+from sim.compression.fakequant import ActivationQuantiser, Grid
+
+MAC_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+"""Layers whose weight is an operand of multiply-accumulates and that we can treat."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """One step: which layers it treated, which it left alone and why, and what it measured."""
+
+    technique: str
+    treated: tuple[str, ...]
+    untreated: Mapping[str, str] = field(default_factory=dict)
+    """layer -> reason"""
+    notes: tuple[str, ...] = ()
+    details: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressedModel:
+    """A module with the annotations that the simulator needs and the report of each step.
+
+    `masks` and `grids` (parameter name -> kept elements, weight grid) are what later training
+    must keep: `sim.compression.training.finetune` re-applies them at every forward.
+    """
+
+    module: nn.Module
+    annotations: Mapping[str, Annotation] = field(default_factory=dict)
+    reports: tuple[Report, ...] = ()
+    masks: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    grids: Mapping[str, Grid] = field(default_factory=dict)
+
+    @property
+    def report(self) -> Report:
+        """The report of the last step."""
+        return self.reports[-1]
+
+    def plain(self) -> nn.Module:
+        """A copy without activation quantisers: what the tracer is to see."""
+        module = copy.deepcopy(self.module)
+        for layer in module.modules():
+            for hooks in (layer._forward_pre_hooks, layer._forward_hooks):
+                for key in [k for k, hook in hooks.items() if isinstance(hook, ActivationQuantiser)]:
+                    del hooks[key]
+        return module
+
+    def copy(self) -> CompressedModel:
+        """The same with a module of its own; techniques never change their argument."""
+        return replace(self, module=copy.deepcopy(self.module))
+
+    def with_(
+        self,
+        report: Report,
+        annotations: Mapping[str, Annotation] | None = None,
+        **changes: object,
+    ) -> CompressedModel:
+        return replace(
+            self,
+            annotations=merge(self.annotations, annotations or {}),
+            reports=(*self.reports, report),
+            **changes,  # type: ignore[arg-type]
+        )
+
+
+def as_compressed(model: nn.Module | CompressedModel) -> CompressedModel:
+    """A private copy to work on, whether the caller has a bare module or a compressed one."""
+    return model.copy() if isinstance(model, CompressedModel) else CompressedModel(module=copy.deepcopy(model))
+
+
+def layers(
+    module: nn.Module, *, skip: tuple[str, ...] = (), why_not: Callable[[str, nn.Module], str | None] | None = None
+) -> tuple[dict[str, nn.Module], dict[str, str]]:
+    """Layers to treat, and those left alone with the reason.
+
+    Args:
+        skip: shell patterns of layer paths ("head", "blocks.*.attention.*").
+        why_not: a technique's own reason against a layer, or None.
+    Returns: (path -> layer, path -> reason). Leaf modules with parameters that are no
+        multiply-accumulate layers (norms, embeddings, recurrent cells) are in the second.
+    """
+    treat: dict[str, nn.Module] = {}
+    leave: dict[str, str] = {}
+    for name, layer in leaves(module):
+        if not isinstance(layer, MAC_LAYERS):
+            leave[name] = f"{type(layer).__name__} has no treatment"
+        elif any(fnmatchcase(name, pattern) for pattern in skip):
+            leave[name] = "skipped by the recipe"
+        elif why_not is not None and (reason := why_not(name, layer)):
+            leave[name] = reason
+        else:
+            treat[name] = layer
+    return treat, leave
+
+
+def leaves(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """(path, module) of the modules that hold parameters of their own."""
+    for name, layer in module.named_modules():
+        if next(layer.parameters(recurse=False), None) is not None:
+            yield name, layer
+
+
+def weight_name(layer: str) -> str:
+    return f"{layer}.weight" if layer else "weight"
+
+
+def weight_bytes(module: nn.Module, annotations: Mapping[str, Annotation]) -> float:
+    """Stored bytes of all parameters: annotated ones as annotated, the others as they are."""
+    total = 0.0
+    for name, parameter in module.named_parameters():
+        note = annotations.get(name)
+        bits = parameter.element_size() * 8 if note is None or note.bits is None else note.bits
+        density = 1.0 if note is None or note.density is None else note.density
+        metadata = 0.0 if note is None else note.metadata_bits
+        total += parameter.numel() * (bits * density + metadata) / 8
+    return total

@@ -1,0 +1,201 @@
+"""Recipes on one workload: quality before and after, and the benefit on each chip.
+
+The Python form of `dovetail compress`. Wiring only: workloads, chips and estimates come from
+their own packages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from sim.compression.benefit import Benefit, benefits
+from sim.compression.model import CompressedModel, Report, weight_bytes
+from sim.compression.quality import Quality, trained
+from sim.compression.recipe import Recipe, apply_recipe, load_recipe
+from sim.compression.sensitivities import Sensitivity, sensitivity
+from sim.compression.tasks import load_task
+from sim.compression.training import Task, train
+from sim.errors import ConfigError, nearest
+from sim.workload.graph import Graph
+
+if TYPE_CHECKING:
+    from sim.workload.load import Workload
+
+SCHEMA = "dovetail.compress/1"
+SENSITIVITY_EXAMPLES = 2000
+"""Test examples per evaluation when each layer is measured alone."""
+Progress = Callable[[str, int, int, float], None]
+"""Called as progress(stage, step, steps, loss)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """One recipe. `quality` is None where the workload has no task: nothing was trained or judged."""
+
+    recipe: str
+    title: str
+    quality: Quality | None
+    parameter_bytes: float
+    benefits: tuple[Benefit, ...]
+    reports: tuple[Report, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """The uncompressed model and every recipe's result."""
+
+    workload: str
+    knobs: Mapping[str, object]
+    seed: int
+    quality: Quality | None
+    parameter_bytes: float
+    results: tuple[Result, ...]
+    sensitivity: tuple[Sensitivity, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, object]:
+        """The `dovetail.compress/1` document."""
+        from sim._version import __version__
+
+        document = asdict(self)
+        for result, source in zip(document["results"], self.results, strict=True):
+            result["reports"] = [_report(r) for r in source.reports]
+            for row, benefit in zip(result["benefits"], source.benefits, strict=True):
+                row |= {"speedup": benefit.speedup, "energy_gain": benefit.energy_gain}
+        return {"schema": SCHEMA, "version": __version__, **document}
+
+
+def _report(report: Report) -> dict[str, object]:
+    return {
+        "technique": report.technique,
+        "treated": list(report.treated),
+        "untreated": dict(report.untreated),
+        "notes": list(report.notes),
+    }
+
+
+def find_recipe(name: str) -> Recipe:
+    """A recipe by bundled name or path. Raises: ConfigError: neither, with the nearest name."""
+    from sim.resources import data_dir
+
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or path.exists():
+        return load_recipe(path)
+    bundled = {p.stem: p for p in sorted((data_dir("workloads") / "recipes").glob("*.yaml"))}
+    if name not in bundled:
+        raise ConfigError(
+            f'recipe "{name}" is unknown: expected a file or one of {", ".join(bundled)}.{nearest(name, bundled)}'
+        )
+    return load_recipe(bundled[name])
+
+
+def run_study(
+    workload: str,
+    recipes: Sequence[str],
+    *,
+    hardware: Sequence[str] = (),
+    knobs: Mapping[str, object] | None = None,
+    seed: int = 0,
+    train_steps: int | None = None,
+    sensitivity_choices: Sequence[str] = (),
+    checkpoint: Path | None = None,
+    progress: Progress | None = None,
+) -> Study:
+    """Train the workload on its task (if it has one), apply each recipe, judge and cost the results.
+
+    `sensitivity_choices` (dtypes or patterns) measures each layer alone, on a part of the test set.
+    Raises: DovetailError of the step that fails; a bad recipe or chip is found before training.
+    """
+    from sim.analytical import estimate
+    from sim.hardware.load import load_hardware
+    from sim.workload.load import Workload
+
+    chosen = [find_recipe(name) for name in recipes]
+    chips = [load_hardware(name) for name in hardware]
+    source = Workload(workload, dict(knobs or {}))
+    task = load_task(Path(workload).stem, knobs)
+    # A task trains and judges whole windows; costs are those of the phase that was asked for.
+    judged = {key: value for key, value in (knobs or {}).items() if key not in ("phase", "batch")}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module, example_inputs = Workload(workload, judged).build(device=None if task else "meta")
+    notes = [] if task else [f"{workload} has no task: no weights were made, only the cost is known"]
+    if task is not None:
+        train(module, task, steps=train_steps, seed=seed, checkpoint=checkpoint, progress=_stage(progress, "training"))
+    rows = _sensitivities(module, task, tuple(sensitivity_choices))
+
+    def build(**changes: object) -> tuple:  # type: ignore[type-arg]
+        return Workload(workload, {**judged, **changes}).build()
+
+    results = []
+    for recipe in chosen:
+        made = apply_recipe(
+            module, recipe, example_inputs=example_inputs, task=task, build=build, seed=seed,
+            progress=_stage(progress, recipe.name),
+        )  # fmt: skip
+        bought: tuple[Benefit, ...] = ()
+        if chips:
+            after = _graph(source, made, recipe, example_inputs)
+            bought = benefits(source.graph(), after, made.annotations, chips, estimate=estimate)
+        results.append(_result(recipe, made, task, bought))
+    return Study(
+        workload=workload,
+        knobs=dict(knobs or {}),
+        seed=seed,
+        quality=trained(module, task) if task else None,
+        parameter_bytes=weight_bytes(module, {}),
+        results=tuple(results),
+        sensitivity=rows,
+        notes=tuple(notes),
+    )
+
+
+def _sensitivities(module: nn.Module, task: Task | None, choices: tuple[str, ...]) -> tuple[Sensitivity, ...]:
+    if not choices:
+        return ()
+    if task is None:
+        raise ConfigError("sensitivity is measured on a task, and this workload has none")
+    return sensitivity(module, lambda m: task.evaluate(m, limit=SENSITIVITY_EXAMPLES), choices=choices)
+
+
+def _graph(source: Workload, made: CompressedModel, recipe: Recipe, example_inputs: tuple) -> Graph:  # type: ignore[type-arg]
+    """The compressed network as the asked batch and phase run it, without its emulation.
+
+    Same shapes as before: the workload's own graph. Other shapes (pruned, distilled): a trace of
+    the compressed module, which runs what it was judged on.
+    Raises: ConfigError: shapes changed and another batch or phase was asked for.
+    """
+    from sim.workload.trace import trace
+
+    plain, (twin, inputs) = made.plain(), source.build(device="meta")
+    shapes = {name: tuple(p.shape) for name, p in plain.named_parameters()}
+    if shapes == {name: tuple(p.shape) for name, p in twin.named_parameters()}:
+        return source.graph()
+    if [tuple(x.shape) for x in inputs] != [tuple(x.shape) for x in example_inputs]:
+        raise ConfigError(
+            f"recipe {recipe.name} changes shapes: it can be costed with the default batch and phase alone"
+        )
+    return trace(plain, example_inputs)
+
+
+def _result(recipe: Recipe, made: CompressedModel, task: Task | None, bought: tuple[Benefit, ...]) -> Result:
+    return Result(
+        recipe=recipe.name,
+        title=recipe.title,
+        quality=trained(made.module, task) if task else None,
+        parameter_bytes=weight_bytes(made.module, made.annotations),
+        benefits=bought,
+        reports=made.reports,
+    )
+
+
+def _stage(progress: Progress | None, stage: str) -> Callable[[int, int, float], None] | None:
+    if progress is None:
+        return None
+    return lambda step, steps, loss: progress(stage, step, steps, loss)

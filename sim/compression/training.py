@@ -1,0 +1,204 @@
+"""Training that a kill does not undo, and fine-tuning that keeps masks and grids.
+
+A task gives data and a loss (`Task`). Batches depend on (seed, step) alone and every random
+choice of a step is seeded by it, so a run resumed from a checkpoint ends in the same bytes as an
+uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import cos, pi
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from sim.compression.fakequant import Grid, fake_quantise_weight
+from sim.compression.model import CompressedModel
+from sim.errors import WorkloadError
+
+Progress = Callable[[int, int, float], None]
+"""Called as progress(step, steps, loss) about twenty times a run."""
+WARMUP_SHARE = 0.1
+"""Share of the steps in which the learning rate rises linearly to its peak."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """A metric over a test set; `per_example` serves paired comparisons.
+
+    `higher_is_better` is true for accuracy, false for bits per byte.
+    """
+
+    metric: str
+    value: float
+    per_example: torch.Tensor
+    higher_is_better: bool
+
+    def loss_against(self, other: Score) -> float:
+        """How much worse this is than `other`, in the metric's unit; negative when better."""
+        return (other.value - self.value) if self.higher_is_better else (self.value - other.value)
+
+
+class Task(Protocol):
+    """Data, loss and test of a workload. Shapes are the task's own."""
+
+    name: str
+    workload: str
+    steps: int
+    """Steps of a full training run."""
+    learning_rate: float
+
+    def batch(self, *, seed: int, step: int) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+    def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor: ...
+
+    def calibration(self, count: int) -> torch.Tensor: ...
+
+    def evaluate(self, module: nn.Module, *, limit: int | None = None) -> Score: ...
+
+
+def train(
+    module: nn.Module,
+    task: Task,
+    *,
+    steps: int | None = None,
+    seed: int = 0,
+    learning_rate: float | None = None,
+    checkpoint: Path | None = None,
+    checkpoint_every: int = 100,
+    progress: Progress | None = None,
+    objective: Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+) -> nn.Module:
+    """Train `module` in place with AdamW under a warm-up and cosine schedule; returns it.
+
+    Args:
+        checkpoint: file to resume from when it exists and to write (atomically) every
+            `checkpoint_every` steps; it is bound to task, steps and seed.
+        objective: loss of (module, inputs, targets); default the task's loss of the output.
+    Raises: WorkloadError: the checkpoint is of another run; the loss is not finite.
+    """
+    steps = task.steps if steps is None else steps
+    peak = task.learning_rate if learning_rate is None else learning_rate
+    optimiser = torch.optim.AdamW(module.parameters(), lr=peak, weight_decay=0.01)
+    run = {"task": task.name, "steps": steps, "seed": seed, "learning_rate": peak}
+    first = _resume(checkpoint, run, module, optimiser) if checkpoint else 0
+    module.train()
+    for step in range(first, steps):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed((seed << 32) + step)
+            inputs, targets = task.batch(seed=seed, step=step)
+            loss = objective(module, inputs, targets) if objective else task.loss(module(inputs), targets)
+        if not torch.isfinite(loss):
+            raise WorkloadError(f"task {task.name}: loss is {loss.item()} at step {step}: lower the learning rate")
+        for group in optimiser.param_groups:
+            group["lr"] = peak * schedule(step, steps)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        if progress and (step + 1) % max(1, steps // 20) == 0:
+            progress(step + 1, steps, loss.item())
+        if checkpoint and ((step + 1) % checkpoint_every == 0 or step + 1 == steps):
+            _save(checkpoint, run | {"step": step + 1}, module, optimiser)
+    return module.eval()
+
+
+def schedule(step: int, steps: int) -> float:
+    """Share of the peak learning rate: linear warm-up, then half a cosine down to 0."""
+    warmup = max(1, round(steps * WARMUP_SHARE))
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + cos(pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def _save(path: Path, run: dict, module: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(path.suffix + ".partial")
+    torch.save({"run": run, "module": module.state_dict(), "optimiser": optimiser.state_dict()}, partial)
+    os.replace(partial, path)  # a kill leaves the old or the new file, never half of one
+
+
+def _resume(path: Path, run: dict, module: nn.Module, optimiser: torch.optim.Optimizer) -> int:
+    if not path.exists():
+        return 0
+    state = torch.load(path, weights_only=True)
+    saved = {key: state["run"][key] for key in run}
+    if saved != run:
+        raise WorkloadError(f"checkpoint {path} is of another run ({saved}); this one is {run}: name another file")
+    module.load_state_dict(state["module"])
+    optimiser.load_state_dict(state["optimiser"])
+    return state["run"]["step"]
+
+
+def finetune(
+    model: CompressedModel,
+    task: Task,
+    *,
+    steps: int,
+    learning_rate: float,
+    seed: int = 0,
+    progress: Progress | None = None,
+    objective: Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+) -> CompressedModel:
+    """Train the module of `model` (in place) with its masks and weight grids held at every step.
+
+    The forward sees masked and fake-quantised weights, the gradient goes straight through the
+    rounding to full-precision copies; afterwards the weights lie on mask and grid again.
+    """
+    with held(model.module, model.masks, model.grids):
+        train(
+            model.module,
+            task,
+            steps=steps,
+            seed=seed,
+            learning_rate=learning_rate,
+            progress=progress,
+            objective=objective,
+        )
+    return model
+
+
+@contextmanager
+def held(module: nn.Module, masks: Mapping[str, torch.Tensor], grids: Mapping[str, Grid]) -> Iterator[None]:
+    """Within the context, the named weights pass through their mask, then their grid."""
+    owners = {}
+    for name in dict.fromkeys((*masks, *grids)):
+        path, _, parameter = name.rpartition(".")
+        owners[name] = (module.get_submodule(path), parameter)
+        parametrize.register_parametrization(*owners[name], _Held(masks.get(name), grids.get(name)), unsafe=True)
+    try:
+        yield
+    finally:
+        for owner, parameter in owners.values():
+            parametrize.remove_parametrizations(owner, parameter, leave_parametrized=True)
+
+
+class _Held(nn.Module):
+    def __init__(self, mask: torch.Tensor | None, grid: Grid | None) -> None:
+        super().__init__()
+        self.register_buffer("mask", mask)
+        self.grid = grid
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        if self.mask is not None:
+            weight = weight * self.mask
+        return weight if self.grid is None else fake_quantise_weight(weight, self.grid)
+
+
+def trained(task: Task, build: Callable[[], nn.Module], **options: object) -> nn.Module:
+    """A module built and trained from one seed (`options` as of `train`)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(options.get("seed", 0)))  # type: ignore[call-overload]
+        module = build()
+    return train(module, task, **options)  # type: ignore[arg-type]
+
+
+def clone(module: nn.Module) -> nn.Module:
+    return copy.deepcopy(module)

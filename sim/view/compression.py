@@ -1,0 +1,207 @@
+"""Figures of compression: what each layer bears, and what quality costs in time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sim.view.palette import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from rich.table import Table
+
+    from sim.compression.benefit import Cost
+    from sim.compression.model import Report
+    from sim.compression.quality import Quality
+    from sim.compression.sensitivities import Sensitivity
+    from sim.compression.study import Study
+
+COLOURS = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A recipe's result on one chip. `quality_error` is a standard error or None."""
+
+    name: str
+    latency_s: float
+    quality: float
+    quality_error: float | None = None
+
+
+def sensitivity_series(rows: Sequence[Sensitivity]) -> tuple[list[str], dict[str, list[float]]]:
+    """Layers in order of appearance, and choice -> loss per layer (nan where a choice did not fit)."""
+    layers = list(dict.fromkeys(row.layer for row in rows))
+    found = {(row.layer, row.choice): row.loss for row in rows}
+    choices = dict.fromkeys(row.choice for row in rows)
+    return layers, {c: [found.get((layer, c), float("nan")) for layer in layers] for c in choices}
+
+
+def sensitivity(rows: Sequence[Sensitivity], *, metric: str, ax: Axes | None = None) -> Axes:
+    """Quality lost per layer when it alone takes each choice (width or pattern), grouped bars."""
+    ax = _axes(ax)
+    layers, series = sensitivity_series(rows)
+    width = 0.8 / max(1, len(series))
+    for i, (choice, losses) in enumerate(series.items()):
+        places = [k + (i - (len(series) - 1) / 2) * width for k in range(len(layers))]
+        ax.bar(places, losses, width, label=choice, color=COLOURS[i % len(COLOURS)])
+    ax.axhline(0, color="black", linewidth=0.8)
+    ax.set_xticks(range(len(layers)), layers, rotation=60, ha="right")
+    ax.set_ylabel(f"loss of {metric}, this layer alone")
+    ax.legend(title="layer stored as", frameon=False)
+    return ax
+
+
+def frontier(candidates: Sequence[Candidate], *, higher_is_better: bool) -> tuple[Candidate, ...]:
+    """Candidates that none beats in both latency and quality, fastest first; ties are kept."""
+    sign = 1.0 if higher_is_better else -1.0
+
+    def beaten(c: Candidate) -> bool:
+        return any(
+            o.latency_s <= c.latency_s
+            and sign * o.quality >= sign * c.quality
+            and (o.latency_s < c.latency_s or sign * o.quality > sign * c.quality)
+            for o in candidates
+        )
+
+    return tuple(sorted((c for c in candidates if not beaten(c)), key=lambda c: c.latency_s))
+
+
+def quality_latency(
+    candidates: Sequence[Candidate], *, metric: str, higher_is_better: bool, chip: str, ax: Axes | None = None
+) -> Axes:
+    """Quality against latency on one chip, a point per recipe, the frontier as a line."""
+    ax = _axes(ax)
+    best = frontier(candidates, higher_is_better=higher_is_better)
+    ax.step([1e6 * c.latency_s for c in best], [c.quality for c in best], where="post", color="0.6", zorder=1)
+    for i, c in enumerate(candidates):
+        error = None if c.quality_error is None else 2 * c.quality_error
+        ax.errorbar(1e6 * c.latency_s, c.quality, yerr=error, fmt="o", color=COLOURS[i % len(COLOURS)], zorder=2)
+        ax.annotate(c.name, (1e6 * c.latency_s, c.quality), xytext=(4, 4), textcoords="offset points", fontsize=8)
+    ax.margins(x=0.15)
+    ax.set_xlabel(f"latency on {chip} [µs]")
+    ax.set_ylabel(f"{metric} (bars: ±2 standard errors)")
+    return ax
+
+
+def _axes(ax: Axes | None) -> Axes:
+    if ax is not None:
+        return ax
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(7, 4.5), layout="constrained").subplots()
+
+
+def study_candidates(study: Study) -> dict[str, tuple[Candidate, ...]]:
+    """Chip -> the uncompressed model and every recipe on it; empty without chips or qualities."""
+    found: dict[str, list[Candidate]] = {}
+    for result in study.results:
+        for benefit in result.benefits:
+            if study.quality is None or result.quality is None:
+                continue
+            rows = found.setdefault(
+                benefit.chip,
+                [_candidate(f"as trained, {benefit.before.precision}", benefit.before.latency_s, study.quality)],
+            )
+            rows.append(_candidate(result.recipe, benefit.after.latency_s, result.quality))
+    return {chip: tuple(rows) for chip, rows in found.items()}
+
+
+def _candidate(name: str, latency_s: float, quality: Quality) -> Candidate:
+    return Candidate(name=name, latency_s=latency_s, quality=quality.value, quality_error=quality.standard_error)
+
+
+def study_figure(study: Study) -> Figure:
+    """Quality against latency, one panel per chip.
+
+    Raises: ResultError: the study has no chip or no quality, so there is nothing to draw.
+    """
+    from matplotlib.figure import Figure
+
+    from sim.errors import ResultError
+
+    panels = study_candidates(study)
+    if not panels or study.quality is None:
+        raise ResultError("figure: quality against latency needs at least one --hw and a workload with a task")
+    figure = Figure(figsize=(6 * len(panels), 4.5), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for ax, (chip, rows) in zip(axes, panels.items(), strict=True):
+        quality_latency(
+            rows, metric=study.quality.metric, higher_is_better=study.quality.higher_is_better, chip=chip, ax=ax
+        )
+    return figure
+
+
+def sensitivity_figure(study: Study) -> Figure:
+    """Loss per layer and width. Raises: ResultError: the study measured no sensitivities."""
+    from matplotlib.figure import Figure
+
+    from sim.errors import ResultError
+
+    if not study.sensitivity or study.quality is None:
+        raise ResultError("figure: this study measured no sensitivities")
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    sensitivity(study.sensitivity, metric=study.quality.metric, ax=figure.subplots())
+    return figure
+
+
+def study_tables(study: Study) -> list[Table | str]:
+    """Quality per recipe, cost per chip and recipe, then what was left alone and what chips lack."""
+    from rich.table import Table
+
+    quality = Table(title=f"{study.workload}: quality and parameters")
+    for column in ("recipe", "quality", "± s.e.", "method", "parameters [kB]"):
+        quality.add_column(column)
+    for name, value, size in (
+        ("as trained", study.quality, study.parameter_bytes),
+        *((r.recipe, r.quality, r.parameter_bytes) for r in study.results),
+    ):
+        quality.add_row(name, *_quality_cells(value), f"{size / 1e3:.1f}")
+    parts: list[Table | str] = [quality]
+    chips = dict.fromkeys(benefit.chip for result in study.results for benefit in result.benefits)
+    parts += [_chip_table(study, chip) for chip in chips]
+    parts += [f"note: {note}" for note in study.notes]
+    for result in study.results:
+        for benefit in result.benefits:
+            parts += [f"{result.recipe} on {benefit.chip}: {note}" for note in benefit.notes]
+        parts += [f"{result.recipe}: {line}" for report in result.reports for line in _report_lines(report)]
+    return parts
+
+
+def _report_lines(report: Report) -> list[str]:
+    """What a step left alone, grouped by reason, and its notes."""
+    reasons: dict[str, list[str]] = {}
+    for layer, why in report.untreated.items():
+        reasons.setdefault(why, []).append(layer)
+    lines = [f"{report.technique} left alone {', '.join(names)}: {why}" for why, names in reasons.items()]
+    return lines + [f"{report.technique}: {note}" for note in report.notes]
+
+
+def _quality_cells(quality: Quality | None) -> tuple[str, str, str]:
+    if quality is None:
+        return "unknown", "", "none"
+    error = "" if quality.standard_error is None else f"{quality.standard_error:.2g}"
+    return f"{quality.value:.4g} {quality.metric}", error, str(quality.method)
+
+
+def _chip_table(study: Study, chip: str) -> Table:
+    """One inference on one chip: the model as trained, then every recipe."""
+    from rich.table import Table
+
+    table = Table(title=f"one inference on {chip}")
+    for column in ("recipe", "runs as", "latency [µs]", "speed-up", "energy [µJ]", "DRAM traffic [kB]", "weights [kB]"):
+        table.add_column(column, no_wrap=column == "recipe")
+    found = [(r.recipe, b) for r in study.results for b in r.benefits if b.chip == chip]
+    table.add_row("as trained", *_cost_cells(found[0][1].before, "1"))
+    for recipe, benefit in found:
+        table.add_row(recipe, *_cost_cells(benefit.after, f"{benefit.speedup:.2f}"))
+    return table
+
+
+def _cost_cells(cost: Cost, speedup: str) -> tuple[str, ...]:
+    energy = "unknown" if cost.energy_j is None else f"{1e6 * cost.energy_j:.4g}"
+    traffic, weights = (f"{size / 1e3:.4g}" for size in (cost.dram_bytes, cost.weight_bytes))
+    return cost.precision, f"{1e6 * cost.latency_s:.4g}", f"{speedup}x", energy, traffic, weights

@@ -1,0 +1,124 @@
+"""The pruned model equals the dense one whose pruned channels are never read."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from sim.compression.channels import channel_sets
+from sim.compression.fakequant import Grid
+from sim.compression.prune import cut, prune_channels, silence, strongest
+from sim.compression.quantisation import quantise
+from sim.errors import ConfigError, WorkloadError
+
+
+def shaken(module, seed=0):
+    """Statistics and scales away from their initial values, so that a wrong cut shows."""
+    g = torch.Generator().manual_seed(seed)
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            for tensor in (layer.weight.data, layer.bias.data, layer.running_mean, layer.running_var):
+                tensor.copy_(torch.rand(tensor.shape, generator=g) + 0.2)
+    return module.eval()
+
+
+def both_ways(module, inputs, keep):
+    pruned, dense = copy.deepcopy(module), copy.deepcopy(module)
+    for item in channel_sets(module, inputs):
+        if item.frozen is None:
+            index = strongest(module, item, max(1, round(item.size * keep)))
+            cut(pruned, item, index)
+            silence(dense, item, index)
+    return pruned, dense
+
+
+class DepthwiseFlatten(nn.Module):
+    """A depth-wise stage, then a flattened map into a linear layer: the two awkward cases."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Conv2d(3, 8, 3, padding=1)
+        self.d = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.n = nn.BatchNorm2d(8)
+        self.b = nn.Conv2d(8, 6, 1)
+        self.fc = nn.Linear(6 * 16, 5)
+
+    def forward(self, x):
+        x = torch.relu(self.n(self.d(self.a(x))))
+        return self.fc(torch.flatten(self.b(x), 1))
+
+
+@pytest.mark.parametrize("keep", [0.25, 0.5, 0.75])
+def test_residual_network_equals_dense_with_zeros(build_cnn, keep):
+    model, _ = build_cnn(width=8, blocks=2)
+    inputs = (torch.randn(2, 1, 24, 24),)
+    pruned, dense = both_ways(shaken(model), inputs, keep)
+    with torch.no_grad():
+        assert torch.allclose(pruned(*inputs), dense(*inputs), atol=1e-5)
+    assert sum(p.numel() for p in pruned.parameters()) < sum(p.numel() for p in dense.parameters())
+
+
+def test_depthwise_and_flatten_equal_dense_with_zeros():
+    inputs = (torch.randn(2, 3, 4, 4),)
+    pruned, dense = both_ways(shaken(DepthwiseFlatten()), inputs, 0.5)
+    with torch.no_grad():
+        assert torch.allclose(pruned(*inputs), dense(*inputs), atol=1e-5)
+    assert (pruned.d.groups, pruned.fc.in_features) == (4, 3 * 16)
+
+
+def test_transformer_loses_hidden_channels_only(build_gpt):
+    """LayerNorm and attention heads couple channels, so only the hidden layers of the MLPs shrink."""
+    model, inputs = build_gpt(width=16, depth=2, context=8)
+    out = prune_channels(model.eval(), inputs, keep=0.5, multiple=8)
+    assert out.report.treated == ("blocks.0.up", "blocks.1.up")
+    assert out.module.blocks[0].down.in_features == 32
+    assert "read by" in out.report.untreated["blocks.0.attention.q"]
+    pruned, dense = both_ways(model, inputs, 0.5)
+    with torch.no_grad():
+        assert torch.allclose(pruned(*inputs), dense(*inputs), atol=1e-5)
+
+
+def test_residual_streams_are_one_set(build_cnn):
+    """One stage, one block: the stem and the block's second convolution share their channels."""
+    model, inputs = build_cnn(width=8, stages=1)
+    sets = channel_sets(model.eval(), inputs)
+    assert [s.producers for s in sets] == [["stem", "body.0.conv2"], ["body.0.conv1"], ["head"]]
+    assert sets[0].readers == {"body.0.conv1": 1, "head": 1}
+    assert sets[2].frozen == "read by the network's output"
+
+
+def test_strongest_by_hand():
+    """Rows of norms 3, 1, 2: the best two are channels 0 and 2."""
+    model = nn.Sequential(nn.Linear(1, 3, bias=False), nn.Linear(3, 1))
+    model[0].weight.data = torch.tensor([[3.0], [1.0], [2.0]])
+    item = channel_sets(model, (torch.zeros(1, 1),))[0]
+    assert strongest(model, item, 2).tolist() == [0, 2]
+
+
+def test_a_layer_used_twice_is_left_alone():
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.b(self.a(self.a(x)))
+
+    out = prune_channels(Shared(), (torch.zeros(1, 4),), keep=0.5)
+    assert not out.report.treated
+    assert "called 2 times" in out.report.untreated["a"]
+
+
+def test_what_cannot_be_done_is_said(net):
+    with pytest.raises(ConfigError, match="share in"):
+        prune_channels(net, (torch.zeros(1, 8),), keep=0)
+    with pytest.raises(ConfigError, match="prune channels first"):
+        prune_channels(quantise(net, weights=Grid()), (torch.zeros(1, 8),), keep=0.5)
+
+    class Branch(nn.Module):
+        def forward(self, x):
+            return x if x.sum() > 0 else -x
+
+    with pytest.raises(WorkloadError, match=r"cannot be traced by torch\.fx"):
+        prune_channels(Branch(), (torch.zeros(1),), keep=0.5)
