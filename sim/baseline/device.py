@@ -21,6 +21,9 @@ MEMORY_BYTES_PER_S_CEILING = 1.0e12
 """CPU memory: above any socket sold (12 channels of DDR5-8800 MRDIMM: 0.84 TB/s); a virtual machine does not say
 which memory it has, so that the bound is generous."""
 
+OTHERS_LIMIT = 0.04
+"""Share of the cores that others may use while a point is measured; a preempted thread stalls all of them."""
+
 INSTRUCTION_SETS = (
     "sse4_2", "avx", "avx2", "fma", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni",
     "amx_tile", "amx_bf16", "amx_int8", "asimd", "sve", "bf16", "i8mm",
@@ -57,6 +60,7 @@ class Device(Protocol):
     def power_w(self) -> float | None: ...
     def free_bytes(self) -> int: ...
     def throttled(self) -> str: ...
+    def disturbed(self) -> str: ...
     def env(self) -> Mapping[str, object]: ...
 
 
@@ -156,7 +160,7 @@ class CpuDevice:
         self.key = slug(f"{model} {family} {self.simd} {len(self.cores)}c")
         self.cache_bytes = _cache_bytes()
         self._best_clock_hz = max(filter(None, (core_clock_hz() for _ in range(20))), default=0.0)
-        self._ticks = _cpu_ticks()
+        self._ticks, self._own_s = _cpu_ticks(), sum(os.times()[:2])
 
     @property
     def peaks(self) -> Peaks:
@@ -190,12 +194,16 @@ class CpuDevice:
         return int(match.group(1)) * 1024 if match else 2**62
 
     def throttled(self) -> str:
-        """Time stolen by the hypervisor since the last call, when it is above 2 %."""
-        ticks = _cpu_ticks()
-        total = sum(ticks) - sum(self._ticks)
-        stolen = ticks[7] - self._ticks[7] if len(ticks) > 7 else 0
-        self._ticks = ticks
-        return f"stolen time {stolen / total:.0%}" if total and stolen / total > 0.02 else ""
+        """A machine under a hypervisor does not see throttling; `clocks` shows it."""
+        return ""
+
+    def disturbed(self) -> str:
+        """Why no number can be given of the time since the last call: others ran on these cores."""
+        ticks, own_s = _cpu_ticks(), sum(os.times()[:2])
+        passed = [now - then for now, then in zip(ticks, self._ticks, strict=True)]
+        own = (own_s - self._own_s) * os.sysconf("SC_CLK_TCK")
+        self._ticks, self._own_s = ticks, own_s
+        return disturbance(passed, own)
 
     def env(self) -> Mapping[str, object]:
         return {
@@ -206,6 +214,27 @@ class CpuDevice:
             "kernel": platform.release().split("-")[0], "python": platform.python_version(),
             "load_average_1min": round(os.getloadavg()[0], 2),
         }  # fmt: skip
+
+
+def disturbance(ticks: list[int], own: float) -> str:
+    """What others took of the machine, in words, when it is above OTHERS_LIMIT.
+
+    Args:
+        ticks: user, nice, system, idle, iowait, irq, softirq, steal that passed, as in /proc/stat.
+        own: ticks of this process.
+    Example: 100 ticks on two cores, 40 busy, 20 stolen, 30 own: others 10 %, stolen 20 %.
+    """
+    total = sum(ticks[:8])
+    if total <= 0:
+        return ""
+    idle, steal = ticks[3] + ticks[4], ticks[7]
+    others = max(0.0, total - idle - steal - own) / total
+    parts = [
+        f"{what} {share:.0%} of the cores"
+        for what, share in (("other processes used", others), ("the hypervisor took", steal / total))
+        if share > OTHERS_LIMIT
+    ]
+    return " and ".join(parts)
 
 
 def _cpu_ticks() -> list[int]:
@@ -251,6 +280,10 @@ class CudaDevice:
 
     def throttled(self) -> str:
         return self.nvml.throttled()
+
+    def disturbed(self) -> str:
+        """Another process on the GPU shows in the spread; NVML does not tell its share."""
+        return ""
 
     def env(self) -> Mapping[str, object]:
         import torch

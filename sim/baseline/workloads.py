@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from sim.baseline.ops import WINOGRAD_GAIN, Work
 from sim.errors import MeasurementError
@@ -15,14 +14,6 @@ INT8_METHOD = (
 
 ACTIVATION_SCALE = 0.05
 """Static activation scale of the int8 layers, zero point 64. Speed does not depend on it; accuracy is not measured."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Built:
-    """A workload ready to run."""
-
-    call: Callable[[], object]
-    batch: int | None
 
 
 def build_pair(name: str, knobs: Mapping[str, object]) -> tuple[object, tuple[object, ...], dict[str, object]]:
