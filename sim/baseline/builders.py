@@ -167,10 +167,8 @@ def _gemm_block_sparse(spec: OpSpec, device: str) -> Operation:
 
 
 def _detection(spec: OpSpec, device: str) -> Operation:
-    import torch
-
-    from sim.baseline.kernels.detection import detection_postprocess, random_predictions
+    from sim.baseline.kernels.detection import Predictions, detection_postprocess, random_predictions
 
     p = spec.params
-    boxes, scores = random_predictions(p["batch"], p["boxes"], p["classes"], device=device, seed=torch.initial_seed())
-    return lambda boxes, scores: detection_postprocess(boxes, scores, candidates=p["candidates"]), (boxes, scores)
+    predictions = random_predictions(p["batch"], p["boxes"], p["classes"], device=device, seed=0)
+    return lambda *parts: detection_postprocess(Predictions(*parts), candidates=p["candidates"]), tuple(predictions)

@@ -1,12 +1,32 @@
-"""The Triton kernels. Importing this module needs triton; TRITON_INTERPRET=1 runs them without a GPU."""
+"""The Triton kernels; without triton their names are None. TRITON_INTERPRET=1 runs them without a GPU."""
 
 from __future__ import annotations
 
-import triton
-import triton.language as tl
+from sim.errors import MeasurementError
+
+try:
+    import triton
+    import triton.language as tl
+
+    jit = triton.jit
+except ImportError:  # the CPU wheels of torch come without it
+    triton = tl = None
+
+    def jit(function):
+        return None
 
 
-@triton.jit
+def require_triton() -> None:
+    """Raises: MeasurementError: triton is not installed."""
+    if triton is None:
+        raise MeasurementError("this kernel is written in Triton: pip install triton (CUDA builds of torch bring it)")
+
+
+def ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+@jit
 def int4_gemm_kernel(
     x_ptr, packed_ptr, scale_ptr, zero_ptr, out_ptr, m, n, k,
     GROUP: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
@@ -36,7 +56,7 @@ def int4_gemm_kernel(
     tl.store(out_address, accumulator.to(tl.float16), mask=row_mask & column_mask[None, :])
 
 
-@triton.jit
+@jit
 def block_sparse_gemm_kernel(
     x_ptr, values_ptr, columns_ptr, out_ptr, m, n, k, kept,
     BLOCK: tl.constexpr, BLOCK_M: tl.constexpr,

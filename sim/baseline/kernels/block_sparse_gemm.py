@@ -46,10 +46,9 @@ def densify(weight: BlockSparseWeight) -> torch.Tensor:
 
 def block_sparse_gemm(x: torch.Tensor, weight: BlockSparseWeight) -> torch.Tensor:
     """x (m, k) times the transpose of the sparse weight (n, k) -> (m, n), accumulated in fp32."""
-    import triton
+    from sim.baseline.kernels._triton import block_sparse_gemm_kernel, ceil_div, require_triton
 
-    from sim.baseline.kernels._triton import block_sparse_gemm_kernel
-
+    require_triton()
     m, k = x.shape
     if k != weight.k or x.dtype != weight.values.dtype or not x.is_contiguous():
         raise MeasurementError(
@@ -57,7 +56,7 @@ def block_sparse_gemm(x: torch.Tensor, weight: BlockSparseWeight) -> torch.Tenso
         )
     out = torch.empty(m, weight.n, device=x.device, dtype=x.dtype)
     block_m = 16 if m <= 16 else 64 if m <= 64 else 128
-    grid = (triton.cdiv(m, block_m), weight.n // BLOCK)
+    grid = (ceil_div(m, block_m), weight.n // BLOCK)
     block_sparse_gemm_kernel[grid](
         x, weight.values, weight.columns, out, m, weight.n, k, weight.columns.shape[1],
         BLOCK=BLOCK, BLOCK_M=block_m, num_warps=4, num_stages=3,

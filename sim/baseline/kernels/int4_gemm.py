@@ -55,8 +55,9 @@ def dequantise_int4(weight: Int4Weight) -> torch.Tensor:
 
 def int4_gemm(x: torch.Tensor, weight: Int4Weight) -> torch.Tensor:
     """x (m, k) fp16 times the transpose of weight (n, k) -> (m, n) fp16, accumulated in fp32."""
-    import triton
+    from sim.baseline.kernels._triton import ceil_div, int4_gemm_kernel, require_triton
 
+    require_triton()
     m, k = x.shape
     n, k_weight = weight.shape
     if k != k_weight or x.dtype is not torch.float16 or not x.is_contiguous():
@@ -66,16 +67,10 @@ def int4_gemm(x: torch.Tensor, weight: Int4Weight) -> torch.Tensor:
     out = torch.empty(m, n, device=x.device, dtype=torch.float16)
     block_m = 16 if m <= 16 else 32 if m <= 32 else 64
     block_n = 64
-    grid = (triton.cdiv(m, block_m), triton.cdiv(n, block_n))
-    _kernel()[grid](
+    grid = (ceil_div(m, block_m), ceil_div(n, block_n))
+    int4_gemm_kernel[grid](
         x, weight.packed, weight.scale, weight.zero, out, m, n, k,
         GROUP=INT4_GROUP, BLOCK_M=block_m, BLOCK_N=block_n, num_warps=4, num_stages=3,
     )  # fmt: skip
     return out
 
-
-def _kernel():
-    """The Triton kernel, made on first use: `triton` need not be installed to import this module."""
-    from sim.baseline.kernels._triton import int4_gemm_kernel
-
-    return int4_gemm_kernel
