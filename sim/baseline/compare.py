@@ -140,3 +140,22 @@ def module_times(
             handle.remove()
     kept = totals[1:]  # the first run warms up
     return {name: sorted(t.get(name, 0.0) for t in kept)[len(kept) // 2] for name in kept[0]}
+
+
+def compare_point_modules(point, record: BaselineRecord, *, machine, hardware: str) -> Comparison:
+    """Build a measured workload again, time its modules with hooks, and put the estimate beside them."""
+    import torch
+
+    import sim
+    from sim.baseline.workloads import build_module
+
+    name = point.workload_path or point.workload
+    estimate = sim.estimate(sim.load_workload(name, **point.knobs), sim.load_hardware(hardware), precision=point.precision)
+    if record.mode != "eager":
+        return compare_workload(record, {}, estimate)
+    with torch.inference_mode():
+        module, run = build_module(
+            name, point.knobs, precision=point.precision, device=machine.backend, free_bytes=machine.free_bytes()
+        )
+        wait = torch.cuda.synchronize if machine.backend == "cuda" else (lambda: None)
+        return compare_workload(record, module_times(module, run, synchronise=wait), estimate)

@@ -37,6 +37,8 @@ class Point:
 
     op: str | None = None
     workload: str | None = None
+    workload_path: str = ""
+    """What finds the workload, once `workload` is its short name."""
     knobs: Mapping[str, object] = field(default_factory=dict)
     precision: str
     mode: Mode = Mode.EAGER

@@ -10,7 +10,7 @@ import gc
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from sim.baseline.samplers import (
     rotation,
 )
 from sim.baseline.timing import Plan, Timing, calls_per_sample, repeat
-from sim.baseline.workloads import INT8_METHOD, build_workload, workload_work
+from sim.baseline.workloads import INT8_METHOD, build_workload, resolve_knobs, workload_work
 from sim.errors import DovetailError, MeasurementError
 
 CLOCK_CHANGE = 0.05
@@ -78,10 +78,10 @@ def measure(
     Raises: MeasurementError: no such device, too little memory, a combination that torch does not offer.
     """
     is_op = target in OP_KINDS
-    point = make_point(
+    point = resolved(make_point(
         op=target if is_op else None, workload=None if is_op else target, knobs=knobs or {}, precision=precision,
         mode=Mode(mode), phase=Phase(phase), plan=plan or Plan(),
-    )  # fmt: skip
+    ))  # fmt: skip
     machine = open_device(device, threads)
     prepare_process(machine)
     return measure_point(point, machine, origin(machine, command=f"measure({target!r})"))
@@ -158,7 +158,7 @@ def _prepare_op(point: Point, machine: CpuDevice | CudaDevice) -> Prepared:
 
 
 def _prepare_workload(point: Point, machine: CpuDevice | CudaDevice) -> Prepared:
-    name = point.workload or ""
+    name = point.workload_path or point.workload or ""
     work = workload_work(name, point.knobs, point.precision)
     call = build_workload(
         name, point.knobs, precision=point.precision, device=machine.backend, compiled=point.mode is Mode.COMPILE,
@@ -303,6 +303,7 @@ def measure_points(
     held = read_baseline(output)
     for line in held.broken:
         progress(str(line))
+    points = [resolved(point) for point in points]
     todo = [p for p in points if p.key(machine.key, machine.threads) not in held.finished]
     records: list[BaselineRecord] = []
     skipped: list[tuple[Point, str]] = []
@@ -320,12 +321,26 @@ def measure_points(
             append_record(output, record)
             records.append(record)
             progress(f"[{number + 1}/{len(todo)}{left}] {point}: {describe(record)}")
-        except MeasurementError as error:
+        except DovetailError as error:
             skipped.append((point, str(error)))
             progress(f"[{number + 1}/{len(todo)}{left}] {point}: skipped, {error}")
             _stop_if_lost(machine, error)
         _release(machine)
     return Outcome(records=tuple(records), skipped=tuple(skipped), already=len(points) - len(todo))
+
+
+def resolved(point: Point) -> Point:
+    """A workload point with its short name and all knobs, so that defaults written out or not make one key.
+
+    A workload that cannot be found is left as it is: measuring it will say why.
+    """
+    if point.workload is None or point.workload_path:
+        return point
+    try:
+        name, knobs = resolve_knobs(point.workload, point.knobs)
+    except DovetailError:
+        return point
+    return replace(point, workload=name, workload_path=point.workload, knobs=knobs)
 
 
 def describe(record: BaselineRecord) -> str:
@@ -337,7 +352,7 @@ def describe(record: BaselineRecord) -> str:
     return f"{record.median_s * 1e6:.1f} us +-{spread:.1%}, n={record.n}{marks}"
 
 
-def _stop_if_lost(machine: CpuDevice | CudaDevice, cause: MeasurementError) -> None:
+def _stop_if_lost(machine: CpuDevice | CudaDevice, cause: DovetailError) -> None:
     """After a fault in a kernel no further call of this process works: end the run, its records are safe."""
     if machine.backend != "cuda":
         return

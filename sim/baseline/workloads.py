@@ -16,11 +16,19 @@ ACTIVATION_SCALE = 0.05
 """Static activation scale of the int8 layers, zero point 64. Speed does not depend on it; accuracy is not measured."""
 
 
-def build_pair(name: str, knobs: Mapping[str, object]) -> tuple[object, tuple[object, ...], dict[str, object]]:
-    """(module, positional, keyword inputs) of a workload by name or path."""
+def resolve_knobs(name: str, knobs: Mapping[str, object]) -> tuple[str, dict[str, object]]:
+    """(short name, all knobs with their defaults). Raises: WorkloadError: an unknown name or knob."""
     from sim.workload.load import Workload
 
-    module, inputs = Workload(name, dict(knobs)).build()
+    workload = Workload(name, dict(knobs))
+    return workload.label, dict(workload.knobs)
+
+
+def build_pair(name: str, knobs: Mapping[str, object], device: str):
+    """(module, positional, keyword inputs) of a workload by name or path, made on `device`."""
+    from sim.workload.load import Workload
+
+    module, inputs = Workload(name, dict(knobs)).build(device=device)
     if isinstance(inputs, dict):
         return module, (), inputs
     return module, tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,), {}
@@ -39,10 +47,9 @@ def workload_work(name: str, knobs: Mapping[str, object], precision: str) -> Wor
     from sim.workload.precision import BITS, parse_precision
 
     try:
-        with torch.device("meta"), torch.no_grad():
-            module, args, kwargs = build_pair(name, knobs)
-            module = module.eval().to("meta")
-            args, kwargs = _map_tensors(lambda t: t.to("meta"), (args, kwargs))
+        with torch.no_grad():
+            module, args, kwargs = build_pair(name, knobs, "meta")
+            module = module.eval()
             counter = FlopCounterMode(display=False)
             with counter:
                 module(*args, **kwargs)
@@ -67,8 +74,7 @@ def parameter_bytes(name: str, knobs: Mapping[str, object]) -> int:
     """fp32 bytes that building the workload takes, without building it."""
     import torch
 
-    with torch.device("meta"):
-        module, _, _ = build_pair(name, knobs)
+    module, _, _ = build_pair(name, knobs, "meta")
     return sum(p.numel() * p.element_size() for p in [*module.parameters(), *module.buffers()])
 
 
@@ -77,6 +83,19 @@ def _map_tensors(function: Callable, tree: object):
     from torch.utils import _pytree
 
     return _pytree.tree_map_only(_tensor_type(), function, tree)
+
+
+def _ordinary(tensor):
+    """The tensor, or normal random numbers where it holds what nobody would feed a model: an uninitialised
+    tensor may hold subnormal numbers, on which a CPU is many times slower, or not-a-numbers."""
+    import torch
+
+    if not tensor.is_floating_point() or tensor.numel() == 0:
+        return tensor
+    size = tensor.abs()
+    tiny = (size > 0) & (size < torch.finfo(tensor.dtype).tiny)
+    usual = bool(torch.isfinite(tensor).all()) and not bool(tiny.any()) and 0 < float(size.max()) < 1e6
+    return tensor if usual else torch.randn_like(tensor)
 
 
 def _tensor_type() -> type:
@@ -88,7 +107,19 @@ def _tensor_type() -> type:
 def build_workload(
     name: str, knobs: Mapping[str, object], *, precision: str, device: str, compiled: bool, free_bytes: int
 ) -> Callable[[], object]:
-    """The workload on `device` at `precision` as a call without arguments.
+    """The workload on `device` at `precision` as a call without arguments. Raises: as `build_module`."""
+    import torch
+
+    module, run = build_module(name, knobs, precision=precision, device=device, free_bytes=free_bytes)
+    if not compiled:
+        return run
+    args, kwargs = run.operands  # type: ignore[attr-defined]
+    faster = torch.compile(module)
+    return lambda: faster(*args, **kwargs)
+
+
+def build_module(name: str, knobs: Mapping[str, object], *, precision: str, device: str, free_bytes: int):
+    """(module, call): the workload on `device`, cast or quantised; the call keeps its `operands`.
 
     Raises: MeasurementError: too little memory, or a precision that torch does not offer here.
     """
@@ -100,10 +131,12 @@ def build_workload(
             f"too little memory: {name} needs {needed / 2**30:.1f} GiB for its weights, {free_bytes / 2**30:.1f} GiB free"
         )
     torch.manual_seed(0)
-    with torch.device(device), torch.no_grad():
-        module, args, kwargs = build_pair(name, knobs)
-    module = module.eval().to(device)
-    args, kwargs = _map_tensors(lambda t: t.to(device), (args, kwargs))
+    with torch.no_grad():
+        module, args, kwargs = build_pair(name, knobs, device)
+        module = module.eval()
+        args, kwargs = _map_tensors(_ordinary, (args, kwargs))
+        for buffer in module.buffers():
+            buffer.copy_(_ordinary(buffer))
     if precision == "int8":
         if device != "cpu":
             raise MeasurementError("int8 workloads: measured on the CPU only (torch.ops.quantized)")
@@ -114,13 +147,12 @@ def build_workload(
         args, kwargs = _map_tensors(lambda t: t.to(dtype) if t.is_floating_point() else t, (args, kwargs))
     elif precision not in ("fp32", "tf32"):
         raise MeasurementError(f'precision "{precision}" of a workload: expected fp32, tf32, bf16, fp16 or int8')
-    if compiled:
-        module = torch.compile(module)
 
     def call() -> object:
         return module(*args, **kwargs)
 
-    return call
+    call.operands = (args, kwargs)  # type: ignore[attr-defined]
+    return module, call
 
 
 def _int8(module):
