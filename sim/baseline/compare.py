@@ -154,8 +154,8 @@ def compare_point_modules(point, record: BaselineRecord, *, machine, hardware: s
     if record.mode != "eager":
         return compare_workload(record, {}, estimate)
     with torch.inference_mode():
-        module, run = build_module(
+        module, args, kwargs = build_module(
             name, point.knobs, precision=point.precision, device=machine.backend, free_bytes=machine.free_bytes()
         )
         wait = torch.cuda.synchronize if machine.backend == "cuda" else (lambda: None)
-        return compare_workload(record, module_times(module, run, synchronise=wait), estimate)
+        return compare_workload(record, module_times(module, lambda: module(*args, **kwargs), synchronise=wait), estimate)

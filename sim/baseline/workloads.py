@@ -110,16 +110,13 @@ def build_workload(
     """The workload on `device` at `precision` as a call without arguments. Raises: as `build_module`."""
     import torch
 
-    module, run = build_module(name, knobs, precision=precision, device=device, free_bytes=free_bytes)
-    if not compiled:
-        return run
-    args, kwargs = run.operands  # type: ignore[attr-defined]
-    faster = torch.compile(module)
-    return lambda: faster(*args, **kwargs)
+    module, args, kwargs = build_module(name, knobs, precision=precision, device=device, free_bytes=free_bytes)
+    run = torch.compile(module) if compiled else module
+    return lambda: run(*args, **kwargs)
 
 
 def build_module(name: str, knobs: Mapping[str, object], *, precision: str, device: str, free_bytes: int):
-    """(module, call): the workload on `device`, cast or quantised; the call keeps its `operands`.
+    """(module, positional, keyword operands): the workload on `device`, cast or quantised.
 
     Raises: MeasurementError: too little memory, or a precision that torch does not offer here.
     """
@@ -147,12 +144,7 @@ def build_module(name: str, knobs: Mapping[str, object], *, precision: str, devi
         args, kwargs = _map_tensors(lambda t: t.to(dtype) if t.is_floating_point() else t, (args, kwargs))
     elif precision not in ("fp32", "tf32"):
         raise MeasurementError(f'precision "{precision}" of a workload: expected fp32, tf32, bf16, fp16 or int8')
-
-    def call() -> object:
-        return module(*args, **kwargs)
-
-    call.operands = (args, kwargs)  # type: ignore[attr-defined]
-    return module, call
+    return module, args, kwargs
 
 
 def _int8(module):
