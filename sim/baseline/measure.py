@@ -294,8 +294,9 @@ def _time_cuda(ready: Prepared, point: Point, machine: CudaDevice) -> _Timed:
 def measure_points(
     points: Sequence[Point], *, machine: CpuDevice | CudaDevice, output: Path, run: Origin,
     progress: Callable[[str], None] = lambda line: None, time_limit_s: float | None = None,
+    measure_one: Callable[..., BaselineRecord] | None = None, clock: Callable[[], float] = time.perf_counter,
 ) -> Outcome:  # fmt: skip
-    """Measure what `output` does not hold yet; append each record at once.
+    """Measure what `output` does not hold yet, by `measure_one` (default `measure_point`); append each at once.
 
     A point that cannot be measured is skipped with its reason; after `time_limit_s` no further point
     is begun, and running again goes on where it stopped.
@@ -307,9 +308,9 @@ def measure_points(
     todo = [p for p in points if p.key(machine.key, machine.threads) not in held.finished]
     records: list[BaselineRecord] = []
     skipped: list[tuple[Point, str]] = []
-    start = time.perf_counter()
+    start = clock()
     for number, point in enumerate(todo):
-        elapsed = time.perf_counter() - start
+        elapsed = clock() - start
         if time_limit_s is not None and elapsed > time_limit_s:
             progress(f"time limit of {time_limit_s:.0f} s reached, {len(todo) - number} points left: run again to go on")
             return Outcome(
@@ -317,7 +318,7 @@ def measure_points(
             )
         left = f", {elapsed / number * (len(todo) - number):.0f} s left" if number else ""
         try:
-            record = measure_point(point, machine, run)
+            record = (measure_one or measure_point)(point, machine, run)
             append_record(output, record)
             records.append(record)
             progress(f"[{number + 1}/{len(todo)}{left}] {point}: {describe(record)}")

@@ -72,7 +72,6 @@ def workload_work(name: str, knobs: Mapping[str, object], precision: str) -> Wor
 
 def parameter_bytes(name: str, knobs: Mapping[str, object]) -> int:
     """fp32 bytes that building the workload takes, without building it."""
-    import torch
 
     module, _, _ = build_pair(name, knobs, "meta")
     return sum(p.numel() * p.element_size() for p in [*module.parameters(), *module.buffers()])

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-
 from sim.cli.common import knobs as parse_knobs
 from sim.cli.common import print_json, say, show
 
@@ -60,12 +59,13 @@ def measure(
 
 def _points(target: str, *, knobs: dict, precision: str, mode: str, phase: str) -> list[Point]:
     """The points that the target stands for: a grid's, or one."""
+    from sim.resources import data_dir
+
     from sim.baseline.grid import load_grid, make_point
     from sim.baseline.ops import OP_KINDS
     from sim.baseline.record import Mode, Phase
     from sim.baseline.timing import Plan
     from sim.errors import MeasurementError, nearest
-    from sim.resources import data_dir
 
     named = data_dir("baselines") / "grids" / f"{target}.yaml"
     if named.is_file() or target.endswith((".yaml", ".yml")):
