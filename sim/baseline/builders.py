@@ -14,9 +14,7 @@ Operation = tuple[Callable[..., object], tuple[object, ...]]
 def _dtype(precision: str):
     import torch
 
-    return {
-        "fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "w4a16": torch.float16
-    }[precision]  # fmt: skip
+    return {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
 def build_op(spec: OpSpec, device: str) -> Callable[[], object]:

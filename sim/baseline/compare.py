@@ -80,7 +80,10 @@ def total_row(rows: Sequence[Row]) -> Row:
     both = [row for row in rows if row.measured_s is not None and row.estimated_s is not None]
     note = f"{len(both)} of {len(rows)} rows have both"
     return Row(
-        name="total", measured_s=sum(r.measured_s for r in both), estimated_s=sum(r.estimated_s for r in both), note=note
+        name="total",
+        measured_s=sum(r.measured_s for r in both),
+        estimated_s=sum(r.estimated_s for r in both),
+        note=note,
     )  # type: ignore[misc]
 
 
@@ -150,7 +153,9 @@ def compare_point_modules(point, record: BaselineRecord, *, machine, hardware: s
     from sim.baseline.workloads import build_module
 
     name = point.workload_path or point.workload
-    estimate = sim.estimate(sim.load_workload(name, **point.knobs), sim.load_hardware(hardware), precision=point.precision)
+    estimate = sim.estimate(
+        sim.load_workload(name, **point.knobs), sim.load_hardware(hardware), precision=point.precision
+    )
     if record.mode != "eager":
         return compare_workload(record, {}, estimate)
     with torch.inference_mode():
@@ -158,4 +163,6 @@ def compare_point_modules(point, record: BaselineRecord, *, machine, hardware: s
             name, point.knobs, precision=point.precision, device=machine.backend, free_bytes=machine.free_bytes()
         )
         wait = torch.cuda.synchronize if machine.backend == "cuda" else (lambda: None)
-        return compare_workload(record, module_times(module, lambda: module(*args, **kwargs), synchronise=wait), estimate)
+        return compare_workload(
+            record, module_times(module, lambda: module(*args, **kwargs), synchronise=wait), estimate
+        )

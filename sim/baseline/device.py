@@ -30,8 +30,13 @@ INSTRUCTION_SETS = (
 )  # fmt: skip
 """Flags that decide which kernels a library takes."""
 
+ASSUMED_CACHE_BYTES = 32 * 2**20
+"""Last-level cache where the system does not tell; estimated, a common size per core complex."""
+
 CHAIN_ADDS = 200_000
 """Dependent one-cycle additions per reading of the clock: 60 us at 3 GHz."""
+
+_STAT = Path("/proc/stat")
 
 _CHAIN = r"""
 #include <chrono>
@@ -74,7 +79,9 @@ def _clock_chain():
     source = folder / "chain.cpp"
     source.write_text(_CHAIN)
     library = folder / "chain.so"
-    done = subprocess.run([compiler, "-O2", "-shared", "-fPIC", str(source), "-o", str(library)], capture_output=True)
+    done = subprocess.run(
+        [compiler, "-O2", "-shared", "-fPIC", str(source), "-o", str(library)], capture_output=True, check=False
+    )
     if done.returncode:
         return None
     function = ctypes.CDLL(str(library)).seconds_of_chain
@@ -125,11 +132,10 @@ def slug(text: str) -> str:
 
 def _cache_bytes() -> int:
     """Size of the largest cache that core 0 sees."""
-    sizes = [0]
-    for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
-        if match := re.fullmatch(r"(\d+)([KMG])", path.read_text().strip()):
-            sizes.append(int(match.group(1)) * {"K": 2**10, "M": 2**20, "G": 2**30}[match.group(2)])
-    return max(sizes) or 32 * 2**20
+    texts = [path.read_text().strip() for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")]
+    found = [match for text in texts if (match := re.fullmatch(r"(\d+)([KMG])", text))]
+    unit = {"K": 2**10, "M": 2**20, "G": 2**30}
+    return max((int(m.group(1)) * unit[m.group(2)] for m in found), default=ASSUMED_CACHE_BYTES)
 
 
 def _rapl_path() -> Path | None:
@@ -160,7 +166,7 @@ class CpuDevice:
         self.key = slug(f"{model} {family} {self.simd} {len(self.cores)}c")
         self.cache_bytes = _cache_bytes()
         self._best_clock_hz = max(filter(None, (core_clock_hz() for _ in range(20))), default=0.0)
-        self._ticks, self._own_s = _cpu_ticks(), sum(os.times()[:2])
+        self._ticks, self._own_s = self._cpu_ticks(), sum(os.times()[:2])
 
     @property
     def peaks(self) -> Peaks:
@@ -193,13 +199,17 @@ class CpuDevice:
         match = re.search(r"MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text())
         return int(match.group(1)) * 1024 if match else 2**62
 
+    def _cpu_ticks(self) -> list[int]:
+        """Ticks by kind, summed over the cores that the process is pinned to."""
+        return cpu_ticks(_STAT.read_text(), self.cores[: self.threads]) if _STAT.exists() else [0] * 8
+
     def throttled(self) -> str:
         """A machine under a hypervisor does not see throttling; `clocks` shows it."""
         return ""
 
     def disturbed(self) -> str:
         """Why no number can be given of the time since the last call: others ran on these cores."""
-        ticks, own_s = _cpu_ticks(), sum(os.times()[:2])
+        ticks, own_s = self._cpu_ticks(), sum(os.times()[:2])
         passed = [now - then for now, then in zip(ticks, self._ticks, strict=True)]
         own = (own_s - self._own_s) * os.sysconf("SC_CLK_TCK")
         self._ticks, self._own_s = ticks, own_s
@@ -237,9 +247,11 @@ def disturbance(ticks: list[int], own: float) -> str:
     return " and ".join(parts)
 
 
-def _cpu_ticks() -> list[int]:
-    stat = Path("/proc/stat")
-    return [int(n) for n in stat.read_text().splitlines()[0].split()[1:]] if stat.exists() else [0] * 10
+def cpu_ticks(stat: str, cores: list[int]) -> list[int]:
+    """The first eight columns of /proc/stat (user .. steal), summed over `cores`."""
+    wanted = {f"cpu{core}" for core in cores}
+    rows = [line.split() for line in stat.splitlines()]
+    return [sum(column) for column in zip(*(map(int, r[1:9]) for r in rows if r and r[0] in wanted), strict=True)]
 
 
 class CudaDevice:
@@ -252,7 +264,9 @@ class CudaDevice:
         import torch
 
         if not torch.cuda.is_available():
-            raise MeasurementError(no_cuda_message(torch.__version__, torch.version.cuda, bool(shutil.which("nvidia-smi"))))
+            raise MeasurementError(
+                no_cuda_message(torch.__version__, torch.version.cuda, bool(shutil.which("nvidia-smi")))
+            )
         from sim.baseline.nvml import Nvml
 
         self.index = index
@@ -302,12 +316,14 @@ def no_cuda_message(torch_version: str, built_for: str | None, driver: bool) -> 
     if built_for is None:
         cause = f"torch {torch_version} is built without CUDA: install a CUDA build of the same version"
     elif not driver:
-        cause = "no NVIDIA driver answers (nvidia-smi is not found): install the driver, or pass the GPU to the container"
+        cause = "no NVIDIA driver answers (nvidia-smi is not found): install it, or pass the GPU to the container"
     else:
-        cause = f"torch {torch_version} (CUDA {built_for}) does not see the GPU: check CUDA_VISIBLE_DEVICES and the driver"
+        cause = (
+            f"torch {torch_version} (CUDA {built_for}) does not see the GPU: check CUDA_VISIBLE_DEVICES and the driver"
+        )
     return (
-        f"No CUDA: {cause}. Without a GPU: --device cpu measures this machine, `dovetail import-profile` reads a profile "
-        "taken elsewhere, and baselines/ holds published and measured GPUs."
+        f"No CUDA: {cause}. Without a GPU: --device cpu measures this machine, `dovetail import-profile` reads a "
+        "profile taken elsewhere, and baselines/ holds published and measured GPUs."
     )
 
 

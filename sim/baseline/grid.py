@@ -1,15 +1,15 @@
 """Grid files: which points to measure. YAML in `baselines/grids/`.
 
-    schema: dovetail.grid/1
-    name: cpu-ops
-    plan: {time_limit_s: 1.0}                 # fields of sim.baseline.timing.Plan, and energy_s
-    points:
-      - op: gemm                              # or `workload: resnet50`
-        precision: [fp32, bf16, int8]
-        mode: [eager]                         # eager | compile | graph
-        phase: [warm]                         # warm | cold
-        each: [{m: 512, n: 512, k: 512}]      # knobs, one point each
-        product: {m: [1, 16], n: [4096], k: [4096]}   # or every combination
+schema: dovetail.grid/1
+name: cpu-ops
+plan: {time_limit_s: 1.0}                 # fields of sim.baseline.timing.Plan, and energy_s
+points:
+  - op: gemm                              # or `workload: resnet50`
+    precision: [fp32, bf16, int8]
+    mode: [eager]                         # eager | compile | graph
+    phase: [warm]                         # warm | cold
+    each: [{m: 512, n: 512, k: 512}]      # knobs, one point each
+    product: {m: [1, 16], n: [4096], k: [4096]}   # or every combination
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Point:
     precision: str
     mode: Mode = Mode.EAGER
     phase: Phase = Phase.WARM
-    plan: Plan = Plan()
+    plan: Plan = field(default_factory=Plan)
     energy_s: float = 0.0
 
     @property
@@ -102,7 +102,9 @@ def grid_from_dict(data: object, *, where: str) -> Grid:
 def _check_keys(data: Mapping, known: tuple[str, ...], where: str) -> None:
     for key in data:
         if key not in known:
-            raise MeasurementError(f'{where}: unknown key "{key}": expected {", ".join(known)}.{nearest(str(key), known)}')
+            raise MeasurementError(
+                f'{where}: unknown key "{key}": expected {", ".join(known)}.{nearest(str(key), known)}'
+            )
 
 
 def _plan(data: Mapping, plan: Plan, energy_s: float, where: str) -> tuple[Plan, float]:

@@ -114,7 +114,9 @@ def git_commit() -> str:
     def git(*arguments: str) -> str:
         folder = Path(__file__).resolve().parent
         try:
-            done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10)
+            done = subprocess.run(
+                ["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=False
+            )
         except (OSError, subprocess.TimeoutExpired):
             return ""
         return done.stdout.strip() if done.returncode == 0 else ""
@@ -139,7 +141,9 @@ def _prepare_op(point: Point, machine: CpuDevice | CudaDevice) -> Prepared:
 
     spec = op_spec(point.op, point.knobs, point.precision)  # type: ignore[arg-type]
     if machine.backend not in OP_KINDS[spec.kind].backends:
-        raise MeasurementError(f"{spec.kind} runs on {', '.join(OP_KINDS[spec.kind].backends)}, not on {machine.backend}")
+        raise MeasurementError(
+            f"{spec.kind} runs on {', '.join(OP_KINDS[spec.kind].backends)}, not on {machine.backend}"
+        )
     work = spec.work
     cold = point.phase is Phase.COLD
     if cold and point.mode is Mode.COMPILE:
@@ -253,7 +257,9 @@ def _time_cpu(ready: Prepared, point: Point, machine: CpuDevice) -> _Timed:
     energy_j = energy_per_call_j(
         call, calls=1, energy_j=machine.energy_j, synchronise=lambda: None, window_s=point.energy_s
     )
-    method = f"perf_counter_ns around {inner} calls, {machine.threads} threads on cores {machine.cores[: machine.threads]}"
+    method = (
+        f"perf_counter_ns around {inner} calls, {machine.threads} threads on cores {machine.cores[: machine.threads]}"
+    )
     return timing, clocks, energy_j, None, method
 
 
@@ -312,7 +318,9 @@ def measure_points(
     for number, point in enumerate(todo):
         elapsed = clock() - start
         if time_limit_s is not None and elapsed > time_limit_s:
-            progress(f"time limit of {time_limit_s:.0f} s reached, {len(todo) - number} points left: run again to go on")
+            progress(
+                f"time limit of {time_limit_s:.0f} s reached, {len(todo) - number} points left: run again to go on"
+            )
             return Outcome(
                 records=tuple(records), skipped=tuple(skipped), already=len(points) - len(todo), left=len(todo) - number
             )
@@ -326,7 +334,7 @@ def measure_points(
             skipped.append((point, str(error)))
             progress(f"[{number + 1}/{len(todo)}{left}] {point}: skipped, {error}")
             _stop_if_lost(machine, error)
-        _release(machine)
+        _release(machine, compiled=point.mode is Mode.COMPILE)
     return Outcome(records=tuple(records), skipped=tuple(skipped), already=len(points) - len(todo))
 
 
@@ -365,10 +373,11 @@ def _stop_if_lost(machine: CpuDevice | CudaDevice, cause: DovetailError) -> None
         raise MeasurementError(f"the GPU stopped answering ({cause}): start again, finished points are kept") from error
 
 
-def _release(machine: CpuDevice | CudaDevice) -> None:
-    gc.collect()
+def _release(machine: CpuDevice | CudaDevice, *, compiled: bool) -> None:
     import torch
 
-    torch.compiler.reset()
+    if compiled:
+        torch.compiler.reset()
+    gc.collect()
     if machine.backend == "cuda":
         torch.cuda.empty_cache()

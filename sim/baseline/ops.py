@@ -112,7 +112,8 @@ def conv_output(size: int, *, kernel: int, stride: int, padding: int) -> int:
 
 def _conv2d(p: Mapping[str, int], precision: str) -> Work:
     height, width = (
-        conv_output(p[side], kernel=p["kernel"], stride=p["stride"], padding=p["padding"]) for side in ("height", "width")
+        conv_output(p[side], kernel=p["kernel"], stride=p["stride"], padding=p["padding"])
+        for side in ("height", "width")
     )
     weights = p["out_channels"] * p["in_channels"] // p["groups"] * p["kernel"] ** 2
     outputs = p["batch"] * p["out_channels"] * height * width
@@ -225,7 +226,9 @@ def op_spec(kind: str, params: Mapping[str, int], precision: str) -> OpSpec:
     Raises: MeasurementError: unknown op, parameter or precision, a missing or non-positive parameter.
     """
     if kind not in OP_KINDS:
-        raise MeasurementError(f'op "{kind}" is unknown: expected one of {", ".join(OP_KINDS)}.{nearest(kind, OP_KINDS)}')
+        raise MeasurementError(
+            f'op "{kind}" is unknown: expected one of {", ".join(OP_KINDS)}.{nearest(kind, OP_KINDS)}'
+        )
     known = OP_KINDS[kind]
     for name in params:
         if name not in known.params:

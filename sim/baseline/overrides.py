@@ -20,7 +20,9 @@ def parse_time_s(text: str) -> float:
     """
     match = _TIME.match(text.strip())
     if not match or float(match.group(1)) <= 0:
-        raise MeasurementError(f'"{text}" is no duration: expected a positive number with s, ms, us or ns, such as 1.2ms')
+        raise MeasurementError(
+            f'"{text}" is no duration: expected a positive number with s, ms, us or ns, such as 1.2ms'
+        )
     return float(match.group(1)) * SECONDS[match.group(2)]
 
 

@@ -36,8 +36,8 @@ def _tensor_core(*, fp32, tf32, fp16, fp8, int8, hbm, l2, cache, source) -> Peak
     )  # fmt: skip
 
 
-_HOPPER = dict(fp32=66.9, tf32=494.7, fp16=989.4, fp8=1978.9, int8=1978.9, l2=30.0, cache=60 * 2**20)
-_AMPERE = dict(fp32=19.5, tf32=156.0, fp16=312.0, fp8=None, int8=624.0, l2=15.0, cache=40 * 2**20)
+_HOPPER = {"fp32": 66.9, "tf32": 494.7, "fp16": 989.4, "fp8": 1978.9, "int8": 1978.9, "l2": 30.0, "cache": 60 * 2**20}
+_AMPERE = {"fp32": 19.5, "tf32": 156.0, "fp16": 312.0, "fp8": None, "int8": 624.0, "l2": 15.0, "cache": 40 * 2**20}
 
 GPU_PEAKS: Mapping[str, Peaks] = MappingProxyType(
     {
@@ -89,7 +89,14 @@ def cpu_peaks(*, simd: str, cores: int, clock_hz: float, memory_bytes_per_s: flo
 
 
 def bound_s(
-    *, macs: float, in_bytes: float, out_bytes: float, precision: str, cold: bool, peaks: Peaks, algorithm_gain: float = 1.0
+    *,
+    macs: float,
+    in_bytes: float,
+    out_bytes: float,
+    precision: str,
+    cold: bool,
+    peaks: Peaks,
+    algorithm_gain: float = 1.0,
 ) -> float | None:
     """Lower bound of the time [s], or None where no peak is known.
 

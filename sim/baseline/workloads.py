@@ -124,7 +124,8 @@ def build_module(name: str, knobs: Mapping[str, object], *, precision: str, devi
     needed = parameter_bytes(name, knobs)
     if needed > 0.8 * free_bytes:
         raise MeasurementError(
-            f"too little memory: {name} needs {needed / 2**30:.1f} GiB for its weights, {free_bytes / 2**30:.1f} GiB free"
+            f"too little memory: {name} needs {needed / 2**30:.1f} GiB for its weights, "
+            f"{free_bytes / 2**30:.1f} GiB free"
         )
     torch.manual_seed(0)
     with torch.no_grad():
@@ -175,7 +176,7 @@ def _int8(module):
         return type(layer) is torch.nn.Conv2d and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
 
     replaced = 0
-    for name, layer in list(module.named_modules()):
+    for layer in list(module.modules()):
         for child_name, child in list(layer.named_children()):
             if quantisable(child):
                 setattr(layer, child_name, Int8(child))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
 from sim.cli.common import knobs as parse_knobs
 from sim.cli.common import print_json, say, show
 
@@ -19,9 +20,12 @@ def measure(
         str, typer.Argument(metavar="WORKLOAD|GRID", help="A workload, an op such as gemm, a grid's name or YAML file.")
     ],
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    compare: Annotated[str | None, typer.Option(metavar="HW", help="Print the estimate on this chip beside it.")] = None,
+    compare: Annotated[
+        str | None, typer.Option(metavar="HW", help="Print the estimate on this chip beside it.")
+    ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Baseline file to append to. Default: baselines/<device>.jsonl.")
+        Path | None,
+        typer.Option("-o", "--output", help="Baseline file to append to. Default: baselines/<device>.jsonl."),
     ] = None,
     p: Annotated[list[str] | None, typer.Option("-p", metavar="KNOB=VALUE", help="Knob of the workload or op.")] = None,
     precision: Annotated[str, typer.Option(help="Of a single workload or op.")] = "fp32",
@@ -59,13 +63,12 @@ def measure(
 
 def _points(target: str, *, knobs: dict, precision: str, mode: str, phase: str) -> list[Point]:
     """The points that the target stands for: a grid's, or one."""
-    from sim.resources import data_dir
-
     from sim.baseline.grid import load_grid, make_point
     from sim.baseline.ops import OP_KINDS
     from sim.baseline.record import Mode, Phase
     from sim.baseline.timing import Plan
     from sim.errors import MeasurementError, nearest
+    from sim.resources import data_dir
 
     named = data_dir("baselines") / "grids" / f"{target}.yaml"
     if named.is_file() or target.endswith((".yaml", ".yml")):
@@ -74,7 +77,7 @@ def _points(target: str, *, knobs: dict, precision: str, mode: str, phase: str) 
         return list(load_grid(named if named.is_file() else Path(target)).points)
     for what, value, enum in (("mode", mode, Mode), ("phase", phase, Phase)):
         if value not in list(enum):
-            raise MeasurementError(f'--{what} {value}: expected {", ".join(enum)}.{nearest(value, list(enum))}')
+            raise MeasurementError(f"--{what} {value}: expected {', '.join(enum)}.{nearest(value, list(enum))}")
     is_op = target in OP_KINDS
     if is_op and target in ("gemm", "conv2d") and not knobs:
         is_op = False  # the workloads of these names have defaults
@@ -123,9 +126,7 @@ def import_profile(
     precision: Annotated[str, typer.Option(help="Precision that it ran at.")],
     workload: Annotated[str, typer.Option(help="Workload that was profiled.")] = "",
     op_map: Annotated[Path | None, typer.Option(help="CSV with the header profile,ours.")] = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Default: baselines/<device>.jsonl.")
-    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: baselines/<device>.jsonl.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the records; write no file unless -o is given.")] = False,
 ) -> None:
     """Turn a profile taken elsewhere into baseline records."""

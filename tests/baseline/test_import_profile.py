@@ -34,32 +34,41 @@ def test_tensorrt_layers(tmp_path):
         path, device="nvidia-x", precision="int8", workload="net", op_map={"conv1 + relu": "layer1.conv1"}
     )
     assert [(r.op, r.median_s, r.n) for r in records] == [("layer1.conv1", 1.2e-4, 100), ("fc", 8e-5, 100)]
-    assert records[0].kind is Kind.IMPORTED and records[0].backend == "tensorrt" and records[0].scenario == "net"
+    assert records[0].kind is Kind.IMPORTED
+    assert records[0].backend == "tensorrt"
+    assert records[0].scenario == "net"
     assert records[0].marks == ('profile calls it "conv1 + relu"',)
 
 
 def test_torch_trace_of_a_gpu_takes_kernels_only(tmp_path):
     """Two runs of a kernel, 10 and 30 us: median 20 us; the host's cpu_op is not counted."""
     events = [
-        event("aten::mm", "cpu_op", 0, 100), event("gemm_kernel", "kernel", 5, 10), event("gemm_kernel", "kernel", 50, 30),
+        event("aten::mm", "cpu_op", 0, 100),
+        event("gemm_kernel", "kernel", 5, 10),
+        event("gemm_kernel", "kernel", 50, 30),
         {"ph": "M", "name": "process_name"},
-    ]  # fmt: skip
+    ]
     (record,) = import_profile(save(tmp_path, json.dumps({"traceEvents": events})), device="d", precision="bf16")
-    assert (record.op, record.n) == ("gemm_kernel", 2) and record.median_s == pytest.approx(20e-6)
+    assert (record.op, record.n) == ("gemm_kernel", 2)
+    assert record.median_s == pytest.approx(20e-6)
 
 
 def test_torch_trace_of_a_cpu_takes_leaves(tmp_path):
     """linear (0..100) holds addmm (10..80): only addmm is a leaf; relu (100..120) is one beside it. The same interval
     on another thread holds nothing."""
     events = [
-        event("aten::linear", "cpu_op", 0, 100), event("aten::addmm", "cpu_op", 10, 70), event("aten::relu", "cpu_op", 100, 20),
+        event("aten::linear", "cpu_op", 0, 100),
+        event("aten::addmm", "cpu_op", 10, 70),
+        event("aten::relu", "cpu_op", 100, 20),
         event("aten::copy_", "cpu_op", 15, 5, tid=2),
-    ]  # fmt: skip
+    ]
     kind, timed = parse_profile(json.dumps(events), where="x")
     assert kind == "torch"
     assert {t.name: t.samples_s for t in timed} == {
-        "aten::addmm": (pytest.approx(70e-6),), "aten::relu": (pytest.approx(20e-6),), "aten::copy_": (pytest.approx(5e-6),)
-    }  # fmt: skip
+        "aten::addmm": (pytest.approx(70e-6),),
+        "aten::relu": (pytest.approx(20e-6),),
+        "aten::copy_": (pytest.approx(5e-6),),
+    }
 
 
 def test_csv_with_units_in_the_header(tmp_path):
@@ -101,8 +110,10 @@ def test_op_maps(tmp_path):
 
 def test_overrides_by_hand():
     assert parse_overrides(["layer1.0.conv1=1.2ms", "fc = 340 us", "a=b=1e-3s"]) == {
-        "layer1.0.conv1": pytest.approx(1.2e-3), "fc": pytest.approx(3.4e-4), "a=b": 1e-3
-    }  # fmt: skip
+        "layer1.0.conv1": pytest.approx(1.2e-3),
+        "fc": pytest.approx(3.4e-4),
+        "a=b": 1e-3,
+    }
     assert parse_time_s("5 ns") == pytest.approx(5e-9)
 
 

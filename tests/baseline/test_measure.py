@@ -26,7 +26,7 @@ def points(count):
 
 def fake_record(point, machine, run):
     return BaselineRecord(
-        device=machine.key, backend="cpu", kind=Kind.MEASURED, op=point.op, knobs=point.knobs, precision=point.precision,
+        device=machine.key, backend="cpu", kind=Kind.MEASURED, op=point.op, knobs=point.knobs, precision="fp32",
         threads=machine.threads, median_s=1e-6 * point.knobs["rows"], n=11,
     )  # fmt: skip
 
@@ -34,7 +34,13 @@ def fake_record(point, machine, run):
 def run_points(some, output, measure_one=fake_record, **extra):
     lines = []
     outcome = measure_points(
-        some, machine=FakeMachine(), output=output, run=Origin(), progress=lines.append, measure_one=measure_one, **extra
+        some,
+        machine=FakeMachine(),
+        output=output,
+        run=Origin(),
+        progress=lines.append,
+        measure_one=measure_one,
+        **extra,
     )
     return outcome, lines
 
@@ -54,7 +60,8 @@ def test_a_killed_run_resumes_after_a_truncated_line(tmp_path):
     with output.open("a") as file:
         file.write('{"schema":"dovetail.baseline/1","device":"fa')
     outcome, lines = run_points(points(5), output)
-    assert outcome.already == 2 and len(outcome.records) == 3
+    assert outcome.already == 2
+    assert len(outcome.records) == 3
     assert lines[0].startswith(f"{output}:3: skipped")
     assert [r.knobs["rows"] for r in read_baseline(output).records] == [1, 2, 3, 4, 5]
     assert run_points(points(5), output)[0].already == 5
@@ -68,7 +75,8 @@ def test_points_that_cannot_be_measured_are_skipped_with_the_reason(tmp_path):
 
     outcome, lines = run_points(points(3), tmp_path / "x.jsonl", poor)
     assert [(p.knobs["rows"], reason) for p, reason in outcome.skipped] == [(2, "too little memory: 9 GiB needed")]
-    assert len(outcome.records) == 2 and "skipped, too little memory" in lines[1]
+    assert len(outcome.records) == 2
+    assert "skipped, too little memory" in lines[1]
 
 
 def test_the_time_limit_leaves_the_rest_for_the_next_run(tmp_path):
@@ -80,8 +88,10 @@ def test_the_time_limit_leaves_the_rest_for_the_next_run(tmp_path):
         return fake_record(point, machine, run)
 
     outcome, lines = run_points(points(5), tmp_path / "x.jsonl", slow, time_limit_s=15.0, clock=lambda: now[0])
-    assert len(outcome.records) == 2 and outcome.left == 3
-    assert "40 s left" in lines[1] and "run again" in lines[2]
+    assert len(outcome.records) == 2
+    assert outcome.left == 3
+    assert "40 s left" in lines[1]
+    assert "run again" in lines[2]
 
 
 def test_combinations_that_a_cpu_lacks_are_refused():
@@ -92,7 +102,13 @@ def test_combinations_that_a_cpu_lacks_are_refused():
         ({"phase": Phase.COLD}, "too small"),
         ({"phase": Phase.COLD, "mode": Mode.COMPILE}, "warm|too small"),
     ):
-        arguments = dict(op="relu", workload=None, knobs={"rows": 1, "columns": 8}, precision="fp32", plan=Plan())
+        arguments = {
+            "op": "relu",
+            "workload": None,
+            "knobs": {"rows": 1, "columns": 8},
+            "precision": "fp32",
+            "plan": Plan(),
+        }
         with pytest.raises(MeasurementError, match=message):
             prepare(make_point(**{**arguments, **changes}), machine)
     gemm = make_point(op="gemm_int4", workload=None, knobs={"m": 1, "n": 64, "k": 128}, precision="w4a16", plan=Plan())
@@ -123,8 +139,12 @@ def test_a_real_point_is_recorded_whole(tmp_path, monkeypatch):
     finally:
         torch.set_num_threads(threads)
     (record,) = read_baseline(tmp_path / "x.jsonl").records
-    assert record.device == machine.key and record.work["macs"] == 512 and record.commit == "abc"
-    assert record.n >= 6 and record.env["torch"] == torch.__version__ and "perf_counter_ns" in record.method
+    assert record.device == machine.key
+    assert record.work["macs"] == 512
+    assert record.commit == "abc"
+    assert record.n >= 6
+    assert record.env["torch"] == torch.__version__
+    assert "perf_counter_ns" in record.method
     assert record.noisy == (record.median_s is None)
 
 
@@ -161,4 +181,6 @@ def test_total_sums_rows_that_have_both():
     ]
     total = total_row(rows)
     assert (total.measured_s, total.estimated_s, total.ratio) == (4.0, 4.0, 1.0)
-    assert rows[0].ratio == 0.5 and rows[1].ratio is None and "2 of 3" in total.note
+    assert rows[0].ratio == 0.5
+    assert rows[1].ratio is None
+    assert "2 of 3" in total.note

@@ -15,13 +15,17 @@ from sim.errors import MeasurementError
 GRIDS = Path(__file__).resolve().parents[2] / "baselines" / "grids"
 
 SMALL = {
-    "gemm": {"m": 5, "n": 8, "k": 16}, "bmm": {"batch": 2, "m": 5, "n": 8, "k": 16},
+    "gemm": {"m": 5, "n": 8, "k": 16},
+    "bmm": {"batch": 2, "m": 5, "n": 8, "k": 16},
     "conv2d": {"in_channels": 4, "out_channels": 6, "height": 9, "width": 7, "stride": 2, "groups": 2},
     "attention_prefill": {"heads": 4, "kv_heads": 2, "head_dim": 8, "length": 6},
     "attention_decode": {"heads": 4, "kv_heads": 2, "head_dim": 8, "context": 6},
     "detection_postprocess": {"boxes": 20, "classes": 3},
-    **{name: {"rows": 3, "columns": 8} for name in ("copy", "add", "mul", "relu", "gelu", "softmax", "layer_norm", "rms_norm")},
-}  # fmt: skip
+    **{
+        name: {"rows": 3, "columns": 8}
+        for name in ("copy", "add", "mul", "relu", "gelu", "softmax", "layer_norm", "rms_norm")
+    },
+}
 
 
 def test_gemm_work_by_hand():
@@ -116,7 +120,7 @@ def test_energy_per_call_by_hand():
         state["t"] += 0.25
         state["e"] += 10.0
 
-    arguments = dict(calls=2, energy_j=lambda: state["e"], synchronise=lambda: None, clock=lambda: state["t"])
+    arguments = {"calls": 2, "energy_j": lambda: state["e"], "synchronise": lambda: None, "clock": lambda: state["t"]}
     assert energy_per_call_j(run, window_s=1.0, **arguments) == pytest.approx(5.0)
     assert energy_per_call_j(run, window_s=0.0, **arguments) is None
 
@@ -124,17 +128,25 @@ def test_energy_per_call_by_hand():
 def test_grid_expansion():
     grid = grid_from_dict(
         {
-            "schema": "dovetail.grid/1", "name": "g", "plan": {"time_limit_s": 3, "energy_s": 1},
+            "schema": "dovetail.grid/1",
+            "name": "g",
+            "plan": {"time_limit_s": 3, "energy_s": 1},
             "points": [
                 {"op": "gemm", "precision": ["fp32", "bf16"], "product": {"m": [1, 2], "n": 4, "k": 8}},
                 {"workload": "mlp", "each": [{"batch": 2}], "plan": {"time_limit_s": 5}},
             ],
         },
         where="here",
-    )  # fmt: skip
-    assert [(p.knobs["m"], p.precision) for p in grid.points[:4]] == [(1, "fp32"), (1, "bf16"), (2, "fp32"), (2, "bf16")]
+    )
+    assert [(p.knobs["m"], p.precision) for p in grid.points[:4]] == [
+        (1, "fp32"),
+        (1, "bf16"),
+        (2, "fp32"),
+        (2, "bf16"),
+    ]
     assert [p.plan.time_limit_s for p in grid.points] == [3, 3, 3, 3, 5]
-    assert grid.points[4].energy_s == 1 and grid.points[4].knobs == {"batch": 2}
+    assert grid.points[4].energy_s == 1
+    assert grid.points[4].knobs == {"batch": 2}
 
 
 @pytest.mark.parametrize(

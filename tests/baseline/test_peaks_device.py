@@ -2,7 +2,7 @@
 
 import pytest
 
-from sim.baseline.device import disturbance, no_cuda_message, open_device, parse_cpuinfo, simd_class, slug
+from sim.baseline.device import cpu_ticks, disturbance, no_cuda_message, open_device, parse_cpuinfo, simd_class, slug
 from sim.baseline.measure import bound_marks, clock_marks
 from sim.baseline.peaks import GPU_PEAKS, Peaks, bound_s, cpu_peaks
 from sim.errors import MeasurementError
@@ -11,7 +11,7 @@ PEAKS = Peaks(flop_per_s={"bf16": 1e12}, near_bytes_per_s=1e11, far_bytes_per_s=
 
 
 def bound(**changes):
-    work = dict(macs=0.0, in_bytes=0.0, out_bytes=0.0, precision="bf16", cold=True, peaks=PEAKS)
+    work = {"macs": 0.0, "in_bytes": 0.0, "out_bytes": 0.0, "precision": "bf16", "cold": True, "peaks": PEAKS}
     return bound_s(**{**work, **changes})
 
 
@@ -41,7 +41,9 @@ def test_a_time_below_its_bound_is_marked():
 
 def test_clock_change_is_marked():
     assert clock_marks({"core_hz_before": 3.0e9, "core_hz_after": 2.9e9}) == []
-    assert clock_marks({"core_hz_before": 3.0e9, "core_hz_after": 2.0e9}) == ["core clock changed from 3.00 to 2.00 GHz"]
+    assert clock_marks({"core_hz_before": 3.0e9, "core_hz_after": 2.0e9}) == [
+        "core clock changed from 3.00 to 2.00 GHz"
+    ]
     assert clock_marks({}) == []
 
 
@@ -66,12 +68,20 @@ def test_disturbance_by_hand():
     assert disturbance([0] * 8, own=0) == ""
 
 
+def test_cpu_ticks_of_the_pinned_cores():
+    """Cores 0 and 2 of three; columns after the eighth (guest time is in user already) do not count."""
+    stat = "cpu  9 9 9 9 9 9 9 9 9 9\ncpu0 1 2 3 4 5 6 7 8 9 9\ncpu1 100 0 0 0 0 0 0 0 0 0\ncpu2 1 1 1 1 1 1 1 1 0 0\nintr 5\n"
+    assert cpu_ticks(stat, [0, 2]) == [2, 3, 4, 5, 6, 7, 8, 9]
+
+
 def test_cpuinfo_and_instruction_sets():
     text = "processor : 0\nvendor_id : AuthenticAMD\ncpu family : 25\nflags : fpu avx2 avx512f\n\nprocessor : 1\n"
     info = parse_cpuinfo(text)
-    assert info["processor"] == "0" and simd_class(info) == "avx512-zen4"
+    assert info["processor"] == "0"
+    assert simd_class(info) == "avx512-zen4"
     assert simd_class({"flags": "avx2 avx512f amx_tile", "vendor_id": "GenuineIntel"}) == "amx"
-    assert simd_class({"flags": "avx2"}) == "avx2" and simd_class({}) == "unknown"
+    assert simd_class({"flags": "avx2"}) == "avx2"
+    assert simd_class({}) == "unknown"
     assert slug("AMD EPYC 9654 (Genoa)") == "amd-epyc-9654-genoa"
 
 

@@ -17,16 +17,36 @@ from sim.baseline.record import (
 from sim.errors import MeasurementError
 
 SPREAD = Spread(
-    mad_s=1e-6, q05_s=1e-3, q25_s=1e-3, q75_s=1.1e-3, q95_s=1.2e-3, min_s=9e-4, max_s=2e-3, ci_low_s=1e-3,
-    ci_high_s=1.1e-3, confidence=0.95, stated_s=1e-4,
-)  # fmt: skip
+    mad_s=1e-6,
+    q05_s=1e-3,
+    q25_s=1e-3,
+    q75_s=1.1e-3,
+    q95_s=1.2e-3,
+    min_s=9e-4,
+    max_s=2e-3,
+    ci_low_s=1e-3,
+    ci_high_s=1.1e-3,
+    confidence=0.95,
+    stated_s=1e-4,
+)
 
 
 def record(**changes) -> BaselineRecord:
-    fields = dict(
-        device="cpu-x", backend="cpu", kind=Kind.MEASURED, op="gemm", knobs={"m": 1, "n": 2, "k": 3}, precision="fp32",
-        threads=2, median_s=1e-3, spread=SPREAD, n=11, outliers_s=(2e-3,), marks=("odd",), env={"torch": "2"},
-    )  # fmt: skip
+    fields = {
+        "device": "cpu-x",
+        "backend": "cpu",
+        "kind": Kind.MEASURED,
+        "op": "gemm",
+        "knobs": {"m": 1, "n": 2, "k": 3},
+        "precision": "fp32",
+        "threads": 2,
+        "median_s": 1e-3,
+        "spread": SPREAD,
+        "n": 11,
+        "outliers_s": (2e-3,),
+        "marks": ("odd",),
+        "env": {"torch": "2"},
+    }
     return BaselineRecord(**{**fields, **changes})
 
 
@@ -45,9 +65,14 @@ def test_broken_lines_are_named_and_skipped(tmp_path):
     path = tmp_path / "x.jsonl"
     good = json.dumps(record().to_dict())
     lines = [
-        good, good[: len(good) // 2], "[1]", json.dumps({"schema": "dovetail.baseline/9"}),
-        json.dumps({**record().to_dict(), "medain_s": 1}), "\x00\xff", good.replace('"fp32"', '"bf16"'),
-    ]  # fmt: skip
+        good,
+        good[: len(good) // 2],
+        "[1]",
+        json.dumps({"schema": "dovetail.baseline/9"}),
+        json.dumps({**record().to_dict(), "medain_s": 1}),
+        "\x00\xff",
+        good.replace('"fp32"', '"bf16"'),
+    ]
     path.write_bytes("\n".join(lines).encode("latin-1"))
     read = read_baseline(path)
     assert [r.precision for r in read.records] == ["fp32", "bf16"]

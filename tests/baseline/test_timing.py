@@ -1,6 +1,7 @@
 """Timing statistics with a fake clock; all expected values computed by hand."""
 
 import random
+from itertools import pairwise
 from math import inf
 
 import pytest
@@ -62,8 +63,11 @@ def test_repeat_stops_at_the_minimum_when_samples_agree():
     clock = FakeClock()
     sample, taken = sampler(clock, [0.01])
     timing = repeat(sample, clock=clock, plan=Plan(min_samples=11, warmup_samples=3, warmup_s=0.0))
-    assert len(taken) == 14 and len(timing.samples_s) == 11
-    assert timing.median_s == 0.01 and not timing.noisy and timing.spread.mad_s == 0
+    assert len(taken) == 14
+    assert len(timing.samples_s) == 11
+    assert timing.median_s == 0.01
+    assert not timing.noisy
+    assert timing.spread.mad_s == 0
     assert timing.spread.stated_s == pytest.approx(0.03 * 0.01)
 
 
@@ -84,7 +88,8 @@ def test_repeat_goes_on_until_the_time_is_up_and_says_noisy():
     clock = FakeClock()
     sample, _ = sampler(clock, [1.0, 2.0] * 100)
     timing = repeat(sample, clock=clock, plan=Plan(time_limit_s=30.0, warmup_samples=0, warmup_s=0.0))
-    assert timing.noisy and "50.0% after 21 samples" in timing.reason
+    assert timing.noisy
+    assert "50.0% after 21 samples" in timing.reason
     assert sum(timing.samples_s) == 31
 
 
@@ -93,21 +98,25 @@ def test_a_slow_point_gets_six_samples():
     clock = FakeClock()
     sample, _ = sampler(clock, [10.0])
     timing = repeat(sample, clock=clock, plan=Plan(time_limit_s=4.0, warmup_samples=1, warmup_s=0.0))
-    assert len(timing.samples_s) == 6 and not timing.noisy
+    assert len(timing.samples_s) == 6
+    assert not timing.noisy
 
 
 def test_outliers_are_kept_and_marked():
     """Samples 1.00, 1.01, .. with one of 5: MAD 0.02, limit 5 x 1.4826 x 0.02 = 0.148 about the median 1.03."""
     samples = [1.0, 1.01, 1.02, 1.03, 1.04, 1.05, 5.0]
     timing = summarise(samples, Plan())
-    assert timing.median_s == 1.03 and timing.outliers_s == (5.0,)
-    assert timing.spread.max_s == 5.0 and len(timing.samples_s) == 7
+    assert timing.median_s == 1.03
+    assert timing.outliers_s == (5.0,)
+    assert timing.spread.max_s == 5.0
+    assert len(timing.samples_s) == 7
 
 
 def test_drift_between_the_halves_is_noise():
     samples = [1.0] * 10 + [1.2] * 3 + [1.2] * 8
     timing = summarise(samples, Plan(noise_limit=0.15))
-    assert timing.noisy and "+20.0%" in timing.reason
+    assert timing.noisy
+    assert "+20.0%" in timing.reason
 
 
 def test_agreement_is_within_the_root_sum_of_squares():
@@ -127,6 +136,7 @@ def test_order_of_the_summary(samples):
     """min <= q05 <= q25 <= median <= q75 <= q95 <= max, and scaling time scales everything."""
     spread = (timing := summarise(samples, Plan())).spread
     chain = [spread.min_s, spread.q05_s, spread.q25_s, timing.median_s, spread.q75_s, spread.q95_s, spread.max_s]
-    assert all(a <= b * (1 + 1e-12) for a, b in zip(chain, chain[1:], strict=False))
+    assert all(a <= b * (1 + 1e-12) for a, b in pairwise(chain))
     doubled = summarise([2 * s for s in samples], Plan())
-    assert doubled.median_s == 2 * timing.median_s and doubled.noisy == timing.noisy
+    assert doubled.median_s == 2 * timing.median_s
+    assert doubled.noisy == timing.noisy

@@ -40,10 +40,12 @@ def int4_gemm_kernel(
     column_mask = columns < n
     groups = k // GROUP
     accumulator = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
-    for group in range(0, groups):
+    for group in range(groups):
         # (half, BLOCK_N): a byte holds column `inside` of the group and column `inside + half`
         pairs = tl.load(
-            packed_ptr + columns[None, :] * (k // 2) + group * half + inside[:, None], mask=column_mask[None, :], other=0
+            packed_ptr + columns[None, :] * (k // 2) + group * half + inside[:, None],
+            mask=column_mask[None, :],
+            other=0,
         )
         scale = tl.load(scale_ptr + columns * groups + group, mask=column_mask, other=0.0)
         zero = tl.load(zero_ptr + columns * groups + group, mask=column_mask, other=0.0)
@@ -67,7 +69,7 @@ def block_sparse_gemm_kernel(
     inside = tl.arange(0, BLOCK)
     row_mask = rows[:, None] < m
     accumulator = tl.zeros((BLOCK_M, BLOCK), dtype=tl.float32)
-    for i in range(0, kept):
+    for i in range(kept):
         entry = block_row * kept + i
         column = tl.load(columns_ptr + entry)
         x = tl.load(x_ptr + rows[:, None] * k + column * BLOCK + inside[None, :], mask=row_mask, other=0.0)

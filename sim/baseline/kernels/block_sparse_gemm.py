@@ -37,7 +37,7 @@ def random_block_sparse(n: int, k: int, *, keep_percent: int, dtype: torch.dtype
 
 def densify(weight: BlockSparseWeight) -> torch.Tensor:
     """The dense (n, k) weight: the reference of the kernel."""
-    rows, kept = weight.columns.shape
+    rows = weight.columns.shape[0]
     dense = weight.values.new_zeros(rows, weight.k // BLOCK, BLOCK, BLOCK)
     for row in range(rows):
         dense[row, weight.columns[row].long()] = weight.values[row]
@@ -52,7 +52,8 @@ def block_sparse_gemm(x: torch.Tensor, weight: BlockSparseWeight) -> torch.Tenso
     m, k = x.shape
     if k != weight.k or x.dtype != weight.values.dtype or not x.is_contiguous():
         raise MeasurementError(
-            f"block-sparse GEMM: expected contiguous {weight.values.dtype} (m, {weight.k}), got {x.dtype} {tuple(x.shape)}"
+            f"block-sparse GEMM: expected contiguous {weight.values.dtype} (m, {weight.k}), "
+            f"got {x.dtype} {tuple(x.shape)}"
         )
     out = torch.empty(m, weight.n, device=x.device, dtype=x.dtype)
     block_m = 16 if m <= 16 else 64 if m <= 64 else 128

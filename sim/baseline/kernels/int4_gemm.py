@@ -73,4 +73,3 @@ def int4_gemm(x: torch.Tensor, weight: Int4Weight) -> torch.Tensor:
         GROUP=INT4_GROUP, BLOCK_M=block_m, BLOCK_N=block_n, num_warps=4, num_stages=3,
     )  # fmt: skip
     return out
-
