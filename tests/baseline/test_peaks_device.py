@@ -70,7 +70,7 @@ def test_disturbance_by_hand():
 
 def test_cpu_ticks_of_the_pinned_cores():
     """Cores 0 and 2 of three; columns after the eighth (guest time is in user already) do not count."""
-    stat = "cpu  9 9 9 9 9 9 9 9 9 9\ncpu0 1 2 3 4 5 6 7 8 9 9\ncpu1 100 0 0 0 0 0 0 0 0 0\ncpu2 1 1 1 1 1 1 1 1 0 0\nintr 5\n"
+    stat = "cpu  9 9 9 9 9 9 9 9 9\ncpu0 1 2 3 4 5 6 7 8 9\ncpu1 100 0 0 0 0 0 0 0 0\ncpu2 1 1 1 1 1 1 1 1 0\nintr 5\n"
     assert cpu_ticks(stat, [0, 2]) == [2, 3, 4, 5, 6, 7, 8, 9]
 
 
