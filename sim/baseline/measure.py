@@ -338,16 +338,20 @@ def measure_points(
     return Outcome(records=tuple(records), skipped=tuple(skipped), already=len(points) - len(todo))
 
 
-def resolved(point: Point) -> Point:
+def resolved(point: Point, *, strict: bool = False) -> Point:
     """A workload point with its short name and all knobs, so that defaults written out or not make one key.
 
-    A workload that cannot be found is left as it is: measuring it will say why.
+    A workload that cannot be found is left as it is, and measuring it will say why; unless `strict`.
+
+    Raises: WorkloadError: an unknown workload or knob, if `strict`.
     """
     if point.workload is None or point.workload_path:
         return point
     try:
         name, knobs = resolve_knobs(point.workload, point.knobs)
     except DovetailError:
+        if strict:
+            raise
         return point
     return replace(point, workload=name, workload_path=point.workload, knobs=knobs)
 

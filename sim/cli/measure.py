@@ -64,6 +64,7 @@ def measure(
 def _points(target: str, *, knobs: dict, precision: str, mode: str, phase: str) -> list[Point]:
     """The points that the target stands for: a grid's, or one."""
     from sim.baseline.grid import load_grid, make_point
+    from sim.baseline.measure import resolved
     from sim.baseline.ops import OP_KINDS
     from sim.baseline.record import Mode, Phase
     from sim.baseline.timing import Plan
@@ -81,12 +82,27 @@ def _points(target: str, *, knobs: dict, precision: str, mode: str, phase: str) 
     is_op = target in OP_KINDS
     if is_op and target in ("gemm", "conv2d") and not knobs:
         is_op = False  # the workloads of these names have defaults
-    return [
-        make_point(
-            op=target if is_op else None, workload=None if is_op else target, knobs=knobs, precision=precision,
-            mode=Mode(mode), phase=Phase(phase), plan=Plan(time_limit_s=10.0), energy_s=2.0,
-        )
-    ]  # fmt: skip
+    point = make_point(
+        op=target if is_op else None,
+        workload=None if is_op else target,
+        knobs=_integers(knobs) if is_op else knobs,
+        precision=precision,
+        mode=Mode(mode),
+        phase=Phase(phase),
+        plan=Plan(time_limit_s=10.0),
+        energy_s=2.0,
+    )
+    return [resolved(point, strict=True)]
+
+
+def _integers(knobs: dict[str, str]) -> dict[str, int]:
+    """Parameters of an op are whole numbers."""
+    from sim.errors import MeasurementError
+
+    for name, text in knobs.items():
+        if not text.isdecimal():
+            raise MeasurementError(f"-p {name}={text}: expected a whole number")
+    return {name: int(text) for name, text in knobs.items()}
 
 
 def _comparisons(points: list[Point], machine, file: Path, hardware: str) -> list[Comparison]:
