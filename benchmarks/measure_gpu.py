@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sim.baseline.device import open_device
 from sim.baseline.grid import load_grid
-from sim.baseline.measure import measure_points, origin, prepare_process
+from sim.baseline.runner import measure_points, origin, prepare_process
 from sim.errors import DovetailError
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -40,7 +40,7 @@ def measure(
     import sys
 
     from sim.baseline.device import open_device
-    from sim.baseline.measure import measure_points, origin, prepare_process
+    from sim.baseline.runner import measure_points, origin, prepare_process
 
     points = _points(target, knobs=parse_knobs(p or []), precision=precision, mode=mode, phase=phase)
     machine = open_device(device, threads)
@@ -64,9 +64,9 @@ def measure(
 def _points(target: str, *, knobs: dict, precision: str, mode: str, phase: str) -> list[Point]:
     """The points that the target stands for: a grid's, or one."""
     from sim.baseline.grid import load_grid, make_point
-    from sim.baseline.measure import resolved
     from sim.baseline.ops import OP_KINDS
     from sim.baseline.record import Mode, Phase
+    from sim.baseline.runner import resolved
     from sim.baseline.timing import Plan
     from sim.errors import MeasurementError, nearest
     from sim.resources import data_dir
@@ -108,8 +108,8 @@ def _integers(knobs: dict[str, str]) -> dict[str, int]:
 def _comparisons(points: list[Point], machine, file: Path, hardware: str) -> list[Comparison]:
     """Ops in one table; each workload per module."""
     from sim.baseline.compare import compare_point_modules, compare_records
-    from sim.baseline.measure import resolved
     from sim.baseline.record import read_baseline
+    from sim.baseline.runner import resolved
 
     latest = read_baseline(file).latest
     found = [(p, latest.get(p.key(machine.key, machine.threads))) for p in map(resolved, points)]

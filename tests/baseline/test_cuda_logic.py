@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from sim.baseline import measure, samplers
+from sim.baseline import runner, samplers
 from sim.baseline.grid import make_point
-from sim.baseline.measure import Prepared
 from sim.baseline.record import Mode
+from sim.baseline.runner import Prepared
 from sim.baseline.timing import Plan
 from sim.errors import MeasurementError
 
@@ -93,9 +93,9 @@ def cuda(monkeypatch):
     for name in ("Event", "CUDAGraph", "Stream", "current_stream", "synchronize", "stream", "graph"):
         monkeypatch.setattr(torch.cuda, name, getattr(fake, name))
     clock = SimpleNamespace(perf_counter=lambda: fake.now_s, perf_counter_ns=lambda: int(fake.now_s * 1e9))
-    monkeypatch.setattr(measure, "time", clock)
+    monkeypatch.setattr(runner, "time", clock)
     energy = samplers.energy_per_call_j
-    monkeypatch.setattr(measure, "energy_per_call_j", lambda run, **rest: energy(run, clock=clock.perf_counter, **rest))
+    monkeypatch.setattr(runner, "energy_per_call_j", lambda run, **rest: energy(run, clock=clock.perf_counter, **rest))
     return fake
 
 
@@ -111,7 +111,7 @@ def timed(cuda, mode, copies, energy_s=0.0):
         energy_s=energy_s,
     )
     calls = [cuda.call(i) for i in range(copies)]
-    return measure._time_cuda(Prepared(calls=calls, work=None, method=""), point, FakeGpu(cuda))
+    return runner._time_cuda(Prepared(calls=calls, work=None, method=""), point, FakeGpu(cuda))
 
 
 def test_eager_counts_the_launches(cuda):
@@ -145,3 +145,18 @@ def test_an_op_that_synchronises_cannot_be_captured(cuda):
 
     with pytest.raises(MeasurementError, match="cannot be captured in a CUDA graph: operation not permitted"):
         samplers.captured([synchronising], inner=1)
+
+
+def test_a_captured_fault_does_not_hide_the_reason(cuda):
+    """A point whose call fails is refused with torch's own first line."""
+
+    def failing():
+        raise RuntimeError("CUBLAS_STATUS_NOT_SUPPORTED\ndetails")
+
+    point = make_point(op="relu", workload=None, knobs={"rows": 1, "columns": 8}, precision="fp32", plan=Plan())
+    gpu = FakeGpu(cuda)
+    gpu.disturbed = lambda: ""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "prepare", lambda *_: Prepared(calls=[failing], work=None, method=""))
+        with pytest.raises(MeasurementError, match="^RuntimeError: CUBLAS_STATUS_NOT_SUPPORTED$"):
+            runner.measure_point(point, gpu, runner.Origin())

@@ -3,8 +3,8 @@
 import pytest
 
 from sim.baseline.device import cpu_ticks, disturbance, no_cuda_message, open_device, parse_cpuinfo, simd_class, slug
-from sim.baseline.measure import bound_marks, clock_marks
 from sim.baseline.peaks import GPU_PEAKS, Peaks, bound_s, cpu_peaks
+from sim.baseline.runner import bound_marks, clock_marks
 from sim.errors import MeasurementError
 
 PEAKS = Peaks(flop_per_s={"bf16": 1e12}, near_bytes_per_s=1e11, far_bytes_per_s=1e10, cache_bytes=1e6)

@@ -75,13 +75,22 @@ def measure(
 ) -> BaselineRecord:  # fmt: skip
     """Measure one op (a name of `sim.baseline.ops.OP_KINDS`) or workload here and now.
 
-    Raises: MeasurementError: no such device, too little memory, a combination that torch does not offer.
+    `plan` says when to stop; a noisy machine gives a record without `median_s` and with the reason in `marks`.
+
+    Raises: MeasurementError: no such device, too little memory, a combination that torch does not offer;
+        WorkloadError: an unknown workload or knob.
     """
     is_op = target in OP_KINDS
-    point = resolved(make_point(
-        op=target if is_op else None, workload=None if is_op else target, knobs=knobs or {}, precision=precision,
-        mode=Mode(mode), phase=Phase(phase), plan=plan or Plan(),
-    ))  # fmt: skip
+    point = make_point(
+        op=target if is_op else None,
+        workload=None if is_op else target,
+        knobs=knobs or {},
+        precision=precision,
+        mode=Mode(mode),
+        phase=Phase(phase),
+        plan=plan or Plan(),
+    )
+    point = resolved(point, strict=True)
     machine = open_device(device, threads)
     prepare_process(machine)
     return measure_point(point, machine, origin(machine, command=f"measure({target!r})"))

@@ -6,8 +6,8 @@ import torch
 from sim.baseline.compare import Row, module_times, total_row
 from sim.baseline.device import open_device
 from sim.baseline.grid import make_point
-from sim.baseline.measure import Origin, measure_points, origin, prepare, prepare_process
 from sim.baseline.record import BaselineRecord, Kind, Mode, Phase, read_baseline
+from sim.baseline.runner import Origin, measure_points, origin, prepare, prepare_process
 from sim.baseline.timing import Plan
 from sim.errors import MeasurementError
 
