@@ -24,6 +24,9 @@ which memory it has, so that the bound is generous."""
 OTHERS_LIMIT = 0.04
 """Share of the cores that others may use while a point is measured; a preempted thread stalls all of them."""
 
+TICK_SLACK = 2
+"""Ticks (10 ms) per core by which the kernel's sampled counts and the process's exact ones may differ by chance."""
+
 INSTRUCTION_SETS = (
     "sse4_2", "avx", "avx2", "fma", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni",
     "amx_tile", "amx_bf16", "amx_int8", "asimd", "sve", "bf16", "i8mm",
@@ -213,7 +216,7 @@ class CpuDevice:
         passed = [now - then for now, then in zip(ticks, self._ticks, strict=True)]
         own = (own_s - self._own_s) * os.sysconf("SC_CLK_TCK")
         self._ticks, self._own_s = ticks, own_s
-        return disturbance(passed, own)
+        return disturbance(passed, own, self.threads)
 
     def env(self) -> Mapping[str, object]:
         return {
@@ -226,19 +229,20 @@ class CpuDevice:
         }  # fmt: skip
 
 
-def disturbance(ticks: list[int], own: float) -> str:
+def disturbance(ticks: list[int], own: float, cores: int) -> str:
     """What others took of the machine, in words, when it is above OTHERS_LIMIT.
 
     Args:
         ticks: user, nice, system, idle, iowait, irq, softirq, steal that passed, as in /proc/stat.
         own: ticks of this process.
+        cores: how many cores the ticks were summed over; TICK_SLACK of each are forgiven.
     Example: 100 ticks on two cores, 40 busy, 20 stolen, 30 own: others 10 %, stolen 20 %.
     """
     total = sum(ticks[:8])
     if total <= 0:
         return ""
     idle, steal = ticks[3] + ticks[4], ticks[7]
-    others = max(0.0, total - idle - steal - own) / total
+    others = max(0.0, total - idle - steal - own - TICK_SLACK * cores) / total
     parts = [
         f"{what} {share:.0%} of the cores"
         for what, share in (("other processes used", others), ("the hypervisor took", steal / total))

@@ -158,5 +158,5 @@ def test_a_captured_fault_does_not_hide_the_reason(cuda):
     gpu.disturbed = lambda: ""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner, "prepare", lambda *_: Prepared(calls=[failing], work=None, method=""))
-        with pytest.raises(MeasurementError, match="^RuntimeError: CUBLAS_STATUS_NOT_SUPPORTED$"):
+        with pytest.raises(MeasurementError, match=r"^RuntimeError: CUBLAS_STATUS_NOT_SUPPORTED$"):
             runner.measure_point(point, gpu, runner.Origin())

@@ -61,11 +61,12 @@ def test_gpu_names_find_their_row():
 
 
 def test_disturbance_by_hand():
-    """200 ticks: 60 user + 20 system busy, of which 70 ours: others 10/200 = 5 %; 20 stolen = 10 %."""
-    ticks = [60, 0, 20, 100, 0, 0, 0, 20]
-    assert disturbance(ticks, own=70) == "other processes used 5% of the cores and the hypervisor took 10% of the cores"
-    assert disturbance([60, 0, 20, 120, 0, 0, 0, 0], own=78) == ""
-    assert disturbance([0] * 8, own=0) == ""
+    """200 ticks of one core: 60 user + 20 system busy, of which 68 ours and 2 forgiven: others 10/200 = 5 %; 20 stolen
+    = 10 %. On two cores with 74 ours, 80 - 74 - 4 = 2 are left: 1 %, below the limit."""
+    said = "other processes used 5% of the cores and the hypervisor took 10% of the cores"
+    assert disturbance([60, 0, 20, 100, 0, 0, 0, 20], own=68, cores=1) == said
+    assert disturbance([60, 0, 20, 120, 0, 0, 0, 0], own=74, cores=2) == ""
+    assert disturbance([0] * 8, own=0, cores=1) == ""
 
 
 def test_cpu_ticks_of_the_pinned_cores():
