@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from sim.baseline.ops import VECTOR_FLOPS, OpSpec
 from sim.errors import MeasurementError
+
+if TYPE_CHECKING:
+    import torch
 
 Operation = tuple[Callable[..., object], tuple[object, ...]]
 """A function and its operands."""
 
 
-def _dtype(precision: str):
+def _dtype(precision: str) -> torch.dtype:
     import torch
 
     return {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]

@@ -5,10 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from sim.baseline.device import CpuDevice, CudaDevice
+from sim.baseline.grid import Point
 from sim.baseline.ops import OpSpec, op_spec
 from sim.baseline.record import BaselineRecord
 from sim.errors import MeasurementError
+from sim.results import Estimate
+from sim.workload.graph import Graph
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +43,7 @@ class Comparison:
     """Of a workload: the whole forward pass as measured without hooks. Of a grid: sums over rows that have both."""
 
 
-def op_graph(spec: OpSpec):
+def op_graph(spec: OpSpec) -> Graph:
     """The op as a one-op graph, traced on meta; integer and fp8 ops as their fp32 form (the precision is
     an argument of the estimate)."""
     import torch
@@ -66,7 +74,7 @@ def compare_records(records: Sequence[BaselineRecord], hardware: str) -> Compari
             graph = (
                 op_graph(op_spec(record.op, record.knobs, record.precision))  # type: ignore[arg-type]
                 if record.op
-                else sim.load_workload(record.workload, **record.knobs)
+                else sim.load_workload(record.target, **record.knobs)
             )
             estimated, note = sim.estimate(graph, chip, precision=record.precision).latency_s, ""
         except DovetailError as error:
@@ -77,17 +85,14 @@ def compare_records(records: Sequence[BaselineRecord], hardware: str) -> Compari
 
 def total_row(rows: Sequence[Row]) -> Row:
     """Sums over the rows that have both numbers."""
-    both = [row for row in rows if row.measured_s is not None and row.estimated_s is not None]
+    both = [
+        (row.measured_s, row.estimated_s) for row in rows if row.measured_s is not None and row.estimated_s is not None
+    ]
     note = f"{len(both)} of {len(rows)} rows have both"
-    return Row(
-        name="total",
-        measured_s=sum(r.measured_s for r in both),
-        estimated_s=sum(r.estimated_s for r in both),
-        note=note,
-    )  # type: ignore[misc]
+    return Row(name="total", measured_s=sum(m for m, _ in both), estimated_s=sum(e for _, e in both), note=note)
 
 
-def compare_workload(record: BaselineRecord, module_s: Mapping[str, float], estimate) -> Comparison:
+def compare_workload(record: BaselineRecord, module_s: Mapping[str, float], estimate: Estimate) -> Comparison:
     """A workload per module: self time measured with hooks beside the sum of the estimate's ops of that module."""
     estimated: dict[str, float] = {}
     for op in estimate.ops:
@@ -100,7 +105,7 @@ def compare_workload(record: BaselineRecord, module_s: Mapping[str, float], esti
 
 
 def module_times(
-    module, run: Callable[[], object], *, synchronise: Callable[[], None], repetitions: int = 5,
+    module: torch.nn.Module, run: Callable[[], object], *, synchronise: Callable[[], None], repetitions: int = 5,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:  # fmt: skip
     """Median self time of each module [s]: its own calls less those of its children.
@@ -145,14 +150,16 @@ def module_times(
     return {name: sorted(t.get(name, 0.0) for t in kept)[len(kept) // 2] for name in kept[0]}
 
 
-def compare_point_modules(point, record: BaselineRecord, *, machine, hardware: str) -> Comparison:
+def compare_point_modules(
+    point: Point, record: BaselineRecord, *, machine: CpuDevice | CudaDevice, hardware: str
+) -> Comparison:
     """Build a measured workload again, time its modules with hooks, and put the estimate beside them."""
     import torch
 
     import sim
     from sim.baseline.workloads import build_module
 
-    name = point.workload_path or point.workload
+    name = point.workload_path or point.target
     estimate = sim.estimate(
         sim.load_workload(name, **point.knobs), sim.load_hardware(hardware), precision=point.precision
     )

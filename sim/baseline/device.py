@@ -236,7 +236,7 @@ def disturbance(ticks: list[int], own: float, cores: int) -> str:
         ticks: user, nice, system, idle, iowait, irq, softirq, steal that passed, as in /proc/stat.
         own: ticks of this process.
         cores: how many cores the ticks were summed over; TICK_SLACK of each are forgiven.
-    Example: 100 ticks on two cores, 40 busy, 20 stolen, 30 own: others 10 %, stolen 20 %.
+    Example: 100 ticks on two cores, 40 busy, 20 stolen, 30 own: others (40 - 30 - 4)/100 = 6 %, stolen 20 %.
     """
     total = sum(ticks[:8])
     if total <= 0:

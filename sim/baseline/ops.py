@@ -235,11 +235,12 @@ def op_spec(kind: str, params: Mapping[str, int], precision: str) -> OpSpec:
             raise MeasurementError(
                 f'{kind}: unknown parameter "{name}": expected {", ".join(known.params)}.{nearest(name, known.params)}'
             )
-    filled = {name: params.get(name, default) for name, default in known.params.items()}
-    for name, value in filled.items():
-        lowest = 0 if name == "padding" else 1
+    filled: dict[str, int] = {}
+    for name, default in known.params.items():
+        value, lowest = params.get(name, default), 0 if name == "padding" else 1
         if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
             raise MeasurementError(f"{kind}: {name} is {value!r}, expected an integer of at least {lowest}")
+        filled[name] = value
     if precision not in known.precisions:
         raise MeasurementError(
             f'{kind}: precision "{precision}" is not offered: expected one of {", ".join(known.precisions)}'
@@ -250,10 +251,10 @@ def op_spec(kind: str, params: Mapping[str, int], precision: str) -> OpSpec:
 
 def _check_divisors(kind: str, p: Mapping[str, int]) -> None:
     """Sizes that must divide one another."""
-    needs = {
-        "conv2d": [("in_channels", p.get("groups")), ("out_channels", p.get("groups"))],
-        "attention_prefill": [("heads", p.get("kv_heads"))],
-        "attention_decode": [("heads", p.get("kv_heads"))],
+    needs: dict[str, list[tuple[str, int]]] = {
+        "conv2d": [("in_channels", p.get("groups", 1)), ("out_channels", p.get("groups", 1))],
+        "attention_prefill": [("heads", p.get("kv_heads", 1))],
+        "attention_decode": [("heads", p.get("kv_heads", 1))],
         "gemm_int4": [("k", INT4_GROUP)],
         "gemm_block_sparse": [("k", BLOCK), ("n", BLOCK)],
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +28,18 @@ class Peaks:
     source: str = ""
 
 
-def _tensor_core(*, fp32, tf32, fp16, fp8, int8, hbm, l2, cache, source) -> Peaks:
+def _tensor_core(
+    *,
+    fp32: float,
+    tf32: float | None,
+    fp16: float,
+    fp8: float | None,
+    int8: float,
+    hbm: float,
+    l2: float,
+    cache: float,
+    source: str,
+) -> Peaks:
     """Dense peaks in TFLOP/s, memory in TB/s; fp32 is allowed the TF32 rate only under that name."""
     rates = {"fp32": fp32, "tf32": tf32, "bf16": fp16, "fp16": fp16, "fp8_e4m3": fp8, "int8": int8, "int4": fp16}
     return Peaks(
@@ -36,8 +48,24 @@ def _tensor_core(*, fp32, tf32, fp16, fp8, int8, hbm, l2, cache, source) -> Peak
     )  # fmt: skip
 
 
-_HOPPER = {"fp32": 66.9, "tf32": 494.7, "fp16": 989.4, "fp8": 1978.9, "int8": 1978.9, "l2": 30.0, "cache": 60 * 2**20}
-_AMPERE = {"fp32": 19.5, "tf32": 156.0, "fp16": 312.0, "fp8": None, "int8": 624.0, "l2": 15.0, "cache": 40 * 2**20}
+_HOPPER: dict[str, Any] = {
+    "fp32": 66.9,
+    "tf32": 494.7,
+    "fp16": 989.4,
+    "fp8": 1978.9,
+    "int8": 1978.9,
+    "l2": 30.0,
+    "cache": 60 * 2**20,
+}
+_AMPERE: dict[str, Any] = {
+    "fp32": 19.5,
+    "tf32": 156.0,
+    "fp16": 312.0,
+    "fp8": None,
+    "int8": 624.0,
+    "l2": 15.0,
+    "cache": 40 * 2**20,
+}
 
 GPU_PEAKS: Mapping[str, Peaks] = MappingProxyType(
     {

@@ -174,9 +174,9 @@ def record_from_dict(data: Mapping[str, object]) -> BaselineRecord:
         if name not in names:
             raise MeasurementError(f'unknown field "{name}".{nearest(name, names)}')
     try:
-        for name, enum in (("kind", Kind), ("mode", Mode), ("phase", Phase)):
-            if name in content:
-                content[name] = enum(content[name])
+        enums: dict[str, type[StrEnum]] = {"kind": Kind, "mode": Mode, "phase": Phase}
+        for name in enums.keys() & content.keys():
+            content[name] = enums[name](str(content[name]))
         if content.get("spread") is not None:
             content["spread"] = Spread(**content["spread"])  # type: ignore[arg-type]
         for name in ("outliers_s", "marks"):

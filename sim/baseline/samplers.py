@@ -6,8 +6,12 @@ import ctypes
 import time
 from collections.abc import Callable, Sequence
 from math import ceil
+from typing import TYPE_CHECKING
 
 from sim.errors import MeasurementError
+
+if TYPE_CHECKING:
+    import torch
 
 Call = Callable[[], object]
 
@@ -95,7 +99,7 @@ def cuda_eager_sampler(call: Call, *, inner: int) -> Callable[[], float]:
     return sample
 
 
-def captured(calls: Sequence[Call], *, inner: int):
+def captured(calls: Sequence[Call], *, inner: int) -> torch.cuda.CUDAGraph:
     """A CUDA graph of `inner` calls, rotating through `calls`.
 
     Raises: MeasurementError: the op cannot be captured (it synchronises with the host).

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from sim.baseline.ops import WINOGRAD_GAIN, Work
 from sim.errors import MeasurementError
+
+if TYPE_CHECKING:
+    import torch
 
 INT8_METHOD = (
     "int8: linear and convolution layers with qint8 weights per tensor and quint8 activations (torch.ops.quantized, "
@@ -24,7 +28,9 @@ def resolve_knobs(name: str, knobs: Mapping[str, object]) -> tuple[str, dict[str
     return workload.label, dict(workload.knobs)
 
 
-def build_pair(name: str, knobs: Mapping[str, object], device: str):
+def build_pair(
+    name: str, knobs: Mapping[str, object], device: str
+) -> tuple[torch.nn.Module, tuple[object, ...], dict[str, object]]:
     """(module, positional, keyword inputs) of a workload by name or path, made on `device`."""
     from sim.workload.load import Workload
 
@@ -77,7 +83,7 @@ def parameter_bytes(name: str, knobs: Mapping[str, object]) -> int:
     return sum(p.numel() * p.element_size() for p in [*module.parameters(), *module.buffers()])
 
 
-def _map_tensors(function: Callable, tree: object):
+def _map_tensors(function: Callable, tree: Any) -> Any:
     """Apply to every tensor of nested tuples, lists, dicts; the rest is kept."""
     from torch.utils import _pytree
 
@@ -114,7 +120,9 @@ def build_workload(
     return lambda: run(*args, **kwargs)
 
 
-def build_module(name: str, knobs: Mapping[str, object], *, precision: str, device: str, free_bytes: int):
+def build_module(
+    name: str, knobs: Mapping[str, object], *, precision: str, device: str, free_bytes: int
+) -> tuple[torch.nn.Module, tuple[object, ...], dict[str, object]]:
     """(module, positional, keyword operands): the workload on `device`, cast or quantised.
 
     Raises: MeasurementError: too little memory, or a precision that torch does not offer here.

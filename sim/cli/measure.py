@@ -12,6 +12,7 @@ from sim.cli.common import print_json, say, show
 
 if TYPE_CHECKING:
     from sim.baseline.compare import Comparison
+    from sim.baseline.device import CpuDevice, CudaDevice
     from sim.baseline.grid import Point
 
 
@@ -105,7 +106,7 @@ def _integers(knobs: dict[str, str]) -> dict[str, int]:
     return {name: int(text) for name, text in knobs.items()}
 
 
-def _comparisons(points: list[Point], machine, file: Path, hardware: str) -> list[Comparison]:
+def _comparisons(points: list[Point], machine: CpuDevice | CudaDevice, file: Path, hardware: str) -> list[Comparison]:
     """Ops in one table; each workload per module."""
     from sim.baseline.compare import compare_point_modules, compare_records
     from sim.baseline.record import read_baseline

@@ -5,8 +5,8 @@ from __future__ import annotations
 from sim.errors import MeasurementError
 
 try:
-    import triton
-    import triton.language as tl
+    import triton  # type: ignore[import-untyped]
+    import triton.language as tl  # type: ignore[import-untyped]
 
     jit = triton.jit
 except ImportError:  # the CPU wheels of torch come without it
