@@ -74,7 +74,7 @@ def compare_records(records: Sequence[BaselineRecord], hardware: str) -> Compari
             graph = (
                 op_graph(op_spec(record.op, record.knobs, record.precision))  # type: ignore[arg-type]
                 if record.op
-                else sim.load_workload(record.target, **record.knobs)
+                else sim.load_workload(record.target, **record.knobs)  # type: ignore[arg-type]
             )
             estimated, note = sim.estimate(graph, chip, precision=record.precision).latency_s, ""
         except DovetailError as error:
@@ -160,9 +160,8 @@ def compare_point_modules(
     from sim.baseline.workloads import build_module
 
     name = point.workload_path or point.target
-    estimate = sim.estimate(
-        sim.load_workload(name, **point.knobs), sim.load_hardware(hardware), precision=point.precision
-    )
+    graph = sim.load_workload(name, **point.knobs)  # type: ignore[arg-type]
+    estimate = sim.estimate(graph, sim.load_hardware(hardware), precision=point.precision)
     if record.mode != "eager":
         return compare_workload(record, {}, estimate)
     with torch.inference_mode():

@@ -49,23 +49,11 @@ def _tensor_core(
 
 
 _HOPPER: dict[str, Any] = {
-    "fp32": 66.9,
-    "tf32": 494.7,
-    "fp16": 989.4,
-    "fp8": 1978.9,
-    "int8": 1978.9,
-    "l2": 30.0,
-    "cache": 60 * 2**20,
-}
+    "fp32": 66.9, "tf32": 494.7, "fp16": 989.4, "fp8": 1978.9, "int8": 1978.9, "l2": 30.0, "cache": 60 * 2**20
+}  # fmt: skip
 _AMPERE: dict[str, Any] = {
-    "fp32": 19.5,
-    "tf32": 156.0,
-    "fp16": 312.0,
-    "fp8": None,
-    "int8": 624.0,
-    "l2": 15.0,
-    "cache": 40 * 2**20,
-}
+    "fp32": 19.5, "tf32": 156.0, "fp16": 312.0, "fp8": None, "int8": 624.0, "l2": 15.0, "cache": 40 * 2**20
+}  # fmt: skip
 
 GPU_PEAKS: Mapping[str, Peaks] = MappingProxyType(
     {

@@ -29,6 +29,7 @@ from sim.baseline.samplers import (
     cuda_eager_sampler,
     energy_per_call_j,
     keep_freed_memory,
+    repeated,
     rotation,
 )
 from sim.baseline.timing import Plan, Timing, calls_per_sample, repeat
@@ -290,7 +291,7 @@ def _time_cuda(ready: Prepared, point: Point, machine: CudaDevice) -> _Timed:
         method = f"CUDA events around the replay of a graph of {inner} calls"
     else:
         sample = cuda_eager_sampler(call, inner=inner)
-        run = lambda: [call() for _ in range(inner)]  # noqa: E731
+        run = repeated(call, inner)
         method = f"CUDA events around {inner} calls launched one by one"
     for _ in range(3):
         sample()

@@ -70,6 +70,16 @@ def rotation(calls: Sequence[Call]) -> Call:
     return call
 
 
+def repeated(call: Call, count: int) -> Call:
+    """One call that runs the given one `count` times and keeps no result."""
+
+    def run() -> None:
+        for _ in range(count):
+            call()
+
+    return run
+
+
 def cpu_sampler(call: Call, *, inner: int, clock_ns: Callable[[], int] = time.perf_counter_ns) -> Callable[[], float]:
     """Seconds per call, over `inner` calls between two readings of the clock."""
 
