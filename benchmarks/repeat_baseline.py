@@ -1,0 +1,41 @@
+"""Do two runs of the same grid in different processes agree within the spread that they state?
+
+    PYTHONPATH=. python benchmarks/repeat_baseline.py first.jsonl second.jsonl
+
+Prints the share of common points that agree (asked for: 95 %) and those that do not; exit code 1 below 95 %.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from sim.baseline.record import read_baseline
+from sim.baseline.timing import agree
+
+ASKED = 0.95
+
+
+def main(first: Path, second: Path) -> int:
+    runs = [read_baseline(path).latest for path in (first, second)]
+    common = [k for k, r in runs[0].items() if k in runs[1] and r.spread and runs[1][k].spread]
+    measured = [k for k in common if all(run[k].median_s is not None for run in runs)]
+    if not measured:
+        print(f"no common points with a number ({len(common)} common ones are too noisy)")
+        return 1
+    apart = []
+    for key in measured:
+        a, b = ((run[key].median_s, run[key].spread.stated_s) for run in runs)
+        if not agree(a, b):
+            apart.append(f"{key}: {a[0] * 1e6:.2f} and {b[0] * 1e6:.2f} us, {b[0] / a[0] - 1:+.1%}")
+    print("\n".join(apart))
+    share = 1 - len(apart) / len(measured)
+    below = sum("physical bound" in mark for run in runs for key in measured for mark in run[key].marks)
+    print(f"{len(measured)} common points, {share:.1%} agree (asked for {ASKED:.0%}), {below} marked below their bound")
+    return 0 if share >= ASKED else 1
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))

@@ -1,0 +1,174 @@
+"""Measured beside estimated: per op (or per module of a workload) and in total."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sim.baseline.device import CpuDevice, CudaDevice
+from sim.baseline.grid import Point
+from sim.baseline.ops import OpSpec, op_spec
+from sim.baseline.record import BaselineRecord
+from sim.errors import MeasurementError
+from sim.results import Estimate
+from sim.workload.graph import Graph
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One line of the comparison; `estimated_s` is None where the model refused, with `note`."""
+
+    name: str
+    measured_s: float | None
+    estimated_s: float | None
+    note: str = ""
+
+    @property
+    def ratio(self) -> float | None:
+        """Estimated over measured: 1 is exact, below 1 the model is too fast."""
+        if self.measured_s is None or self.estimated_s is None or self.measured_s == 0:
+            return None
+        return self.estimated_s / self.measured_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    rows: tuple[Row, ...]
+    total: Row
+    """Of a workload: the whole forward pass as measured without hooks. Of a grid: sums over rows that have both."""
+
+
+def op_graph(spec: OpSpec) -> Graph:
+    """The op as a one-op graph, traced on meta; integer and fp8 ops as their fp32 form (the precision is
+    an argument of the estimate)."""
+    import torch
+
+    import sim
+    from sim.baseline.builders import operation
+
+    plain = spec.precision if spec.precision in ("fp32", "bf16", "fp16") else "fp32"
+    function, operands = operation(op_spec(spec.kind, spec.params, plain), "meta")
+
+    class OneOp(torch.nn.Module):
+        def forward(self, *arguments):
+            return function(*arguments)
+
+    return sim.trace(OneOp(), operands)
+
+
+def compare_records(records: Sequence[BaselineRecord], hardware: str) -> Comparison:
+    """Each record beside `sim.estimate` on `hardware`; a refused estimate is a note, not an end."""
+    import sim
+    from sim.errors import DovetailError
+
+    chip = sim.load_hardware(hardware)
+    rows = []
+    for record in records:
+        name = f"{record.target} " + " ".join(f"{k}={v}" for k, v in record.knobs.items()) + f" {record.precision}"
+        try:
+            graph = (
+                op_graph(op_spec(record.op, record.knobs, record.precision))  # type: ignore[arg-type]
+                if record.op
+                else sim.load_workload(record.target, **record.knobs)  # type: ignore[arg-type]
+            )
+            estimated, note = sim.estimate(graph, chip, precision=record.precision).latency_s, ""
+        except DovetailError as error:
+            estimated, note = None, str(error)
+        rows.append(Row(name=name, measured_s=record.median_s, estimated_s=estimated, note=note))
+    return Comparison(rows=tuple(rows), total=total_row(rows))
+
+
+def total_row(rows: Sequence[Row]) -> Row:
+    """Sums over the rows that have both numbers."""
+    both = [
+        (row.measured_s, row.estimated_s) for row in rows if row.measured_s is not None and row.estimated_s is not None
+    ]
+    note = f"{len(both)} of {len(rows)} rows have both"
+    return Row(name="total", measured_s=sum(m for m, _ in both), estimated_s=sum(e for _, e in both), note=note)
+
+
+def compare_workload(record: BaselineRecord, module_s: Mapping[str, float], estimate: Estimate) -> Comparison:
+    """A workload per module: self time measured with hooks beside the sum of the estimate's ops of that module."""
+    estimated: dict[str, float] = {}
+    for op in estimate.ops:
+        estimated[op.module] = estimated.get(op.module, 0.0) + op.latency_s
+    names = [*estimated, *(name for name in module_s if name not in estimated)]
+    rows = [Row(name=n or "(root)", measured_s=module_s.get(n), estimated_s=estimated.get(n)) for n in names]
+    note = "the forward pass as a whole; rows are timed with hooks, which cost some microseconds a module"
+    total = Row(name="total", measured_s=record.median_s, estimated_s=estimate.latency_s, note=note)
+    return Comparison(rows=tuple(rows), total=total)
+
+
+def module_times(
+    module: torch.nn.Module, run: Callable[[], object], *, synchronise: Callable[[], None], repetitions: int = 5,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, float]:  # fmt: skip
+    """Median self time of each module [s]: its own calls less those of its children.
+
+    Hooks read the clock after `synchronise`, so that a GPU's work is attributed to the module that launched it
+    and the sum is above an undisturbed run. Parents and children must run on one thread.
+    """
+    if repetitions < 1:
+        raise MeasurementError(f"repetitions is {repetitions}, expected at least 1")
+    totals: list[dict[str, float]] = []
+    stack: list[float] = []
+    current: dict[str, float] = {}
+
+    def enter(*_: object) -> None:
+        synchronise()
+        stack.append(clock())
+        stack.append(0.0)  # time of the children
+
+    def leave(name: str) -> Callable[..., None]:
+        def hook(*_: object) -> None:
+            synchronise()
+            children, start = stack.pop(), stack.pop()
+            inclusive = clock() - start
+            current[name] = current.get(name, 0.0) + inclusive - children
+            if stack:
+                stack[-1] += inclusive
+
+        return hook
+
+    handles = []
+    for name, child in module.named_modules():
+        handles += [child.register_forward_pre_hook(enter), child.register_forward_hook(leave(name))]
+    try:
+        for _ in range(repetitions + 1):
+            current = {}
+            run()
+            totals.append(current)
+    finally:
+        for handle in handles:
+            handle.remove()
+    kept = totals[1:]  # the first run warms up
+    return {name: sorted(t.get(name, 0.0) for t in kept)[len(kept) // 2] for name in kept[0]}
+
+
+def compare_point_modules(
+    point: Point, record: BaselineRecord, *, machine: CpuDevice | CudaDevice, hardware: str
+) -> Comparison:
+    """Build a measured workload again, time its modules with hooks, and put the estimate beside them."""
+    import torch
+
+    import sim
+    from sim.baseline.workloads import build_module
+
+    name = point.workload_path or point.target
+    graph = sim.load_workload(name, **point.knobs)  # type: ignore[arg-type]
+    estimate = sim.estimate(graph, sim.load_hardware(hardware), precision=point.precision)
+    if record.mode != "eager":
+        return compare_workload(record, {}, estimate)
+    with torch.inference_mode():
+        module, args, kwargs = build_module(
+            name, point.knobs, precision=point.precision, device=machine.backend, free_bytes=machine.free_bytes()
+        )
+        wait = torch.cuda.synchronize if machine.backend == "cuda" else (lambda: None)
+        return compare_workload(
+            record, module_times(module, lambda: module(*args, **kwargs), synchronise=wait), estimate
+        )

@@ -1,0 +1,164 @@
+"""`dovetail measure` and `dovetail import-profile`: words around `sim.baseline`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sim.cli.common import knobs as parse_knobs
+from sim.cli.common import print_json, say, show
+
+if TYPE_CHECKING:
+    from sim.baseline.compare import Comparison
+    from sim.baseline.device import CpuDevice, CudaDevice
+    from sim.baseline.grid import Point
+
+
+def measure(
+    target: Annotated[
+        str, typer.Argument(metavar="WORKLOAD|GRID", help="A workload, an op such as gemm, a grid's name or YAML file.")
+    ],
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    compare: Annotated[
+        str | None, typer.Option(metavar="HW", help="Print the estimate on this chip beside it.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Baseline file to append to. Default: baselines/<device>.jsonl."),
+    ] = None,
+    p: Annotated[list[str] | None, typer.Option("-p", metavar="KNOB=VALUE", help="Knob of the workload or op.")] = None,
+    precision: Annotated[str, typer.Option(help="Of a single workload or op.")] = "fp32",
+    mode: Annotated[str, typer.Option(help="eager, compile, or on CUDA graph.")] = "eager",
+    phase: Annotated[str, typer.Option(help="warm, or cold with rotated operands.")] = "warm",
+    threads: Annotated[int | None, typer.Option(help="CPU threads; default all cores.")] = None,
+    time_limit: Annotated[float | None, typer.Option(help="Seconds after which no further point is begun.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON document: the records of this run.")] = False,
+) -> None:
+    """Time ops and workloads on this machine; every record is appended at once, and a killed run resumes."""
+    import shlex
+    import sys
+
+    from sim.baseline.device import open_device
+    from sim.baseline.runner import measure_points, origin, prepare_process
+
+    points = _points(target, knobs=parse_knobs(p or []), precision=precision, mode=mode, phase=phase)
+    machine = open_device(device, threads)
+    prepare_process(machine)
+    file = output or Path("baselines") / f"{machine.key}.jsonl"
+    run = origin(machine, command=shlex.join(["dovetail", *sys.argv[1:]]))
+    outcome = measure_points(points, machine=machine, output=file, run=run, progress=say, time_limit_s=time_limit)
+    say(
+        f"{file}: {len(outcome.records)} records ({sum(r.noisy for r in outcome.records)} too noisy for a number), "
+        f"{len(outcome.skipped)} skipped, {outcome.already} already there, {outcome.left} left"
+    )
+    if compare:
+        for comparison in _comparisons(points, machine, file, compare):
+            _show_comparison(comparison, compare)
+    if json:
+        print_json([record.to_dict() for record in outcome.records])
+    if not outcome.records and outcome.skipped:
+        raise typer.Exit(1)
+
+
+def _points(target: str, *, knobs: dict, precision: str, mode: str, phase: str) -> list[Point]:
+    """The points that the target stands for: a grid's, or one."""
+    from sim.baseline.grid import load_grid, make_point
+    from sim.baseline.ops import OP_KINDS
+    from sim.baseline.record import Mode, Phase
+    from sim.baseline.runner import resolved
+    from sim.baseline.timing import Plan
+    from sim.errors import MeasurementError, nearest
+    from sim.resources import data_dir
+
+    named = data_dir("baselines") / "grids" / f"{target}.yaml"
+    if named.is_file() or target.endswith((".yaml", ".yml")):
+        if knobs:
+            raise MeasurementError(f"{target} is a grid, which has no knobs: -p is for a single workload or op")
+        return list(load_grid(named if named.is_file() else Path(target)).points)
+    for what, value, enum in (("mode", mode, Mode), ("phase", phase, Phase)):
+        if value not in list(enum):
+            raise MeasurementError(f"--{what} {value}: expected {', '.join(enum)}.{nearest(value, list(enum))}")
+    is_op = target in OP_KINDS
+    if is_op and target in ("gemm", "conv2d") and not knobs:
+        is_op = False  # the workloads of these names have defaults
+    point = make_point(
+        op=target if is_op else None,
+        workload=None if is_op else target,
+        knobs=_integers(knobs) if is_op else knobs,
+        precision=precision,
+        mode=Mode(mode),
+        phase=Phase(phase),
+        plan=Plan(time_limit_s=10.0),
+        energy_s=2.0,
+    )
+    return [resolved(point, strict=True)]
+
+
+def _integers(knobs: dict[str, str]) -> dict[str, int]:
+    """Parameters of an op are whole numbers."""
+    from sim.errors import MeasurementError
+
+    for name, text in knobs.items():
+        if not text.isdecimal():
+            raise MeasurementError(f"-p {name}={text}: expected a whole number")
+    return {name: int(text) for name, text in knobs.items()}
+
+
+def _comparisons(points: list[Point], machine: CpuDevice | CudaDevice, file: Path, hardware: str) -> list[Comparison]:
+    """Ops in one table; each workload per module."""
+    from sim.baseline.compare import compare_point_modules, compare_records
+    from sim.baseline.record import read_baseline
+    from sim.baseline.runner import resolved
+
+    latest = read_baseline(file).latest
+    found = [(p, latest.get(p.key(machine.key, machine.threads))) for p in map(resolved, points)]
+    single = [(p, r) for p, r in found if r is not None and p.workload]
+    if len(found) == 1 and single:
+        return [compare_point_modules(*single[0], machine=machine, hardware=hardware)]
+    return [compare_records([r for _, r in found if r is not None and r.median_s is not None], hardware)]
+
+
+def _show_comparison(comparison: Comparison, hardware: str) -> None:
+    from rich.table import Table
+
+    table = Table(title=f"measured against the estimate on {hardware}")
+    for name, side in (("op or module", "left"), ("measured", "right"), ("estimated", "right"), ("ratio", "right")):
+        table.add_column(name, justify=side, overflow="fold")  # type: ignore[arg-type]
+    for row in (*comparison.rows, comparison.total):
+        name = f"{row.name}: {row.note}" if row.note else row.name
+        ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
+        table.add_row(name, _duration(row.measured_s), _duration(row.estimated_s), ratio)
+    show(table)
+
+
+def _duration(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds * 1e3:.4g} ms"
+
+
+def import_profile(
+    file: Annotated[Path, typer.Argument(help="TensorRT layer profile, torch-profiler trace, or CSV.")],
+    device: Annotated[str, typer.Option(help="Key of the device that was profiled, e.g. nvidia-h200.")],
+    precision: Annotated[str, typer.Option(help="Precision that it ran at.")],
+    workload: Annotated[str, typer.Option(help="Workload that was profiled.")] = "",
+    op_map: Annotated[Path | None, typer.Option(help="CSV with the header profile,ours.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: baselines/<device>.jsonl.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the records; write no file unless -o is given.")] = False,
+) -> None:
+    """Turn a profile taken elsewhere into baseline records."""
+    from sim.baseline.import_profile import import_profile as read
+    from sim.baseline.import_profile import read_op_map
+    from sim.baseline.record import append_record
+
+    records = read(
+        file, device=device, precision=precision, workload=workload, op_map=read_op_map(op_map) if op_map else None
+    )
+    target = output or (None if json else Path("baselines") / f"{device}.jsonl")
+    for record in records if target else ():
+        append_record(target, record)  # type: ignore[arg-type]
+    if target:
+        total_s = sum((record.median_s or 0.0) * record.n for record in records)
+        say(f"{target}: {len(records)} ops, {total_s * 1e3:.3f} ms in all runs, from {records[0].source}")
+    if json:
+        print_json([record.to_dict() for record in records])

@@ -1,0 +1,128 @@
+"""Importers on small hand-written profiles, and overrides."""
+
+import json
+
+import pytest
+
+from sim.baseline.import_profile import import_profile, parse_profile, read_op_map
+from sim.baseline.overrides import parse_overrides, parse_time_s
+from sim.baseline.record import Kind
+from sim.errors import MeasurementError
+
+TENSORRT = [
+    {"count": 100},
+    {"name": "conv1 + relu", "timeMs": 12.0, "averageMs": 0.12, "medianMs": 0.119, "percentage": 60.0},
+    {"name": "reshape (folded)", "timeMs": 0.0, "averageMs": 0.0, "percentage": 0.0},
+    {"name": "fc", "timeMs": 8.0, "averageMs": 0.08, "percentage": 40.0},
+]
+
+
+def event(name, cat, ts, dur, tid=1):
+    return {"ph": "X", "name": name, "cat": cat, "ts": ts, "dur": dur, "pid": 1, "tid": tid}
+
+
+def save(tmp_path, text, name="p"):
+    path = tmp_path / name
+    path.write_text(text)
+    return path
+
+
+def test_tensorrt_layers(tmp_path):
+    """Averages of 100 runs; the folded layer has no time and is left out; the map renames and says so."""
+    path = save(tmp_path, json.dumps(TENSORRT))
+    records = import_profile(
+        path, device="nvidia-x", precision="int8", workload="net", op_map={"conv1 + relu": "layer1.conv1"}
+    )
+    assert [(r.op, r.median_s, r.n) for r in records] == [("layer1.conv1", 1.2e-4, 100), ("fc", 8e-5, 100)]
+    assert records[0].kind is Kind.IMPORTED
+    assert records[0].backend == "tensorrt"
+    assert records[0].scenario == "net"
+    assert records[0].marks == ('profile calls it "conv1 + relu"',)
+
+
+def test_torch_trace_of_a_gpu_takes_kernels_only(tmp_path):
+    """Two runs of a kernel, 10 and 30 us: median 20 us; the host's cpu_op is not counted."""
+    events = [
+        event("aten::mm", "cpu_op", 0, 100),
+        event("gemm_kernel", "kernel", 5, 10),
+        event("gemm_kernel", "kernel", 50, 30),
+        {"ph": "M", "name": "process_name"},
+    ]
+    (record,) = import_profile(save(tmp_path, json.dumps({"traceEvents": events})), device="d", precision="bf16")
+    assert (record.op, record.n) == ("gemm_kernel", 2)
+    assert record.median_s == pytest.approx(20e-6)
+
+
+def test_torch_trace_of_a_cpu_takes_leaves(tmp_path):
+    """linear (0..100) holds addmm (10..80): only addmm is a leaf; relu (100..120) is one beside it. The same interval
+    on another thread holds nothing."""
+    events = [
+        event("aten::linear", "cpu_op", 0, 100),
+        event("aten::addmm", "cpu_op", 10, 70),
+        event("aten::relu", "cpu_op", 100, 20),
+        event("aten::copy_", "cpu_op", 15, 5, tid=2),
+    ]
+    kind, timed = parse_profile(json.dumps(events), where="x")
+    assert kind == "torch"
+    assert {t.name: t.samples_s for t in timed} == {
+        "aten::addmm": (pytest.approx(70e-6),),
+        "aten::relu": (pytest.approx(20e-6),),
+        "aten::copy_": (pytest.approx(5e-6),),
+    }
+
+
+def test_csv_with_units_in_the_header(tmp_path):
+    """Rows of one op are its runs: 1, 2, 3 ms."""
+    records = import_profile(
+        save(tmp_path, "op, latency_ms\nconv,1\nconv,3\nfc,0.5\nconv,2\n"), device="d", precision="fp32", backend="npu"
+    )
+    assert [(r.op, r.median_s, r.n, r.backend) for r in records] == [("conv", 2e-3, 3, "npu"), ("fc", 5e-4, 1, "npu")]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "empty"),
+        ('{"a": 1}', "unknown form.*trtexec"),
+        ("[1, 2", "broken"),
+        ("some words\nand more\n", "unknown format"),
+        ("op,latency\nconv,1\n", "unknown format"),
+        ("op,latency_ms,time_us\nconv,1,1\n", "unknown format"),
+        ("op,latency_ms\nconv,fast\n", ":2: latency_ms is 'fast'"),
+        ("op,latency_ms\nconv\n", ":2: latency_ms is None"),
+        ('{"traceEvents": []}', "no op"),
+        ('[{"count": 3}, {"name": "x", "averageMs": 1}, {"foo": 1}]', "entry 2"),
+    ],
+)
+def test_profiles_that_cannot_be_read_say_why(tmp_path, text, message):
+    with pytest.raises(MeasurementError, match=message):
+        import_profile(save(tmp_path, text), device="d", precision="fp32")
+
+
+def test_op_maps(tmp_path):
+    path = save(tmp_path, "profile,ours\nconv1 + relu,layer1.conv1\n", "map.csv")
+    assert read_op_map(path) == {"conv1 + relu": "layer1.conv1"}
+    with pytest.raises(MeasurementError, match="Did you mean"):
+        import_profile(save(tmp_path, "op,latency_ms\nconv1,1\n"), device="d", precision="fp32", op_map={"conv_1": "x"})
+    with pytest.raises(MeasurementError, match="profile,ours"):
+        read_op_map(save(tmp_path, "a,b\n", "bad.csv"))
+
+
+def test_overrides_by_hand():
+    assert parse_overrides(["layer1.0.conv1=1.2ms", "fc = 340 us", "a=b=1e-3s"]) == {
+        "layer1.0.conv1": pytest.approx(1.2e-3),
+        "fc": pytest.approx(3.4e-4),
+        "a=b": 1e-3,
+    }
+    assert parse_time_s("5 ns") == pytest.approx(5e-9)
+
+
+@pytest.mark.parametrize("text", ["conv", "=1ms", "conv=1", "conv=ms", "conv=-1ms", "conv=0s", "conv=1.2 min"])
+def test_bad_overrides_are_refused(text):
+    with pytest.raises(MeasurementError):
+        parse_overrides([text])
+
+
+def test_an_op_given_twice_is_refused():
+    with pytest.raises(MeasurementError, match="twice"):
+        parse_overrides(["conv=1ms", "conv=2ms"])

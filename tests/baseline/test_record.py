@@ -1,0 +1,124 @@
+"""Baseline files: round trip, broken lines, a killed writer, keys."""
+
+import json
+
+import pytest
+
+from sim.baseline.record import (
+    BaselineRecord,
+    Kind,
+    Mode,
+    Spread,
+    append_record,
+    read_baseline,
+    record_from_dict,
+    records_with_numbers,
+)
+from sim.errors import MeasurementError
+
+SPREAD = Spread(
+    mad_s=1e-6,
+    q05_s=1e-3,
+    q25_s=1e-3,
+    q75_s=1.1e-3,
+    q95_s=1.2e-3,
+    min_s=9e-4,
+    max_s=2e-3,
+    ci_low_s=1e-3,
+    ci_high_s=1.1e-3,
+    confidence=0.95,
+    stated_s=1e-4,
+)
+
+
+def record(**changes) -> BaselineRecord:
+    fields = {
+        "device": "cpu-x",
+        "backend": "cpu",
+        "kind": Kind.MEASURED,
+        "op": "gemm",
+        "knobs": {"m": 1, "n": 2, "k": 3},
+        "precision": "fp32",
+        "threads": 2,
+        "median_s": 1e-3,
+        "spread": SPREAD,
+        "n": 11,
+        "outliers_s": (2e-3,),
+        "marks": ("odd",),
+        "env": {"torch": "2"},
+    }
+    return BaselineRecord(**{**fields, **changes})
+
+
+def test_round_trip_through_json():
+    original = record(mode=Mode.COMPILE, energy_j=0.5, clocks={"core_hz_before": 3e9})
+    assert record_from_dict(json.loads(json.dumps(original.to_dict()))) == original
+
+
+def test_key_ignores_the_order_of_knobs_and_tells_precisions_apart():
+    assert record(knobs={"k": 3, "n": 2, "m": 1}).key == record().key
+    assert record(precision="bf16").key != record().key
+    assert record(threads=1).key != record().key
+
+
+def test_broken_lines_are_named_and_skipped(tmp_path):
+    path = tmp_path / "x.jsonl"
+    good = json.dumps(record().to_dict())
+    lines = [
+        good,
+        good[: len(good) // 2],
+        "[1]",
+        json.dumps({"schema": "dovetail.baseline/9"}),
+        json.dumps({**record().to_dict(), "medain_s": 1}),
+        "\x00\xff",
+        good.replace('"fp32"', '"bf16"'),
+    ]
+    path.write_bytes("\n".join(lines).encode("latin-1"))
+    read = read_baseline(path)
+    assert [r.precision for r in read.records] == ["fp32", "bf16"]
+    assert [b.line for b in read.broken] == [2, 3, 4, 5, 6]
+    assert "expected a JSON object" in read.broken[1].reason
+    assert "dovetail.baseline/9" in read.broken[2].reason
+    assert 'Did you mean "median_s"' in read.broken[3].reason
+    assert str(read.broken[0]).startswith(f"{path}:2: skipped")
+
+
+def test_appending_after_a_killed_writer_loses_only_its_line(tmp_path):
+    path = tmp_path / "new" / "x.jsonl"
+    append_record(path, record())
+    with path.open("a") as file:
+        file.write('{"schema": "dovetail.base')  # the run died here
+    append_record(path, record(precision="bf16"))
+    append_record(path, record(precision="int8"))
+    read = read_baseline(path)
+    assert [r.precision for r in read.records] == ["fp32", "bf16", "int8"]
+    assert [b.line for b in read.broken] == [2]
+
+
+def test_noisy_points_are_not_finished_and_the_last_record_of_a_key_holds(tmp_path):
+    path = tmp_path / "x.jsonl"
+    append_record(path, record(median_s=None, noisy=True))
+    assert read_baseline(path).finished == frozenset()
+    append_record(path, record(median_s=2e-3))
+    assert read_baseline(path).finished == {record().key}
+    append_record(path, record(median_s=3e-3))
+    assert [r.median_s for r in records_with_numbers([path])] == [3e-3]
+
+
+def test_missing_file_is_an_empty_baseline(tmp_path):
+    assert read_baseline(tmp_path / "none.jsonl").records == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"op": None}, "either an op or a workload"),
+        ({"workload": "x"}, "either an op or a workload"),
+        ({"median_s": 0.0}, "positive"),
+        ({"median_s": None}, "noisy"),
+        ({"kind": Kind.PUBLISHED}, "source and licence"),
+    ],
+)
+def test_records_that_make_no_sense_are_refused(changes, message):
+    with pytest.raises(MeasurementError, match=message):
+        record(**changes)

@@ -1,0 +1,186 @@
+"""The measuring loop with a fake measurement, and one real point without an assertion on its time."""
+
+import pytest
+import torch
+
+from sim.baseline.compare import Row, module_times, total_row
+from sim.baseline.device import open_device
+from sim.baseline.grid import make_point
+from sim.baseline.record import BaselineRecord, Kind, Mode, Phase, read_baseline
+from sim.baseline.runner import Origin, measure_points, origin, prepare, prepare_process
+from sim.baseline.timing import Plan
+from sim.errors import MeasurementError
+
+
+class FakeMachine:
+    key, backend, threads = "fake", "cpu", 1
+
+
+def points(count):
+    plan = Plan()
+    return [
+        make_point(op="relu", workload=None, knobs={"rows": i + 1, "columns": 8}, precision="fp32", plan=plan)
+        for i in range(count)
+    ]
+
+
+def fake_record(point, machine, run):
+    return BaselineRecord(
+        device=machine.key, backend="cpu", kind=Kind.MEASURED, op=point.op, knobs=point.knobs, precision="fp32",
+        threads=machine.threads, median_s=1e-6 * point.knobs["rows"], n=11,
+    )  # fmt: skip
+
+
+def run_points(some, output, measure_one=fake_record, **extra):
+    lines = []
+    outcome = measure_points(
+        some,
+        machine=FakeMachine(),
+        output=output,
+        run=Origin(),
+        progress=lines.append,
+        measure_one=measure_one,
+        **extra,
+    )
+    return outcome, lines
+
+
+def test_a_killed_run_resumes_after_a_truncated_line(tmp_path):
+    """Five points; the run dies while it writes the third. The second run names the broken line, skips the two that
+    are finished and measures three."""
+    output = tmp_path / "fake.jsonl"
+
+    def dying(point, machine, run):
+        if point.knobs["rows"] == 3:
+            raise KeyboardInterrupt
+        return fake_record(point, machine, run)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_points(points(5), output, dying)
+    with output.open("a") as file:
+        file.write('{"schema":"dovetail.baseline/1","device":"fa')
+    outcome, lines = run_points(points(5), output)
+    assert outcome.already == 2
+    assert len(outcome.records) == 3
+    assert lines[0].startswith(f"{output}:3: skipped")
+    assert [r.knobs["rows"] for r in read_baseline(output).records] == [1, 2, 3, 4, 5]
+    assert run_points(points(5), output)[0].already == 5
+
+
+def test_points_that_cannot_be_measured_are_skipped_with_the_reason(tmp_path):
+    def poor(point, machine, run):
+        if point.knobs["rows"] == 2:
+            raise MeasurementError("too little memory: 9 GiB needed")
+        return fake_record(point, machine, run)
+
+    outcome, lines = run_points(points(3), tmp_path / "x.jsonl", poor)
+    assert [(p.knobs["rows"], reason) for p, reason in outcome.skipped] == [(2, "too little memory: 9 GiB needed")]
+    assert len(outcome.records) == 2
+    assert "skipped, too little memory" in lines[1]
+
+
+def test_the_time_limit_leaves_the_rest_for_the_next_run(tmp_path):
+    """Each point takes 10 s of the fake clock; with a limit of 15 s two points are begun (at 0 and 10 s)."""
+    now = [0.0]
+
+    def slow(point, machine, run):
+        now[0] += 10
+        return fake_record(point, machine, run)
+
+    outcome, lines = run_points(points(5), tmp_path / "x.jsonl", slow, time_limit_s=15.0, clock=lambda: now[0])
+    assert len(outcome.records) == 2
+    assert outcome.left == 3
+    assert "40 s left" in lines[1]
+    assert "run again" in lines[2]
+
+
+def test_combinations_that_a_cpu_lacks_are_refused():
+    machine = open_device("cpu", 1)
+    for changes, message in (
+        ({"precision": "tf32"}, "tf32"),
+        ({"mode": Mode.GRAPH}, "CUDA"),
+        ({"phase": Phase.COLD}, "too small"),
+        ({"phase": Phase.COLD, "mode": Mode.COMPILE}, "warm|too small"),
+    ):
+        arguments = {
+            "op": "relu",
+            "workload": None,
+            "knobs": {"rows": 1, "columns": 8},
+            "precision": "fp32",
+            "plan": Plan(),
+        }
+        with pytest.raises(MeasurementError, match=message):
+            prepare(make_point(**{**arguments, **changes}), machine)
+    gemm = make_point(op="gemm_int4", workload=None, knobs={"m": 1, "n": 64, "k": 128}, precision="w4a16", plan=Plan())
+    with pytest.raises(MeasurementError, match="runs on cuda"):
+        prepare(gemm, machine)
+
+
+def test_too_little_memory_is_told_before_it_is_taken():
+    machine = open_device("cpu", 1)
+    machine.free_bytes = lambda: 10**6
+    point = make_point(op="relu", workload=None, knobs={"rows": 1000, "columns": 1000}, precision="fp32", plan=Plan())
+    with pytest.raises(MeasurementError, match="too little memory"):
+        prepare(point, machine)
+
+
+def test_a_real_point_is_recorded_whole(tmp_path, monkeypatch):
+    """Whatever the machine does meanwhile: the record says what was measured, how, and on what; a number is missing
+    only if it is marked noisy."""
+    machine = open_device("cpu", 1)
+    monkeypatch.setattr(machine, "pin", lambda: None)
+    threads = torch.get_num_threads()
+    prepare_process(machine)
+    try:
+        plan = Plan(time_limit_s=0.05, warmup_s=0.0)
+        point = make_point(op="gemm", workload=None, knobs={"m": 8, "n": 8, "k": 8}, precision="fp32", plan=plan)
+        run = origin(machine, command="test", commit="abc")
+        measure_points([point], machine=machine, output=tmp_path / "x.jsonl", run=run)
+    finally:
+        torch.set_num_threads(threads)
+    (record,) = read_baseline(tmp_path / "x.jsonl").records
+    assert record.device == machine.key
+    assert record.work["macs"] == 512
+    assert record.commit == "abc"
+    assert record.n >= 6
+    assert record.env["torch"] == torch.__version__
+    assert "perf_counter_ns" in record.method
+    assert record.noisy == (record.median_s is None)
+
+
+def test_module_times_are_self_times():
+    """The clock moves 3 s in the child and 2 s in the parent around it."""
+    now = [0.0]
+
+    class Child(torch.nn.Module):
+        def forward(self, x):
+            now[0] += 3
+            return x
+
+    class Parent(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.child = Child()
+
+        def forward(self, x):
+            now[0] += 1
+            x = self.child(x)
+            now[0] += 1
+            return x
+
+    module = Parent()
+    found = module_times(module, lambda: module(1), synchronise=lambda: None, clock=lambda: now[0])
+    assert found == {"": 2.0, "child": 3.0}
+
+
+def test_total_sums_rows_that_have_both():
+    rows = [
+        Row(name="a", measured_s=2.0, estimated_s=1.0),
+        Row(name="b", measured_s=1.0, estimated_s=None),
+        Row(name="c", measured_s=2.0, estimated_s=3.0),
+    ]
+    total = total_row(rows)
+    assert (total.measured_s, total.estimated_s, total.ratio) == (4.0, 4.0, 1.0)
+    assert rows[0].ratio == 0.5
+    assert rows[1].ratio is None
+    assert "2 of 3" in total.note
