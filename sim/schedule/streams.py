@@ -136,7 +136,7 @@ def cost_roofline(op: Op, position: int, coster: _Coster) -> GroupCost:
         macs=points[0].macs,
         effective_macs=float(points[0].macs),
         vector_ops=points[0].vector_ops,
-        mac_slots=compute * clock if points[0].macs else None,
+        mac_slots=compute * clock * coster.unit.array.rows * coster.unit.array.cols if points[0].macs else None,
         bound=bounds(resources, n) if resources else ("launch",) * n,
         resources_s=resources,
     )

@@ -1,0 +1,280 @@
+"""`estimate`: the closed-form reading of a network on one chip; `evaluate`: one mapping."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import reduce
+from math import inf
+
+import numpy as np
+
+from sim.cost.roofline import roofline
+from sim.errors import ConfigError, WorkloadError, nearest
+from sim.hardware.chip import Chip
+from sim.hardware.dump import chip_hash
+from sim.hardware.physical import chip_area_mm2, idle_power_w
+from sim.mapping.mapping import Mapping as LoopNest
+from sim.results import Estimate, OpEstimate, Term, Traffic
+from sim.schedule.groups import GroupCost
+from sim.schedule.network import Network, Options, cost_network
+from sim.workload.graph import Einsum, EinsumOp, Graph, OperandRole, Role, Tensor
+from sim.workload.precision import parse_precision
+
+OBJECTIVES = ("latency", "energy", "edp")
+
+
+def estimate(
+    graph: Graph,
+    chip: Chip,
+    *,
+    objective: str = "latency",
+    precision: str | None = None,
+    calibration: str = "auto",
+    map_space: str = "even",
+    mapping: Mapping[str, LoopNest] | LoopNest | None = None,
+    allow_unsupported: bool = False,
+    overrides: Mapping[str, float] | None = None,
+) -> Estimate:
+    """Latency, energy and memory of a network alone on the chip's main unit, and why.
+
+    Args:
+        objective: what each op's mapping is best for: "latency", "energy" or "edp".
+        precision: "int8", "w4a16", ...; the chip's default when None.
+        calibration: "auto", "none" or a name (see `sim.baseline.calibrate`).
+        map_space: "even", "uneven" or "fixed_dataflow".
+        mapping: a mapping for every einsum, or op name -> mapping ("*" for all others).
+        allow_unsupported: cost ops without a rule as memory traffic instead of refusing.
+        overrides: op name -> latency in seconds that is known better.
+    Raises: UnsupportedOpError, PrecisionError, InfeasibleError, MappingError, ConfigError.
+    """
+    if objective not in OBJECTIVES:
+        raise ConfigError(f'objective "{objective}" is unknown: expected one of {", ".join(OBJECTIVES)}.{nearest(objective, OBJECTIVES)}')
+    given = {"*": mapping} if isinstance(mapping, LoopNest) else dict(mapping or {})
+    options = Options(
+        objective=objective,
+        map_space=map_space,
+        mapping=given,
+        allow_unsupported=allow_unsupported,
+        overrides_s=dict(overrides or {}),
+    )
+    chosen = parse_precision(precision or chip.default_precision)
+    network = cost_network(graph, [chip], chosen, options)
+    _check_names(given, network)
+    return read(network, 0, precision=chosen.name, options=options, calibration=calibration)
+
+
+def _check_names(given: Mapping[str, object], network: Network) -> None:
+    names = [group.name for group in network.groups]
+    for name in given:
+        if name != "*" and name not in names:
+            raise WorkloadError(f'mapping for "{name}": no such op in the network as it runs.{nearest(name, names)}')
+
+
+def read(network: Network, d: int, *, precision: str, options: Options, calibration: str) -> Estimate:
+    """The estimate of design `d` of a costed network."""
+    chip, graph = network.chips[d], network.graph
+    bound = roofline(graph, chip, precision)
+    floors = {point.name: point for point in bound.ops}
+    feasible = not network.infeasible[d]
+    ops = tuple(_op(network, i, d, floors) for i in range(len(network.groups)))
+    energies = [op.energy_j for op in ops]
+    dynamic = reduce(lambda a, b: a + b, energies, 0.0) if all(e is not None for e in energies) else None  # type: ignore[operator, arg-type, return-value]
+    latency = float(network.latency_s[d]) if feasible else inf
+    idle = idle_power_w(chip)
+    energy = dynamic + idle * latency if dynamic is not None and idle is not None and feasible else dynamic
+    slots = sum(float(g.mac_slots[d]) for g in network.groups if g.mac_slots is not None)
+    array = network.unit.array
+    cells = array.rows * array.cols
+    cycles = latency * network.unit.clock_hz
+    return Estimate(
+        workload_name=graph.name,
+        knobs=graph.knobs,
+        graph_hash=graph.hash,
+        batch=graph.batch,
+        hardware_name=chip.name,
+        hardware_hash=chip_hash(chip),
+        overrides=chip.overrides,
+        precision=precision,
+        objective=options.objective,
+        map_space="given" if "*" in options.mapping else options.map_space,
+        buffering=network.unit.buffering.value,
+        calibration=None,
+        latency_s=latency,
+        latency_interval_s=None,
+        cycles=cycles,
+        roofline_latency_s=bound.latency_s,
+        macs=sum(g.macs for g in network.groups),
+        effective_macs=sum(g.effective_macs for g in network.groups),
+        vector_ops=sum(g.vector_ops for g in network.groups),
+        mac_utilization=slots / (cells * cycles) if slots and feasible else None,
+        energy_j=energy,
+        power_w=energy / latency if energy is not None and feasible else None,
+        area_mm2=chip_area_mm2(chip),
+        peak_memory_bytes=_peaks(network, d),
+        traffic_bytes=_total_traffic(ops),
+        breakdown_s=_total_terms(ops),
+        ops=ops,
+        infeasible=_infeasible(network, d),
+        unsupported=network.unsupported,
+        notes=_notes(network, dynamic, calibration),
+        energy_breakdown_j=_energy_parts(dynamic, idle, latency),
+        roofline=bound.to_dict(),
+    )
+
+
+def _op(network: Network, i: int, d: int, floors: Mapping[str, object]) -> OpEstimate:
+    group = network.groups[i]
+    point = floors[group.name]
+    latency, launch = float(network.increments_s[i][d]), float(group.launch_s[d])
+    cycles = float(group.cycles[d])
+    cells = network.unit.array.rows * network.unit.array.cols
+    energy = float(group.energy_j[d])
+    used = group.mac_slots is not None and cycles > 0
+    return OpEstimate(
+        name=group.name,
+        kind=group.op.kind,
+        module=group.op.module,
+        source=group.op.source,
+        macs=group.macs,
+        vector_ops=group.vector_ops,
+        latency_s=latency,
+        roofline_s=point.roofline_s,  # type: ignore[attr-defined]
+        cycles=cycles,
+        bound="launch" if launch > float(group.time_s[d]) else group.bound[d],
+        mac_utilization=float(group.mac_slots[d]) / (cells * cycles) if used else None,  # type: ignore[index]
+        cycles_ladder={k: float(v[d]) for k, v in group.ladder.items()} if group.ladder else None,
+        traffic_bytes={
+            memory: {role: Traffic(read=float(r[d]), write=float(w[d])) for role, (r, w) in table.items()}
+            for memory, table in group.traffic_bytes.items()
+        },
+        energy_j=None if np.isnan(energy) else energy,
+        breakdown_s=_terms(network, i, d, latency, launch),
+        mapping=_mapping(group, d, network),
+        homes=_homes(network, group, d),
+    )
+
+
+def _terms(network: Network, i: int, d: int, latency: float, launch: float) -> dict[Term, float]:
+    """The group's terms, with what was hidden or overridden taken from the exposed ones."""
+    group = network.groups[i]
+    terms = {term: float(value[d]) for term, value in group.terms_s.items()}
+    terms[Term.LAUNCH] = launch
+    saved = sum(terms.values()) - latency
+    for term in (Term.EXPOSED_MEMORY, Term.DMA_SETUP, Term.LAUNCH, Term.PRELOAD, Term.FILL_DRAIN, Term.VECTOR, Term.DEQUANTISE, Term.COMPUTE):
+        taken = min(max(saved, 0.0), terms.get(term, 0.0))
+        terms[term] = terms.get(term, 0.0) - taken
+        saved -= taken
+    if saved < -1e-9 * latency:  # a known latency above ours: the difference waits for something we do not model
+        terms[Term.QUEUEING] = -saved
+    return terms
+
+
+def _mapping(group: GroupCost, d: int, network: Network) -> Mapping[str, object] | None:
+    for designs, won in group.winners:
+        at = np.flatnonzero(designs == d)
+        if len(at) and won.row[at[0]] >= 0:
+            nest = won.mappings[won.row[at[0]]]
+            return {"dataflow": network.unit.array.dataflow.value, **nest.to_dict()}
+    return None
+
+
+def _homes(network: Network, group: GroupCost, d: int) -> dict[str, str]:
+    stays, near = network.residency.stays, network.residency.memory
+    tensors = network.graph.tensors
+    names = {}
+    for key in (*group.op.inputs, *group.op.outputs):
+        kept = stays.get(tensors[key].storage or key)
+        names[key] = near if near and kept is not None and kept[d] else network.unit.home
+    return names
+
+
+def _total_terms(ops: tuple[OpEstimate, ...]) -> dict[Term, float]:
+    totals = dict.fromkeys(Term, 0.0)
+    for op in ops:
+        for term, value in op.breakdown_s.items():
+            totals[term] += value
+    return totals
+
+
+def _total_traffic(ops: tuple[OpEstimate, ...]) -> dict[str, Traffic]:
+    totals: dict[str, list[float]] = {}
+    for op in ops:
+        for memory, table in op.traffic_bytes.items():
+            total = totals.setdefault(memory, [0.0, 0.0])
+            for traffic in table.values():
+                total[0] += traffic.read
+                total[1] += traffic.write
+    return {memory: Traffic(read=r, write=w) for memory, (r, w) in totals.items()}
+
+
+def _peaks(network: Network, d: int) -> dict[str, float]:
+    peaks = {network.unit.home: float(network.residency.home_peak_bytes[d])}
+    if network.residency.memory:
+        peaks[network.residency.memory] = max(
+            (float(g.held_bytes[d] + g.footprint_bytes[d]) for g in network.groups), default=0.0
+        )
+    return peaks
+
+
+def _infeasible(network: Network, d: int) -> dict[str, object] | None:
+    if not network.infeasible[d]:
+        return None
+    reason, tensors = network.reasons[d]
+    return {"reason": reason, "tensors": list(tensors)}
+
+
+def _energy_parts(dynamic: float | None, idle: float | None, latency: float) -> dict[str, float]:
+    if dynamic is None:
+        return {}
+    parts = {"dynamic": dynamic}
+    if idle is not None and latency < inf:
+        parts["leakage"] = idle * latency
+    return parts
+
+
+def _notes(network: Network, dynamic: float | None, calibration: str) -> tuple[str, ...]:
+    notes = list(network.notes)
+    if dynamic is None:
+        notes.append("energy is unknown: the chip file states no energies per action and no node to derive them from")
+    if calibration not in ("auto", "none"):
+        raise ConfigError(f'calibration "{calibration}" is not known for {network.chips[0].name}: expected auto or none')
+    return tuple(notes)
+
+
+def evaluate(
+    einsum: Einsum | Graph,
+    chip: Chip,
+    mapping: LoopNest,
+    *,
+    precision: str | None = None,
+    calibration: str = "none",
+) -> OpEstimate:
+    """The cost of one einsum under a given mapping, its operands at the chip's home memory.
+
+    Raises: MappingError: the mapping does not fit the einsum or the chip; InfeasibleError: a memory
+        overflows.
+    """
+    graph = einsum if isinstance(einsum, Graph) else one_op_graph(einsum)
+    return estimate(graph, chip, mapping=mapping, precision=precision, calibration=calibration).ops[0]
+
+
+def one_op_graph(einsum: Einsum, name: str = "einsum") -> Graph:
+    """A graph of one einsum: its input is a graph input, its weight a weight, its output an output."""
+    roles = {OperandRole.INPUT: Role.INPUT, OperandRole.WEIGHT: Role.WEIGHT, OperandRole.OUTPUT: Role.OUTPUT}
+    tensors = {
+        o.tensor: Tensor(
+            id=o.tensor,
+            shape=tuple(axis.size for axis in o.projection),
+            dtype="fp32",
+            bits=32,
+            role=roles[o.role],
+            name=o.role.value,
+        )
+        for o in einsum.operands
+    }
+    inputs = tuple(o.tensor for o in einsum.operands if o.role is not OperandRole.OUTPUT)
+    op = EinsumOp(name=name, kind="einsum", inputs=inputs, outputs=(einsum.output.tensor,), einsum=einsum)
+    return Graph(ops=(op,), tensors=tensors, name=name)
+
+
+__all__ = ["OBJECTIVES", "estimate", "evaluate", "one_op_graph", "read"]

@@ -1,0 +1,169 @@
+"""`sweep`: a workload on a grid of designs, knobs and precisions; one row each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from sim.cost.roofline import roofline
+from sim.errors import DovetailError, WorkloadError
+from sim.hardware.chip import Chip
+from sim.hardware.designs import Designs
+from sim.hardware.physical import chip_area_mm2, idle_power_w
+from sim.mapping.machine import group_by_structure
+from sim.schedule.network import Network, Options, cost_network
+from sim.workload.graph import Graph
+from sim.workload.precision import parse_precision
+
+SWEEP_SCHEMA = "dovetail.sweep/1"
+RESULTS = ("latency_s", "roofline_latency_s", "energy_j", "power_w", "area_mm2", "mac_utilization", "macs", "vector_ops", "infeasible")
+"""Scalar results of a row, under their JSON names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Columns of equal length. `table["latency_s"]` is an array; `parameters` names what was varied."""
+
+    parameters: tuple[str, ...]
+    data: Mapping[str, np.ndarray]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(self.data)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.data[name]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.data.values()), ()))
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        for i in range(len(self)):
+            yield {name: column[i] for name, column in self.data.items()}
+
+
+def sweep(
+    workload: Graph | object,
+    chip: Chip,
+    chip_grid: Mapping[str, Sequence[object]] | Designs | None = None,
+    *,
+    knobs: Mapping[str, Sequence[object]] | None = None,
+    precisions: Sequence[str] | None = None,
+    objective: str = "latency",
+    map_space: str = "even",
+    calibration: str = "auto",
+    allow_unsupported: bool = False,
+) -> Table:
+    """Cost every combination: knobs, then precisions, then chip keys, the last key fastest.
+
+    Args: workload: a graph, a `sim.Workload`, or a name (needed for `knobs`); chip_grid: override
+        path -> values, or `Designs`; precisions: names, the chip's default if None.
+    Returns: a table in `itertools.product` order; infeasible rows have nan and a reason.
+    Raises: WorkloadError: knobs on a plain graph; ConfigError, PrecisionError as for one estimate.
+    """
+    designs = chip_grid if isinstance(chip_grid, Designs) else Designs.grid(chip, dict(chip_grid or {}))
+    options = Options(objective=objective, map_space=map_space, allow_unsupported=allow_unsupported)
+    names = tuple(precisions or (chip.default_precision,))
+    parts = []
+    for values, graph in _graphs(workload, knobs or {}):
+        for name in names:
+            rows = _rows(graph, designs, name, options)
+            length = len(designs)
+            head: dict[str, np.ndarray] = {knob: np.array([value] * length, dtype=object) for knob, value in values.items()}
+            if precisions:
+                head["precision"] = np.array([name] * length, dtype=object)
+            for path, choices in designs.choices.items():
+                head[path] = np.array([choices[i] for i in designs.indices[path]], dtype=object)
+            parts.append(head | rows)
+    data = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return Table(parameters=tuple(n for n in data if n not in (*RESULTS, "reason")), data=data)
+
+
+def _graphs(workload: object, knobs: Mapping[str, Sequence[object]]) -> Iterator[tuple[dict[str, object], Graph]]:
+    from sim.workload.load import Workload, load_workload
+
+    if not knobs:
+        if isinstance(workload, Graph):
+            yield {}, workload
+        else:
+            yield {}, workload.graph() if isinstance(workload, Workload) else load_workload(str(workload))
+        return
+    if isinstance(workload, Graph):
+        raise WorkloadError("knobs need a workload that can be built again (a name or sim.Workload), not a traced graph")
+    base = workload if isinstance(workload, Workload) else Workload(str(workload))
+    for values in product(*knobs.values()):
+        chosen = dict(zip(knobs, values, strict=True))
+        yield chosen, Workload(base.name, {**base.knobs, **chosen}).graph()
+
+
+def _rows(graph: Graph, designs: Designs, precision: str, options: Options) -> dict[str, np.ndarray]:
+    n = len(designs)
+    out: dict[str, np.ndarray] = {name: np.full(n, np.nan) for name in RESULTS}
+    out["infeasible"] = np.zeros(n, dtype=bool)
+    out["reason"] = np.full(n, "", dtype=object)
+    chips = [designs.row(i) for i in range(n)]
+    area, idle = (np.broadcast_to(np.asarray(f(designs), dtype=float), (n,)) for f in (chip_area_mm2, idle_power_w))
+    chosen = parse_precision(precision)
+    for members in group_by_structure(chips):
+        part = _part(designs, members)
+        try:
+            network = cost_network(graph, [chips[i] for i in members], chosen, options, subject=part)
+        except DovetailError as error:
+            if error.exit_code != 1 or len(members) == n:
+                raise
+            out["infeasible"][members], out["reason"][members] = True, str(error)
+            continue
+        _fill(out, network, members, idle)
+    out["area_mm2"] = np.array(area)
+    out["power_w"] = out["energy_j"] / out["latency_s"]
+    return out
+
+
+def _part(designs: Designs, members: Sequence[int]) -> Designs:
+    """The designs of one group, as designs."""
+    chosen = np.array(members)
+    return Designs(designs.chip, designs.choices, {path: index[chosen] for path, index in designs.indices.items()}, len(members))
+
+
+def _fill(out: dict[str, np.ndarray], network: Network, members: Sequence[int], idle: np.ndarray) -> None:
+    latency = network.latency_s
+    dynamic = np.zeros(len(members))
+    slots = np.zeros(len(members))
+    for group in network.groups:
+        dynamic = dynamic + group.energy_j
+        if group.mac_slots is not None:
+            slots = slots + group.mac_slots
+    clock = np.array([c.main_unit.clock_hz for c in network.chips])
+    cells = network.unit.array.rows * network.unit.array.cols
+    out["latency_s"][members] = latency
+    with_idle = dynamic + idle[members] * latency
+    out["energy_j"][members] = np.where(np.isnan(idle[members]), dynamic, with_idle)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        out["mac_utilization"][members] = np.where(slots > 0, slots / (cells * (latency * clock)), np.nan)
+    out["macs"][members] = sum(g.macs for g in network.groups)
+    out["vector_ops"][members] = sum(g.vector_ops for g in network.groups)
+    out["infeasible"][members] = network.infeasible
+    for d, (reason, _) in network.reasons.items():
+        out["reason"][members[d]] = reason
+    out["roofline_latency_s"][members] = _bounds(network)
+
+
+def _bounds(network: Network) -> np.ndarray:
+    """The network's roofline on each design (equal designs once)."""
+    found: dict[tuple, float] = {}
+    column = []
+    for chip in network.chips:
+        unit = chip.main_unit
+        home = chip.memory(unit.home)
+        key = (unit.clock_hz, home.read, home.write, tuple((m.read, m.write, m.capacity_bytes) for m in unit.memories), unit.vector.lanes)
+        if key not in found:
+            found[key] = roofline(network.graph, chip).latency_s
+        column.append(found[key])
+    return np.array(column)
+
+
+__all__ = ["RESULTS", "SWEEP_SCHEMA", "Table", "sweep"]
