@@ -16,11 +16,17 @@ from sim.events.work import Phase
 ROUNDING_TICKS = 1e-3
 """Left-over work below a thousandth of a tick is rounding of the speeds, not work."""
 
+_REMEMBERED = 50_000
+"""Sets of demands kept before memory is cleared."""
+
 _ALONE = 1.0 - 1e-9
 
 
 class Sharing:
-    """Remembers the speeds of each set of demands: a simulation meets few different ones."""
+    """Remembers the speeds of each set of demands: a simulation meets few different ones.
+
+    The speeds do not depend on the order in which the transfers are listed, to the last bit.
+    """
 
     def __init__(self) -> None:
         self._known: dict[tuple[Demand, ...], list[float]] = {}
@@ -28,9 +34,12 @@ class Sharing:
     def speeds(self, demands: tuple[Demand, ...]) -> list[float]:
         known = self._known.get(demands)
         if known is None:
-            if len(self._known) > 50_000:
+            if len(self._known) > _REMEMBERED:
                 self._known.clear()
-            known = self._known[demands] = max_min_speeds(demands)
+            order = sorted(range(len(demands)), key=lambda i: (demands[i].priority, demands[i].uses))
+            in_order = max_min_speeds([demands[i] for i in order])
+            speeds = dict(zip(order, in_order, strict=True))
+            known = self._known[demands] = [speeds[i] for i in range(len(demands))]
         return known
 
 

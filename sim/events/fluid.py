@@ -20,6 +20,9 @@ Uses = tuple[tuple[str, float], ...]
 _FULL = 1.0 - 1e-12
 """Speeds above this are 1: rounding of a sum of fractions must not look like contention."""
 
+_ROUNDS = 400
+_INF = float("inf")
+
 
 @dataclass(frozen=True, slots=True)
 class Demand:
@@ -45,42 +48,58 @@ def max_min_speeds(demands: Sequence[Demand], capacity: Mapping[str, float] | No
             free.setdefault(port, 1.0)
     speeds = [1.0] * len(demands)
     for level in sorted({d.priority for d in demands}, reverse=True):
-        _fill(demands, [i for i, d in enumerate(demands) if d.priority == level], free, speeds)
+        members = [i for i, d in enumerate(demands) if d.priority == level]
+        for i, speed in zip(members, _fair([demands[i].uses for i in members], free), strict=True):
+            speeds[i] = speed if speed < _FULL else 1.0
+            for port, use in demands[i].uses:
+                free[port] = max(0.0, free[port] - use * speeds[i])
     return speeds
 
 
-def _fill(demands: Sequence[Demand], open_: list[int], free: dict[str, float], speeds: list[float]) -> None:
-    """Freezes, round by round, transfers that a fair share satisfies, then those of a true bottleneck."""
-    while open_:
-        users: dict[str, int] = {}
-        for i in open_:
-            for port, _ in demands[i].uses:
-                users[port] = users.get(port, 0) + 1
-        limits = {i: _limit(demands[i].uses, free, users) for i in open_}
-        frozen = [i for i in open_ if limits[i][0] >= _FULL]
-        if not frozen:
-            frozen = _bottleneck(demands, limits)
-        for i in frozen:
-            speeds[i] = 1.0 if limits[i][0] >= _FULL else limits[i][0]
-            for port, use in demands[i].uses:
-                free[port] = max(0.0, free[port] - use * speeds[i])
-        open_ = [i for i in open_ if i not in frozen]
+def _fair(uses: Sequence[Uses], free: Mapping[str, float]) -> list[float]:
+    """Fixed point of the water levels of all ports.
+
+    A port's level is the most that one transfer may take of it; it follows from what the transfers
+    are able to take, which follows from the levels of their other ports. With one port per transfer
+    two rounds settle it; else the rounds approach from both sides, and late ones are averaged.
+    """
+    levels = {port: float("inf") for port in {p for of in uses for p, _ in of}}
+    for round_ in range(_ROUNDS):
+        limits = [{p: levels[p] / use for p, use in of} for of in uses]
+        wanted: dict[str, list[float]] = {port: [] for port in levels}
+        for of, limit in zip(uses, limits, strict=True):
+            for port, use in of:
+                elsewhere = min((s for p, s in limit.items() if p != port), default=1.0)
+                wanted[port].append(use * min(1.0, elsewhere))
+        new = {port: _water_level(wanted[port], free[port]) for port in levels}
+        if all(_near(new[p], levels[p]) for p in levels):
+            break
+        late = round_ > _ROUNDS // 4
+        levels = {p: (levels[p] + new[p]) / 2 if late and levels[p] + new[p] < _INF else new[p] for p in levels}
+    speeds = [min([1.0, *(levels[p] / use for p, use in of)]) for of in uses]
+    return _feasible(uses, speeds, free)
 
 
-def _limit(uses: Uses, free: Mapping[str, float], users: Mapping[str, int]) -> tuple[float, str]:
-    """(speed at an equal share of every port, the port that limits it)"""
-    speed, limiting = 1.0, ""
-    for port, use in uses:
-        share = free[port] / (users[port] * use)
-        if share < speed:
-            speed, limiting = share, port
-    return speed, limiting
+def _water_level(wanted: Sequence[float], free: float) -> float:
+    """Level L with sum of min(wanted, L) = free; infinite when all get what they want."""
+    left = sorted(wanted)
+    for at, want in enumerate(left):
+        share = free / (len(left) - at)
+        if want > share * (1 + 1e-14):
+            return share
+        free -= want
+    return _INF
 
 
-def _bottleneck(demands: Sequence[Demand], limits: Mapping[int, tuple[float, str]]) -> list[int]:
-    """All transfers of a port that limits every one of its users; failing that, the slowest one."""
-    loose = {port for i, (_, limiting) in limits.items() for port, _ in demands[i].uses if port != limiting}
-    tight = sorted({limiting for _, limiting in limits.values()} - loose)
-    if tight:
-        return [i for i, (_, limiting) in limits.items() if limiting == tight[0]]
-    return [min(limits, key=lambda i: (limits[i][0], i))]
+def _feasible(uses: Sequence[Uses], speeds: list[float], free: Mapping[str, float]) -> list[float]:
+    """Slows the users of a port that rounding left over-full, so that no port gives more than it has."""
+    for port, capacity in free.items():
+        taken = sum(use * speed for of, speed in zip(uses, speeds, strict=True) for p, use in of if p == port)
+        if taken > capacity * (1 + 1e-12):
+            scale = capacity / taken
+            speeds = [s * scale if any(p == port for p, _ in of) else s for of, s in zip(uses, speeds, strict=True)]
+    return speeds
+
+
+def _near(a: float, b: float) -> bool:
+    return a == b or (max(a, b) < _INF and abs(a - b) <= 1e-14 * max(a, b))

@@ -29,6 +29,7 @@ class Program:
     works: tuple[Work, ...]
     engines: tuple[str, ...]
     """Unit instance of each group, such as "NPU[1]"."""
+    deps: tuple[tuple[int, ...], ...]
     waits: tuple[int, ...]
     """How many groups must end before each: those it depends on and the one before on its engine."""
     releases: tuple[tuple[int, ...], ...]

@@ -9,6 +9,7 @@ import numpy as np
 
 from sim.errors import ConfigError, nearest
 from sim.events.machine import Program
+from sim.events.order import issue_order
 from sim.events.work import Ports, compile_group
 from sim.schedule.plan import Group, Schedule, Steps
 
@@ -49,7 +50,7 @@ def make_program(
         engines=engines,
         peaks_bytes=dict(schedule.peaks_bytes),
         energy_j=None if any(e is None for e in energies) else float(sum(energies)),
-        **_order(schedule, engines),
+        **issue_order(engines, _checked_deps(schedule)),
     )
 
 
@@ -83,23 +84,11 @@ def _ports(schedule: Schedule, engine: str, shared: Collection[str] | None, capa
     return Ports(rates=schedule.ports, capacity={p: c for p, c in capacity.items() if p in schedule.ports}, alias=own)
 
 
-def _order(schedule: Schedule, engines: tuple[str, ...]) -> dict[str, tuple]:
-    n = len(engines)
-    releases: list[list[int]] = [[] for _ in range(n)]
-    following: list[int | None] = [None] * n
-    waits, before = [], {}
-    for at, (group, engine) in enumerate(zip(schedule.groups, engines, strict=True)):
-        needs = set(group.deps)
-        if any(not 0 <= d < at for d in needs):
-            raise ConfigError(f'group "{group.name}" depends on {sorted(needs)}; expected positions below {at}')
-        if engine in before:
-            needs.add(before[engine])
-            following[before[engine]] = at
-        before[engine] = at
-        waits.append(len(needs))
-        for need in needs:
-            releases[need].append(at)
-    return {"waits": tuple(waits), "releases": tuple(map(tuple, releases)), "following": tuple(following)}
+def _checked_deps(schedule: Schedule) -> list[tuple[int, ...]]:
+    for at, group in enumerate(schedule.groups):
+        if any(not 0 <= d < at for d in group.deps):
+            raise ConfigError(f'group "{group.name}" depends on {sorted(group.deps)}; expected positions below {at}')
+    return [group.deps for group in schedule.groups]
 
 
 def _list(names: Collection[str]) -> str:

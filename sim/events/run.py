@@ -109,7 +109,6 @@ class _Session:
         self.events = 0
         self.expected = sum(len(s.arrivals_s) for s in streams)
         self.ended = 0
-        self.schedules = {s.name: summarise(s.schedule) if grain == "summary" else s.schedule for s in streams}
         for stream in streams:
             self.env.process(self._source(stream))
 
@@ -165,14 +164,15 @@ class _Session:
         self.ended += 1
 
     def _program(self, stream: Stream) -> Program:
-        schedule = self.schedules[stream.name]
+        schedule = stream.schedule
         place = {
             unit: self._least_loaded(unit, schedule) if instance is None else instance
             for unit, instance in (stream.place or {}).items()
         }
         key = (stream.name, tuple(sorted(place.items())))
         if key not in self.programs:
-            self.programs[key] = make_program(schedule, place=place, shared=self.shared, capacity=self.capacity)
+            program = make_program(schedule, place=place, shared=self.shared, capacity=self.capacity)
+            self.programs[key] = summarise(program) if self.grain == "summary" else program
         return self.programs[key]
 
     def _least_loaded(self, unit: str, schedule: Schedule) -> int:
@@ -218,7 +218,7 @@ class _Session:
         if len(self.jobs) == 1 and self.jobs[0].finish is not None:
             return to_seconds(self.jobs[0].finish - self.jobs[0].release)
         place = {u: i or 0 for u, i in (stream.place or {}).items()}
-        one = replace(stream, schedule=self.schedules[stream.name], arrivals_s=(0.0,), closed=False, place=place)
+        one = replace(stream, arrivals_s=(0.0,), closed=False, place=place)
         session = _Session([one], "folded", "fifo", False, self.shared, self.capacity, None, 0)
         session.execute(None)
         return to_seconds(session.jobs[0].finish)

@@ -23,9 +23,6 @@ from sim.events.fluid import Uses
 from sim.events.ticks import TICKS_PER_S, to_tick_array, to_ticks
 from sim.schedule.plan import Group, Schedule
 
-FLUID = "fluid"
-"""Kind of a group that stands for several (`sim.events.summary`)."""
-
 
 @dataclass(frozen=True, slots=True)
 class Phase:
@@ -46,7 +43,7 @@ class Step:
 
     @property
     def alone(self) -> int:
-        return max(self.compute, sum(p.ticks for p in self.chain))
+        return max(self.compute, _ticks_of(self.chain))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +94,8 @@ class Work:
     """Ticks of each class's compute, in the chain already when it is not double buffered."""
     moves: np.ndarray
     """Ticks of each class's chain alone."""
+    fixed: np.ndarray
+    """Of these, the ticks that are no transfer: set-up, latency, compute without double buffering."""
     cache: dict[int, Step] = field(default_factory=dict, repr=False)
     prefetched_bytes: Mapping[str, float] = field(default_factory=dict)
     """Part of the first load that was moved before the group began."""
@@ -129,16 +128,26 @@ class Work:
             names |= {p for p, b in once.items() if b > 0}
         return frozenset(self.ports.alias.get(p, p) for p in names)
 
+    def bytes_per_class(self) -> dict[str, dict[str, np.ndarray]]:
+        """Kind of transfer -> port (as the schedule names it) -> bytes of all steps of each class."""
+        steps = self.group.steps
+        kinds = {"load": steps.next_load_bytes, "store": steps.store_bytes, "inner": steps.inner_bytes}
+        total: dict[str, dict[str, np.ndarray]] = {kind: {} for kind in kinds}
+        for kind, moved in kinds.items():
+            for port, b in moved.items():
+                total[kind][port] = np.concatenate([[0.0], steps.repeat * np.asarray(b, dtype=float), [0.0]])
+        for kind, at, once in (("load", 0, steps.first_load_bytes), ("store", -1, steps.last_store_bytes)):
+            for port, b in once.items():
+                total[kind].setdefault(port, np.zeros(len(self.repeat)))[at] += b
+        return total
+
     @cached_property
     def moved_bytes(self) -> dict[str, float]:
         """Bytes per port of the whole group, prefetched ones included."""
-        steps, total = self.group.steps, dict(self.prefetched_bytes)
-        for moved in (steps.next_load_bytes, steps.store_bytes, steps.inner_bytes):
+        total = dict(self.prefetched_bytes)
+        for moved in self.bytes_per_class().values():
             for port, b in moved.items():
-                total[port] = total.get(port, 0.0) + float(np.dot(steps.repeat, b))
-        for once in (steps.first_load_bytes, steps.last_store_bytes):
-            for port, b in once.items():
-                total[port] = total.get(port, 0.0) + float(b)
+                total[port] = total.get(port, 0.0) + float(b.sum())
         return {self.ports.alias.get(p, p): b for p, b in total.items()}
 
     def step(self, j: int) -> Step:
@@ -172,6 +181,7 @@ class Work:
             repeat=self.repeat,
             compute=self.compute,
             moves=moves,
+            fixed=np.concatenate([[_fixed(chain)], self.fixed[1:]]),
             cache=cache,
             prefetched_bytes=done,
         )
@@ -179,8 +189,6 @@ class Work:
 
 def compile_group(group: Group, ports: Ports) -> Work:
     """The group in ticks. Vectorised over step classes; a `Step` is made when it is asked for."""
-    if group.kind == FLUID:
-        return _compile_fluid(group, ports)
     steps = group.steps
     n = len(steps.repeat)
     setup = to_ticks(steps.setup_s)
@@ -188,37 +196,18 @@ def compile_group(group: Group, ports: Ports) -> Work:
     store = _ticks(steps.store_bytes, n, ports, group.name)
     inner = _ticks(steps.inner_bytes, n, ports, group.name)
     compute = to_tick_array(steps.compute_s)
-    chain = load + store + inner + setup * ((load > 0).astype(np.int64) + (store > 0))
+    fixed = setup * (_any(steps.next_load_bytes, n).astype(np.int64) + _any(steps.store_bytes, n))
     if not steps.double_buffered:
-        chain, compute = chain + compute, np.zeros(n, dtype=np.int64)
-    first = sum(p.ticks for p in _first_load(group, ports))
-    last = sum(p.ticks for p in _last_store(group, ports))
+        fixed, compute = fixed + compute, np.zeros(n, dtype=np.int64)
+    first, last = _first_load(group, ports), _last_store(group, ports)
     return Work(
         group=group,
         ports=ports,
         launch=to_ticks(group.launch_s),
         repeat=np.concatenate([[1], np.asarray(steps.repeat, dtype=np.int64), [1]]),
         compute=np.concatenate([[0], compute, [0]]),
-        moves=np.concatenate([[first], chain, [last]]),
-    )
-
-
-def _compile_fluid(group: Group, ports: Ports) -> Work:
-    """One phase of the length of `compute_s` in which the inner bytes are spread evenly."""
-    ticks = to_ticks(float(group.steps.compute_s[0]))
-    moved = {p: float(b[0]) for p, b in group.steps.inner_bytes.items() if b[0] > 0}
-    own = {p: min(1.0, b / ports.rate(p, group.name) * TICKS_PER_S / max(1, ticks)) for p, b in moved.items()}
-    uses = tuple((ports.alias.get(p, p), u * ports.own_share(p)) for p, u in own.items() if u > 0)
-    phase = Phase("inner", ticks, uses, tuple((ports.alias.get(p, p), b) for p, b in moved.items()))
-    one = np.ones(1, dtype=np.int64)
-    return Work(
-        group=group,
-        ports=ports,
-        launch=to_ticks(group.launch_s),
-        repeat=one,
-        compute=0 * one,
-        moves=ticks * one,
-        cache={0: Step(0, (phase,))},
+        moves=np.concatenate([[_ticks_of(first)], load + store + inner + fixed, [_ticks_of(last)]]),
+        fixed=np.concatenate([[_fixed(first)], fixed, [_fixed(last)]]),
     )
 
 
@@ -233,6 +222,18 @@ def _ticks(moved: Mapping[str, np.ndarray], n: int, ports: Ports, where: str) ->
     if not moved:
         return np.zeros(n, dtype=np.int64)
     return to_tick_array(np.max([np.asarray(b, dtype=float) / ports.rate(p, where) for p, b in moved.items()], axis=0))
+
+
+def _any(moved: Mapping[str, np.ndarray], n: int) -> np.ndarray:
+    return np.any([np.asarray(b) > 0 for b in moved.values()], axis=0) if moved else np.zeros(n, dtype=bool)
+
+
+def _ticks_of(chain: tuple[Phase, ...]) -> int:
+    return sum(p.ticks for p in chain)
+
+
+def _fixed(chain: tuple[Phase, ...]) -> int:
+    return sum(p.ticks for p in chain if not p.uses)
 
 
 def _with_setup(phase: Phase | None, setup_s: float) -> tuple[Phase, ...]:
