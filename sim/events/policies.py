@@ -51,7 +51,7 @@ class TimePartition:
     """
 
     slots: tuple[tuple[str, int], ...]
-    """(stream, ticks)"""
+    """(stream, ticks); the copies of a stream ("camera[3]") share its slot."""
 
     def choose(self, ready: list[Task], now: int) -> tuple[Task | None, int | None]:
         frame = sum(length for _, length in self.slots)
@@ -59,7 +59,7 @@ class TimePartition:
         for lap in (begin, begin + frame):
             for stream, length in self.slots:
                 end = lap + length
-                mine = [t for t in ready if t.job.stream == stream]
+                mine = [t for t in ready if t.job.stream.partition("[")[0] == stream]
                 if end > now and mine:
                     task = min(mine, key=lambda t: (t.job.release, t.job.number, t.at))
                     self._check(task, stream)

@@ -120,6 +120,8 @@ class Simulation:
     peak_memory_bytes: Mapping[str, float]
     energy_j: float | None
     timeline: Timeline
+    window_s: float
+    """From the warm-up to the last end: what rates refer to."""
     partial: bool = False
     """Ended early (Ctrl-C): what is here was simulated, the rest was not."""
     workload_name: str = ""

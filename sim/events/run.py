@@ -211,6 +211,7 @@ class _Session:
             energy_j=None if any(e is None for e in energies) else float(sum(energies)),
             timeline=timeline,
             partial=partial,
+            window_s=max(0.0, to_seconds(end) - warmup_s),
         )
 
     def _service(self, stream: Stream) -> float:
