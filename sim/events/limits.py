@@ -1,4 +1,7 @@
-"""The highest rate, batch or number of copies whose deadline misses stay within a bound."""
+"""The highest rate, batch or number of copies whose deadline misses stay within a bound.
+
+What is raised is the first stream that has a deadline; misses are counted over all that have one.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
-    """`value` passed and `above` did not; both were simulated. For "rate", factors on the file's rates."""
+    """`value` passed and `above` did not; both were simulated. For "rate", factors on the file's rate."""
 
     quantity: str
     value: float | None
@@ -67,7 +70,7 @@ def find_limit(
 
     A value passes when the upper bound of its miss rate is at most `scenario.miss_bound`: the larger
     of Clopper-Pearson over all jobs and, with replications, Student's t over them (both one-sided at
-    `level`). Streams without a deadline run along unchanged; closed streams keep their pace.
+    `level`). The other streams run along unchanged.
 
     Raises:
         ConfigError: unknown quantity, no stream with a deadline, too few jobs to show the bound at all.
@@ -153,19 +156,16 @@ def _judge(result: ScenarioResult, level: float) -> tuple[int, int, float]:
 
 
 def _scaled(scenario: Scenario, quantity: str, value: float) -> Scenario:
-    """The scenario with the streams that have a deadline scaled."""
-    streams = []
-    for spec in scenario.streams:
-        if spec.deadline is not None:
-            match quantity:
-                case "rate":
-                    spec = spec.model_copy(update={"arrivals": _faster(spec, value)})
-                case "batch":
-                    spec = spec.model_copy(update={"knobs": {**spec.knobs, "batch": int(value)}})
-                case _:
-                    spec = spec.model_copy(update={"copies": int(value)})
-        streams.append(spec)
-    return scenario.model_copy(update={"streams": tuple(streams)})
+    """The scenario with its first stream that has a deadline scaled; the others stay."""
+    timed = next(s for s in scenario.streams if s.deadline is not None)
+    match quantity:
+        case "rate":
+            scaled = timed.model_copy(update={"arrivals": _faster(timed, value)})
+        case "batch":
+            scaled = timed.model_copy(update={"knobs": {**timed.knobs, "batch": int(value)}})
+        case _:
+            scaled = timed.model_copy(update={"copies": int(value)})
+    return scenario.model_copy(update={"streams": tuple(scaled if s is timed else s for s in scenario.streams)})
 
 
 def _faster(spec, factor: float):
