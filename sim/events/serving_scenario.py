@@ -22,14 +22,14 @@ def run_serving(
     *,
     seed: int = 0,
     build: Builder = default_builder,
-    weights: Callable[[str, Mapping[str, object]], float] | None = None,
+    weights: Callable[[str, Mapping[str, object], str], float] | None = None,
     check: bool = True,
     progress: Callable[[float], None] | None = None,
 ) -> ServingResult:
     """Simulates a serving scenario.
 
     Args:
-        weights: (workload, knobs) -> bytes of its weights at 16 bits or as the graph says.
+        weights: (workload, knobs, precision) -> bytes of its weights; default: traced.
 
     Raises:
         InfeasibleError: weights leave no room, or more requests arrive than can ever be served.
@@ -37,7 +37,8 @@ def run_serving(
     spec = scenario.serving
     requests = draw_requests(spec.requests, seed)
     table = step_table(spec, chip, build)
-    cache = size_cache(spec, chip, (weights or graph_weights_bytes)(spec.workload, spec.knobs))
+    precision = spec.precision or chip.default_precision
+    cache = size_cache(spec, chip, (weights or graph_weights_bytes)(spec.workload, spec.knobs, precision))
     load = offered_utilization(requests, _rate(spec.requests), table, cache, spec.max_batch)
     if check and load > 1:
         raise InfeasibleError(
@@ -122,14 +123,15 @@ def size_cache(spec: Serving, chip: Chip, weights_bytes: float) -> Cache:
     return Cache(pages=pages, page_tokens=spec.kv.page_tokens, bytes_per_token=per_token)
 
 
-def graph_weights_bytes(workload: str, knobs: Mapping[str, object]) -> float:
-    """Bytes of all weights of the traced workload."""
+def graph_weights_bytes(workload: str, knobs: Mapping[str, object], precision: str) -> float:
+    """Bytes of all weights of the traced workload, stored at the precision's weight bits."""
     from sim.workload.graph import Role
     from sim.workload.load import load_workload
+    from sim.workload.precision import BITS, parse_precision
 
     graph = load_workload(workload, **{**knobs, "phase": "decode", "context": 128, "batch": 1})
-    stored = {t.storage or t.id: t.size_bytes for t in graph.tensors.values() if t.role is Role.WEIGHT}
-    return float(sum(stored.values()))
+    stored = {t.storage or t.id: t.elements for t in graph.tensors.values() if t.role is Role.WEIGHT}
+    return sum(stored.values()) * BITS[parse_precision(precision).weight] / 8
 
 
 def _seconds(spec: Serving, chip: Chip, build: Builder, **knobs: object) -> float:
