@@ -78,6 +78,7 @@ class Channels:
     def start(self, phase: Phase, priority: int = 0, remaining: float | None = None) -> Transfer:
         transfer = Transfer(phase, priority, self.env.event(), float(phase.ticks) if remaining is None else remaining)
         self._advance()
+        self._end_finished()
         self.transfers.append(transfer)
         self._resolve()
         return transfer
@@ -85,9 +86,10 @@ class Channels:
     def cancel(self, transfer: Transfer) -> float:
         """Stops a transfer; returns the ticks of work that are left."""
         self._advance()
+        self._end_finished()
         if transfer in self.transfers:
             self.transfers.remove(transfer)
-            self._resolve()
+        self._resolve()
         return transfer.remaining
 
     def _advance(self) -> None:
@@ -122,8 +124,12 @@ class Channels:
         if version != self._version:
             return
         self._advance()
+        self._end_finished()
+        self._resolve()
+
+    def _end_finished(self) -> None:
+        """Ends what has arrived, before a transfer that starts at this very tick can take its port."""
         ended = [t for t in self.transfers if t.remaining <= ROUNDING_TICKS]
         self.transfers = [t for t in self.transfers if t.remaining > ROUNDING_TICKS]
         for transfer in ended:
             transfer.done.succeed()
-        self._resolve()
