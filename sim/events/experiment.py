@@ -150,7 +150,7 @@ def offered_load(scenario: Scenario, schedules: Mapping[str, Schedule], chip: Ch
                 name = f"{unit}[{i}]" if count > 1 else engine
                 load[name] = load.get(name, 0.0) + rate * to_seconds(work.launch + work.total) / count
             for port, moved in work.moved_bytes.items():
-                if port in schedule.ports:
+                if port in schedule.ports and moved > 0:
                     load[port] = load.get(port, 0.0) + rate * moved / schedule.ports[port]
     return load
 
@@ -181,7 +181,7 @@ def _schedule(spec: StreamSpec, chip: Chip, build: Builder) -> Schedule:
     for stage, first in ((spec.before, True), (spec.after, False)):
         if stage is not None:
             schedule = with_host_stage(
-                schedule, name=stage.name, unit=stage.on, seconds=stage.time, first=first, instances=stage.instances
+                schedule, name=stage.name, unit=stage.unit, seconds=stage.time, first=first, instances=stage.instances
             )
     return schedule
 
@@ -196,8 +196,8 @@ def _place(spec: StreamSpec, schedule: Schedule) -> dict[str, int | None]:
             raise ConfigError(f'stream "{spec.name}": unknown resource "{unit}"; the chip has {known}.{hint}')
         place[unit] = instance
     for stage in (spec.before, spec.after):
-        if stage is not None and stage.on not in place:
-            place[stage.on] = None
+        if stage is not None and stage.unit not in place:
+            place[stage.unit] = None
     return place
 
 

@@ -76,7 +76,7 @@ class Stage(Strict):
     """Pre- or post-processing of a fixed time on a unit, a host CPU or another unit of the chip."""
 
     name: str
-    on: str
+    unit: str
     time: Time
     instances: int = Field(default=1, gt=0)
 
