@@ -60,7 +60,9 @@ def network(*, groups: int, steps: int, seconds: float, unit: str = "npu", seed:
 def both_grains(title: str, schedule: Schedule) -> None:
     run([Stream(name="warm", schedule=schedule)], record=0)
     folded = timed(f"{title} folded", 0.05, lambda: run([Stream(name="a", schedule=schedule)], record=0))
-    expanded = timed(f"{title} expanded", 10, lambda: run([Stream(name="a", schedule=schedule)], grain="expand", record=0))
+    expanded = timed(
+        f"{title} expanded", 10, lambda: run([Stream(name="a", schedule=schedule)], grain="expand", record=0)
+    )
     error = folded.latency_s / expanded.latency_s - 1
     print(f"    events {folded.events:,} against {expanded.events:,}; finish differs by {error:.1e}")
 
@@ -113,10 +115,12 @@ def main() -> None:
 
         both_grains("ResNet-50 on the FSD NPU", build("resnet50", {}, None, chip))
     else:
-        chip = Chip(name="two NPUs", title="", clock_hz=2e9, default_precision="int8", memories=(Memory(name="DRAM"),), units=())
+        chip = Chip(
+            name="two NPUs", title="", clock_hz=2e9, default_precision="int8", memories=(Memory(name="DRAM"),), units=()
+        )
 
         def build(workload, knobs, precision, chip):
-            return network(groups=54, steps=200, seconds=4e-3 if workload == "resnet50" else 9e-3, seed=len(workload))
+            return network(groups=54, steps=200, seconds=2.5e-3 if workload == "resnet50" else 9e-3, seed=len(workload))
 
         both_grains("a network of 54 groups and 10,800 steps", build("resnet50", {}, None, chip))
     autopilot(chip, build)

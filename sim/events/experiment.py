@@ -103,7 +103,11 @@ def run_scenario(
     policy = _policy(scenario)
     runs: list[Simulation] = []
     for replication in range(scenario.replications):
-        streams = [s for i, spec in enumerate(scenario.streams) for s in _copies(spec, i, scenario, schedules, seed, replication)]
+        streams = [
+            s
+            for i, spec in enumerate(scenario.streams)
+            for s in _copies(spec, i, scenario, schedules, seed, replication)
+        ]
         done = replication / scenario.replications
 
         def report(share: float, done: float = done) -> None:

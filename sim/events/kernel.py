@@ -258,4 +258,3 @@ class Kernel:
         if job.step.chain:
             job.phase = job.step.chain[0]
             job.remaining = float(job.phase.ticks)
-

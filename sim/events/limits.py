@@ -91,9 +91,7 @@ def find_limit(
     while high is not None and low is not None and not _settled(low, high, quantity):
         middle = (low + high) / 2 if quantity == "rate" else (low + high) // 2
         low, high = (middle, high) if passes(middle) else (low, middle)
-    return Limit(
-        quantity=quantity, value=low, above=high, bound=scenario.miss_bound, level=level, trials=tuple(trials)
-    )
+    return Limit(quantity=quantity, value=low, above=high, bound=scenario.miss_bound, level=level, trials=tuple(trials))
 
 
 def _bracket(passes: Callable[[float], bool], start: float, *, whole: bool) -> tuple[float | None, float | None]:

@@ -244,4 +244,3 @@ class Machine:
             self.active[key] = before + change
             if before == 0 or before + change == 0:
                 self.recorder.add(f"{memory} bytes", self.env.now, peak * change)
-

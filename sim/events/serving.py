@@ -149,7 +149,13 @@ class ServingResult:
         if not values:
             return None
         p50, p95, p99, top = np.percentile(values, [50, 95, 99, 100])
-        return {"mean": float(np.mean(values)), "p50": float(p50), "p95": float(p95), "p99": float(p99), "max": float(top)}
+        return {
+            "mean": float(np.mean(values)),
+            "p50": float(p50),
+            "p95": float(p95),
+            "p99": float(p99),
+            "max": float(top),
+        }
 
     def to_dict(self) -> dict[str, object]:
         tokens = sum(r.output_tokens for r in self.requests)
@@ -171,7 +177,18 @@ class ServingResult:
 class _Active:
     """A request in the batch. `read` of its `prompt` tokens are in the cache; then it decodes."""
 
-    __slots__ = ("admitted", "first", "generated", "index", "pages", "preemptions", "prompt", "read", "request", "waited")
+    __slots__ = (
+        "admitted",
+        "first",
+        "generated",
+        "index",
+        "pages",
+        "preemptions",
+        "prompt",
+        "read",
+        "request",
+        "waited",
+    )
 
     def __init__(self, request: Request, index: int) -> None:
         self.request, self.index = request, index

@@ -134,7 +134,9 @@ def test_preemption_at_group_borders():
         Stream(name="low", schedule=low),
         Stream(name="high", schedule=service(50 * NS), arrivals_s=(30 * NS,), priority=5, deadline_s=100 * NS),
     ]
-    ends = {p: {j.stream: to_ticks(j.finish_s) // 10**6 for j in run(streams, policy=p).jobs} for p in ("priority", "fifo")}
+    ends = {
+        p: {j.stream: to_ticks(j.finish_s) // 10**6 for j in run(streams, policy=p).jobs} for p in ("priority", "fifo")
+    }
     assert ends == {"priority": {"high": 150, "low": 350}, "fifo": {"low": 300, "high": 350}}
     missed = run(streams, policy="priority").streams["high"].missed
     assert missed == {"queueing": 1}

@@ -103,7 +103,11 @@ def test_three_streams_of_several_jobs():
     ]  # fmt: skip
     a, b = run(streams, grain="expand"), run(streams)
     assert len(a.jobs) == len(b.jobs) == 18
-    for x, y in zip(sorted(a.jobs, key=lambda j: (j.stream, j.number)), sorted(b.jobs, key=lambda j: (j.stream, j.number)), strict=True):
+    for x, y in zip(
+        sorted(a.jobs, key=lambda j: (j.stream, j.number)),
+        sorted(b.jobs, key=lambda j: (j.stream, j.number)),
+        strict=True,
+    ):
         assert y.finish_s == pytest.approx(x.finish_s, rel=FOLDED_TOLERANCE)
 
 

@@ -57,7 +57,10 @@ def test_copies_spread_over_instances():
 
 def test_stages_on_another_unit():
     """1 ms before on the CPU and 2 ms after: 4 + 3 = 7 ms."""
-    stream = {"before": {"name": "in", "unit": "CPU", "time": "1 ms"}, "after": {"name": "out", "unit": "CPU", "time": "2 ms"}}
+    stream = {
+        "before": {"name": "in", "unit": "CPU", "time": "1 ms"},
+        "after": {"name": "out", "unit": "CPU", "time": "2 ms"},
+    }
     result = run_scenario(scenario(stream=stream), CHIP, build=build)
     assert result.streams["s"].latency_max_s == pytest.approx(7e-3)
     assert result.offered["CPU[0]"] == pytest.approx(0.3)
@@ -94,7 +97,9 @@ def test_overload_is_refused():
     with pytest.raises(InfeasibleError, match=r"NPU\[0\]: utilisation 1.30: the queue grows without bound"):
         run_scenario(scenario(rate="325 Hz"), CHIP, build=build)
     with pytest.raises(InfeasibleError, match=r"DRAM: utilisation 1.50"):
-        run_scenario(scenario(workload="bytes", rate="750 Hz", stream={"copies": 2, "target": "NPU"}), CHIP, build=build)
+        run_scenario(
+            scenario(workload="bytes", rate="750 Hz", stream={"copies": 2, "target": "NPU"}), CHIP, build=build
+        )
 
 
 def test_impossible_deadline():
@@ -140,8 +145,9 @@ def test_limit_of_copies_and_batch():
     """Copies at once on one unit with 4 ms each and a deadline of 9 ms: two end by 8 ms, a third would at 12.
     Batch b takes 4 b ms: two by 8 ms."""
     base = scenario(length="40 s", rate="10 Hz", stream={"deadline": "9 ms"})
-    assert (lambda x: (x.value, x.above))(find_limit(base, CHIP, "copies", build=build)) == (2, 3)
-    assert (lambda x: (x.value, x.above))(find_limit(base, CHIP, "batch", build=build)) == (2, 3)
+    for quantity in ("copies", "batch"):
+        limit = find_limit(base, CHIP, quantity, build=build)
+        assert (limit.value, limit.above) == (2, 3)
 
 
 def test_limit_needs_enough_jobs():

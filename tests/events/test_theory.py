@@ -39,7 +39,8 @@ def single_jobs(rng, service_us):
     for at, length in zip(times, lengths, strict=True):
         by_length.setdefault(float(length), []).append(at)
     return [
-        Stream(name=f"s{i}", schedule=service(us * 1e-6), arrivals_s=ats) for i, (us, ats) in enumerate(by_length.items())
+        Stream(name=f"s{i}", schedule=service(us * 1e-6), arrivals_s=ats)
+        for i, (us, ats) in enumerate(by_length.items())
     ]
 
 
