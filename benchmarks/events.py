@@ -43,8 +43,8 @@ def network(*, groups: int, steps: int, seconds: float, unit: str = "npu", seed:
         repeat = np.array([1, steps - 2, 1])
         made.append(
             Group(
-                name=f"layer{at}", ops=(f"layer{at}",), unit=unit, kind="einsum", deps=(at - 1,) if at else (), launch_s=1e-6,
-                latency_s=0.0,
+                name=f"layer{at}", ops=(f"layer{at}",), unit=unit, kind="einsum",
+                deps=(at - 1,) if at else (), launch_s=1e-6, latency_s=0.0,
                 steps=Steps(
                     repeat=repeat, compute_s=np.full(3, compute), first_load_bytes={"DRAM": float(load[0])},
                     next_load_bytes={"DRAM": load}, store_bytes={"DRAM": 0.1 * load}, inner_bytes={},

@@ -85,9 +85,9 @@ class Running:
         self.prefetch_left = max(0.0, self.prefetch_left - slack)
         self.compute_end = now - within + self.step.compute
         self.k, self.phase = 0, None
-        for self.k, phase in enumerate(self.step.chain):
+        for k, phase in enumerate(self.step.chain):
             if within < phase.ticks:
-                self.phase, self.remaining = phase, float(phase.ticks - within)
+                self.k, self.phase, self.remaining = k, phase, float(phase.ticks - within)
                 return
             within -= phase.ticks
         self.k = len(self.step.chain)
@@ -215,9 +215,9 @@ class Kernel:
         """Passes every phase and step border that lies at the present moment."""
         while job.j < len(job.work.repeat):
             fetching = job.k == len(job.step.chain)
-            if job.phase is not None and job.remaining > ROUNDING_TICKS:
-                if not fetching or job.compute_end > self._now:
-                    return
+            under_way = job.phase is not None and job.remaining > ROUNDING_TICKS
+            if under_way and (not fetching or job.compute_end > self._now):
+                return
             self.steps += 1
             if job.phase is not None and not fetching:
                 job.k += 1

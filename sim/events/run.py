@@ -282,10 +282,7 @@ def _job_result(job: Job, service_s: float) -> JobResult:
     missed = None
     if job.deadline is not None and job.finish > job.deadline:
         allowed_s = to_seconds(job.deadline - job.release)
-        if service_s > allowed_s:
-            missed = "service"
-        else:
-            missed = "queueing" if queueing_s >= contention_s else "contention"
+        missed = "service" if service_s > allowed_s else "queueing" if queueing_s >= contention_s else "contention"
     return JobResult(
         stream=job.stream,
         number=job.number,

@@ -73,7 +73,7 @@ class StepTable:
         parts = [self.chunk(tokens, before) for tokens, before in chunks]
         if batch:
             parts.append(self.decode(batch, context))
-        return max(max(parts), sum(parts) - one * (len(parts) - 1))
+        return max(*parts, sum(parts) - one * (len(parts) - 1))
 
 
 def _cell(axis: Sequence[int], at: float) -> tuple[int, float]:
@@ -364,10 +364,11 @@ def serve(
         InfeasibleError: a request that no empty cache could hold.
     """
     longest = max(requests, key=lambda r: r.prompt_tokens + r.output_tokens)
-    if cache.needed(longest.prompt_tokens + longest.output_tokens) > cache.pages:
+    needed = cache.needed(longest.prompt_tokens + longest.output_tokens)
+    if needed > cache.pages:
         raise InfeasibleError(
             f"a request of {longest.prompt_tokens} + {longest.output_tokens} tokens needs "
-            f"{cache.needed(longest.prompt_tokens + longest.output_tokens)} pages of the KV cache, which has {cache.pages}"
+            f"{needed} pages of the KV cache, which has {cache.pages}"
         )
     env, recorder = simpy.Environment(initial_time=0), Recorder(record)
     server = Server(env, requests, table, cache, max_batch=max_batch, prefill_chunk=prefill_chunk, recorder=recorder)

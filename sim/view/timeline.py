@@ -53,10 +53,10 @@ def timeline(timeline: Timeline, *, ax: Axes | None = None, **bar_kwargs: Any) -
         _, ax = plt.subplots(figsize=(10, 1.2 + 0.4 * max(1, len(rows))), layout="constrained")
     scale, unit = _scale(max((b.start_s + b.length_s for b in drawn), default=0.0))
     labels: set[str] = set()
-    for colour, label, row in dict.fromkeys((b.colour, b.label, b.row) for b in drawn):
-        spans = [
-            (b.start_s * scale, b.length_s * scale) for b in drawn if (b.colour, b.label, b.row) == (colour, label, row)
-        ]
+    spans_of: dict[tuple[str, str, int], list[tuple[float, float]]] = {}
+    for b in drawn:
+        spans_of.setdefault((b.colour, b.label, b.row), []).append((b.start_s * scale, b.length_s * scale))
+    for (colour, label, row), spans in spans_of.items():
         named = {} if label in labels else {"label": label}
         labels.add(label)
         ax.broken_barh(spans, (row - 0.4, 0.8), **{"facecolors": colour, "linewidth": 0, **named, **bar_kwargs})

@@ -180,7 +180,8 @@ def test_max_min_of_two_ports():
     """A uses D fully and S at 0.3; B uses S fully and D at 0.4. Levels: a = 1 - 0.4 b, b = 1 - 0.3 a,
     so a = 0.6 / 0.88 and b = 0.7 / 0.88."""
     a, b = max_min_speeds([Demand((("D", 1.0), ("S", 0.3))), Demand((("D", 0.4), ("S", 1.0)))])
-    assert a == pytest.approx(0.6 / 0.88) and b == pytest.approx(0.7 / 0.88)
+    assert a == pytest.approx(0.6 / 0.88)
+    assert b == pytest.approx(0.7 / 0.88)
 
 
 def test_document_is_json():

@@ -86,7 +86,7 @@ def test_bad_files_say_where_and_what(parts, words):
 
 
 def test_unknown_resource_and_instance():
-    with pytest.raises(ConfigError, match='unknown resource "NPX".*Did you mean "NPU"'):
+    with pytest.raises(ConfigError, match=r'unknown resource "NPX".*Did you mean "NPU"'):
         run_scenario(scenario(stream={"target": "NPX"}), CHIP, build=build)
     with pytest.raises(ConfigError, match="numbered from 0"):
         run_scenario(scenario(stream={"target": "NPU[2]"}), CHIP, build=build)
@@ -125,7 +125,8 @@ def test_arrival_rates():
     assert abs(len(bursts) - 50_000) < 5 * 10 * np.sqrt(5000)
     jittered = arrivals.periodic(period_s=0.1, phase_s=0.05, jitter_s=0.01, length_s=10, rng=rng)
     late = jittered - (0.05 + 0.1 * np.arange(100))
-    assert late.min() >= 0 and late.max() < 0.01
+    assert late.min() >= 0
+    assert late.max() < 0.01
 
 
 def test_closed_stream_is_always_busy():
@@ -151,7 +152,7 @@ def test_limit_of_copies_and_batch():
 
 
 def test_limit_needs_enough_jobs():
-    with pytest.raises(ConfigError, match="0 misses of 100 jobs only show a rate below 2.95%"):
+    with pytest.raises(ConfigError, match=r"0 misses of 100 jobs only show a rate below 2\.95%"):
         find_limit(scenario(stream={"deadline": "5 ms"}), CHIP, "rate", build=build)
 
 
@@ -168,7 +169,8 @@ def test_interrupt_keeps_what_was_simulated():
         raise KeyboardInterrupt
 
     result = run_scenario(scenario(length="60 s"), CHIP, build=build, progress=interrupt)
-    assert result.partial and 0 < result.streams["s"].finished < 6000
+    assert result.partial
+    assert 0 < result.streams["s"].finished < 6000
 
 
 @pytest.mark.parametrize("name", ["autopilot", "robot", "neighbours", "llm-serving-h100", "llm-serving-tpu"])
@@ -178,5 +180,5 @@ def test_bundled_scenarios_are_valid(name):
 
 
 def test_unknown_scenario():
-    with pytest.raises(ConfigError, match='unknown scenario "autopilto".*Did you mean "autopilot"'):
+    with pytest.raises(ConfigError, match=r'unknown scenario "autopilto".*Did you mean "autopilot"'):
         load_scenario("autopilto")

@@ -42,13 +42,15 @@ def test_two_requests_join_in_one_batch():
     a, b = sorted(run.requests, key=lambda r: r.arrival_s)
     assert a.finish_s == pytest.approx(3.5e-3)
     assert (b.queueing_s, b.ttft_s, b.tpot_s, b.finish_s) == pytest.approx((0.5e-3, 1.5e-3, 1.25e-3, 4.5e-3))
-    assert run.steps == 4 and run.events == run.steps + 2
+    assert run.steps == 4
+    assert run.events == run.steps + 2
 
 
 def test_chunked_prefill():
     """A prompt of 25 tokens in chunks of 10: 1 + 1 + 1 (the last 5 tokens take 0.5 ms): first token at 2.5 ms."""
     (done,) = serve([request(0.0, prompt=25, output=1)], TABLE, ROOMY, max_batch=1, prefill_chunk=10).requests
-    assert done.ttft_s == pytest.approx(2.5e-3) and done.tpot_s is None
+    assert done.ttft_s == pytest.approx(2.5e-3)
+    assert done.tpot_s is None
 
 
 def test_batch_limit_queues():
@@ -58,8 +60,8 @@ def test_batch_limit_queues():
 
 
 def test_pages_run_out_and_the_newest_starts_over():
-    """Three pages of 8: two prompts of 7 take one page each and fit one token more (8); the third page goes to A for its ninth
-    token, B finds none and is put back, and ends after A with all its tokens."""
+    """Three pages of 8: two prompts of 7 take one page each and fit one token more (8); the third page
+    goes to A for its ninth token, B finds none and is put back, and ends after A with all its tokens."""
     cache = Cache(pages=3, page_tokens=8, bytes_per_token=1.0)
     asked = [request(0.0, prompt=7, output=6), request(0.0, prompt=7, output=6)]
     run = serve(asked, TABLE, cache, max_batch=4, prefill_chunk=64)

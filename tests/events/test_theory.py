@@ -119,5 +119,6 @@ def test_rule_of_three():
 def test_t_interval():
     """1, 2, 3: mean 2, s = 1, t_2(0.975) = 4.3027: half width 4.3027 / sqrt 3 = 2.4841."""
     found = t_interval([1.0, 2.0, 3.0])
-    assert found.mean == 2.0 and found.half_width == pytest.approx(2.4841, abs=1e-4)
+    assert found.mean == 2.0
+    assert found.half_width == pytest.approx(2.4841, abs=1e-4)
     assert t_interval([1.0]).half_width is None

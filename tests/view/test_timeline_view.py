@@ -59,9 +59,9 @@ def test_bars():
 
 
 def test_figure_says_units_and_what_is_left_out():
-    import matplotlib
+    import matplotlib as mpl
 
-    matplotlib.use("Agg")
+    mpl.use("Agg")
     ax = timeline(TIMELINE)
     assert ax.get_xlabel() == "time [us]"
     assert "3 more not drawn" in ax.get_title()
