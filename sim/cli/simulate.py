@@ -62,7 +62,7 @@ def simulate(
     from sim.workload.load import load_workload
 
     graph, chip = load_workload(what, **knobs(p or [])), load_hardware(hw, overrides)
-    options = {"precision": precision} if precision else {}
+    options: dict[str, Any] = {"precision": precision} if precision else {}
     with _Progress() as progress:
         result = run_one(graph, chip, expand=expand, seed=seed, progress=progress, **options)
     _write_trace(trace, result.timeline)

@@ -69,7 +69,7 @@ def default_builder(workload: str, knobs: Mapping[str, object], precision: str |
     from sim.schedule.build import schedule
     from sim.workload.load import load_workload
 
-    graph = load_workload(workload, **knobs)
+    graph = load_workload(workload, **dict(knobs))  # type: ignore[arg-type]
     return schedule(graph, chip, precision=precision) if precision else schedule(graph, chip)
 
 
@@ -111,7 +111,8 @@ def run_scenario(
         done = replication / scenario.replications
 
         def report(share: float, done: float = done) -> None:
-            progress(done + share / scenario.replications)
+            if progress:
+                progress(done + share / scenario.replications)
 
         runs.append(
             run(
@@ -162,7 +163,7 @@ def offered_load(scenario: Scenario, schedules: Mapping[str, Schedule], chip: Ch
 def _check_load(load: Mapping[str, float]) -> None:
     over = {name: u for name, u in load.items() if u > 1.0}
     if over:
-        worst = max(over, key=over.get)
+        worst = max(over, key=lambda name: over[name])
         raise InfeasibleError(
             f"{worst}: utilisation {over[worst]:.2f}: the queue grows without bound"
             + (f" (also {', '.join(f'{n} {u:.2f}' for n, u in over.items() if n != worst)})" if len(over) > 1 else "")
@@ -259,7 +260,7 @@ def _arrivals(spec: StreamSpec, copy: int, length_s: float, rng: np.random.Gener
         case Recorded() as a:
             times = draw.recorded(a.path, length_s=length_s)
         case Closed():
-            return [0.0]
+            times = np.zeros(1)
     return times.tolist()
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from sim.errors import ConfigError, InfeasibleError
 from sim.events.experiment import Builder, ScenarioResult, default_builder, run_scenario
-from sim.events.scenario import Bursts, Periodic, Poisson, Scenario
+from sim.events.scenario import Bursts, Periodic, Poisson, Scenario, StreamSpec
 from sim.events.statistics import rate_upper_bound, t_interval
 from sim.hardware.chip import Chip
 
@@ -166,7 +166,7 @@ def _scaled(scenario: Scenario, quantity: str, value: float) -> Scenario:
     return scenario.model_copy(update={"streams": tuple(scaled if s is timed else s for s in scenario.streams)})
 
 
-def _faster(spec, factor: float):
+def _faster(spec: StreamSpec, factor: float) -> Periodic | Poisson | Bursts:
     if not isinstance(spec.arrivals, Periodic | Poisson | Bursts):
         raise ConfigError(f'stream "{spec.name}": arrivals of kind "{spec.arrivals.kind}" have no rate to scale')
     return spec.arrivals.model_copy(update={"rate": spec.arrivals.rate * factor})

@@ -80,6 +80,12 @@ class Job:
         self.prefetched: dict[int, float] = {}
         """Position -> share of its prefetch that is done."""
 
+    @property
+    def ended(self) -> int:
+        """Tick of its end; asked only of jobs that have ended."""
+        assert self.finish is not None
+        return self.finish
+
 
 @dataclass(slots=True, eq=False)
 class Task:

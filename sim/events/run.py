@@ -187,7 +187,7 @@ class _Session:
     def result(self, *, warmup_s: float, seed: int, partial: bool) -> Simulation:
         finished = [j for j in self.jobs if j.finish is not None]
         begin = min((j.release for j in self.jobs), default=0)
-        end = self.env.now if partial else max((j.finish for j in finished), default=begin)
+        end = self.env.now if partial else max((j.ended for j in finished), default=begin)
         span_s = to_seconds(end - begin)
         service = {s.name: self._service(s) for s in self.streams}
         jobs = tuple(_job_result(j, service[j.stream]) for j in finished)
@@ -208,7 +208,7 @@ class _Session:
             jobs=jobs,
             groups=tuple(g for j in finished for g in _group_results(j)),
             peak_memory_bytes=memory,
-            energy_j=None if any(e is None for e in energies) else float(sum(energies)),
+            energy_j=None if None in energies else float(sum(e for e in energies if e is not None)),
             timeline=timeline,
             partial=partial,
             window_s=max(0.0, to_seconds(end) - warmup_s),
@@ -222,7 +222,7 @@ class _Session:
         one = replace(stream, arrivals_s=(0.0,), closed=False, place=place)
         session = _Session([one], "folded", "fifo", False, self.shared, self.capacity, None, 0)
         session.execute(None)
-        return to_seconds(session.jobs[0].finish)
+        return to_seconds(session.jobs[0].ended)
 
     def _ports(self, span_s: float) -> dict[str, PortUse]:
         peak: dict[str, float] = {}
@@ -276,18 +276,18 @@ def _job_result(job: Job, service_s: float) -> JobResult:
     for record in sorted(job.records, key=lambda r: r.start):
         busy += max(0, record.end - max(record.start, reached))
         reached = max(reached, record.end)
-    latency = job.finish - job.release
+    latency = job.ended - job.release
     queueing_s = to_seconds(latency - busy)
     contention_s = to_seconds(busy) - service_s
     missed = None
-    if job.deadline is not None and job.finish > job.deadline:
+    if job.deadline is not None and job.ended > job.deadline:
         allowed_s = to_seconds(job.deadline - job.release)
         missed = "service" if service_s > allowed_s else "queueing" if queueing_s >= contention_s else "contention"
     return JobResult(
         stream=job.stream,
         number=job.number,
         release_s=to_seconds(job.release),
-        finish_s=to_seconds(job.finish),
+        finish_s=to_seconds(job.ended),
         queueing_s=queueing_s,
         service_s=service_s,
         contention_s=contention_s,

@@ -35,6 +35,8 @@ def run_serving(
         InfeasibleError: weights leave no room, or more requests arrive than can ever be served.
     """
     spec = scenario.serving
+    if spec is None:
+        raise ConfigError(f'scenario "{scenario.name}" has streams and no serving part')
     requests = draw_requests(spec.requests, seed)
     table = step_table(spec, chip, build)
     precision = spec.precision or chip.default_precision
