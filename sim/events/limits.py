@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from sim._version import __version__
 from sim.errors import ConfigError, InfeasibleError
 from sim.events.experiment import Builder, ScenarioResult, default_builder, run_scenario
 from sim.events.scenario import Bursts, Periodic, Poisson, Scenario, StreamSpec
 from sim.events.statistics import rate_upper_bound, t_interval
 from sim.hardware.chip import Chip
+from sim.results import SIMULATE_SCHEMA
 
 QUANTITIES = ("rate", "batch", "copies")
 
@@ -46,7 +48,7 @@ class Limit:
 
     def to_dict(self) -> dict[str, object]:
         return {
-            "quantity": self.quantity, "value": self.value, "above": self.above, "miss_bound": self.bound,
+            "schema": SIMULATE_SCHEMA, "version": __version__, "quantity": self.quantity, "value": self.value, "above": self.above, "miss_bound": self.bound,
             "confidence": self.level,
             "trials": [
                 {"value": t.value, "missed": t.missed, "jobs": t.jobs, "upper_bound": t.upper_bound,

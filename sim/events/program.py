@@ -49,7 +49,7 @@ def make_program(
         works=tuple(works),
         engines=engines,
         peaks_bytes=dict(schedule.peaks_bytes),
-        energy_j=None if any(e is None for e in energies) else float(sum(energies)),
+        energy_j=None if None in energies else float(sum(e for e in energies if e is not None)),
         **issue_order(engines, _checked_deps(schedule)),
     )
 

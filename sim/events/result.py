@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
+from sim._version import __version__
 from sim.events.timeline import Timeline
 from sim.results import SIMULATE_SCHEMA
 
@@ -144,6 +145,7 @@ class Simulation:
         first = [g for g in self.groups if g.job == 0]
         return {
             "schema": SIMULATE_SCHEMA,
+            "version": __version__,
             "workload": {"name": self.workload_name},
             "batch": self.batch,
             "hardware": {"name": self.hardware_name, "hash": self.hardware_hash},

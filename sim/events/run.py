@@ -92,7 +92,17 @@ def alone_s(schedule: Schedule) -> float:
 class _Session:
     """One run: the machine, the sources that release jobs, and what they left behind."""
 
-    def __init__(self, streams, grain, policy, port_priority, shared, capacity, length_s, record) -> None:
+    def __init__(
+        self,
+        streams: Sequence[Stream],
+        grain: str,
+        policy: Policy | str,
+        port_priority: bool,
+        shared: Collection[str] | None,
+        capacity: Mapping[str, float] | None,
+        length_s: float | None,
+        record: int,
+    ) -> None:
         self.env = simpy.Environment(initial_time=0)
         self.streams = streams
         self.grain = grain

@@ -15,13 +15,14 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 
 import numpy as np
 import simpy
 
+from sim._version import __version__
 from sim.errors import ConfigError, InfeasibleError
 from sim.events.ticks import to_seconds, to_ticks
 from sim.events.timeline import Recorder, Timeline
@@ -136,7 +137,7 @@ class ServingResult:
     scenario: str = ""
     hardware_name: str = ""
     notes: tuple[str, ...] = ()
-    settings: dict[str, object] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
 
     def met(self, request: RequestResult) -> bool:
         in_time = self.ttft_deadline_s is None or request.ttft_s <= self.ttft_deadline_s
@@ -161,7 +162,7 @@ class ServingResult:
         tokens = sum(r.output_tokens for r in self.requests)
         span = self.latency_s or float("inf")
         return {
-            "schema": SIMULATE_SCHEMA, "scenario": self.scenario, "hardware": {"name": self.hardware_name},
+            "schema": SIMULATE_SCHEMA, "version": __version__, "scenario": self.scenario, "hardware": {"name": self.hardware_name},
             "settings": dict(self.settings), "seed": self.seed, "partial": self.partial, "latency_s": self.latency_s,
             "requests": len(self.requests), "throughput_per_s": len(self.requests) / span,
             "tokens_per_s": tokens / span, "goodput_per_s": sum(map(self.met, self.requests)) / span,

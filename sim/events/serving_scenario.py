@@ -131,7 +131,7 @@ def graph_weights_bytes(workload: str, knobs: Mapping[str, object], precision: s
     from sim.workload.load import load_workload
     from sim.workload.precision import BITS, parse_precision
 
-    graph = load_workload(workload, **{**knobs, "phase": "decode", "context": 128, "batch": 1})
+    graph = load_workload(workload, **{**knobs, "phase": "decode", "context": 128, "batch": 1})  # type: ignore[arg-type]
     stored = {t.storage or t.id: t.elements for t in graph.tensors.values() if t.role is Role.WEIGHT}
     return sum(stored.values()) * BITS[parse_precision(precision).weight] / 8
 
