@@ -162,7 +162,8 @@ class ServingResult:
         tokens = sum(r.output_tokens for r in self.requests)
         span = self.latency_s or float("inf")
         return {
-            "schema": SIMULATE_SCHEMA, "version": __version__, "scenario": self.scenario, "hardware": {"name": self.hardware_name},
+            "schema": SIMULATE_SCHEMA, "version": __version__, "scenario": self.scenario,
+            "hardware": {"name": self.hardware_name},
             "settings": dict(self.settings), "seed": self.seed, "partial": self.partial, "latency_s": self.latency_s,
             "requests": len(self.requests), "throughput_per_s": len(self.requests) / span,
             "tokens_per_s": tokens / span, "goodput_per_s": sum(map(self.met, self.requests)) / span,
