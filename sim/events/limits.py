@@ -48,7 +48,8 @@ class Limit:
 
     def to_dict(self) -> dict[str, object]:
         return {
-            "schema": SIMULATE_SCHEMA, "version": __version__, "quantity": self.quantity, "value": self.value, "above": self.above, "miss_bound": self.bound,
+            "schema": SIMULATE_SCHEMA, "version": __version__,
+            "quantity": self.quantity, "value": self.value, "above": self.above, "miss_bound": self.bound,
             "confidence": self.level,
             "trials": [
                 {"value": t.value, "missed": t.missed, "jobs": t.jobs, "upper_bound": t.upper_bound,
