@@ -2,9 +2,10 @@
 
 A job is one execution of a schedule. Its groups become ready when the groups they depend on have
 ended and it is their turn on their unit instance (issue order); among the ready groups of all jobs
-the unit's policy chooses. Unit instances are SimPy processes. A prefetch for the next group is moved when the engine's own chain
-of a step has ended and the array still computes: it uses the idle time of the DMA engine. What happens inside a group is told by
-`Channels` (every tile an event chain) or by the `Kernel` (folded).
+the unit's policy chooses. Unit instances are SimPy processes. A prefetch for the next group is moved
+when the engine's own chain of a step has ended and the array still computes: it uses the idle time
+of the DMA engine. What happens inside a group is told by `Channels` (every tile an event chain) or by
+the `Kernel` (folded).
 """
 
 from __future__ import annotations
