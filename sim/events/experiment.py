@@ -1,0 +1,302 @@
+"""Runs scenarios: streams drawn from their arrivals, replications, load checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+
+from sim.errors import ConfigError, InfeasibleError, nearest
+from sim.events import arrivals as draw
+from sim.events.policies import Policy, make_policy
+from sim.events.program import make_program, with_host_stage
+from sim.events.result import Simulation, StreamResult, summarise_stream
+from sim.events.run import SLICES, Stream, alone_s, run
+from sim.events.scenario import Bursts, Closed, Periodic, Poisson, Recorded, Scenario, StreamSpec, parse_target
+from sim.events.simulate import shared_names
+from sim.events.statistics import Interval, t_interval
+from sim.events.ticks import to_seconds, to_ticks
+from sim.hardware.chip import Chip
+from sim.results import SIMULATE_SCHEMA
+from sim.schedule.plan import Schedule
+
+Builder = Callable[[str, Mapping[str, object], str | None, Chip], Schedule]
+"""(workload, knobs, precision, chip) -> Schedule"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScenarioResult:
+    """A scenario's replications. `streams` pools all copies and replications of each stream."""
+
+    scenario: str
+    hardware_name: str
+    replications: tuple[Simulation, ...]
+    streams: Mapping[str, StreamResult]
+    intervals: Mapping[str, Mapping[str, Interval]]
+    """stream -> quantity (mean latency, p99, miss rate, throughput) -> interval over replications"""
+    offered: Mapping[str, float]
+    """Unit instance or port -> utilisation that the open streams ask for."""
+    partial: bool = False
+    notes: tuple[str, ...] = ()
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def first(self) -> Simulation:
+        """The replication whose timeline is shown."""
+        return self.replications[0]
+
+    def to_dict(self) -> dict[str, object]:
+        """The first replication's `dovetail.simulate/1` document with the scenario's own results on top."""
+        document = self.first.to_dict()
+        document.update(
+            schema=SIMULATE_SCHEMA,
+            scenario=self.scenario,
+            hardware={"name": self.hardware_name},
+            settings=dict(self.settings),
+            partial=self.partial,
+            replications=len(self.replications),
+            offered=dict(self.offered),
+            streams={name: asdict(result) for name, result in self.streams.items()},
+            intervals={s: {q: asdict(i) for q, i in of.items()} for s, of in self.intervals.items()},
+            notes=list(self.notes),
+        )
+        return document
+
+
+def default_builder(workload: str, knobs: Mapping[str, object], precision: str | None, chip: Chip) -> Schedule:
+    """Traces the workload and schedules it on the chip."""
+    from sim.schedule.build import schedule
+    from sim.workload.load import load_workload
+
+    graph = load_workload(workload, **dict(knobs))  # type: ignore[arg-type]
+    return schedule(graph, chip, precision=precision) if precision else schedule(graph, chip)
+
+
+def run_scenario(
+    scenario: Scenario,
+    chip: Chip,
+    *,
+    seed: int = 0,
+    build: Builder = default_builder,
+    grain: str | None = None,
+    check: bool = True,
+    record: int = SLICES,
+    progress: Callable[[float], None] | None = None,
+) -> ScenarioResult:
+    """Simulates all replications of a scenario of streams.
+
+    Args:
+        seed: replication r of stream s draws from SeedSequence([seed, r, s, copy]).
+        grain: in place of the scenario's own.
+        check: refuse loads above capacity and deadlines that cannot be met.
+
+    Raises:
+        InfeasibleError: a unit or port is asked for more than it has; a deadline below the service time.
+        ConfigError: unknown unit, broken arrivals file.
+    """
+    schedules = {spec.name: _schedule(spec, chip, build) for spec in scenario.streams}
+    load = offered_load(scenario, schedules, chip)
+    if check:
+        _check_load(load)
+        _check_deadlines(scenario, schedules)
+    policy = _policy(scenario)
+    runs: list[Simulation] = []
+    for replication in range(scenario.replications):
+        streams = [
+            s
+            for i, spec in enumerate(scenario.streams)
+            for s in _copies(spec, i, scenario, schedules, seed, replication)
+        ]
+        done = replication / scenario.replications
+
+        def report(share: float, done: float = done) -> None:
+            if progress:
+                progress(done + share / scenario.replications)
+
+        runs.append(
+            run(
+                streams,
+                grain=grain or scenario.grain,
+                policy=policy,
+                port_policy=scenario.ports,
+                shared=shared_names(chip),
+                length_s=scenario.length,
+                warmup_s=scenario.warmup,
+                seed=seed,
+                record=record if replication == 0 else 0,
+                progress=report if progress else None,
+            )
+        )
+        if runs[-1].partial:
+            break
+    return _result(scenario, chip, tuple(runs), load)
+
+
+def offered_load(scenario: Scenario, schedules: Mapping[str, Schedule], chip: Chip) -> dict[str, float]:
+    """Utilisation of each unit instance and port by the streams that arrive whatever happens.
+
+    rate x (time of the stream's groups on the unit, alone), spread over the instances of a unit that
+    the stream may use; rate x bytes / bandwidth for the ports that all share.
+    """
+    load: dict[str, float] = {}
+    shared = shared_names(chip)
+    for spec in scenario.streams:
+        rate = _rate(spec, scenario.length) * spec.copies
+        if not rate:
+            continue
+        schedule = schedules[spec.name]
+        place = _place(spec, schedule)
+        program = make_program(schedule, place={u: i or 0 for u, i in place.items()}, shared=shared)
+        for work, engine in zip(program.works, program.engines, strict=True):
+            unit = engine.split("[")[0]
+            count = schedule.units.get(unit, 1) if place.get(unit, 0) is None else 1
+            for i in range(count):
+                name = f"{unit}[{i}]" if count > 1 else engine
+                load[name] = load.get(name, 0.0) + rate * to_seconds(work.launch + work.total) / count
+            for port, moved in work.moved_bytes.items():
+                if port in schedule.ports and moved > 0:
+                    load[port] = load.get(port, 0.0) + rate * moved / schedule.ports[port]
+    return load
+
+
+def _check_load(load: Mapping[str, float]) -> None:
+    over = {name: u for name, u in load.items() if u > 1.0}
+    if over:
+        worst = max(over, key=lambda name: over[name])
+        raise InfeasibleError(
+            f"{worst}: utilisation {over[worst]:.2f}: the queue grows without bound"
+            + (f" (also {', '.join(f'{n} {u:.2f}' for n, u in over.items() if n != worst)})" if len(over) > 1 else "")
+            + f"; lower the rates by at least {1 - 1 / over[worst]:.0%}, or use more or faster units"
+        )
+
+
+def _check_deadlines(scenario: Scenario, schedules: Mapping[str, Schedule]) -> None:
+    for i, spec in enumerate(scenario.streams):
+        service_s = alone_s(schedules[spec.name]) if spec.deadline is not None else 0.0
+        if spec.deadline is not None and service_s > spec.deadline:
+            raise InfeasibleError(
+                f"streams[{i}] ({spec.name}): the deadline of {spec.deadline * 1e3:.4g} ms is shorter than the service "
+                f"time alone, {service_s * 1e3:.4g} ms: every job would miss it"
+            )
+
+
+def _schedule(spec: StreamSpec, chip: Chip, build: Builder) -> Schedule:
+    schedule = build(spec.workload, spec.knobs, spec.precision, chip)
+    for stage, first in ((spec.before, True), (spec.after, False)):
+        if stage is not None:
+            schedule = with_host_stage(
+                schedule, name=stage.name, unit=stage.unit, seconds=stage.time, first=first, instances=stage.instances
+            )
+    return schedule
+
+
+def _place(spec: StreamSpec, schedule: Schedule) -> dict[str, int | None]:
+    place: dict[str, int | None] = {}
+    if spec.target is not None:
+        unit, instance = parse_target(spec.target)
+        if unit not in schedule.units:
+            known = ", ".join(sorted(schedule.units))
+            hint = nearest(unit, schedule.units)
+            raise ConfigError(f'stream "{spec.name}": unknown resource "{unit}"; the chip has {known}.{hint}')
+        place[unit] = instance
+    for stage in (spec.before, spec.after):
+        if stage is not None and stage.unit not in place:
+            place[stage.unit] = None
+    return place
+
+
+def _policy(scenario: Scenario) -> Policy:
+    if scenario.policy != "time_partition":
+        return make_policy(scenario.policy)
+    return make_policy("time_partition", tuple((s.stream, to_ticks(s.length)) for s in scenario.slots))
+
+
+def _rate(spec: StreamSpec, length_s: float) -> float:
+    """Jobs per second of one copy; 0 for a closed stream, which never asks for more than there is."""
+    match spec.arrivals:
+        case Periodic() | Poisson():
+            return spec.arrivals.rate
+        case Bursts():
+            return spec.arrivals.rate * spec.arrivals.size
+        case Recorded():
+            return len(draw.recorded(spec.arrivals.path, length_s=length_s)) / length_s
+        case Closed():
+            return 0.0
+
+
+def _copies(
+    spec: StreamSpec, index: int, scenario: Scenario, schedules: Mapping[str, Schedule], seed: int, replication: int
+) -> list[Stream]:
+    made = []
+    for copy in range(spec.copies):
+        rng = np.random.default_rng(np.random.SeedSequence([seed, replication, index, copy]))
+        rate = _rate(spec, scenario.length)
+        made.append(
+            Stream(
+                name=spec.name if spec.copies == 1 else f"{spec.name}[{copy}]",
+                schedule=schedules[spec.name],
+                arrivals_s=_arrivals(spec, copy, scenario.length, rng),
+                closed=isinstance(spec.arrivals, Closed),
+                deadline_s=spec.deadline,
+                priority=spec.priority,
+                period_s=1.0 / rate if rate else None,
+                place=_place(spec, schedules[spec.name]),
+            )
+        )
+    return made
+
+
+def _arrivals(spec: StreamSpec, copy: int, length_s: float, rng: np.random.Generator) -> list[float]:
+    match spec.arrivals:
+        case Periodic() as a:
+            period_s = 1.0 / a.rate
+            phase_s = copy * period_s / spec.copies if a.phase == "spread" else a.phase
+            times = draw.periodic(period_s=period_s, phase_s=phase_s, jitter_s=a.jitter, length_s=length_s, rng=rng)
+        case Poisson() as a:
+            times = draw.poisson(rate_hz=a.rate, length_s=length_s, rng=rng)
+        case Bursts() as a:
+            times = draw.bursts(rate_hz=a.rate, size=a.size, gap_s=a.gap, length_s=length_s, rng=rng)
+        case Recorded() as a:
+            times = draw.recorded(a.path, length_s=length_s)
+        case Closed():
+            times = np.zeros(1)
+    return times.tolist()
+
+
+def _result(scenario: Scenario, chip: Chip, runs: tuple[Simulation, ...], load: dict[str, float]) -> ScenarioResult:
+    per_run = [{spec.name: _pool(spec, [r], scenario.warmup) for spec in scenario.streams} for r in runs]
+    intervals: dict[str, dict[str, Interval]] = {}
+    for spec in scenario.streams:
+        found = [one[spec.name] for one in per_run if one[spec.name].finished]
+        if found:
+            intervals[spec.name] = {
+                quantity: t_interval([getattr(one, quantity) for one in found])
+                for quantity in ("latency_mean_s", "latency_p99_s", "miss_rate", "throughput_per_s")
+                if all(getattr(one, quantity) is not None for one in found)
+            }
+    return ScenarioResult(
+        scenario=scenario.name,
+        hardware_name=chip.name,
+        replications=runs,
+        streams={spec.name: _pool(spec, list(runs), scenario.warmup) for spec in scenario.streams},
+        intervals=intervals,
+        offered=load,
+        partial=any(r.partial for r in runs),
+        settings={"length_s": scenario.length, "warmup_s": scenario.warmup, "policy": scenario.policy,
+                  "ports": scenario.ports, "grain": runs[0].grain},
+    )  # fmt: skip
+
+
+def _pool(spec: StreamSpec, runs: list[Simulation], warmup_s: float) -> StreamResult:
+    """All copies of a stream over the given runs."""
+    names = {spec.name} if spec.copies == 1 else {f"{spec.name}[{i}]" for i in range(spec.copies)}
+    parts = [r.streams[n] for r in runs for n in names]
+    return summarise_stream(
+        [j for r in runs for j in r.jobs if j.stream in names and j.release_s >= warmup_s],
+        released=sum(p.released for p in parts),
+        overdue=sum(p.missed.get("unfinished", 0) for p in parts),
+        service_s=parts[0].service_s,
+        deadline_s=spec.deadline,
+        window_s=sum(r.window_s for r in runs),
+    )

@@ -1,0 +1,93 @@
+"""Who runs next on a unit. A unit decides at group borders, so every policy preempts there only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from sim.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from sim.events.machine import Job, Task
+
+_FAR = 1 << 100
+"""A deadline or period for jobs that have none: behind all others."""
+
+
+class Policy(Protocol):
+    """Chooses among ready tasks; a task is a group of a job."""
+
+    def choose(self, ready: list[Task], now: int) -> tuple[Task | None, int | None]:
+        """The task to run now, or None and the tick at which to ask again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ByKey:
+    """Runs the ready task of the smallest key; ties go to the earlier arrival, then to the earlier job."""
+
+    name: str
+
+    def choose(self, ready: list[Task], now: int) -> tuple[Task | None, int | None]:
+        return min(ready, key=lambda task: (self._key(task.job), task.job.release, task.job.number, task.at)), None
+
+    def _key(self, job: Job) -> int:
+        match self.name:
+            case "fifo":
+                return 0
+            case "priority":
+                return -job.priority
+            case "earliest_deadline_first":
+                return job.deadline if job.deadline is not None else _FAR
+            case _:
+                return job.period if job.period is not None else _FAR
+
+
+@dataclass(frozen=True, slots=True)
+class TimePartition:
+    """A frame of slots that repeats; in a slot only the tasks of its stream run.
+
+    A group starts only when it ends inside its slot if undisturbed, so no stream can delay another;
+    what is left of a slot stays idle.
+    """
+
+    slots: tuple[tuple[str, int], ...]
+    """(stream, ticks); the copies of a stream ("camera[3]") share its slot."""
+
+    def choose(self, ready: list[Task], now: int) -> tuple[Task | None, int | None]:
+        frame = sum(length for _, length in self.slots)
+        begin = now - now % frame
+        for lap in (begin, begin + frame):
+            for stream, length in self.slots:
+                end = lap + length
+                mine = [t for t in ready if t.job.stream.partition("[")[0] == stream]
+                if end > now and mine:
+                    task = min(mine, key=lambda t: (t.job.release, t.job.number, t.at))
+                    self._check(task, stream)
+                    if max(now, lap) + task.alone <= end:
+                        return (task, None) if lap <= now else (None, lap)
+                lap = end
+        return None, begin + frame
+
+    def _check(self, task: Task, stream: str) -> None:
+        longest = max(length for name, length in self.slots if name == stream)
+        if task.alone > longest:
+            raise ConfigError(
+                f'policy time_partition: group "{task.name}" of stream "{stream}" takes {task.alone / 1e12:.4g} ms, '
+                f"longer than its slot of {longest / 1e12:.4g} ms; lengthen the slot"
+            )
+
+
+POLICIES = ("fifo", "priority", "earliest_deadline_first", "rate_monotonic", "time_partition")
+
+
+def make_policy(name: str, slots: tuple[tuple[str, int], ...] = ()) -> Policy:
+    """The policy called `name`; `slots` belong to time_partition.
+
+    Raises:
+        ConfigError: unknown policy, or slots where none belong.
+    """
+    if name not in POLICIES:
+        raise ConfigError(f'unknown policy "{name}"; known: {", ".join(POLICIES)}.{nearest(name, POLICIES)}')
+    if (name == "time_partition") != bool(slots):
+        raise ConfigError(f"policy {name}: slots are {'needed' if not slots else 'for time_partition only'}")
+    return TimePartition(slots) if slots else ByKey(name)

@@ -1,0 +1,95 @@
+"""Schedules made ready to run: placed on unit instances, compiled, with their order of issue."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from sim.errors import ConfigError, nearest
+from sim.events.machine import Program
+from sim.events.order import issue_order
+from sim.events.work import Ports, compile_group
+from sim.schedule.plan import Group, Schedule, Steps
+
+
+def make_program(
+    schedule: Schedule,
+    *,
+    place: Mapping[str, int] | None = None,
+    shared: Collection[str] | None = None,
+    capacity: Mapping[str, float] | None = None,
+) -> Program:
+    """Compiles a schedule for one place on the machine.
+
+    Args:
+        place: unit -> instance to run on, for units not named the schedule's own instances.
+        shared: memories and links that all units share; the ports of others belong to one unit
+            instance. None: every port is shared.
+        capacity: port -> bytes per second of the machine where one stream alone cannot draw it all.
+
+    Raises:
+        ConfigError: unknown unit or instance in `place`, unknown port in a group.
+    """
+    place = dict(place or {})
+    for unit, instance in place.items():
+        if unit not in schedule.units:
+            raise ConfigError(f'unknown unit "{unit}"; known: {_list(schedule.units)}.{nearest(unit, schedule.units)}')
+        if not 0 <= instance < schedule.units[unit]:
+            raise ConfigError(f"{unit}[{instance}]: the chip has {schedule.units[unit]}, numbered from 0")
+    engines = tuple(f"{g.unit}[{place.get(g.unit, g.instance)}]" for g in schedule.groups)
+    ports = {engine: _ports(schedule, engine, shared, capacity or {}) for engine in set(engines)}
+    known: dict[tuple[int, str], object] = {}
+    works = []
+    for group, engine in zip(schedule.groups, engines, strict=True):
+        works.append(known.setdefault((id(group), engine), compile_group(group, ports[engine])))
+    energies = [g.energy_j for g in schedule.groups]
+    return Program(
+        works=tuple(works),
+        engines=engines,
+        peaks_bytes=dict(schedule.peaks_bytes),
+        energy_j=None if None in energies else float(sum(e for e in energies if e is not None)),
+        **issue_order(engines, _checked_deps(schedule)),
+    )
+
+
+def with_host_stage(
+    schedule: Schedule, *, name: str, unit: str, seconds: float, first: bool, instances: int = 1
+) -> Schedule:
+    """The schedule with pre- (or post-) processing of a fixed length on `unit` before (after) it."""
+    nothing = Steps(
+        repeat=np.array([1]),
+        compute_s=np.array([seconds]),
+        first_load_bytes={},
+        next_load_bytes={},
+        store_bytes={},
+        inner_bytes={},
+        last_store_bytes={},
+    )
+    last = tuple(range(len(schedule.groups)))
+    stage = Group(
+        name=name, ops=(), unit=unit, kind="vector", deps=() if first else last, launch_s=0.0,
+        steps=nothing, latency_s=seconds,
+    )  # fmt: skip
+    groups = schedule.groups
+    if first:
+        groups = tuple(replace(g, deps=tuple(d + 1 for d in g.deps) or (0,)) for g in groups)
+    units = {**schedule.units, unit: max(instances, schedule.units.get(unit, 1))}
+    return replace(schedule, groups=(stage, *groups) if first else (*groups, stage), units=units)
+
+
+def _ports(schedule: Schedule, engine: str, shared: Collection[str] | None, capacity: Mapping[str, float]) -> Ports:
+    own = {} if shared is None else {p: f"{engine}.{p}" for p in schedule.ports if p.split(".")[0] not in shared}
+    return Ports(rates=schedule.ports, capacity={p: c for p, c in capacity.items() if p in schedule.ports}, alias=own)
+
+
+def _checked_deps(schedule: Schedule) -> list[tuple[int, ...]]:
+    for at, group in enumerate(schedule.groups):
+        if any(not 0 <= d < at for d in group.deps):
+            raise ConfigError(f'group "{group.name}" depends on {sorted(group.deps)}; expected positions below {at}')
+    return [group.deps for group in schedule.groups]
+
+
+def _list(names: Collection[str]) -> str:
+    return ", ".join(sorted(names)) or "none"

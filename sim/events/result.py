@@ -1,0 +1,224 @@
+"""What a simulation found: frozen, JSON-able as `dovetail.simulate/1`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+
+from sim._version import __version__
+from sim.events.timeline import Timeline
+from sim.results import SIMULATE_SCHEMA
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PortUse:
+    """One port over the whole run. Achieved bandwidth = bytes / run; utilisation = achieved / peak."""
+
+    bytes: float
+    achieved_bytes_per_s: float
+    utilization: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineUse:
+    """One unit instance: `utilization` is the share of the run with a group on it."""
+
+    busy_s: float
+    utilization: float
+    groups: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupResult:
+    """One group of one job. queueing_s = ready until start; service_s = start until end, launch included."""
+
+    stream: str
+    job: int
+    name: str
+    engine: str
+    ready_s: float
+    start_s: float
+    end_s: float
+    alone_s: float
+
+    @property
+    def queueing_s(self) -> float:
+        return self.start_s - self.ready_s
+
+    @property
+    def service_s(self) -> float:
+        return self.end_s - self.start_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobResult:
+    """One finished job: latency_s = queueing_s + service_s + contention_s.
+
+    queueing_s: none of its groups ran; service_s: as long as it takes alone; contention_s: what its
+    groups took longer than that because others moved data too.
+    """
+
+    stream: str
+    number: int
+    release_s: float
+    finish_s: float
+    queueing_s: float
+    service_s: float
+    contention_s: float
+    missed: str | None
+    """None, or why the deadline was missed: "service", "queueing" or "contention"."""
+
+    @property
+    def latency_s(self) -> float:
+        return self.finish_s - self.release_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamResult:
+    """One stream, jobs released after the warm-up only."""
+
+    released: int
+    finished: int
+    unfinished: int
+    latency_mean_s: float | None
+    latency_p50_s: float | None
+    latency_p95_s: float | None
+    latency_p99_s: float | None
+    latency_max_s: float | None
+    queueing_mean_s: float | None
+    contention_mean_s: float | None
+    service_s: float
+    deadline_s: float | None
+    missed: Mapping[str, int]
+    """Cause -> jobs; jobs unfinished past their deadline count as "unfinished"."""
+    miss_rate: float | None
+    throughput_per_s: float
+    goodput_per_s: float
+    """Jobs per second that met their deadline (all that finished, without one)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simulation:
+    """One run of the machine."""
+
+    latency_s: float
+    """From the first release to the last end."""
+    contended_s: float
+    """Time in which some transfer ran slower than alone because of another one."""
+    grain: str
+    """ "expand" (every tile an event chain), "folded" or "summary"."""
+    events: int
+    arithmetic_steps: int
+    """Phase changes that folding did without an event."""
+    seed: int
+    ports: Mapping[str, PortUse]
+    engines: Mapping[str, EngineUse]
+    streams: Mapping[str, StreamResult]
+    jobs: tuple[JobResult, ...]
+    groups: tuple[GroupResult, ...]
+    peak_memory_bytes: Mapping[str, float]
+    energy_j: float | None
+    timeline: Timeline
+    window_s: float
+    """From the warm-up to the last end: what rates refer to."""
+    partial: bool = False
+    """Ended early (Ctrl-C): what is here was simulated, the rest was not."""
+    workload_name: str = ""
+    hardware_name: str = ""
+    hardware_hash: str = ""
+    precision: str = ""
+    batch: int | None = None
+    estimate_latency_s: float | None = None
+    notes: tuple[str, ...] = ()
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def utilization(self) -> dict[str, float | None]:
+        """Share of the run for which each unit instance and port was in use."""
+        units = {name: use.utilization for name, use in self.engines.items()}
+        return units | {name: use.utilization for name, use in self.ports.items()}
+
+    def to_dict(self) -> dict[str, object]:
+        """The `dovetail.simulate/1` document; group records of single jobs only, to stay readable."""
+        first = [g for g in self.groups if g.job == 0]
+        return {
+            "schema": SIMULATE_SCHEMA,
+            "version": __version__,
+            "workload": {"name": self.workload_name},
+            "batch": self.batch,
+            "hardware": {"name": self.hardware_name, "hash": self.hardware_hash},
+            "precision": self.precision or None,
+            "settings": dict(self.settings),
+            "grain": self.grain,
+            "seed": self.seed,
+            "partial": self.partial,
+            "latency_s": self.latency_s,
+            "estimate_latency_s": self.estimate_latency_s,
+            "throughput_per_s": len(self.jobs) / self.latency_s if self.latency_s > 0 else None,
+            "contended_s": self.contended_s,
+            "events": self.events,
+            "arithmetic_steps": self.arithmetic_steps,
+            "energy_j": self.energy_j,
+            "power_w": self.energy_j / self.latency_s if self.energy_j and self.latency_s > 0 else None,
+            "peak_memory_bytes": dict(self.peak_memory_bytes),
+            "ports": {name: asdict(use) for name, use in self.ports.items()},
+            "units": {name: asdict(use) for name, use in self.engines.items()},
+            "streams": {name: asdict(result) for name, result in self.streams.items()},
+            "ops": [
+                {
+                    "name": g.name,
+                    "stream": g.stream,
+                    "unit": g.engine,
+                    "start_s": g.start_s,
+                    "latency_s": g.service_s,
+                    "alone_s": g.alone_s,
+                    "breakdown_s": {"queueing": g.queueing_s},
+                }
+                for g in first
+            ],
+            "notes": list(self.notes),
+        }
+
+
+def summarise_stream(
+    jobs: list[JobResult],
+    *,
+    released: int,
+    overdue: int,
+    service_s: float,
+    deadline_s: float | None,
+    window_s: float,
+) -> StreamResult:
+    """Percentiles (linear interpolation), misses by cause, rates over `window_s`."""
+    latency = np.array([j.latency_s for j in jobs])
+    causes: dict[str, int] = {}
+    for job in jobs:
+        if job.missed:
+            causes[job.missed] = causes.get(job.missed, 0) + 1
+    if overdue:
+        causes["unfinished"] = overdue
+    missed = sum(causes.values())
+
+    def at(q: float) -> float | None:
+        return float(np.percentile(latency, q)) if len(jobs) else None
+
+    return StreamResult(
+        released=released,
+        finished=len(jobs),
+        unfinished=released - len(jobs),
+        latency_mean_s=float(latency.mean()) if len(jobs) else None,
+        latency_p50_s=at(50),
+        latency_p95_s=at(95),
+        latency_p99_s=at(99),
+        latency_max_s=at(100),
+        queueing_mean_s=float(np.mean([j.queueing_s for j in jobs])) if jobs else None,
+        contention_mean_s=float(np.mean([j.contention_s for j in jobs])) if jobs else None,
+        service_s=service_s,
+        deadline_s=deadline_s,
+        missed=causes,
+        miss_rate=missed / released if deadline_s is not None and released else None,
+        throughput_per_s=len(jobs) / window_s if window_s > 0 else 0.0,
+        goodput_per_s=sum(j.missed is None for j in jobs) / window_s if window_s > 0 else 0.0,
+    )

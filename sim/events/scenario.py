@@ -1,0 +1,263 @@
+"""Scenario files: a strict schema. Streams of work on a chip, or requests to a language model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from sim.errors import ConfigError, nearest
+from sim.events.policies import POLICIES
+from sim.resources import data_dir
+from sim.units import Dimension, parse_quantity
+
+
+def _quantity(dimension: Dimension) -> BeforeValidator:
+    def parse(value: object) -> float:
+        try:
+            return parse_quantity(value, dimension)
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+
+    return BeforeValidator(parse)
+
+
+Time = Annotated[float, _quantity(Dimension.TIME)]
+Frequency = Annotated[float, _quantity(Dimension.FREQUENCY), Field(gt=0)]
+Size = Annotated[float, _quantity(Dimension.SIZE)]
+Policy = Literal["fifo", "priority", "earliest_deadline_first", "rate_monotonic", "time_partition"]
+
+
+class Strict(BaseModel):
+    """Unknown keys are errors; nothing changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Periodic(Strict):
+    kind: Literal["periodic"]
+    rate: Frequency
+    phase: Time | Literal["spread"] = 0.0
+    """"spread": the copies of a stream divide the period evenly."""
+    jitter: Time = 0.0
+
+
+class Poisson(Strict):
+    kind: Literal["poisson"]
+    rate: Frequency
+
+
+class Bursts(Strict):
+    kind: Literal["bursts"]
+    rate: Frequency
+    size: int = Field(gt=0)
+    gap: Time = 0.0
+
+
+class Recorded(Strict):
+    kind: Literal["file"]
+    path: str
+
+
+class Closed(Strict):
+    """The next job is released when one ends: work that is always there."""
+
+    kind: Literal["closed"]
+
+
+Arrivals = Annotated[Periodic | Poisson | Bursts | Recorded | Closed, Field(discriminator="kind")]
+
+
+class Stage(Strict):
+    """Pre- or post-processing of a fixed time on a unit, a host CPU or another unit of the chip."""
+
+    name: str
+    unit: str
+    time: Time
+    instances: int = Field(default=1, gt=0)
+
+
+class StreamSpec(Strict):
+    name: str
+    workload: str
+    knobs: dict[str, Any] = {}
+    precision: str | None = None
+    copies: int = Field(default=1, gt=0)
+    target: str | None = None
+    """A unit ("NPU": whichever instance is free), one of its instances ("NPU[0]"), default the schedule's own."""
+    arrivals: Arrivals
+    deadline: Time | None = None
+    priority: int = 0
+    before: Stage | None = None
+    after: Stage | None = None
+
+
+class Slot(Strict):
+    stream: str
+    length: Time
+
+
+class Requests(Strict):
+    """Requests to a language model; lengths are lognormal around `*_tokens` with `*_sigma` (0: fixed)."""
+
+    count: int = Field(gt=0)
+    arrivals: Annotated[Periodic | Poisson | Bursts, Field(discriminator="kind")]
+    prompt_tokens: int = Field(gt=0)
+    prompt_sigma: float = Field(default=0.0, ge=0)
+    output_tokens: int = Field(gt=0)
+    output_sigma: float = Field(default=0.0, ge=0)
+    max_tokens: int = Field(default=4096, gt=0)
+    """Longest prompt plus output; longer draws are cut."""
+
+
+class KvCache(Strict):
+    """Paged: a request holds whole pages. `capacity` None: what weights leave of the memory named."""
+
+    memory: str
+    capacity: Size | None = None
+    page_tokens: int = Field(default=16, gt=0)
+    bits: float = Field(default=16, gt=0)
+    reserve: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the memory kept for activations and the runtime."""
+
+
+class Serving(Strict):
+    workload: str
+    knobs: dict[str, Any] = {}
+    precision: str | None = None
+    requests: Requests
+    kv: KvCache
+    max_batch: int = Field(default=64, gt=0)
+    prefill_chunk: int = Field(default=512, gt=0)
+    """Prompt tokens of one step, beside the decoding requests."""
+    ttft_deadline: Time | None = None
+    tpot_deadline: Time | None = None
+    layers: int = Field(gt=0)
+    kv_heads: int = Field(gt=0)
+    head_dim: int = Field(gt=0)
+    table_batches: tuple[int, ...] = (1, 4, 16, 64)
+    table_contexts: tuple[int, ...] = (128, 1024, 4096)
+
+
+class Scenario(Strict):
+    name: str
+    description: str = ""
+    hardware: str
+    length: Time = 1.0
+    warmup: Time = 0.0
+    replications: int = Field(default=1, gt=0)
+    policy: Policy = "fifo"
+    slots: tuple[Slot, ...] = ()
+    ports: Literal["fair", "priority"] = "fair"
+    grain: Literal["expand", "folded", "summary"] = "folded"
+    miss_bound: float = Field(default=0.01, gt=0, lt=1)
+    """Share of missed deadlines that `--find-limit` allows."""
+    streams: tuple[StreamSpec, ...] = ()
+    serving: Serving | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Scenario:
+        if bool(self.streams) == (self.serving is not None):
+            raise ValueError("a scenario has either streams or serving")
+        names = [s.name for s in self.streams]
+        if len(set(names)) < len(names):
+            raise ValueError(f"streams need different names: {', '.join(names)}")
+        for slot in self.slots:
+            if slot.stream not in names:
+                raise ValueError(f'slots: unknown stream "{slot.stream}".{nearest(slot.stream, names)}')
+        if (self.policy == "time_partition") != bool(self.slots):
+            raise ValueError("slots belong to policy time_partition, which needs them")
+        if self.warmup >= self.length:
+            raise ValueError("warmup takes the whole length; nothing is left to observe")
+        return self
+
+
+_ALL_KEYS = sorted(
+    {
+        key
+        for model in (
+            Scenario, StreamSpec, Serving, KvCache, Requests, Stage, Slot, Periodic, Poisson, Bursts, Recorded
+        )
+        for key in model.model_fields
+    }
+)  # fmt: skip
+
+
+def scenarios_dir() -> Path:
+    return data_dir("workloads") / "scenarios"
+
+
+def list_scenarios() -> list[str]:
+    """Names of the bundled scenarios."""
+    return sorted(path.stem for path in scenarios_dir().glob("*.yaml"))
+
+
+def load_scenario(name_or_path: str | Path) -> Scenario:
+    """A bundled scenario by name, or a YAML file.
+
+    Raises:
+        ConfigError: not found, not YAML, or every breach of the schema with its path.
+    """
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        path = scenarios_dir() / f"{name_or_path}.yaml"
+        if not path.is_file():
+            known = list_scenarios()
+            hint = nearest(str(name_or_path), known)
+            raise ConfigError(f'unknown scenario "{name_or_path}"; bundled: {", ".join(known)}.{hint}')
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    try:
+        document = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {error}") from error
+    return parse_scenario(document, where=str(path), folder=path.parent)
+
+
+def parse_scenario(document: object, *, where: str, folder: Path | None = None) -> Scenario:
+    """A scenario from what YAML gave; arrivals files are found from `folder`."""
+    if not isinstance(document, Mapping):
+        raise ConfigError(f"{where}: expected a mapping with name, hardware and streams or serving")
+    try:
+        scenario = Scenario.model_validate(document)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: " + "; ".join(_line(problem) for problem in error.errors())) from error
+    if folder is None:
+        return scenario
+    streams = tuple(_with_folder(s, folder) for s in scenario.streams)
+    return scenario.model_copy(update={"streams": streams})
+
+
+def _with_folder(stream: StreamSpec, folder: Path) -> StreamSpec:
+    if not isinstance(stream.arrivals, Recorded):
+        return stream
+    return stream.model_copy(update={"arrivals": Recorded(kind="file", path=str(folder / stream.arrivals.path))})
+
+
+def _line(problem: Mapping[str, Any]) -> str:
+    place = ""
+    for part in problem["loc"]:
+        place += f"[{part}]" if isinstance(part, int) else f".{part}" if place else str(part)
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        key = str(problem["loc"][-1])
+        message = f"unknown key.{nearest(key, _ALL_KEYS)}"
+    elif place == "policy":
+        message = f'unknown policy "{problem["input"]}"; known: {", ".join(POLICIES)}.' + nearest(
+            str(problem["input"]), POLICIES
+        )
+    return f"{place}: {message}" if place else message
+
+
+def parse_target(target: str) -> tuple[str, int | None]:
+    """("NPU", 1) of "NPU[1]", ("NPU", None) of "NPU"."""
+    match = re.fullmatch(r"([^\[\]]+)(?:\[(\d+)\])?", target)
+    if not match:
+        raise ConfigError(f'target "{target}": expected a unit such as NPU, or one of its instances such as NPU[0]')
+    return match[1], None if match[2] is None else int(match[2])

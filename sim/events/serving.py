@@ -1,0 +1,403 @@
+"""A language model that serves requests: continuous batching over a paged KV cache.
+
+Each step decodes one token for every request in the batch and, beside it, up to `prefill_chunk`
+prompt tokens of requests that were admitted but not read yet (chunked prefill: Agrawal et al.,
+"Sarathi-Serve", OSDI 2024; iteration-level batching: Yu et al., "Orca", OSDI 2022; pages and
+preemption by recomputation: Kwon et al., "PagedAttention", SOSP 2023). The time of a step comes from
+a table of schedules over (batch, context), interpolated linearly.
+
+Assumes: tokens of a step finish together; requests are admitted first come, first served; a prompt
+chunk and the decoding batch share one reading of the weights, so a mixed step takes
+decode + chunk - (decode of one request at the shortest context), and no less than either.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+
+import numpy as np
+import simpy
+
+from sim._version import __version__
+from sim.errors import ConfigError, InfeasibleError
+from sim.events.ticks import to_seconds, to_ticks
+from sim.events.timeline import Recorder, Timeline
+from sim.results import SIMULATE_SCHEMA
+
+_PROGRESS_EVERY = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepTable:
+    """Step times in seconds: decode over (batch, context), prefill over prompt length.
+
+    Both are interpolated linearly and continued linearly beyond the table.
+    """
+
+    batches: tuple[int, ...]
+    contexts: tuple[int, ...]
+    decode_s: np.ndarray
+    """Shape (batches, contexts)."""
+    prompts: tuple[int, ...]
+    prefill_s: np.ndarray
+
+    def __post_init__(self) -> None:
+        for name, axis in (("batches", self.batches), ("contexts", self.contexts), ("prompts", self.prompts)):
+            if len(axis) < 2 or any(b <= a for a, b in pairwise(axis)):
+                raise ConfigError(f"step table: {name} {axis}: expected two or more rising values")
+
+    def decode(self, batch: int, context: float) -> float:
+        """One token for each of `batch` requests whose contexts have the given mean."""
+        i, u = _cell(self.batches, batch)
+        j, v = _cell(self.contexts, context)
+        t = self.decode_s
+        low = t[i, j] + v * (t[i, j + 1] - t[i, j])
+        high = t[i + 1, j] + v * (t[i + 1, j + 1] - t[i + 1, j])
+        return float(low + u * (high - low))
+
+    def prefill(self, prompt: float) -> float:
+        i, u = _cell(self.prompts, prompt)
+        return float(self.prefill_s[i] + u * (self.prefill_s[i + 1] - self.prefill_s[i]))
+
+    def chunk(self, tokens: int, before: int) -> float:
+        """Reads `tokens` more of a prompt of which `before` are in the cache."""
+        more = self.prefill(before + tokens) - self.prefill(before) if before else 0.0
+        return max(self.prefill(tokens), more)
+
+    def step(self, batch: int, context: float, chunks: Sequence[tuple[int, int]]) -> float:
+        """A step of `batch` decoding requests and prompt chunks (tokens, before)."""
+        one = self.decode(1, self.contexts[0])
+        parts = [self.chunk(tokens, before) for tokens, before in chunks]
+        if batch:
+            parts.append(self.decode(batch, context))
+        return max(*parts, sum(parts) - one * (len(parts) - 1))
+
+
+def _cell(axis: Sequence[int], at: float) -> tuple[int, float]:
+    i = min(max(bisect_right(axis, at) - 1, 0), len(axis) - 2)
+    return i, (at - axis[i]) / (axis[i + 1] - axis[i])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    arrival_s: float
+    prompt_tokens: int
+    output_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cache:
+    """Paged KV cache: `pages` of `page_tokens` tokens, each token `bytes_per_token`."""
+
+    pages: int
+    page_tokens: int
+    bytes_per_token: float
+
+    def needed(self, tokens: int) -> int:
+        return -(-tokens // self.page_tokens)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestResult:
+    """`ttft_s`: arrival to first token; `tpot_s`: mean gap of the later ones (None with one token)."""
+
+    arrival_s: float
+    finish_s: float
+    queueing_s: float
+    ttft_s: float
+    tpot_s: float | None
+    output_tokens: int
+    preemptions: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServingResult:
+    """One run. Goodput counts requests that met both deadlines."""
+
+    latency_s: float
+    requests: tuple[RequestResult, ...]
+    steps: int
+    events: int
+    mean_batch: float
+    peak_kv_bytes: float
+    kv_capacity_bytes: float
+    preemptions: int
+    utilization: float
+    """Share of the run with a step under way."""
+    ttft_deadline_s: float | None
+    tpot_deadline_s: float | None
+    timeline: Timeline
+    offered: float | None = None
+    seed: int = 0
+    partial: bool = False
+    scenario: str = ""
+    hardware_name: str = ""
+    notes: tuple[str, ...] = ()
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+    def met(self, request: RequestResult) -> bool:
+        in_time = self.ttft_deadline_s is None or request.ttft_s <= self.ttft_deadline_s
+        late = self.tpot_deadline_s is not None and request.tpot_s is not None and request.tpot_s > self.tpot_deadline_s
+        return in_time and not late
+
+    def percentiles(self, quantity: str) -> dict[str, float] | None:
+        """p50, p95, p99, max and mean of "ttft_s", "tpot_s" or "queueing_s"."""
+        values = [v for v in (getattr(r, quantity) for r in self.requests) if v is not None]
+        if not values:
+            return None
+        p50, p95, p99, top = np.percentile(values, [50, 95, 99, 100])
+        return {
+            "mean": float(np.mean(values)),
+            "p50": float(p50),
+            "p95": float(p95),
+            "p99": float(p99),
+            "max": float(top),
+        }
+
+    def to_dict(self) -> dict[str, object]:
+        tokens = sum(r.output_tokens for r in self.requests)
+        span = self.latency_s or float("inf")
+        return {
+            "schema": SIMULATE_SCHEMA, "version": __version__, "scenario": self.scenario,
+            "hardware": {"name": self.hardware_name},
+            "settings": dict(self.settings), "seed": self.seed, "partial": self.partial, "latency_s": self.latency_s,
+            "requests": len(self.requests), "throughput_per_s": len(self.requests) / span,
+            "tokens_per_s": tokens / span, "goodput_per_s": sum(map(self.met, self.requests)) / span,
+            "ttft_s": self.percentiles("ttft_s"), "tpot_s": self.percentiles("tpot_s"),
+            "queueing_s": self.percentiles("queueing_s"), "steps": self.steps, "events": self.events,
+            "mean_batch": self.mean_batch, "peak_memory_bytes": {"kv_cache": self.peak_kv_bytes},
+            "kv_capacity_bytes": self.kv_capacity_bytes, "preemptions": self.preemptions,
+            "utilization": self.utilization, "offered": self.offered, "energy_j": None, "notes": list(self.notes),
+            "first_request": asdict(self.requests[0]) if self.requests else None,
+        }  # fmt: skip
+
+
+class _Active:
+    """A request in the batch. `read` of its `prompt` tokens are in the cache; then it decodes."""
+
+    __slots__ = (
+        "admitted",
+        "first",
+        "generated",
+        "index",
+        "pages",
+        "preemptions",
+        "prompt",
+        "read",
+        "request",
+        "waited",
+    )
+
+    def __init__(self, request: Request, index: int) -> None:
+        self.request, self.index = request, index
+        self.prompt = request.prompt_tokens
+        self.read = self.generated = self.pages = self.preemptions = 0
+        self.admitted: int | None = None
+        self.first: int | None = None
+        self.waited = 0
+
+    @property
+    def context(self) -> int:
+        return self.request.prompt_tokens + self.generated
+
+
+class Server:
+    """The engine loop as one SimPy process: one event a step."""
+
+    def __init__(self, env: simpy.Environment, requests: Sequence[Request], table: StepTable, cache: Cache, *,
+                 max_batch: int, prefill_chunk: int, recorder: Recorder) -> None:  # fmt: skip
+        self.env, self.table, self.cache = env, table, cache
+        self.max_batch, self.prefill_chunk, self.recorder = max_batch, prefill_chunk, recorder
+        self.coming = deque(_Active(r, i) for i, r in enumerate(sorted(requests, key=lambda r: r.arrival_s)))
+        self.waiting: deque[_Active] = deque()
+        self.batch: list[_Active] = []
+        self.free = cache.pages
+        self.done: list[RequestResult] = []
+        self.steps = self.preemptions = self.busy = self.batch_sum = 0
+        self.lowest_free = cache.pages
+        env.process(self._run())
+
+    def _run(self) -> Iterator[simpy.Event]:
+        env = self.env
+        while self.coming or self.waiting or self.batch:
+            while self.coming and to_ticks(self.coming[0].request.arrival_s) <= env.now:
+                self.waiting.append(self.coming.popleft())
+            self._admit()
+            if not self.batch:
+                yield env.timeout(to_ticks(self.coming[0].request.arrival_s) - env.now)
+                continue
+            decoding = self._with_room([r for r in self.batch if r.read == r.prompt])
+            chunks = self._chunks()
+            context = sum(r.context for r in decoding) / len(decoding) if decoding else 0.0
+            duration = max(1, to_ticks(self.table.step(len(decoding), context, [(n, r.read) for r, n in chunks])))
+            start = env.now
+            yield env.timeout(duration)
+            self._finish_step(decoding, chunks, start)
+
+    def _admit(self) -> None:
+        """First come, first served, while pages for the whole prompt and its first token are free."""
+        while self.waiting and len(self.batch) < self.max_batch:
+            head = self.waiting[0]
+            pages = self.cache.needed(head.context + 1)
+            if pages > self.free:
+                return
+            self.waiting.popleft()
+            self._take(head, pages)
+            if head.admitted is None:
+                head.admitted = self.env.now
+                head.waited = self.env.now - to_ticks(head.request.arrival_s)
+            head.prompt, head.read = head.context, 0
+            self.batch.append(head)
+
+    def _take(self, request: _Active, pages: int) -> None:
+        request.pages += pages
+        self.free -= pages
+        self.lowest_free = min(self.lowest_free, self.free)
+        self.recorder.add("kv_cache bytes", self.env.now, pages * self.cache.page_tokens * self.cache.bytes_per_token)
+
+    def _release(self, request: _Active) -> None:
+        amount = request.pages * self.cache.page_tokens * self.cache.bytes_per_token
+        self.free += request.pages
+        self.recorder.add("kv_cache bytes", self.env.now, -amount)
+        request.pages = 0
+
+    def _with_room(self, decoding: list[_Active]) -> list[_Active]:
+        """Gives each a page for its next token; without one, the newest request is put back and starts over."""
+        kept = []
+        for request in decoding:
+            if request.pages == 0:
+                continue
+            while request.pages and self.cache.needed(request.context + 1) > request.pages:
+                if self.free:
+                    self._take(request, 1)
+                else:
+                    self._preempt(self.batch[-1])
+            if request.pages:
+                kept.append(request)
+        return [r for r in kept if r.pages]
+
+    def _preempt(self, request: _Active) -> None:
+        self.batch.remove(request)
+        self._release(request)
+        request.preemptions += 1
+        self.preemptions += 1
+        self.waiting.appendleft(request)
+
+    def _chunks(self) -> list[tuple[_Active, int]]:
+        left, chunks = self.prefill_chunk, []
+        for request in self.batch:
+            if request.read < request.prompt and left:
+                n = min(left, request.prompt - request.read)
+                chunks.append((request, n))
+                left -= n
+        return chunks
+
+    def _finish_step(self, decoding: list[_Active], chunks: list[tuple[_Active, int]], start: int) -> None:
+        now = self.env.now
+        self.steps += 1
+        self.busy += now - start
+        self.batch_sum += len(self.batch)
+        kind = "prefill + decode" if chunks and decoding else "prefill" if chunks else "decode"
+        self.recorder.slice("engine", kind, start, now, "compute", kind, self.steps)
+        for request, n in chunks:
+            request.read += n
+            if request.read == request.prompt:
+                decoding.append(request)
+        for request in decoding:
+            request.generated += 1
+            if request.first is None:
+                request.first = now
+            if request.generated == request.request.output_tokens:
+                self._end(request)
+
+    def _end(self, request: _Active) -> None:
+        self.batch.remove(request)
+        self._release(request)
+        asked, now = request.request, self.env.now
+        later = asked.output_tokens - 1
+        self.done.append(
+            RequestResult(
+                arrival_s=asked.arrival_s,
+                finish_s=to_seconds(now),
+                queueing_s=to_seconds(request.waited),
+                ttft_s=to_seconds(request.first) - asked.arrival_s,
+                tpot_s=to_seconds(now - request.first) / later if later else None,
+                output_tokens=asked.output_tokens,
+                preemptions=request.preemptions,
+            )
+        )
+
+
+def offered_utilization(
+    requests: Sequence[Request], rate_per_s: float, table: StepTable, cache: Cache, max_batch: int
+) -> float:
+    """rate x time of a mean request in a full batch; above 1 the queue grows without bound.
+
+    The batch is full when `max_batch` requests run or the pages are used up by requests half done.
+    """
+    prompt = float(np.mean([r.prompt_tokens for r in requests]))
+    output = float(np.mean([r.output_tokens for r in requests]))
+    fit = cache.pages * cache.page_tokens / (prompt + output / 2)
+    batch = max(1, int(min(max_batch, fit)))
+    each = table.decode(batch, prompt + output / 2) / batch
+    return rate_per_s * (max(0.0, table.prefill(prompt) - table.decode(1, table.contexts[0])) + output * each)
+
+
+def serve(
+    requests: Sequence[Request],
+    table: StepTable,
+    cache: Cache,
+    *,
+    max_batch: int,
+    prefill_chunk: int,
+    ttft_deadline_s: float | None = None,
+    tpot_deadline_s: float | None = None,
+    seed: int = 0,
+    record: int = 50_000,
+    progress: Callable[[float], None] | None = None,
+) -> ServingResult:
+    """Serves all requests.
+
+    Raises:
+        InfeasibleError: a request that no empty cache could hold.
+    """
+    longest = max(requests, key=lambda r: r.prompt_tokens + r.output_tokens)
+    needed = cache.needed(longest.prompt_tokens + longest.output_tokens)
+    if needed > cache.pages:
+        raise InfeasibleError(
+            f"a request of {longest.prompt_tokens} + {longest.output_tokens} tokens needs "
+            f"{needed} pages of the KV cache, which has {cache.pages}"
+        )
+    env, recorder = simpy.Environment(initial_time=0), Recorder(record)
+    server = Server(env, requests, table, cache, max_batch=max_batch, prefill_chunk=prefill_chunk, recorder=recorder)
+    events, partial = 0, False
+    try:
+        while env.peek() != float("inf"):
+            env.step()
+            events += 1
+            if progress and events % _PROGRESS_EVERY == 0:
+                progress(len(server.done) / len(requests))
+    except KeyboardInterrupt:
+        partial = True
+    span = env.now
+    page_bytes = cache.page_tokens * cache.bytes_per_token
+    return ServingResult(
+        latency_s=to_seconds(span),
+        requests=tuple(server.done),
+        steps=server.steps,
+        events=events,
+        mean_batch=server.batch_sum / server.steps if server.steps else 0.0,
+        peak_kv_bytes=(cache.pages - server.lowest_free) * page_bytes,
+        kv_capacity_bytes=cache.pages * page_bytes,
+        preemptions=server.preemptions,
+        utilization=server.busy / span if span else 0.0,
+        ttft_deadline_s=ttft_deadline_s,
+        tpot_deadline_s=tpot_deadline_s,
+        timeline=recorder.timeline(),
+        seed=seed,
+        partial=partial,
+    )

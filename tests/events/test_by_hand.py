@@ -1,0 +1,190 @@
+"""Cases worked out by hand, exact to the tick."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from nests import NS, group, schedule, service, steps
+
+from sim.events.fluid import Demand, max_min_speeds
+from sim.events.run import Stream, run
+from sim.events.ticks import to_ticks
+
+
+def log_of(result):
+    """(track, what, start ns, end ns) of every tile event."""
+    return sorted(
+        (s.start // 10**6, s.end // 10**6, s.track.split(".")[1], s.category)
+        for s in result.timeline.slices
+        if "." in s.track
+    )
+
+
+def test_two_tiles_one_dma_one_array():
+    """1 byte = 1 ns. First load 100; step 0: compute 50 beside load 100 (bound by the load); step 1:
+    compute 50 beside the store 30 of tile 0 (bound by compute); last store 30. 100+100+50+30 = 280."""
+    work = steps(repeat=[1, 1], compute=[50 * NS, 50 * NS], load=[100, 0], store=[0, 30], first=100, last=30)
+    result = run([Stream(name="a", schedule=schedule(group(work)))], grain="expand")
+    ticks = [
+        (0, 100, "dma", "load"),
+        (100, 150, "array", "compute"),
+        (100, 200, "dma", "load"),
+        (200, 230, "dma", "store"),
+        (200, 250, "array", "compute"),
+        (250, 280, "dma", "store"),
+    ]
+    assert log_of(result) == sorted(ticks)
+    assert to_ticks(result.latency_s) == 280 * 10**6
+    assert result.ports["DRAM"].bytes == 260
+    assert result.contended_s == 0
+
+
+def test_setup_latency_and_launch():
+    """Launch 7, latency 5, set-up 3 + load 10, then compute 4 + inner 2 in turn (no double buffering),
+    set-up 3 + store 6: 7 + 5 + 13 + 6 + 9 = 40."""
+    work = steps(
+        repeat=[1], compute=[4 * NS], inner=[2], first=10, last=6, setup_s=3 * NS, first_latency_s=5 * NS,
+        double_buffered=False,
+    )  # fmt: skip
+    one = schedule(group(work, launch_s=7 * NS))
+    for grain in ("expand", "folded", "summary"):
+        assert to_ticks(run([Stream(name="a", schedule=one)], grain=grain).latency_s) == 40 * 10**6
+
+
+def test_prefetch_uses_the_idle_time_of_the_dma_engine():
+    """Group 0: one step of compute 100 without transfers. Group 1: first load 60, of which 40 may come
+    early: it hides in the 100, so 20 remain. 100 + 20 + compute 10 = 130."""
+    groups = (
+        group(steps(repeat=[1], compute=[100 * NS]), name="g0"),
+        group(steps(repeat=[1], compute=[10 * NS], first=60), name="g1", deps=(0,), prefetch={"DRAM": 40.0}),
+    )
+    for grain in ("expand", "folded", "summary"):
+        assert to_ticks(run([Stream(name="a", schedule=schedule(*groups))], grain=grain).latency_s) == 130 * 10**6
+
+
+def memory_bound(bytes_: float, n: int = 1, compute: float = 0.0):
+    return schedule(group(steps(repeat=[n], compute=[compute], inner=[bytes_])))
+
+
+@pytest.mark.parametrize("grain", ["expand", "folded", "summary"])
+def test_two_equal_memory_bound_streams_each_take_twice_as_long(grain):
+    streams = [Stream(name=n, schedule=memory_bound(1000, 10), place={"NPU": i}) for i, n in enumerate("ab")]
+    result = run(streams, grain=grain)
+    assert [to_ticks(j.latency_s) for j in result.jobs] == [20_000 * 10**6] * 2
+    assert to_ticks(result.contended_s) == 20_000 * 10**6
+    assert all(j.contention_s == pytest.approx(10_000 * NS) for j in result.jobs)
+
+
+@pytest.mark.parametrize("grain", ["expand", "folded"])
+def test_compute_bound_beside_memory_bound(grain):
+    """A: 100 steps of compute 1000 ns beside 300 bytes; B moves 70,000 bytes at once. A's 300 bytes take
+    600 ns at half rate, less than its compute: A keeps its 100 us. B gets 600/2 + 400 = 700 bytes in each
+    of A's steps, so it ends with A's hundredth step: 100 us, instead of 70 alone."""
+    a, b = memory_bound(300, 100, 1000 * NS), memory_bound(70_000)
+    result = run(
+        [Stream(name="a", schedule=a, place={"NPU": 0}), Stream(name="b", schedule=b, place={"NPU": 1})], grain=grain
+    )
+    ends = {j.stream: to_ticks(j.latency_s) for j in result.jobs}
+    assert ends == {"a": 100_000 * 10**6, "b": 100_000 * 10**6}
+    assert to_ticks(result.contended_s) == 100 * 600 * 10**6
+
+
+@pytest.mark.parametrize("grain", ["expand", "folded"])
+def test_late_comer(grain):
+    """A moves 1000 bytes from 0, B 1000 from 400 ns: A has 600 left, shares until 1600, then B has 400 left: 2000."""
+    streams = [
+        Stream(name="a", schedule=memory_bound(1000), place={"NPU": 0}),
+        Stream(name="b", schedule=memory_bound(1000), place={"NPU": 1}, arrivals_s=(400 * NS,)),
+    ]
+    result = run(streams, grain=grain)
+    assert {j.stream: to_ticks(j.finish_s) for j in result.jobs} == {"a": 1600 * 10**6, "b": 2000 * 10**6}
+
+
+@pytest.mark.parametrize("grain", ["expand", "folded"])
+def test_priority_ports_serve_the_urgent_stream_first(grain):
+    """B (urgent) arrives at 400 ns, takes the port for 1000 ns; A finishes its last 600 after that, at 2000."""
+    streams = [
+        Stream(name="a", schedule=memory_bound(1000), place={"NPU": 0}),
+        Stream(name="b", schedule=memory_bound(1000), place={"NPU": 1}, arrivals_s=(400 * NS,), priority=1),
+    ]
+    result = run(streams, grain=grain, port_policy="priority")
+    assert {j.stream: to_ticks(j.finish_s) for j in result.jobs} == {"b": 1400 * 10**6, "a": 2000 * 10**6}
+
+
+def test_bounded_requests_leave_bandwidth_to_others():
+    """Each stream can draw 1 GB/s of a 1.5 GB/s port: alone 1000 ns for 1000 bytes, together 0.75 each: 1333.3 ns."""
+    streams = [Stream(name=n, schedule=memory_bound(1000), place={"NPU": i}) for i, n in enumerate("ab")]
+    result = run(streams, capacity={"DRAM": 1.5e9})
+    assert result.latency_s == pytest.approx(1333.333e-9, rel=1e-6)
+
+
+def test_tie_order_is_release_order():
+    """Two jobs at the same tick on one unit: the stream listed first runs first."""
+    a, b = service(10 * NS), service(10 * NS)
+    streams = [Stream(name="b", schedule=b), Stream(name="a", schedule=a)]
+    assert [j.stream for j in run(streams).jobs] == ["b", "a"]
+
+
+def test_preemption_at_group_borders():
+    """Low: groups of 100 ns x 3 from 0. High: 50 ns, arrives at 30, waits for the border at 100, ends at 150;
+    low goes on and ends at 350. FIFO lets low end first (300), high at 350."""
+    low = schedule(*[group(steps(repeat=[1], compute=[100 * NS]), name=f"g{i}") for i in range(3)])
+    streams = [
+        Stream(name="low", schedule=low),
+        Stream(name="high", schedule=service(50 * NS), arrivals_s=(30 * NS,), priority=5, deadline_s=100 * NS),
+    ]
+    ends = {
+        p: {j.stream: to_ticks(j.finish_s) // 10**6 for j in run(streams, policy=p).jobs} for p in ("priority", "fifo")
+    }
+    assert ends == {"priority": {"high": 150, "low": 350}, "fifo": {"low": 300, "high": 350}}
+    missed = run(streams, policy="priority").streams["high"].missed
+    assert missed == {"queueing": 1}
+
+
+def test_time_partition():
+    """Slots of 100 ns for a, 50 for b. b's job of 40 arrives at 0 and waits for 100; a's second group of 60
+    does not fit behind the first (60 + 60 > 100) and waits for the next frame at 150."""
+    two = schedule(*[group(steps(repeat=[1], compute=[60 * NS]), name=f"g{i}") for i in range(2)])
+    from sim.events.policies import TimePartition
+
+    policy = TimePartition((("a", to_ticks(100 * NS)), ("b", to_ticks(50 * NS))))
+    streams = [Stream(name="b", schedule=service(40 * NS)), Stream(name="a", schedule=two)]
+    result = run(streams, policy=policy)
+    assert {j.stream: to_ticks(j.finish_s) // 10**6 for j in result.jobs} == {"b": 140, "a": 210}
+
+
+def test_schedulability_with_blocking():
+    """Rate monotonic, preemption at group borders, deadlines = periods. High: 20 every 50 from 1. Low: 40
+    every 100 from 0. Utilisation 0.8 <= 2 (2^0.5 - 1) = 0.828: with full preemption no deadline is missed
+    (Liu and Layland 1973). As one group, low holds the unit until 40: high ends at 60, after its deadline
+    at 51, in each of 20 frames (its second job runs 60 - 80, due at 101). As ten groups of 4 it blocks for at most 4:
+    (4 + 20) / 50 <= 1 and 20/50 + 40/100 <= 0.828, the bound with blocking (Sha, Rajkumar, Lehoczky 1990): no miss."""
+
+    def misses(parts: int) -> int:
+        low = schedule(*[group(steps(repeat=[1], compute=[40 / parts * NS]), name=f"g{i}") for i in range(parts)])
+        streams = [
+            Stream(name="low", schedule=low, arrivals_s=[k * 100 * NS for k in range(20)], period_s=100 * NS,
+                   deadline_s=100 * NS),
+            Stream(name="high", schedule=service(20 * NS), arrivals_s=[(1 + k * 50) * NS for k in range(40)],
+                   period_s=50 * NS, deadline_s=50 * NS),
+        ]  # fmt: skip
+        result = run(streams, policy="rate_monotonic")
+        return sum(sum(s.missed.values()) for s in result.streams.values())
+
+    assert misses(1) == 20
+    assert misses(10) == 0
+
+
+def test_max_min_of_two_ports():
+    """A uses D fully and S at 0.3; B uses S fully and D at 0.4. Levels: a = 1 - 0.4 b, b = 1 - 0.3 a,
+    so a = 0.6 / 0.88 and b = 0.7 / 0.88."""
+    a, b = max_min_speeds([Demand((("D", 1.0), ("S", 0.3))), Demand((("D", 0.4), ("S", 1.0)))])
+    assert a == pytest.approx(0.6 / 0.88)
+    assert b == pytest.approx(0.7 / 0.88)
+
+
+def test_document_is_json():
+    result = run([Stream(name="a", schedule=service(10 * NS, moved=3.0))])
+    text = json.dumps(result.to_dict(), allow_nan=False)
+    assert json.loads(text)["schema"] == "dovetail.simulate/1"

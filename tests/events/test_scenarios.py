@@ -1,0 +1,184 @@
+"""Scenarios: strict files, load checks, arrivals, limits. Schedules are hand-made, chips bare."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from nests import group, schedule, service, steps
+
+from sim.errors import ConfigError, InfeasibleError
+from sim.events import arrivals
+from sim.events.experiment import run_scenario
+from sim.events.limits import find_limit
+from sim.events.scenario import list_scenarios, load_scenario, parse_scenario
+from sim.hardware.chip import Chip, Memory
+
+CHIP = Chip(
+    name="toy", title="", clock_hz=1e9, default_precision="int8", memories=(Memory(name="DRAM"),), units=()
+)  # fmt: skip
+
+
+def build(workload, knobs, precision, chip):
+    """ "4ms": one group of 4 ms times `batch`; "bytes": 1 MB in 1 ms."""
+    if workload == "bytes":
+        return schedule(group(steps(repeat=[1], compute=[0.0], inner=[1e6])))
+    return service(float(workload.removesuffix("ms")) * 1e-3 * knobs.get("batch", 1))
+
+
+def document(*, rate="100 Hz", workload="4ms", stream=None, **rest):
+    made = {"name": "s", "workload": workload, "target": "NPU[0]", "arrivals": {"kind": "periodic", "rate": rate}}
+    return {"name": "t", "hardware": "toy", "length": "1 s", **rest, "streams": [made | (stream or {})]}
+
+
+def scenario(**parts):
+    return parse_scenario(document(**parts), where="t.yaml")
+
+
+def test_periodic_stream_alone():
+    """100 jobs of 4 ms, 10 ms apart: no queueing, every latency 4 ms, the unit 40 % busy."""
+    result = run_scenario(scenario(stream={"deadline": "5 ms"}), CHIP, build=build)
+    stream = result.streams["s"]
+    assert (stream.released, stream.finished, stream.missed) == (100, 100, {})
+    assert stream.latency_p50_s == stream.latency_max_s == pytest.approx(4e-3)
+    assert result.offered["NPU[0]"] == pytest.approx(0.4)
+    assert json.loads(json.dumps(result.to_dict(), allow_nan=False))["scenario"] == "t"
+
+
+def test_copies_spread_over_instances():
+    """Two copies, half a period apart, 8 ms each on two instances: each unit is 80 % busy, nobody waits."""
+    stream = {"copies": 2, "target": "NPU", "arrivals": {"kind": "periodic", "rate": "100 Hz", "phase": "spread"}}
+    result = run_scenario(scenario(workload="8ms", stream=stream), CHIP, build=build)
+    assert result.streams["s"].queueing_mean_s == 0
+    assert result.streams["s"].finished == 200
+    assert result.offered == {"NPU[0]": pytest.approx(0.8), "NPU[1]": pytest.approx(0.8)}
+
+
+def test_stages_on_another_unit():
+    """1 ms before on the CPU and 2 ms after: 4 + 3 = 7 ms."""
+    stream = {
+        "before": {"name": "in", "unit": "CPU", "time": "1 ms"},
+        "after": {"name": "out", "unit": "CPU", "time": "2 ms"},
+    }
+    result = run_scenario(scenario(stream=stream), CHIP, build=build)
+    assert result.streams["s"].latency_max_s == pytest.approx(7e-3)
+    assert result.offered["CPU[0]"] == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"policy": "prioritty"}, ["policy", 'unknown policy "prioritty"', 'Did you mean "priority"']),
+        ({"wamup": "1 ms"}, ["wamup", "unknown key", '"warmup"']),
+        ({"rate": "36"}, ["streams[0].arrivals.periodic.rate", "no unit"]),
+        ({"rate": "36 ms"}, ["streams[0].arrivals.periodic.rate", "is a time"]),
+        ({"stream": {"arrivals": {"kind": "periodical"}}}, ["streams[0].arrivals", "periodical"]),
+        ({"warmup": "2 s"}, ["warmup takes the whole length"]),
+        ({"policy": "time_partition"}, ["slots"]),
+        ({"slots": [{"stream": "x", "length": "1 ms"}]}, ['unknown stream "x"']),
+    ],
+)
+def test_bad_files_say_where_and_what(parts, words):
+    with pytest.raises(ConfigError) as error:
+        scenario(**parts)
+    assert all(word in str(error.value) for word in words), str(error.value)
+
+
+def test_unknown_resource_and_instance():
+    with pytest.raises(ConfigError, match=r'unknown resource "NPX".*Did you mean "NPU"'):
+        run_scenario(scenario(stream={"target": "NPX"}), CHIP, build=build)
+    with pytest.raises(ConfigError, match="numbered from 0"):
+        run_scenario(scenario(stream={"target": "NPU[2]"}), CHIP, build=build)
+
+
+def test_overload_is_refused():
+    """4 ms at 325 Hz: utilisation 1.3."""
+    with pytest.raises(InfeasibleError, match=r"NPU\[0\]: utilisation 1.30: the queue grows without bound"):
+        run_scenario(scenario(rate="325 Hz"), CHIP, build=build)
+    with pytest.raises(InfeasibleError, match=r"DRAM: utilisation 1.50"):
+        run_scenario(
+            scenario(workload="bytes", rate="750 Hz", stream={"copies": 2, "target": "NPU"}), CHIP, build=build
+        )
+
+
+def test_impossible_deadline():
+    with pytest.raises(InfeasibleError, match="deadline of 3 ms is shorter than the service time alone, 4 ms"):
+        run_scenario(scenario(stream={"deadline": "3 ms"}), CHIP, build=build)
+
+
+def test_recorded_arrivals_and_their_errors(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("# camera\n0 ms\n\n12.5 ms\n2 s\n")
+    assert arrivals.recorded(path, length_s=1.0).tolist() == [0.0, 0.0125]
+    for text, line in (("1 ms\nx\n", 2), ("1 ms\n\n5\n", 3), ("5 ms\n1 ms\n", 2)):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=f"a.txt:{line}: "):
+            arrivals.recorded(path, length_s=1.0)
+
+
+def test_arrival_rates():
+    """Counts of 1000 s at 50 Hz lie within 5 standard deviations (Poisson: sqrt 50,000 = 224)."""
+    rng = np.random.default_rng(1)
+    assert abs(len(arrivals.poisson(rate_hz=50, length_s=1000, rng=rng)) - 50_000) < 5 * 224
+    bursts = arrivals.bursts(rate_hz=5, size=10, gap_s=1e-3, length_s=1000, rng=rng)
+    assert abs(len(bursts) - 50_000) < 5 * 10 * np.sqrt(5000)
+    jittered = arrivals.periodic(period_s=0.1, phase_s=0.05, jitter_s=0.01, length_s=10, rng=rng)
+    late = jittered - (0.05 + 0.1 * np.arange(100))
+    assert late.min() >= 0
+    assert late.max() < 0.01
+
+
+def test_closed_stream_is_always_busy():
+    result = run_scenario(scenario(stream={"arrivals": {"kind": "closed"}}), CHIP, build=build)
+    assert result.streams["s"].finished == 250
+    assert result.first.engines["NPU[0]"].utilization == pytest.approx(1.0)
+
+
+def test_limit_of_a_deterministic_stream():
+    """4 ms jobs with a 5 ms deadline pass up to 250 Hz, 2.5 times the file's 100 Hz; above, the load check says no."""
+    limit = find_limit(scenario(length="4 s", stream={"deadline": "5 ms"}), CHIP, "rate", build=build)
+    assert limit.value <= 2.5 < limit.above
+    assert limit.above - limit.value <= 0.01 * limit.value
+
+
+def test_limit_of_copies_and_batch():
+    """Copies at once on one unit with 4 ms each and a deadline of 9 ms: two end by 8 ms, a third would at 12.
+    Batch b takes 4 b ms: two by 8 ms."""
+    base = scenario(length="40 s", rate="10 Hz", stream={"deadline": "9 ms"})
+    for quantity in ("copies", "batch"):
+        limit = find_limit(base, CHIP, quantity, build=build)
+        assert (limit.value, limit.above) == (2, 3)
+
+
+def test_limit_needs_enough_jobs():
+    with pytest.raises(ConfigError, match=r"0 misses of 100 jobs only show a rate below 2\.95%"):
+        find_limit(scenario(stream={"deadline": "5 ms"}), CHIP, "rate", build=build)
+
+
+def test_same_seed_same_result():
+    parts = {"stream": {"arrivals": {"kind": "poisson", "rate": "150 Hz"}}, "replications": 2}
+    one, two, other = (run_scenario(scenario(**parts), CHIP, build=build, seed=s).to_dict() for s in (1, 1, 2))
+    assert json.dumps(one) == json.dumps(two) != json.dumps(other)
+
+
+def test_interrupt_keeps_what_was_simulated():
+    """Ctrl-C in the middle: the result is marked partial and holds the jobs that had ended."""
+
+    def interrupt(share):
+        raise KeyboardInterrupt
+
+    result = run_scenario(scenario(length="60 s"), CHIP, build=build, progress=interrupt)
+    assert result.partial
+    assert 0 < result.streams["s"].finished < 6000
+
+
+@pytest.mark.parametrize("name", ["autopilot", "robot", "neighbours", "llm-serving-h100", "llm-serving-tpu"])
+def test_bundled_scenarios_are_valid(name):
+    assert name in list_scenarios()
+    assert load_scenario(name).name == name
+
+
+def test_unknown_scenario():
+    with pytest.raises(ConfigError, match=r'unknown scenario "autopilto".*Did you mean "autopilot"'):
+        load_scenario("autopilto")

@@ -1,0 +1,102 @@
+"""Serving a language model: step by step by hand, pages, preemption, conservation."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from sim.errors import ConfigError, InfeasibleError
+from sim.events.scenario import Requests
+from sim.events.serving import Cache, Request, StepTable, offered_utilization, serve
+from sim.events.serving_scenario import draw_requests
+
+TABLE = StepTable(
+    batches=(1, 2),
+    contexts=(0, 1000),
+    decode_s=np.array([[1e-3, 1e-3], [1.5e-3, 1.5e-3]]),
+    prompts=(0, 100),
+    prefill_s=np.array([0.0, 10e-3]),
+)
+"""Decode 1 ms for one, 1.5 ms for two requests (0.5 more each), prefill 0.1 ms a token."""
+
+ROOMY = Cache(pages=1000, page_tokens=16, bytes_per_token=2.0)
+
+
+def request(at_s, prompt=10, output=3):
+    return Request(arrival_s=at_s, prompt_tokens=prompt, output_tokens=output)
+
+
+def test_one_request():
+    """Prefill 10 tokens: 1 ms gives the first token; two decodes of 1 ms: TTFT 1, TPOT 1, end 3 ms."""
+    (done,) = serve([request(0.0)], TABLE, ROOMY, max_batch=4, prefill_chunk=64).requests
+    assert (done.ttft_s, done.tpot_s, done.finish_s) == pytest.approx((1e-3, 1e-3, 3e-3))
+
+
+def test_two_requests_join_in_one_batch():
+    """A prefills 0-1, B arrives at 0.5, is admitted at 1: a mixed step of A's decode and B's prefill,
+    1 + 1 - 1 (weights once) = 1 ms: 1-2; both decode: 1.5 ms to 3.5, where A has its third token. B: one more
+    decode alone, 4.5. B's TTFT = 1.5, TPOT = 2.5 / 2. Events: four steps, the start and the end of the process."""
+    run = serve([request(0.0), request(0.5e-3)], TABLE, ROOMY, max_batch=4, prefill_chunk=64)
+    a, b = sorted(run.requests, key=lambda r: r.arrival_s)
+    assert a.finish_s == pytest.approx(3.5e-3)
+    assert (b.queueing_s, b.ttft_s, b.tpot_s, b.finish_s) == pytest.approx((0.5e-3, 1.5e-3, 1.25e-3, 4.5e-3))
+    assert run.steps == 4
+    assert run.events == run.steps + 2
+
+
+def test_chunked_prefill():
+    """A prompt of 25 tokens in chunks of 10: 1 + 1 + 1 (the last 5 tokens take 0.5 ms): first token at 2.5 ms."""
+    (done,) = serve([request(0.0, prompt=25, output=1)], TABLE, ROOMY, max_batch=1, prefill_chunk=10).requests
+    assert done.ttft_s == pytest.approx(2.5e-3)
+    assert done.tpot_s is None
+
+
+def test_batch_limit_queues():
+    """One at a time: B waits for A's 3 ms."""
+    run = serve([request(0.0), request(0.0)], TABLE, ROOMY, max_batch=1, prefill_chunk=64)
+    assert [r.queueing_s for r in run.requests] == pytest.approx([0.0, 3e-3])
+
+
+def test_pages_run_out_and_the_newest_starts_over():
+    """Three pages of 8: two prompts of 7 take one page each and fit one token more (8); the third page
+    goes to A for its ninth token, B finds none and is put back, and ends after A with all its tokens."""
+    cache = Cache(pages=3, page_tokens=8, bytes_per_token=1.0)
+    asked = [request(0.0, prompt=7, output=6), request(0.0, prompt=7, output=6)]
+    run = serve(asked, TABLE, cache, max_batch=4, prefill_chunk=64)
+    assert run.preemptions == 1
+    assert [r.preemptions for r in run.requests] == [0, 1]
+    assert run.peak_kv_bytes == run.kv_capacity_bytes == 24
+
+
+def test_everything_is_served_and_pages_return():
+    spec = Requests(
+        count=400, arrivals={"kind": "poisson", "rate": "60 Hz"}, prompt_tokens=30, prompt_sigma=0.8,
+        output_tokens=10, output_sigma=0.7, max_tokens=200,
+    )  # fmt: skip
+    asked = draw_requests(spec, 0)
+    cache = Cache(pages=40, page_tokens=8, bytes_per_token=1.0)
+    run = serve(asked, TABLE, cache, max_batch=8, prefill_chunk=64)
+    assert sorted(r.arrival_s for r in run.requests) == sorted(r.arrival_s for r in asked)
+    assert sum(r.output_tokens for r in run.requests) == sum(r.output_tokens for r in asked)
+    assert run.timeline.counters["kv_cache bytes"][-1][1] == 0
+    assert max(v for _, v in run.timeline.counters["kv_cache bytes"]) <= run.kv_capacity_bytes
+    for r in run.requests:
+        assert 0 <= r.queueing_s <= r.ttft_s <= r.finish_s - r.arrival_s + 1e-12
+    again = serve(asked, TABLE, cache, max_batch=8, prefill_chunk=64)
+    assert json.dumps(run.to_dict(), allow_nan=False) == json.dumps(again.to_dict())
+
+
+def test_offered_load():
+    """Prompt 10 (1 ms less the shared reading 1 ms: 0) and 3 tokens at 1.5 / 2 ms each in a batch of two:
+    2.25 ms a request, so 444 requests a second are the limit."""
+    load = offered_utilization([request(0.0)], 444.44, TABLE, ROOMY, 2)
+    assert load == pytest.approx(1.0, rel=1e-4)
+
+
+def test_bad_input():
+    with pytest.raises(InfeasibleError, match="needs 2 pages of the KV cache, which has 1"):
+        serve([request(0.0)], TABLE, Cache(pages=1, page_tokens=8, bytes_per_token=1.0), max_batch=1, prefill_chunk=8)
+    with pytest.raises(ConfigError, match="two or more rising values"):
+        StepTable(batches=(1,), contexts=(0, 1), decode_s=np.ones((1, 2)), prompts=(0, 1), prefill_s=np.ones(2))

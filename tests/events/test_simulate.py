@@ -1,0 +1,43 @@
+"""The public door: a schedule alone, its options and its document."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from nests import NS, group, random_schedule, schedule, steps
+
+from sim.errors import ConfigError
+from sim.events.simulate import simulate
+
+
+def test_folded_and_expanded_agree_and_count_events():
+    """100 steps of max(30, 20 + 5) = 30 after a first load of 20 and before a last store of 5: 3025 ns."""
+    work = steps(repeat=[100], compute=[30 * NS], load=[20], store=[5], first=20, last=5)
+    one = schedule(group(work, energy_j=2e-6), peaks={"DRAM": 64.0})
+    folded, expanded = simulate(one), simulate(one, expand=True)
+    assert folded.latency_s == expanded.latency_s == pytest.approx(3025e-9)
+    assert folded.events < 20
+    assert expanded.events > 400
+    assert folded.energy_j == 2e-6
+    assert folded.peak_memory_bytes == {"DRAM": 64.0}
+    assert folded.ports["DRAM"].bytes == expanded.ports["DRAM"].bytes == pytest.approx(2525)
+    assert folded.utilization["NPU[0]"] == 1.0
+
+
+def test_document():
+    import numpy as np
+
+    result = simulate(random_schedule(np.random.default_rng(0), groups=3))
+    document = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert document["schema"] == "dovetail.simulate/1"
+    assert [op["name"] for op in document["ops"]] == ["g0", "g1", "g2"]
+    assert sum(op["latency_s"] for op in document["ops"]) == pytest.approx(document["latency_s"])
+
+
+def test_options_belong_to_graphs():
+    one = schedule(group(steps(repeat=[1], compute=[NS])))
+    with pytest.raises(ConfigError, match="precision cannot change it"):
+        simulate(one, precision="int8")
+    with pytest.raises(ConfigError, match="a graph needs a chip"):
+        simulate(object())
