@@ -49,7 +49,7 @@ class Stream:
     chunks: np.ndarray
     first: np.ndarray
     step_lanes: np.ndarray
-    step_ports: np.ndarray
+    load_step: np.ndarray
     drain: np.ndarray
     time: np.ndarray
     lanes: np.ndarray
@@ -79,7 +79,7 @@ def stream(
         chunks=n,
         first=first,
         step_lanes=c,
-        step_ports=x + y,
+        load_step=x,
         drain=y,
         time=time,
         lanes=n * c,

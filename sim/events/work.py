@@ -197,6 +197,8 @@ def compile_group(group: Group, ports: Ports) -> Work:
     inner = _ticks(steps.inner_bytes, n, ports, group.name)
     compute = to_tick_array(steps.compute_s)
     fixed = setup * (_any(steps.next_load_bytes, n).astype(np.int64) + _any(steps.store_bytes, n))
+    if steps.pause_s is not None:
+        fixed = fixed + to_tick_array(steps.pause_s)
     if not steps.double_buffered:
         fixed, compute = fixed + compute, np.zeros(n, dtype=np.int64)
     first, last = _first_load(group, ports), _last_store(group, ports)
@@ -251,7 +253,8 @@ def _first_load(group: Group, ports: Ports) -> tuple[Phase, ...]:
 
 
 def _last_store(group: Group, ports: Ports) -> tuple[Phase, ...]:
-    return _with_setup(ports.transfer("store", group.steps.last_store_bytes, group.name), group.steps.setup_s)
+    chain = _with_setup(ports.transfer("store", group.steps.last_store_bytes, group.name), group.steps.setup_s)
+    return (Phase("setup", to_ticks(group.steps.last_pause_s)), *chain) if group.steps.last_pause_s > 0 else chain
 
 
 def _step(work: Work, j: int) -> Step:
@@ -266,7 +269,9 @@ def _step(work: Work, j: int) -> Step:
         return {p: float(b[at]) for p, b in of.items()}
 
     inner = ports.transfer("inner", moved(steps.inner_bytes), group.name)
+    pause = to_ticks(float(steps.pause_s[at])) if steps.pause_s is not None else 0
     chain = (
+        *((Phase("setup", pause),) if pause else ()),
         *_with_setup(ports.transfer("load", moved(steps.next_load_bytes), group.name), steps.setup_s),
         *_with_setup(ports.transfer("store", moved(steps.store_bytes), group.name), steps.setup_s),
         *((inner,) if inner else ()),

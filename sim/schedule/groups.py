@@ -40,6 +40,9 @@ class GroupCost:
     terms_s: Mapping[Term, np.ndarray]
     traffic_bytes: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]]
     home_busy_s: np.ndarray
+    """Time in which the home memory's port is taken (its latency before the first load included)."""
+    extra_home_s: np.ndarray
+    """Of it, the epilogue's own inputs."""
     prefetch_s: np.ndarray
     """Part of the first load that weights alone cause."""
     first_weight_bytes: np.ndarray
@@ -218,7 +221,8 @@ def _assemble(op, problem, full, parts, homes, held, level, widened, coster) -> 
         time_s=longest / clock,
         terms_s={term: value / clock for term, value in terms.items()},
         traffic_bytes=moved,
-        home_busy_s=home_busy / clock,
+        home_busy_s=(home_busy + np.where(first > 0, full.latency_cycles, 0.0)) / clock,
+        extra_home_s=extra / clock,
         prefetch_s=_prefetch(full, parts, first) / clock,
         first_weight_bytes=_of_rows(parts, n, "first_weight_bytes"),
         footprint_bytes=_of_rows(parts, n, "footprint_bytes"),

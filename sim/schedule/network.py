@@ -47,6 +47,8 @@ class Network:
     """(D,) what each group adds to the makespan, prefetch taken off"""
     hidden_s: tuple[np.ndarray, ...]
     """(D,) first load that ran behind the group before"""
+    prefetches: tuple[np.ndarray, ...]
+    """(D,) whether the first weight tile fits beside the group before"""
     residency: Residency
     infeasible: np.ndarray
     """(D,) some group or tensor fits nowhere"""
@@ -112,7 +114,7 @@ def cost_network(
     coster = _Coster(ready, chips, subject if subject is not None else chips[0], options, precision)
     _check_home(coster)
     groups = coster.cost()
-    increments, hidden = _makespan(groups, coster)
+    increments, hidden, prefetches = _makespan(groups, coster)
     _override(groups, increments, options)
     infeasible = np.zeros(len(chips), dtype=bool)
     infeasible[list(coster.reasons)] = True
@@ -123,6 +125,7 @@ def cost_network(
         groups=tuple(groups),
         increments_s=tuple(increments),
         hidden_s=tuple(hidden),
+        prefetches=tuple(prefetches),
         residency=coster.residency,
         infeasible=infeasible,
         reasons=coster.reasons,
@@ -161,13 +164,13 @@ def _check_home(coster: _Coster) -> None:
         raise InfeasibleError(f"{reason}; largest: {', '.join(names)}")
 
 
-def _makespan(groups: list[GroupCost], coster: _Coster) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def _makespan(groups: list[GroupCost], coster: _Coster) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
     """Increments: a group's weights may load while the group before still computes.
 
     What is hidden is the part of the first load that waits for weights alone, at most the time in
     which the group before leaves the home memory idle, and only where both fit on chip together.
     """
-    increments, hidden = [], []
+    increments, hidden, prefetches = [], [], []
     slack = np.zeros(len(coster.chips))
     used = np.zeros(len(coster.chips))
     for group in groups:
@@ -175,9 +178,10 @@ def _makespan(groups: list[GroupCost], coster: _Coster) -> tuple[list[np.ndarray
         saved = np.where(fits, np.minimum(group.prefetch_s, slack), 0.0)
         increments.append(group.launch_s + group.time_s - saved)
         hidden.append(saved)
+        prefetches.append(fits)
         slack = np.maximum(0.0, group.time_s - group.home_busy_s)
         used = group.footprint_bytes
-    return increments, hidden
+    return increments, hidden, prefetches
 
 
 def _override(groups: list[GroupCost], increments: list[np.ndarray], options: Options) -> None:

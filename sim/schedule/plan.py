@@ -12,7 +12,7 @@ under way; the step ends when all of them have ended (double buffering in step, 
     T = x_0 + sum_{i<n} max(compute_s[i], x_{i+1} + y_i + z_i) + y_n            x_n = 0
 
 with x, y, z the times of load, store and inner bytes, each the maximum over ports of bytes / rate
-plus `setup_s` for a load or store that is not empty. A group without double buffering adds
+plus `setup_s` for a load or store that is not empty (and `pause_s` per step). A group without double buffering adds
 instead of taking the maximum.
 """
 
@@ -44,6 +44,10 @@ class Steps:
     first_latency_s: float = 0.0
     """Access latency of the home memory, paid once before the first load arrives."""
     double_buffered: bool = True
+    pause_s: np.ndarray | None = None
+    """Fixed time of each step's transfers (several set-ups, where one per load and store is not it)."""
+    last_pause_s: float = 0.0
+    """Fixed time before the last store."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,194 @@
+"""A Schedule of one chip from a costed network: what the event simulator executes.
+
+Ports of memories on chip belong to one unit and cannot be contended for, so the time that they
+bind is part of each step's compute; the home memory's ports are left to the events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from sim.hardware.chip import Chip
+from sim.mapping.mapping import Mapping as LoopNest
+from sim.schedule.groups import GroupCost
+from sim.schedule.network import Network, Options, cost_network
+from sim.schedule.plan import Group, Schedule, Steps
+from sim.workload.graph import Graph
+from sim.workload.precision import parse_precision
+
+
+def schedule(
+    graph: Graph,
+    chip: Chip,
+    *,
+    precision: str | None = None,
+    objective: str = "latency",
+    map_space: str = "even",
+    mapping: Mapping[str, LoopNest] | LoopNest | None = None,
+    allow_unsupported: bool = False,
+    calibration: str = "auto",
+) -> Schedule:
+    """The schedule that `estimate` reads with the same arguments.
+
+    Raises: as `sim.estimate`.
+    """
+    del calibration  # constants of a calibrated device are part of the chip's numbers
+    given = {"*": mapping} if isinstance(mapping, LoopNest) else dict(mapping or {})
+    options = Options(objective=objective, map_space=map_space, mapping=given, allow_unsupported=allow_unsupported)
+    return to_schedule(cost_network(graph, [chip], parse_precision(precision or chip.default_precision), options), 0)
+
+
+def to_schedule(network: Network, d: int) -> Schedule:
+    """Design `d` of a costed network as a schedule."""
+    chip, unit = network.chips[d], network.unit
+    home = chip.memory(unit.home)
+    clock = unit.clock_hz if len(network.chips) == 1 else chip.main_unit.clock_hz
+    names = (home.name, home.name) if home.shared_port else (f"{home.name}.read", f"{home.name}.write")
+    machine = next((g.machine for g in network.groups if g.machine is not None), None)
+    if machine is not None:
+        level = machine.levels[0]
+        rates = {names[0]: float(machine.rates[d, level.read_port]) * clock, names[1]: float(machine.rates[d, level.write_port]) * clock}
+    else:
+        rates = {names[0]: home.read.at(clock) * clock * home.efficiency, names[1]: home.write.at(clock) * clock * home.efficiency}
+    groups = tuple(_group(network, i, d, names, rates) for i in range(len(network.groups)))
+    peaks = {home.name: float(network.residency.home_peak_bytes[d])}
+    if network.residency.memory:
+        peaks[network.residency.memory] = max((float(g.held_bytes[d] + g.footprint_bytes[d]) for g in network.groups), default=0.0)
+    return Schedule(
+        groups=groups,
+        ports=rates,
+        peaks_bytes=peaks,
+        clock_hz={unit.name: clock},
+        units={unit.name: unit.count},
+        notes=network.notes,
+    )
+
+
+def _group(network: Network, i: int, d: int, ports: tuple[str, str], rates: Mapping[str, float]) -> Group:
+    cost = network.groups[i]
+    steps = _steps(cost, d, ports, rates)
+    fetch = float(cost.first_weight_bytes[d]) if network.prefetches[i][d] and cost.prefetch_s[d] > 0 else 0.0
+    energy = float(cost.energy_j[d])
+    return Group(
+        name=cost.name,
+        ops=(cost.name,),
+        unit=network.unit.name,
+        kind="einsum" if cost.macs else "vector",
+        deps=(i - 1,) if i else (),
+        launch_s=float(cost.launch_s[d]),
+        steps=steps,
+        latency_s=float(cost.launch_s[d] + cost.time_s[d]),
+        prefetch_bytes={ports[0]: fetch} if fetch else {},
+        macs=cost.macs,
+        energy_j=None if np.isnan(energy) else energy,
+    )
+
+
+def _steps(cost: GroupCost, d: int, ports: tuple[str, str], rates: Mapping[str, float]) -> Steps:
+    for designs, won in cost.winners:
+        at = np.flatnonzero(designs == d)
+        if len(at):
+            return _mapped(cost, won.tables[int(won.row[at[0]])], d, ports, rates)
+    if cost.stream is not None:
+        return _streamed(cost, d, ports, rates)
+    return _whole(cost, d, ports, rates)
+
+
+def _mapped(cost: GroupCost, table, d: int, ports: tuple[str, str], rates: Mapping[str, float]) -> Steps:  # noqa: ANN001
+    """The step classes of a mapped einsum: home ports apart, the rest in the compute time."""
+    machine = cost.machine
+    assert machine is not None
+    clock, setup = machine.clock_hz[d], machine.setup_cycles[d]
+    home = (machine.levels[0].read_port, machine.levels[0].write_port)
+    moved = table.moves.bytes[0, 0] + table.child.port_bytes[0]
+    paused = (table.moves.count[0, 0] + table.child.port_moves[0]) * setup
+    busy = moved / machine.rates[d] + paused
+    single = (table.moves.bytes[1, 0] / machine.rates[d] + table.moves.count[1, 0] * setup).max(axis=-1)
+    near = [p for p in range(len(machine.ports)) if p not in home]
+    compute = np.maximum(table.child.time[0], busy[:, near].max(axis=-1, initial=0.0)) + single
+    transfer = np.maximum.reduce([moved[:, p] / machine.rates[d, p] for p in home])
+    pause = np.maximum.reduce([busy[:, p] for p in home]) - transfer
+    first, last = table.first.bytes.sum(axis=0)[0], table.last.bytes.sum(axis=0)[0]
+    repeat = table.weight[0]
+    next_load = {name: moved[:, p] for name, p in zip(ports, home, strict=True)}
+    extra = float(cost.time_s[d]) - _alone(table, machine, d) / clock
+    if extra > 1e-15:  # lanes, widening or a residual that outlast the mapped part
+        repeat, compute = np.append(repeat, 1.0), np.append(compute, extra * clock)
+        next_load, pause = {k: np.append(v, 0.0) for k, v in next_load.items()}, np.append(pause, 0.0)
+    ends = [_end(b, machine, d, home) for b in (first, last)]
+    latency = machine.latency_cycles[d]
+    return Steps(
+        repeat=repeat.astype(np.int64),
+        compute_s=compute / clock,
+        first_load_bytes={name: float(first[p]) for name, p in zip(ports, home, strict=True) if first[p] > 0},
+        next_load_bytes=next_load,
+        store_bytes={},
+        inner_bytes={},
+        last_store_bytes={name: float(last[p]) for name, p in zip(ports, home, strict=True) if last[p] > 0},
+        first_latency_s=(ends[0] + latency + setup * (first.max() > 0)) / clock,
+        pause_s=pause / clock,
+        last_pause_s=(ends[1] + setup * (last.max() > 0)) / clock,
+    )
+
+
+def _end(moved: np.ndarray, machine, d: int, home: tuple[int, int]) -> float:  # noqa: ANN001
+    """Cycles by which a port on chip outlasts the home port in a first load or last store."""
+    times = moved / machine.rates[d]
+    return float(times.max() - max(times[p] for p in home))
+
+
+def _alone(table, machine, d: int) -> float:  # noqa: ANN001
+    time = table.time(machine.rates[[d]], machine.setup_cycles[[d]])[0]
+    return float(time + machine.latency_cycles[d])
+
+
+def _streamed(cost: GroupCost, d: int, ports: tuple[str, str], rates: Mapping[str, float]) -> Steps:
+    """Chunks of a vector or movement op."""
+    flow, machine = cost.stream, cost.machine
+    assert flow is not None and machine is not None
+    clock = machine.clock_hz[d]
+    n = int(flow.chunks[d])
+    home = machine.levels[0].name
+    tables = cost.traffic_bytes[home].values()
+    read, write = (sum(float(t[way][d]) for t in tables) / n for way in (0, 1))
+    x, y = float(flow.load_step[d]), float(flow.drain[d])
+    own = (read / rates[ports[0]] * clock, write / rates[ports[1]] * clock)
+    lanes = float(flow.step_lanes[d])
+    loads = np.array([1.0, 1.0, 0.0]) if n > 1 else np.array([0.0])
+    stores = np.array([0.0, 1.0, 1.0]) if n > 1 else np.array([0.0])
+    repeat = np.array([1, n - 2, 1]) if n > 1 else np.array([1])
+    pause = loads * (x - own[0] if x else 0.0) + stores * (y - own[1] if y else 0.0)
+    moved = {ports[0]: loads * read}
+    moved[ports[1]] = moved.get(ports[1], 0.0) + stores * write if ports[0] == ports[1] else stores * write
+    if ports[0] != ports[1]:  # two ports work at the same time, the stream counts them in turn
+        pause = loads * x + stores * y - np.maximum(loads * own[0], stores * own[1])
+    latency = machine.latency_cycles[d] if x else 0.0
+    return Steps(
+        repeat=repeat[repeat > 0],
+        compute_s=np.full(len(repeat), lanes / clock)[repeat > 0],
+        first_load_bytes={ports[0]: read} if read else {},
+        next_load_bytes={name: values[repeat > 0] for name, values in moved.items()},
+        store_bytes={},
+        inner_bytes={},
+        last_store_bytes={ports[1]: write} if write else {},
+        first_latency_s=(max(0.0, x - own[0]) + latency) / clock if x else 0.0,
+        pause_s=np.maximum(0.0, pause[repeat > 0]) / clock,
+        last_pause_s=max(0.0, y - own[1]) / clock if y else 0.0,
+    )
+
+
+def _whole(cost: GroupCost, d: int, ports: tuple[str, str], rates: Mapping[str, float]) -> Steps:
+    """An op that is known by its total only: one step, its home bytes beside it."""
+    time = float(cost.time_s[d])
+    moved = float(cost.home_busy_s[d]) * rates[ports[0]]
+    return Steps(
+        repeat=np.array([1]),
+        compute_s=np.array([time]),
+        first_load_bytes={},
+        next_load_bytes={ports[0]: np.array([min(moved, time * rates[ports[0]])])},
+        store_bytes={},
+        inner_bytes={},
+        last_store_bytes={},
+    )
