@@ -48,7 +48,9 @@ def estimate(
     Raises: UnsupportedOpError, PrecisionError, InfeasibleError, MappingError, ConfigError.
     """
     if objective not in OBJECTIVES:
-        raise ConfigError(f'objective "{objective}" is unknown: expected one of {", ".join(OBJECTIVES)}.{nearest(objective, OBJECTIVES)}')
+        raise ConfigError(
+            f'objective "{objective}" is unknown: expected one of {", ".join(OBJECTIVES)}.{nearest(objective, OBJECTIVES)}'
+        )
     given = {"*": mapping} if isinstance(mapping, LoopNest) else dict(mapping or {})
     options = Options(
         objective=objective,
@@ -160,7 +162,16 @@ def _terms(network: Network, i: int, d: int, latency: float, launch: float) -> d
     terms = {term: float(value[d]) for term, value in group.terms_s.items()}
     terms[Term.LAUNCH] = launch
     saved = sum(terms.values()) - latency
-    for term in (Term.EXPOSED_MEMORY, Term.DMA_SETUP, Term.LAUNCH, Term.PRELOAD, Term.FILL_DRAIN, Term.VECTOR, Term.DEQUANTISE, Term.COMPUTE):
+    for term in (
+        Term.EXPOSED_MEMORY,
+        Term.DMA_SETUP,
+        Term.LAUNCH,
+        Term.PRELOAD,
+        Term.FILL_DRAIN,
+        Term.VECTOR,
+        Term.DEQUANTISE,
+        Term.COMPUTE,
+    ):
         taken = min(max(saved, 0.0), terms.get(term, 0.0))
         terms[term] = terms.get(term, 0.0) - taken
         saved -= taken
@@ -237,7 +248,9 @@ def _notes(network: Network, dynamic: float | None, calibration: str) -> tuple[s
     if dynamic is None:
         notes.append("energy is unknown: the chip file states no energies per action and no node to derive them from")
     if calibration not in ("auto", "none"):
-        raise ConfigError(f'calibration "{calibration}" is not known for {network.chips[0].name}: expected auto or none')
+        raise ConfigError(
+            f'calibration "{calibration}" is not known for {network.chips[0].name}: expected auto or none'
+        )
     return tuple(notes)
 
 

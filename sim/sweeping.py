@@ -20,7 +20,17 @@ from sim.workload.graph import Graph
 from sim.workload.precision import parse_precision
 
 SWEEP_SCHEMA = "dovetail.sweep/1"
-RESULTS = ("latency_s", "roofline_latency_s", "energy_j", "power_w", "area_mm2", "mac_utilization", "macs", "vector_ops", "infeasible")
+RESULTS = (
+    "latency_s",
+    "roofline_latency_s",
+    "energy_j",
+    "power_w",
+    "area_mm2",
+    "mac_utilization",
+    "macs",
+    "vector_ops",
+    "infeasible",
+)
 """Scalar results of a row, under their JSON names."""
 
 
@@ -73,7 +83,9 @@ def sweep(
         for name in names:
             rows = _rows(graph, designs, name, options)
             length = len(designs)
-            head: dict[str, np.ndarray] = {knob: np.array([value] * length, dtype=object) for knob, value in values.items()}
+            head: dict[str, np.ndarray] = {
+                knob: np.array([value] * length, dtype=object) for knob, value in values.items()
+            }
             if precisions:
                 head["precision"] = np.array([name] * length, dtype=object)
             for path, choices in designs.choices.items():
@@ -93,7 +105,9 @@ def _graphs(workload: object, knobs: Mapping[str, Sequence[object]]) -> Iterator
             yield {}, workload.graph() if isinstance(workload, Workload) else load_workload(str(workload))
         return
     if isinstance(workload, Graph):
-        raise WorkloadError("knobs need a workload that can be built again (a name or sim.Workload), not a traced graph")
+        raise WorkloadError(
+            "knobs need a workload that can be built again (a name or sim.Workload), not a traced graph"
+        )
     base = workload if isinstance(workload, Workload) else Workload(str(workload))
     for values in product(*knobs.values()):
         chosen = dict(zip(knobs, values, strict=True))
@@ -126,7 +140,9 @@ def _rows(graph: Graph, designs: Designs, precision: str, options: Options) -> d
 def _part(designs: Designs, members: Sequence[int]) -> Designs:
     """The designs of one group, as designs."""
     chosen = np.array(members)
-    return Designs(designs.chip, designs.choices, {path: index[chosen] for path, index in designs.indices.items()}, len(members))
+    return Designs(
+        designs.chip, designs.choices, {path: index[chosen] for path, index in designs.indices.items()}, len(members)
+    )
 
 
 def _fill(out: dict[str, np.ndarray], network: Network, members: Sequence[int], idle: np.ndarray) -> None:
@@ -159,7 +175,13 @@ def _bounds(network: Network) -> np.ndarray:
     for chip in network.chips:
         unit = chip.main_unit
         home = chip.memory(unit.home)
-        key = (unit.clock_hz, home.read, home.write, tuple((m.read, m.write, m.capacity_bytes) for m in unit.memories), unit.vector.lanes)
+        key = (
+            unit.clock_hz,
+            home.read,
+            home.write,
+            tuple((m.read, m.write, m.capacity_bytes) for m in unit.memories),
+            unit.vector.lanes,
+        )
         if key not in found:
             found[key] = roofline(network.graph, chip).latency_s
         column.append(found[key])

@@ -57,7 +57,13 @@ class Stream:
 
 
 def stream(
-    *, lanes: np.ndarray, load_cycles: np.ndarray, store_cycles: np.ndarray, moved_bytes: np.ndarray, setup: np.ndarray, latency: np.ndarray
+    *,
+    lanes: np.ndarray,
+    load_cycles: np.ndarray,
+    store_cycles: np.ndarray,
+    moved_bytes: np.ndarray,
+    setup: np.ndarray,
+    latency: np.ndarray,
 ) -> Stream:
     """Cost of a stream: lane cycles, port cycles in and out, bytes moved, set-up per transfer, latency.
 

@@ -63,7 +63,9 @@ def _row_stationary(
     }
 
 
-def array_time(problem: Problem, array: ArrayShape, sizes: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def array_time(
+    problem: Problem, array: ArrayShape, sizes: Mapping[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(cycles, of which streaming, of which preload) of a tile job."""
     view = gemm_view(problem, array, sizes)
     folds = view["rows"] * view["cols"] * view["B"]
@@ -116,7 +118,9 @@ def array_accesses(problem: Problem, array: ArrayShape, sizes: Mapping[str, np.n
     else:  # row stationary: a filter row stays, inputs pass along the diagonals once per row fold
         loads = {"input": view["rows"], "weight": view["cols"], "passes": one}
     return {
-        "input": b * m * k * loads["input"] if array.dataflow != Dataflow.ROW_STATIONARY else problem.elements(INPUT, sizes) * loads["input"],
+        "input": b * m * k * loads["input"]
+        if array.dataflow != Dataflow.ROW_STATIONARY
+        else problem.elements(INPUT, sizes) * loads["input"],
         "weight": b * k * n * loads["weight"],
         "output": b * m * n,
         "passes": loads["passes"],

@@ -55,7 +55,9 @@ class Grid:
     A candidate's number is its position in an array of shape (4 innermost classes, M, N, K, B).
     """
 
-    def __init__(self, problem: Problem, machine: Machine, route: Route, parts: Mapping[str, int], instances: int = 1) -> None:
+    def __init__(
+        self, problem: Problem, machine: Machine, route: Route, parts: Mapping[str, int], instances: int = 1
+    ) -> None:
         """`parts[rank]`: instances that share a tile of the rank; `instances`: of the border's memory."""
         self.problem, self.machine, self.route, self.instances = problem, machine, route, instances
         self.parts = dict(parts)
@@ -63,7 +65,7 @@ class Grid:
         self.shape = tuple(len(self.lists[letter]) for letter in CLASSES)
         self.letters = tuple(c for c in CLASSES if c == "M" or len(self.lists[c]) > 1)
         """Classes whose loops can be innermost; M also stands for no loop at all."""
-        self.loading = self._loading()
+        self.hollow = self._hollow()
 
     @property
     def tilings(self) -> int:
@@ -100,13 +102,16 @@ class Grid:
         for place, view in self.blocks(most):
             cycles = self._cycles(view)
             first, last = self._ends_bytes(view)
-            fed = self._fed(view)
-            ends = [self._end_cycles(first, numbers, d) + self._end_cycles(last, numbers, d) + numbers.latency[d] for d in range(designs)]
+            fed = self._fed_ports(view)
+            ends = [
+                self._end_cycles(first, numbers, d) + self._end_cycles(last, numbers, d) + numbers.latency[d]
+                for d in range(designs)
+            ]
             for row, letter in enumerate(self.letters):
-                middle, moves = self._between(view, letter, first, last, fed)
+                moved, count = self._between(view, letter, first, last)
                 for d in range(designs):
                     target = out[(d, row, *place)]
-                    self._longest(target, cycles, middle, moves, numbers, d)
+                    self._middle(target, cycles, moved, count, fed, numbers, d)
                     target += ends[d]
                 self._mask(out[(slice(None), row, *place)], view, letter)
         return out.reshape(designs, -1)
@@ -121,17 +126,33 @@ class Grid:
             out[row] = sum(r * a + w * b for r, w, (a, b) in zip(read, write, traffic, strict=True))
         return out.ravel()
 
-    def _longest(self, target: np.ndarray, cycles: np.ndarray, middle: list[np.ndarray], moves: np.ndarray, numbers: Numbers, d: int) -> None:
-        """target = max(array cycles, busy cycles of each port between the ends)."""
+    def _middle(
+        self,
+        target: np.ndarray,
+        cycles: np.ndarray,
+        moved: list[np.ndarray],
+        count: list[np.ndarray],
+        fed: list[np.ndarray],
+        numbers: Numbers,
+        d: int,
+    ) -> None:
+        """target = time between the ends: compute beside moves, or after them without second buffers."""
         target[...] = cycles
-        for port, moved in enumerate(middle):
-            rate = numbers.rates[d, port]
-            if moved.size == 1 and not moved.any():
-                continue
-            busy = moved / rate
-            if numbers.setup[d] and port in self.loading:
-                busy = busy + moves * numbers.setup[d]
-            np.maximum(target, busy, out=target)
+        double = self.route.copies == 2
+        waiting: np.ndarray = np.zeros(1)
+        for port in range(len(moved)):
+            rate, setup = numbers.rates[d, port], numbers.setup[d]
+            busy = (moved[port] + fed[port] if double else moved[port]) / rate
+            if setup and count[port].any():
+                busy = busy + count[port] * setup
+            if double:
+                if busy.any():
+                    np.maximum(target, busy, out=target)
+            else:
+                np.maximum(target, fed[port] / rate, out=target)
+                waiting = np.maximum(waiting, busy)
+        if not double:
+            target += waiting
 
     def _mask(self, target: np.ndarray, view: _View, letter: str) -> None:
         """No bound where the class has one trip, but for the single tile that M stands for."""
@@ -149,11 +170,12 @@ class Grid:
             target[(*at, still)] = np.inf
 
     @staticmethod
-    def _end_cycles(moved: list[np.ndarray], numbers: Numbers, d: int) -> np.ndarray:
+    def _end_cycles(moved: list[tuple[np.ndarray, int]], numbers: Numbers, d: int) -> np.ndarray:
+        """Cycles of the first load or the last store: each transfer pays its set-up on its ports."""
         longest: np.ndarray = np.zeros(1)
-        for port, amount in enumerate(moved):
-            longest = np.maximum(longest, amount / numbers.rates[d, port])
-        return longest + numbers.setup[d] * (longest > 0)
+        for port, (amount, count) in enumerate(moved):
+            longest = np.maximum(longest, amount / numbers.rates[d, port] + numbers.setup[d] * count)
+        return longest
 
     # One block -----------------------------------------------------------------------------------
     def _cycles(self, view: _View) -> np.ndarray:
@@ -190,18 +212,18 @@ class Grid:
             partial = partial | (view.depth["K"] > self.machine.array.rows)
         return partial
 
-    def _ends_bytes(self, view: _View) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Bytes of the first load and the last store, per port."""
-        ports = range(len(self.machine.ports))
-        first: list[np.ndarray] = [np.zeros(1) for _ in ports]
-        last: list[np.ndarray] = [np.zeros(1) for _ in ports]
+    def _ends_bytes(self, view: _View) -> tuple[list[tuple[np.ndarray, int]], list[tuple[np.ndarray, int]]]:
+        """(bytes, transfers) of the first load and of the last store, per port."""
+        first: list[tuple[np.ndarray, int]] = [(np.zeros(1), 0) for _ in self.machine.ports]
+        last = list(first)
         levels, route = self.machine.levels, self.route
-        for role in route.stored:
+        for role in sorted(route.stored):
             parent, child = levels[route.parent[role]], levels[route.level]
-            moved = self._elements(view, role, "last" if role is OUTPUT else "first") * (self.problem.bits[role] / 8)
-            target = last if role is OUTPUT else first
-            for port in (parent.write_port, child.read_port) if role is OUTPUT else (parent.read_port, child.write_port):
-                target[port] = target[port] + moved
+            end, target = ("last", last) if role is OUTPUT else ("first", first)
+            ports = (parent.write_port, child.read_port) if role is OUTPUT else (parent.read_port, child.write_port)
+            for port, which in zip(ports, (f"wave_{end}", end), strict=True):
+                moved = self._elements(view, role, which) * (self.problem.bits[role] / 8)
+                target[port] = (target[port][0] + moved, target[port][1] + 1)
         return first, last
 
     def _fed(self, view: _View) -> dict[tuple[int, int], np.ndarray]:
@@ -213,8 +235,12 @@ class Grid:
         extent = {c: float(np.prod([whole[r] for r in problem.in_class(c)] or [1])) for c in CLASSES}
         macs = extent["M"] * extent["N"] * extent["K"] * extent["B"]
         binding = BINDINGS[Dataflow(array.dataflow)]
-        again_in = view.folds["N"] / extent["N"] if "N" in (binding.rows, binding.cols) else view.trips["N"] / extent["N"]
-        again_w = view.folds["M"] / extent["M"] if "M" in (binding.rows, binding.cols) else view.trips["M"] / extent["M"]
+        again_in = (
+            view.folds["N"] / extent["N"] if "N" in (binding.rows, binding.cols) else view.trips["N"] / extent["N"]
+        )
+        again_w = (
+            view.folds["M"] / extent["M"] if "M" in (binding.rows, binding.cols) else view.trips["M"] / extent["M"]
+        )
         passes = view.folds["K"] if "K" in (binding.rows, binding.cols) else view.trips["K"]
         out = extent["M"] * extent["N"] * extent["B"]
         wide, narrow = problem.accumulate_bits / 8, problem.bits[OUTPUT] / 8
@@ -244,35 +270,57 @@ class Grid:
             traffic[level][direction] = traffic[level][direction] + moved
         return traffic
 
-    def _between(
-        self, view: _View, letter: str, first: list[np.ndarray], last: list[np.ndarray], fed: Mapping[tuple[int, int], np.ndarray]
-    ) -> tuple[list[np.ndarray], np.ndarray]:
-        """(bytes per port between first load and last store, steps but one)."""
-        middle = [-(a + b) for a, b in zip(first, last, strict=True)]
-        for number, (read, write) in enumerate(self._traffic(view, letter, fed)):
+    def _fed_ports(self, view: _View) -> list[np.ndarray]:
+        """Bytes per port that the array itself takes and gives."""
+        fed = [np.zeros(1) for _ in self.machine.ports]
+        for (number, direction), moved in self._fed(view).items():
             level = self.machine.levels[number]
-            if number == self.route.level and self.instances > 1:  # each instance has ports of its own
-                read, write = read / self.instances, write / self.instances
-            middle[level.read_port] = middle[level.read_port] + read
-            middle[level.write_port] = middle[level.write_port] + write
-        return middle, self._product([view.trips[c] for c in CLASSES]) - 1
+            port = level.write_port if direction else level.read_port
+            fed[port] = fed[port] + moved
+        return fed
 
-    def _loading(self) -> frozenset[int]:
-        """Ports that are used in every step: some input or weight changes whenever an index does.
+    def _between(
+        self, view: _View, letter: str, first: list[tuple[np.ndarray, int]], last: list[tuple[np.ndarray, int]]
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """(bytes, transfers) per port between the first load and the last store."""
+        route, levels = self.route, self.machine.levels
+        moved = [-(a + b) for (a, _), (b, _) in zip(first, last, strict=True)]
+        count = [np.full(1, -float(a + b)) for (_, a), (_, b) in zip(first, last, strict=True)]
+        for role in sorted(route.stored):
+            parent, child = levels[route.parent[role]], levels[route.level]
+            loads, stores = self._loads_and_stores(view, role, letter)
+            arrivals, departures = self._transfers(view, role, letter)
+            # Instances of the memory have ports of their own.
+            for port, amount, times in (
+                (parent.read_port, loads, arrivals),
+                (child.write_port, loads / self.instances, arrivals),
+                (parent.write_port, stores, departures),
+                (child.read_port, stores / self.instances, departures),
+            ):
+                moved[port] = moved[port] + amount
+                count[port] = count[port] + times
+        return moved, count
 
-        Not where a window overlaps the whole of a short axis, or where one of the two bypasses.
-        """
-        problem, route = self.problem, self.route
-        if not {INPUT, WEIGHT} <= route.stored:
-            return frozenset()
+    def _transfers(self, view: _View, role: OperandRole, letter: str) -> tuple[np.ndarray, np.ndarray]:
+        """How often a tile of the operand arrives and leaves."""
+        foreign = {INPUT: "N", WEIGHT: "M", OUTPUT: "K"}[role]
+        again = np.ones(1) if letter == foreign else view.trips[foreign]
+        tiles = self._product([view.trips[c] for c in CLASSES if c != foreign])
+        if role is OUTPUT:
+            return tiles * (again - 1), tiles * again
+        if role is INPUT and self.hollow:
+            return np.ones(1), np.zeros(1)  # a slide may bring nothing new
+        return tiles * again, np.zeros(1)
+
+    def _hollow(self) -> bool:
+        """A window overlaps the whole of some short axis, so that a slide may move nothing."""
+        problem = self.problem
         for axis in problem.axes[INPUT]:
-            window = 1 + sum((int(problem.einsum.ranks[r]) - 1) * c for r, c in axis.terms if r in problem.reduction)
-            stride = min((c for r, c in axis.terms if r not in problem.reduction), default=window)
+            window = 1 + sum((int(problem.einsum.ranks[r]) - 1) * c for r, c in axis.terms if r in problem.window_ranks)
+            stride = min((c for r, c in axis.terms if r not in problem.window_ranks), default=window)
             if len(axis.terms) > 1 and axis.size <= window - stride:
-                return frozenset()
-        levels = self.machine.levels
-        parents = {levels[route.parent[role]].read_port for role in (INPUT, WEIGHT)}
-        return frozenset({levels[route.level].write_port} | (parents if len(parents) == 1 else set()))
+                return True
+        return False
 
     def _loads_and_stores(self, view: _View, role: OperandRole, letter: str) -> tuple[np.ndarray, np.ndarray]:
         """Bytes of an operand over the border, in and out, with `letter` innermost.
@@ -288,9 +336,14 @@ class Grid:
             partial = whole * ((again - 1) * (problem.accumulate_bits / 8))
             return partial, partial + whole * (problem.bits[OUTPUT] / 8)
         if role is INPUT and problem.window_ranks:
-            slid = self._elements(view, role, "slid")
-            whole = np.where(view.trips["K"] == 1, slid, whole) if letter == "K" else slid
+            slid = self._elements(view, role, "slid") + self._elements(view, role, "slid_again") * (again - 1)
+            jumps = view.trips["K"] > 1  # reduction loops inside leave nothing to slide over
+            loads = np.where(jumps, whole * again, slid) if letter == "K" else slid
+            return loads * (problem.bits[role] / 8), np.zeros(1)
         return whole * (again * (problem.bits[role] / 8)), np.zeros(1)
+
+
+FACTORS = ("first", "last", "wave_first", "wave_last", "total", "slid", "slid_again")
 
 
 class _View:
@@ -298,15 +351,16 @@ class _View:
 
     def __init__(self, lists: Mapping[str, ClassTiles], cut: Mapping[int, slice]) -> None:
         self.trips, self.folds, self.streamed, self.once, self.depth = ({} for _ in range(5))
-        self.first: dict[str, dict[OperandRole, np.ndarray]] = {}
-        self.last: dict[str, dict[OperandRole, np.ndarray]] = {}
-        self.total: dict[str, dict[OperandRole, np.ndarray]] = {}
-        self.slid: dict[str, dict[OperandRole, np.ndarray]] = {}
+        self.first, self.last, self.wave_first, self.wave_last, self.total, self.slid, self.slid_again = (
+            {} for _ in FACTORS
+        )
         for letter in CLASSES:
             axis, tiles = AXIS[letter], lists[letter]
             shape = tuple(-1 if a == axis else 1 for a in range(4))
             part = cut.get(axis, slice(None))
             for name in ("trips", "folds", "streamed", "once", "depth"):
                 getattr(self, name)[letter] = getattr(tiles, name)[part].reshape(shape)
-            for name in ("first", "last", "total", "slid"):
-                getattr(self, name)[letter] = {role: values[part].reshape(shape) for role, values in getattr(tiles, name).items()}
+            for name in FACTORS:
+                getattr(self, name)[letter] = {
+                    role: values[part].reshape(shape) for role, values in getattr(tiles, name).items()
+                }

@@ -32,7 +32,7 @@ EXHAUSTIVE = 48
 class ClassTiles:
     """Tilings of the ranks of one class; all arrays have one entry per tiling.
 
-    `tiles[rank]`, `trips` (over all ranks), `first[role]`, `last[role]`, `total[role]` and
+    `tiles[rank]`, `trips` (over all ranks), `first[role]`, `last[role]` (of one instance), `total[role]` and
     `slid[role]`: this class's factor of the operand's elements in the first tile, in the last tile,
     summed over tiles, and summed when a sliding window keeps its overlap. `folds` is the sum over
     tiles of the array's folds on this class's side; `streamed` and `once` are the sums of the two
@@ -45,8 +45,13 @@ class ClassTiles:
     trips: np.ndarray
     first: Mapping[OperandRole, np.ndarray]
     last: Mapping[OperandRole, np.ndarray]
+    wave_first: Mapping[OperandRole, np.ndarray]
+    """As `first` and `last`, over all instances that share the tile."""
+    wave_last: Mapping[OperandRole, np.ndarray]
     total: Mapping[OperandRole, np.ndarray]
     slid: Mapping[OperandRole, np.ndarray]
+    slid_again: Mapping[OperandRole, np.ndarray]
+    """As `slid`, for a pass that finds the last box of the pass before still there."""
     folds: np.ndarray
     streamed: np.ndarray
     once: np.ndarray
@@ -68,7 +73,11 @@ def class_tiles(problem: Problem, array: ArrayShape, letter: str, parts: Mapping
 
     Lists recur across layers and chips: they are remembered by what they depend on.
     """
-    shape = (tuple(problem.einsum.ranks.items()), tuple(problem.axes[role] for role in ROLES), problem.reduction_speedup)
+    shape = (
+        tuple(problem.einsum.ranks.items()),
+        tuple(problem.axes[role] for role in ROLES),
+        problem.reduction_speedup,
+    )
     key = (letter, shape, array, tuple(sorted(parts.items())))
     if key not in _LISTS:
         if len(_LISTS) > 5000:
@@ -97,7 +106,9 @@ class _Lister:
             for axis in problem.axes[role]:
                 classes = {problem.rank_class[r] for r in axis.ranks if r in problem.tiled_ranks}
                 if len(classes) > 1:
-                    raise MappingError(f"an axis of the {role.value} mixes ranks {', '.join(axis.ranks)} of different classes")
+                    raise MappingError(
+                        f"an axis of the {role.value} mixes ranks {', '.join(axis.ranks)} of different classes"
+                    )
 
     def list(self) -> ClassTiles:
         sizes = [self.extent[r] for r in self.ranks]
@@ -142,7 +153,10 @@ class _Lister:
     def _sizes(self, box: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The class's ranks at the box, windows whole, ranks of other classes at 1."""
         whole = self.problem.window_ranks
-        return {r: box[r] if r in box else np.int64(self.extent[r] if r in whole and self.letter == "K" else 1) for r in self.extent}
+        return {
+            r: box[r] if r in box else np.int64(self.extent[r] if r in whole and self.letter == "K" else 1)
+            for r in self.extent
+        }
 
     def _shared(self, box: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The largest instance's part of a box."""
@@ -177,11 +191,42 @@ class _Lister:
                 factor = factor * problem.axis_extent(axis, sizes)
         return factor
 
-    def _total(self, role: OperandRole, boxes: list[tuple[np.ndarray, dict[str, np.ndarray]]], length: int) -> np.ndarray:
+    def _total(
+        self, role: OperandRole, boxes: list[tuple[np.ndarray, dict[str, np.ndarray]]], length: int
+    ) -> np.ndarray:
         """The factor summed over the class's tiles; 1 for an operand that does not depend on it."""
         if not any(self._owns(axis.ranks) for axis in self.problem.axes[role]):
             return np.ones(length)
         return np.asarray(sum(count * self._factor(role, box, length) for count, box in boxes))
+
+    def _again(
+        self, role: OperandRole, tiles: Mapping[str, np.ndarray], rest: Mapping[str, np.ndarray], length: int
+    ) -> np.ndarray:
+        """Least elements that a repeated pass over the class's tiles must load (a wrap may overlap).
+
+        With one walked rank exactly: the union less the overlap of the last box with the first;
+        with several at least the union less a whole tile.
+        """
+        whole = {r: np.full(length, self.extent[r]) for r in self.ranks}
+        union = self._factor(role, whole, length)
+        windowed = [a for a in self.problem.axes[role] if len(a.terms) > 1 and self._owns(a.ranks)]
+        if not windowed:
+            return union
+        walked = sum((tiles[r] < self.extent[r]).astype(int) for r in self.ranks) if self.ranks else np.zeros(length)
+        full = {r: np.full(length, n) for r, n in self.extent.items()}
+        shift = {
+            r: -(-(-self.extent[r] // tiles[r]) - 1) * tiles[r] if r in tiles else np.zeros(length, dtype=int)
+            for r in self.extent
+        }
+        kept = np.ones(length)
+        for axis in self.problem.axes[role]:
+            if self._owns(axis.ranks):
+                kept = kept * self.problem.axis_overlap(axis, full | dict(rest), full | dict(tiles), shift)
+        return np.where(
+            walked <= 1,
+            union - np.where(walked == 1, kept, 0),
+            np.maximum(0, union - self._factor(role, tiles, length)),
+        )
 
     def _owns(self, ranks: tuple[str, ...]) -> bool:
         """An axis belongs to the class of its non-window ranks (of its window, if that is all)."""
@@ -201,10 +246,15 @@ class _Lister:
         return ClassTiles(
             ranks=self.ranks,
             tiles=tiles,
-            trips=np.prod([-(-self.extent[r] // t) for r, t in tiles.items()] or [np.ones(length)], axis=0).astype(float),
+            trips=np.prod([-(-self.extent[r] // t) for r, t in tiles.items()] or [np.ones(length)], axis=0).astype(
+                float
+            ),
             first={role: self._factor(role, shared, length) for role in ROLES},
+            wave_first={role: self._factor(role, tiles, length) for role in ROLES},
+            wave_last={role: self._factor(role, rest, length) for role in ROLES},
             last={role: self._factor(role, self._shared(rest), length) for role in ROLES},
             total=total,
+            slid_again={role: self._again(role, tiles, rest, length) for role in ROLES},
             slid={role: np.minimum(total[role], self._factor(role, whole, length)) for role in ROLES},
             folds=folds,
             streamed=streamed,

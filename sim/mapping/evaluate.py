@@ -151,8 +151,10 @@ class StepTable:
         total, child = self._total, self.child
         return Cost(
             time=x + total(step) + y,
-            port_bytes=(self.first.bytes + self.last.bytes).sum(axis=0) + total(child.port_bytes + self.moves.bytes.sum(axis=0)),
-            port_moves=(self.first.count + self.last.count).sum(axis=0) + total(child.port_moves + self.moves.count.sum(axis=0)),
+            port_bytes=(self.first.bytes + self.last.bytes).sum(axis=0)
+            + total(child.port_bytes + self.moves.bytes.sum(axis=0)),
+            port_moves=(self.first.count + self.last.count).sum(axis=0)
+            + total(child.port_moves + self.moves.count.sum(axis=0)),
             traffic=self.total_traffic(),
             array=total(child.array),
             spatial=total(child.spatial),
@@ -223,7 +225,19 @@ def _job(rows: Rows, depth: int, state: State) -> Cost:
 class _Walk:
     """Index classes of one temporal loop over a batch: arrays of shape (n, 1.., 4, ..1)."""
 
-    __slots__ = ("changed_in", "changed_out", "count", "first", "last", "next_size", "prev_size", "shift", "size", "tile", "trips")
+    __slots__ = (
+        "changed_in",
+        "changed_out",
+        "count",
+        "first",
+        "last",
+        "next_size",
+        "prev_size",
+        "shift",
+        "size",
+        "tile",
+        "trips",
+    )
 
     def __init__(self, extent: np.ndarray, tile: np.ndarray, axis: int, depth: int) -> None:
         tile = np.minimum(tile, extent)
@@ -257,7 +271,10 @@ class _BorderJob:
         self.border: Border = rows.nest.borders[depth]
         self.problem = rows.problem
         tiles = rows.nest.tiles[depth]
-        self.cut = {rank: tile[state.row] if len(tile) > 1 else np.broadcast_to(tile, state.row.shape) for rank, tile in tiles.items()}
+        self.cut = {
+            rank: tile[state.row] if len(tile) > 1 else np.broadcast_to(tile, state.row.shape)
+            for rank, tile in tiles.items()
+        }
         self.d = len(self.border.loops)
         self.walks = {
             rank: _Walk(state.sizes[rank], self.cut[rank], axis, self.d) for axis, rank in enumerate(self.border.loops)
@@ -346,10 +363,14 @@ class _BorderJob:
         """States of the child jobs, over the grid."""
         state, column = self.state, self.column
         stays_in = {
-            role: np.where(self.job_first, column(state.stays_in[role] & self._covers(role)), ~self._changed(role, "changed_in"))
+            role: np.where(
+                self.job_first, column(state.stays_in[role] & self._covers(role)), ~self._changed(role, "changed_in")
+            )
             for role in ROLES
         }
-        leaves = np.where(self.job_last, column(state.stays_out & self._covers(OUTPUT)), ~self._changed(OUTPUT, "changed_out"))
+        leaves = np.where(
+            self.job_last, column(state.stays_out & self._covers(OUTPUT)), ~self._changed(OUTPUT, "changed_out")
+        )
         fresh, final = column(state.fresh), column(state.final)
         for walk in self._reduction():
             fresh, final = fresh & walk.first, final & walk.last
@@ -367,14 +388,25 @@ class _BorderJob:
         machine = self.rows.machine
         parent, child = machine.levels[store.parent], machine.levels[store.level]
         outer, inner = elements.parent_port, elements.child_port
-        ports = ((parent.write_port, outer), (child.read_port, inner)) if out else ((parent.read_port, outer), (child.write_port, inner))
+        ports = (
+            ((parent.write_port, outer), (child.read_port, inner))
+            if out
+            else ((parent.read_port, outer), (child.write_port, inner))
+        )
         slot = 0 if store.double_buffered else 1
         for port, count in ports:
             moves.bytes[slot][..., port] += count * bits / 8
             moves.count[slot][..., port] += count > 0
 
     def _account(
-        self, traffic: np.ndarray, store: StoreAt, weight: np.ndarray, bits: np.ndarray, elements: Elements, *, out: bool
+        self,
+        traffic: np.ndarray,
+        store: StoreAt,
+        weight: np.ndarray,
+        bits: np.ndarray,
+        elements: Elements,
+        *,
+        out: bool,
     ) -> None:
         """Add weighted bytes to traffic[n, level, operand, direction]."""
         index = ROLE_INDEX[store.role]
@@ -387,7 +419,11 @@ class _BorderJob:
         traffic[:, store.level, index, READ if out else WRITE] += total(elements.child)
 
     def _elements(
-        self, store: StoreAt, box: dict[str, np.ndarray], old: dict[str, np.ndarray] | None, shift: dict[str, np.ndarray] | None
+        self,
+        store: StoreAt,
+        box: dict[str, np.ndarray],
+        old: dict[str, np.ndarray] | None,
+        shift: dict[str, np.ndarray] | None,
     ) -> Elements:
         """Elements of a tile that arrives; with `old` only what the old box does not overlap."""
         role, problem = store.role, self.problem
@@ -499,14 +535,21 @@ class _BorderJob:
         for count, sizes in self._instance(state.sizes):
             count = np.broadcast_to(count, self.shape)
             if not self.border.spatial or np.any(count * self.weight > 0):
-                parts.append((count, self._distinct(state, sizes, np.broadcast_to(self.weight, self.shape) * count > 0)))
+                parts.append(
+                    (count, self._distinct(state, sizes, np.broadcast_to(self.weight, self.shape) * count > 0))
+                )
         if not self.border.spatial:
             return parts[0][1]
         return self._together(parts)
 
     def _distinct(self, state: State, sizes: dict[str, np.ndarray], live: np.ndarray) -> Cost:
         """Cost the distinct child states of the live grid points, scattered back over the grid."""
-        columns = [np.broadcast_to(v, self.shape)[live] for v in (state.row, *sizes.values(), *state.stays_in.values(), state.stays_out, state.fresh, state.final)]
+        if self.depth + 1 == len(self.rows.nest.borders):
+            return self._arrays(state, sizes, live)
+        columns = [
+            np.broadcast_to(v, self.shape)[live]
+            for v in (state.row, *sizes.values(), *state.stays_in.values(), state.stays_out, state.fresh, state.final)
+        ]
         table = np.stack([c.astype(np.int64) for c in columns], axis=1)
         keys, inverse = np.unique(table, axis=0, return_inverse=True)
         flags = 1 + len(sizes)
@@ -530,6 +573,31 @@ class _BorderJob:
             return grid
 
         return Cost(*(scatter(getattr(child, name)) for name in COLUMNS))
+
+    def _arrays(self, state: State, sizes: dict[str, np.ndarray], live: np.ndarray) -> Cost:
+        """The array's jobs at the live grid points: cheaper to cost than to compare."""
+
+        def pick(values: np.ndarray) -> np.ndarray:
+            return np.broadcast_to(values, self.shape)[live]
+
+        child = array_job(
+            self.rows,
+            State(
+                row=pick(state.row),
+                sizes={r: pick(s) for r, s in sizes.items()},
+                stays_in={},
+                stays_out=np.zeros(0, dtype=bool),
+                fresh=pick(state.fresh),
+                final=pick(state.final),
+            ),
+        )
+
+        def spread_out(values: np.ndarray) -> np.ndarray:
+            grid = np.zeros((*self.shape, *values.shape[1:]))
+            grid[live] = values
+            return grid
+
+        return Cost(*(spread_out(getattr(child, name)) for name in COLUMNS))
 
     def _together(self, parts: list[tuple[np.ndarray, Cost]]) -> Cost:
         """Instances side by side: times by the slowest, shared ports and traffic summed."""

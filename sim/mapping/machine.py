@@ -80,7 +80,16 @@ class Machine:
 
     def take(self, designs: np.ndarray) -> Machine:
         """The machine of some of the designs."""
-        arrays = ("rates", "capacity_bytes", "clock_hz", "latency_cycles", "setup_cycles", "read_energy_j_per_byte", "write_energy_j_per_byte", "mac_energy_j")
+        arrays = (
+            "rates",
+            "capacity_bytes",
+            "clock_hz",
+            "latency_cycles",
+            "setup_cycles",
+            "read_energy_j_per_byte",
+            "write_energy_j_per_byte",
+            "mac_energy_j",
+        )
         return replace(self, **{name: getattr(self, name)[designs] for name in arrays})
 
     def level(self, name: str) -> int:
@@ -149,7 +158,10 @@ def energies(subject: Chip | Designs, unit: Unit, compute: str) -> Energies:
     def column(value: object) -> np.ndarray:
         return np.atleast_1d(np.asarray(np.nan if value is None else value, dtype=float))
 
-    read, write = (np.stack([column(memory_energy_j_per_byte(subject, n, way)) for n in names], axis=1) for way in ("read", "write"))
+    read, write = (
+        np.stack([column(memory_energy_j_per_byte(subject, n, way)) for n in names], axis=1)
+        for way in ("read", "write")
+    )
     return Energies(read, write, column(mac_energy_j(subject, unit.array.name, compute)))
 
 

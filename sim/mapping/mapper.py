@@ -23,8 +23,10 @@ from sim.mapping.problem import WEIGHT, Problem
 from sim.mapping.search import Choice, Pool, SingleBorder
 from sim.workload.graph import OperandRole
 
-LOOKS = (8, 64, 512, 4096)
-"""Candidates refined in each round; the last round takes all that the bound leaves."""
+LOOKS = (3, 24, 192, 1536)
+"""Candidates refined in each round; the last rounds take all that the bound leaves."""
+NEAR = 1e-3
+"""Share above the least bound within which the first round looks."""
 AT_ONCE = 8
 """Designs whose bounds are made from one pass over the candidates (memory against speed)."""
 SLACK = 1e-9
@@ -123,16 +125,28 @@ class _Search:
     def __init__(self, space: SingleBorder, pool: Pool, exact: _Exact, objective: Objective, room: np.ndarray) -> None:
         self.space, self.pool, self.exact, self.objective, self.room = space, pool, exact, objective, room
         machine = space.machine
-        numbers = np.column_stack([machine.rates, machine.setup_cycles, machine.latency_cycles, machine.read_energy_j_per_byte, machine.write_energy_j_per_byte, machine.mac_energy_j, room])
+        numbers = np.column_stack(
+            [
+                machine.rates,
+                machine.setup_cycles,
+                machine.latency_cycles,
+                machine.read_energy_j_per_byte,
+                machine.write_energy_j_per_byte,
+                machine.mac_energy_j,
+                room,
+            ]
+        )
         # Designs that differ in nothing that matters here are mapped once.
-        _, self.distinct, self.design = np.unique(np.nan_to_num(numbers, nan=-1.0, posinf=1e300), axis=0, return_index=True, return_inverse=True)
+        _, self.distinct, self.design = np.unique(
+            np.nan_to_num(numbers, nan=-1.0, posinf=1e300), axis=0, return_index=True, return_inverse=True
+        )
         self.best: dict[int, tuple[tuple, tuple[int, int, Choice]]] = {}
 
     def run(self) -> Winners:
         pending: list[_Queue | None] = []
         for start in range(0, len(self.distinct), AT_ONCE):
             pending += self._candidates(self.distinct[start : start + AT_ONCE])
-        for look in (*LOOKS, len(self.pool)):
+        for look in (*LOOKS, *[len(self.pool)] * 2):
             pending = [p for p in pending if p is not None]
             if not pending:
                 break
@@ -142,13 +156,17 @@ class _Search:
 
     def _candidates(self, designs: np.ndarray) -> list[_Queue | None]:
         machine = self.space.machine
-        times = self.pool.times(Numbers(machine.rates[designs], machine.setup_cycles[designs], machine.latency_cycles[designs]))
+        times = self.pool.times(
+            Numbers(machine.rates[designs], machine.setup_cycles[designs], machine.latency_cycles[designs])
+        )
         queues: list[_Queue | None] = []
         for d, value in zip(designs.tolist(), times, strict=True):
             if self.objective is not Objective.LATENCY:
                 energy = self.pool.energies(machine.read_energy_j_per_byte[d], machine.write_energy_j_per_byte[d])
                 energy = energy + float(machine.mac_energy_j[d]) * self.space.problem.macs
-                value = np.where(np.isfinite(value), energy if self.objective is Objective.ENERGY else energy * value, np.inf)
+                value = np.where(
+                    np.isfinite(value), energy if self.objective is Objective.ENERGY else energy * value, np.inf
+                )
             if not np.isinf(self.room[d]):
                 value[self.pool.footprint > self.room[d]] = np.inf
             queues.append(_Queue(d, value) if np.isfinite(value).any() else None)
@@ -168,7 +186,10 @@ class _Search:
         machine, table = self.space.machine, self.exact.tables[number]
         designs = np.array([item[0] for item in items])
         rows = np.array([item[1] for item in items])
-        time = table.take(rows).time(machine.rates[designs], machine.setup_cycles[designs]) + machine.latency_cycles[designs]
+        time = (
+            table.take(rows).time(machine.rates[designs], machine.setup_cycles[designs])
+            + machine.latency_cycles[designs]
+        )
         energy = self._energy(self.exact.traffic[number][rows], designs)
         second = np.where(np.isnan(energy), self.exact.traffic[number][rows, 0].sum(axis=(1, 2)), energy)
         value = {Objective.LATENCY: time, Objective.ENERGY: energy, Objective.EDP: energy * time}[self.objective]
@@ -219,25 +240,26 @@ class _Search:
 
 
 class _Queue:
-    """Candidates of one design, best bound first, taken in rounds."""
+    """Candidates of one design, taken best bound first, in rounds."""
 
     def __init__(self, design: int, bound: np.ndarray) -> None:
-        self.design, self.bound, self.taken = design, bound, 0
-        self.next = -np.inf
+        self.design, self.bound = design, bound
+        self.least = float(bound.min())
+        self.more = True
 
     def take(self, count: int, best: tuple | None) -> np.ndarray:
-        """Positions of the next candidates whose bound does not exceed the best value so far."""
-        limit = np.inf if best is None else best[0][0] * (1 + SLACK)
-        count = min(count, len(self.bound))
-        chosen = np.argpartition(self.bound, count - 1)[:count] if count < len(self.bound) else np.arange(len(self.bound))
-        last = float(self.bound[chosen].max())
-        fresh = chosen[(self.bound[chosen] >= self.next) & (self.bound[chosen] <= limit) & np.isfinite(self.bound[chosen])]
-        self.next, self.taken = last, count
-        return fresh
+        """Positions of the `count` least bounds that may still beat the best value, not taken before."""
+        near = self.least * (1 + NEAR) if best is None else best[0][0] * (1 + SLACK)
+        found = np.flatnonzero(self.bound <= near)
+        self.more = best is None or len(found) > count
+        if len(found) > count:
+            found = found[np.argpartition(self.bound[found], count - 1)[:count]]
+        self.bound[found] = np.inf  # taken
+        return found
 
     def open(self, best: tuple | None) -> bool:
         """Whether a candidate that was not taken yet could still win."""
-        return self.taken < len(self.bound) and best is not None and self.next <= best[0][0] * (1 + SLACK)
+        return self.more and best is not None
 
 
 def outer_tiles(

@@ -120,7 +120,9 @@ class _Builder:
     def _split(self, node: Loop, where: str) -> None:
         level, count = self._fanout(str(node.fanout), where)
         if node.rank in self.problem.reduction:
-            raise MappingError(f"{where}: rank {node.rank} is reduced; splitting it over {node.fanout} is not supported")
+            raise MappingError(
+                f"{where}: rank {node.rank} is reduced; splitting it over {node.fanout} is not supported"
+            )
         self.fanout = level
         self.instances *= -(-self.current[node.rank] // node.tile)
         if self.instances > count:
@@ -138,12 +140,16 @@ class _Builder:
     def _store(self, node: Store, where: str) -> None:
         names = [level.name for level in self.machine.levels]
         if node.memory not in names:
-            raise MappingError(f'{where}: no memory "{node.memory}"; the unit has {", ".join(names)}.{nearest(node.memory, names)}')
+            raise MappingError(
+                f'{where}: no memory "{node.memory}"; the unit has {", ".join(names)}.{nearest(node.memory, names)}'
+            )
         level = names.index(node.memory)
         if node.operand not in self.machine.levels[level].holds:
             raise MappingError(f"{where}: {node.memory} does not hold {node.operand.value}")
         if level <= self.at[node.operand]:
-            raise MappingError(f"{where}: {node.operand.value} already lies in {names[self.at[node.operand]]}, which is not outside {node.memory}")
+            raise MappingError(
+                f"{where}: {node.operand.value} already lies in {names[self.at[node.operand]]}, which is not outside {node.memory}"
+            )
         self.stores.append(StoreAt(level, self.at[node.operand], node.operand, node.double_buffered))
         self.at[node.operand] = level
 
@@ -170,7 +176,11 @@ def footprint_bytes(nest: Nest, problem: Problem, machine: Machine) -> dict[int,
             sizes[rank] = np.minimum(tiles[key], sizes[rank])
         for store in border.stores:
             wide = reduced | (store.level == nest.innermost[OUTPUT] and accumulates_outside(problem, machine, sizes))
-            width = np.where(wide, problem.accumulate_bits, problem.bits[OUTPUT]) if store.role is OUTPUT else problem.bits[store.role]
+            width = (
+                np.where(wide, problem.accumulate_bits, problem.bits[OUTPUT])
+                if store.role is OUTPUT
+                else problem.bits[store.role]
+            )
             copies = 2 if store.double_buffered else 1
             found.setdefault(store.level, {})[store.role] = problem.elements(store.role, sizes) * width * copies / 8
     return found

@@ -61,7 +61,8 @@ class Problem:
 
     @cached_property
     def axes(self) -> Mapping[OperandRole, tuple[Axis, ...]]:
-        return {role: self.einsum.operand(role).projection for role in ROLES}
+        """Operand -> its axes; those on which no rank lies (broadcast) hold one element."""
+        return {role: tuple(axis for axis in self.einsum.operand(role).projection if axis.terms) for role in ROLES}
 
     @cached_property
     def relevant(self) -> Mapping[OperandRole, frozenset[str]]:
@@ -87,9 +88,12 @@ class Problem:
 
     @cached_property
     def window_ranks(self) -> frozenset[str]:
-        """Reduction ranks that slide over another rank's axis; untiled above the array."""
-        shared = {r for axis in self.axes[INPUT] if len(axis.terms) > 1 for r in axis.ranks}
-        return frozenset(shared & self.reduction)
+        """Ranks of the weight that slide over another rank's axis; untiled above the array.
+
+        A convolution's window slides over its input, a transposed convolution's over its output.
+        """
+        shared = {r for role in (INPUT, OUTPUT) for axis in self.axes[role] if len(axis.terms) > 1 for r in axis.ranks}
+        return frozenset(shared & self.relevant[WEIGHT])
 
     @cached_property
     def tiled_ranks(self) -> tuple[str, ...]:
@@ -104,9 +108,9 @@ class Problem:
         """Extent before the cap. A stride beyond the window touches only the pixels it needs."""
         if len(axis.terms) == 1:
             return np.asarray(sizes[axis.terms[0][0]])
-        extent = 1 + sum((sizes[r] - 1) * c for r, c in axis.terms if r in self.reduction)
+        extent = 1 + sum((sizes[r] - 1) * c for r, c in axis.terms if r in self.window_ranks)
         for rank, coefficient in axis.terms:
-            if rank not in self.reduction:
+            if rank not in self.window_ranks:
                 extent = (sizes[rank] - 1) * np.minimum(coefficient, extent) + extent
         return np.asarray(extent)
 
@@ -125,17 +129,18 @@ class Problem:
 
         The product over axes of the overlap of two intervals (sliding window, wrap included).
         """
-        return np.asarray(prod(self._axis_overlap(axis, old, new, shift) for axis in self.axes[role]))
+        return np.asarray(prod(self.axis_overlap(axis, old, new, shift) for axis in self.axes[role]))
 
-    def _axis_overlap(
+    def axis_overlap(
         self, axis: Axis, old: Mapping[str, np.ndarray], new: Mapping[str, np.ndarray], shift: Mapping[str, np.ndarray]
     ) -> np.ndarray:
+        """Indices of an axis that two boxes share."""
         old_extent, new_extent = self._box(axis, old), self._box(axis, new)
         moved = shift[axis.terms[0][0]] if len(axis.terms) == 1 else sum(shift[r] * c for r, c in axis.terms)
         common = np.minimum(old_extent, moved + new_extent) - np.maximum(0, moved)
         if len(axis.terms) > 1:
-            window = 1 + sum((old[r] - 1) * c for r, c in axis.terms if r in self.reduction)
-            steps = [c for r, c in axis.terms if r not in self.reduction]
+            window = 1 + sum((old[r] - 1) * c for r, c in axis.terms if r in self.window_ranks)
+            steps = [c for r, c in axis.terms if r not in self.window_ranks]
             skipping = np.logical_and(window < max(steps, default=1), moved != 0)
             common = np.where(skipping, 0, common)  # pixels between windows were never loaded
         return np.clip(common, 0, np.minimum(new_extent, axis.size))

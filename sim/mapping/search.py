@@ -15,6 +15,7 @@ from sim.mapping.nest import Border, Nest, StoreAt, spread
 from sim.mapping.problem import ROLES, Problem
 from sim.workload.graph import Einsum, OperandRole
 
+
 @dataclass(frozen=True, slots=True)
 class Choice:
     """One even mapping over one border: order, tiles, instances."""
@@ -26,7 +27,9 @@ class Choice:
     """(rank, instances, level whose fan-out is used)"""
 
 
-def routes(machine: Machine, homes: Mapping[OperandRole, int]) -> list[tuple[int, frozenset[OperandRole], dict[OperandRole, int]]]:
+def routes(
+    machine: Machine, homes: Mapping[OperandRole, int]
+) -> list[tuple[int, frozenset[OperandRole], dict[OperandRole, int]]]:
     """(level, roles stored there, their parents) of every memory inside the homes."""
     at = dict(homes)
     found = []
@@ -92,7 +95,12 @@ class SingleBorder:
         levels = [self.route.level] if self.route.stored else []
         levels += [inside] if self.last else []
         for level in levels:
-            ways.append([tuple((r, n, level) for r, n in way.items()) for way in split_options(self.machine, self.problem, level)])
+            ways.append(
+                [
+                    tuple((r, n, level) for r, n in way.items())
+                    for way in split_options(self.machine, self.problem, level)
+                ]
+            )
         return [sum(combination, ()) for combination in product(*ways)]
 
     def grids(self) -> Iterator[tuple[tuple[tuple[str, int, int], ...], Grid]]:
@@ -122,7 +130,9 @@ class SingleBorder:
         cut: dict[str, np.ndarray] = {rank: tiles[:, i] for i, rank in enumerate(order)}
         extent = {r: np.full(len(tiles), int(self.problem.einsum.ranks[r])) for r in self.problem.ranks} | cut
         stores = tuple(
-            StoreAt(route.level, route.parent[r], r, self.machine.levels[route.level].double_buffered) for r in ROLES if r in route.stored
+            StoreAt(route.level, route.parent[r], r, self.machine.levels[route.level].double_buffered)
+            for r in ROLES
+            if r in route.stored
         )
         border_tiles = dict(cut)
         for rank, count, level in parts:
@@ -140,7 +150,9 @@ class SingleBorder:
 
     def inside(self, choice: Choice) -> tuple[Problem, dict[OperandRole, int]]:
         """The problem of one whole tile job of a choice, and the homes that it finds."""
-        extent = {r: int(n) for r, n in self.problem.einsum.ranks.items()} | dict(zip(choice.order, choice.tiles, strict=True))
+        extent = {r: int(n) for r, n in self.problem.einsum.ranks.items()} | dict(
+            zip(choice.order, choice.tiles, strict=True)
+        )
         for rank, count, _ in choice.parts:
             extent[rank] = -(-extent[rank] // count)
         einsum = Einsum(ranks=extent, operands=self.problem.einsum.operands)
@@ -149,7 +161,9 @@ class SingleBorder:
     def mapping(self, choice: Choice) -> LoopNest:
         """The choice as a loop nest that a person can read and save."""
         nodes: list[Loop | Store] = [Loop(rank=r, tile=t) for r, t in zip(choice.order, choice.tiles, strict=True)]
-        extent = {r: int(self.problem.einsum.ranks[r]) for r in self.problem.ranks} | dict(zip(choice.order, choice.tiles, strict=True))
+        extent = {r: int(self.problem.einsum.ranks[r]) for r in self.problem.ranks} | dict(
+            zip(choice.order, choice.tiles, strict=True)
+        )
         inside = len(self.machine.levels)
 
         def split(at: bool) -> None:
@@ -161,7 +175,11 @@ class SingleBorder:
 
         split(at=False)
         memory = self.machine.levels[self.route.level]
-        nodes += [Store(memory=memory.name, operand=r, double_buffered=memory.double_buffered) for r in ROLES if r in self.route.stored]
+        nodes += [
+            Store(memory=memory.name, operand=r, double_buffered=memory.double_buffered)
+            for r in ROLES
+            if r in self.route.stored
+        ]
         split(at=True)
         return LoopNest(nodes=tuple(nodes))
 

@@ -49,13 +49,21 @@ def to_schedule(network: Network, d: int) -> Schedule:
     machine = next((g.machine for g in network.groups if g.machine is not None), None)
     if machine is not None:
         level = machine.levels[0]
-        rates = {names[0]: float(machine.rates[d, level.read_port]) * clock, names[1]: float(machine.rates[d, level.write_port]) * clock}
+        rates = {
+            names[0]: float(machine.rates[d, level.read_port]) * clock,
+            names[1]: float(machine.rates[d, level.write_port]) * clock,
+        }
     else:
-        rates = {names[0]: home.read.at(clock) * clock * home.efficiency, names[1]: home.write.at(clock) * clock * home.efficiency}
+        rates = {
+            names[0]: home.read.at(clock) * clock * home.efficiency,
+            names[1]: home.write.at(clock) * clock * home.efficiency,
+        }
     groups = tuple(_group(network, i, d, names, rates) for i in range(len(network.groups)))
     peaks = {home.name: float(network.residency.home_peak_bytes[d])}
     if network.residency.memory:
-        peaks[network.residency.memory] = max((float(g.held_bytes[d] + g.footprint_bytes[d]) for g in network.groups), default=0.0)
+        peaks[network.residency.memory] = max(
+            (float(g.held_bytes[d] + g.footprint_bytes[d]) for g in network.groups), default=0.0
+        )
     return Schedule(
         groups=groups,
         ports=rates,

@@ -136,12 +136,23 @@ def cost_einsum(op: EinsumOp, position: int, coster: _Coster) -> GroupCost:
     parts = []
     for variant in np.unique(pattern, axis=0):
         designs = np.flatnonzero((pattern == variant).all(axis=1))
-        at = {r: level if on_chip and r in full.levels[level].holds else 0 for r, on_chip in zip(ROLES, variant, strict=True)}
+        at = {
+            r: level if on_chip and r in full.levels[level].holds else 0
+            for r, on_chip in zip(ROLES, variant, strict=True)
+        }
         parts.append((designs, _map(op, problem, full.take(designs), at, held[designs], level, coster)))
     return _assemble(op, problem, full, parts, homes, held, level, widened, coster)
 
 
-def _map(op: EinsumOp, problem: Problem, part: Machine, at: dict[OperandRole, int], held: np.ndarray, level: int, coster: _Coster) -> Winners:
+def _map(
+    op: EinsumOp,
+    problem: Problem,
+    part: Machine,
+    at: dict[OperandRole, int],
+    held: np.ndarray,
+    level: int,
+    coster: _Coster,
+) -> Winners:
     """Winners for designs of equal homes; searches are shared by equal problems."""
     options = coster.options
     given = options.mapping.get(op.name) or options.mapping.get("*")
@@ -150,8 +161,18 @@ def _map(op: EinsumOp, problem: Problem, part: Machine, at: dict[OperandRole, in
     reserved = np.zeros((len(part), len(part.levels)))
     if level:
         step = part.capacity_bytes[:, level] / ROOM_STEPS
-        reserved[:, level] = np.where(np.isinf(step), 0.0, np.ceil(held / np.where(np.isinf(step), 1.0, step)) * np.where(np.isinf(step), 0.0, step))
-    key = (einsum_key(op, problem, ""), tuple(at.items()), reserved.tobytes(), part.rates.tobytes(), part.capacity_bytes.tobytes())
+        reserved[:, level] = np.where(
+            np.isinf(step),
+            0.0,
+            np.ceil(held / np.where(np.isinf(step), 1.0, step)) * np.where(np.isinf(step), 0.0, step),
+        )
+    key = (
+        einsum_key(op, problem, ""),
+        tuple(at.items()),
+        reserved.tobytes(),
+        part.rates.tobytes(),
+        part.capacity_bytes.tobytes(),
+    )
     if key not in coster.mapped:
         coster.mapped[key] = map_einsum(
             problem, part, at, objective=Objective(options.objective), space=options.map_space, reserved_bytes=reserved
@@ -181,9 +202,14 @@ def _assemble(op, problem, full, parts, homes, held, level, widened, coster) -> 
             if row < 0:
                 coster.reasons.setdefault(int(d), _too_large(op, won, full, int(d), held[d], level, coster))
     get = lambda name: _scatter(parts, n, lambda w: getattr(w.cost, name))  # noqa: E731
-    time, array, spatial, preload, setup, first = (get(k) for k in ("time", "array", "spatial", "preload", "setup", "first"))
+    time, array, spatial, preload, setup, first = (
+        get(k) for k in ("time", "array", "spatial", "preload", "setup", "first")
+    )
     traffic = _scatter(parts, n, lambda w: w.cost.traffic)
-    port_busy = _scatter(parts, n, lambda w: w.cost.port_bytes) / full.rates + _scatter(parts, n, lambda w: w.cost.port_moves) * full.setup_cycles[:, None]
+    port_busy = (
+        _scatter(parts, n, lambda w: w.cost.port_bytes) / full.rates
+        + _scatter(parts, n, lambda w: w.cost.port_moves) * full.setup_cycles[:, None]
+    )
     if traffic.ndim == 1:  # nothing fits anywhere
         traffic, port_busy = np.full((n, len(full.levels), 3, 2), np.nan), np.full((n, len(full.ports)), np.nan)
     home = full.levels[0]
@@ -196,7 +222,8 @@ def _assemble(op, problem, full, parts, homes, held, level, widened, coster) -> 
         Term.EXPOSED_MEMORY: time - array - setup,
     }
     moved = {
-        full.levels[i].name: {role.value: (traffic[:, i, r, 0], traffic[:, i, r, 1]) for r, role in enumerate(ROLES)} for i in range(len(full.levels))
+        full.levels[i].name: {role.value: (traffic[:, i, r, 0], traffic[:, i, r, 1]) for r, role in enumerate(ROLES)}
+        for i in range(len(full.levels))
     }
     lanes, extra = _epilogue(op, coster), _extra(op, homes, full, coster, moved)
     home_busy = home_busy + extra
@@ -256,7 +283,8 @@ def _too_large(op, won, full, d, held, level, coster):  # noqa: ANN001, ANN202
     memory = full.levels[level].name if level else full.levels[-1].name
     room = float(full.capacity_bytes[d, level] - held) if level else float(full.capacity_bytes[d, -1])
     tensors = tuple(
-        f"{coster.graph.tensors[k].name or k} ({coster.graph.tensors[k].size_bytes:,} bytes)" for k in (*op.inputs, *op.outputs)
+        f"{coster.graph.tensors[k].name or k} ({coster.graph.tensors[k].size_bytes:,} bytes)"
+        for k in (*op.inputs, *op.outputs)
     )
     return (
         f"{op.name}: the smallest tile needs {won.need_bytes:,.0f} bytes in {memory}, {room:,.0f} are free; "
@@ -299,7 +327,9 @@ def _extra(op, homes, full, coster, moved):  # noqa: ANN001, ANN202
 def _widening(problem: Problem, traffic: np.ndarray, coster: _Coster) -> np.ndarray:
     """Lane cycles to widen the weights that arrive on chip."""
     arrived = traffic[:, 0, 1, 0] * 8 / problem.bits[WEIGHT]
-    return arrived * lane_cycles(coster.unit.vector, {Primitive.CONVERT: 1, Primitive.MUL: 1}, chip=coster.chips[0].name)
+    return arrived * lane_cycles(
+        coster.unit.vector, {Primitive.CONVERT: 1, Primitive.MUL: 1}, chip=coster.chips[0].name
+    )
 
 
 def _scatter_energy(parts, n):  # noqa: ANN001, ANN202

@@ -68,7 +68,9 @@ class Network:
 class _Coster:
     """Costs the ops of a graph one by one; equal einsums are mapped once."""
 
-    def __init__(self, graph: Graph, chips: Sequence[Chip], subject: Chip | Designs, options: Options, precision: Precision) -> None:
+    def __init__(
+        self, graph: Graph, chips: Sequence[Chip], subject: Chip | Designs, options: Options, precision: Precision
+    ) -> None:
         self.graph, self.chips, self.subject, self.options = graph, tuple(chips), subject, options
         self.precision_name = precision.name
         self.unit = chips[0].main_unit
@@ -78,7 +80,10 @@ class _Coster:
 
     def _residency(self) -> Residency:
         found = resident_memory(self.unit)
-        room = [next(m.capacity_bytes for m in c.main_unit.memories if m.name == found.name) if found else 0.0 for c in self.chips]
+        room = [
+            next(m.capacity_bytes for m in c.main_unit.memories if m.name == found.name) if found else 0.0
+            for c in self.chips
+        ]
         return residency(self.graph, self.unit, np.array(room, dtype=float))
 
     def home_names(self) -> dict[str, str]:
@@ -102,7 +107,12 @@ class _Coster:
 
 
 def cost_network(
-    graph: Graph, chips: Sequence[Chip], precision: Precision, options: Options, *, subject: Chip | Designs | None = None
+    graph: Graph,
+    chips: Sequence[Chip],
+    precision: Precision,
+    options: Options,
+    *,
+    subject: Chip | Designs | None = None,
 ) -> Network:
     """Cost a traced graph on chips of one structure (`sim.mapping.machine.group_by_structure`).
 
@@ -153,7 +163,10 @@ def _check_home(coster: _Coster) -> None:
         home = chip.memory(chip.main_unit.home)
         if held.home_peak_bytes[d] > home.capacity_bytes:
             largest = sorted(held.home_tensors.items(), key=lambda item: -item[1])[:5]
-            names = tuple(f"{coster.graph.tensors[s].name or s} ({size / 1e6:.1f} MB)" if s in coster.graph.tensors else s for s, size in largest)
+            names = tuple(
+                f"{coster.graph.tensors[s].name or s} ({size / 1e6:.1f} MB)" if s in coster.graph.tensors else s
+                for s, size in largest
+            )
             coster.reasons[d] = (
                 f"{held.home_peak_bytes[d] / 1e9:.2f} GB of weights, inputs and live activations do not fit {home.name} "
                 f"of {home.capacity_bytes / 1e9:.2f} GB on {chip.name} (over by {held.home_peak_bytes[d] / home.capacity_bytes - 1:.0%})",
@@ -197,4 +210,3 @@ def _notes(graph: Graph, coster: _Coster) -> tuple[str, ...]:
     if coster.unit.costing is Costing.ROOFLINE:
         notes.append(f"{coster.unit.name} is costed by roofline and launch floor only: no waiting, no tiles")
     return tuple(notes)
-

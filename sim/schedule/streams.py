@@ -20,7 +20,9 @@ def moved_bytes(op: Op, coster: _Coster) -> list[tuple[str, float, float]]:
     """(tensor, read bytes, written bytes) of a vector, movement or unsupported op."""
     tensors = coster.graph.tensors
     if isinstance(op, MovementOp):
-        return [(k, float(b), 0.0) for k, b in op.read_bytes.items()] + [(k, 0.0, float(b)) for k, b in op.write_bytes.items()]
+        return [(k, float(b), 0.0) for k, b in op.read_bytes.items()] + [
+            (k, 0.0, float(b)) for k, b in op.write_bytes.items()
+        ]
     times = op.passes if isinstance(op, VectorOp) else 1
     reads = [(k, float(tensors[k].size_bytes) * times, 0.0) for k in dict.fromkeys(op.inputs)]
     return reads + [(k, 0.0, float(tensors[k].size_bytes)) for k in dict.fromkeys(op.outputs)]
@@ -31,7 +33,10 @@ def cost_stream(op: Op, position: int, coster: _Coster) -> GroupCost:
     full, n = machine_of(coster, next(iter(coster.unit.array.macs_per_cycle))), len(coster.chips)
     homes = homes_of(op, coster)
     level = next((i for i, l in enumerate(full.levels) if l.name == coster.residency.memory), 0)
-    traffic = {l.name: {"input": [np.zeros(n), np.zeros(n)], "output": [np.zeros(n), np.zeros(n)]} for l in full.levels[: level + 1]}
+    traffic = {
+        l.name: {"input": [np.zeros(n), np.zeros(n)], "output": [np.zeros(n), np.zeros(n)]}
+        for l in full.levels[: level + 1]
+    }
     once = float(coster.unit.memories[0].capacity_bytes) if coster.unit.memories else 0.0
     for key, read, write in moved_bytes(op, coster):
         kept = homes.get(key, np.zeros(n, dtype=bool))
@@ -48,7 +53,12 @@ def cost_stream(op: Op, position: int, coster: _Coster) -> GroupCost:
     lanes = np.full(n, lane_cycles(coster.unit.vector, primitives, chip=coster.chips[0].name))
     total = sum(t[kind][way] for t in traffic.values() for kind in t for way in (0, 1))
     flow = stream(
-        lanes=lanes, load_cycles=load, store_cycles=store, moved_bytes=total, setup=full.setup_cycles, latency=full.latency_cycles
+        lanes=lanes,
+        load_cycles=load,
+        store_cycles=store,
+        moved_bytes=total,
+        setup=full.setup_cycles,
+        latency=full.latency_cycles,
     )
     clock = full.clock_hz
     terms = {
@@ -68,7 +78,10 @@ def cost_stream(op: Op, position: int, coster: _Coster) -> GroupCost:
         time_s=flow.time / clock,
         terms_s={term: value / clock for term, value in terms.items()},
         traffic_bytes=moved,
-        home_busy_s=(np.maximum(busy[home.read_port], busy[home.write_port]) + np.where(load > 0, full.latency_cycles, 0.0)) / clock,
+        home_busy_s=(
+            np.maximum(busy[home.read_port], busy[home.write_port]) + np.where(load > 0, full.latency_cycles, 0.0)
+        )
+        / clock,
         extra_home_s=np.zeros(n),
         prefetch_s=np.zeros(n),
         first_weight_bytes=np.zeros(n),
@@ -116,7 +129,10 @@ def cost_roofline(op: Op, position: int, coster: _Coster) -> GroupCost:
     time = np.array([p.roofline_s for p in points])
     compute = resources.get("compute", np.zeros(n))
     vector = np.maximum(0.0, resources.get("vector", np.zeros(n)) - compute)
-    traffic = {name: {"all": (np.array([p.traffic_bytes.get(name, 0.0) for p in points]), np.zeros(n))} for name in points[0].traffic_bytes}
+    traffic = {
+        name: {"all": (np.array([p.traffic_bytes.get(name, 0.0) for p in points]), np.zeros(n))}
+        for name in points[0].traffic_bytes
+    }
     home = f"memory:{coster.unit.home}"
     clock = np.array([c.main_unit.clock_hz for c in coster.chips])
     return GroupCost(
@@ -124,7 +140,11 @@ def cost_roofline(op: Op, position: int, coster: _Coster) -> GroupCost:
         name=op.name,
         launch_s=np.array([c.main_unit.launch_s for c in coster.chips]),
         time_s=time,
-        terms_s={Term.COMPUTE: compute, Term.VECTOR: vector, Term.EXPOSED_MEMORY: np.maximum(0.0, time - compute - vector)},
+        terms_s={
+            Term.COMPUTE: compute,
+            Term.VECTOR: vector,
+            Term.EXPOSED_MEMORY: np.maximum(0.0, time - compute - vector),
+        },
         traffic_bytes=traffic,
         home_busy_s=resources.get(home, np.zeros(n)),
         extra_home_s=np.zeros(n),
@@ -150,4 +170,3 @@ def _point(op, chip, coster):  # noqa: ANN001, ANN202
         found = roofline(coster.graph, chip, coster.precision_name, homes=coster.home_names())
         coster.mapped[key] = {point.name: point for point in found.ops}
     return coster.mapped[key][op.name]
-

@@ -19,7 +19,10 @@ def axis(*terms, size):
 def einsum(ranks, projections):
     return Einsum(
         ranks=ranks,
-        operands=tuple(Operand(tensor=role.value, role=role, projection=tuple(p)) for role, p in zip(ROLES, projections, strict=True)),
+        operands=tuple(
+            Operand(tensor=role.value, role=role, projection=tuple(p))
+            for role, p in zip(ROLES, projections, strict=True)
+        ),
     )
 
 
@@ -34,7 +37,13 @@ def conv(*, n=1, k=1, c=1, p=1, q=1, r=1, s=1, g=1, stride=1, dilation=1):
     ranks = {"G": g, "N": n, "K": k, "C": c, "P": p, "Q": q, "R": r, "S": s}
     h, w = (p - 1) * stride + (r - 1) * dilation + 1, (q - 1) * stride + (s - 1) * dilation + 1
     a = lambda x: axis((x, 1), size=ranks[x])  # noqa: E731
-    image = [a("G"), a("N"), a("C"), axis(("P", stride), ("R", dilation), size=h), axis(("Q", stride), ("S", dilation), size=w)]
+    image = [
+        a("G"),
+        a("N"),
+        a("C"),
+        axis(("P", stride), ("R", dilation), size=h),
+        axis(("Q", stride), ("S", dilation), size=w),
+    ]
     return einsum(ranks, [image, [a("G"), a("K"), a("C"), a("R"), a("S")], [a("G"), a("N"), a("K"), a("P"), a("Q")]])
 
 
@@ -49,13 +58,17 @@ def random_einsum(rng: random.Random):
 
 
 def problem(e, *, accumulate=32, speedup=1.0):
-    return Problem(einsum=e, bits={INPUT: 8.0, WEIGHT: 8.0, OUTPUT: 8.0}, accumulate_bits=accumulate, reduction_speedup=speedup)
+    return Problem(
+        einsum=e, bits={INPUT: 8.0, WEIGHT: 8.0, OUTPUT: 8.0}, accumulate_bits=accumulate, reduction_speedup=speedup
+    )
 
 
 def random_machine(rng: random.Random, *, memories=None, capacity=1e9, designs=1, fanouts=True):
     names = ["L1", "L2", "L3"][: memories or rng.randint(1, 3)]
     shared = rng.random() < 0.5
-    levels = [Level(name="DRAM", holds=frozenset(ROLES), double_buffered=True, read_port=0, write_port=0 if shared else 1)]
+    levels = [
+        Level(name="DRAM", holds=frozenset(ROLES), double_buffered=True, read_port=0, write_port=0 if shared else 1)
+    ]
     ports = ["DRAM"] if shared else ["DRAM.read", "DRAM.write"]
     for i, name in enumerate(names):
         holds = frozenset(ROLES) if i == 0 or rng.random() < 0.5 else frozenset(rng.sample(ROLES, rng.randint(1, 3)))

@@ -85,7 +85,9 @@ class Interpreter:
         return low, low + extent, (1 if window >= step else 0)
 
     def elements(self, role, box):
-        return prod(min(hi - lo, axis.size) for axis in self.problem.axes[role] for lo, hi, _ in [self.interval(axis, box)])
+        return prod(
+            min(hi - lo, axis.size) for axis in self.problem.axes[role] for lo, hi, _ in [self.interval(axis, box)]
+        )
 
     def shared(self, role, old, new):
         common = 1
@@ -160,7 +162,9 @@ class Interpreter:
             done[out] = done.get(out, 0) + prod(job.box[r][1] for r in self.problem.reduction)
             whole = prod(int(self.problem.einsum.ranks[r]) for r in self.problem.reduction)
             self.plan[id(job)] = {
-                "stays_in": {r: before is not None and self.region(r, before.box) == self.region(r, job.box) for r in ROLES},
+                "stays_in": {
+                    r: before is not None and self.region(r, before.box) == self.region(r, job.box) for r in ROLES
+                },
                 "stays_out": after is not None and self.region(OUTPUT, after.box) == out,
                 "fresh": fresh,
                 "final": done[out] == whole,
@@ -177,7 +181,11 @@ class Interpreter:
                 for r in ROLES:
                     same = lambda a, b, r=r: self.region(r, a) == self.region(r, b)  # noqa: E731
                     mine["stays_in"][r] = same(prior, wave) if prior else plan["stays_in"][r] and same(wave, job.box)
-                mine["stays_out"] = self.region(OUTPUT, later) == self.region(OUTPUT, wave) if later else plan["stays_out"] and self.region(OUTPUT, wave) == self.region(OUTPUT, job.box)
+                mine["stays_out"] = (
+                    self.region(OUTPUT, later) == self.region(OUTPUT, wave)
+                    if later
+                    else plan["stays_out"] and self.region(OUTPUT, wave) == self.region(OUTPUT, job.box)
+                )
                 self._by_waves(child)
 
     def _cost(self, job) -> Books:
@@ -198,10 +206,28 @@ class Interpreter:
                     if role is OUTPUT:
                         bits = self.problem.accumulate_bits
                     if load:
-                        self._move(x[i], stores_at=(level, parent, role, double), wave=wave, instances=instances, prior=prior if role is not OUTPUT else None, bits=bits, out=False, loops=loops)
+                        self._move(
+                            x[i],
+                            stores_at=(level, parent, role, double),
+                            wave=wave,
+                            instances=instances,
+                            prior=prior if role is not OUTPUT else None,
+                            bits=bits,
+                            out=False,
+                            loops=loops,
+                        )
                 if role is OUTPUT and not first["stays_out"]:
                     bits = self.problem.bits[OUTPUT] if first["final"] else self.problem.accumulate_bits
-                    self._move(y[i + 1], stores_at=(level, parent, role, double), wave=wave, instances=instances, prior=None, bits=bits, out=True, loops=loops)
+                    self._move(
+                        y[i + 1],
+                        stores_at=(level, parent, role, double),
+                        wave=wave,
+                        instances=instances,
+                        prior=None,
+                        bits=bits,
+                        out=True,
+                        loops=loops,
+                    )
         children = [self._wave(instances, loops) for _, instances in job.children]
         time, busy, array = 0.0, np.zeros(ports), 0.0
         time += (x[0][0] + x[0][1]).max() + (y[n][0] + y[n][1]).max()
@@ -228,7 +254,11 @@ class Interpreter:
         parts = [fresh(job.box, None) for job in instances]
         outer_port, outer, inner_port, inner = self._spread(level, parent, role, whole, parts, loops)
         up, down = self.machine.levels[parent], self.machine.levels[level]
-        pairs = [(up.write_port, outer_port), (down.read_port, inner_port)] if out else [(up.read_port, outer_port), (down.write_port, inner_port)]
+        pairs = (
+            [(up.write_port, outer_port), (down.read_port, inner_port)]
+            if out
+            else [(up.read_port, outer_port), (down.write_port, inner_port)]
+        )
         for port, elements in pairs:
             moved = elements * bits / 8
             ports[0 if double else 1][port] += moved / self.rates[port] + (self.setup if moved > 0 else 0)
@@ -258,7 +288,11 @@ class Interpreter:
                 break
             outside[[level.read_port, level.write_port]] = True
         busy = np.array([b.busy for b in books])
-        return Books(max(b.time for b in books), np.where(outside, busy.sum(axis=0), busy.max(axis=0)), max(b.array for b in books))
+        return Books(
+            max(b.time for b in books),
+            np.where(outside, busy.sum(axis=0), busy.max(axis=0)),
+            max(b.array for b in books),
+        )
 
     def _array(self, job) -> Books:
         plan = self.plan[id(job)]
@@ -269,7 +303,9 @@ class Interpreter:
 
         def move(role, direction, moved):
             level = self.machine.levels[self.innermost[role]]
-            busy[level.write_port if direction else level.read_port] += moved / self.rates[level.write_port if direction else level.read_port]
+            busy[level.write_port if direction else level.read_port] += (
+                moved / self.rates[level.write_port if direction else level.read_port]
+            )
             self.traffic[self.innermost[role], ROLES.index(role), direction] += moved
 
         for role in (INPUT, WEIGHT):

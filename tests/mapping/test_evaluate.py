@@ -13,7 +13,14 @@ from sim.mapping.problem import ROLES
 
 
 def cost_of(p, m, mapping, homes):
-    rows = Rows(nest=nest(mapping, p, m, homes), problem=p, machine=m, rates=m.rates[:1], setup=m.setup_cycles[:1], latency=m.latency_cycles[:1])
+    rows = Rows(
+        nest=nest(mapping, p, m, homes),
+        problem=p,
+        machine=m,
+        rates=m.rates[:1],
+        setup=m.setup_cycles[:1],
+        latency=m.latency_cycles[:1],
+    )
     return evaluate_rows(rows)
 
 
