@@ -48,7 +48,8 @@ class Stream:
 
     chunks: np.ndarray
     first: np.ndarray
-    step_lanes: np.ndarray
+    step_cycles: np.ndarray
+    """Lanes or ports on chip, whichever is slower."""
     load_step: np.ndarray
     drain: np.ndarray
     time: np.ndarray
@@ -59,19 +60,21 @@ class Stream:
 def stream(
     *,
     lanes: np.ndarray,
+    near_cycles: np.ndarray,
     load_cycles: np.ndarray,
     store_cycles: np.ndarray,
     moved_bytes: np.ndarray,
     setup: np.ndarray,
     latency: np.ndarray,
 ) -> Stream:
-    """Cost of a stream: lane cycles, port cycles in and out, bytes moved, set-up per transfer, latency.
+    """Cost of a stream: lane cycles, cycles of the ports on chip, cycles of the home memory in and out,
+    bytes moved, set-up per transfer, latency before the first load.
 
     T = x + sum_i max(c_i, x_{i+1} + y_i) + y over n chunks with x = load / n + set-up and so on.
     """
     moved = np.broadcast_to(moved_bytes, np.broadcast_shapes(np.shape(lanes), np.shape(load_cycles)))
     n = np.maximum(1.0, np.ceil(moved / CHUNK_BYTES))
-    c = lanes / n
+    c = np.maximum(lanes, near_cycles) / n
     x = np.where(load_cycles > 0, load_cycles / n + setup, 0.0)
     y = np.where(store_cycles > 0, store_cycles / n + setup, 0.0)
     middle = np.maximum(c, x + y)
@@ -80,14 +83,14 @@ def stream(
     first = np.where(load_cycles > 0, x + latency, 0.0)
     time = first + body + y
     transfers = n * setup * ((load_cycles > 0).astype(float) + (store_cycles > 0))
-    waiting = time - n * c
+    waiting = time - lanes
     return Stream(
         chunks=n,
         first=first,
-        step_lanes=c,
+        step_cycles=c,
         load_step=x,
         drain=y,
         time=time,
-        lanes=n * c,
+        lanes=lanes + 0.0 * time,
         setup=np.minimum(waiting, transfers),
     )

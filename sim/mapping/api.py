@@ -51,6 +51,7 @@ def cost_mapping(
 
     Raises: MappingError: it does not fit the einsum or the machine; InfeasibleError: a memory overflows.
     """
+    machine = machine.awake(homes)
     made = nest(mapping, problem, machine, dict(homes))
     check_capacity(made, problem, machine, reserved_bytes)
     designs = len(machine)
@@ -73,6 +74,7 @@ def cost_mapping(
         first_weight_bytes=(weight,) * designs,
         footprint_bytes=(used,) * designs,
         need_bytes=0.0,
+        latency_cycles=machine.latency_cycles,
         candidates=1,
         refined=1,
     )

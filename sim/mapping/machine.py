@@ -8,7 +8,7 @@ candidates (array sides, dataflow, fan-outs, which memory holds what) is `struct
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
@@ -91,6 +91,12 @@ class Machine:
             "mac_energy_j",
         )
         return replace(self, **{name: getattr(self, name)[designs] for name in arrays})
+
+    def awake(self, homes: Mapping[OperandRole, int]) -> Machine:
+        """The machine as an einsum with these homes sees it: no latency if nothing is read at home."""
+        if any(homes[role] == 0 for role in (OperandRole.INPUT, OperandRole.WEIGHT)):
+            return self
+        return replace(self, latency_cycles=np.zeros_like(self.latency_cycles))
 
     def level(self, name: str) -> int:
         return next(i for i, level in enumerate(self.levels) if level.name == name)

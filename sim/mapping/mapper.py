@@ -58,6 +58,8 @@ class Winners:
     footprint_bytes: tuple[float, ...]
     """Per row: bytes of the outermost memory on chip, second copies included."""
     need_bytes: float
+    latency_cycles: np.ndarray
+    """(D,) latency of the home memory that the times hold (0 where nothing is read there)."""
     candidates: int
     refined: int
 
@@ -111,6 +113,7 @@ def map_problem(
     Args: homes: operand -> level in which it lies; reserved_bytes: (D, levels) taken by tensors
         that stay on chip.
     """
+    machine = machine.awake(homes)
     space = SingleBorder(problem, machine, homes)
     pool = Pool(space)
     exact = _Exact(space, pool)
@@ -234,6 +237,7 @@ class _Search:
             first_weight_bytes=tuple(f for f, _ in outer),
             footprint_bytes=tuple(f for _, f in outer),
             need_bytes=float(self.pool.footprint.min()),
+            latency_cycles=machine.latency_cycles,
             candidates=len(self.pool),
             refined=sum(len(v) for v in self.exact.where.values()),
         )

@@ -41,6 +41,7 @@ def map_nested(
     reserved_bytes: np.ndarray | None = None,
 ) -> Winners:
     """Best even mapping found for each design of a machine with two or more memory borders."""
+    machine = machine.awake(homes)
     room = machine.capacity_bytes - (0.0 if reserved_bytes is None else reserved_bytes)
     volume = float(np.prod([problem.einsum.ranks[r] for r in problem.tiled_ranks] or [1]))
     looks = None if volume <= ALL_BELOW else LOOKS
@@ -62,6 +63,7 @@ def map_nested(
         first_weight_bytes=tuple(f for f, _ in outer),
         footprint_bytes=tuple(f for _, f in outer),
         need_bytes=min((f[1] for f in found), default=0.0),
+        latency_cycles=machine.latency_cycles,
         candidates=sum(f[2] for f in found),
         refined=sum(f[2] for f in found),
     )

@@ -98,13 +98,14 @@ def _steps(cost: GroupCost, d: int, ports: tuple[str, str], rates: Mapping[str, 
     for designs, won in cost.winners:
         at = np.flatnonzero(designs == d)
         if len(at):
-            return _mapped(cost, won.tables[int(won.row[at[0]])], d, ports, rates)
+            table = won.tables[int(won.row[at[0]])]
+            return _mapped(cost, table, d, ports, float(won.latency_cycles[at[0]]))
     if cost.stream is not None:
         return _streamed(cost, d, ports, rates)
     return _whole(cost, d, ports, rates)
 
 
-def _mapped(cost: GroupCost, table, d: int, ports: tuple[str, str], rates: Mapping[str, float]) -> Steps:  # noqa: ANN001
+def _mapped(cost: GroupCost, table, d: int, ports: tuple[str, str], latency: float) -> Steps:  # noqa: ANN001
     """The step classes of a mapped einsum: home ports apart, the rest in the compute time."""
     machine = cost.machine
     assert machine is not None
@@ -121,12 +122,11 @@ def _mapped(cost: GroupCost, table, d: int, ports: tuple[str, str], rates: Mappi
     first, last = table.first.bytes.sum(axis=0)[0], table.last.bytes.sum(axis=0)[0]
     repeat = table.weight[0]
     next_load = {name: moved[:, p] for name, p in zip(ports, home, strict=True)}
-    extra = float(cost.time_s[d]) - _alone(table, machine, d) / clock
+    extra = float(cost.time_s[d]) - (_alone(table, machine, d) + latency) / clock
     if extra > 1e-15:  # lanes, widening or a residual that outlast the mapped part
         repeat, compute = np.append(repeat, 1.0), np.append(compute, extra * clock)
         next_load, pause = {k: np.append(v, 0.0) for k, v in next_load.items()}, np.append(pause, 0.0)
-    ends = [_end(b, machine, d, home) for b in (first, last)]
-    latency = machine.latency_cycles[d]
+    start, end = (_end(moves, machine, d, home) for moves in (table.first, table.last))
     return Steps(
         repeat=repeat.astype(np.int64),
         compute_s=compute / clock,
@@ -135,21 +135,22 @@ def _mapped(cost: GroupCost, table, d: int, ports: tuple[str, str], rates: Mappi
         store_bytes={},
         inner_bytes={},
         last_store_bytes={name: float(last[p]) for name, p in zip(ports, home, strict=True) if last[p] > 0},
-        first_latency_s=(ends[0] + latency + setup * (first.max() > 0)) / clock,
+        first_latency_s=(start + latency) / clock,
         pause_s=pause / clock,
-        last_pause_s=(ends[1] + setup * (last.max() > 0)) / clock,
+        last_pause_s=end / clock,
     )
 
 
-def _end(moved: np.ndarray, machine, d: int, home: tuple[int, int]) -> float:  # noqa: ANN001
-    """Cycles by which a port on chip outlasts the home port in a first load or last store."""
-    times = moved / machine.rates[d]
-    return float(times.max() - max(times[p] for p in home))
+def _end(moves, machine, d: int, home: tuple[int, int]) -> float:  # noqa: ANN001
+    """Cycles by which a first load or last store outlasts its bytes at home: set-ups, ports on chip."""
+    busy = moves.cycles(machine.rates[d], machine.setup_cycles[d]).sum(axis=0)[0]
+    moved = moves.bytes.sum(axis=0)[0]
+    return float(busy.max() - max(moved[p] / machine.rates[d, p] for p in home))
 
 
 def _alone(table, machine, d: int) -> float:  # noqa: ANN001
     time = table.time(machine.rates[[d]], machine.setup_cycles[[d]])[0]
-    return float(time + machine.latency_cycles[d])
+    return float(time)
 
 
 def _streamed(cost: GroupCost, d: int, ports: tuple[str, str], rates: Mapping[str, float]) -> Steps:
@@ -163,7 +164,7 @@ def _streamed(cost: GroupCost, d: int, ports: tuple[str, str], rates: Mapping[st
     read, write = (sum(float(t[way][d]) for t in tables) / n for way in (0, 1))
     x, y = float(flow.load_step[d]), float(flow.drain[d])
     own = (read / rates[ports[0]] * clock, write / rates[ports[1]] * clock)
-    lanes = float(flow.step_lanes[d])
+    lanes = float(flow.step_cycles[d])
     loads = np.array([1.0, 1.0, 0.0]) if n > 1 else np.array([0.0])
     stores = np.array([0.0, 1.0, 1.0]) if n > 1 else np.array([0.0])
     repeat = np.array([1, n - 2, 1]) if n > 1 else np.array([1])

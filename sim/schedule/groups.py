@@ -46,6 +46,8 @@ class GroupCost:
     prefetch_s: np.ndarray
     """Part of the first load that weights alone cause."""
     first_weight_bytes: np.ndarray
+    first_weight_s: np.ndarray
+    """Time of those bytes at the home memory's port."""
     footprint_bytes: np.ndarray
     """Tiles in the resident memory while it runs."""
     held_bytes: np.ndarray
@@ -197,6 +199,9 @@ def _scatter(parts: list[tuple[np.ndarray, Winners]], total: int, read) -> np.nd
 def _assemble(op, problem, full, parts, homes, held, level, widened, coster) -> GroupCost:  # noqa: ANN001
     """The group's numbers from its winners."""
     n, clock = len(full), full.clock_hz
+    late = np.zeros(n)  # latency before the first load, where something comes from home
+    for designs, won in parts:
+        late[designs] = won.latency_cycles
     for designs, won in parts:
         for d, row in zip(designs, won.row, strict=True):
             if row < 0:
@@ -240,6 +245,7 @@ def _assemble(op, problem, full, parts, homes, held, level, widened, coster) -> 
         resources[name] = np.maximum(resources[name], port_busy[:, i] / clock)
     resources["compute"] = array / clock
     resources["vector"] = np.broadcast_to(lanes, n) / clock
+    weights = _of_rows(parts, n, "first_weight_bytes")
     slots = problem.macs / problem.reduction_speedup / full.array.macs_per_cell
     return GroupCost(
         op=op,
@@ -248,10 +254,11 @@ def _assemble(op, problem, full, parts, homes, held, level, widened, coster) -> 
         time_s=longest / clock,
         terms_s={term: value / clock for term, value in terms.items()},
         traffic_bytes=moved,
-        home_busy_s=(home_busy + np.where(first > 0, full.latency_cycles, 0.0)) / clock,
+        home_busy_s=(home_busy + late) / clock,
         extra_home_s=extra / clock,
         prefetch_s=_prefetch(full, parts, first) / clock,
-        first_weight_bytes=_of_rows(parts, n, "first_weight_bytes"),
+        first_weight_bytes=weights,
+        first_weight_s=weights / full.rates[:, home.read_port] / clock,
         footprint_bytes=_of_rows(parts, n, "footprint_bytes"),
         held_bytes=held,
         capacity_bytes=full.capacity_bytes[:, level] if level else np.full(n, np.inf),

@@ -188,7 +188,9 @@ def _makespan(groups: list[GroupCost], coster: _Coster) -> tuple[list[np.ndarray
     used = np.zeros(len(coster.chips))
     for group in groups:
         fits = used + group.first_weight_bytes + group.held_bytes <= group.capacity_bytes
-        saved = np.where(fits, np.minimum(group.prefetch_s, slack), 0.0)
+        # A load that is there in full costs neither set-up nor latency; a part saves its own time.
+        part = np.where(slack >= group.first_weight_s, group.prefetch_s, np.minimum(group.prefetch_s, slack))
+        saved = np.where(fits, part, 0.0)
         increments.append(group.launch_s + group.time_s - saved)
         hidden.append(saved)
         prefetches.append(fits)

@@ -48,12 +48,13 @@ def cost_stream(op: Op, position: int, coster: _Coster) -> GroupCost:
             if level:  # everything passes through the memory on chip
                 near = traffic[full.levels[level].name][kind]
                 near[way] = near[way] + amount
-    load, store, busy = _ports(full, traffic, n)
+    load, store, near, busy = _ports(full, traffic, n)
     primitives = op.primitives if isinstance(op, VectorOp | MovementOp) else {}
     lanes = np.full(n, lane_cycles(coster.unit.vector, primitives, chip=coster.chips[0].name))
     total = sum(t[kind][way] for t in traffic.values() for kind in t for way in (0, 1))
     flow = stream(
         lanes=lanes,
+        near_cycles=near,
         load_cycles=load,
         store_cycles=store,
         moved_bytes=total,
@@ -85,6 +86,7 @@ def cost_stream(op: Op, position: int, coster: _Coster) -> GroupCost:
         extra_home_s=np.zeros(n),
         prefetch_s=np.zeros(n),
         first_weight_bytes=np.zeros(n),
+        first_weight_s=np.zeros(n),
         footprint_bytes=np.zeros(n),
         held_bytes=coster.residency.held_bytes[:, position],
         capacity_bytes=full.capacity_bytes[:, level] if level else np.full(n, np.inf),
@@ -99,17 +101,21 @@ def cost_stream(op: Op, position: int, coster: _Coster) -> GroupCost:
 
 
 def _ports(full, traffic, n):  # noqa: ANN001, ANN202
-    """(load cycles, store cycles, busy cycles per port): the slowest port of each way."""
+    """(load cycles, store cycles at home; cycles of the busiest port on chip; cycles per port)."""
     busy = {i: np.zeros(n) for i in range(len(full.ports))}
-    load, store = np.zeros(n), np.zeros(n)
     for name, table in traffic.items():
-        level = next(l for l in full.levels if l.name == name)
+        level = next(level for level in full.levels if level.name == name)
         read = (table["input"][0] + table["output"][0]) / full.rates[:, level.read_port]
         write = (table["input"][1] + table["output"][1]) / full.rates[:, level.write_port]
         busy[level.read_port] = busy[level.read_port] + read
         busy[level.write_port] = busy[level.write_port] + write
-        load, store = np.maximum(load, read), np.maximum(store, write)
-    return load, store, busy
+        if level is full.levels[0]:
+            load, store = read, write
+    home = {full.levels[0].read_port, full.levels[0].write_port}
+    near = np.zeros(n)
+    for port, cycles in busy.items():
+        near = near if port in home else np.maximum(near, cycles)
+    return load, store, near, busy
 
 
 def _energy(full, traffic):  # noqa: ANN001, ANN202
@@ -150,6 +156,7 @@ def cost_roofline(op: Op, position: int, coster: _Coster) -> GroupCost:
         extra_home_s=np.zeros(n),
         prefetch_s=np.zeros(n),
         first_weight_bytes=np.zeros(n),
+        first_weight_s=np.zeros(n),
         footprint_bytes=np.zeros(n),
         held_bytes=coster.residency.held_bytes[:, position],
         capacity_bytes=np.full(n, np.inf),
