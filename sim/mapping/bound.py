@@ -20,12 +20,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from sim.mapping.arrays import BINDINGS, Dataflow
-from sim.mapping.dims import ClassTiles, class_tiles
+from sim.mapping.dims import ClassTiles, class_tiles, thinned
 from sim.mapping.machine import Machine
 from sim.mapping.problem import INPUT, OUTPUT, WEIGHT, Problem
 from sim.workload.graph import OperandRole
 
 CLASSES = "MNKB"
+MOST_TILINGS = 250_000
+"""Tilings of a grid; larger problems (tens of thousands of columns) are thinned to it."""
 AXIS = {letter: i for i, letter in enumerate(CLASSES)}
 
 
@@ -61,7 +63,8 @@ class Grid:
         """`parts[rank]`: instances that share a tile of the rank; `instances`: of the border's memory."""
         self.problem, self.machine, self.route, self.instances = problem, machine, route, instances
         self.parts = dict(parts)
-        self.lists = {letter: class_tiles(problem, machine.array, letter, parts) for letter in CLASSES}
+        full = {letter: class_tiles(problem, machine.array, letter, parts) for letter in CLASSES}
+        self.lists = thinned(full, MOST_TILINGS)
         self.shape = tuple(len(self.lists[letter]) for letter in CLASSES)
         self.letters = tuple(c for c in CLASSES if c == "M" or len(self.lists[c]) > 1)
         """Classes whose loops can be innermost; M also stands for no loop at all."""

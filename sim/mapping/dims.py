@@ -11,8 +11,7 @@ feasible candidates.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -60,12 +59,16 @@ class ClassTiles:
     def __len__(self) -> int:
         return len(self.trips)
 
-
-@lru_cache(maxsize=4096)
-def trip_tiles(extent: int) -> np.ndarray:
-    """All tile sizes 1..extent that are the smallest for their trip count, ascending."""
-    n = np.arange(1, extent + 1)
-    return np.unique(-(-extent // n))
+    def take(self, rows: np.ndarray) -> ClassTiles:
+        """Some of the tilings."""
+        cut = {}
+        for name in self.__dataclass_fields__:
+            value = getattr(self, name)
+            if isinstance(value, np.ndarray):
+                cut[name] = value[rows]
+            elif isinstance(value, dict):
+                cut[name] = {key: column[rows] for key, column in value.items()}
+        return replace(self, **cut)
 
 
 def class_tiles(problem: Problem, array: ArrayShape, letter: str, parts: Mapping[str, int]) -> ClassTiles:
@@ -261,6 +264,30 @@ class _Lister:
             once=once,
             depth=np.broadcast_to(view[self.letter], length).astype(float),
         )
+
+
+def thinned(lists: Mapping[str, ClassTiles], most: int) -> dict[str, ClassTiles]:
+    """The lists cut so that their product is at most about `most` tilings.
+
+    The longest list is halved again and again: of its tilings, ordered by trips, those nearest to
+    equal steps of log(trips) stay, and within one trip count those with the least array work. The
+    first and the last always stay. It depends on extents and array sides only.
+    """
+    kept = dict(lists)
+    while np.prod([len(tiles) for tiles in kept.values()], dtype=float) > most:
+        letter = max(kept, key=lambda c: len(kept[c]))
+        if len(kept[letter]) <= 8:
+            break
+        kept[letter] = _half(kept[letter])
+    return kept
+
+
+def _half(tiles: ClassTiles) -> ClassTiles:
+    order = np.lexsort((tiles.folds + tiles.streamed, tiles.trips))
+    place = np.log(tiles.trips[order])
+    wanted = np.linspace(place[0], place[-1], max(8, len(tiles) // 2))
+    chosen = np.unique(np.clip(np.searchsorted(place, wanted - 1e-12), 0, len(order) - 1))
+    return tiles.take(np.sort(order[np.union1d(chosen, [0, len(order) - 1])]))
 
 
 def fold_arguments(array: ArrayShape) -> dict:

@@ -27,6 +27,10 @@ LOOKS = (3, 24, 192, 1536)
 """Candidates refined in each round; the last rounds take all that the bound leaves."""
 NEAR = 1e-3
 """Share above the least bound within which the first round looks."""
+EXACT_BELOW = 40_000
+"""Candidates up to which the search ends only when no bound is left below the best value."""
+TOLERANCE = 1e-3
+"""Beyond that it ends once the best value is proven to be within this share of the optimum."""
 AT_ONCE = 8
 """Designs whose bounds are made from one pass over the candidates (memory against speed)."""
 SLACK = 1e-9
@@ -172,7 +176,8 @@ class _Search:
                 )
             if not np.isinf(self.room[d]):
                 value[self.pool.footprint > self.room[d]] = np.inf
-            queues.append(_Queue(d, value) if np.isfinite(value).any() else None)
+            slack = SLACK if len(value) <= EXACT_BELOW else -TOLERANCE
+            queues.append(_Queue(d, value, slack) if np.isfinite(value).any() else None)
         return queues
 
     def _round(self, pending: list[_Queue], look: int) -> None:
@@ -246,14 +251,15 @@ class _Search:
 class _Queue:
     """Candidates of one design, taken best bound first, in rounds."""
 
-    def __init__(self, design: int, bound: np.ndarray) -> None:
-        self.design, self.bound = design, bound
+    def __init__(self, design: int, bound: np.ndarray, slack: float) -> None:
+        """`slack`: share by which a bound may pass the best value and still be looked at."""
+        self.design, self.bound, self.slack = design, bound, slack
         self.least = float(bound.min())
         self.more = True
 
     def take(self, count: int, best: tuple | None) -> np.ndarray:
         """Positions of the `count` least bounds that may still beat the best value, not taken before."""
-        near = self.least * (1 + NEAR) if best is None else best[0][0] * (1 + SLACK)
+        near = self.least * (1 + NEAR) if best is None else best[0][0] * (1 + self.slack)
         found = np.flatnonzero(self.bound <= near)
         self.more = best is None or len(found) > count
         if len(found) > count:

@@ -162,12 +162,7 @@ def _map(
         return cost_mapping(given, problem, part, at)
     reserved = np.zeros((len(part), len(part.levels)))
     if level:
-        step = part.capacity_bytes[:, level] / ROOM_STEPS
-        reserved[:, level] = np.where(
-            np.isinf(step),
-            0.0,
-            np.ceil(held / np.where(np.isinf(step), 1.0, step)) * np.where(np.isinf(step), 0.0, step),
-        )
+        reserved[:, level] = room_class(held, coster, part.capacity_bytes[:, level])
     key = (
         einsum_key(op, problem, ""),
         tuple(at.items()),
@@ -180,6 +175,13 @@ def _map(
             problem, part, at, objective=Objective(options.objective), space=options.map_space, reserved_bytes=reserved
         )
     return coster.mapped[key]  # type: ignore[return-value]
+
+
+def room_class(held: np.ndarray, coster: _Coster, capacity: np.ndarray | None = None) -> np.ndarray:
+    """Resident bytes rounded up to `ROOM_STEPS` of the memory (endless memories have room for all)."""
+    size = coster.room_bytes if capacity is None else capacity
+    step = np.where(np.isfinite(size), size, 0.0) / ROOM_STEPS
+    return np.where(step > 0, np.ceil(held / np.where(step > 0, step, 1.0)) * step, 0.0)
 
 
 def _scatter(parts: list[tuple[np.ndarray, Winners]], total: int, read) -> np.ndarray:  # noqa: ANN001

@@ -8,18 +8,18 @@ order.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from sim.errors import InfeasibleError, UnsupportedOpError, WorkloadError, nearest
 from sim.hardware.chip import Chip, Costing, Unit
 from sim.hardware.designs import Designs
-from sim.schedule.groups import GroupCost, cost_einsum
+from sim.schedule.groups import GroupCost, cost_einsum, room_class
 from sim.schedule.prepare import prepare
 from sim.schedule.residency import Residency, residency, resident_memory
 from sim.schedule.streams import cost_roofline, cost_stream
-from sim.workload.graph import EinsumOp, Graph, UnsupportedOp, ViewOp
+from sim.workload.graph import EinsumOp, Graph, Op, UnsupportedOp, ViewOp
 from sim.workload.precision import Precision
 
 
@@ -84,7 +84,8 @@ class _Coster:
             next(m.capacity_bytes for m in c.main_unit.memories if m.name == found.name) if found else 0.0
             for c in self.chips
         ]
-        return residency(self.graph, self.unit, np.array(room, dtype=float))
+        self.room_bytes = np.array(room, dtype=float)
+        return residency(self.graph, self.unit, self.room_bytes)
 
     def home_names(self) -> dict[str, str]:
         """tensor -> memory, for a single design (a unit costed by roofline)."""
@@ -97,13 +98,45 @@ class _Coster:
         for position, op in enumerate(self.graph.ops):
             if isinstance(op, ViewOp):
                 continue
-            if self.unit.costing is not Costing.MAPPED:
-                groups.append(cost_roofline(op, position, self))
-            elif isinstance(op, EinsumOp):
-                groups.append(cost_einsum(op, position, self))
-            else:
-                groups.append(cost_stream(op, position, self))
+            groups.append(self._cost(op, position))
         return groups
+
+    def _cost(self, op: Op, position: int) -> GroupCost:
+        """The op's group; one that only its name tells from an earlier one is not costed again."""
+        if self.unit.costing is not Costing.MAPPED:
+            return cost_roofline(op, position, self)
+        held = self.residency.held_bytes[:, position]
+        key = ("group", self._signature(op), room_class(held, self).tobytes())
+        found = self.mapped.get(key)
+        if found is None:
+            found = cost_einsum(op, position, self) if isinstance(op, EinsumOp) else cost_stream(op, position, self)
+            if not self.reasons:
+                self.mapped[key] = found
+            return found
+        assert isinstance(found, GroupCost)
+        return replace(found, op=op, name=op.name, held_bytes=held)
+
+    def _signature(self, op: Op) -> tuple:
+        """All that the cost of an op depends on but its place in memory."""
+        tensors, stays = self.graph.tensors, self.residency.stays
+        rows = []
+        for name in (*op.inputs, "|", *op.outputs):
+            if name == "|":
+                rows.append(())
+                continue
+            t = tensors[name]
+            kept = stays.get(t.storage or name)
+            rows.append((t.shape, t.bits, t.density, t.pattern, t.dtype, kept.tobytes() if kept is not None else b""))
+        if isinstance(op, EinsumOp):
+            operands = tuple((o.role, o.projection, (*op.inputs, *op.outputs).index(o.tensor)) for o in op.einsum.operands)
+            return (tuple(op.einsum.ranks.items()), operands, tuple(op.epilogue.items()), tuple(rows), self._given(op))
+        work = tuple(getattr(op, "primitives", {}).items())
+        moved = tuple((*getattr(op, "read_bytes", {}).values(), None, *getattr(op, "write_bytes", {}).values()))
+        order = tuple((*op.inputs, *op.outputs).index(k) for k in (*getattr(op, "read_bytes", ()), *getattr(op, "write_bytes", ())))
+        return (type(op).__name__, work, moved, order, getattr(op, "passes", 1), tuple(rows))
+
+    def _given(self, op: Op) -> int:
+        return id(self.options.mapping.get(op.name) or self.options.mapping.get("*"))
 
 
 def cost_network(

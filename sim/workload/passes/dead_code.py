@@ -26,7 +26,8 @@ def dead_code(graph: Graph) -> Graph:
     named = {t for op in ops for t in (*op.inputs, *op.outputs)}
     named |= {t.id for t in graph.tensors.values() if t.role is Role.INPUT and t.id not in graph.producer}
     tensors = {key: tensor for key, tensor in graph.tensors.items() if key in named or _result(graph, key)}
-    regions = {key: r for key, r in graph.regions.items() if key in {op.region for op in ops}}
+    used = {op.region for op in ops}
+    regions = {key: r for key, r in graph.regions.items() if key in used}
     return graph.with_(ops=ops, tensors=tensors, regions=regions)
 
 
