@@ -74,6 +74,7 @@ def cost_mapping(
         first_weight_bytes=(weight,) * designs,
         footprint_bytes=(used,) * designs,
         need_bytes=0.0,
+        proven_gap=0.0,
         latency_cycles=machine.latency_cycles,
         candidates=1,
         refined=1,

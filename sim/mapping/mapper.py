@@ -23,14 +23,15 @@ from sim.mapping.problem import WEIGHT, Problem
 from sim.mapping.search import Choice, Pool, SingleBorder
 from sim.workload.graph import OperandRole
 
-LOOKS = (3, 24, 192, 1536)
-"""Candidates refined in each round; the last rounds take all that the bound leaves."""
+LOOKS = (3, 24, 192, 768)
+"""Candidates refined in each round; small problems then go on with all that the bound leaves."""
 NEAR = 1e-3
 """Share above the least bound within which the first round looks."""
 EXACT_BELOW = 40_000
 """Candidates up to which the search ends only when no bound is left below the best value."""
 TOLERANCE = 1e-3
-"""Beyond that it ends once the best value is proven to be within this share of the optimum."""
+"""Beyond that it ends once the best value is proven to be within this share of the optimum, or after
+the last of `LOOKS`; `Winners.proven_gap` says how far the proof reaches."""
 AT_ONCE = 8
 """Designs whose bounds are made from one pass over the candidates (memory against speed)."""
 SLACK = 1e-9
@@ -62,6 +63,9 @@ class Winners:
     footprint_bytes: tuple[float, ...]
     """Per row: bytes of the outermost memory on chip, second copies included."""
     need_bytes: float
+    proven_gap: float
+    """Largest share by which an optimum of the space may be better than the mapping found; 0 where
+    proven optimal over the candidates, nan where nothing is proven."""
     latency_cycles: np.ndarray
     """(D,) latency of the home memory that the times hold (0 where nothing is read there)."""
     candidates: int
@@ -147,13 +151,15 @@ class _Search:
         _, self.distinct, self.design = np.unique(
             np.nan_to_num(numbers, nan=-1.0, posinf=1e300), axis=0, return_index=True, return_inverse=True
         )
+        self.least: dict[int, float] = {}
         self.best: dict[int, tuple[tuple, tuple[int, int, Choice]]] = {}
 
     def run(self) -> Winners:
         pending: list[_Queue | None] = []
         for start in range(0, len(self.distinct), AT_ONCE):
             pending += self._candidates(self.distinct[start : start + AT_ONCE])
-        for look in (*LOOKS, *[len(self.pool)] * 2):
+        rest = [len(self.pool)] * 2 if len(self.pool) <= EXACT_BELOW else []
+        for look in (*LOOKS, *rest):
             pending = [p for p in pending if p is not None]
             if not pending:
                 break
@@ -177,6 +183,7 @@ class _Search:
             if not np.isinf(self.room[d]):
                 value[self.pool.footprint > self.room[d]] = np.inf
             slack = SLACK if len(value) <= EXACT_BELOW else -TOLERANCE
+            self.least[d] = float(value.min())
             queues.append(_Queue(d, value, slack) if np.isfinite(value).any() else None)
         return queues
 
@@ -210,6 +217,14 @@ class _Search:
     def _energy(self, traffic: np.ndarray, designs: np.ndarray) -> np.ndarray:
         return dynamic_energy(self.space.machine, self.space.problem, traffic, designs)
 
+    def _gap(self) -> float:
+        """1 - bound / best over the designs whose search ended early."""
+        gaps = [0.0]
+        for design, least in self.least.items():
+            if design in self.best:
+                gaps.append(1.0 - least / self.best[design][0][0])
+        return max(gaps) if len(self.pool) > EXACT_BELOW else 0.0
+
     def _winners(self) -> Winners:
         machine = self.space.machine
         costs, tables, mappings, outer, row_of = [], [], [], [], {}
@@ -242,6 +257,7 @@ class _Search:
             first_weight_bytes=tuple(f for f, _ in outer),
             footprint_bytes=tuple(f for _, f in outer),
             need_bytes=float(self.pool.footprint.min()),
+            proven_gap=self._gap(),
             latency_cycles=machine.latency_cycles,
             candidates=len(self.pool),
             refined=sum(len(v) for v in self.exact.where.values()),

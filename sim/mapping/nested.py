@@ -63,6 +63,7 @@ def map_nested(
         first_weight_bytes=tuple(f for f, _ in outer),
         footprint_bytes=tuple(f for _, f in outer),
         need_bytes=min((f[1] for f in found), default=0.0),
+        proven_gap=float("nan") if looks else 0.0,
         latency_cycles=machine.latency_cycles,
         candidates=sum(f[2] for f in found),
         refined=sum(f[2] for f in found),
