@@ -1,13 +1,14 @@
 """A lower bound of every even mapping over one border, for whole grids of candidates at once.
 
-A candidate is a tile per rank and the class (M, N, K or B) of the innermost loop. With double
-buffers its time is at least
+A candidate is a tile per rank; its bound holds for every loop order. With double buffers its
+time is at least
 
     first load + max(array cycles, busy time of each port without both ends) + last store
 
 (the fluid form of the recurrence: the maximum of sums is at most the sum of maxima). Traffic is
 closed form: an operand is loaded once per trip of the loops that it does not depend on, unless
-the innermost class is the one it does not depend on; a sliding window keeps its overlap unless
+the innermost class (M, N, K or B) is the one it does not depend on (the least over these classes
+is taken port by port); a sliding window keeps its overlap unless
 reduction loops run inside it. Everything factors by class, so a grid of M x N x K x B tilings costs
 a few dozen array operations.
 """
@@ -54,7 +55,7 @@ class Numbers:
 class Grid:
     """All even candidates of one problem on one machine structure, over one border.
 
-    A candidate's number is its position in an array of shape (4 innermost classes, M, N, K, B).
+    A candidate is a tiling; its number is its position in an array of shape (M, N, K, B).
     """
 
     def __init__(
@@ -74,17 +75,13 @@ class Grid:
     def tilings(self) -> int:
         return int(np.prod(self.shape))
 
-    def __len__(self) -> int:
-        return len(self.letters) * self.tilings
-
-    def candidate(self, number: int) -> tuple[int, dict[str, int]]:
-        """(axis of the innermost class, tile of every tiled rank) of a candidate."""
-        letter, rest = divmod(int(number), self.tilings)
-        index = np.unravel_index(rest, self.shape)
+    def tiling(self, number: int) -> dict[str, int]:
+        """Tile of every tiled rank of a candidate."""
+        index = np.unravel_index(int(number), self.shape)
         tiles: dict[str, int] = {}
         for c, position in zip(CLASSES, index, strict=True):
             tiles |= {rank: int(values[position]) for rank, values in self.lists[c].tiles.items()}
-        return AXIS[self.letters[letter]], tiles
+        return tiles
 
     def blocks(self, most: int) -> Iterator[tuple[tuple[slice, ...], _View]]:
         """Views of at most about `most` tilings, so that a block's arrays stay in the cache."""
@@ -99,86 +96,81 @@ class Grid:
         return np.broadcast_to(self._footprint(_View(self.lists, {})), self.shape).ravel()
 
     def times(self, numbers: Numbers, most: int = 16_384) -> np.ndarray:
-        """The bound in cycles, (D, candidates); inf where the class has no loop to be innermost."""
+        """The bound in cycles, (D, tilings): the least over the innermost classes, port by port."""
         designs = len(numbers.rates)
-        out = np.empty((designs, len(self.letters), *self.shape))
+        out = np.empty((designs, *self.shape))
+        shared = [p for p in range(len(self.machine.ports)) if (numbers.rates[:, p] == numbers.rates[0, p]).all()]
+        outer = {self.machine.levels[parent].read_port for parent in self.route.parent.values()}
+        outer |= {self.machine.levels[parent].write_port for parent in self.route.parent.values()}
+        fixed = [p for p in shared if p not in outer or designs == 1]
+        own = [p for p in range(len(self.machine.ports)) if p not in fixed]
         for place, view in self.blocks(most):
-            cycles = self._cycles(view)
             first, last = self._ends_bytes(view)
             fed = self._fed_ports(view)
-            ends = [
-                self._end_cycles(first, numbers, d) + self._end_cycles(last, numbers, d) + numbers.latency[d]
-                for d in range(designs)
-            ]
-            for row, letter in enumerate(self.letters):
-                moved, count = self._between(view, letter, first, last)
-                for d in range(designs):
-                    target = out[(d, row, *place)]
-                    self._middle(target, cycles, moved, count, fed, numbers, d)
-                    target += ends[d]
-                self._mask(out[(slice(None), row, *place)], view, letter)
+            moved, count = self._least_between(view, first, last)
+            target = out[(slice(None), *place)]
+            self._fill(target, self._cycles(view), _Ports(moved, count, fed, first, last), numbers, fixed, own)
         return out.reshape(designs, -1)
 
-    def energies(self, read: np.ndarray, write: np.ndarray) -> np.ndarray:
-        """Memory energy of the bound's traffic for one design: J/byte per level -> (candidates,)."""
-        out = np.empty((len(self.letters), *self.shape))
-        view = _View(self.lists, {})
-        fed = self._fed(view)
-        for row, letter in enumerate(self.letters):
-            traffic = self._traffic(view, letter, fed)
-            out[row] = sum(r * a + w * b for r, w, (a, b) in zip(read, write, traffic, strict=True))
-        return out.ravel()
-
-    def _middle(
-        self,
-        target: np.ndarray,
-        cycles: np.ndarray,
-        moved: list[np.ndarray],
-        count: list[np.ndarray],
-        fed: list[np.ndarray],
-        numbers: Numbers,
-        d: int,
+    def _fill(
+        self, out: np.ndarray, cycles: np.ndarray, ports: _Ports, numbers: Numbers, fixed: list[int], own: list[int]
     ) -> None:
-        """target = time between the ends: compute beside moves, or after them without second buffers."""
-        target[...] = cycles
+        """The bound of one block for every design: what ports with equal rates bind is done once."""
         double = self.route.copies == 2
-        waiting: np.ndarray = np.zeros(1)
-        for port in range(len(moved)):
-            rate, setup = numbers.rates[d, port], numbers.setup[d]
-            busy = (moved[port] + fed[port] if double else moved[port]) / rate
-            if setup and count[port].any():
-                busy = busy + count[port] * setup
-            if double:
-                if busy.any():
-                    np.maximum(target, busy, out=target)
-            else:
-                np.maximum(target, fed[port] / rate, out=target)
-                waiting = np.maximum(waiting, busy)
-        if not double:
-            target += waiting
-
-    def _mask(self, target: np.ndarray, view: _View, letter: str) -> None:
-        """No bound where the class has one trip, but for the single tile that M stands for."""
-        axis = AXIS[letter]
-        still = np.flatnonzero(view.trips[letter].ravel() == 1)
-        if not len(still):
-            return
-        at = (slice(None),) * (axis + 1)
-        if letter == "M":
-            alone = [np.flatnonzero(view.trips[c].ravel() == 1) for c in CLASSES]
-            kept = target[np.ix_(range(len(target)), *alone)].copy()
-            target[(*at, still)] = np.inf
-            target[np.ix_(range(len(target)), *alone)] = kept
-        else:
-            target[(*at, still)] = np.inf
+        base = np.array(np.broadcast_to(cycles, out.shape[1:]), dtype=float)
+        for d in range(len(out)):
+            target = out[d]
+            if d == 0:
+                for p in fixed:  # set-ups vary with the clock: a bound may leave them out here
+                    setup = numbers.setup[0] if len(out) == 1 else 0.0
+                    self._serve(base, ports, p, numbers.rates[0, p], setup, double)
+            target[...] = base
+            for p in own:
+                self._serve(target, ports, p, numbers.rates[d, p], numbers.setup[d], double)
+            if not double:
+                target += self._waiting(ports, numbers, d)
+            target += ports.ends(numbers, d) + numbers.latency[d]
 
     @staticmethod
-    def _end_cycles(moved: list[tuple[np.ndarray, int]], numbers: Numbers, d: int) -> np.ndarray:
-        """Cycles of the first load or the last store: each transfer pays its set-up on its ports."""
-        longest: np.ndarray = np.zeros(1)
-        for port, (amount, count) in enumerate(moved):
-            longest = np.maximum(longest, amount / numbers.rates[d, port] + numbers.setup[d] * count)
-        return longest
+    def _serve(target: np.ndarray, ports: _Ports, p: int, rate: float, setup: float, double: bool) -> None:
+        """target = max(target, busy time of a port): with moves if they are double-buffered."""
+        busy = (ports.moved[p] + ports.fed[p]) * (1.0 / rate) if double else ports.fed[p] * (1.0 / rate)
+        if double and setup and ports.count[p].any():
+            busy = busy + ports.count[p] * setup
+        np.maximum(target, busy, out=target)
+
+    @staticmethod
+    def _waiting(ports: _Ports, numbers: Numbers, d: int) -> np.ndarray:
+        """Moves without second buffers, which nothing hides."""
+        waiting: np.ndarray = np.zeros(1)
+        for p, moved in enumerate(ports.moved):
+            waiting = np.maximum(waiting, moved / numbers.rates[d, p] + ports.count[p] * numbers.setup[d])
+        return waiting
+
+    def _least_between(
+        self, view: _View, first: list[tuple[np.ndarray, int]], last: list[tuple[np.ndarray, int]]
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """(bytes, transfers) per port between the ends, the least over the innermost classes."""
+        moved, count = self._between(view, self.letters[0], first, last)
+        for letter in self.letters[1:]:
+            # A class without a loop cannot be innermost; its numbers are then never the least but
+            # where all are equal, because an operand is moved again by the classes that have loops.
+            other, times = self._between(view, letter, first, last)
+            moved = [np.minimum(a, b) for a, b in zip(moved, other, strict=True)]
+            count = [np.minimum(a, b) for a, b in zip(count, times, strict=True)]
+        return moved, count
+
+    def energies(self, read: np.ndarray, write: np.ndarray) -> np.ndarray:
+        """Memory energy of the bound's traffic for one design: J/byte per level -> (tilings,)."""
+        view = _View(self.lists, {})
+        fed = self._fed(view)
+        best: np.ndarray | None = None
+        for letter in self.letters:
+            traffic = self._traffic(view, letter, fed)
+            energy = sum(r * a + w * b for r, w, (a, b) in zip(read, write, traffic, strict=True))
+            best = energy if best is None else np.minimum(best, energy)
+        assert best is not None
+        return np.broadcast_to(best, self.shape).ravel()
 
     # One block -----------------------------------------------------------------------------------
     def _cycles(self, view: _View) -> np.ndarray:
@@ -347,6 +339,28 @@ class Grid:
 
 
 FACTORS = ("first", "last", "wave_first", "wave_last", "total", "slid", "slid_again")
+
+
+@dataclass(frozen=True, slots=True)
+class _Ports:
+    """Per port: bytes and transfers between the ends, bytes of the array, and both ends."""
+
+    moved: list[np.ndarray]
+    count: list[np.ndarray]
+    fed: list[np.ndarray]
+    first: list[tuple[np.ndarray, int]]
+    last: list[tuple[np.ndarray, int]]
+
+    def ends(self, numbers: Numbers, d: int) -> np.ndarray:
+        """Cycles of the first load and the last store: each transfer pays its set-up on its ports."""
+        total: np.ndarray = np.zeros(1)
+        for end in (self.first, self.last):
+            longest: np.ndarray = np.zeros(1)
+            for port, (amount, count) in enumerate(end):
+                if count:
+                    longest = np.maximum(longest, amount / numbers.rates[d, port] + numbers.setup[d] * count)
+            total = total + longest
+        return total
 
 
 class _View:

@@ -8,7 +8,7 @@ from itertools import permutations, product
 
 import numpy as np
 
-from sim.mapping.bound import AXIS, Grid, Numbers, Route
+from sim.mapping.bound import Grid, Numbers, Route
 from sim.mapping.machine import Machine
 from sim.mapping.mapping import Loop, Mapping as LoopNest, Store
 from sim.mapping.nest import Border, Nest, StoreAt, spread
@@ -185,15 +185,11 @@ class SingleBorder:
 
 
 def expand(grid: Grid, number: int, option: tuple[tuple[str, int, int], ...]) -> list[Choice]:
-    """Every loop order of a candidate: the innermost loop is of its class, the others stand freely."""
-    axis, tiles = grid.candidate(number)
+    """Every loop order of a candidate."""
+    tiles = grid.tiling(number)
     extent = grid.problem.einsum.ranks
     walked = [r for r in grid.problem.tiled_ranks if tiles[r] < extent[r]]
-    inner = [r for r in walked if AXIS[grid.problem.rank_class[r]] == axis]
-    if not walked:
-        return [Choice((), (), option)]
-    orders = (order for order in permutations(walked) if order[-1] in inner)
-    return [Choice(order, tuple(tiles[r] for r in order), option) for order in orders]
+    return [Choice(order, tuple(tiles[r] for r in order), option) for order in permutations(walked)]
 
 
 class Pool:
@@ -201,8 +197,8 @@ class Pool:
 
     def __init__(self, space: SingleBorder) -> None:
         self.grids = list(space.grids())
-        self.starts = np.cumsum([0] + [len(grid) for _, grid in self.grids])
-        self.footprint = np.concatenate([np.tile(grid.footprint_bytes(), len(grid.letters)) for _, grid in self.grids])
+        self.starts = np.cumsum([0] + [grid.tilings for _, grid in self.grids])
+        self.footprint = np.concatenate([grid.footprint_bytes() for _, grid in self.grids])
 
     def __len__(self) -> int:
         return int(self.starts[-1])
