@@ -112,6 +112,31 @@ class Grid:
             self._fill(target, self._cycles(view), _Ports(moved, count, fed, first, last), numbers, fixed, own)
         return out.reshape(designs, -1)
 
+    def class_times(self, numbers: Numbers, candidates: np.ndarray) -> np.ndarray:
+        """Bounds per innermost class of n candidates, each on its own design: (4, n); inf where the
+        class has no loop (a single tile stands under the first class alone)."""
+        view = _View(self.lists, index=np.stack(np.unravel_index(candidates, self.shape)))
+        n = len(candidates)
+        cycles, fed = np.broadcast_to(self._cycles(view), n), self._fed_ports(view)
+        first, last = self._ends_bytes(view)
+        double = self.route.copies == 2
+        out = np.full((len(CLASSES), n), np.inf)
+        trips = {c: np.broadcast_to(view.trips[c], n) for c in CLASSES}
+        single = np.prod([trips[c] for c in CLASSES], axis=0) == 1
+        for letter in self.letters:
+            moved, count = self._between(view, letter, first, last)
+            ports = _Ports(moved, count, fed, first, last)
+            time = cycles.astype(float)
+            for p in range(len(moved)):
+                busy = (moved[p] + fed[p] if double else fed[p]) / numbers.rates[:, p]
+                time = np.maximum(time, busy + count[p] * numbers.setup if double else busy)
+            if not double:
+                time = time + np.max([m / numbers.rates[:, p] + count[p] * numbers.setup for p, m in enumerate(moved)], axis=0)
+            time = time + ports.ends(numbers, slice(None)) + numbers.latency
+            alone = single & (letter == self.letters[0])
+            out[AXIS[letter]] = np.where((trips[letter] > 1) | alone, time, np.inf)
+        return out
+
     def _fill(
         self, out: np.ndarray, cycles: np.ndarray, ports: _Ports, numbers: Numbers, fixed: list[int], own: list[int]
     ) -> None:
@@ -351,7 +376,7 @@ class _Ports:
     first: list[tuple[np.ndarray, int]]
     last: list[tuple[np.ndarray, int]]
 
-    def ends(self, numbers: Numbers, d: int) -> np.ndarray:
+    def ends(self, numbers: Numbers, d: int | slice) -> np.ndarray:
         """Cycles of the first load and the last store: each transfer pays its set-up on its ports."""
         total: np.ndarray = np.zeros(1)
         for end in (self.first, self.last):
@@ -366,15 +391,18 @@ class _Ports:
 class _View:
     """The class lists reshaped to broadcast against each other, cut to a block."""
 
-    def __init__(self, lists: Mapping[str, ClassTiles], cut: Mapping[int, slice]) -> None:
+    def __init__(
+        self, lists: Mapping[str, ClassTiles], cut: Mapping[int, slice] | None = None, index: np.ndarray | None = None
+    ) -> None:
+        """A block of the grid, or with `index` (4, n) the tilings at n points."""
         self.trips, self.folds, self.streamed, self.once, self.depth = ({} for _ in range(5))
         self.first, self.last, self.wave_first, self.wave_last, self.total, self.slid, self.slid_again = (
             {} for _ in FACTORS
         )
         for letter in CLASSES:
             axis, tiles = AXIS[letter], lists[letter]
-            shape = tuple(-1 if a == axis else 1 for a in range(4))
-            part = cut.get(axis, slice(None))
+            shape = (-1,) if index is not None else tuple(-1 if a == axis else 1 for a in range(4))
+            part = index[axis] if index is not None else (cut or {}).get(axis, slice(None))
             for name in ("trips", "folds", "streamed", "once", "depth"):
                 getattr(self, name)[letter] = getattr(tiles, name)[part].reshape(shape)
             for name in FACTORS:

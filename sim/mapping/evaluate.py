@@ -22,7 +22,7 @@ is exact. Everything broadcasts over rows; a row is a candidate mapping on a des
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import NamedTuple
 
 import numpy as np
@@ -73,6 +73,10 @@ class Cost:
     first: np.ndarray = field(default_factory=lambda: np.zeros(1))
     """First load x_0 of the outermost border."""
     drain: np.ndarray = field(default_factory=lambda: np.zeros(1))
+
+    def take(self, rows: np.ndarray) -> Cost:
+        """Some of the jobs."""
+        return Cost(*(getattr(self, f.name)[rows] for f in fields(self)))
 
 
 class Elements(NamedTuple):

@@ -8,13 +8,13 @@ all their loop orders, because the bound never exceeds the exact value (a law in
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 
-from sim.mapping.bound import Numbers
+from sim.mapping.bound import CLASSES, Numbers
 from sim.mapping.evaluate import Cost, Rows, StepTable, step_table
 from sim.mapping.machine import Machine
 from sim.mapping.mapping import Mapping as LoopNest
@@ -23,6 +23,7 @@ from sim.mapping.problem import WEIGHT, Problem
 from sim.mapping.search import Choice, Pool, SingleBorder
 from sim.workload.graph import OperandRole
 
+CLASS_COUNT = len(CLASSES)
 LOOKS = (3, 24, 192, 768)
 """Candidates refined in each round; small problems then go on with all that the bound leaves."""
 NEAR = 1e-3
@@ -55,12 +56,12 @@ class Winners:
 
     row: np.ndarray
     cost: Cost
-    tables: tuple[StepTable, ...]
-    mappings: tuple[LoopNest, ...]
+    tables: Sequence[StepTable]
+    mappings: Sequence[LoopNest]
     energy_j: np.ndarray
-    first_weight_bytes: tuple[float, ...]
+    first_weight_bytes: Sequence[float]
     """Per row: the weight part of the very first load."""
-    footprint_bytes: tuple[float, ...]
+    footprint_bytes: Sequence[float]
     """Per row: bytes of the outermost memory on chip, second copies included."""
     need_bytes: float
     proven_gap: float
@@ -72,6 +73,23 @@ class Winners:
     refined: int
 
 
+class Lazy(Sequence):
+    """A sequence whose items are made when they are asked for, equal ones once."""
+
+    def __init__(self, keys: Sequence, make: Callable) -> None:
+        self.keys, self.make = list(keys), make
+        self.made: dict = {}
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, index):  # noqa: ANN001, ANN204
+        key = self.keys[index]
+        if key not in self.made:
+            self.made[key] = self.make(key)
+        return self.made[key]
+
+
 class _Exact:
     """Exact tables of candidates, made once per candidate whatever the number of designs."""
 
@@ -79,14 +97,16 @@ class _Exact:
         self.space, self.pool = space, pool
         self.tables: list[StepTable] = []
         self.traffic: list[np.ndarray] = []
-        self.where: dict[int, list[tuple[int, int, int, Choice]]] = {}
-        """position -> [(table, row, order number, choice)]"""
+        self.where: dict[tuple[int, int], list[tuple[int, int, int, Choice]]] = {}
+        """(position, innermost class) -> [(table, row, order number, choice)]"""
+        self.choice: dict[tuple[int, int], Choice] = {}
+        """(table, row) -> choice"""
 
-    def add(self, positions: Sequence[int]) -> None:
-        fresh = [p for p in positions if p not in self.where]
-        named = [(p, order, choice) for p in fresh for order, choice in enumerate(self.pool.choices(p))]
-        for p in fresh:
-            self.where[p] = []
+    def add(self, wanted: Sequence[tuple[int, int]]) -> None:
+        fresh = [key for key in wanted if key not in self.where]
+        named = [(key, order, choice) for key in fresh for order, choice in enumerate(self.pool.choices(*key))]
+        for key in fresh:
+            self.where[key] = []
         for members, nest in self.space.nests([choice for _, _, choice in named]):
             machine = self.space.machine
             rows = Rows(
@@ -101,11 +121,9 @@ class _Exact:
             self.tables.append(table)
             self.traffic.append(table.total_traffic())
             for row, member in enumerate(members):
-                position, order, choice = named[member]
-                self.where[position].append((len(self.tables) - 1, row, order, choice))
-
-    def entries(self, positions: Sequence[int]) -> list[tuple[int, int, int, int, Choice]]:
-        return [(p, *entry) for p in positions for entry in self.where[p]]
+                key, order, choice = named[member]
+                self.where[key].append((len(self.tables) - 1, row, order, choice))
+                self.choice[len(self.tables) - 1, row] = choice
 
 
 def map_problem(
@@ -152,7 +170,8 @@ class _Search:
             np.nan_to_num(numbers, nan=-1.0, posinf=1e300), axis=0, return_index=True, return_inverse=True
         )
         self.least: dict[int, float] = {}
-        self.best: dict[int, tuple[tuple, tuple[int, int, Choice]]] = {}
+        self.best: dict[int, tuple[tuple, tuple[int, int]]] = {}
+        """design -> (what decided, (table, row))"""
 
     def run(self) -> Winners:
         pending: list[_Queue | None] = []
@@ -188,16 +207,37 @@ class _Search:
         return queues
 
     def _round(self, pending: list[_Queue], look: int) -> None:
-        wanted = {queue.design: queue.take(look, self.best.get(queue.design)) for queue in pending}
-        self.exact.add(sorted({int(p) for positions in wanted.values() for p in positions}))
-        work: dict[int, list[tuple[int, int, int, int, Choice]]] = {}
-        for design, positions in wanted.items():
-            for position, table, row, order, choice in self.exact.entries([int(p) for p in positions]):
-                work.setdefault(table, []).append((design, row, position, order, choice))
+        fresh = [(queue, queue.take(look, self.best.get(queue.design))) for queue in pending]
+        self._split(fresh)
+        wanted = {queue.design: queue.promising(self.best.get(queue.design)) for queue, _ in fresh}
+        self.exact.add(sorted({key for keys in wanted.values() for key in keys}))
+        work: dict[int, list[tuple[int, int, int, int]]] = {}
+        for design, keys in wanted.items():
+            for key in keys:
+                for table, row, order, _ in self.exact.where[key]:
+                    work.setdefault(table, []).append((design, row, key[0], order))
         for table, items in work.items():
             self._compare(table, items)
 
-    def _compare(self, number: int, items: list[tuple[int, int, int, int, Choice]]) -> None:
+    def _split(self, fresh: list[tuple[_Queue, np.ndarray]]) -> None:
+        """Bounds of the taken tilings per innermost class, all designs at once."""
+        counts = [len(positions) for _, positions in fresh]
+        if not sum(counts):
+            return
+        machine = self.space.machine
+        designs = np.repeat([queue.design for queue, _ in fresh], counts)
+        positions = np.concatenate([taken for _, taken in fresh])
+        if self.objective is Objective.LATENCY:
+            numbers = Numbers(machine.rates[designs], machine.setup_cycles[designs], machine.latency_cycles[designs])
+            bounds = self.pool.class_times(numbers, positions)
+        else:  # every order of a tiling may win in energy
+            bounds = np.zeros((CLASS_COUNT, len(positions)))
+        start = 0
+        for (queue, _), count in zip(fresh, counts, strict=True):
+            queue.defer(positions[start : start + count], bounds[:, start : start + count])
+            start += count
+
+    def _compare(self, number: int, items: list[tuple[int, int, int, int]]) -> None:
         machine, table = self.space.machine, self.exact.tables[number]
         designs = np.array([item[0] for item in items])
         rows = np.array([item[1] for item in items])
@@ -209,10 +249,10 @@ class _Search:
         second = np.where(np.isnan(energy), self.exact.traffic[number][rows, 0].sum(axis=(1, 2)), energy)
         value = {Objective.LATENCY: time, Objective.ENERGY: energy, Objective.EDP: energy * time}[self.objective]
         second = time if self.objective is not Objective.LATENCY else second
-        for i, (design, row, position, order, choice) in enumerate(items):
-            key = (float(value[i]), float(second[i]), position, order)
-            if design not in self.best or key < self.best[design][0]:
-                self.best[design] = (key, (number, row, choice))
+        for (design, row, position, order), one, two in zip(items, value.tolist(), second.tolist(), strict=True):
+            found = self.best.get(design)
+            if found is None or one < found[0][0] or (one == found[0][0] and (one, two, position, order) < found[0]):
+                self.best[design] = ((one, two, position, order), (number, row))
 
     def _energy(self, traffic: np.ndarray, designs: np.ndarray) -> np.ndarray:
         return dynamic_energy(self.space.machine, self.space.problem, traffic, designs)
@@ -227,32 +267,22 @@ class _Search:
 
     def _winners(self) -> Winners:
         machine = self.space.machine
-        costs, tables, mappings, outer, row_of = [], [], [], [], {}
-        for d in self.distinct:
-            found = self.best.get(int(d))
-            if found is None:
-                continue
-            _, (number, row, choice) = found
-            table = self.exact.tables[number].take(np.array([row]))
-            cost = table.cost(machine.rates[[d]], machine.setup_cycles[[d]])
-            cost.time = cost.time + machine.latency_cycles[[d]]
-            cost.first = cost.first + machine.latency_cycles[[d]]
-            row_of[int(d)] = len(costs)
-            costs.append(cost)
-            tables.append(table)
-            mappings.append(self.space.mapping(choice))
-            outer.append(outer_tiles(mappings[-1], self.space.problem, machine, self.space.homes))
+        found = [int(d) for d in self.distinct if int(d) in self.best]
+        keys = [self.best[d][1] for d in found]
+        row_of = {d: row for row, d in enumerate(found)}
         rows = np.array([row_of.get(int(self.distinct[g]), -1) for g in self.design.ravel()])
-        cost = join(costs)
+        cost = self._costs(np.array(found, dtype=int), keys)
+        mappings = Lazy(keys, lambda key: self.space.mapping(self.exact.choice[key]))
+        outer = Lazy(keys, lambda key: outer_tiles(mappings.make(key), self.space.problem, machine, self.space.homes))
         energy = np.full(len(machine), np.nan)
         fits = rows >= 0
-        if costs:
+        if found:
             energy[fits] = self._energy(cost.traffic[rows[fits]], np.flatnonzero(fits))
         return Winners(
             row=rows,
             cost=cost,
-            tables=tuple(tables),
-            mappings=tuple(mappings),
+            tables=Lazy(keys, lambda key: self.exact.tables[key[0]].take(np.array([key[1]]))),
+            mappings=mappings,
             energy_j=energy,
             first_weight_bytes=tuple(f for f, _ in outer),
             footprint_bytes=tuple(f for _, f in outer),
@@ -264,6 +294,24 @@ class _Search:
         )
 
 
+    def _costs(self, designs: np.ndarray, keys: list[tuple[int, int]]) -> Cost:
+        """Full costs of the winners, in the order of `designs`."""
+        machine = self.space.machine
+        if not keys:
+            return join([])
+        parts, places = [], []
+        for number in sorted({table for table, _ in keys}):
+            members = np.array([i for i, (table, _) in enumerate(keys) if table == number])
+            at = designs[members]
+            table = self.exact.tables[number].take(np.array([keys[i][1] for i in members]))
+            cost = table.cost(machine.rates[at], machine.setup_cycles[at])
+            cost.time = cost.time + machine.latency_cycles[at]
+            cost.first = cost.first + machine.latency_cycles[at]
+            parts.append(cost)
+            places.append(members)
+        return join(parts).take(np.argsort(np.concatenate(places), kind="stable"))
+
+
 class _Queue:
     """Candidates of one design, taken best bound first, in rounds."""
 
@@ -271,21 +319,50 @@ class _Queue:
         """`slack`: share by which a bound may pass the best value and still be looked at."""
         self.design, self.bound, self.slack = design, bound, slack
         self.least = float(bound.min())
+        self.waiting: list[tuple[float, tuple[int, int]]] = []
         self.more = True
 
     def take(self, count: int, best: tuple | None) -> np.ndarray:
         """Positions of the `count` least bounds that may still beat the best value, not taken before."""
-        near = self.least * (1 + NEAR) if best is None else best[0][0] * (1 + self.slack)
-        found = np.flatnonzero(self.bound <= near)
+        found = np.flatnonzero(self.bound <= self._limit(best))
         self.more = best is None or len(found) > count
         if len(found) > count:
             found = found[np.argpartition(self.bound[found], count - 1)[:count]]
         self.bound[found] = np.inf  # taken
         return found
 
+    def _limit(self, best: tuple | None) -> float:
+        return self.least * (1 + NEAR) if best is None else best[0][0] * (1 + self.slack)
+
+    def defer(self, positions: np.ndarray, bounds: np.ndarray) -> None:
+        """Tilings whose bounds per innermost class (classes, n) are known: refined when promising."""
+        self.waiting += [
+            (float(bounds[letter, i]), (int(p), letter))
+            for i, p in enumerate(positions.tolist())
+            for letter in np.flatnonzero(np.isfinite(bounds[:, i])).tolist()
+        ]
+
+    def promising(self, best: tuple | None) -> list[tuple[int, int]]:
+        """(position, innermost class) whose bound may still beat the best value, removed from waiting.
+
+        While nothing is known yet, the most promising classes of each tiling.
+        """
+        if best is None:
+            least: dict[int, float] = {}
+            for bound, (position, _) in self.waiting:
+                least[position] = min(bound, least.get(position, np.inf))
+            take = {key for bound, key in self.waiting if bound <= least[key[0]] * (1 + NEAR)}
+        else:
+            limit = self._limit(best)
+            take = {key for bound, key in self.waiting if bound <= limit}
+        self.waiting = [item for item in self.waiting if item[1] not in take]
+        return sorted(take)
+
     def open(self, best: tuple | None) -> bool:
-        """Whether a candidate that was not taken yet could still win."""
-        return self.more and best is not None
+        """Whether a candidate that was not refined yet could still win."""
+        if best is None:
+            return self.more or bool(self.waiting)
+        return self.more or any(bound <= self._limit(best) for bound, _ in self.waiting)
 
 
 def outer_tiles(

@@ -8,7 +8,7 @@ from itertools import permutations, product
 
 import numpy as np
 
-from sim.mapping.bound import Grid, Numbers, Route
+from sim.mapping.bound import AXIS, CLASSES, Grid, Numbers, Route
 from sim.mapping.machine import Machine
 from sim.mapping.mapping import Loop, Mapping as LoopNest, Store
 from sim.mapping.nest import Border, Nest, StoreAt, spread
@@ -184,12 +184,16 @@ class SingleBorder:
         return LoopNest(nodes=tuple(nodes))
 
 
-def expand(grid: Grid, number: int, option: tuple[tuple[str, int, int], ...]) -> list[Choice]:
-    """Every loop order of a candidate."""
+def expand(grid: Grid, number: int, axis: int, option: tuple[tuple[str, int, int], ...]) -> list[Choice]:
+    """The loop orders of a candidate whose innermost loop is of the class of `axis` (any if none is walked)."""
     tiles = grid.tiling(number)
     extent = grid.problem.einsum.ranks
     walked = [r for r in grid.problem.tiled_ranks if tiles[r] < extent[r]]
-    return [Choice(order, tuple(tiles[r] for r in order), option) for order in permutations(walked)]
+    if not walked:
+        return [Choice((), (), option)]
+    inner = [r for r in walked if AXIS[grid.problem.rank_class[r]] == axis]
+    orders = (order for order in permutations(walked) if order[-1] in inner)
+    return [Choice(order, tuple(tiles[r] for r in order), option) for order in orders]
 
 
 class Pool:
@@ -211,7 +215,22 @@ class Pool:
         """Dynamic memory energy (a lower bound of it) for J/byte per level."""
         return np.concatenate([grid.energies(read, write) for _, grid in self.grids])
 
-    def choices(self, position: int) -> list[Choice]:
+    def class_times(self, numbers: Numbers, positions: np.ndarray) -> np.ndarray:
+        """Bounds per innermost class of single candidates, each on a design of its own: (4, n)."""
+        owner = np.searchsorted(self.starts, positions, side="right") - 1
+        out = np.full((len(CLASSES), len(positions)), np.inf)
+        for number, (_, grid) in enumerate(self.grids):
+            members = np.flatnonzero(owner == number)
+            if len(members):
+                part = Numbers(numbers.rates[members], numbers.setup[members], numbers.latency[members])
+                out[:, members] = grid.class_times(part, positions[members] - int(self.starts[number]))
+        return out
+
+    def choices(self, position: int, axis: int | None = None) -> list[Choice]:
+        """The loop orders of a candidate, of one innermost class or of all."""
         number = int(np.searchsorted(self.starts, position, side="right")) - 1
         option, grid = self.grids[number]
-        return expand(grid, position - int(self.starts[number]), option)
+        local = position - int(self.starts[number])
+        if axis is not None:
+            return expand(grid, local, axis, option)
+        return list(dict.fromkeys(choice for a in range(len(CLASSES)) for choice in expand(grid, local, a, option)))
