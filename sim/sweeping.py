@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
 import numpy as np
 
-from sim.cost.roofline import roofline
+from sim.cost.roofline import network_bound_s
 from sim.errors import DovetailError, WorkloadError
-from sim.hardware.chip import Chip
+from sim.hardware.chip import Chip, Memory
 from sim.hardware.designs import Designs
 from sim.hardware.physical import chip_area_mm2, idle_power_w
 from sim.mapping.machine import group_by_structure
@@ -119,7 +119,7 @@ def _rows(graph: Graph, designs: Designs, precision: str, options: Options) -> d
     out: dict[str, np.ndarray] = {name: np.full(n, np.nan) for name in RESULTS}
     out["infeasible"] = np.zeros(n, dtype=bool)
     out["reason"] = np.full(n, "", dtype=object)
-    chips = [designs.row(i) for i in range(n)]
+    chips = _chips(designs)
     area, idle = (np.broadcast_to(np.asarray(f(designs), dtype=float), (n,)) for f in (chip_area_mm2, idle_power_w))
     chosen = parse_precision(precision)
     for members in group_by_structure(chips):
@@ -131,7 +131,7 @@ def _rows(graph: Graph, designs: Designs, precision: str, options: Options) -> d
                 raise
             out["infeasible"][members], out["reason"][members] = True, str(error)
             continue
-        _fill(out, network, members, idle)
+        _fill(out, network, members, idle, precision)
     out["area_mm2"] = np.array(area)
     out["power_w"] = out["energy_j"] / out["latency_s"]
     return out
@@ -145,7 +145,7 @@ def _part(designs: Designs, members: Sequence[int]) -> Designs:
     )
 
 
-def _fill(out: dict[str, np.ndarray], network: Network, members: Sequence[int], idle: np.ndarray) -> None:
+def _fill(out: dict[str, np.ndarray], network: Network, members: Sequence[int], idle: np.ndarray, precision: str) -> None:
     latency = network.latency_s
     dynamic = np.zeros(len(members))
     slots = np.zeros(len(members))
@@ -165,27 +165,71 @@ def _fill(out: dict[str, np.ndarray], network: Network, members: Sequence[int], 
     out["infeasible"][members] = network.infeasible
     for d, (reason, _) in network.reasons.items():
         out["reason"][members[d]] = reason
-    out["roofline_latency_s"][members] = _bounds(network)
+    out["roofline_latency_s"][members] = network_bound_s(network.graph, network.chips, precision)
 
 
-def _bounds(network: Network) -> np.ndarray:
-    """The network's roofline on each design (equal designs once)."""
-    found: dict[tuple, float] = {}
-    column = []
-    for chip in network.chips:
-        unit = chip.main_unit
-        home = chip.memory(unit.home)
-        key = (
-            unit.clock_hz,
-            home.read,
-            home.write,
-            tuple((m.read, m.write, m.capacity_bytes) for m in unit.memories),
-            unit.vector.lanes,
-        )
-        if key not in found:
-            found[key] = roofline(network.graph, chip).latency_s
-        column.append(found[key])
-    return np.array(column)
+_GRAFTS = {
+    "capacity": ("capacity_bytes",),
+    "bandwidth": ("read", "write"),
+    "read_bandwidth": ("read",),
+    "write_bandwidth": ("write",),
+    "latency": ("latency_s",),
+    "efficiency": ("efficiency",),
+}
+"""Fields of a memory that leave everything else of a chip as it is, and what they change."""
+
+
+def _chips(designs: Designs) -> list[Chip]:
+    """The chips of all designs as the cost model reads them.
+
+    `Designs.row` re-validates and re-derives the whole chip for every key. Numbers of memories and
+    the clock can be set once per value and grafted onto the rest; energies and areas, which depend
+    on several keys, are read from `designs` itself.
+    """
+    grafted = [path for path in designs.choices if _graft(designs.chip, path)]
+    others = [path for path in designs.choices if path not in grafted]
+    donors = {path: [designs.chip.set(path, value) for value in designs.choices[path]] for path in grafted}
+    bases: dict[tuple[int, ...], Chip] = {}
+    chips = []
+    for i in range(len(designs)):
+        key = tuple(int(designs.indices[path][i]) for path in others)
+        if key not in bases:
+            chip = designs.chip
+            for path, index in zip(others, key, strict=True):
+                chip = chip.set(path, designs.choices[path][index])
+            bases[key] = chip
+        chip = bases[key]
+        for path in grafted:
+            chip = _grafted(chip, donors[path][int(designs.indices[path][i])], path)
+        chips.append(chip)
+    return chips
+
+
+def _graft(chip: Chip, path: str) -> bool:
+    name, _, field = path.partition(".")
+    if path == "clock":
+        return True
+    return field in _GRAFTS and any(name == key and isinstance(part, Memory) for key, part in chip.components())
+
+
+def _grafted(chip: Chip, donor: Chip, path: str) -> Chip:
+    """`chip` with what `path` changed taken from the donor."""
+    name, _, field = path.partition(".")
+    if path == "clock":
+        units = tuple(replace(u, clock_hz=d.clock_hz) for u, d in zip(chip.units, donor.units, strict=True))
+        return replace(chip, clock_hz=donor.clock_hz, units=units)
+
+    def swap(part: Any, source: Any) -> Any:
+        if getattr(part, "name", None) != name:
+            return part
+        return replace(part, **{attribute: getattr(source, attribute) for attribute in _GRAFTS[field]})
+
+    memories = tuple(swap(m, d) for m, d in zip(chip.memories, donor.memories, strict=True))
+    units = tuple(
+        replace(u, hierarchy=tuple(swap(a, b) for a, b in zip(u.hierarchy, d.hierarchy, strict=True)))
+        for u, d in zip(chip.units, donor.units, strict=True)
+    )
+    return replace(chip, memories=memories, units=units)
 
 
 __all__ = ["RESULTS", "SWEEP_SCHEMA", "Table", "sweep"]

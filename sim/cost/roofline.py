@@ -13,7 +13,7 @@ multicore architectures", CACM 52(4), 2009, doi:10.1145/1498765.1498785.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -225,6 +225,44 @@ def roofline(
     )
 
 
+def network_bound_s(graph: Graph, chips: Sequence[Chip], precision: str) -> np.ndarray:
+    """`roofline(...).latency_s` of one graph on many chips of one structure, shape (chips,).
+
+    The same sums in the same order as `roofline`, element by element, so that each value is equal
+    to the last bit.
+    """
+    chosen = parse_precision(precision)
+    first, units = chips[0], [chip.main_unit for chip in chips]
+    totals: dict[str, np.ndarray] = {}
+    rates: dict[tuple[str, float], np.ndarray] = {}
+    ones: dict[Primitive, np.ndarray] = {}
+    for op in graph.ops:
+        if isinstance(op, ViewOp):
+            continue
+        if isinstance(op, EinsumOp):
+            compute, speed_up = _rate_of(op, graph, first.main_unit, chosen)
+            if (compute, speed_up) not in rates:
+                peak = [macs_per_s(unit, compute, chip=chip.name) for unit, chip in zip(units, chips, strict=True)]
+                rates[compute, speed_up] = speed_up * np.array(peak)
+            totals["compute"] = totals.get("compute", 0.0) + op.einsum.macs / rates[compute, speed_up]
+        work: np.ndarray | float = 0.0
+        counts = _primitives(op)
+        for primitive, count in counts.items():
+            if primitive not in ones:
+                ones[primitive] = np.array(
+                    [primitive_s(u.vector, primitive, clock_hz=u.clock_hz, chip=c.name) for u, c in zip(units, chips, strict=True)]
+                )
+            work = work + count * ones[primitive]
+        if counts:
+            totals["vector"] = totals.get("vector", 0.0) + work
+    read, write = footprint(graph, first, first.main_unit, chosen, {}).compulsory_bytes()
+    home = [
+        memory_s(bandwidths(chip, unit)[unit.home], read_bytes=read, write_bytes=write)
+        for chip, unit in zip(chips, units, strict=True)
+    ]
+    return np.maximum.reduce([np.broadcast_to(total, len(chips)) for total in (*totals.values(), np.array(home))])
+
+
 def _point(op: Op, graph: Graph, chip: Chip, unit: Unit, precision: Precision, prints: Footprint) -> RooflinePoint:
     resources: dict[str, float] = {}
     macs = op.einsum.macs if isinstance(op, EinsumOp) else 0
@@ -264,6 +302,12 @@ def _primitives(op: Op) -> dict:
 
 def _effective_macs_per_s(op: EinsumOp, graph: Graph, chip: Chip, unit: Unit, precision: Precision) -> float:
     """Dense MAC/s equivalent: the array's peak times what its sparsity support saves."""
+    compute, speed_up = _rate_of(op, graph, unit, precision)
+    return speed_up * macs_per_s(unit, compute, chip=chip.name)
+
+
+def _rate_of(op: EinsumOp, graph: Graph, unit: Unit, precision: Precision) -> tuple[str, float]:
+    """(array rate that the op uses, what its sparsity saves on this array)."""
     factors = [graph.tensors[o.tensor] for o in op.einsum.operands if o.role is not OperandRole.OUTPUT]
     learned = any(t.role is Role.WEIGHT for t in factors)
     speed_up = 1.0
@@ -272,4 +316,4 @@ def _effective_macs_per_s(op: EinsumOp, graph: Graph, chip: Chip, unit: Unit, pr
             speed_up *= unit.array.weight_sparsity[tensor.pattern]
         elif unit.array.skips_zeros:
             speed_up /= tensor.density
-    return speed_up * macs_per_s(unit, compute_type(precision, learned=learned), chip=chip.name)
+    return compute_type(precision, learned=learned), speed_up

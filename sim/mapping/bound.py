@@ -99,17 +99,17 @@ class Grid:
         """The bound in cycles, (D, tilings): the least over the innermost classes, port by port."""
         designs = len(numbers.rates)
         out = np.empty((designs, *self.shape))
-        shared = [p for p in range(len(self.machine.ports)) if (numbers.rates[:, p] == numbers.rates[0, p]).all()]
         outer = {self.machine.levels[parent].read_port for parent in self.route.parent.values()}
         outer |= {self.machine.levels[parent].write_port for parent in self.route.parent.values()}
-        fixed = [p for p in shared if p not in outer or designs == 1]
-        own = [p for p in range(len(self.machine.ports)) if p not in fixed]
+        inner = [p for p in range(len(self.machine.ports)) if p not in outer]
+        once = [p for p in inner if (numbers.rates[:, p] == numbers.rates[0, p]).all()]
+        own = [p for p in range(len(self.machine.ports)) if p not in once]
         for place, view in self.blocks(most):
             first, last = self._ends_bytes(view)
             fed = self._fed_ports(view)
             moved, count = self._least_between(view, first, last)
             target = out[(slice(None), *place)]
-            self._fill(target, self._cycles(view), _Ports(moved, count, fed, first, last), numbers, fixed, own)
+            self._fill(target, self._cycles(view), _Ports(moved, count, fed, first, last), numbers, once, own, outer)
         return out.reshape(designs, -1)
 
     def class_times(self, numbers: Numbers, candidates: np.ndarray) -> np.ndarray:
@@ -138,20 +138,22 @@ class Grid:
         return out
 
     def _fill(
-        self, out: np.ndarray, cycles: np.ndarray, ports: _Ports, numbers: Numbers, fixed: list[int], own: list[int]
+        self, out: np.ndarray, cycles: np.ndarray, ports: _Ports, numbers: Numbers, once: list[int], own: list[int], outer: set[int]
     ) -> None:
-        """The bound of one block for every design: what ports with equal rates bind is done once."""
+        """The bound of one block for every design: what ports with equal rates bind is done once.
+
+        Set-ups are counted at the outer ports alone, which every transfer uses, so that the bound of
+        a design does not depend on the designs beside it.
+        """
         double = self.route.copies == 2
         base = np.array(np.broadcast_to(cycles, out.shape[1:]), dtype=float)
+        for p in once:
+            self._serve(base, ports, p, numbers.rates[0, p], 0.0, double)
         for d in range(len(out)):
             target = out[d]
-            if d == 0:
-                for p in fixed:  # set-ups vary with the clock: a bound may leave them out here
-                    setup = numbers.setup[0] if len(out) == 1 else 0.0
-                    self._serve(base, ports, p, numbers.rates[0, p], setup, double)
             target[...] = base
             for p in own:
-                self._serve(target, ports, p, numbers.rates[d, p], numbers.setup[d], double)
+                self._serve(target, ports, p, numbers.rates[d, p], numbers.setup[d] if p in outer else 0.0, double)
             if not double:
                 target += self._waiting(ports, numbers, d)
             target += ports.ends(numbers, d) + numbers.latency[d]
@@ -159,7 +161,7 @@ class Grid:
     @staticmethod
     def _serve(target: np.ndarray, ports: _Ports, p: int, rate: float, setup: float, double: bool) -> None:
         """target = max(target, busy time of a port): with moves if they are double-buffered."""
-        busy = (ports.moved[p] + ports.fed[p]) * (1.0 / rate) if double else ports.fed[p] * (1.0 / rate)
+        busy = (ports.moved[p] + ports.fed[p]) / rate if double else ports.fed[p] / rate
         if double and setup and ports.count[p].any():
             busy = busy + ports.count[p] * setup
         np.maximum(target, busy, out=target)

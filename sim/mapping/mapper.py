@@ -174,9 +174,7 @@ class _Search:
         """design -> (what decided, (table, row))"""
 
     def run(self) -> Winners:
-        pending: list[_Queue | None] = []
-        for start in range(0, len(self.distinct), AT_ONCE):
-            pending += self._candidates(self.distinct[start : start + AT_ONCE])
+        pending = self._queues()
         rest = [len(self.pool)] * 2 if len(self.pool) <= EXACT_BELOW else []
         for look in (*LOOKS, *rest):
             pending = [p for p in pending if p is not None]
@@ -186,25 +184,32 @@ class _Search:
             pending = [p if p.open(self.best.get(p.design)) else None for p in pending]
         return self._winners()
 
-    def _candidates(self, designs: np.ndarray) -> list[_Queue | None]:
+    def _queues(self) -> list[_Queue | None]:
+        """A queue for every distinct design; designs that differ in capacity alone share their bounds."""
         machine = self.space.machine
-        times = self.pool.times(
-            Numbers(machine.rates[designs], machine.setup_cycles[designs], machine.latency_cycles[designs])
-        )
+        clocks = np.column_stack([machine.rates, machine.setup_cycles, machine.latency_cycles])[self.distinct]
+        _, first, group = np.unique(np.nan_to_num(clocks, posinf=1e300), axis=0, return_index=True, return_inverse=True)
         queues: list[_Queue | None] = []
-        for d, value in zip(designs.tolist(), times, strict=True):
-            if self.objective is not Objective.LATENCY:
-                energy = self.pool.energies(machine.read_energy_j_per_byte[d], machine.write_energy_j_per_byte[d])
-                energy = energy + float(machine.mac_energy_j[d]) * self.space.problem.macs
-                value = np.where(
-                    np.isfinite(value), energy if self.objective is Objective.ENERGY else energy * value, np.inf
-                )
-            if not np.isinf(self.room[d]):
-                value[self.pool.footprint > self.room[d]] = np.inf
-            slack = SLACK if len(value) <= EXACT_BELOW else -TOLERANCE
-            self.least[d] = float(value.min())
-            queues.append(_Queue(d, value, slack) if np.isfinite(value).any() else None)
+        for start in range(0, len(first), AT_ONCE):
+            designs = self.distinct[first[start : start + AT_ONCE]]
+            numbers = Numbers(machine.rates[designs], machine.setup_cycles[designs], machine.latency_cycles[designs])
+            for offset, times in enumerate(self.pool.times(numbers)):
+                members = self.distinct[group.ravel() == start + offset]
+                queues += [self._queue(int(d), times) for d in members]
         return queues
+
+    def _queue(self, d: int, times: np.ndarray) -> _Queue | None:
+        machine = self.space.machine
+        value = times.copy()
+        if self.objective is not Objective.LATENCY:
+            energy = self.pool.energies(machine.read_energy_j_per_byte[d], machine.write_energy_j_per_byte[d])
+            energy = energy + float(machine.mac_energy_j[d]) * self.space.problem.macs
+            value = energy if self.objective is Objective.ENERGY else energy * times
+        if not np.isinf(self.room[d]):
+            value = np.where(self.pool.footprint > self.room[d], np.inf, value)
+        slack = SLACK if len(value) <= EXACT_BELOW else -TOLERANCE
+        self.least[d] = float(value.min())
+        return _Queue(d, value, slack) if np.isfinite(self.least[d]) else None
 
     def _round(self, pending: list[_Queue], look: int) -> None:
         fresh = [(queue, queue.take(look, self.best.get(queue.design))) for queue in pending]
@@ -319,7 +324,8 @@ class _Queue:
         """`slack`: share by which a bound may pass the best value and still be looked at."""
         self.design, self.bound, self.slack = design, bound, slack
         self.least = float(bound.min())
-        self.waiting: list[tuple[float, tuple[int, int]]] = []
+        self.waiting = [np.zeros(0), np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)]
+        """[bounds, positions, innermost classes] of tilings that were taken and not refined yet"""
         self.more = True
 
     def take(self, count: int, best: tuple | None) -> np.ndarray:
@@ -336,33 +342,31 @@ class _Queue:
 
     def defer(self, positions: np.ndarray, bounds: np.ndarray) -> None:
         """Tilings whose bounds per innermost class (classes, n) are known: refined when promising."""
-        self.waiting += [
-            (float(bounds[letter, i]), (int(p), letter))
-            for i, p in enumerate(positions.tolist())
-            for letter in np.flatnonzero(np.isfinite(bounds[:, i])).tolist()
-        ]
+        letters, columns = np.nonzero(np.isfinite(bounds))
+        fresh = (bounds[letters, columns], positions[columns], letters)
+        self.waiting = [np.concatenate(pair) for pair in zip(self.waiting, fresh, strict=True)]
 
     def promising(self, best: tuple | None) -> list[tuple[int, int]]:
         """(position, innermost class) whose bound may still beat the best value, removed from waiting.
 
         While nothing is known yet, the most promising classes of each tiling.
         """
+        bounds, positions, letters = self.waiting
         if best is None:
-            least: dict[int, float] = {}
-            for bound, (position, _) in self.waiting:
-                least[position] = min(bound, least.get(position, np.inf))
-            take = {key for bound, key in self.waiting if bound <= least[key[0]] * (1 + NEAR)}
+            _, place = np.unique(positions, return_inverse=True)
+            least = np.full(place.max(initial=-1) + 1, np.inf)
+            np.minimum.at(least, place, bounds)
+            chosen = bounds <= least[place] * (1 + NEAR)
         else:
-            limit = self._limit(best)
-            take = {key for bound, key in self.waiting if bound <= limit}
-        self.waiting = [item for item in self.waiting if item[1] not in take]
-        return sorted(take)
+            chosen = bounds <= self._limit(best)
+        self.waiting = [column[~chosen] for column in self.waiting]
+        return sorted(zip(positions[chosen].tolist(), letters[chosen].tolist(), strict=True))
 
     def open(self, best: tuple | None) -> bool:
         """Whether a candidate that was not refined yet could still win."""
         if best is None:
-            return self.more or bool(self.waiting)
-        return self.more or any(bound <= self._limit(best) for bound, _ in self.waiting)
+            return self.more or len(self.waiting[0]) > 0
+        return self.more or bool((self.waiting[0] <= self._limit(best)).any())
 
 
 def outer_tiles(
