@@ -45,7 +45,11 @@ def export(module: torch.nn.Module, example_inputs: Any, *, name: str = "", poli
     except Exception as error:
         text = " ".join(str(error).split())[:400]
         raise TraceError(f"{type(module).__name__}: torch.export refuses it: {type(error).__name__}: {text}") from error
-    return _Reader(program).graph(name or type(module).__name__)
+    try:
+        return _Reader(program).graph(name or type(module).__name__)
+    except NotImplementedError as error:  # results whose size depends on data
+        text = " ".join(str(error).split())[:200]
+        raise TraceError(f"{type(module).__name__}: exported, but it cannot run without data: {text}") from error
 
 
 def _steps() -> dict:
@@ -104,13 +108,18 @@ class _Reader:
         return found if found is not None else self.program.constants.get(spec.target)
 
     def _find_homes(self, nodes: list) -> None:
-        """Chains of functional writes that end in a mutated buffer write into that buffer."""
+        """Chains of functional writes that end in a mutated buffer write into that buffer.
+
+        A chain of any ops of the buffer's shape that starts at the buffer itself was work in place.
+        """
         by_name = {node.name: node for node in nodes}
         specs = self.program.graph_signature.input_specs
         owners = {spec.target: spec.arg.name for spec in specs if spec.target is not None}
         for result, target in self.targets.items():
             home = self.values[by_name[owners.get(target, target)]]
             node = by_name[result]
+            chain = _chain(node, by_name[owners.get(target, target)])
+            self.home |= {link.name: home for link in chain}
             while node.op == "call_function" and _op_name(node.target) in _SCATTERS | {"aten.copy"}:
                 self.home[node.name] = home
                 node = node.args[0]
@@ -144,6 +153,21 @@ class _Reader:
     def _feeds_a_scatter(self, node: Any) -> bool:
         """Is this functional copy only a step of a write into a mutated buffer?"""
         return node.name not in self.home and all(user.name in self.home for user in node.users)
+
+
+def _chain(node: Any, buffer: Any) -> list:
+    """Nodes from `node` back to `buffer` by first arguments of the buffer's shape and type; [] if it is not met."""
+    found = []
+    like = (buffer.meta["val"].shape, buffer.meta["val"].dtype)
+    while node is not buffer:
+        value = node.meta.get("val")
+        if node.op != "call_function" or not isinstance(value, torch.Tensor) or (value.shape, value.dtype) != like:
+            return []
+        found.append(node)
+        if not node.args or not isinstance(node.args[0], torch.fx.Node):
+            return []
+        node = node.args[0]
+    return found
 
 
 def _op_name(target: Any) -> str:

@@ -36,8 +36,6 @@ _REGIONS = {
     F.local_response_norm: "norm",
     F.normalize: "norm",
     F.multi_head_attention_forward: "attention_layer",
-    F.grouped_mm: "grouped_product",
-    torch._grouped_mm: "grouped_product",
     torch.lstm: "recurrent",
     torch.gru: "recurrent",
     torch.rnn_tanh: "recurrent",
@@ -53,6 +51,13 @@ _RESHAPED_IN_PLACE = {
 """In-place by schema, but only shape and strides change."""
 
 _MOVES = {torch.Tensor.cuda, torch.Tensor.cpu}
+
+_GROUPED = {F.grouped_mm, torch._grouped_mm}
+_DIVISIONS = {torch.div, torch.true_divide, torch.floor_divide}
+
+
+_ASKS = {torch.ops.aten._local_scalar_dense.default: None, torch.ops.aten.equal.default: bool}
+"""Questions about values that torch's own code asks (`x in tensor`, a tensor as a size)."""
 
 
 class Recorder:
@@ -101,6 +106,10 @@ class FunctionMode(TorchFunctionMode):
             return args[0]
         if func is _ATTENTION:
             return self._attention(*args, **kwargs)
+        if func in _GROUPED:
+            return self._grouped(func, *args, **kwargs)
+        if func in _DIVISIONS and not tuple(tensors_in((args, kwargs))):
+            return func(*(torch.tensor(a, device="cpu") for a in args), **kwargs).item()  # sizes stay numbers
         answer = recorder.questions.answer(func, args, kwargs, recorder)
         if answer is not NotImplemented:
             return answer
@@ -140,6 +149,25 @@ class FunctionMode(TorchFunctionMode):
         self._recorder.record("aten.scaled_dot_product_attention", args, kwargs, (out,))
         return out
 
+    def _grouped(self, func: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Expert products by their rule, for every element type (torch's meta kernel knows bfloat16 only)."""
+        recorder = self._recorder
+        a, b = args[:2]
+        offsets = args[2] if len(args) > 2 else kwargs.get("offs")
+        lead = (offsets.shape[0],) if a.dim() == b.dim() == 2 else a.shape[:1] if a.dim() == b.dim() == 3 else ()
+        with recorder.dispatch.paused():
+            out = a.new_empty((*lead, a.shape[-2], b.shape[-1]), dtype=kwargs.get("out_dtype") or a.dtype)
+        if recorder.region is None:
+            attrs = {"groups": b.shape[0] if b.dim() == 3 else a.shape[0] if a.dim() == 3 else lead[0]}
+            recorder.region = recorder.builder.open_region("grouped_product", recorder.where(), attrs)
+            try:
+                return self._grouped(func, *args, **kwargs)
+            finally:
+                recorder.region = None
+        recorder.record("aten._grouped_mm", args, kwargs, (out,))
+        recorder.builder.notes[f"{recorder.locate()}: rows of a grouped product assumed even over its groups"] = None
+        return out
+
 
 def _on_meta(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
     """Constants become their meta twins, and wishes for a device become the meta device."""
@@ -175,6 +203,8 @@ class _Dispatch(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func in _ASKS and not self._paused:
+            return self._recorder.questions.scalar(_ASKS[func], args[0])
         out = func(*args, **kwargs)
         if self._paused or func.namespace == "prim":
             return out

@@ -37,7 +37,7 @@ _reduction(("sum", "nansum"), {ADD: 1}, {})
 _reduction(("mean",), {ADD: 1}, {MUL: 1})
 _reduction(("prod",), {MUL: 1}, {})
 _reduction(("amax", "amin", "max", "min", "argmax", "argmin", "aminmax", "median", "mode"), {COMPARE: 1}, {})
-_reduction(("any", "all", "count_nonzero"), {LOGIC: 1}, {})
+_reduction(("any", "all", "count_nonzero", "_is_all_true", "_is_any_true"), {LOGIC: 1}, {})
 _reduction(("var", "std", "var_mean", "std_mean"), {ADD: 1, FMA: 1}, {MUL: 2, RSQRT: 1})
 _reduction(("norm", "linalg_vector_norm"), {FMA: 1}, {RSQRT: 1})
 _reduction(("logsumexp",), {COMPARE: 1, EXP: 1, ADD: 2}, {LOG: 1, ADD: 1})
@@ -97,6 +97,13 @@ def instance_norm(call: Call) -> Vector:
 def _normalised(x: AnyTensor, rows: int, *, affine: bool) -> Vector:
     per_element = {ADD: 2, FMA: 2 if affine else 1, MUL: 1}
     return Vector(merged((per_element, x.numel()), ({MUL: 2, ADD: 1, RSQRT: 1}, rows)), passes=2)
+
+
+@register_rule("aten._weight_norm_interface", "aten._weight_norm")
+def weight_norm(call: Call) -> Vector:
+    """v g / |v|, norms over all axes but one (Salimans and Kingma, NeurIPS 2016)."""
+    v, g = call.args[:2]
+    return Vector(merged(({FMA: 1, MUL: 1}, v.numel()), ({RSQRT: 1, MUL: 1}, g.numel())), passes=2)
 
 
 @register_rule("aten.rms_norm", "aten._fused_rms_norm")
