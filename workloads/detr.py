@@ -44,7 +44,11 @@ class EncoderLayer(nn.Module):
 class DecoderLayer(nn.Module):
     def __init__(self, width: int, heads: int, hidden: int):
         super().__init__()
-        self.own, self.cross, self.perceptron = Attention(width, heads), Attention(width, heads), Perceptron(width, hidden)
+        self.own, self.cross, self.perceptron = (
+            Attention(width, heads),
+            Attention(width, heads),
+            Perceptron(width, hidden),
+        )
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(width) for _ in range(3))
 
     def forward(self, x: torch.Tensor, query: torch.Tensor, memory: torch.Tensor, position: torch.Tensor):

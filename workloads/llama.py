@@ -59,7 +59,9 @@ class Attention(nn.Module):
             self.v_cache[:, :, self.cached :] = v
             k, v = self.k_cache, self.v_cache
         mask, causal = self._band(q.shape[2], q.device), not self.cached
-        y = nn.functional.scaled_dot_product_attention(q, k, v, mask, is_causal=causal and mask is None, enable_gqa=True)
+        y = nn.functional.scaled_dot_product_attention(
+            q, k, v, mask, is_causal=causal and mask is None, enable_gqa=True
+        )
         return self.o(y.transpose(1, 2).flatten(2))
 
     def _band(self, length: int, device: torch.device) -> torch.Tensor | None:

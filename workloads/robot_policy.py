@@ -141,9 +141,15 @@ def build(
     exit_layer: int | None = None,
 ):
     depth, heads = exit_layer or depth, width // HEAD_DIM
-    vision = Vision(resolution, vision_width, vision_depth, vision_width // 72, vision_width * 4304 // 1152, width, keep)
+    vision = Vision(
+        resolution, vision_width, vision_depth, vision_width // 72, vision_width * 4304 // 1152, width, keep
+    )
     expert = Expert(expert_width, heads, 4 * expert_width, depth, joints, horizon, steps)
-    images, ids, state = torch.empty(cameras, 3, resolution, resolution), torch.zeros(1, words).long(), torch.empty(1, joints)
+    images, ids, state = (
+        torch.empty(cameras, 3, resolution, resolution),
+        torch.zeros(1, words).long(),
+        torch.empty(1, joints),
+    )
     if phase == "act":
         tokens = cameras * vision.kept + words
         kept = [tuple(torch.empty(1, KV_HEADS, tokens, HEAD_DIM) for _ in range(2)) for _ in range(depth)]

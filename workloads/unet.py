@@ -43,7 +43,11 @@ class Spatial(nn.Module):
 
     def __init__(self, width: int, heads: int, text: int):
         super().__init__()
-        self.norm, self.enter, self.leave = nn.GroupNorm(32, width), nn.Conv2d(width, width, 1), nn.Conv2d(width, width, 1)
+        self.norm, self.enter, self.leave = (
+            nn.GroupNorm(32, width),
+            nn.Conv2d(width, width, 1),
+            nn.Conv2d(width, width, 1),
+        )
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
         self.own, self.cross = Attention(width, heads, width), Attention(width, heads, text)
         self.up, self.down = nn.Linear(width, 8 * width), nn.Linear(4 * width, width)
@@ -122,9 +126,7 @@ def run(parts: nn.ModuleList, x: torch.Tensor, time: torch.Tensor, text: torch.T
     return x
 
 
-def build(
-    batch: int = 1, resolution: int = 512, width: int = 320, blocks: int = 2, heads: int = 8, tokens: int = 77
-):
+def build(batch: int = 1, resolution: int = 512, width: int = 320, blocks: int = 2, heads: int = 8, tokens: int = 77):
     model = UNet(width, (1, 2, 4, 4), blocks, heads, 768)
     side = resolution // 8
     return model, (torch.empty(batch, 4, side, side), torch.empty(batch), torch.empty(batch, tokens, 768))

@@ -92,7 +92,9 @@ def _maker(graph: Graph, op: Op) -> int | None:
 def _passes(graph: Graph, op: Op) -> bool:
     if not _free(graph, op) or not isinstance(op, VectorOp | ViewOp | MovementOp):
         return False
-    return isinstance(op, ViewOp) or op.kind.rpartition(".")[2].rstrip("_") in _BETWEEN or op.kind == "aten.native_dropout"
+    return (
+        isinstance(op, ViewOp) or op.kind.rpartition(".")[2].rstrip("_") in _BETWEEN or op.kind == "aten.native_dropout"
+    )
 
 
 def _region(graph: Graph, first: int, softmax: Op, last: int, name: str, taken: dict[str, Region]) -> Region:

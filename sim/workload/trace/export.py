@@ -17,6 +17,7 @@ from torch.export.graph_signature import InputKind
 
 from sim.errors import TraceError
 from sim.workload.graph import Graph, Role
+from sim.workload.passes.attention import find_attention
 from sim.workload.trace.builder import GraphBuilder, Where
 from sim.workload.trace.policy import DataPolicy
 from sim.workload.trace.recorder import META, is_view
@@ -69,6 +70,8 @@ class _Reader:
         self.targets = {**signature.buffers_to_mutate, **signature.user_inputs_to_mutate}
         self.home: dict[str, Any] = {}
         """Name of a node whose value is written back -> the tensor that it is written to."""
+        self.stored: dict[str, Any] = {}
+        """Name of a node whose value is made elsewhere and then copied -> the tensor that it is copied to."""
 
     def graph(self, name: str) -> Graph:
         nodes = list(self.program.graph.nodes)
@@ -81,7 +84,7 @@ class _Reader:
             results = next(node.args[0] for node in nodes if node.op == "output")
         mutated = set(self.targets)
         outputs = [self.values[n] for n in results if isinstance(n, torch.fx.Node) and n.name not in mutated]
-        return self.builder.finish(list(tensors_in(outputs)), name=name)
+        return find_attention(self.builder.finish(list(tensors_in(outputs)), name=name))
 
     def _placeholders(self, nodes: list) -> None:
         """Inputs and weights under their names; tied weights are one tensor."""
@@ -123,6 +126,8 @@ class _Reader:
             while node.op == "call_function" and _op_name(node.target) in _SCATTERS | {"aten.copy"}:
                 self.home[node.name] = home
                 node = node.args[0]
+            if result not in self.home:
+                self.stored[result] = home
 
     def _call(self, node: Any) -> Any:
         args = torch.fx.map_arg(node.args, lambda n: self.values[n])
@@ -148,7 +153,12 @@ class _Reader:
         call = Call(name=name, args=args, kwargs=kwargs, outputs=outputs, in_place=home is not None)
         view = home is None and is_view(outputs, args, kwargs)
         self.builder.record(call, _where(node), pure_view=view)
-        return out
+        target = self.stored.get(node.name)
+        if target is None:
+            return out
+        copy = Call(name="aten.copy", args=(target, out), kwargs={}, outputs=(target,), in_place=True)
+        self.builder.record(copy, _where(node))
+        return target
 
     def _feeds_a_scatter(self, node: Any) -> bool:
         """Is this functional copy only a step of a write into a mutated buffer?"""

@@ -55,7 +55,7 @@ class Questions:
                     table[_key(out)] = table[first]
         elif name in _COMPARE:
             if name == "aten.eq" and first in self._levels:
-                self._density[_key(out)] = 1 / self._levels[first]
+                self._density[_key(out)] = self._policy.share(self._levels[first], args[1])
             elif first in self._density:
                 self._density[_key(out)] = self._density[first]
 

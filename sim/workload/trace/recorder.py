@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sim.workload.trace.builder import GraphBuilder, Where
+from sim.workload.trace.known import Known, form_of
 from sim.workload.trace.policy import DataPolicy
 from sim.workload.trace.questions import Questions
 from sim.workload.trace.rules.registry import Call, tensors_in
@@ -69,6 +70,7 @@ class Recorder:
         self.modules: list[str] = []
         self.region: str | None = None
         self.questions = Questions(self.builder, policy)
+        self.known = Known()
         self.dispatch = _Dispatch(self)
         self._meta: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
@@ -143,9 +145,14 @@ class FunctionMode(TorchFunctionMode):
     def _attention(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """The whole op by its rule; its decomposition on meta tensors is not recorded."""
         q, v = args[0] if args else kwargs["query"], args[2] if len(args) > 2 else kwargs["value"]
+        mask = args[3] if len(args) > 3 else kwargs.get("attn_mask")
         with self._recorder.dispatch.paused():
             _ATTENTION(*args, **kwargs)  # checks the shapes as torch does
             out = q.new_empty((*q.shape[:-1], v.shape[-1]))
+            values = self._recorder.known.value(mask) if mask is not None else None
+            if values is not None:
+                causal, window = form_of(values)
+                kwargs = {**kwargs, "mask_causal": causal, "mask_window": window}
         self._recorder.record("aten.scaled_dot_product_attention", args, kwargs, (out,))
         return out
 
@@ -218,6 +225,7 @@ class _Dispatch(TorchDispatchMode):
         name = f"{func.namespace}.{func._schema.name.rpartition('::')[2]}"
         view = name in _RESHAPED_IN_PLACE or (not func._schema.is_mutable and is_view(outputs, args, kwargs))
         recorder.record(name, args, kwargs, outputs, pure_view=view)
+        recorder.known.learn(func, args, kwargs, outputs)
         recorder.questions.learn(name, args, kwargs, outputs)
 
 
