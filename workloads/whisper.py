@@ -61,17 +61,19 @@ class EncoderLayer(nn.Module):
 class DecoderLayer(nn.Module):
     """One token: its own cache grows by a row, the cross-attention's is read whole."""
 
-    def __init__(self, width: int, heads: int):
+    def __init__(self, width: int, heads: int, batch: int, cached: int):
         super().__init__()
+        for name in ("k_cache", "v_cache"):
+            cache = torch.zeros(batch, heads, cached + 1, width // heads)
+            self.register_buffer(name, cache, persistent=False)
         self.norm1, self.own, self.kv = nn.LayerNorm(width), Attention(width, heads), KeysValues(width, heads)
         self.norm2, self.cross = nn.LayerNorm(width), Attention(width, heads)
         self.perceptron = Perceptron(width)
 
-    def forward(self, x: torch.Tensor, cache: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, states: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
         y = self.norm1(x)
-        for kept, new in zip(cache, self.kv(y), strict=True):
-            kept[:, :, -1:] = new
-        x = x + self.own(y, *cache)
+        self.k_cache[:, :, -1:], self.v_cache[:, :, -1:] = self.kv(y)
+        x = x + self.own(y, self.k_cache, self.v_cache)
         x = x + self.cross(self.norm2(x), *states)
         return x + self.perceptron(x)
 
@@ -97,16 +99,14 @@ class Decoder(nn.Module):
     def __init__(self, width: int, heads: int, depth: int, batch: int, cached: int):
         super().__init__()
         self.embed, self.positions = nn.Embedding(VOCABULARY, width), nn.Embedding(POSITIONS, width)
-        self.layers, self.norm = nn.ModuleList(DecoderLayer(width, heads) for _ in range(depth)), nn.LayerNorm(width)
-        for name, length in (("cache", cached + 1), ("states", STATES)):
-            shape = (depth, 2, batch, heads, length, width // heads)
-            self.register_buffer(name, torch.zeros(shape), persistent=False)
+        self.layers, self.norm = nn.ModuleList(), nn.LayerNorm(width)
+        self.layers.extend(DecoderLayer(width, heads, batch, cached) for _ in range(depth))
         self.register_buffer("position", torch.tensor([cached]), persistent=False)
 
-    def forward(self, token_ids: torch.Tensor) -> torch.Tensor:
+    def forward(self, token_ids: torch.Tensor, states: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
         x = self.embed(token_ids) + self.positions(self.position)
-        for layer, cache, states in zip(self.layers, self.cache, self.states, strict=True):
-            x = layer(x, cache, states)
+        for layer, keys_values in zip(self.layers, states, strict=True):
+            x = layer(x, keys_values)
         return nn.functional.linear(self.norm(x), self.embed.weight)
 
 
@@ -121,4 +121,6 @@ def build(
         return Encoder(width, heads, depth), (torch.empty(batch, 80, 2 * STATES),)
     if context >= POSITIONS:
         raise ValueError(f"context={context}: expected less than {POSITIONS} tokens")
-    return Decoder(width, heads, depth, batch, context), (torch.zeros(batch, 1, dtype=torch.int64),)
+    shape = (batch, heads, STATES, width // heads)
+    states = [(torch.empty(shape), torch.empty(shape)) for _ in range(depth)]
+    return Decoder(width, heads, depth, batch, context), (torch.zeros(batch, 1, dtype=torch.int64), states)

@@ -50,15 +50,13 @@ def _free(graph: Graph, op: Op) -> bool:
 def _around(graph: Graph, softmax: int) -> tuple[int, list[int], int] | None:
     """Places of the product before, of the ops between, and of the product after a softmax."""
     between: list[int] = []
-    place: int | None = softmax
-    while True:  # back to the scores, along the input that has their shape
-        place = _maker(graph, graph.ops[place])
-        if place is None:
-            return None
-        if isinstance(graph.ops[place], EinsumOp):
-            break
-        between.append(place)
-    first = place
+    maker = _maker(graph, graph.ops[softmax])
+    while maker is not None and not isinstance(graph.ops[maker], EinsumOp):
+        between.append(maker)  # back to the scores, along the input that has their shape
+        maker = _maker(graph, graph.ops[maker])
+    if maker is None:
+        return None
+    first = maker
     product = graph.ops[first]
     if not isinstance(product, EinsumOp) or graph.tensors[product.inputs[1]].role is Role.WEIGHT:
         return None

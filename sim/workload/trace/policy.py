@@ -42,8 +42,9 @@ class DataPolicy:
 
     def share(self, classes: float, which: object) -> float:
         """Part of all choices among `classes` that falls on number `which`."""
-        stated = len(self.shares) == classes and isinstance(which, int) and 0 <= which < classes
-        return self.shares[which] if stated else 1 / classes  # type: ignore[index]
+        if isinstance(which, int) and len(self.shares) == classes and 0 <= which < classes:
+            return self.shares[which]
+        return 1 / classes
 
     def count(self, elements: int, known_fraction: float | None, source: str) -> int:
         """How many of `elements` a mask keeps; `known_fraction` is what its making tells."""

@@ -159,8 +159,8 @@ class FunctionMode(TorchFunctionMode):
     def _grouped(self, func: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Expert products by their rule, for every element type (torch's meta kernel knows bfloat16 only)."""
         recorder = self._recorder
-        a, b = args[:2]
-        offsets = args[2] if len(args) > 2 else kwargs.get("offs")
+        a, b = args[0], args[1]
+        offsets: Any = args[2] if len(args) > 2 else kwargs.get("offs")
         lead = (offsets.shape[0],) if a.dim() == b.dim() == 2 else a.shape[:1] if a.dim() == b.dim() == 3 else ()
         with recorder.dispatch.paused():
             out = a.new_empty((*lead, a.shape[-2], b.shape[-1]), dtype=kwargs.get("out_dtype") or a.dtype)
