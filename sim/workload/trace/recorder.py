@@ -109,7 +109,7 @@ class FunctionMode(TorchFunctionMode):
         if func is _ATTENTION:
             return self._attention(*args, **kwargs)
         if func in _GROUPED:
-            return self._grouped(func, *args, **kwargs)
+            return self._grouped(func, args, kwargs)
         if func in _DIVISIONS and not tuple(tensors_in((args, kwargs))):
             return func(*(torch.tensor(a, device="cpu") for a in args), **kwargs).item()  # sizes stay numbers
         answer = recorder.questions.answer(func, args, kwargs, recorder)
@@ -156,7 +156,7 @@ class FunctionMode(TorchFunctionMode):
         self._recorder.record("aten.scaled_dot_product_attention", args, kwargs, (out,))
         return out
 
-    def _grouped(self, func: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def _grouped(self, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
         """Expert products by their rule, for every element type (torch's meta kernel knows bfloat16 only)."""
         recorder = self._recorder
         a, b = args[0], args[1]
@@ -168,7 +168,7 @@ class FunctionMode(TorchFunctionMode):
             attrs = {"groups": b.shape[0] if b.dim() == 3 else a.shape[0] if a.dim() == 3 else lead[0]}
             recorder.region = recorder.builder.open_region("grouped_product", recorder.where(), attrs)
             try:
-                return self._grouped(func, *args, **kwargs)
+                return self._grouped(func, args, kwargs)
             finally:
                 recorder.region = None
         recorder.record("aten._grouped_mm", args, kwargs, (out,))
