@@ -161,7 +161,9 @@ class FunctionMode(TorchFunctionMode):
         recorder = self._recorder
         a, b = args[0], args[1]
         offsets: Any = args[2] if len(args) > 2 else kwargs.get("offs")
-        lead = (offsets.shape[0],) if a.dim() == b.dim() == 2 else a.shape[:1] if a.dim() == b.dim() == 3 else ()
+        lead: tuple[int, ...] = (
+            (offsets.shape[0],) if a.dim() == b.dim() == 2 else a.shape[:1] if a.dim() == b.dim() == 3 else ()
+        )
         with recorder.dispatch.paused():
             out = a.new_empty((*lead, a.shape[-2], b.shape[-1]), dtype=kwargs.get("out_dtype") or a.dtype)
         if recorder.region is None:
