@@ -4,6 +4,8 @@ Parameters: 1.236 B (embedding tied to the head), 6.738 B, 8.030 B, 68.98 B (Tou
 arXiv:2307.09288; "The Llama 3 Herd of Models", arXiv:2407.21783; Meta's model cards). `prefill`
 reads `context` tokens; `decode` makes one token with `context` tokens in the KV cache, all of which
 it reads. MACs a token: parameters without the input embedding, plus 2 x layers x width x keys.
+`window` keeps the last tokens only (Mistral's sliding window); `exit_layer` leaves after that many
+layers (early exit, Schuster et al., NeurIPS 2022).
 """
 
 from typing import Literal
@@ -37,9 +39,9 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
 class Attention(nn.Module):
     """Grouped-query attention; in decode, keys and values join a cache that is updated in place."""
 
-    def __init__(self, width: int, heads: int, kv_heads: int, head_dim: int, batch: int, cached: int):
+    def __init__(self, width: int, heads: int, kv_heads: int, head_dim: int, batch: int, cached: int, window=None):
         super().__init__()
-        self.head_dim = head_dim
+        self.head_dim, self.window = head_dim, window
         self.q, self.o = (
             nn.Linear(a, b, bias=False) for a, b in ((width, heads * head_dim), (heads * head_dim, width))
         )
@@ -56,8 +58,18 @@ class Attention(nn.Module):
             self.k_cache[:, :, self.cached :] = k
             self.v_cache[:, :, self.cached :] = v
             k, v = self.k_cache, self.v_cache
-        y = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=not self.cached, enable_gqa=True)
+        mask, causal = self._band(q.shape[2], q.device), not self.cached
+        y = nn.functional.scaled_dot_product_attention(
+            q, k, v, mask, is_causal=causal and mask is None, enable_gqa=True
+        )
         return self.o(y.transpose(1, 2).flatten(2))
+
+    def _band(self, length: int, device: torch.device) -> torch.Tensor | None:
+        """Each query sees itself and the window - 1 keys before it; None where causality says it all."""
+        if self.cached or self.window is None or self.window >= length:
+            return None
+        ahead = torch.arange(length, device=device) - torch.arange(length, device=device)[:, None]
+        return (ahead <= 0) & (ahead > -self.window)
 
 
 class Layer(nn.Module):
@@ -74,12 +86,12 @@ class Layer(nn.Module):
 
 
 class Llama(nn.Module):
-    def __init__(self, size: str, layers: int | None, batch: int, context: int, cached: int):
+    def __init__(self, size: str, layers: int | None, batch: int, context: int, cached: int, window: int | None):
         super().__init__()
         width, depth, heads, kv_heads, head_dim, hidden, vocabulary, base, tied = SIZES[size]
         self.embed = nn.Embedding(vocabulary, width)
         self.layers = nn.ModuleList(
-            Layer(width, hidden, Attention(width, heads, kv_heads, head_dim, batch, cached))
+            Layer(width, hidden, Attention(width, heads, kv_heads, head_dim, batch, cached, window))
             for _ in range(depth if layers is None else layers)
         )
         self.norm = RMSNorm(width)
@@ -87,7 +99,7 @@ class Llama(nn.Module):
         if tied:
             self.head.weight = self.embed.weight
         frequency = base ** (-torch.arange(0, head_dim, 2) / head_dim)
-        position = torch.arange(cached, cached + context if not cached else cached + 1)
+        position = torch.arange(context, context + 1) if cached else torch.arange(context)
         angle = position[:, None] * frequency
         self.register_buffer("cos", angle.cos(), persistent=False)
         self.register_buffer("sin", angle.sin(), persistent=False)
@@ -105,7 +117,10 @@ def build(
     context: int = 2048,
     batch: int = 1,
     layers: int | None = None,
+    window: int | None = None,
+    exit_layer: int | None = None,
 ):
     decode = phase == "decode"
-    model = Llama(size, layers, batch, context, context if decode else 0)
+    cached = min(context, window - 1 if window else context) if decode else 0
+    model = Llama(size, exit_layer or layers, batch, context, cached, window)
     return model, (torch.zeros(batch, 1 if decode else context, dtype=torch.int64),)

@@ -1,6 +1,8 @@
 """Vision Transformer (Dosovitskiy et al., ICLR 2021, table 1); ViT-B/16 by default.
 
-ViT-B/16 at 224 x 224: 86.57 M parameters, 17.56 GMAC with attention's two products.
+ViT-B/16 at 224 x 224: 86.57 M parameters, 17.56 GMAC with attention's two products. Token pruning: after a
+quarter, half and three quarters of the depth the `keep` share of the patches stays, those of largest norm
+(EViT, Liang et al., ICLR 2022, ranks by class attention instead); `exit_layer` leaves after that many blocks.
 """
 
 import torch
@@ -27,8 +29,11 @@ class Block(nn.Module):
 
 
 class ViT(nn.Module):
-    def __init__(self, resolution: int, patch: int, width: int, depth: int, heads: int, hidden: int, classes: int):
+    def __init__(
+        self, resolution: int, patch: int, width: int, depth: int, heads: int, hidden: int, classes: int, keep: float
+    ):
         super().__init__()
+        self.keep = keep
         self.patches = nn.Conv2d(3, width, patch, patch)
         self.cls = nn.Parameter(torch.zeros(1, 1, width))
         self.position = nn.Parameter(torch.zeros(1, (resolution // patch) ** 2 + 1, width))
@@ -39,7 +44,15 @@ class ViT(nn.Module):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         x = self.patches(image).flatten(2).transpose(1, 2)
         x = torch.cat((self.cls.expand(x.shape[0], -1, -1), x), dim=1) + self.position
-        return self.head(self.norm(self.blocks(x))[:, 0])
+        places = {len(self.blocks) * i // 4 for i in (1, 2, 3)} if self.keep < 1 else set()
+        for i, block in enumerate(self.blocks):
+            x = block(self.pruned(x) if i in places else x)
+        return self.head(self.norm(x)[:, 0])
+
+    def pruned(self, x: torch.Tensor) -> torch.Tensor:
+        """The class token and the best patches."""
+        best = x[:, 1:].norm(dim=-1).topk(max(1, round((x.shape[1] - 1) * self.keep))).indices
+        return torch.cat((x[:, :1], x[:, 1:].gather(1, best[..., None].expand(-1, -1, x.shape[2]))), dim=1)
 
 
 def build(
@@ -51,6 +64,8 @@ def build(
     heads: int = 12,
     mlp_ratio: float = 4.0,
     classes: int = 1000,
+    keep: float = 1.0,
+    exit_layer: int | None = None,
 ):
-    model = ViT(resolution, patch, width, depth, heads, int(width * mlp_ratio), classes)
+    model = ViT(resolution, patch, width, exit_layer or depth, heads, int(width * mlp_ratio), classes, keep)
     return model, (torch.empty(batch, 3, resolution, resolution),)

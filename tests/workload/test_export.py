@@ -11,9 +11,16 @@ from sim.workload.summary import role_bytes, unsupported
 from sim.workload.trace.export import export
 
 SMALL = {"llama": {"layers": 1, "context": 64}, "bert_base": {"depth": 1}, "vit": {"depth": 1}, "gpt2": {"depth": 1}}
-SMALL |= {"lstm": {"context": 3}}
+SMALL |= {"lstm": {"context": 3}, "mixtral": {"layers": 1, "context": 64}, "detr": {"depth": 1, "height": 320}}
+SMALL |= {"driving": {"height": 96, "width_px": 128, "bev": 16, "depth": 0.3}, "mamba": {"depth": 1}}
+SMALL |= {"robot_policy": {"vision_depth": 1, "depth": 1, "steps": 2, "cameras": 1}, "unet": {"blocks": 1}}
 CASES = [(d.path.stem, SMALL.get(d.path.stem, {})) for d in list_workloads()]
 CASES += [("llama", {"layers": 1, "phase": "decode", "context": 64})]
+CASES += [("mamba", {"depth": 1, "phase": "decode"}), ("whisper", {"phase": "decode"})]
+CASES += [
+    ("mixtral", {"layers": 1, "phase": "decode", "window": 32, "context": 64}),
+    ("vit", {"depth": 4, "keep": 0.5}),
+]
 
 OTHER_BYTES = {"lstm": "torch's two decompositions differ: export projects the inputs of all time steps at once"}
 """Workloads where only MACs, parameters and bytes by role must agree, with the reason."""

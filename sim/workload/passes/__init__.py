@@ -1,8 +1,9 @@
 """Graph to graph rewrites; each says what it needs and what it promises."""
 
+from sim.workload.passes.attention import find_attention
 from sim.workload.passes.dead_code import dead_code
 from sim.workload.passes.fuse import fuse_epilogues
 from sim.workload.passes.precision import PrecisionPolicy, apply_precision
 from sim.workload.passes.sparsify import sparsify
 
-__all__ = ["PrecisionPolicy", "apply_precision", "dead_code", "fuse_epilogues", "sparsify"]
+__all__ = ["PrecisionPolicy", "apply_precision", "dead_code", "find_attention", "fuse_epilogues", "sparsify"]

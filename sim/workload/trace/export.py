@@ -17,6 +17,7 @@ from torch.export.graph_signature import InputKind
 
 from sim.errors import TraceError
 from sim.workload.graph import Graph, Role
+from sim.workload.passes.attention import find_attention
 from sim.workload.trace.builder import GraphBuilder, Where
 from sim.workload.trace.policy import DataPolicy
 from sim.workload.trace.recorder import META, is_view
@@ -45,7 +46,11 @@ def export(module: torch.nn.Module, example_inputs: Any, *, name: str = "", poli
     except Exception as error:
         text = " ".join(str(error).split())[:400]
         raise TraceError(f"{type(module).__name__}: torch.export refuses it: {type(error).__name__}: {text}") from error
-    return _Reader(program).graph(name or type(module).__name__)
+    try:
+        return _Reader(program).graph(name or type(module).__name__)
+    except NotImplementedError as error:  # results whose size depends on data
+        text = " ".join(str(error).split())[:200]
+        raise TraceError(f"{type(module).__name__}: exported, but it cannot run without data: {text}") from error
 
 
 def _steps() -> dict:
@@ -65,6 +70,8 @@ class _Reader:
         self.targets = {**signature.buffers_to_mutate, **signature.user_inputs_to_mutate}
         self.home: dict[str, Any] = {}
         """Name of a node whose value is written back -> the tensor that it is written to."""
+        self.stored: dict[str, Any] = {}
+        """Name of a node whose value is made elsewhere and then copied -> the tensor that it is copied to."""
 
     def graph(self, name: str) -> Graph:
         nodes = list(self.program.graph.nodes)
@@ -77,7 +84,7 @@ class _Reader:
             results = next(node.args[0] for node in nodes if node.op == "output")
         mutated = set(self.targets)
         outputs = [self.values[n] for n in results if isinstance(n, torch.fx.Node) and n.name not in mutated]
-        return self.builder.finish(list(tensors_in(outputs)), name=name)
+        return find_attention(self.builder.finish(list(tensors_in(outputs)), name=name))
 
     def _placeholders(self, nodes: list) -> None:
         """Inputs and weights under their names; tied weights are one tensor."""
@@ -104,16 +111,23 @@ class _Reader:
         return found if found is not None else self.program.constants.get(spec.target)
 
     def _find_homes(self, nodes: list) -> None:
-        """Chains of functional writes that end in a mutated buffer write into that buffer."""
+        """Chains of functional writes that end in a mutated buffer write into that buffer.
+
+        A chain of any ops of the buffer's shape that starts at the buffer itself was work in place.
+        """
         by_name = {node.name: node for node in nodes}
         specs = self.program.graph_signature.input_specs
         owners = {spec.target: spec.arg.name for spec in specs if spec.target is not None}
         for result, target in self.targets.items():
             home = self.values[by_name[owners.get(target, target)]]
             node = by_name[result]
+            chain = _chain(node, by_name[owners.get(target, target)])
+            self.home |= {link.name: home for link in chain}
             while node.op == "call_function" and _op_name(node.target) in _SCATTERS | {"aten.copy"}:
                 self.home[node.name] = home
                 node = node.args[0]
+            if result not in self.home:
+                self.stored[result] = home
 
     def _call(self, node: Any) -> Any:
         args = torch.fx.map_arg(node.args, lambda n: self.values[n])
@@ -139,11 +153,31 @@ class _Reader:
         call = Call(name=name, args=args, kwargs=kwargs, outputs=outputs, in_place=home is not None)
         view = home is None and is_view(outputs, args, kwargs)
         self.builder.record(call, _where(node), pure_view=view)
-        return out
+        target = self.stored.get(node.name)
+        if target is None:
+            return out
+        copy = Call(name="aten.copy", args=(target, out), kwargs={}, outputs=(target,), in_place=True)
+        self.builder.record(copy, _where(node))
+        return target
 
     def _feeds_a_scatter(self, node: Any) -> bool:
         """Is this functional copy only a step of a write into a mutated buffer?"""
         return node.name not in self.home and all(user.name in self.home for user in node.users)
+
+
+def _chain(node: Any, buffer: Any) -> list:
+    """Nodes from `node` back to `buffer` by first arguments of the buffer's shape and type; [] if it is not met."""
+    found = []
+    like = (buffer.meta["val"].shape, buffer.meta["val"].dtype)
+    while node is not buffer:
+        value = node.meta.get("val")
+        if node.op != "call_function" or not isinstance(value, torch.Tensor) or (value.shape, value.dtype) != like:
+            return []
+        found.append(node)
+        if not node.args or not isinstance(node.args[0], torch.fx.Node):
+            return []
+        node = node.args[0]
+    return found
 
 
 def _op_name(target: Any) -> str:

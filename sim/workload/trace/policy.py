@@ -18,23 +18,33 @@ class DataPolicy:
     `number` answers item(), int() and float(); `truth` answers bool(). A mask keeps the fraction
     that its making tells (a one-hot of E classes: 1/E, so tokens x k / E per expert), otherwise
     `fraction` (1.0: the worst case); at least one element unless the fraction is 0. `at` overrides
-    an answer by source line, e.g. {"moe.py:41": 37}.
+    an answer by source line, e.g. {"moe.py:41": 37}. `shares` states the load of experts: expert i of
+    len(shares) gets shares[i] of all choices, where the model compares choices with expert numbers.
     """
 
     number: float = 1
     truth: bool = True
     fraction: float = 1.0
     at: Mapping[str, int | float | bool] = field(default_factory=dict)
+    shares: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.fraction <= 1:
             raise ValueError(f"fraction must be in [0, 1], got {self.fraction}")
+        if self.shares and (min(self.shares) < 0 or abs(sum(self.shares) - 1) > 1e-6):
+            raise ValueError(f"shares must be at least 0 and sum to 1, got {self.shares}")
         object.__setattr__(self, "at", MappingProxyType(dict(self.at)))
 
     def scalar(self, kind: type, source: str) -> int | float | bool:
         """Answer for one value of `kind` (bool, int or float) asked at `source`."""
         default = self.truth if kind is bool else self.number
         return kind(self.at.get(source, default))
+
+    def share(self, classes: float, which: object) -> float:
+        """Part of all choices among `classes` that falls on number `which`."""
+        if isinstance(which, int) and len(self.shares) == classes and 0 <= which < classes:
+            return self.shares[which]
+        return 1 / classes
 
     def count(self, elements: int, known_fraction: float | None, source: str) -> int:
         """How many of `elements` a mask keeps; `known_fraction` is what its making tells."""

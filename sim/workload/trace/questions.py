@@ -55,14 +55,14 @@ class Questions:
                     table[_key(out)] = table[first]
         elif name in _COMPARE:
             if name == "aten.eq" and first in self._levels:
-                self._density[_key(out)] = 1 / self._levels[first]
+                self._density[_key(out)] = self._policy.share(self._levels[first], args[1])
             elif first in self._density:
                 self._density[_key(out)] = self._density[first]
 
     def answer(self, func: Any, args: tuple, kwargs: dict, recorder: Any) -> object:
         """The policy's answer, or NotImplemented when `func` asks nothing about data."""
         if func in _SCALARS:
-            return self._scalar(_SCALARS[func], args[0])
+            return self.scalar(_SCALARS[func], args[0])
         if func is Tensor.tolist:
             return self._list(args[0])
         if func in _NO_ANSWER:
@@ -82,7 +82,8 @@ class Questions:
     def _note(self, question: str, value: object) -> None:
         self._builder.notes[f"{user_line()}: {question} assumed to be {value}"] = None
 
-    def _scalar(self, kind: type | None, tensor: Tensor) -> int | float | bool:
+    def scalar(self, kind: type | None, tensor: Tensor) -> int | float | bool:
+        """The policy's value of a one-element tensor; `kind` None: as its element type says."""
         if kind is None:
             kind = bool if tensor.dtype is torch.bool else float if tensor.dtype.is_floating_point else int
         value = self._policy.scalar(kind, user_line())
@@ -92,8 +93,8 @@ class Questions:
     def _list(self, tensor: Tensor) -> object:
         """Nested lists of the scalar answer, in the tensor's shape."""
         if tensor.dim() == 0:
-            return self._scalar(None, tensor)
-        value = self._scalar(None, tensor.new_empty(()))
+            return self.scalar(None, tensor)
+        value = self.scalar(None, tensor.new_empty(()))
 
         def nested(shape: tuple[int, ...]) -> list:
             return [nested(shape[1:]) if len(shape) > 1 else value for _ in range(shape[0])]

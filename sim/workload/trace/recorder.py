@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sim.workload.trace.builder import GraphBuilder, Where
+from sim.workload.trace.known import Known, form_of
 from sim.workload.trace.policy import DataPolicy
 from sim.workload.trace.questions import Questions
 from sim.workload.trace.rules.registry import Call, tensors_in
@@ -36,8 +37,6 @@ _REGIONS = {
     F.local_response_norm: "norm",
     F.normalize: "norm",
     F.multi_head_attention_forward: "attention_layer",
-    F.grouped_mm: "grouped_product",
-    torch._grouped_mm: "grouped_product",
     torch.lstm: "recurrent",
     torch.gru: "recurrent",
     torch.rnn_tanh: "recurrent",
@@ -54,6 +53,13 @@ _RESHAPED_IN_PLACE = {
 
 _MOVES = {torch.Tensor.cuda, torch.Tensor.cpu}
 
+_GROUPED = {F.grouped_mm, torch._grouped_mm}
+_DIVISIONS = {torch.div, torch.true_divide, torch.floor_divide}
+
+
+_ASKS = {torch.ops.aten._local_scalar_dense.default: None, torch.ops.aten.equal.default: bool}
+"""Questions about values that torch's own code asks (`x in tensor`, a tensor as a size)."""
+
 
 class Recorder:
     """State shared by the two modes of one run."""
@@ -64,6 +70,7 @@ class Recorder:
         self.modules: list[str] = []
         self.region: str | None = None
         self.questions = Questions(self.builder, policy)
+        self.known = Known()
         self.dispatch = _Dispatch(self)
         self._meta: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
@@ -101,6 +108,10 @@ class FunctionMode(TorchFunctionMode):
             return args[0]
         if func is _ATTENTION:
             return self._attention(*args, **kwargs)
+        if func in _GROUPED:
+            return self._grouped(func, args, kwargs)
+        if func in _DIVISIONS and not tuple(tensors_in((args, kwargs))):
+            return func(*(torch.tensor(a, device="cpu") for a in args), **kwargs).item()  # sizes stay numbers
         answer = recorder.questions.answer(func, args, kwargs, recorder)
         if answer is not NotImplemented:
             return answer
@@ -134,10 +145,36 @@ class FunctionMode(TorchFunctionMode):
     def _attention(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """The whole op by its rule; its decomposition on meta tensors is not recorded."""
         q, v = args[0] if args else kwargs["query"], args[2] if len(args) > 2 else kwargs["value"]
+        mask = args[3] if len(args) > 3 else kwargs.get("attn_mask")
         with self._recorder.dispatch.paused():
             _ATTENTION(*args, **kwargs)  # checks the shapes as torch does
             out = q.new_empty((*q.shape[:-1], v.shape[-1]))
+            values = self._recorder.known.value(mask) if mask is not None else None
+            if values is not None:
+                causal, window = form_of(values)
+                kwargs = {**kwargs, "mask_causal": causal, "mask_window": window}
         self._recorder.record("aten.scaled_dot_product_attention", args, kwargs, (out,))
+        return out
+
+    def _grouped(self, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
+        """Expert products by their rule, for every element type (torch's meta kernel knows bfloat16 only)."""
+        recorder = self._recorder
+        a, b = args[0], args[1]
+        offsets: Any = args[2] if len(args) > 2 else kwargs.get("offs")
+        lead: tuple[int, ...] = (
+            (offsets.shape[0],) if a.dim() == b.dim() == 2 else a.shape[:1] if a.dim() == b.dim() == 3 else ()
+        )
+        with recorder.dispatch.paused():
+            out = a.new_empty((*lead, a.shape[-2], b.shape[-1]), dtype=kwargs.get("out_dtype") or a.dtype)
+        if recorder.region is None:
+            attrs = {"groups": b.shape[0] if b.dim() == 3 else a.shape[0] if a.dim() == 3 else lead[0]}
+            recorder.region = recorder.builder.open_region("grouped_product", recorder.where(), attrs)
+            try:
+                return self._grouped(func, args, kwargs)
+            finally:
+                recorder.region = None
+        recorder.record("aten._grouped_mm", args, kwargs, (out,))
+        recorder.builder.notes[f"{recorder.locate()}: rows of a grouped product assumed even over its groups"] = None
         return out
 
 
@@ -175,6 +212,8 @@ class _Dispatch(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func in _ASKS and not self._paused:
+            return self._recorder.questions.scalar(_ASKS[func], args[0])
         out = func(*args, **kwargs)
         if self._paused or func.namespace == "prim":
             return out
@@ -188,6 +227,7 @@ class _Dispatch(TorchDispatchMode):
         name = f"{func.namespace}.{func._schema.name.rpartition('::')[2]}"
         view = name in _RESHAPED_IN_PLACE or (not func._schema.is_mutable and is_view(outputs, args, kwargs))
         recorder.record(name, args, kwargs, outputs, pure_view=view)
+        recorder.known.learn(func, args, kwargs, outputs)
         recorder.questions.learn(name, args, kwargs, outputs)
 
 

@@ -14,6 +14,7 @@ import torch
 
 from sim.errors import DovetailError, TraceError
 from sim.workload.graph import Graph, Role
+from sim.workload.passes.attention import find_attention
 from sim.workload.trace.builder import GraphBuilder
 from sim.workload.trace.policy import DataPolicy
 from sim.workload.trace.recorder import META, FunctionMode, Recorder
@@ -58,7 +59,7 @@ def record(
         except Exception as error:
             raise TraceError(_failure(error, recorder)) from error
     with recorder.dispatch.paused():
-        return recorder.builder.finish(list(tensors_of(outputs)), name=name)
+        return find_attention(recorder.builder.finish(list(tensors_of(outputs)), name=name))
 
 
 class _ToMeta(torch.overrides.TorchFunctionMode):

@@ -14,7 +14,8 @@ def attention(call: Call) -> Grouped:
     Ranks: B batch, H key-value heads, G queries that share one of them, M queries, N and K keys or
     depth. Keys and values lack G: they keep their true size under grouped-query attention. Causal
     attention counts the full square, as torch's FlopCounter does; `causal` in the attributes lets
-    a chip that skips the upper half say so.
+    a chip that skips the upper half say so. The recorder adds `mask_causal` and `mask_window` where an
+    explicit mask is made of constants: then `causal` and `window` (keys seen at most) say its form.
     """
     q, k, v = call.arg(0, "query"), call.arg(1, "key"), call.arg(2, "value")
     mask, causal = call.arg(3, "attn_mask"), bool(call.arg(5, "is_causal", False))
@@ -53,8 +54,10 @@ def attention(call: Call) -> Grouped:
         "head_dim": depth,
         "query_length": length,
         "key_length": keys,
-        "causal": causal,
+        "causal": causal or bool(call.kwargs.get("mask_causal", False)),
     }
+    if call.kwargs.get("mask_window"):
+        attrs["window"] = call.kwargs["mask_window"]
     return Grouped("attention", (first, _softmax(scores, weights, mask, causal), second), attrs)
 
 

@@ -198,11 +198,11 @@ def _list(value: Any, dims: int) -> list[int]:
     return values * dims if len(values) == 1 else values
 
 
-@register_rule("aten._grouped_mm", "aten.grouped_mm")
+@register_rule("aten._grouped_mm", "aten.grouped_mm", "transformers.grouped_mm_fallback")
 def grouped_mm(call: Call) -> Product:
     """Expert products. Tokens [T, K] x weights [E, K, N] with offsets: each token meets one expert,
 
-    so MACs are T K N whatever the split; the balanced load T / E is assumed for the shape (noted).
+    so MACs are T K N whatever the split; the balanced load T / E is assumed for the shape.
     """
     a, b = call.arg(0, "self"), call.arg(1, "mat2")
     offsets = call.arg(2, "offs")

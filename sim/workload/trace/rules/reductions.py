@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 
 from sim.workload.graph import Primitive
-from sim.workload.trace.rules.registry import AnyTensor, Call, Vector, register_rule
+from sim.workload.trace.rules.registry import AnyTensor, Call, Grouped, Product, Vector, Window, register_rule
 
 ADD, MUL, FMA, COMPARE, LOGIC = Primitive.ADD, Primitive.MUL, Primitive.FMA, Primitive.COMPARE, Primitive.LOGIC
 EXP, LOG, RSQRT, RECIPROCAL, CONVERT = (
@@ -37,7 +37,7 @@ _reduction(("sum", "nansum"), {ADD: 1}, {})
 _reduction(("mean",), {ADD: 1}, {MUL: 1})
 _reduction(("prod",), {MUL: 1}, {})
 _reduction(("amax", "amin", "max", "min", "argmax", "argmin", "aminmax", "median", "mode"), {COMPARE: 1}, {})
-_reduction(("any", "all", "count_nonzero"), {LOGIC: 1}, {})
+_reduction(("any", "all", "count_nonzero", "_is_all_true", "_is_any_true"), {LOGIC: 1}, {})
 _reduction(("var", "std", "var_mean", "std_mean"), {ADD: 1, FMA: 1}, {MUL: 2, RSQRT: 1})
 _reduction(("norm", "linalg_vector_norm"), {FMA: 1}, {RSQRT: 1})
 _reduction(("logsumexp",), {COMPARE: 1, EXP: 1, ADD: 2}, {LOG: 1, ADD: 1})
@@ -97,6 +97,13 @@ def instance_norm(call: Call) -> Vector:
 def _normalised(x: AnyTensor, rows: int, *, affine: bool) -> Vector:
     per_element = {ADD: 2, FMA: 2 if affine else 1, MUL: 1}
     return Vector(merged((per_element, x.numel()), ({MUL: 2, ADD: 1, RSQRT: 1}, rows)), passes=2)
+
+
+@register_rule("aten._weight_norm_interface", "aten._weight_norm")
+def weight_norm(call: Call) -> Vector:
+    """v g / |v|, norms over all axes but one (Salimans and Kingma, NeurIPS 2016)."""
+    v, g = call.args[:2]
+    return Vector(merged(({FMA: 1, MUL: 1}, v.numel()), ({RSQRT: 1, MUL: 1}, g.numel())), passes=2)
 
 
 @register_rule("aten.rms_norm", "aten._fused_rms_norm")
@@ -178,14 +185,60 @@ for _name, _taps in {
     _upsample(_name, _taps)
 
 
-@register_rule("aten.grid_sampler_2d", "aten.grid_sampler")
+@register_rule("aten.grid_sampler_2d", "aten.grid_sampler_3d", "aten.grid_sampler")
 def grid_sampler(call: Call) -> Vector:
-    """Bilinear: four gathered taps an output element; addresses and weights once a point."""
+    """Bilinear or trilinear: 2^d gathered taps an output element, addresses and weights once a point.
+
+    Nearest (mode 1) gathers one tap, bicubic (mode 2) 4^d.
+    """
+    axes = call.args[0].dim() - 2
+    mode = call.arg(2, "interpolation_mode", 0)
+    taps = {0: 2, 1: 1, 2: 4}[mode] ** axes
     n = call.out.numel()
     points = n // max(call.out.shape[1], 1)
-    return Vector(
-        merged(({FMA: 4, Primitive.SHUFFLE: 4}, n), ({FMA: 2, CONVERT: 2, COMPARE: 8, MUL: 4, ADD: 4}, points))
+    place = {FMA: axes, CONVERT: axes, COMPARE: 4 * axes, MUL: taps, ADD: 2 * axes}
+    return Vector(merged(({FMA: taps, Primitive.SHUFFLE: taps}, n), (place, points)))
+
+
+@register_rule("torchvision.deform_conv2d", "dovetail.deform_conv2d")
+def deform_conv(call: Call) -> Grouped:
+    """Deformable convolution (Dai et al., ICCV 2017; Zhu et al., CVPR 2019): sampled patches, then a product.
+
+    Arguments as torchvision's: input, weight, offset, mask, ... Patches: bilinear, four taps each.
+    """
+    x, weight, offset = call.args[:3]
+    n, k, (p, q) = x.shape[0], weight.shape[0], call.out.shape[2:]
+    window = prod(weight.shape[2:])
+    patches = x.new_empty((n, x.shape[1] * window, p * q))
+    depth = weight.shape[1] * window
+    groups = x.shape[1] // weight.shape[1]
+    samples = Vector(
+        merged(
+            ({FMA: 4, Primitive.SHUFFLE: 4}, patches.numel()),
+            ({FMA: 2, CONVERT: 2, COMPARE: 8, MUL: 4, ADD: 4}, offset.numel() // 2),
+        ),
+        inputs=(x, *call.inputs[2:]),
+        outputs=(patches,),
+        kind="deform.sample",
     )
+    each = {"G": groups} if groups > 1 else {}
+    rows, cols = (
+        (Window((("G", size), (rank, 1))) if groups > 1 else rank) for rank, size in (("M", k // groups), ("K", depth))
+    )
+    product = Product(
+        {"B": n, **each, "M": k // groups, "N": p * q, "K": depth},
+        (patches, ("B" if n > 1 else None, cols, "N")),
+        (weight.view(k, depth), (rows, "K")),
+        (call.out.view(n, k, p * q), ("B" if n > 1 else None, rows, "N")),
+        kind="deform.product",
+    )
+    return Grouped("deformable", (samples, product))
+
+
+@register_rule("aten.affine_grid_generator")
+def affine_grid(call: Call) -> Vector:
+    """A small matrix times each grid point: as many multiply-adds a coordinate as there are coordinates."""
+    return Vector({FMA: call.out.numel() * call.out.shape[-1]})
 
 
 @register_rule("aten._fft_r2c", "aten._fft_c2r", "aten._fft_c2c")

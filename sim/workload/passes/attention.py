@@ -1,0 +1,120 @@
+"""Attention that the model wrote by hand: product, softmax, product."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sim.workload.graph import EinsumOp, Graph, MovementOp, Op, Region, Role, Tensor, VectorOp, ViewOp
+
+_SOFTMAX = {"aten._softmax", "aten.softmax", "aten._safe_softmax"}
+_BETWEEN = {
+    "add", "sub", "mul", "div", "where", "masked_fill", "clamp", "clamp_min", "maximum", "tanh", "_to_copy", "to",
+    "clone", "dropout", "native_dropout",
+}  # fmt: skip
+"""What stands between the products and the softmax: scale, bias, mask, soft cap, change of type or layout."""
+
+
+def find_attention(graph: Graph) -> Graph:
+    """Mark each product - softmax - product as an attention region, as a fused call would be.
+
+    The scores reach the softmax, and its result the second product, through element-wise ops, copies
+    and views only, each result read once. The keys must not be a parameter of the model (a linear
+    layer before a softmax is a classifier). Attributes: head_dim, query_length and key_length from
+    the products; heads = kv_heads from the axes of the scores before the last two ([N, H, L, S]; of
+    [N * H, L, S] the whole first axis); `causal` False, since a mask's values are unknown here.
+
+    Needs: single assignment. Promises: ops, tensors, order and MACs as before; only kinds and
+    regions change; a second run changes nothing.
+    """
+    ops, regions = list(graph.ops), dict(graph.regions)
+    for place, op in enumerate(graph.ops):
+        if not isinstance(op, VectorOp) or op.kind not in _SOFTMAX or not _free(graph, op):
+            continue
+        found = _around(graph, place)
+        if found is None:
+            continue
+        first, between, last = found
+        region = _region(graph, first, op, last, f"{op.module}.attention" if op.module else "attention", regions)
+        regions[region.id] = region
+        kinds = {first: "attention.scores", place: "attention.softmax", last: "attention.context"}
+        for i in (first, *between, place, last):
+            ops[i] = replace(ops[i], region=region.id, kind=kinds.get(i, ops[i].kind))
+    return graph.with_(ops=tuple(ops), regions=regions)
+
+
+def _free(graph: Graph, op: Op) -> bool:
+    """In no region, or in that of a whole attention layer (whose inside is what is looked for)."""
+    return op.region is None or graph.regions[op.region].kind == "attention_layer"
+
+
+def _around(graph: Graph, softmax: int) -> tuple[int, list[int], int] | None:
+    """Places of the product before, of the ops between, and of the product after a softmax."""
+    between: list[int] = []
+    maker = _maker(graph, graph.ops[softmax])
+    while maker is not None and not isinstance(graph.ops[maker], EinsumOp):
+        between.append(maker)  # back to the scores, along the input that has their shape
+        maker = _maker(graph, graph.ops[maker])
+    if maker is None:
+        return None
+    first = maker
+    product = graph.ops[first]
+    if not isinstance(product, EinsumOp) or graph.tensors[product.inputs[1]].role is Role.WEIGHT:
+        return None
+    place = softmax
+    while True:
+        readers = graph.consumers.get(graph.ops[place].outputs[0], ())
+        if len(readers) != 1:
+            return None
+        place = readers[0]
+        reader = graph.ops[place]
+        if isinstance(reader, EinsumOp):
+            return (first, between, place) if _free(graph, reader) else None
+        if not _passes(graph, reader):
+            return None
+        between.append(place)
+
+
+def _maker(graph: Graph, op: Op) -> int | None:
+    """The one op whose result `op` reads and only `op` reads, of a kind that may stand here."""
+    shape = graph.tensors[op.outputs[0]].elements
+    for name in op.inputs:
+        place = graph.producer.get(name)
+        if place is None or graph.tensors[name].elements != shape or len(graph.consumers[name]) != 1:
+            continue
+        maker = graph.ops[place]
+        if _free(graph, maker) and (isinstance(maker, EinsumOp) or _passes(graph, maker)):
+            return place
+    return None
+
+
+def _passes(graph: Graph, op: Op) -> bool:
+    if not _free(graph, op) or not isinstance(op, VectorOp | ViewOp | MovementOp):
+        return False
+    return (
+        isinstance(op, ViewOp) or op.kind.rpartition(".")[2].rstrip("_") in _BETWEEN or op.kind == "aten.native_dropout"
+    )
+
+
+def _region(graph: Graph, first: int, softmax: Op, last: int, name: str, taken: dict[str, Region]) -> Region:
+    scores: Tensor = graph.tensors[softmax.outputs[0]]
+    product = graph.ops[first]
+    assert isinstance(product, EinsumOp)
+    ranks = product.einsum.ranks
+    depth = 1
+    for rank in product.einsum.reduction_ranks:
+        depth *= ranks[rank]
+    heads = scores.shape[-3] if len(scores.shape) > 2 else 1
+    number = 1
+    unique = name
+    while unique in taken:
+        number += 1
+        unique = f"{name}_{number}"
+    attrs = {
+        "heads": heads,
+        "kv_heads": heads,
+        "head_dim": depth,
+        "query_length": scores.shape[-2] if len(scores.shape) > 1 else 1,
+        "key_length": scores.shape[-1],
+        "causal": False,
+    }
+    return Region(id=unique, kind="attention", attrs=attrs)

@@ -1,0 +1,148 @@
+"""Attention written by hand, explicit masks, stated expert load, scans and sampling."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from sim.workload.graph import EinsumOp, Primitive
+from sim.workload.load import Workload
+from sim.workload.passes import find_attention, fuse_epilogues
+from sim.workload.trace import DataPolicy, trace
+from sim.workload.trace.known import form_of
+
+
+class Call(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, *args):
+        return self.function(*args)
+
+
+def attention_of(graph):
+    return [region for region in graph.regions.values() if region.kind == "attention"]
+
+
+def by_hand(q, k, v):
+    scores = q @ k.transpose(-1, -2) / 4.0
+    mask = torch.ones(scores.shape[-2:], device=q.device).tril() == 0
+    return scores.masked_fill(mask, float("-inf")).softmax(-1) @ v
+
+
+def test_hand_written_attention_is_one_region():
+    """2 heads, 3 queries, 5 keys of depth 16: products, scale, mask and softmax together."""
+    graph = trace(Call(by_hand), (torch.zeros(1, 2, 3, 16), torch.zeros(1, 2, 5, 16), torch.zeros(1, 2, 5, 16)))
+    (region,) = attention_of(graph)
+    expected = {"heads": 2, "kv_heads": 2, "head_dim": 16, "query_length": 3, "key_length": 5, "causal": False}
+    assert dict(region.attrs) == expected
+    inside = [op for op in graph if op.region == region.id]
+    assert [op.kind for op in inside if op.kind.startswith("attention.")] == [
+        "attention.scores",
+        "attention.softmax",
+        "attention.context",
+    ]
+    assert {"aten.div", "aten.masked_fill"} < {op.kind for op in inside}
+    assert graph.macs == 2 * 2 * 3 * 5 * 16
+    assert find_attention(graph) == graph
+    assert fuse_epilogues(graph).macs == graph.macs
+
+
+def test_a_classifier_is_no_attention():
+    """A linear layer, a softmax and a product with it: the first factor is a weight."""
+    model = nn.Sequential(nn.Linear(8, 8), nn.Softmax(-1), nn.Linear(8, 4))
+    assert not attention_of(trace(model, torch.zeros(2, 8)))
+
+
+def test_scores_that_are_read_twice_stay_apart():
+    def run(q, k, v):
+        weights = (q @ k.transpose(-1, -2)).softmax(-1)
+        return weights @ v, weights
+
+    shape = (1, 2, 4, 8)
+    graph = trace(Call(run), (torch.zeros(shape), torch.zeros(shape), torch.zeros(shape)))
+    assert len(attention_of(graph)) == 1  # being an output is no second reader
+    twice = trace(
+        Call(lambda q, k, v: run(q, k, v)[0] + run(q, k, v)[1].sum()),
+        tuple(
+            torch.zeros(shape),
+        )
+        * 3,
+    )
+    assert len(attention_of(twice)) <= 2
+
+
+@pytest.mark.parametrize(
+    ("make", "form"),
+    [
+        (lambda i, j: j <= i, (True, None)),
+        (lambda i, j: (j <= i) & (j > i - 3), (True, 3)),
+        (lambda i, j: (j - i).abs() < 3, (False, None)),
+    ],
+)
+def test_a_mask_of_constants_tells_its_form(make, form):
+    def run(q):
+        at = torch.arange(8, device=q.device)
+        return functional.scaled_dot_product_attention(q, q, q, attn_mask=make(at[:, None], at))
+
+    (region,) = attention_of(trace(Call(run), torch.zeros(1, 2, 8, 4)))
+    assert (region.attrs["causal"], region.attrs.get("window")) == form
+
+
+def test_a_mask_from_the_input_stays_unknown():
+    def run(q, keep):
+        mask = torch.ones(8, 8, dtype=torch.bool, device=q.device).tril() & keep
+        return functional.scaled_dot_product_attention(q, q, q, attn_mask=mask)
+
+    (region,) = attention_of(trace(Call(run), (torch.zeros(1, 2, 8, 4), torch.ones(8, dtype=torch.bool))))
+    assert region.attrs["causal"] is False
+
+
+def test_forms_of_masks_with_a_past():
+    """2 queries behind 3 keys: the last positions of 5."""
+    assert form_of(torch.ones(2, 5).tril(3) > 0) == (True, 0)
+    assert form_of(torch.ones(2, 5).tril(0) > 0) == (False, 0)
+    added = torch.zeros(4, 4).masked_fill(torch.ones(4, 4).triu(1) > 0, float("-inf"))
+    assert form_of(added) == (True, 0)
+
+
+def test_a_stated_load_of_experts():
+    """64 tokens choose 2 of 8; expert 0 gets half of the 128 choices, expert 7 none."""
+    module, inputs = Workload("mixtral", {"layers": 1, "context": 64, "dispatch": "loop"}).build(device="meta")
+    graph = trace(module, inputs, policy=DataPolicy(shares=(0.5, 0.25, 0.05, 0.05, 0.05, 0.05, 0.05, 0.0)))
+    rows = [op.einsum.ranks["M"] for op in graph if isinstance(op, EinsumOp) and op.einsum.ranks.get("N") == 28672]
+    assert rows == [64, 32, 6, 6, 6, 6, 6, 0]
+    with pytest.raises(ValueError, match="sum to 1"):
+        DataPolicy(shares=(0.5, 0.6))
+
+
+def test_grouped_products_of_any_type_note_their_load():
+    def run(x, w, ends):
+        return torch._grouped_mm(x, w, offs=ends)
+
+    inputs = (torch.zeros(48, 32), torch.zeros(4, 32, 64), torch.zeros(4, dtype=torch.int32))
+    graph = trace(Call(run), inputs)
+    assert graph.macs == 48 * 32 * 64
+    assert any("assumed even" in note for note in graph.notes)
+    assert [r.attrs["groups"] for r in graph.regions.values() if r.kind == "grouped_product"] == [4]
+
+
+def test_a_selective_scan_by_hand():
+    """1 x 5 steps x 32 channels x 16 states: one exp each; decode makes one step in place."""
+    knobs = {"width": 16, "depth": 1, "context": 5, "vocabulary": 8}
+    graph = Workload("mamba", knobs).graph(cache=False)
+    (scan,) = [op for op in graph if op.kind == "dovetail.selective_scan"]
+    assert scan.primitives[Primitive.EXP] == 5 * 32 * 16
+    assert graph.regions[scan.region].attrs["length"] == 5
+
+
+def test_sampling_counts_its_taps():
+    """Trilinear: 8 taps an output element; nearest: 1."""
+    x, grid = torch.zeros(1, 3, 4, 4, 4), torch.zeros(1, 2, 2, 2, 3)
+    for mode, taps in (("bilinear", 8), ("nearest", 1)):
+        graph = trace(Call(lambda a, b, mode=mode: functional.grid_sample(a, b, mode, align_corners=False)), (x, grid))
+        (op,) = [op for op in graph if "grid_sampler" in op.kind]
+        assert op.primitives[Primitive.SHUFFLE] == taps * 3 * 8
