@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -66,7 +67,7 @@ def test_terms_sum_to_ops_and_ops_to_the_network(found: Found) -> None:
         assert all(seconds >= -TOLERANCE * op.latency_s for seconds in op.breakdown_s.values()), op.name
     assert sum(estimate.breakdown_s.values()) == pytest.approx(estimate.latency_s, rel=TOLERANCE)
     assert total(op.latency_s for op in estimate.ops) == pytest.approx(estimate.latency_s, rel=TOLERANCE)
-    for count in ("macs", "effective_macs", "vector_ops"):
+    for count in ("macs", "vector_ops"):
         assert total(getattr(op, count) for op in estimate.ops) == getattr(estimate, count)
     for memory, traffic in estimate.traffic_bytes.items():
         tables = [op.traffic_bytes.get(memory, {}).values() for op in estimate.ops]
@@ -119,7 +120,7 @@ def test_utilisation_and_ladder(found: Found) -> None:
             assert op.cycles_ladder is None
         if op.cycles_ladder is not None:
             steps = [op.cycles_ladder[k] for k in ("ideal", "spatially_mapped", "compute", "total")]
-            assert all(a <= b * (1 + TOLERANCE) for a, b in zip(steps, steps[1:], strict=False)), op.name
+            assert all(a <= b * (1 + TOLERANCE) for a, b in pairwise(steps)), op.name
     assert estimate.mac_utilization is None or 0 < estimate.mac_utilization <= 1
 
 
@@ -145,7 +146,7 @@ resources = st.sampled_from(
 arrays = st.sampled_from([{}, {"array.rows": 16, "array.cols": 8}, {"array.dataflow": "output_stationary"}])
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(layers, resources, arrays)
 def test_more_of_a_memory_never_slows_a_layer(graph: Graph, resource: tuple[str, list[str]], array: dict) -> None:
     path, values = resource
@@ -154,13 +155,13 @@ def test_more_of_a_memory_never_slows_a_layer(graph: Graph, resource: tuple[str,
         sim.estimate(graph, sim.load_hardware("systolic", {**small, path: value}), calibration="none").latency_s
         for value in values
     ]
-    assert all(b <= a * (1 + 1e-12) for a, b in zip(times, times[1:], strict=False)), (path, times)
+    assert all(b <= a * (1 + 1e-12) for a, b in pairwise(times)), (path, times)
 
 
 FACTOR = st.sampled_from([0.25, 0.5, 2.0, 1.7])
 
 
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(st.one_of(layers, st.sampled_from(["digits_cnn", "byte_gpt"])), FACTOR)
 def test_all_rates_times_a_is_time_over_a(workload: Graph | str, a: float) -> None:
     """Clock, bandwidth per second and every duration of `systolic`."""
@@ -209,12 +210,12 @@ def another_order(graph: Graph, seed: int) -> Graph:
 
 @pytest.mark.parametrize(
     ("workload", "hardware"),
-    [("digits_cnn", "systolic"), ("byte_gpt", "tesla-fsd-npu"), ("mobilenet_v2", "systolic"), ("lstm", "edge-npu")],
+    [("digits_cnn", "systolic"), ("byte_gpt", "tesla-fsd-npu"), ("mobilenet_v2", "systolic"), ("resnet18", "edge-npu")],
 )
 def test_another_topological_order_changes_nothing(workload: str, hardware: str) -> None:
     graph, chip = sim.load_workload(workload), sim.load_hardware(hardware)
     base = sim.estimate(graph, chip)
-    for seed in range(3):
+    for seed in range(2):
         again = sim.estimate(another_order(graph, seed), chip)
         assert again.latency_s == pytest.approx(base.latency_s, rel=1e-12)
         assert again.roofline_latency_s == pytest.approx(base.roofline_latency_s, rel=1e-12)

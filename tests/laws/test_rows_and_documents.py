@@ -53,7 +53,7 @@ def same(cell: object, value: float | None) -> bool:
     return isnan(number) if value is None else number == value
 
 
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(st.data())
 def test_row_i_of_a_sweep_is_the_estimate_of_chip_i(data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(["systolic", "systolic", *GRIDS]))
