@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sim.cost.vector import Stream, lane_cycles
-from sim.errors import PrecisionError
+from sim.errors import DovetailError, PrecisionError
 from sim.hardware.physical import vector_energy_j
 from sim.mapping.api import Winners, cost_mapping, map_einsum
 from sim.mapping.machine import Energies, Machine, energies, machine
@@ -159,7 +159,10 @@ def _map(
     options = coster.options
     given = options.mapping.get(op.name) or options.mapping.get("*")
     if isinstance(given, LoopNest):
-        return cost_mapping(given, problem, part, at)
+        try:
+            return cost_mapping(given, problem, part, at)
+        except DovetailError as error:
+            raise type(error)(f"{op.name}: {error}") from error
     reserved = np.zeros((len(part), len(part.levels)))
     if level:
         reserved[:, level] = room_class(held, coster, part.capacity_bytes[:, level])
