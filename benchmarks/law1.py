@@ -77,9 +77,8 @@ def main() -> int:
         return 0
     chips = words.hw or sorted(p.stem for p in data_dir("hw_configs").glob("*.yaml"))
     workloads = words.workload or sorted(p.stem for p in data_dir("workloads").glob("[!_]*.py"))
-    print(
-        f"{'workload':16} {'chip':16} {'roofline':>10} {'estimate':>10} {'simulate':>10} {'sim/est-1':>9} {'CPU s':>11}  verdict"
-    )
+    names = ("roofline", "estimate", "simulate")
+    print(f"{'workload':16} {'chip':16} {' '.join(f'{n:>10}' for n in names)} {'sim/est-1':>9} {'CPU s':>11}  verdict")
     failed = 0
     for workload in workloads:
         for chip in chips:
@@ -92,7 +91,7 @@ def main() -> int:
                 continue
             said = verdict(row)
             failed += said != "ok"
-            times = [float(row[f"{k}_s"]) for k in ("roofline", "estimate", "simulate")]  # type: ignore[arg-type]
+            times = [float(row[f"{k}_s"]) for k in names]  # type: ignore[arg-type]
             cpu = "/".join(f"{s:.2f}" for s in row["cpu_s"])  # type: ignore[attr-defined]
             print(
                 f"{head} {' '.join(f'{t:10.3e}' for t in times)} {times[2] / times[1] - 1:+9.2%} {cpu:>11}  {said}",
