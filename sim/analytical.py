@@ -118,7 +118,7 @@ def read(network: Network, d: int, *, precision: str, options: Options, calibrat
         ops=ops,
         infeasible=_infeasible(network, d),
         unsupported=network.unsupported,
-        notes=_notes(network, dynamic, calibration),
+        notes=_notes(network, dynamic, calibration, options),
         energy_breakdown_j=_energy_parts(dynamic, idle, latency),
         roofline=bound.to_dict(),
     )
@@ -243,8 +243,11 @@ def _energy_parts(dynamic: float | None, idle: float | None, latency: float) -> 
     return parts
 
 
-def _notes(network: Network, dynamic: float | None, calibration: str) -> tuple[str, ...]:
+def _notes(network: Network, dynamic: float | None, calibration: str, options: Options) -> tuple[str, ...]:
     notes = list(network.notes)
+    notes += [
+        f"{op} takes {seconds:g} s by --override, not by the model" for op, seconds in options.overrides_s.items()
+    ]
     if dynamic is None:
         notes.append("energy is unknown: the chip file states no energies per action and no node to derive them from")
     if calibration not in ("auto", "none"):

@@ -89,9 +89,8 @@ def _print(estimates: list[Any], *, per_op: bool, by_module: bool) -> None:
     from sim.cli import common
     from sim.view import comparisons, tables
 
-    width = common.width()
     for found in estimates:
-        common.show(tables.report(found, ops=per_op, module_tree=by_module, width=width), "")
+        common.show(tables.report(found, ops=per_op, module_tree=by_module), "")
     if len(estimates) > 1:
         common.show(comparisons.comparison(estimates))
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sim.cost.vector import Stream, lane_cycles
-from sim.errors import PrecisionError
+from sim.errors import DovetailError, PrecisionError
 from sim.hardware.physical import vector_energy_j
 from sim.mapping.api import Winners, cost_mapping, map_einsum
 from sim.mapping.machine import Energies, Machine, energies, machine
@@ -159,7 +159,10 @@ def _map(
     options = coster.options
     given = options.mapping.get(op.name) or options.mapping.get("*")
     if isinstance(given, LoopNest):
-        return cost_mapping(given, problem, part, at)
+        try:
+            return cost_mapping(given, problem, part, at)
+        except DovetailError as error:
+            raise type(error)(f"{op.name}: {error}") from error
     reserved = np.zeros((len(part), len(part.levels)))
     if level:
         reserved[:, level] = room_class(held, coster, part.capacity_bytes[:, level])
@@ -233,13 +236,15 @@ def _assemble(op, problem, full, parts, homes, held, level, widened, coster) -> 
         for i in range(len(full.levels))
     }
     lanes, extra = _epilogue(op, coster), _extra(op, homes, full, coster, moved)
-    home_busy = home_busy + extra
+    home_busy = home_busy + extra + late
     convert = _widening(problem, traffic, coster) if widened else 0.0
-    longest = np.maximum.reduce([time, home_busy, lanes + 0.0 * time, convert + 0.0 * time])
-    terms[Term.EXPOSED_MEMORY] = terms[Term.EXPOSED_MEMORY] + np.maximum(0.0, home_busy - time)
+    # Lanes begin when the first tile is there; a prefetch that hides this wait shortens them by no cycle.
+    after, widened_by = (first + work if np.any(work) else 0.0 * time for work in (lanes, convert))
     sofar = np.maximum(time, home_busy)
-    terms[Term.VECTOR] = np.maximum(0.0, lanes - sofar)
-    terms[Term.DEQUANTISE] = np.maximum(0.0, convert - np.maximum(sofar, lanes))
+    longest = np.maximum.reduce([sofar, after, widened_by])
+    terms[Term.EXPOSED_MEMORY] = terms[Term.EXPOSED_MEMORY] + np.maximum(0.0, home_busy - time)
+    terms[Term.VECTOR] = np.maximum(0.0, after - sofar)
+    terms[Term.DEQUANTISE] = np.maximum(0.0, widened_by - np.maximum(sofar, after))
     energy = _scatter_energy(parts, n) + vector_energy(op, coster)
     resources = {f"memory:{port.split('.')[0]}": port_busy[:, i] / clock for i, port in enumerate(full.ports)}
     for i, port in enumerate(full.ports):
@@ -256,7 +261,7 @@ def _assemble(op, problem, full, parts, homes, held, level, widened, coster) -> 
         time_s=longest / clock,
         terms_s={term: value / clock for term, value in terms.items()},
         traffic_bytes=moved,
-        home_busy_s=(home_busy + late) / clock,
+        home_busy_s=home_busy / clock,
         extra_home_s=extra / clock,
         prefetch_s=_prefetch(full, parts, first) / clock,
         first_weight_bytes=weights,

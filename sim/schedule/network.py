@@ -128,11 +128,16 @@ class _Coster:
             kept = stays.get(t.storage or name)
             rows.append((t.shape, t.bits, t.density, t.pattern, t.dtype, kept.tobytes() if kept is not None else b""))
         if isinstance(op, EinsumOp):
-            operands = tuple((o.role, o.projection, (*op.inputs, *op.outputs).index(o.tensor)) for o in op.einsum.operands)
+            operands = tuple(
+                (o.role, o.projection, (*op.inputs, *op.outputs).index(o.tensor)) for o in op.einsum.operands
+            )
             return (tuple(op.einsum.ranks.items()), operands, tuple(op.epilogue.items()), tuple(rows), self._given(op))
         work = tuple(getattr(op, "primitives", {}).items())
         moved = tuple((*getattr(op, "read_bytes", {}).values(), None, *getattr(op, "write_bytes", {}).values()))
-        order = tuple((*op.inputs, *op.outputs).index(k) for k in (*getattr(op, "read_bytes", ()), *getattr(op, "write_bytes", ())))
+        order = tuple(
+            (*op.inputs, *op.outputs).index(k)
+            for k in (*getattr(op, "read_bytes", ()), *getattr(op, "write_bytes", ()))
+        )
         return (type(op).__name__, work, moved, order, getattr(op, "passes", 1), tuple(rows))
 
     def _given(self, op: Op) -> int:
@@ -196,18 +201,22 @@ def _check_home(coster: _Coster) -> None:
         home = chip.memory(chip.main_unit.home)
         if held.home_peak_bytes[d] > home.capacity_bytes:
             largest = sorted(held.home_tensors.items(), key=lambda item: -item[1])[:5]
-            names = tuple(
-                f"{coster.graph.tensors[s].name or s} ({size / 1e6:.1f} MB)" if s in coster.graph.tensors else s
-                for s, size in largest
+            names = tuple(f"{_called(coster.graph, storage)} ({size / 1e6:.1f} MB)" for storage, size in largest)
+            needed, room = held.home_peak_bytes[d], home.capacity_bytes
+            reason = (
+                f"{needed / 1e9:.2f} GB of weights, inputs and live activations do not fit {home.name} of "
+                f"{room / 1e9:.2f} GB on {chip.name} (over by {needed / room - 1:.0%})"
             )
-            coster.reasons[d] = (
-                f"{held.home_peak_bytes[d] / 1e9:.2f} GB of weights, inputs and live activations do not fit {home.name} "
-                f"of {home.capacity_bytes / 1e9:.2f} GB on {chip.name} (over by {held.home_peak_bytes[d] / home.capacity_bytes - 1:.0%})",
-                names,
-            )
+            coster.reasons[d] = (reason, names)
     if len(coster.reasons) == len(coster.chips) == 1:
         reason, names = coster.reasons[0]
         raise InfeasibleError(f"{reason}; largest: {', '.join(names)}")
+
+
+def _called(graph: Graph, storage: str) -> str:
+    """The user's name of the largest tensor in a storage."""
+    inside = [t for key, t in graph.tensors.items() if (t.storage or key) == storage]
+    return next((t.name for t in sorted(inside, key=lambda t: -t.elements) if t.name), storage)
 
 
 def _makespan(groups: list[GroupCost], coster: _Coster) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
@@ -236,7 +245,10 @@ def _override(groups: list[GroupCost], increments: list[np.ndarray], options: Op
     names = {group.name: i for i, group in enumerate(groups)}
     for name, seconds in options.overrides_s.items():
         if name not in names:
-            raise WorkloadError(f'--override: no op "{name}" in the network as it runs.{nearest(name, names)}')
+            shown = ", ".join(list(names)[:8]) + (", ..." if len(names) > 8 else "")
+            raise WorkloadError(
+                f'--override: no op "{name}" in the network as it runs: expected one of {shown}.{nearest(name, names)}'
+            )
         increments[names[name]] = np.full_like(increments[names[name]], seconds)
 
 

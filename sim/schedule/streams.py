@@ -67,7 +67,7 @@ def cost_stream(op: Op, position: int, coster: _Coster) -> GroupCost:
         Term.DMA_SETUP: flow.setup,
         Term.EXPOSED_MEMORY: flow.time - flow.lanes - flow.setup,
     }
-    home = full.levels[0]
+    late = np.where(load > 0, full.latency_cycles, 0.0)
     resources = {"vector": lanes / clock}
     for l in full.levels[: level + 1]:
         resources[f"memory:{l.name}"] = np.maximum(busy[l.read_port], busy[l.write_port]) / clock
@@ -79,10 +79,8 @@ def cost_stream(op: Op, position: int, coster: _Coster) -> GroupCost:
         time_s=flow.time / clock,
         terms_s={term: value / clock for term, value in terms.items()},
         traffic_bytes=moved,
-        home_busy_s=(
-            np.maximum(busy[home.read_port], busy[home.write_port]) + np.where(load > 0, full.latency_cycles, 0.0)
-        )
-        / clock,
+        # Loads and stores of a stream take turns, each with its set-up.
+        home_busy_s=(flow.chunks * (flow.load_step + flow.drain) + late) / clock,
         extra_home_s=np.zeros(n),
         prefetch_s=np.zeros(n),
         first_weight_bytes=np.zeros(n),

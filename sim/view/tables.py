@@ -6,6 +6,9 @@ in a name is shown and not obeyed.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -14,10 +17,11 @@ from rich.text import Text
 from sim.cost.roofline import Roofline
 from sim.results import Estimate
 from sim.view import rows
+from sim.view.fitted import Column, FittedTable, Shorten
 
+NAME = 28
+"""Cells that an op's name keeps: enough to tell the layers of a block apart."""
 _BLOCKS = " ▏▎▍▌▋▊▉█"
-NARROW = 80
-"""Below this width a table leaves out its secondary columns."""
 
 
 def bar(share: float, width: int = 14) -> Text:
@@ -28,12 +32,12 @@ def bar(share: float, width: int = 14) -> Text:
 
 
 def plain_table(title: str, *columns: str, left: int = 1) -> Table:
-    """A plain table; the first `left` columns hold text, the others numbers."""
+    """A plain table; the first `left` columns hold text, which wraps, the others numbers, which do not."""
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False,
                   min_width=min(len(title), 56))  # fmt: skip
     for i, name in enumerate(columns):
         text = i < left
-        table.add_column(name, justify="left" if text else "right", no_wrap=True, overflow="ellipsis")
+        table.add_column(name, justify="left" if text else "right", no_wrap=not text, overflow="ellipsis")
     return table
 
 
@@ -62,55 +66,58 @@ def memory(estimate: Estimate) -> Table:
     return table
 
 
-def per_op(estimate: Estimate, *, limit: int | None = None, width: int = 100) -> Table:
+def per_op(estimate: Estimate, *, limit: int | None = None) -> FittedTable:
     """Ops by time with what binds them, utilisation, traffic at the home memory and tiles."""
     home = next(iter(estimate.traffic_bytes), "")
-    names = ["op", "bound by", "", "share", "time", "MAC util.", home]
-    wide = width >= NARROW
     ops = rows.heaviest(estimate)
-    shown = ops[:limit]
+    shown, rest = ops[:limit], ops[limit:] if limit is not None else []
     longest = ops[0].latency_s if ops else 0.0
-    table = plain_table("Ops by time", *(names if wide else names[:5]), left=3)
-    if wide:
-        table.add_column("tiles", no_wrap=True, overflow="ellipsis", max_width=24)
-    table.columns[0].min_width = 12
-    for op in shown:
-        share = op.latency_s / estimate.latency_s
-        cells: list[RenderableType] = [
-            Text(op.name),
-            Text(rows.bound_text(op.bound)),
-            bar(op.latency_s / longest, 8),
-            rows.share_text(share),
-            rows.time_text(op.latency_s),
-        ]
-        if wide:
-            moved = rows.size_text(rows.traffic_bytes(op, home))
-            cells += [rows.share_text(op.mac_utilization), moved, Text(rows.tile_text(op.mapping))]
-        table.add_row(*cells)
-    if len(shown) < len(ops):
-        rest = sum(op.latency_s for op in ops[len(shown) :])
-        label = f"{len(ops) - len(shown)} more"
-        table.add_row(label, "", "", rows.share_text(rest / estimate.latency_s), rows.time_text(rest), style="dim")
-    return table
+    seconds = [op.latency_s for op in shown]
+    names, styles = [Text(op.name) for op in shown], [""] * len(shown)
+    if rest:
+        seconds.append(sum(op.latency_s for op in rest))
+        names, styles = [*names, Text(f"{len(rest)} more")], [*styles, "dim"]
+
+    def column(title: str, cells: Iterable[Text | str], **how: Any) -> Column:
+        texts = [cell if isinstance(cell, Text) else Text(cell) for cell in cells]
+        return Column(title=title, cells=(*texts, *[Text("")] * (len(names) - len(texts))), **how)
+
+    moved = (rows.size_text(rows.traffic_bytes(op, home)) for op in shown)
+    columns = (
+        column("op", names, shorten=Shorten.LEFT, left=True, at_least=NAME),
+        column("bound by", (rows.bound_text(op.bound) for op in shown), left=True, drop=1),
+        column("", (bar(op.latency_s / longest, 8) for op in shown), left=True, drop=5),
+        column("share", (rows.share_text(s / estimate.latency_s) for s in seconds)),
+        column("time", map(rows.time_text, seconds)),
+        column("MAC util.", (rows.share_text(op.mac_utilization) for op in shown), drop=2),
+        column(home, moved, drop=3),
+        column("tiles", (rows.tile_text(op.mapping) for op in shown), drop=4, shorten=Shorten.RIGHT, left=True),
+    )
+    return FittedTable(title="Ops by time", columns=columns, styles=styles)
 
 
-def by_module(estimate: Estimate, *, depth: int = 2) -> Table:
+def by_module(estimate: Estimate, *, depth: int = 2) -> FittedTable:
     """The module tree with the time, work and energy of each branch."""
-    table = plain_table("By module", "module", "", "share", "time", "MACs", "ops", "energy", left=2)
-    for row in rows.modules(estimate, depth=depth):
-        name = "  " * max(0, row.depth - 1) + (row.path.rpartition(".")[2] if row.path else estimate.workload_name)
-        share = row.latency_s / estimate.latency_s
-        table.add_row(
-            Text(name),
-            bar(share),
-            rows.share_text(share),
-            rows.time_text(row.latency_s),
-            rows.count_text(row.macs),
-            str(row.ops),
-            rows.energy_text(row.energy_j),
-            style="bold" if not row.path else "",
-        )
-    return table
+    tree = rows.modules(estimate, depth=depth)
+    shares = [row.latency_s / estimate.latency_s for row in tree]
+
+    def name(row: rows.ModuleRow) -> Text:
+        own = row.path.rpartition(".")[2] if row.path else estimate.workload_name
+        return Text("  " * max(0, row.depth - 1) + own)
+
+    def numbers(title: str, cells: Iterable[str], drop: int = 0) -> Column:
+        return Column(title=title, cells=tuple(map(Text, cells)), drop=drop)
+
+    columns = (
+        Column(title="module", cells=tuple(map(name, tree)), shorten=Shorten.RIGHT, left=True),
+        Column(title="", cells=tuple(map(bar, shares)), left=True, drop=3),
+        numbers("share", map(rows.share_text, shares)),
+        numbers("time", (rows.time_text(row.latency_s) for row in tree)),
+        numbers("MACs", (rows.count_text(row.macs) for row in tree), drop=1),
+        numbers("ops", (str(row.ops) for row in tree), drop=4),
+        numbers("energy", (rows.energy_text(row.energy_j) for row in tree), drop=2),
+    )
+    return FittedTable(title="By module", columns=columns, styles=["" if row.path else "bold" for row in tree])
 
 
 def what_if(estimate: Estimate) -> Table:
@@ -138,18 +145,28 @@ def roofline(bound: Roofline, *, limit: int = 12) -> RenderableType:
     ridges = plain_table("Ridge points [FLOP/byte]", "precision", *bound.memories)
     for precision, by_memory in bound.ridges_flop_per_byte.items():
         ridges.add_row(precision, *(f"{by_memory[name]:.3g}" for name in bound.memories))
-    ops = plain_table("Ops by time at best", "op", "bound by", "time", "FLOP", "FLOP/byte", "attainable", left=2)
-    for op in sorted(bound.ops, key=lambda op: -op.roofline_s)[:limit]:
-        intensity, attainable = op.operational_intensity_flop_per_byte, op.attainable_flop_per_s
-        ops.add_row(
-            Text(op.name),
-            Text(rows.bound_text(op.bound)),
-            rows.time_text(op.roofline_s),
-            rows.count_text(op.flops),
-            "-" if intensity is None else f"{intensity:.3g}",
-            "-" if attainable is None else rows.count_text(attainable, "FLOP/s"),
-        )
+    ops = _ops_at_best(bound, limit)
     return Group(Text(text, style="bold"), Text(), resources, ridges, ops)
+
+
+def _ops_at_best(bound: Roofline, limit: int) -> FittedTable:
+    ops = sorted(bound.ops, key=lambda op: -op.roofline_s)[:limit]
+
+    def column(title: str, cells: Iterable[str], **how: Any) -> Column:
+        return Column(title=title, cells=tuple(map(Text, cells)), **how)
+
+    def known(value: float | None, unit: str) -> str:
+        return "-" if value is None else rows.count_text(value, unit) if unit else f"{value:.3g}"
+
+    columns = (
+        column("op", (op.name for op in ops), shorten=Shorten.LEFT, left=True, at_least=NAME),
+        column("bound by", (rows.bound_text(op.bound) for op in ops), left=True, drop=1),
+        column("time", (rows.time_text(op.roofline_s) for op in ops)),
+        column("FLOP", (rows.count_text(op.flops) for op in ops), drop=3),
+        column("FLOP/byte", (known(op.operational_intensity_flop_per_byte, "") for op in ops), drop=2),
+        column("attainable", (known(op.attainable_flop_per_s, "FLOP/s") for op in ops), drop=4),
+    )
+    return FittedTable(title="Ops by time at best", columns=columns)
 
 
 def notes(estimate: Estimate) -> Text:
@@ -166,16 +183,14 @@ def notes(estimate: Estimate) -> Text:
     return Text("\n".join(lines), style="dim")
 
 
-def report(
-    estimate: Estimate, *, ops: bool = False, module_tree: bool = False, width: int = 100, limit: int = 8
-) -> RenderableType:
+def report(estimate: Estimate, *, ops: bool = False, module_tree: bool = False, limit: int = 8) -> RenderableType:
     """What `dovetail estimate` prints for one chip."""
     if estimate.infeasible is not None:
         tensors = estimate.infeasible.get("tensors") or ()
         lines = [f"  {tensor}" for tensor in tensors] if isinstance(tensors, list | tuple) else []
         return Group(verdict(estimate), Text("\n".join(lines)), notes(estimate))
     parts: list[RenderableType] = [verdict(estimate), Text(), breakdown(estimate)]
-    parts.append(per_op(estimate, limit=None if ops else limit, width=width))
+    parts.append(per_op(estimate, limit=None if ops else limit))
     if module_tree:
         parts.append(by_module(estimate))
     parts.append(memory(estimate))

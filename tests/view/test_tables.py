@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from io import StringIO
 from math import inf
@@ -10,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console, RenderableType
+from rich.text import Text
 
 from sim.hardware.chip import Chip
 from sim.results import Estimate, Term
-from sim.view import comparisons, inventory, rows, tables
+from sim.view import comparisons, fitted, inventory, rows, tables
 
 
 def text_of(part: RenderableType, *, width: int = 100) -> str:
@@ -25,7 +27,7 @@ def text_of(part: RenderableType, *, width: int = 100) -> str:
 @pytest.mark.parametrize("width", [60, 80, 100])
 def test_reports_stay_within_the_terminal(estimate: Estimate, width: int) -> None:
     long = replace(estimate, workload_name="a-very-long-workload-name" * 3, overrides={"SRAM.capacity": "8 MiB"})
-    shown = text_of(tables.report(long, ops=True, module_tree=True, width=width), width=width)
+    shown = text_of(tables.report(long, ops=True, module_tree=True), width=width)
     assert max(map(len, shown.splitlines())) <= width
     assert "\x1b" not in shown
 
@@ -141,3 +143,54 @@ def test_chip_shows_peaks_and_what_is_unverified(toy_chip: Chip) -> None:
     assert "64 GFLOP/s" in shown
     assert "DRAM.bandwidth: estimated: typical" in shown
     assert "clock: hc31" not in shown
+
+
+def numbers(text: str) -> list[str]:
+    return re.findall(r"(?<![\w.])\d[\d.]* (?:%|[a-zA-Zµ/]+)", text)
+
+
+@pytest.mark.parametrize("width", [48, 60, 80, 100])
+def test_numbers_are_never_cut(estimate: Estimate, width: int) -> None:
+    """Names may be shortened and columns left out, but what is shown of a number is the whole number."""
+    named = replace(estimate, ops=tuple(replace(op, name="a.long.path." + op.name) for op in estimate.ops))
+    ops = rows.heaviest(named)
+    full = {rows.share_text(op.latency_s / named.latency_s) for op in ops} | {
+        rows.time_text(op.latency_s) for op in ops
+    }
+    full |= {rows.size_text(rows.traffic_bytes(op, "DRAM")) for op in ops} | {
+        rows.share_text(op.mac_utilization) for op in ops
+    }
+    shown = text_of(tables.per_op(named), width=width)
+    lines = [line for line in shown.splitlines() if ".conv" in line or ".relu" in line or "…" in line]
+    assert len(lines) == len(ops)
+    for line, op in zip(lines, ops, strict=True):
+        assert rows.time_text(op.latency_s) in line
+        assert rows.share_text(op.latency_s / named.latency_s) in line
+        assert set(numbers(line)) <= full
+    module = text_of(tables.by_module(named), width=width)
+    assert all(rows.time_text(row.latency_s) in module for row in rows.modules(named))
+
+
+def test_a_narrow_terminal_drops_columns_and_a_wide_one_shows_all(estimate: Estimate) -> None:
+    """100 columns hold the name, what binds, share, time, utilisation, traffic and tiles; 60 fewer."""
+    head = {width: text_of(tables.per_op(estimate, limit=8), width=width).splitlines()[2] for width in (60, 100)}
+    assert all(title in head[100] for title in ("op", "bound by", "share", "time", "MAC util.", "DRAM", "tiles"))
+    assert all(title in head[60] for title in ("op", "share", "time"))
+    assert "tiles" not in head[60]
+    best = rows.heaviest(estimate)[0]
+    shown = text_of(tables.per_op(estimate, limit=8))
+    assert all(
+        text in shown
+        for text in (rows.share_text(best.mac_utilization), rows.size_text(rows.traffic_bytes(best, "DRAM")))
+    )
+
+
+def test_names_lose_their_beginning_and_texts_their_end() -> None:
+    name = Text("layer4.1.conv2")
+    assert fitted.shortened(name, 6, fitted.Shorten.LEFT).plain == "…conv2"
+    assert fitted.shortened(name, 7, fitted.Shorten.RIGHT).plain == "layer4…"
+    assert fitted.shortened(name, 14, fitted.Shorten.LEFT) is name
+    tiles = Text("SRAM C256 K128")
+    assert [fitted.shortened(tiles, n, fitted.Shorten.RIGHT).plain for n in (13, 10, 9)] == ["SRAM C256…"] * 2 + [
+        "SRAM…"
+    ]

@@ -1,0 +1,117 @@
+"""Bad input as a user meets it: one paragraph with the place, the expectation and the nearest fix."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from sim.cli import app
+
+runner = CliRunner()
+
+CHIP = 'schema: dovetail.chip/1\nextends: systolic\nname: mine\nsource: "estimated: a test"\n'
+RAISING = """
+import torch
+
+class Model(torch.nn.Module):
+    def forward(self, x):
+        raise RuntimeError("weights were never loaded")
+
+def build(width: int = 4):
+    return Model(), (torch.empty(2, width),)
+"""
+STORES = "".join(f"- {{store: {role}, memory: {{}}}}\n" for role in ("weight", "input", "output"))
+MAPPING = "schema: dovetail.mapping/1\nnodes:\n"
+FILES = {
+    "key.yaml": CHIP + "clok: 1 GHz\n",
+    "unit.yaml": CHIP + "clock: 1000000000\n",
+    "raising.py": RAISING,
+    "whole.yaml": MAPPING + STORES.replace("{}", "SRAM"),
+    "rank.yaml": MAPPING + "- {loop: Z, tile: 4}\n" + STORES.replace("{}", "SRAM"),
+    "memory.yaml": MAPPING + STORES.replace("{}", "SRM"),
+    "other.yaml": "schema: dovetail.chip/1\n",
+    "operand.yaml": MAPPING + "- {store: weights, memory: SRAM}\n",
+}
+
+CASES = [
+    ("mlp --hw key.yaml", 2, ["key.yaml: clok", "unknown key", 'Did you mean "clock"?']),
+    ("mlp --hw unit.yaml", 2, ["unit.yaml: clock", "1000000000 has no unit", 'expected a frequency such as "2 GHz"']),
+    ("mlp --hw systolic --set SRAM.capcity=1MiB", 2, ["SRAM.capcity", "expected one of", 'Did you mean "capacity"?']),
+    ("mlp --hw systolic --set SRM.capacity=1MiB", 2, ["SRM.capacity", "expected one of", 'Did you mean "SRAM"?']),
+    ("mlp --hw systolic --set SRAM.capacity=1048576", 2, ["SRAM.capacity=1048576", "no unit", "a size such as"]),
+    ("mlp --hw systolic --set DRAM.bandwidth=34GB", 2, ["DRAM.bandwidth=34GB", "is a size", "expected a rate such as"]),
+    ("mlp --hw systolc", 2, ['chip "systolc"', "expected a path", 'Did you mean "systolic"?']),
+    ("mpl --hw systolic", 2, ['workload "mpl"', "expected a bundled name", 'Did you mean "mlp"?']),
+    ("mlp --hw systolic -p hiden=8", 2, ["mlp.py", 'no knob "hiden"', 'Did you mean "hidden"?']),
+    ("mlp --hw systolic -p batch=many", 2, ["knob batch='many'", "expected int"]),
+    ("mlp --hw tesla-fsd-npu --precision fp32", 2, ["tesla-fsd-npu", "no rate for fp32", "choose --precision int8"]),
+    ("mlp --hw systolic --precision int9", 2, ['precision "int9"', "expected one of", 'Did you mean "int8"?']),
+    ("raising.py --hw systolic", 2, ["raising.py:6 in forward", "RuntimeError: weights were never loaded"]),
+    ("gemm --hw systolic --mapping rank.yaml", 2, ["mm: mapping node 0", 'rank "Z"', "M, N, K"]),
+    ("gemm --hw systolic --mapping memory.yaml", 2, ['no memory "SRM"', "DRAM, SRAM", 'Did you mean "SRAM"?']),
+    ("gemm --hw systolic --mapping operand.yaml", 2, ["operand.yaml: nodes[0]", "expected input, weight or output"]),
+    ("gemm --hw systolic --mapping other.yaml", 2, ["other.yaml: expected `schema: dovetail.mappings/1`"]),
+    ("gemm --hw systolic --mapping absent.yaml", 2, ["absent.yaml: cannot be read"]),
+    ("mlp --hw systolic --override 0.admm=1ms", 2, ['no op "0.admm"', "expected one of", 'Did you mean "0.addmm"?']),
+    ("mlp --hw systolic --override 0.addmm=3", 2, ["--override 0.addmm", "3 has no unit", "expected a time such as"]),
+    ("mlp --hw systolic --calibration h1000", 2, ['calibration "h1000"', "expected auto or none"]),
+    ("gemm --hw systolic --set SRAM.capacity=16KiB --mapping whole.yaml", 1,
+     ["mm: mapping needs 12582912 bytes in SRAM", "capacity 16384", "use smaller tiles"]),
+    ("llama -p size=70b --hw tesla-fsd-npu", 1, ["do not fit DRAM", "8.59 GB on tesla-fsd-npu", "embed"]),
+]  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("words", "code", "said"), CASES, ids=[words for words, _, _ in CASES])
+def test_an_error_is_one_paragraph(folder: Path, words: str, code: int, said: list[str]) -> None:
+    done = runner.invoke(app, ["estimate", *words.split()])
+    assert done.exit_code == code
+    assert done.stdout == ""
+    assert done.stderr.startswith("dovetail: ")
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+    for text in said:
+        assert text in done.stderr
+
+
+def test_the_same_errors_stop_the_other_commands(folder: Path) -> None:
+    for words in ("simulate mlp --hw systolc", "sweep mlp --hw systolic --set SRAM.capcity=1MiB,2MiB -o t.csv",
+                  "roofline mlp --hw tesla-fsd-npu --precision fp32", "check key.yaml"):  # fmt: skip
+        done = runner.invoke(app, words.split())
+        assert done.exit_code == 2, words
+        assert "Traceback" not in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize(("workload", "hardware"), [("digits_cnn", "tesla-fsd-npu"), ("byte_gpt", "systolic")])
+def test_a_saved_mapping_costs_the_same(folder: Path, workload: str, hardware: str) -> None:
+    words = ["estimate", workload, "--hw", hardware, "--json"]
+    first = runner.invoke(app, [*words, "--save-mapping", "m.yaml"])
+    second = runner.invoke(app, [*words, "--mapping", "m.yaml"])
+    assert (first.exit_code, second.exit_code) == (0, 0)
+    one, two = json.loads(first.stdout), json.loads(second.stdout)
+    assert two["latency_s"] == one["latency_s"]
+    assert [op["latency_s"] for op in two["ops"]] == [op["latency_s"] for op in one["ops"]]
+    assert two["traffic_bytes"] == one["traffic_bytes"]
+
+
+def test_a_sweep_marks_what_fits_nowhere(folder: Path) -> None:
+    """One row that fits, one whose memory holds less than the weights."""
+    done = runner.invoke(app, "sweep mlp --hw systolic --set DRAM.capacity=1KiB,8GiB -o t.csv".split())
+    assert done.exit_code == 0, done.stderr
+    with (folder / "t.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["infeasible"] for row in rows] == ["True", "False"]
+    assert rows[0]["latency_s"] == ""
+    assert "do not fit DRAM" in rows[0]["reason"]
+    assert float(rows[1]["latency_s"]) > 0

@@ -1,0 +1,256 @@
+"""Laws of estimates: sums, bounds, ladders, monotony, scaling, order, and what has no rule."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import sim
+from sim.cost.compulsory import footprint
+from sim.errors import UnsupportedOpError
+from sim.hardware.chip import Chip
+from sim.results import Estimate
+from sim.schedule.prepare import prepare
+from sim.workload.graph import EinsumOp, Graph, Op, UnsupportedOp
+from sim.workload.precision import parse_precision
+
+TOLERANCE = 1e-9
+PAIRS = [
+    ("digits_cnn", "systolic"),
+    ("byte_gpt", "tesla-fsd-npu"),
+    ("mobilenet_v2", "systolic"),
+    ("mlp", "gemmini-16"),
+    ("byte_gpt", "tpu-v1"),
+    ("mlp", "h100-sxm"),
+]
+
+
+@pytest.fixture(scope="module", params=PAIRS, ids="-".join)
+def found(request: pytest.FixtureRequest) -> tuple[Graph, Chip, Estimate]:
+    workload, hardware = request.param
+    graph, chip = sim.load_workload(workload), sim.load_hardware(hardware)
+    return graph, chip, sim.estimate(graph, chip, calibration="none")
+
+
+Found = tuple[Graph, Chip, Estimate]
+
+
+def total(values: Iterable[float | None]) -> float:
+    return sum(v for v in values if v is not None)
+
+
+def test_a_networks_roofline_is_its_busiest_resource(found: Found) -> None:
+    """The largest over resources of (sum over ops of work / rate), compulsory bytes at home: never
+    above the sum of the ops' own rooflines."""
+    graph, chip, estimate = found
+    ready = prepare(graph, parse_precision(estimate.precision))
+    bound = sim.roofline(ready, chip)
+    assert estimate.roofline_latency_s == max(bound.resource_s.values()) == bound.latency_s
+    for name, seconds in bound.resource_s.items():
+        own = total(point.resource_s.get(name) for point in bound.ops)
+        if name == f"memory:{bound.home}":
+            assert seconds <= own * (1 + TOLERANCE)
+        else:
+            assert seconds == pytest.approx(own, rel=TOLERANCE)
+    assert bound.latency_s <= total(point.roofline_s for point in bound.ops) * (1 + TOLERANCE)
+
+
+def test_terms_sum_to_ops_and_ops_to_the_network(found: Found) -> None:
+    _, _, estimate = found
+    for op in estimate.ops:
+        assert sum(op.breakdown_s.values()) == pytest.approx(op.latency_s, rel=TOLERANCE)
+        assert all(seconds >= -TOLERANCE * op.latency_s for seconds in op.breakdown_s.values()), op.name
+    assert sum(estimate.breakdown_s.values()) == pytest.approx(estimate.latency_s, rel=TOLERANCE)
+    assert total(op.latency_s for op in estimate.ops) == pytest.approx(estimate.latency_s, rel=TOLERANCE)
+    for count in ("macs", "vector_ops"):
+        assert total(getattr(op, count) for op in estimate.ops) == getattr(estimate, count)
+    for memory, traffic in estimate.traffic_bytes.items():
+        tables = [op.traffic_bytes.get(memory, {}).values() for op in estimate.ops]
+        assert total(t.read for table in tables for t in table) == pytest.approx(traffic.read, rel=TOLERANCE)
+        assert total(t.write for table in tables for t in table) == pytest.approx(traffic.write, rel=TOLERANCE)
+    if estimate.energy_j is not None:
+        parts = estimate.energy_breakdown_j
+        assert sum(parts.values()) == pytest.approx(estimate.energy_j, rel=TOLERANCE)
+        assert total(op.energy_j for op in estimate.ops) == pytest.approx(parts["dynamic"], rel=TOLERANCE)
+        assert estimate.power_w == pytest.approx(estimate.energy_j / estimate.latency_s, rel=TOLERANCE)
+
+
+def test_traffic_at_home_is_at_least_compulsory(found: Found) -> None:
+    """Of every einsum, each operand that lies at home crosses its port at least once, at stored bits;
+    and so does the network as a whole."""
+    graph, chip, estimate = found
+    precision = parse_precision(estimate.precision)
+    ready = prepare(graph, precision)
+    ops = {op.name: op for op in ready.ops}
+    home = chip.main_unit.home
+    at_home = footprint(ready, chip, chip.main_unit, precision, dict.fromkeys(ready.tensors, home))
+    for shown in estimate.ops:
+        op = ops[shown.name]
+        if not isinstance(op, EinsumOp) or "all" in shown.traffic_bytes.get(home, {}):
+            continue
+        rows = zip((*op.inputs, *op.outputs), at_home.touched[op.name], strict=False)
+        least = {storage: (read, write) for _, (storage, read, write) in rows}
+        for operand in op.einsum.operands:
+            storage = ready.tensors[operand.tensor].storage or operand.tensor
+            if shown.homes[operand.tensor] != home or storage not in least:
+                continue
+            moved = shown.traffic_bytes[home][operand.role.value]
+            read, write = least[storage]
+            assert moved.read >= read * (1 - TOLERANCE), (op.name, operand.role)
+            assert moved.write >= write * (1 - TOLERANCE), (op.name, operand.role)
+    read, write = footprint(ready, chip, chip.main_unit, precision, {}).compulsory_bytes()
+    moved = estimate.traffic_bytes[home]
+    assert moved.read + moved.write >= (read + write) * (1 - TOLERANCE)
+
+
+def test_utilisation_and_ladder(found: Found) -> None:
+    """Utilisation is in (0, 1], null for vector work; ideal <= spatially mapped <= compute <= total."""
+    _, _, estimate = found
+    for op in estimate.ops:
+        if op.macs:
+            assert op.mac_utilization is not None
+            assert 0 < op.mac_utilization <= 1 + TOLERANCE
+        else:
+            assert op.mac_utilization is None
+            assert op.cycles_ladder is None
+        if op.cycles_ladder is not None:
+            steps = [op.cycles_ladder[k] for k in ("ideal", "spatially_mapped", "compute", "total")]
+            assert all(a <= b * (1 + TOLERANCE) for a, b in pairwise(steps)), op.name
+    assert estimate.mac_utilization is None or 0 < estimate.mac_utilization <= 1
+
+
+sizes = st.integers(1, 300)
+gemms = st.builds(sim.gemm, sizes, sizes, sizes)
+convs = st.builds(
+    sim.conv2d,
+    st.integers(1, 40),
+    st.integers(1, 40),
+    st.integers(5, 30),
+    st.sampled_from([1, 3, 5]),
+    stride=st.sampled_from([1, 2]),
+    padding=st.sampled_from([0, 1]),
+)
+layers = st.one_of(gemms, convs)
+resources = st.sampled_from(
+    [
+        ("DRAM.bandwidth", ["8 GB/s", "20 GB/s", "34 GB/s", "35 GB/s", "100 GB/s", "900 GB/s"]),
+        ("SRAM.bandwidth", ["16 B/cycle", "24 B/cycle", "64 B/cycle", "256 B/cycle", "1000 B/cycle"]),
+        ("SRAM.capacity", ["16 KiB", "20 KiB", "33 KiB", "100 KiB", "1 MiB", "64 MiB"]),
+    ]
+)
+arrays = st.sampled_from([{}, {"array.rows": 16, "array.cols": 8}, {"array.dataflow": "output_stationary"}])
+
+
+@settings(max_examples=10)
+@given(layers, resources, arrays)
+def test_more_of_a_memory_never_slows_a_layer(graph: Graph, resource: tuple[str, list[str]], array: dict) -> None:
+    path, values = resource
+    small = {"SRAM.capacity": "24 KiB", **array}
+    times = [
+        sim.estimate(graph, sim.load_hardware("systolic", {**small, path: value}), calibration="none").latency_s
+        for value in values
+    ]
+    assert all(b <= a * (1 + 1e-12) for a, b in pairwise(times)), (path, times)
+
+
+FACTOR = st.sampled_from([0.25, 0.5, 2.0, 1.7])
+
+
+@settings(max_examples=5)
+@given(st.one_of(layers, st.sampled_from(["digits_cnn", "byte_gpt"])), FACTOR)
+def test_all_rates_times_a_is_time_over_a(workload: Graph | str, a: float) -> None:
+    """Clock, bandwidth per second and every duration of `systolic`."""
+    graph = sim.load_workload(workload) if isinstance(workload, str) else workload
+    faster = {
+        "clock": f"{a!r} GHz",
+        "DRAM.bandwidth": f"{34 * a!r} GB/s",
+        "DRAM.latency": f"{100 / a!r} ns",
+        "npu.launch": f"{1 / a!r} us",
+        "npu.dma_setup": f"{100 / a!r} ns",
+    }
+    slow, fast = (sim.estimate(graph, sim.load_hardware("systolic", change)) for change in ({}, faster))
+    assert fast.latency_s * a == pytest.approx(slow.latency_s, rel=1e-9)
+    assert fast.roofline_latency_s * a == pytest.approx(slow.roofline_latency_s, rel=1e-9)
+
+
+def another_order(graph: Graph, seed: int) -> Graph:
+    """The same DAG in a random topological order; ops that touch a storage that is written stay in turn."""
+    draw = random.Random(seed)
+    needs: list[set[int]] = []
+    last_write: dict[str, int] = {}
+    readers: dict[str, set[int]] = {}
+
+    def places(keys: Iterable[str]) -> set[str]:
+        return {graph.tensors[key].storage or key for key in keys}
+
+    for i, op in enumerate(graph.ops):
+        needs.append({graph.producer[key] for key in op.inputs if key in graph.producer})
+        for place in places((*op.inputs, *op.outputs)) & set(last_write):
+            needs[i].add(last_write[place])
+        for place in places(op.outputs):
+            needs[i] |= readers.pop(place, set())
+            last_write[place] = i
+        for place in places(op.inputs):
+            readers.setdefault(place, set()).add(i)
+        needs[i].discard(i)
+    order: list[Op] = []
+    done: set[int] = set()
+    while len(done) < len(graph.ops):
+        ready = [i for i in range(len(graph.ops)) if i not in done and needs[i] <= done]
+        chosen = draw.choice(ready)
+        done.add(chosen)
+        order.append(graph.ops[chosen])
+    return graph.with_(ops=tuple(order))
+
+
+@pytest.mark.parametrize(
+    ("workload", "hardware"),
+    [("digits_cnn", "systolic"), ("byte_gpt", "tesla-fsd-npu"), ("mobilenet_v2", "systolic"), ("resnet18", "edge-npu")],
+)
+def test_another_topological_order_changes_nothing(workload: str, hardware: str) -> None:
+    graph, chip = sim.load_workload(workload), sim.load_hardware(hardware)
+    base = sim.estimate(graph, chip)
+    for seed in range(2):
+        again = sim.estimate(another_order(graph, seed), chip)
+        assert again.latency_s == pytest.approx(base.latency_s, rel=1e-12)
+        assert again.roofline_latency_s == pytest.approx(base.roofline_latency_s, rel=1e-12)
+        assert again.traffic_bytes == base.traffic_bytes
+
+
+def with_an_unknown_op(graph: Graph) -> Graph:
+    old = next(op for op in graph.ops if not isinstance(op, EinsumOp))
+    new = UnsupportedOp(
+        name=old.name, kind="aten.fft_fft", inputs=old.inputs, outputs=old.outputs, module=old.module, source="m.py:7"
+    )
+    return graph.with_(ops=tuple(new if op is old else op for op in graph.ops))
+
+
+def test_no_op_is_silently_free() -> None:
+    graph, chip = with_an_unknown_op(sim.load_workload("digits_cnn")), sim.load_hardware("systolic")
+    with pytest.raises(UnsupportedOpError, match=r"aten\.fft_fft.*m\.py:7.*--allow-unsupported"):
+        sim.estimate(graph, chip)
+    with pytest.raises(UnsupportedOpError, match=r"aten\.fft_fft"):
+        sim.simulate(graph, chip)
+    found = sim.estimate(graph, chip, allow_unsupported=True)
+    assert found.unsupported == ("aten.fft_fft at m.py:7",)
+    costed = next(op for op in found.ops if op.kind == "aten.fft_fft")
+    assert costed.latency_s > chip.main_unit.launch_s
+    assert sum(t.read + t.write for table in costed.traffic_bytes.values() for t in table.values()) > 0
+
+
+@pytest.mark.parametrize("seconds", [1e-3, 1e-9])
+def test_an_override_shows_and_ops_still_sum(seconds: float) -> None:
+    """Known to take longer than ours (the rest waits for something unknown) or less (hidden terms shrink)."""
+    graph, chip = sim.load_workload("digits_cnn"), sim.load_hardware("tesla-fsd-npu")
+    name = sim.estimate(graph, chip).ops[2].name
+    found = sim.estimate(graph, chip, overrides={name: seconds})
+    op = next(op for op in found.ops if op.name == name)
+    assert op.latency_s == seconds
+    assert sum(op.breakdown_s.values()) == pytest.approx(seconds, rel=TOLERANCE)
+    assert sum(o.latency_s for o in found.ops) == pytest.approx(found.latency_s, rel=TOLERANCE)
+    assert any(name in note for note in found.notes)
