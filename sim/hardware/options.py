@@ -9,7 +9,9 @@ from collections.abc import Mapping
 
 from sim.hardware.chip import Costing
 
-KNOWN_OPTIONS: dict[Costing, Mapping[str, str]] = {}
+KNOWN_OPTIONS: dict[Costing, Mapping[str, str]] = {
+    Costing.GPU_KERNELS: {"generation": "volta, turing, ampere, ada, hopper or blackwell: which libraries it runs"},
+}
 """Costing -> {option name: meaning and unit}."""
 
 

@@ -65,6 +65,14 @@ class GroupCost:
     bound: tuple[str, ...] = ()
     resources_s: Mapping[str, np.ndarray] = field(default_factory=dict)
     stream: Stream | None = None
+    fused: tuple[str, ...] = ()
+    """Names of further ops that run inside."""
+    energy_parts_j: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Component -> dynamic energy; sums to `energy_j`."""
+    cost_class: str = ""
+    """Class of ops whose residuals an interval takes."""
+    flags: tuple[str, ...] = ()
+    """What lies outside the data behind the constants."""
 
 
 def compute_type_of(op: EinsumOp, graph: Graph) -> str:
@@ -73,7 +81,7 @@ def compute_type_of(op: EinsumOp, graph: Graph) -> str:
     return value if weight == value else f"w{BITS[weight]}a{BITS[value]}"
 
 
-def _compute_type(op: EinsumOp, coster: _Coster) -> tuple[str, bool]:
+def compute_and_widening(op: EinsumOp, coster: _Coster) -> tuple[str, bool]:
     """(array rate to use, whether weights are widened first)."""
     graph, array = coster.graph, coster.unit.array
     wanted = compute_type_of(op, graph)
@@ -126,7 +134,7 @@ def machine_of(coster: _Coster, compute: str) -> Machine:
 
 def cost_einsum(op: EinsumOp, position: int, coster: _Coster) -> GroupCost:
     """A mapped einsum with its epilogue, on every design."""
-    compute, widened = _compute_type(op, coster)
+    compute, widened = compute_and_widening(op, coster)
     problem, full = _problem(op, coster), machine_of(coster, compute)
     homes = homes_of(op, coster)
     level = next((i for i, l in enumerate(full.levels) if l.name == coster.residency.memory), 0)

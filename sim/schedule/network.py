@@ -15,6 +15,7 @@ import numpy as np
 from sim.errors import InfeasibleError, UnsupportedOpError, WorkloadError, nearest
 from sim.hardware.chip import Chip, Costing, Unit
 from sim.hardware.designs import Designs
+from sim.schedule.gpu import cost_gpu, gpu_notes, inside_storages
 from sim.schedule.groups import GroupCost, cost_einsum
 from sim.schedule.prepare import prepare
 from sim.schedule.residency import Residency, residency, resident_memory
@@ -32,6 +33,7 @@ class Options:
     mapping: Mapping[str, object] = field(default_factory=dict)
     allow_unsupported: bool = False
     overrides_s: Mapping[str, float] = field(default_factory=dict)
+    calibration: str = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +86,7 @@ class _Coster:
             next(m.capacity_bytes for m in c.main_unit.memories if m.name == found.name) if found else 0.0
             for c in self.chips
         ]
-        return residency(self.graph, self.unit, np.array(room, dtype=float))
+        return residency(self.graph, self.unit, np.array(room, dtype=float), inside_storages(self.graph, self.unit))
 
     def home_names(self) -> dict[str, str]:
         """tensor -> memory, for a single design (a unit costed by roofline)."""
@@ -97,7 +99,9 @@ class _Coster:
         for position, op in enumerate(self.graph.ops):
             if isinstance(op, ViewOp):
                 continue
-            if self.unit.costing is not Costing.MAPPED:
+            if self.unit.costing is Costing.GPU_KERNELS:
+                groups += [group] if (group := cost_gpu(op, position, self)) else []
+            elif self.unit.costing is not Costing.MAPPED:
                 groups.append(cost_roofline(op, position, self))
             elif isinstance(op, EinsumOp):
                 groups.append(cost_einsum(op, position, self))
@@ -139,7 +143,7 @@ def cost_network(
         residency=coster.residency,
         infeasible=infeasible,
         reasons=coster.reasons,
-        notes=_notes(ready, coster),
+        notes=_notes(ready, coster, groups),
         unsupported=unsupported,
     )
 
@@ -205,8 +209,8 @@ def _override(groups: list[GroupCost], increments: list[np.ndarray], options: Op
         increments[names[name]] = np.full_like(increments[names[name]], seconds)
 
 
-def _notes(graph: Graph, coster: _Coster) -> tuple[str, ...]:
-    notes = list(graph.notes)
+def _notes(graph: Graph, coster: _Coster, groups: Sequence[GroupCost]) -> tuple[str, ...]:
+    notes = [*graph.notes, *gpu_notes(groups, coster)]
     if coster.unit.costing is Costing.ROOFLINE:
         notes.append(f"{coster.unit.name} is costed by roofline and launch floor only: no waiting, no tiles")
     return tuple(notes)
