@@ -11,6 +11,7 @@ from sim.hardware.chip import Costing
 
 KNOWN_OPTIONS: dict[Costing, Mapping[str, str]] = {
     Costing.GPU_KERNELS: {"generation": "volta, turing, ampere, ada, hopper or blackwell: which libraries it runs"},
+    Costing.CPU: {"threads": "cores that work; all by default"},
 }
 """Costing -> {option name: meaning and unit}."""
 

@@ -30,6 +30,7 @@ from sim.mapping.machine import energies
 from sim.mapping.problem import INPUT, OUTPUT, WEIGHT
 from sim.results import Term
 from sim.schedule.groups import GroupCost, bounds, compute_and_widening, vector_count, vector_energy
+from sim.schedule.shapes import is_depthwise, is_window, product_shape
 from sim.workload.graph import EinsumOp, Graph, MovementOp, Op, Primitive, Role, VectorOp
 from sim.workload.precision import BITS
 
@@ -143,43 +144,11 @@ def _kernel(op: Op, gpu: _Gpu, coster: _Coster, region: FlashRegion | None) -> K
     if region is not None:
         return _attention(region, gpu, coster)
     if isinstance(op, EinsumOp):
-        return _depthwise(op, gpu, coster) if _is_depthwise(op) else _matrix(op, gpu, coster)
+        return _depthwise(op, gpu, coster) if is_depthwise(op) else _matrix(op, gpu, coster)
     return _vector(op, gpu, coster)
 
 
 # Matrix products and convolutions
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """An einsum as `batch` products of m x k by k x n."""
-
-    batch: int
-    m: int
-    n: int
-    k: int
-
-
-def product_shape(op: EinsumOp) -> Shape:
-    """Ranks by the operands that they index: all three = batch, input and output = m, weight and
-    output = n, the rest is reduced. A convolution becomes its implicit GEMM."""
-    e = op.einsum
-    ranks = {role: e.operand(role).ranks for role in (INPUT, WEIGHT, OUTPUT)}
-    sizes = {"batch": 1, "m": 1, "n": 1, "k": 1}
-    for rank, size in e.ranks.items():
-        first, second, out = (rank in ranks[role] for role in (INPUT, WEIGHT, OUTPUT))
-        part = ("batch" if first and second else "m" if first else "n") if out else "k"
-        sizes[part] *= size
-    return Shape(**sizes)
-
-
-def _is_window(op: EinsumOp) -> bool:
-    return any(len(axis.terms) > 1 and "R" in axis.ranks for axis in op.einsum.operand(INPUT).projection)
-
-
-def _is_depthwise(op: EinsumOp) -> bool:
-    shape = product_shape(op)
-    return _is_window(op) and shape.batch > 1 and shape.n == 1
 
 
 def _matrix(op: EinsumOp, gpu: _Gpu, coster: _Coster) -> Kernel:
@@ -189,7 +158,7 @@ def _matrix(op: EinsumOp, gpu: _Gpu, coster: _Coster) -> Kernel:
     tensors = {role: graph.tensors[op.einsum.operand(role).tensor] for role in (INPUT, WEIGHT, OUTPUT)}
     dtype, shape = tensors[INPUT].dtype, product_shape(op)
     speed = gpu.chip.main_unit.array.weight_sparsity.get(tensors[WEIGHT].pattern or "", 1.0)
-    window = _is_window(op)
+    window = is_window(op)
     library = SIMT if window and dtype in CUDA_CORE_DTYPES else None
     share = min(1.0, touched_elements(op.einsum, INPUT) / (shape.batch * shape.m * shape.k))
     stored = tensors[WEIGHT].bits * tensors[WEIGHT].density / BITS[dtype]
@@ -585,4 +554,4 @@ def gpu_notes(groups: Sequence[GroupCost], coster: _Coster) -> list[str]:
     return [*notes, *dict.fromkeys(flag for group in groups for flag in group.flags)]
 
 
-__all__ = ["Kernel", "Shape", "cost_gpu", "gpu_notes", "gpu_of", "inside_storages", "product_shape", "saved_bytes"]
+__all__ = ["Kernel", "cost_gpu", "gpu_notes", "gpu_of", "inside_storages", "saved_bytes"]

@@ -241,7 +241,7 @@ def _assemble(op, problem, full, parts, homes, held, level, widened, coster) -> 
     sofar = np.maximum(time, home_busy)
     terms[Term.VECTOR] = np.maximum(0.0, lanes - sofar)
     terms[Term.DEQUANTISE] = np.maximum(0.0, convert - np.maximum(sofar, lanes))
-    energy = _scatter_energy(parts, n) + vector_energy(op, coster)
+    energy = _energy_parts(_scatter_energy(parts, n), moved, full) | {"vector": vector_energy(op, coster)}
     resources = {f"memory:{port.split('.')[0]}": port_busy[:, i] / clock for i, port in enumerate(full.ports)}
     for i, port in enumerate(full.ports):
         name = f"memory:{port.split('.')[0]}"
@@ -263,7 +263,8 @@ def _assemble(op, problem, full, parts, homes, held, level, widened, coster) -> 
         footprint_bytes=_of_rows(parts, n, "footprint_bytes"),
         held_bytes=held,
         capacity_bytes=full.capacity_bytes[:, level] if level else np.full(n, np.inf),
-        energy_j=energy,
+        energy_j=sum(energy.values(), start=np.zeros(n)),
+        energy_parts_j=energy,
         cycles=longest,
         ladder={
             "ideal": np.full(n, slots / (full.array.rows * full.array.cols * _arrays(full))),
@@ -345,6 +346,22 @@ def _scatter_energy(parts, n):  # noqa: ANN001, ANN202
     for designs, won in parts:
         out[designs] = won.energy_j
     return out
+
+
+def _energy_parts(mapped: np.ndarray, moved, full: Machine) -> dict[str, np.ndarray]:  # noqa: ANN001
+    """Energy by component of a mapped einsum: each memory's traffic, and the rest of `mapped`, the MACs.
+
+    What the epilogue reads at home comes on top of `mapped`.
+    """
+    parts, factors = {}, np.zeros(len(full))
+    for i, level in enumerate(full.levels):
+        own = np.zeros(len(full))
+        for role, (read, write) in moved[level.name].items():
+            cost = read * full.read_energy_j_per_byte[:, i] + write * full.write_energy_j_per_byte[:, i]
+            own = own + cost
+            factors = factors + (cost if role != "epilogue" else 0.0)
+        parts[level.name] = own
+    return parts | {"MACs": mapped - factors}
 
 
 def vector_energy(op: Op, coster: _Coster) -> np.ndarray:

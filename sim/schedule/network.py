@@ -15,6 +15,7 @@ import numpy as np
 from sim.errors import InfeasibleError, UnsupportedOpError, WorkloadError, nearest
 from sim.hardware.chip import Chip, Costing, Unit
 from sim.hardware.designs import Designs
+from sim.schedule.cpu import cost_cpu, cpu_calibration
 from sim.schedule.gpu import cost_gpu, gpu_notes, inside_storages
 from sim.schedule.groups import GroupCost, cost_einsum
 from sim.schedule.prepare import prepare
@@ -101,6 +102,8 @@ class _Coster:
                 continue
             if self.unit.costing is Costing.GPU_KERNELS:
                 groups += [group] if (group := cost_gpu(op, position, self)) else []
+            elif self.unit.costing is Costing.CPU:
+                groups.append(cost_cpu(op, position, self))
             elif self.unit.costing is not Costing.MAPPED:
                 groups.append(cost_roofline(op, position, self))
             elif isinstance(op, EinsumOp):
@@ -124,6 +127,7 @@ def cost_network(
         design; where only some designs fail they are marked).
     """
     unsupported = _unsupported(graph, options)
+    check_calibration(chips[0], options.calibration)
     ready = prepare(graph, precision)
     coster = _Coster(ready, chips, subject if subject is not None else chips[0], options, precision)
     _check_home(coster)
@@ -146,6 +150,12 @@ def cost_network(
         notes=_notes(ready, coster, groups),
         unsupported=unsupported,
     )
+
+
+def check_calibration(chip: Chip, choice: str) -> None:
+    """Raises: ConfigError, CalibrationError: a calibration that this chip cannot use."""
+    if chip.main_unit.costing is not Costing.GPU_KERNELS:  # a GPU's is checked when its constants are read
+        cpu_calibration(chip, choice)
 
 
 def _unsupported(graph: Graph, options: Options) -> tuple[str, ...]:
@@ -213,4 +223,6 @@ def _notes(graph: Graph, coster: _Coster, groups: Sequence[GroupCost]) -> tuple[
     notes = [*graph.notes, *gpu_notes(groups, coster)]
     if coster.unit.costing is Costing.ROOFLINE:
         notes.append(f"{coster.unit.name} is costed by roofline and launch floor only: no waiting, no tiles")
+    if coster.unit.costing is Costing.CPU and cpu_calibration(coster.chips[0], coster.options.calibration) is None:
+        notes.append(f"{coster.unit.name} has no calibration: data-sheet rates and the file's launch time")
     return tuple(notes)

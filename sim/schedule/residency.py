@@ -70,13 +70,13 @@ def lifetimes(graph: Graph, place: Mapping[str, str]) -> dict[str, tuple[int, in
 def residency(graph: Graph, unit: Unit, capacity_bytes: np.ndarray, inside: Collection[str] = ()) -> Residency:
     """Homes for D designs that differ in the capacity (D,) of the resident memory.
 
-    Storages in `inside` never leave a fused kernel and take no room. A unit of GPU kernels has caches,
-    not scratchpads: nothing is placed on chip.
+    Storages in `inside` never leave a fused kernel and take no room. GPUs and CPUs have caches, not
+    scratchpads: nothing is placed on chip.
     """
     place, sizes, roles = storages(graph)
     sizes |= dict.fromkeys(inside, 0.0)
     span = lifetimes(graph, place)
-    memory = None if unit.costing is Costing.GPU_KERNELS else resident_memory(unit)
+    memory = None if unit.costing in (Costing.GPU_KERNELS, Costing.CPU) else resident_memory(unit)
     designs = len(capacity_bytes)
     held = np.zeros((designs, len(graph.ops)))
     home = np.zeros((designs, len(graph.ops)))
