@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from math import inf
 
 import numpy as np
 
-from sim.cost.roofline import roofline
+from sim.cost.roofline import RooflinePoint, roofline
 from sim.errors import ConfigError, WorkloadError, nearest
 from sim.hardware.chip import Chip
 from sim.hardware.dump import chip_hash
 from sim.hardware.physical import chip_area_mm2, idle_power_w
 from sim.mapping.mapping import Mapping as LoopNest
 from sim.results import Estimate, OpEstimate, Term, Traffic
+from sim.schedule.confidence import calibration_document, latency_interval_s
+from sim.schedule.gpu import inside_storages
 from sim.schedule.groups import GroupCost
 from sim.schedule.network import Network, Options, cost_network
 from sim.workload.graph import Einsum, EinsumOp, Graph, OperandRole, Role, Tensor
@@ -40,7 +42,8 @@ def estimate(
     Args:
         objective: what each op's mapping is best for: "latency", "energy" or "edp".
         precision: "int8", "w4a16", ...; the chip's default when None.
-        calibration: "auto", "none" or a name (see `sim.baseline.calibrate`).
+        calibration: "auto" (the device's own constants, or those of the nearest measured GPU), "none" (data sheet
+            only), a measured device, or a calibration file (see `sim.baseline.calibrate`).
         map_space: "even", "uneven" or "fixed_dataflow".
         mapping: a mapping for every einsum, or op name -> mapping ("*" for all others).
         allow_unsupported: cost ops without a rule as memory traffic instead of refusing.
@@ -58,11 +61,12 @@ def estimate(
         mapping=given,
         allow_unsupported=allow_unsupported,
         overrides_s=dict(overrides or {}),
+        calibration=calibration,
     )
     chosen = parse_precision(precision or chip.default_precision)
     network = cost_network(graph, [chip], chosen, options)
     _check_names(given, network)
-    return read(network, 0, precision=chosen.name, options=options, calibration=calibration)
+    return read(network, 0, precision=chosen.name, options=options)
 
 
 def _check_names(given: Mapping[str, object], network: Network) -> None:
@@ -72,10 +76,10 @@ def _check_names(given: Mapping[str, object], network: Network) -> None:
             raise WorkloadError(f'mapping for "{name}": no such op in the network as it runs.{nearest(name, names)}')
 
 
-def read(network: Network, d: int, *, precision: str, options: Options, calibration: str) -> Estimate:
+def read(network: Network, d: int, *, precision: str, options: Options) -> Estimate:
     """The estimate of design `d` of a costed network."""
     chip, graph = network.chips[d], network.graph
-    bound = roofline(graph, chip, precision)
+    bound = roofline(graph, chip, precision, homes=_inner_homes(network))
     floors = {point.name: point for point in bound.ops}
     feasible = not network.infeasible[d]
     ops = tuple(_op(network, i, d, floors) for i in range(len(network.groups)))
@@ -100,9 +104,9 @@ def read(network: Network, d: int, *, precision: str, options: Options, calibrat
         objective=options.objective,
         map_space="given" if "*" in options.mapping else options.map_space,
         buffering=network.unit.buffering.value,
-        calibration=None,
+        calibration=calibration_document(network, d, options.calibration),
         latency_s=latency,
-        latency_interval_s=None,
+        latency_interval_s=latency_interval_s(network, d, options.calibration, latency),
         cycles=cycles,
         roofline_latency_s=bound.latency_s,
         macs=sum(g.macs for g in network.groups),
@@ -118,15 +122,15 @@ def read(network: Network, d: int, *, precision: str, options: Options, calibrat
         ops=ops,
         infeasible=_infeasible(network, d),
         unsupported=network.unsupported,
-        notes=_notes(network, dynamic, calibration, options),
-        energy_breakdown_j=_energy_parts(dynamic, idle, latency),
+        notes=_notes(network, dynamic, options),
+        energy_breakdown_j=_energy_parts(network, d, dynamic, energy),
         roofline=bound.to_dict(),
     )
 
 
 def _op(network: Network, i: int, d: int, floors: Mapping[str, object]) -> OpEstimate:
     group = network.groups[i]
-    point = floors[group.name]
+    floor_s = _floor_s([floors[name] for name in (group.name, *group.fused)], network)
     latency, launch = float(network.increments_s[i][d]), float(group.launch_s[d])
     cycles = float(group.cycles[d])
     cells = network.unit.array.rows * network.unit.array.cols
@@ -140,7 +144,7 @@ def _op(network: Network, i: int, d: int, floors: Mapping[str, object]) -> OpEst
         macs=group.macs,
         vector_ops=group.vector_ops,
         latency_s=latency,
-        roofline_s=point.roofline_s,  # type: ignore[attr-defined]
+        roofline_s=floor_s,
         cycles=cycles,
         bound="launch" if launch > float(group.time_s[d]) else group.bound[d],
         mac_utilization=float(group.mac_slots[d]) / (cells * cycles) if used else None,  # type: ignore[index]
@@ -152,8 +156,25 @@ def _op(network: Network, i: int, d: int, floors: Mapping[str, object]) -> OpEst
         energy_j=None if np.isnan(energy) else energy,
         breakdown_s=_terms(network, i, d, latency, launch),
         mapping=_mapping(group, d, network),
+        fused=group.fused,
         homes=_homes(network, group, d),
     )
+
+
+def _inner_homes(network: Network) -> dict[str, str]:
+    """Tensors that live inside a fused kernel, at the memory nearest to the array."""
+    inside = inside_storages(network.graph, network.unit)
+    nearest_memory = network.unit.memories[-1].name if network.unit.memories else network.unit.home
+    return {key: nearest_memory for key, t in network.graph.tensors.items() if (t.storage or key) in inside}
+
+
+def _floor_s(points: Sequence[RooflinePoint], network: Network) -> float:
+    """Roofline of ops that run as one: work adds up per resource; what stays inside moves nowhere."""
+    if len(points) == 1:
+        return points[0].roofline_s
+    near = f"memory:{network.unit.memories[-1].name}"
+    names = dict.fromkeys(name for point in points for name in point.resource_s if name != near)
+    return max(sum(point.resource_s.get(name, 0.0) for point in points) for name in names)
 
 
 def _terms(network: Network, i: int, d: int, latency: float, launch: float) -> dict[Term, float]:
@@ -234,26 +255,26 @@ def _infeasible(network: Network, d: int) -> dict[str, object] | None:
     return {"reason": reason, "tensors": list(tensors)}
 
 
-def _energy_parts(dynamic: float | None, idle: float | None, latency: float) -> dict[str, float]:
-    if dynamic is None:
+def _energy_parts(network: Network, d: int, dynamic: float | None, energy: float | None) -> dict[str, float]:
+    """Component -> energy over the network; leakage is the rest of the total. Empty where energy is unknown."""
+    if dynamic is None or energy is None:
         return {}
-    parts = {"dynamic": dynamic}
-    if idle is not None and latency < inf:
-        parts["leakage"] = idle * latency
+    parts: dict[str, float] = {}
+    for group in network.groups:
+        for name, value in group.energy_parts_j.items():
+            parts[name] = parts.get(name, 0.0) + float(value[d])
+    if energy > dynamic:
+        parts["leakage"] = energy - dynamic
     return parts
 
 
-def _notes(network: Network, dynamic: float | None, calibration: str, options: Options) -> tuple[str, ...]:
+def _notes(network: Network, dynamic: float | None, options: Options) -> tuple[str, ...]:
     notes = list(network.notes)
     notes += [
         f"{op} takes {seconds:g} s by --override, not by the model" for op, seconds in options.overrides_s.items()
     ]
     if dynamic is None:
         notes.append("energy is unknown: the chip file states no energies per action and no node to derive them from")
-    if calibration not in ("auto", "none"):
-        raise ConfigError(
-            f'calibration "{calibration}" is not known for {network.chips[0].name}: expected auto or none'
-        )
     return tuple(notes)
 
 

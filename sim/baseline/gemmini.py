@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sim.baseline.kernel_rows import Hardware, Kind, Prediction, Rows, families, register
 from sim.cost.waiting import (
     TileLoops,
     WaitingConstants,
@@ -25,7 +26,8 @@ from sim.cost.waiting import (
     waiting_cost,
 )
 from sim.cost.waiting.tiles import RANKS
-from sim.errors import MappingError
+from sim.errors import CalibrationError, MappingError, nearest
+from sim.hardware.chip import Chip
 from sim.resources import data_dir
 
 MEASURED = "measured_cycles_given_mapping"
@@ -33,6 +35,9 @@ MEASURED = "measured_cycles_given_mapping"
 MEASURED_OWN = "measured_cycles_own_tiling"
 """Column: cycles with the machine's own tiler, which ran first and includes its search on the host."""
 COLUMNS = ("N", *RANKS, "Hstride", "Wstride", "mapping")
+
+DEFAULT = "gemmini-16x16"
+"""Waiting constants of rows that name no chip."""
 
 _LEVEL = re.compile(r"^L(?P<level>\d)\[(?P<keeps>[WIO]*)\] (?P<loops>.+)$")
 _LOOP = re.compile(r"^(?P<rank>[NCKPQRS])(?P<count>[1-9]\d*)(?P<spatial>X?)$")
@@ -152,9 +157,20 @@ def own_tile_loops(row: Mapping[str, object]) -> TileLoops:
     )
 
 
-def constants_file() -> Path:
-    """Where machine and constants are."""
-    return data_dir("baselines") / "waiting" / "gemmini-16x16.yaml"
+def constants_file(chip: Chip | None = None) -> Path:
+    """Where machine and constants of a chip's waiting are: its unit's option `waiting`.
+
+    Raises: CalibrationError: the chip has no such option, or no file has its name.
+    """
+    folder = data_dir("baselines") / "waiting"
+    known = sorted(file.stem for file in folder.glob("*.yaml"))
+    name = DEFAULT if chip is None else chip.main_unit.options.get("waiting")
+    if name not in known:
+        where = DEFAULT if chip is None else f"{chip.name}: units.{chip.main_unit.name}.options.waiting"
+        raise CalibrationError(
+            f"{where} is {name!r}, expected a set of waiting constants: {', '.join(known)}.{nearest(str(name), known)}"
+        )
+    return folder / f"{name}.yaml"
 
 
 def cost_rows(
@@ -179,3 +195,22 @@ def predict_rows(
 ) -> np.ndarray:
     """Predicted cycles of each row (mappings from column to value) for its given mapping."""
     return cost_rows(rows, waiting=waiting).cycles
+
+
+def _predict(rows: Rows, chip: Chip | None, precision: str | None, constants: object) -> Prediction:
+    """Cycles of each row of a table of columns."""
+    table = [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
+    cycles = predict_rows(table, waiting=load_waiting(constants_file(chip)))
+    return Prediction(cycles, np.zeros(len(cycles), dtype=bool))
+
+
+GEMMINI = register(
+    Kind(
+        name="gemmini",
+        columns=frozenset({*COLUMNS, MEASURED}),
+        measured=MEASURED,
+        family=lambda r: families(*(r[name] for name in ("N", *RANKS))),
+        predict=_predict,
+        hardware=Hardware.CHIP,
+    )
+)

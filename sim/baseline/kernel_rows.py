@@ -10,7 +10,9 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,17 +39,26 @@ class Prediction:
     flagged: np.ndarray
 
 
+class Hardware(StrEnum):
+    """What a kind's `predict` is given as hardware."""
+
+    GPU = "gpu"
+    """A GpuDevice with its constants; the user must name the chip and the precision."""
+    CHIP = "chip"
+    """The Chip, or None: the rows carry their own."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """One layout of measured rows. `needs_hardware`: predict takes a GpuDevice, else None."""
+    """One layout of measured rows, and how each row is predicted."""
 
     name: str
     columns: frozenset[str]
     measured: str
     family: Callable[[Rows], np.ndarray]
-    predict: Callable[[Rows, GpuDevice | None, str, GpuConstants | None], Prediction]
-    """(rows, device, precision, constants) -> Prediction"""
-    needs_hardware: bool = True
+    predict: Callable[[Rows, Any, Any, Any], Prediction]
+    """(rows, device or chip, precision, GPU constants) -> Prediction"""
+    hardware: Hardware = Hardware.GPU
 
 
 _KINDS: dict[frozenset[str], Kind] = {}
@@ -61,14 +72,22 @@ def register(kind: Kind) -> Kind:
     return kind
 
 
+def kinds() -> tuple[Kind, ...]:
+    """Every registered layout, those of modules beside this one included."""
+    import sim.baseline.gemmini  # noqa: F401  registers itself
+
+    return tuple(_KINDS.values())
+
+
 def kind_of(columns) -> Kind:
     """The kind whose columns are all present (the largest such). Raises CalibrationError with the nearest."""
     present = frozenset(columns)
-    fits = [kind for kind in _KINDS.values() if kind.columns <= present]
+    known = kinds()
+    fits = [kind for kind in known if kind.columns <= present]
     if fits:
         return max(fits, key=lambda kind: len(kind.columns))
     best = max(
-        _KINDS.values(),
+        known,
         key=lambda kind: len(kind.columns & present) / len(kind.columns),
     )
     missing = ", ".join(sorted(best.columns - present))

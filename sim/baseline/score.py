@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import rankdata
 
-from sim.baseline.kernel_rows import Kind, Rows, kind_of, read_rows
+from sim.baseline.kernel_rows import Hardware, Kind, Rows, kind_of, read_rows
 from sim.cost.gpu.device import GpuDevice, device_from_chip
 from sim.cost.gpu.sets import constants_for
 from sim.errors import CalibrationError
@@ -110,8 +110,8 @@ def score_file(
     rows = read_rows(path)
     kind = kind_of(rows)
     precision = precision or precision_of(path)
-    device, constants = None, None
-    if kind.needs_hardware:
+    device, constants = hw, None
+    if kind.hardware is Hardware.GPU:
         if hw is None:
             raise CalibrationError(f"{path}: {kind.name} rows need --hw, the chip that was measured")
         if precision is None:

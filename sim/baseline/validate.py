@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Protocol
@@ -12,7 +10,6 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from sim.baseline.checks import CheckResult, all_checks
-from sim.baseline.gemmini import COLUMNS, MEASURED, predict_rows
 from sim.errors import ResultError, nearest
 from sim.resources import data_dir
 
@@ -86,38 +83,6 @@ def score(predicted: np.ndarray, measured: np.ndarray, *, path: str, kind: str) 
     )
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file.
-
-    Raises: ResultError: not there, or without rows.
-    """
-    if not path.is_file():
-        raise ResultError(f"{path}: no such file; expected a CSV of measured rows")
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    if not rows:
-        raise ResultError(f"{path}: no rows")
-    return rows
-
-
-def score_gemmini(path: Path) -> Score:
-    """Score a file of Gemmini rows (columns of `sim.baseline.gemmini`) with the constants that ship.
-
-    Raises: ResultError: no such file, no rows, a measured value that is not a number.
-    """
-    rows = read_rows(path)
-    try:
-        measured = np.array([float(row[MEASURED]) for row in rows])
-    except (KeyError, ValueError) as error:
-        raise ResultError(f"{path}: column {MEASURED} is missing or not a number: {error}") from error
-    return score(predict_rows(rows), measured, path=str(path), kind="gemmini")
-
-
-def is_gemmini(columns: Iterable[str]) -> bool:
-    """Whether a file's columns are those of Gemmini rows."""
-    return {*COLUMNS, MEASURED} <= set(columns)
-
-
 class Scored(Protocol):
     """What scoring a file gives, whatever its kind."""
 
@@ -129,7 +94,8 @@ def against(
 ) -> tuple[Scored, ...]:
     """Score a CSV file, every CSV file of a folder, or the baseline records of a device.
 
-    Gemmini rows carry their hardware; the kinds of `sim.baseline.score` and records need `hw`.
+    What a file holds is told by its columns (`sim.baseline.kernel_rows.kinds`). Gemmini rows carry their
+    hardware; GPU rows and records need `hw`.
     Raises: ResultError: neither a file, nor a folder with CSV files, nor a device with records;
         CalibrationError of the kinds.
     """
@@ -145,11 +111,11 @@ def against(
 
 
 def _score_file(file: Path, hw: str | None, precision: str | None, calibration: str) -> Scored:
-    if is_gemmini(read_rows(file)[0]):
-        return score_gemmini(file)
     import sim
     from sim.baseline.score import score_file
 
+    if not file.is_file():
+        raise ResultError(f"{file}: no such file; expected a CSV of measured rows")
     return score_file(file, sim.load_hardware(hw) if hw else None, precision, calibration=calibration)
 
 

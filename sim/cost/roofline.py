@@ -22,6 +22,7 @@ import numpy as np
 from sim._version import __version__
 from sim.cost.ceilings import Ceiling, bandwidths, ceilings, compute_type, macs_per_s, memory_s, primitive_s
 from sim.cost.compulsory import Footprint, footprint
+from sim.cost.flash import op_share
 from sim.errors import ResultError
 from sim.hardware.chip import Chip, Unit
 from sim.workload.graph import EinsumOp, Graph, MovementOp, Op, OperandRole, Role, VectorOp, ViewOp
@@ -198,8 +199,8 @@ def roofline(
         precision: name such as "int8" or "w4a16"; the chip's default when None.
         homes: tensor id -> memory where it lies. By default weights, graph inputs, outputs and the
             KV cache lie in the unit's home memory, and an activation on chip where it fits.
-    Assumes: dense vector work as traced (give the graph that the chip runs, after fusion); all
-        resources overlap perfectly; each operand of an op is touched once.
+    Assumes: dense vector work as traced (give the graph that the chip runs, after fusion), but a GPU's
+        fused attention skips what its mask hides; all resources overlap perfectly; each operand of an op is touched once.
     Raises: PrecisionError, ConfigError: the array or the vector unit has no rate for what the graph does.
     """
     chosen = parse_precision(precision or chip.default_precision)
@@ -266,12 +267,13 @@ def network_bound_s(graph: Graph, chips: Sequence[Chip], precision: str) -> np.n
 def _point(op: Op, graph: Graph, chip: Chip, unit: Unit, precision: Precision, prints: Footprint) -> RooflinePoint:
     resources: dict[str, float] = {}
     macs = op.einsum.macs if isinstance(op, EinsumOp) else 0
+    share = op_share(op, graph, unit)
     if isinstance(op, EinsumOp):
-        resources["compute"] = macs / _effective_macs_per_s(op, graph, chip, unit, precision)
+        resources["compute"] = share * macs / _effective_macs_per_s(op, graph, chip, unit, precision)
     vector_ops = 0
     for primitive, count in _primitives(op).items():
         one_s = primitive_s(unit.vector, primitive, clock_hz=unit.clock_hz, chip=chip.name)
-        resources["vector"] = resources.get("vector", 0.0) + count * one_s
+        resources["vector"] = resources.get("vector", 0.0) + share * count * one_s
         vector_ops += count
     traffic: dict[str, float] = {}
     rates = bandwidths(chip, unit)

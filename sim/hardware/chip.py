@@ -73,6 +73,8 @@ class Costing(StrEnum):
     """Roofline plus launch floor only: marked so in every result."""
     GPU_KERNELS = "gpu_kernels"
     """Kernel tiles, waves, split-K, occupancy (`sim.cost.gpu`)."""
+    CPU = "cpu"
+    """Library efficiencies, cores, caches, host gaps (`sim.cost.cpu`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,11 @@ from collections.abc import Mapping
 
 from sim.hardware.chip import Costing
 
-KNOWN_OPTIONS: dict[Costing, Mapping[str, str]] = {}
+KNOWN_OPTIONS: dict[Costing, Mapping[str, str]] = {
+    Costing.MAPPED: {"waiting": "set of waiting constants in baselines/waiting, for rows measured on it"},
+    Costing.GPU_KERNELS: {"generation": "volta, turing, ampere, ada, hopper or blackwell: which libraries it runs"},
+    Costing.CPU: {"threads": "cores that work; all by default"},
+}
 """Costing -> {option name: meaning and unit}."""
 
 

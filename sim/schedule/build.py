@@ -34,9 +34,14 @@ def schedule(
 
     Raises: as `sim.estimate`.
     """
-    del calibration  # constants of a calibrated device are part of the chip's numbers
     given = {"*": mapping} if isinstance(mapping, LoopNest) else dict(mapping or {})
-    options = Options(objective=objective, map_space=map_space, mapping=given, allow_unsupported=allow_unsupported)
+    options = Options(
+        objective=objective,
+        map_space=map_space,
+        mapping=given,
+        allow_unsupported=allow_unsupported,
+        calibration=calibration,
+    )
     return to_schedule(cost_network(graph, [chip], parse_precision(precision or chip.default_precision), options), 0)
 
 

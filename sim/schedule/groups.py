@@ -67,6 +67,14 @@ class GroupCost:
     bound: tuple[str, ...] = ()
     resources_s: Mapping[str, np.ndarray] = field(default_factory=dict)
     stream: Stream | None = None
+    fused: tuple[str, ...] = ()
+    """Names of further ops that run inside."""
+    energy_parts_j: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Component -> dynamic energy; sums to `energy_j`."""
+    cost_class: str = ""
+    """Class of ops whose residuals an interval takes."""
+    flags: tuple[str, ...] = ()
+    """What lies outside the data behind the constants."""
 
 
 def compute_type_of(op: EinsumOp, graph: Graph) -> str:
@@ -75,7 +83,7 @@ def compute_type_of(op: EinsumOp, graph: Graph) -> str:
     return value if weight == value else f"w{BITS[weight]}a{BITS[value]}"
 
 
-def _compute_type(op: EinsumOp, coster: _Coster) -> tuple[str, bool]:
+def compute_and_widening(op: EinsumOp, coster: _Coster) -> tuple[str, bool]:
     """(array rate to use, whether weights are widened first)."""
     graph, array = coster.graph, coster.unit.array
     wanted = compute_type_of(op, graph)
@@ -128,7 +136,7 @@ def machine_of(coster: _Coster, compute: str) -> Machine:
 
 def cost_einsum(op: EinsumOp, position: int, coster: _Coster) -> GroupCost:
     """A mapped einsum with its epilogue, on every design."""
-    compute, widened = _compute_type(op, coster)
+    compute, widened = compute_and_widening(op, coster)
     problem, full = _problem(op, coster), machine_of(coster, compute)
     homes = homes_of(op, coster)
     level = next((i for i, l in enumerate(full.levels) if l.name == coster.residency.memory), 0)
@@ -245,7 +253,7 @@ def _assemble(op, problem, full, parts, homes, held, level, widened, coster) -> 
     terms[Term.EXPOSED_MEMORY] = terms[Term.EXPOSED_MEMORY] + np.maximum(0.0, home_busy - time)
     terms[Term.VECTOR] = np.maximum(0.0, after - sofar)
     terms[Term.DEQUANTISE] = np.maximum(0.0, widened_by - np.maximum(sofar, after))
-    energy = _scatter_energy(parts, n) + vector_energy(op, coster)
+    energy = _energy_parts(_scatter_energy(parts, n), moved, full) | {"vector": vector_energy(op, coster)}
     resources = {f"memory:{port.split('.')[0]}": port_busy[:, i] / clock for i, port in enumerate(full.ports)}
     for i, port in enumerate(full.ports):
         name = f"memory:{port.split('.')[0]}"
@@ -269,7 +277,8 @@ def _assemble(op, problem, full, parts, homes, held, level, widened, coster) -> 
         footprint_bytes=_of_rows(parts, n, "footprint_bytes"),
         held_bytes=held,
         capacity_bytes=full.capacity_bytes[:, level] if level else np.full(n, np.inf),
-        energy_j=energy,
+        energy_j=sum(energy.values(), start=np.zeros(n)),
+        energy_parts_j=energy,
         cycles=longest,
         ladder={
             "ideal": np.full(n, slots / (full.array.rows * full.array.cols * _arrays(full))),
@@ -351,6 +360,22 @@ def _scatter_energy(parts, n):  # noqa: ANN001, ANN202
     for designs, won in parts:
         out[designs] = won.energy_j
     return out
+
+
+def _energy_parts(mapped: np.ndarray, moved, full: Machine) -> dict[str, np.ndarray]:  # noqa: ANN001
+    """Energy by component of a mapped einsum: each memory's traffic, and the rest of `mapped`, the MACs.
+
+    What the epilogue reads at home comes on top of `mapped`.
+    """
+    parts, factors = {}, np.zeros(len(full))
+    for i, level in enumerate(full.levels):
+        own = np.zeros(len(full))
+        for role, (read, write) in moved[level.name].items():
+            cost = read * full.read_energy_j_per_byte[:, i] + write * full.write_energy_j_per_byte[:, i]
+            own = own + cost
+            factors = factors + (cost if role != "epilogue" else 0.0)
+        parts[level.name] = own
+    return parts | {"MACs": mapped - factors}
 
 
 def vector_energy(op: Op, coster: _Coster) -> np.ndarray:

@@ -15,6 +15,8 @@ import numpy as np
 from sim.errors import InfeasibleError, UnsupportedOpError, WorkloadError, nearest
 from sim.hardware.chip import Chip, Costing, Unit
 from sim.hardware.designs import Designs
+from sim.schedule.cpu import cost_cpu, cpu_calibration
+from sim.schedule.gpu import cost_gpu, gpu_notes, inside_storages
 from sim.schedule.groups import GroupCost, cost_einsum, room_class
 from sim.schedule.prepare import prepare
 from sim.schedule.residency import Residency, residency, resident_memory
@@ -32,6 +34,7 @@ class Options:
     mapping: Mapping[str, object] = field(default_factory=dict)
     allow_unsupported: bool = False
     overrides_s: Mapping[str, float] = field(default_factory=dict)
+    calibration: str = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +88,7 @@ class _Coster:
             for c in self.chips
         ]
         self.room_bytes = np.array(room, dtype=float)
-        return residency(self.graph, self.unit, self.room_bytes)
+        return residency(self.graph, self.unit, self.room_bytes, inside_storages(self.graph, self.unit))
 
     def home_names(self) -> dict[str, str]:
         """tensor -> memory, for a single design (a unit costed by roofline)."""
@@ -98,11 +101,16 @@ class _Coster:
         for position, op in enumerate(self.graph.ops):
             if isinstance(op, ViewOp):
                 continue
-            groups.append(self._cost(op, position))
+            if self.unit.costing is Costing.GPU_KERNELS:
+                groups += [group] if (group := cost_gpu(op, position, self)) else []
+            else:
+                groups.append(self._cost(op, position))
         return groups
 
     def _cost(self, op: Op, position: int) -> GroupCost:
         """The op's group; one that only its name tells from an earlier one is not costed again."""
+        if self.unit.costing is Costing.CPU:
+            return cost_cpu(op, position, self)
         if self.unit.costing is not Costing.MAPPED:
             return cost_roofline(op, position, self)
         held = self.residency.held_bytes[:, position]
@@ -158,6 +166,7 @@ def cost_network(
         design; where only some designs fail they are marked).
     """
     unsupported = _unsupported(graph, options)
+    check_calibration(chips[0], options.calibration)
     ready = prepare(graph, precision)
     coster = _Coster(ready, chips, subject if subject is not None else chips[0], options, precision)
     _check_home(coster)
@@ -177,9 +186,15 @@ def cost_network(
         residency=coster.residency,
         infeasible=infeasible,
         reasons=coster.reasons,
-        notes=_notes(ready, coster),
+        notes=_notes(ready, coster, groups),
         unsupported=unsupported,
     )
+
+
+def check_calibration(chip: Chip, choice: str) -> None:
+    """Raises: ConfigError, CalibrationError: a calibration that this chip cannot use."""
+    if chip.main_unit.costing is not Costing.GPU_KERNELS:  # a GPU's is checked when its constants are read
+        cpu_calibration(chip, choice)
 
 
 def _unsupported(graph: Graph, options: Options) -> tuple[str, ...]:
@@ -252,8 +267,10 @@ def _override(groups: list[GroupCost], increments: list[np.ndarray], options: Op
         increments[names[name]] = np.full_like(increments[names[name]], seconds)
 
 
-def _notes(graph: Graph, coster: _Coster) -> tuple[str, ...]:
-    notes = list(graph.notes)
+def _notes(graph: Graph, coster: _Coster, groups: Sequence[GroupCost]) -> tuple[str, ...]:
+    notes = [*graph.notes, *gpu_notes(groups, coster)]
     if coster.unit.costing is Costing.ROOFLINE:
         notes.append(f"{coster.unit.name} is costed by roofline and launch floor only: no waiting, no tiles")
+    if coster.unit.costing is Costing.CPU and cpu_calibration(coster.chips[0], coster.options.calibration) is None:
+        notes.append(f"{coster.unit.name} has no calibration: data-sheet rates and the file's launch time")
     return tuple(notes)

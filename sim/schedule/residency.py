@@ -8,12 +8,12 @@ in which the ops run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from sim.hardware.chip import Fanout, Memory, Unit
+from sim.hardware.chip import Costing, Fanout, Memory, Unit
 from sim.workload.graph import Graph, OperandRole, Role, ViewOp
 
 RESIDENT_SHARE = 0.5
@@ -67,11 +67,16 @@ def lifetimes(graph: Graph, place: Mapping[str, str]) -> dict[str, tuple[int, in
     return span
 
 
-def residency(graph: Graph, unit: Unit, capacity_bytes: np.ndarray) -> Residency:
-    """Homes for D designs that differ in the capacity (D,) of the resident memory."""
+def residency(graph: Graph, unit: Unit, capacity_bytes: np.ndarray, inside: Collection[str] = ()) -> Residency:
+    """Homes for D designs that differ in the capacity (D,) of the resident memory.
+
+    Storages in `inside` never leave a fused kernel and take no room. GPUs and CPUs have caches, not
+    scratchpads: nothing is placed on chip.
+    """
     place, sizes, roles = storages(graph)
+    sizes |= dict.fromkeys(inside, 0.0)
     span = lifetimes(graph, place)
-    memory = resident_memory(unit)
+    memory = None if unit.costing in (Costing.GPU_KERNELS, Costing.CPU) else resident_memory(unit)
     designs = len(capacity_bytes)
     held = np.zeros((designs, len(graph.ops)))
     home = np.zeros((designs, len(graph.ops)))

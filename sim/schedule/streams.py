@@ -68,6 +68,7 @@ def cost_stream(op: Op, position: int, coster: _Coster) -> GroupCost:
         Term.EXPOSED_MEMORY: flow.time - flow.lanes - flow.setup,
     }
     late = np.where(load > 0, full.latency_cycles, 0.0)
+    energy = _energy(full, traffic) | {"vector": vector_energy(op, coster)}
     resources = {"vector": lanes / clock}
     for l in full.levels[: level + 1]:
         resources[f"memory:{l.name}"] = np.maximum(busy[l.read_port], busy[l.write_port]) / clock
@@ -88,7 +89,8 @@ def cost_stream(op: Op, position: int, coster: _Coster) -> GroupCost:
         footprint_bytes=np.zeros(n),
         held_bytes=coster.residency.held_bytes[:, position],
         capacity_bytes=full.capacity_bytes[:, level] if level else np.full(n, np.inf),
-        energy_j=_energy(full, traffic) + vector_energy(op, coster),
+        energy_j=sum(energy.values(), start=np.zeros(n)),
+        energy_parts_j=energy,
         cycles=flow.time,
         vector_ops=vector_count(op),
         machine=full,
@@ -117,11 +119,14 @@ def _ports(full, traffic, n):  # noqa: ANN001, ANN202
 
 
 def _energy(full, traffic):  # noqa: ANN001, ANN202
-    total = np.zeros(len(full))
+    """Memory -> energy of its traffic."""
+    parts = {}
     for i, level in enumerate(full.levels):
-        for read, write in traffic.get(level.name, {}).values():
-            total = total + read * full.read_energy_j_per_byte[:, i] + write * full.write_energy_j_per_byte[:, i]
-    return total
+        if level.name in traffic:
+            ways = traffic[level.name].values()
+            read, write = sum(r for r, _ in ways), sum(w for _, w in ways)
+            parts[level.name] = read * full.read_energy_j_per_byte[:, i] + write * full.write_energy_j_per_byte[:, i]
+    return parts
 
 
 def cost_roofline(op: Op, position: int, coster: _Coster) -> GroupCost:

@@ -111,8 +111,9 @@ def attention_decode_s(
     device: GpuDevice,
     constants: DecodeConstants,
     dtype="bf16",
+    cache_element_bytes: float | None = None,
 ) -> KernelTime:
-    """One new token per sequence over `past_tokens` cached ones.
+    """One new token per sequence over `past_tokens` cached ones; the cache may be narrower than `dtype`.
 
     T = launch + softmax_p(rounds (start + (blocks - 1) block), DRAM + L2) + split + scheduling + copies.
     Grouped heads are packed: one CTA per KV head and split of the KV length; one CTA per SM at a time.
@@ -121,14 +122,15 @@ def attention_decode_s(
     x = AttentionProblem.of(batch, 1, past_tokens, heads, kv_heads, head_dim)
     size, fa3 = element_bytes(dtype), device.library.warp_specialised
     length = x.past_tokens + 1
-    cache = 2 * size * x.batch * x.kv_heads * length * x.head_dim
+    stored = size if cache_element_bytes is None else cache_element_bytes
+    cache = 2 * stored * x.batch * x.kv_heads * length * x.head_dim
     queries = 2 * size * x.batch * x.heads * x.head_dim
     blocks = np.ceil(length / KV_BLOCK)
     ctas = x.batch * x.kv_heads * np.ceil(x.group / PACKED_HEADS)
     splits = flash_splits(ctas, device.sms * (1 if fa3 else 2), blocks)
     per_cta = np.ceil(blocks / splits)
     rounds = np.ceil(ctas * splits / device.sms)
-    per_block = c.block_s * x.head_dim / HEAD_DIM_REFERENCE * size / 2
+    per_block = c.block_s * x.head_dim / HEAD_DIM_REFERENCE * stored / 2
     busy = rounds * (c.start_s + (per_cta - 1) * per_block) * _at_head_dim(x.head_dim)
     hit = hit_rate(cache, c.l2_share * device.l2_bytes, DECODE_STEEPNESS)
     l2_bytes_per_s = c.l2_bytes_per_clock_sm * device.sms * device.clock_hz

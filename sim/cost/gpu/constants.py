@@ -17,7 +17,7 @@ def constant(unit: str, low: float, high: float, datasheet: float):
     return field(metadata={"unit": unit, "low": low, "high": high, "datasheet": datasheet})
 
 
-class _Constants:
+class Constants:
     """What the families share; every field is made by `constant`."""
 
     __slots__ = ()
@@ -56,7 +56,7 @@ class _Constants:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GemmConstants(_Constants):
+class GemmConstants(Constants):
     """Matrix products (`sim.cost.gpu.gemm`)."""
 
     launch_s: float = constant("s", 1.0e-6, 5e-6, 0.0)
@@ -87,7 +87,7 @@ class GemmConstants(_Constants):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DecodeConstants(_Constants):
+class DecodeConstants(Constants):
     """Attention with one new token per sequence."""
 
     launch_s: float = constant("s", 4e-6, 12e-6, 0.0)
@@ -115,7 +115,7 @@ class DecodeConstants(_Constants):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PrefillConstants(_Constants):
+class PrefillConstants(Constants):
     """Causal attention with several new tokens per sequence."""
 
     launch_s: float = constant("s", 4e-6, 14e-6, 0.0)
@@ -143,7 +143,7 @@ class PrefillConstants(_Constants):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConvConstants(_Constants):
+class ConvConstants(Constants):
     """Convolutions (`sim.cost.gpu.conv`), beside the constants of the matrix products inside."""
 
     launch_s: float = constant("s", 1e-6, 3e-4, 0.0)
@@ -162,7 +162,7 @@ class ConvConstants(_Constants):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VectorConstants(_Constants):
+class VectorConstants(Constants):
     """One class of element-wise or row-wise kernels (`sim.cost.gpu.vector`)."""
 
     host_s: float = constant("s", 5e-6, 1e-4, 0.0)

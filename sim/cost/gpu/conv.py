@@ -91,6 +91,7 @@ def _winograd(side, b, ci, co, p, q, device, constants, inside, dtype, library) 
         terms_s=terms,
         kernel=product.kernel,
         flags=product.flags,
+        moved_bytes=product.moved_bytes | {"l2": product.moved_bytes["l2"] + moved},
     )
 
 
@@ -110,4 +111,5 @@ def _fastest(choices, dtype: str) -> KernelTime:
         terms_s={n: of([t.terms_s.get(n, zero) for _, t, _ in choices]) for n in names},
         kernel=kernel | {"outputs_per_tile_side": np.asarray([WINOGRAD.get(n, 1) for n, _, _ in choices])[pick]},
         flags={"winograd": (pick > 0) & (dtype == "fp32")},
+        moved_bytes={k: of([t.moved_bytes[k] for _, t, _ in choices]) for k in choices[0][1].moved_bytes},
     )

@@ -66,23 +66,25 @@ class GemmPlan:
 
 def gemm_plan(
     m, n, k, *, device: GpuDevice, dtype: str = "bf16", batch=1, weight_copies=inf, library: Library | None = None,
-    input_share=1.0,
+    input_share=1.0, weight_share=1.0, compute: str | None = None,
 ) -> GemmPlan:  # fmt: skip
     """Enumerate the candidate kernels of each problem.
 
     Args:
         m, n, k, batch: sizes, any shapes that broadcast; `batch` independent products.
         input_share: distinct elements of A per element (below 1 for implicit GEMM, whose A overlaps).
+        weight_share: stored bytes of B per byte of `dtype` (int4 weights on bf16: 0.25).
         library: kernels to choose from, by default those of the device's generation.
+        compute: name of the matrix rate, where it is not `dtype` ("w4a16").
         weight_copies: distinct copies of B that take turns between calls; 1 = the same weights every
             call, inf = evicted before every call (a real network).
     """
     size, library = element_bytes(dtype), library or device.library
-    m, n, k, batch, copies, share = np.broadcast_arrays(
-        *(np.asarray(x, dtype=float) for x in (m, n, k, batch, weight_copies, input_share))
+    m, n, k, batch, copies, share, stored = np.broadcast_arrays(
+        *(np.asarray(x, dtype=float) for x in (m, n, k, batch, weight_copies, input_share, weight_share))
     )
     shape = m.shape
-    m, n, k, batch, copies, share = (x.ravel() for x in (m, n, k, batch, copies, share))
+    m, n, k, batch, copies, share, stored = (x.ravel() for x in (m, n, k, batch, copies, share, stored))
     if min(m.min(), n.min(), k.min(), batch.min()) < 1:
         raise ValueError("GEMM sizes must be at least 1")
     row, tile, split = _candidates(m, n, k, batch, library, device.sms, size)
@@ -102,9 +104,9 @@ def gemm_plan(
     slots = device.sms * occupancy
     group_m = np.clip(np.round(np.sqrt(slots * b / a)), 1, grid_m)
     group_n = np.minimum(grid_n, np.ceil(slots / group_m))
-    reread = ctas / s / (group_m * group_n) * (group_m * a * share[row] + group_n * b) * kr * size
+    reread = ctas / s / (group_m * group_n) * (group_m * a * share[row] + group_n * b * stored[row]) * kr * size
     weight, inputs, result = (
-        br * nr * kr * size,
+        br * nr * kr * size * stored[row],
         br * mr * kr * size * share[row],
         br * mr * nr * max(size, 2),
     )
@@ -123,8 +125,8 @@ def gemm_plan(
         fill=waves * np.where(vector, VECTOR_FILL, 1.0),
         ctas=ctas,
         cta_k=cta_k,
-        compute_s=waves * 2 * a * b * cta_k * device.sms / device.peak(dtype),
-        l2_bytes=np.where(vector, 0.0, ctas * (a + b) * cta_k * size),
+        compute_s=waves * 2 * a * b * cta_k * device.sms / device.peak(compute or dtype),
+        l2_bytes=np.where(vector, 0.0, ctas * (a + b * stored[row]) * cta_k * size),
         reread_bytes=np.maximum(reread, weight + inputs),
         output_bytes_cta=np.where(vector, 0.0, a * b * max(size, 2)),
         weight_bytes=weight,
@@ -169,7 +171,8 @@ def gemm_time(plan: GemmPlan, constants: GemmConstants) -> KernelTime:
     w, a, o = plan.weight_bytes, plan.input_bytes, plan.result_bytes
     copies = np.where(np.isfinite(plan.weight_copies), plan.weight_copies, 1e9)
     from_dram = plan.reread_bytes
-    dram = from_dram - hit_rate(copies * w + a + o, usable, L2_STEEPNESS) * w
+    weight_hits = hit_rate(copies * w + a + o, usable, L2_STEEPNESS) * w
+    dram = from_dram - weight_hits
     dram = dram - hit_rate(w + a + o, usable, L2_STEEPNESS) * a
     l2_bytes_per_s = c.l2_bytes_per_clock_sm * device.sms * device.clock_hz
     memory = np.maximum(
@@ -198,6 +201,12 @@ def gemm_time(plan: GemmPlan, constants: GemmConstants) -> KernelTime:
         "ramp": ramp[best],
         "split": split[best],
     }
+    moved = {
+        "weight": w - weight_hits,
+        "input": dram - (w - weight_hits),
+        "output": o,
+        "l2": np.maximum(plan.l2_bytes, from_dram) + plan.partial_bytes,
+    }
     kernel = {
         "tile_m": plan.tile_m,
         "tile_n": plan.tile_n,
@@ -210,6 +219,7 @@ def gemm_time(plan: GemmPlan, constants: GemmConstants) -> KernelTime:
         terms_s={name: value.reshape(plan.shape) for name, value in terms.items()},
         kernel={name: value[best].astype(int).reshape(plan.shape) for name, value in kernel.items()},
         flags={},
+        moved_bytes={name: value[best].reshape(plan.shape) for name, value in moved.items()},
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -38,6 +38,8 @@ class KernelTime:
     terms_s: Mapping[str, np.ndarray]
     kernel: Mapping[str, np.ndarray]
     flags: Mapping[str, np.ndarray]
+    moved_bytes: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Of matrix products: "weight", "input", "output" over the DRAM port, "l2" from L2 into the SMs."""
 
     @property
     def flagged(self) -> np.ndarray:

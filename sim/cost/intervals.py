@@ -1,0 +1,54 @@
+"""How far off a network's latency may be: residuals of device, op class and op, joint over the network.
+
+log(measured / estimated) of op i of class c is d + g_c + e_i, three independent normal parts. A network's
+time is the sum of its ops', so to first order log T = d + sum_c W_c g_c + sum_i w_i e_i with w_i the op's
+share of the time and W_c the class's: what ops share does not average out. Equal problems are one problem:
+their e_i is the same number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import exp, hypot, sqrt
+
+COVERAGE = 0.9
+Z90 = 1.6449
+"""Two-sided 90 % quantile of the standard normal."""
+
+
+def log_deviation(
+    times_s: Sequence[float],
+    classes: Sequence[str],
+    problems: Sequence[object],
+    *,
+    device: float,
+    parts: Mapping[str, tuple[float, float]],
+) -> float:
+    """Standard deviation of log(measured / estimated) of a network.
+
+    Args:
+        times_s, classes, problems: per op its time, its class, and what it computes (equal = the same error).
+        device: standard deviation of the device's part; parts: class -> (class, op).
+    Raises: KeyError: a class without residuals.
+    Example: two equal times of one class, other problems, device 0, class 0, op 0.1: 0.1 / sqrt(2) = 0.0707.
+    """
+    total = sum(times_s)
+    if total <= 0:
+        return 0.0
+    by_class: dict[str, float] = {}
+    by_problem: dict[tuple[str, object], float] = {}
+    for time, name, problem in zip(times_s, classes, problems, strict=True):
+        by_class[name] = by_class.get(name, 0.0) + time / total
+        by_problem[name, problem] = by_problem.get((name, problem), 0.0) + time / total
+    shared = sum((share * parts[name][0]) ** 2 for name, share in by_class.items())
+    own = sum((share * parts[name][1]) ** 2 for (name, _), share in by_problem.items())
+    return hypot(device, sqrt(shared + own))
+
+
+def interval_s(latency_s: float, deviation: float, score: float | None = None) -> tuple[float, float]:
+    """(low, high) at 90 %: latency times exp(-+ score x deviation); `score` is conformal, or the normal's.
+
+    Example: 1 s with deviation 0.1: exp(-0.16449) = 0.848 to exp(0.16449) = 1.179.
+    """
+    reach = deviation * (Z90 if score is None else score)
+    return latency_s * exp(-reach), latency_s * exp(reach)

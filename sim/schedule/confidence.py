@@ -1,0 +1,107 @@
+"""Which calibration an estimate used, and the interval that its residuals give."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import log1p, sqrt
+
+from sim.cost.gpu.sets import fitted_sets
+from sim.cost.intervals import Z90, interval_s, log_deviation
+from sim.hardware.calibration import Calibration
+from sim.hardware.chip import Costing
+from sim.schedule.cpu import cpu_calibration
+from sim.schedule.gpu import gpu_of
+from sim.schedule.network import Network
+
+SAME_GENERATION = 0.08
+"""Deviation of constants taken from another GPU of the generation (estimated: twice a median held-out error)."""
+GENERATION_CHANGED = 0.22
+"""... and across generations: root mean square of the log bias of A100 constants on H100 kernels and of H100
+constants on A100 kernels (GEMM 1.33 and 0.83, prefill 1.28 and 0.80, decode 1.14 and 0.79)."""
+UNMEASURED = 0.3
+"""Deviation of a class of kernels that nobody measured (estimated)."""
+WHOLE_GPU = 0.05
+"""Deviation of a GPU's kernels as a network runs them: clocks under load, other library versions (estimated)."""
+
+
+def calibration_document(network: Network, d: int, choice: str) -> Mapping[str, object] | None:
+    """The `calibration` of an estimate document: device, date, error; None with data-sheet constants."""
+    chip = network.chips[d]
+    if network.unit.costing is Costing.GPU_KERNELS and choice != "none":
+        return _gpu_document(network, gpu_of(chip, choice).constants.origin)
+    found = cpu_calibration(chip, choice)
+    if found is None:
+        return None
+    return {
+        "device": found.device,
+        "date": found.date,
+        "commit": found.commit,
+        "error": {name: values.get("median_error") for name, values in found.error.items()},
+        "transferred": _transferred(found, chip),
+        "at_limits": list(found.at_limits),
+    }
+
+
+def _transferred(found: Calibration, chip) -> bool:  # noqa: ANN001
+    return found.device not in (chip.name, chip.calibration) or bool(chip.overrides)
+
+
+def _kinds(network: Network) -> dict[str, float]:
+    """Class of kernels -> its share of the time on the first design, heaviest first."""
+    total: dict[str, float] = {}
+    for group in network.groups:
+        total[group.cost_class] = total.get(group.cost_class, 0.0) + float(group.time_s[0] + group.launch_s[0])
+    whole = sum(total.values()) or 1.0
+    return {kind: value / whole for kind, value in sorted(total.items(), key=lambda item: -item[1])}
+
+
+def _gpu_document(network: Network, origin: Mapping[str, str]) -> dict[str, object]:
+    sets, kinds = fitted_sets(), _kinds(network)
+    names = {kind: origin[kind].split(",")[0] for kind in kinds}
+    main = names[next(iter(kinds))] if kinds else next(iter(sets))
+    return {
+        "device": main,
+        "date": sets[main].date,
+        "error": {kind: sets[name].error[kind]["median_error"] for kind, name in names.items()},
+        "origin": {kind: origin[kind] for kind in kinds},
+        "transferred": not all(origin[kind].endswith("measured") for kind, share in kinds.items() if share > 0.1),
+    }
+
+
+def latency_interval_s(network: Network, d: int, choice: str, latency_s: float) -> tuple[float, float] | None:
+    """90 % interval of the network's latency; None where no residual is known (data-sheet constants, mapped units)."""
+    chip, gpu = network.chips[d], network.unit.costing is Costing.GPU_KERNELS
+    if choice == "none" or not latency_s < float("inf"):
+        return None
+    if gpu:
+        parts, device, score = _gpu_parts(network, gpu_of(chip, choice).constants.origin), WHOLE_GPU, None
+    else:
+        found = cpu_calibration(chip, choice)
+        if found is None:
+            return None
+        parts, device, score = dict(found.residuals.classes), found.residuals.device, found.residuals.conformal
+        device = (device**2 + (GENERATION_CHANGED**2 if _transferred(found, chip) else 0.0)) ** 0.5
+        if not {g.cost_class for g in network.groups} <= set(parts):
+            parts |= {g.cost_class: (UNMEASURED, UNMEASURED) for g in network.groups if g.cost_class not in parts}
+    times = [float(network.increments_s[i][d]) for i in range(len(network.groups))]
+    problems = [(g.macs, g.vector_ops, float(g.time_s[d])) for g in network.groups]
+    classes = [_class(g.cost_class, bool(g.flags)) if gpu else g.cost_class for g in network.groups]
+    return interval_s(latency_s, log_deviation(times, classes, problems, device=device, parts=parts), score)
+
+
+def _class(kind: str, flagged: bool) -> str:
+    return f"{kind}, flagged" if flagged else kind
+
+
+def _gpu_parts(network: Network, origin: Mapping[str, str]) -> dict[str, tuple[float, float]]:
+    """Kind -> (class, op) deviations: the held-out p90 as an op's, and where the constants come from as the class's."""
+    parts = {}
+    for kind in dict.fromkeys(g.cost_class for g in network.groups):
+        name, _, how = origin[kind].partition(", ")
+        own = log1p(fitted_sets()[name].error[kind]["p90_error"]) / Z90
+        moved = {"measured": 0.0, "same generation": SAME_GENERATION}.get(how, GENERATION_CHANGED)
+        shared = own / 2  # estimated: a quarter of the variance is shared by the class
+        parts[kind] = (sqrt(shared**2 + moved**2), own * sqrt(3) / 2)
+        parts[_class(kind, True)] = (UNMEASURED, own)
+    return parts
+
