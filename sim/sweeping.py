@@ -145,7 +145,9 @@ def _part(designs: Designs, members: Sequence[int]) -> Designs:
     )
 
 
-def _fill(out: dict[str, np.ndarray], network: Network, members: Sequence[int], idle: np.ndarray, precision: str) -> None:
+def _fill(
+    out: dict[str, np.ndarray], network: Network, members: Sequence[int], idle: np.ndarray, precision: str
+) -> None:
     latency = network.latency_s
     dynamic = np.zeros(len(members))
     slots = np.zeros(len(members))

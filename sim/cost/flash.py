@@ -92,9 +92,7 @@ def _find(graph: Graph) -> dict[str, FlashRegion]:
     return {name: region for name, region in found.items() if region is not None}
 
 
-def _region(
-    graph: Graph, region: Region, positions: list[int], touches: Mapping[str, set[int]]
-) -> FlashRegion | None:
+def _region(graph: Graph, region: Region, positions: list[int], touches: Mapping[str, set[int]]) -> FlashRegion | None:
     """The region as one kernel, or None: not two products with element-wise work between, or too wide a head."""
     needed = {"heads", "kv_heads", "head_dim", "query_length", "key_length"}
     products = [i for i in positions if isinstance(graph.ops[i], EinsumOp)]

@@ -251,7 +251,10 @@ def network_bound_s(graph: Graph, chips: Sequence[Chip], precision: str) -> np.n
         for primitive, count in counts.items():
             if primitive not in ones:
                 ones[primitive] = np.array(
-                    [primitive_s(u.vector, primitive, clock_hz=u.clock_hz, chip=c.name) for u, c in zip(units, chips, strict=True)]
+                    [
+                        primitive_s(u.vector, primitive, clock_hz=u.clock_hz, chip=c.name)
+                        for u, c in zip(units, chips, strict=True)
+                    ]
                 )
             work = work + count * ones[primitive]
         if counts:

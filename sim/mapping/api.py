@@ -11,8 +11,8 @@ from sim.mapping.evaluate import Cost, Rows, StepTable, evaluate_rows, step_tabl
 from sim.mapping.machine import Machine
 from sim.mapping.mapper import Objective, Winners, dynamic_energy, map_problem, outer_tiles
 from sim.mapping.mapping import Mapping as LoopNest
-from sim.mapping.nested import map_nested
 from sim.mapping.nest import check_capacity, footprint_bytes, nest
+from sim.mapping.nested import map_nested
 from sim.mapping.problem import Problem
 from sim.mapping.search import routes
 from sim.workload.graph import OperandRole

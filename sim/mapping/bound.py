@@ -131,14 +131,23 @@ class Grid:
                 busy = (moved[p] + fed[p] if double else fed[p]) / numbers.rates[:, p]
                 time = np.maximum(time, busy + count[p] * numbers.setup if double else busy)
             if not double:
-                time = time + np.max([m / numbers.rates[:, p] + count[p] * numbers.setup for p, m in enumerate(moved)], axis=0)
+                time = time + np.max(
+                    [m / numbers.rates[:, p] + count[p] * numbers.setup for p, m in enumerate(moved)], axis=0
+                )
             time = time + ports.ends(numbers, slice(None)) + numbers.latency
             alone = single & (letter == self.letters[0])
             out[AXIS[letter]] = np.where((trips[letter] > 1) | alone, time, np.inf)
         return out
 
     def _fill(
-        self, out: np.ndarray, cycles: np.ndarray, ports: _Ports, numbers: Numbers, once: list[int], own: list[int], outer: set[int]
+        self,
+        out: np.ndarray,
+        cycles: np.ndarray,
+        ports: _Ports,
+        numbers: Numbers,
+        once: list[int],
+        own: list[int],
+        outer: set[int],
     ) -> None:
         """The bound of one block for every design: what ports with equal rates bind is done once.
 

@@ -208,7 +208,7 @@ def _whole(rows: Rows) -> State:
     return State(
         row=np.arange(n),
         sizes={r: np.full(n, s) for r, s in zip(rows.problem.ranks, rows.problem.sizes.tolist(), strict=True)},
-        stays_in={role: ~yes for role in ROLES},
+        stays_in=dict.fromkeys(ROLES, ~yes),
         stays_out=~yes,
         fresh=yes,
         final=yes,

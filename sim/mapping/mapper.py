@@ -83,7 +83,7 @@ class Lazy(Sequence):
     def __len__(self) -> int:
         return len(self.keys)
 
-    def __getitem__(self, index):  # noqa: ANN001, ANN204
+    def __getitem__(self, index):
         key = self.keys[index]
         if key not in self.made:
             self.made[key] = self.make(key)
@@ -297,7 +297,6 @@ class _Search:
             candidates=len(self.pool),
             refined=sum(len(v) for v in self.exact.where.values()),
         )
-
 
     def _costs(self, designs: np.ndarray, keys: list[tuple[int, int]]) -> Cost:
         """Full costs of the winners, in the order of `designs`."""

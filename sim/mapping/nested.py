@@ -70,7 +70,7 @@ def map_nested(
     )
 
 
-def _map_design(problem, machine, homes, d, room, objective, looks):  # noqa: ANN001, ANN202
+def _map_design(problem, machine, homes, d, room, objective, looks):
     """(winner or None, least footprint over capacity seen, candidates) of one design."""
     numbers = Numbers(machine.rates[[d]], machine.setup_cycles[[d]], machine.latency_cycles[[d]])
     chains = list(_chains(problem, machine, homes, numbers, room, looks))

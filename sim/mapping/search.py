@@ -10,7 +10,8 @@ import numpy as np
 
 from sim.mapping.bound import AXIS, CLASSES, Grid, Numbers, Route
 from sim.mapping.machine import Machine
-from sim.mapping.mapping import Loop, Mapping as LoopNest, Store
+from sim.mapping.mapping import Loop, Store
+from sim.mapping.mapping import Mapping as LoopNest
 from sim.mapping.nest import Border, Nest, StoreAt, spread
 from sim.mapping.problem import ROLES, Problem
 from sim.workload.graph import Einsum, OperandRole

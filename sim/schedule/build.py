@@ -110,7 +110,7 @@ def _steps(cost: GroupCost, d: int, ports: tuple[str, str], rates: Mapping[str, 
     return _whole(cost, d, ports, rates)
 
 
-def _mapped(cost: GroupCost, table, d: int, ports: tuple[str, str], latency: float) -> Steps:  # noqa: ANN001
+def _mapped(cost: GroupCost, table, d: int, ports: tuple[str, str], latency: float) -> Steps:
     """The step classes of a mapped einsum: home ports apart, the rest in the compute time."""
     machine = cost.machine
     assert machine is not None
@@ -146,14 +146,14 @@ def _mapped(cost: GroupCost, table, d: int, ports: tuple[str, str], latency: flo
     )
 
 
-def _end(moves, machine, d: int, home: tuple[int, int]) -> float:  # noqa: ANN001
+def _end(moves, machine, d: int, home: tuple[int, int]) -> float:
     """Cycles by which a first load or last store outlasts its bytes at home: set-ups, ports on chip."""
     busy = moves.cycles(machine.rates[d], machine.setup_cycles[d]).sum(axis=0)[0]
     moved = moves.bytes.sum(axis=0)[0]
     return float(busy.max() - max(moved[p] / machine.rates[d, p] for p in home))
 
 
-def _alone(table, machine, d: int) -> float:  # noqa: ANN001
+def _alone(table, machine, d: int) -> float:
     time = table.time(machine.rates[[d]], machine.setup_cycles[[d]])[0]
     return float(time)
 

@@ -42,7 +42,7 @@ def calibration_document(network: Network, d: int, choice: str) -> Mapping[str, 
     }
 
 
-def _transferred(found: Calibration, chip) -> bool:  # noqa: ANN001
+def _transferred(found: Calibration, chip) -> bool:
     return found.device not in (chip.name, chip.calibration) or bool(chip.overrides)
 
 
@@ -104,4 +104,3 @@ def _gpu_parts(network: Network, origin: Mapping[str, str]) -> dict[str, tuple[f
         parts[kind] = (sqrt(shared**2 + moved**2), own * sqrt(3) / 2)
         parts[_class(kind, True)] = (UNMEASURED, own)
     return parts
-

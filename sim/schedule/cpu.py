@@ -85,7 +85,9 @@ def cpu_work(ops: Sequence[Op], graph: Graph, chip: Chip, coster: _Coster, *, cy
         columns["held_bytes"].append(held)
         columns["passing_bytes"].append(passing)
         columns["cycle_bytes"].append(cycle_bytes)
-    return CpuWork(**{name: np.array(v, dtype=int if name in ("kind", "width") else float) for name, v in columns.items()})
+    return CpuWork(
+        **{name: np.array(v, dtype=int if name in ("kind", "width") else float) for name, v in columns.items()}
+    )
 
 
 def _class(op: Op, graph: Graph) -> str:

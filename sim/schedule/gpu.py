@@ -75,7 +75,7 @@ class _Gpu:
         """Launch floor: measured, or what the chip file states."""
         return own if self.calibrated else self.chip.main_unit.launch_s
 
-    def cold(self, constants):  # noqa: ANN001, ANN201
+    def cold(self, constants):
         """Constants for data that nothing has touched lately."""
         return replace(constants, l2_share=0.0)
 
@@ -205,7 +205,7 @@ def _winograd(op: EinsumOp, gpu: _Gpu, dtype: str) -> KernelTime | None:
 
 def _with_epilogue(
     op: EinsumOp, gpu: _Gpu, coster: _Coster, found: KernelTime, kind: str, slots: float, widened: bool, flags
-) -> Kernel:  # noqa: ANN001
+) -> Kernel:
     """The product's terms, what its epilogue reads, and lane work that outlasts it."""
     graph, device, c = coster.graph, gpu.device, gpu.constants.gemm
     terms = {term: float(value) for term, value in found.breakdown_s().items()}
@@ -302,7 +302,7 @@ def _vector(op: Op, gpu: _Gpu, coster: _Coster) -> Kernel:
     return _streamed(gpu, graph, f"vector_{kind}", reads, writes, _lanes_s(op, gpu, coster), rows)
 
 
-def _streamed(gpu: _Gpu, graph: Graph, kind: str, reads, writes, lanes: float, rows: float) -> Kernel:  # noqa: ANN001
+def _streamed(gpu: _Gpu, graph: Graph, kind: str, reads, writes, lanes: float, rows: float) -> Kernel:
     c, device = gpu.constants.vector[kind.removeprefix("vector_")], gpu.device
     cold = {Role.WEIGHT, Role.KV_CACHE, Role.INPUT}
     lately = sum(n for k, n in (*reads, *writes) if graph.tensors[k].role not in cold)
@@ -339,9 +339,7 @@ def _depthwise(op: EinsumOp, gpu: _Gpu, coster: _Coster) -> Kernel:
     out = op.einsum.output.tensor
     reads = [(k, touched.get(k, float(graph.tensors[k].size_bytes))) for k in dict.fromkeys(op.inputs)]
     macs = lane_cycles(unit.vector, {Primitive.FMA: op.einsum.macs}, chip=gpu.chip.name) / unit.clock_hz
-    found = _streamed(
-        gpu, graph, "vector_unary", reads, [(out, touched[out])], macs + _lanes_s(op, gpu, coster), 0.0
-    )
+    found = _streamed(gpu, graph, "vector_unary", reads, [(out, touched[out])], macs + _lanes_s(op, gpu, coster), 0.0)
     return replace(found, effective_macs=float(op.einsum.macs))
 
 
@@ -445,22 +443,19 @@ def _external(region: FlashRegion, graph: Graph) -> dict[str, tuple[float, float
 # Groups
 
 
-def _group(
-    op: Op, position: int, coster: _Coster, kernels: Sequence[Kernel], region: FlashRegion | None
-) -> GroupCost:
+def _group(op: Op, position: int, coster: _Coster, kernels: Sequence[Kernel], region: FlashRegion | None) -> GroupCost:
     graph, n = coster.graph, len(coster.chips)
     ops = [graph.ops[i] for i in region.members] if region else [op]
     lead = graph.ops[region.scores] if region else op
 
-    def column(read) -> np.ndarray:  # noqa: ANN001
+    def column(read) -> np.ndarray:
         return np.array([float(read(k)) for k in kernels])
 
     names = list(dict.fromkeys(term for k in kernels for term in k.terms_s))
     resources = {name: column(lambda k, name=name: k.resources_s[name]) for name in kernels[0].resources_s}
     moved = {
         memory: {
-            role: tuple(column(lambda k, m=memory, r=role, w=way: k.moved[m][r][w]) for way in (0, 1))
-            for role in table
+            role: tuple(column(lambda k, m=memory, r=role, w=way: k.moved[m][r][w]) for way in (0, 1)) for role in table
         }
         for memory, table in kernels[0].moved.items()
     }
@@ -500,7 +495,7 @@ def _group(
     )
 
 
-def _energy_parts(ops, kernels, moved, coster: _Coster) -> dict[str, np.ndarray]:  # noqa: ANN001
+def _energy_parts(ops, kernels, moved, coster: _Coster) -> dict[str, np.ndarray]:
     """Dynamic energy by component: memories by what they move, MACs, vector work. Shared memory moves
     what L2 delivers, in and out."""
     n, unit = len(coster.chips), coster.unit

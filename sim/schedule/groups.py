@@ -16,7 +16,7 @@ from sim.mapping.api import Winners, cost_mapping, map_einsum
 from sim.mapping.machine import Energies, Machine, energies, machine
 from sim.mapping.mapper import Objective
 from sim.mapping.mapping import Mapping as LoopNest
-from sim.mapping.problem import INPUT, OUTPUT, ROLES, WEIGHT, Problem
+from sim.mapping.problem import INPUT, ROLES, WEIGHT, Problem
 from sim.results import Term
 from sim.workload.graph import EinsumOp, Graph, Op, OperandRole, Primitive
 from sim.workload.precision import BITS
@@ -195,7 +195,7 @@ def room_class(held: np.ndarray, coster: _Coster, capacity: np.ndarray | None = 
     return np.where(step > 0, np.ceil(held / np.where(step > 0, step, 1.0)) * step, 0.0)
 
 
-def _scatter(parts: list[tuple[np.ndarray, Winners]], total: int, read) -> np.ndarray:  # noqa: ANN001
+def _scatter(parts: list[tuple[np.ndarray, Winners]], total: int, read) -> np.ndarray:
     """Values of feasible designs from their winners, nan elsewhere."""
     out: np.ndarray | None = None
     for designs, won in parts:
@@ -209,7 +209,7 @@ def _scatter(parts: list[tuple[np.ndarray, Winners]], total: int, read) -> np.nd
     return out if out is not None else np.full(total, np.nan)
 
 
-def _assemble(op, problem, full, parts, homes, held, level, widened, coster) -> GroupCost:  # noqa: ANN001
+def _assemble(op, problem, full, parts, homes, held, level, widened, coster) -> GroupCost:
     """The group's numbers from its winners."""
     n, clock = len(full), full.clock_hz
     late = np.zeros(n)  # latency before the first load, where something comes from home
@@ -302,7 +302,7 @@ def _arrays(full: Machine) -> int:
     return prod([level.fanout for level in full.levels]) * full.array.fanout
 
 
-def _too_large(op, won, full, d, held, level, coster):  # noqa: ANN001, ANN202
+def _too_large(op, won, full, d, held, level, coster):
     memory = full.levels[level].name if level else full.levels[-1].name
     room = float(full.capacity_bytes[d, level] - held) if level else float(full.capacity_bytes[d, -1])
     tensors = tuple(
@@ -331,7 +331,7 @@ def vector_count(op: Op) -> int:
     return sum(getattr(op, "primitives", {}).values())
 
 
-def _extra(op, homes, full, coster, moved):  # noqa: ANN001, ANN202
+def _extra(op, homes, full, coster, moved):
     """Port cycles at home of the epilogue's own inputs (a residual, a bias); adds to `moved`."""
     main = {op.einsum.operand(role).tensor for role in ROLES}
     home, cycles = full.levels[0], np.zeros(len(full))
@@ -355,14 +355,14 @@ def _widening(problem: Problem, traffic: np.ndarray, coster: _Coster) -> np.ndar
     )
 
 
-def _scatter_energy(parts, n):  # noqa: ANN001, ANN202
+def _scatter_energy(parts, n):
     out = np.full(n, np.nan)
     for designs, won in parts:
         out[designs] = won.energy_j
     return out
 
 
-def _energy_parts(mapped: np.ndarray, moved, full: Machine) -> dict[str, np.ndarray]:  # noqa: ANN001
+def _energy_parts(mapped: np.ndarray, moved, full: Machine) -> dict[str, np.ndarray]:
     """Energy by component of a mapped einsum: each memory's traffic, and the rest of `mapped`, the MACs.
 
     What the epilogue reads at home comes on top of `mapped`.

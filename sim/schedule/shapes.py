@@ -33,7 +33,9 @@ def product_shape(op: EinsumOp) -> Shape:
 
 def is_window(op: EinsumOp) -> bool:
     """Whether it slides a window: an axis of the input depends on an output and a window rank."""
-    return any(len(axis.terms) > 1 and {"R", "S", "T"} & set(axis.ranks) for axis in op.einsum.operand(INPUT).projection)
+    return any(
+        len(axis.terms) > 1 and {"R", "S", "T"} & set(axis.ranks) for axis in op.einsum.operand(INPUT).projection
+    )
 
 
 def is_depthwise(op: EinsumOp) -> bool:

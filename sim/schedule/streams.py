@@ -100,7 +100,7 @@ def cost_stream(op: Op, position: int, coster: _Coster) -> GroupCost:
     )
 
 
-def _ports(full, traffic, n):  # noqa: ANN001, ANN202
+def _ports(full, traffic, n):
     """(load cycles, store cycles at home; cycles of the busiest port on chip; cycles per port)."""
     busy = {i: np.zeros(n) for i in range(len(full.ports))}
     for name, table in traffic.items():
@@ -118,7 +118,7 @@ def _ports(full, traffic, n):  # noqa: ANN001, ANN202
     return load, store, near, busy
 
 
-def _energy(full, traffic):  # noqa: ANN001, ANN202
+def _energy(full, traffic):
     """Memory -> energy of its traffic."""
     parts = {}
     for i, level in enumerate(full.levels):
@@ -174,7 +174,7 @@ def cost_roofline(op: Op, position: int, coster: _Coster) -> GroupCost:
     )
 
 
-def _point(op, chip, coster):  # noqa: ANN001, ANN202
+def _point(op, chip, coster):
     key = ("roofline", id(chip))
     if key not in coster.mapped:
         found = roofline(coster.graph, chip, coster.precision_name, homes=coster.home_names())

@@ -4,7 +4,7 @@ import random
 
 import numpy as np
 import pytest
-from cases import gemm, problem, random_einsum, random_machine, random_mapping
+from cases import problem, random_einsum, random_machine, random_mapping
 from interpreter import Interpreter
 
 from sim.mapping.evaluate import Rows, evaluate_rows
@@ -31,7 +31,7 @@ def test_equals_the_interpreter(block):
         rng = random.Random(seed)
         p = problem(random_einsum(rng))
         m = random_machine(rng)
-        homes = {role: 0 for role in ROLES}
+        homes = dict.fromkeys(ROLES, 0)
         mapping = random_mapping(rng, p, m, tile_windows=rng.random() < 0.3)
         cost = cost_of(p, m, mapping, homes)
         walked = Interpreter(p, m, mapping, homes)

@@ -80,7 +80,7 @@ def small_case(seed):
             break
     p = problem(e)
     m = random_machine(rng, memories=1, capacity=rng.choice([20.0, 60.0, 150.0, 1e6]))
-    homes = {role: 0 for role in ROLES}
+    homes = dict.fromkeys(ROLES, 0)
     if rng.random() < 0.3:
         homes[rng.choice(ROLES)] = 1 if m.levels[1].holds >= set(ROLES) else 0
     return p, m, homes, rng.choice(list(Objective))
