@@ -52,7 +52,8 @@ def estimate(
     """
     if objective not in OBJECTIVES:
         raise ConfigError(
-            f'objective "{objective}" is unknown: expected one of {", ".join(OBJECTIVES)}.{nearest(objective, OBJECTIVES)}'
+            f'objective "{objective}" is unknown: expected one of {", ".join(OBJECTIVES)}.'
+            f"{nearest(objective, OBJECTIVES)}"
         )
     given = {"*": mapping} if isinstance(mapping, LoopNest) else dict(mapping or {})
     options = Options(

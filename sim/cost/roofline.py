@@ -25,7 +25,7 @@ from sim.cost.compulsory import Footprint, footprint
 from sim.cost.flash import op_share
 from sim.errors import ResultError
 from sim.hardware.chip import Chip, Unit
-from sim.workload.graph import EinsumOp, Graph, MovementOp, Op, OperandRole, Role, VectorOp, ViewOp
+from sim.workload.graph import EinsumOp, Graph, MovementOp, Op, OperandRole, Primitive, Role, VectorOp, ViewOp
 from sim.workload.precision import Precision, parse_precision
 
 ROOFLINE_SCHEMA = "dovetail.roofline/1"
@@ -200,7 +200,7 @@ def roofline(
         homes: tensor id -> memory where it lies. By default weights, graph inputs, outputs and the
             KV cache lie in the unit's home memory, and an activation on chip where it fits.
     Assumes: dense vector work as traced (give the graph that the chip runs, after fusion), but a GPU's
-        fused attention skips what its mask hides; all resources overlap perfectly; each operand of an op is touched once.
+        fused attention skips what its mask hides; all resources overlap perfectly; an op touches each operand once.
     Raises: PrecisionError, ConfigError: the array or the vector unit has no rate for what the graph does.
     """
     chosen = parse_precision(precision or chip.default_precision)

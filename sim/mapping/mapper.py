@@ -107,10 +107,10 @@ class _Exact:
         named = [(key, order, choice) for key in fresh for order, choice in enumerate(self.pool.choices(*key))]
         for key in fresh:
             self.where[key] = []
-        for members, nest in self.space.nests([choice for _, _, choice in named]):
+        for members, made in self.space.nests([choice for _, _, choice in named]):
             machine = self.space.machine
             rows = Rows(
-                nest=nest,
+                nest=made,
                 problem=self.space.problem,
                 machine=machine,
                 rates=np.ones((len(members), len(machine.ports))),

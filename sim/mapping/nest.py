@@ -104,7 +104,7 @@ class _Builder:
             )
         if node.tile > self.current[node.rank]:
             raise MappingError(
-                f"{where}: tile {node.tile} of rank {node.rank} is larger than the {self.current[node.rank]} that it cuts"
+                f"{where}: tile {node.tile} of rank {node.rank} exceeds the {self.current[node.rank]} that it cuts"
             )
         key = spread(node.rank) if node.spatial else node.rank
         if self.stores or key in self.cuts or (self.spatial and not node.spatial):
@@ -148,7 +148,8 @@ class _Builder:
             raise MappingError(f"{where}: {node.memory} does not hold {node.operand.value}")
         if level <= self.at[node.operand]:
             raise MappingError(
-                f"{where}: {node.operand.value} already lies in {names[self.at[node.operand]]}, which is not outside {node.memory}"
+                f"{where}: {node.operand.value} already lies in {names[self.at[node.operand]]}, "
+                f"which is not outside {node.memory}"
             )
         self.stores.append(StoreAt(level, self.at[node.operand], node.operand, node.double_buffered))
         self.at[node.operand] = level

@@ -92,16 +92,12 @@ class SingleBorder:
     def _options(self) -> list[tuple[tuple[str, int, int], ...]]:
         """Combined ways to use the fan-out at the memory and the one at the array."""
         inside = len(self.machine.levels)
-        ways = []
         levels = [self.route.level] if self.route.stored else []
         levels += [inside] if self.last else []
-        for level in levels:
-            ways.append(
-                [
-                    tuple((r, n, level) for r, n in way.items())
-                    for way in split_options(self.machine, self.problem, level)
-                ]
-            )
+        ways = [
+            [tuple((r, n, level) for r, n in way.items()) for way in split_options(self.machine, self.problem, level)]
+            for level in levels
+        ]
         return [sum(combination, ()) for combination in product(*ways)]
 
     def grids(self) -> Iterator[tuple[tuple[tuple[str, int, int], ...], Grid]]:

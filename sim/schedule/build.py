@@ -161,7 +161,8 @@ def _alone(table, machine, d: int) -> float:
 def _streamed(cost: GroupCost, d: int, ports: tuple[str, str], rates: Mapping[str, float]) -> Steps:
     """Chunks of a vector or movement op."""
     flow, machine = cost.stream, cost.machine
-    assert flow is not None and machine is not None
+    assert flow is not None
+    assert machine is not None
     clock = machine.clock_hz[d]
     n = int(flow.chunks[d])
     home = machine.levels[0].name

@@ -43,7 +43,7 @@ CHANGED = " with changes"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kernel:
-    """One kernel on one chip. `terms_s` sum to `time_s`, launch apart; `moved` is memory -> operand -> (read, write)."""
+    """One kernel on one chip. `terms_s` sum to `time_s`, launch apart; `moved`: memory -> operand -> (read, write)."""
 
     kind: str
     """Kind of constants that it uses (`sim.cost.gpu.sets.KINDS`)."""
@@ -322,7 +322,11 @@ def _streamed(gpu: _Gpu, graph: Graph, kind: str, reads, writes, lanes: float, r
         kind=kind,
         launch_s=gpu.floor_s(gpu.constants.gemm.launch_s),
         terms_s=terms,
-        resources_s={"vector": lanes + row, f"memory:{home}": (read + write) / dram_rate, f"memory:{gpu.l2}": near / l2_rate},
+        resources_s={
+            "vector": lanes + row,
+            f"memory:{home}": (read + write) / dram_rate,
+            f"memory:{gpu.l2}": near / l2_rate,
+        },
         moved={
             home: {"input": (read, 0.0), "output": (0.0, write)},
             gpu.l2: {"input": (sum(n for _, n in reads), 0.0), "output": (0.0, sum(n for _, n in writes))},

@@ -139,7 +139,7 @@ def cost_einsum(op: EinsumOp, position: int, coster: _Coster) -> GroupCost:
     compute, widened = compute_and_widening(op, coster)
     problem, full = _problem(op, coster), machine_of(coster, compute)
     homes = homes_of(op, coster)
-    level = next((i for i, l in enumerate(full.levels) if l.name == coster.residency.memory), 0)
+    level = next((i for i, part in enumerate(full.levels) if part.name == coster.residency.memory), 0)
     roles = {role: op.einsum.operand(role).tensor for role in ROLES}
     pattern = np.stack([homes.get(roles[r], np.zeros(len(full), dtype=bool)) for r in ROLES], axis=1)
     held = coster.residency.held_bytes[:, position]
@@ -310,8 +310,10 @@ def _too_large(op, won, full, d, held, level, coster):
         for k in (*op.inputs, *op.outputs)
     )
     return (
-        f"{op.name}: the smallest tile needs {won.need_bytes:,.0f} bytes in {memory}, {room:,.0f} are free; "
-        f"a larger {memory} or a smaller layer is needed",
+        (
+            f"{op.name}: the smallest tile needs {won.need_bytes:,.0f} bytes in {memory}, {room:,.0f} are free; "
+            f"a larger {memory} or a smaller layer is needed"
+        ),
         tensors,
     )
 

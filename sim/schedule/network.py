@@ -141,7 +141,7 @@ class _Coster:
             )
             return (tuple(op.einsum.ranks.items()), operands, tuple(op.epilogue.items()), tuple(rows), self._given(op))
         work = tuple(getattr(op, "primitives", {}).items())
-        moved = tuple((*getattr(op, "read_bytes", {}).values(), None, *getattr(op, "write_bytes", {}).values()))
+        moved = (*getattr(op, "read_bytes", {}).values(), None, *getattr(op, "write_bytes", {}).values())
         order = tuple(
             (*op.inputs, *op.outputs).index(k)
             for k in (*getattr(op, "read_bytes", ()), *getattr(op, "write_bytes", ()))

@@ -32,10 +32,10 @@ def cost_stream(op: Op, position: int, coster: _Coster) -> GroupCost:
     """A vector or movement op: lanes beside a stream between home, chip and lanes."""
     full, n = machine_of(coster, next(iter(coster.unit.array.macs_per_cycle))), len(coster.chips)
     homes = homes_of(op, coster)
-    level = next((i for i, l in enumerate(full.levels) if l.name == coster.residency.memory), 0)
+    level = next((i for i, part in enumerate(full.levels) if part.name == coster.residency.memory), 0)
     traffic = {
-        l.name: {"input": [np.zeros(n), np.zeros(n)], "output": [np.zeros(n), np.zeros(n)]}
-        for l in full.levels[: level + 1]
+        part.name: {"input": [np.zeros(n), np.zeros(n)], "output": [np.zeros(n), np.zeros(n)]}
+        for part in full.levels[: level + 1]
     }
     once = float(coster.unit.memories[0].capacity_bytes) if coster.unit.memories else 0.0
     for key, read, write in moved_bytes(op, coster):
@@ -70,8 +70,8 @@ def cost_stream(op: Op, position: int, coster: _Coster) -> GroupCost:
     late = np.where(load > 0, full.latency_cycles, 0.0)
     energy = _energy(full, traffic) | {"vector": vector_energy(op, coster)}
     resources = {"vector": lanes / clock}
-    for l in full.levels[: level + 1]:
-        resources[f"memory:{l.name}"] = np.maximum(busy[l.read_port], busy[l.write_port]) / clock
+    for part in full.levels[: level + 1]:
+        resources[f"memory:{part.name}"] = np.maximum(busy[part.read_port], busy[part.write_port]) / clock
     moved = {name: {kind: (ways[0], ways[1]) for kind, ways in table.items()} for name, table in traffic.items()}
     return GroupCost(
         op=op,

@@ -52,9 +52,17 @@ def random_einsum(rng: random.Random):
         return gemm(rng.randint(1, 7), rng.randint(1, 7), rng.randint(1, 7), rng.choice([1, 1, 2, 3]))
     window = rng.randint(1, 3)
     return conv(
-        n=rng.choice([1, 1, 2]), k=rng.randint(1, 4), c=rng.randint(1, 4), p=rng.randint(1, 6), q=rng.choice([1, 1, 3, 4]),
-        r=window, s=rng.choice([1, window]), g=rng.choice([1, 1, 2]), stride=rng.choice([1, 1, 2, 3]), dilation=rng.choice([1, 1, 2]),
-    )  # fmt: skip
+        n=rng.choice([1, 1, 2]),
+        k=rng.randint(1, 4),
+        c=rng.randint(1, 4),
+        p=rng.randint(1, 6),
+        q=rng.choice([1, 1, 3, 4]),
+        r=window,
+        s=rng.choice([1, window]),
+        g=rng.choice([1, 1, 2]),
+        stride=rng.choice([1, 1, 2, 3]),
+        dilation=rng.choice([1, 1, 2]),
+    )
 
 
 def problem(e, *, accumulate=32, speedup=1.0):
@@ -76,20 +84,31 @@ def random_machine(rng: random.Random, *, memories=None, capacity=1e9, designs=1
         fan = rng.choice([1, 1, 2, 3]) if fanouts else 1
         levels.append(
             Level(
-                name=name, holds=holds, double_buffered=rng.random() < 0.8, read_port=len(ports), write_port=len(ports) + split,
-                fanout=fan, fanout_name=f"F{i}" if fan > 1 else None, multicast=rng.random() < 0.6,
+                name=name,
+                holds=holds,
+                double_buffered=rng.random() < 0.8,
+                read_port=len(ports),
+                write_port=len(ports) + split,
+                fanout=fan,
+                fanout_name=f"F{i}" if fan > 1 else None,
+                multicast=rng.random() < 0.6,
             )
-        )  # fmt: skip
+        )
         ports += [f"{name}.read", f"{name}.write"] if split else [name]
     rates = np.array([[rng.choice([0.5, 1.0, 2.0, 3.0, 7.0]) for _ in ports] for _ in range(designs)])
     return Machine(
         levels=tuple(levels),
         ports=tuple(ports),
         array=ArrayShape(
-            rows=rng.randint(1, 4), cols=rng.randint(1, 4),
+            rows=rng.randint(1, 4),
+            cols=rng.randint(1, 4),
             dataflow=rng.choice(["output_stationary", "weight_stationary", "input_stationary"]),
-            skew=rng.choice(["systolic", "none"]), folds=rng.choice(["serial", "pipelined"]), preload=rng.choice(["exposed", "hidden"]),
-            macs_per_cell=rng.choice([1, 1, 2, 0.5]), accumulate_bits=32, drain_bytes_per_cycle=None,
+            skew=rng.choice(["systolic", "none"]),
+            folds=rng.choice(["serial", "pipelined"]),
+            preload=rng.choice(["exposed", "hidden"]),
+            macs_per_cell=rng.choice([1, 1, 2, 0.5]),
+            accumulate_bits=32,
+            drain_bytes_per_cycle=None,
         ),
         rates=rates,
         capacity_bytes=np.full((designs, len(levels)), capacity),
@@ -99,7 +118,7 @@ def random_machine(rng: random.Random, *, memories=None, capacity=1e9, designs=1
         read_energy_j_per_byte=np.full((designs, len(levels)), 1e-12),
         write_energy_j_per_byte=np.full((designs, len(levels)), 2e-12),
         mac_energy_j=np.full(designs, 1e-13),
-    )  # fmt: skip
+    )
 
 
 def random_mapping(rng: random.Random, p: Problem, m: Machine, *, tile_windows=False):

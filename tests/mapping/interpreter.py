@@ -57,8 +57,8 @@ class Interpreter:
 
         for node in mapping.nodes:
             if isinstance(node, Loop):
-                again = any(node.rank == l.rank and node.spatial == l.spatial for l in loops)
-                after_spatial = any(l.spatial for l in loops) and not node.spatial
+                again = any(node.rank == loop.rank and node.spatial == loop.spatial for loop in loops)
+                after_spatial = any(loop.spatial for loop in loops) and not node.spatial
                 if stores or again or after_spatial:
                     close()
                 loops.append(node)
@@ -97,7 +97,7 @@ class Interpreter:
             both = min(b, d) - max(a, c)
             if not dense and a != c:
                 both = 0
-            common *= max(0, min(both, min(d - c, axis.size)))
+            common *= max(0, min(both, d - c, axis.size))
         return common
 
     def region(self, role, box):
@@ -109,16 +109,16 @@ class Interpreter:
         if border == len(self.borders):
             return job
         loops, _ = self.borders[border]
-        temporal = [l for l in loops if not l.spatial]
-        spatial = [l for l in loops if l.spatial]
-        steps = [range(0, box[l.rank][1], l.tile) for l in temporal]
+        temporal = [loop for loop in loops if not loop.spatial]
+        spatial = [loop for loop in loops if loop.spatial]
+        steps = [range(0, box[loop.rank][1], loop.tile) for loop in temporal]
         for starts in product(*steps):
             wave = dict(box)
             for loop, start in zip(temporal, starts, strict=True):
                 base, size = box[loop.rank]
                 wave[loop.rank] = (base + start, min(loop.tile, size - start))
             instances = []
-            for cuts in product(*[range(0, wave[l.rank][1], l.tile) for l in spatial]):
+            for cuts in product(*[range(0, wave[loop.rank][1], loop.tile) for loop in spatial]):
                 inner = dict(wave)
                 for loop, start in zip(spatial, cuts, strict=True):
                     base, size = wave[loop.rank]
@@ -133,7 +133,7 @@ class Interpreter:
         self._chain(root)
         for border in self.chains:
             self._neighbours(border)
-        if any(l.spatial for loops, _ in self.borders for l in loops):
+        if any(loop.spatial for loops, _ in self.borders for loop in loops):
             self._by_waves(root)
         books = self._cost(root)
         books.time += self.latency
@@ -247,8 +247,8 @@ class Interpreter:
         def fresh(new, old):
             return self.elements(role, new) - (self.shared(role, old, new) if old is not None else 0)
 
-        name = next((l.fanout for l in loops if l.spatial), None)
-        inside = next((i for i, l in enumerate(self.machine.levels) if name and l.fanout_name == name), None)
+        name = next((loop.fanout for loop in loops if loop.spatial), None)
+        inside = next((i for i, loop in enumerate(self.machine.levels) if name and loop.fanout_name == name), None)
         crosses = inside is not None and level >= inside  # then a wave keeps nothing of a window
         whole = fresh(wave, prior[0] if prior and not crosses else None)
         parts = [fresh(job.box, None) for job in instances]
@@ -268,8 +268,8 @@ class Interpreter:
 
     def _spread(self, level, parent, role, whole, parts, loops):
         """(parent's port, parent's total, child's port, child's total) elements of a move."""
-        name = next((l.fanout for l in loops if l.spatial), None)
-        inside = next((i for i, l in enumerate(self.machine.levels) if name and l.fanout_name == name), None)
+        name = next((loop.fanout for loop in loops if loop.spatial), None)
+        inside = next((i for i, loop in enumerate(self.machine.levels) if name and loop.fanout_name == name), None)
         if inside is None or level < inside:
             return whole, whole, whole, whole
         if parent >= inside:
@@ -281,7 +281,7 @@ class Interpreter:
         books = [self._cost(job) for job in instances]
         if len(books) == 1:
             return books[0]
-        fanout = next(l.fanout for l in loops if l.spatial)
+        fanout = next(loop.fanout for loop in loops if loop.spatial)
         outside = np.zeros(len(self.machine.ports), dtype=bool)
         for level in self.machine.levels:
             if level.fanout_name == fanout:

@@ -76,7 +76,7 @@ def small_case(seed):
     rng = random.Random(seed)
     while True:
         e = random_einsum(rng)
-        if np.prod([n for n in e.ranks.values()]) <= 160:
+        if np.prod(list(e.ranks.values())) <= 160:
             break
     p = problem(e)
     m = random_machine(rng, memories=1, capacity=rng.choice([20.0, 60.0, 150.0, 1e6]))
