@@ -1,0 +1,6 @@
+"""The report: one self-contained HTML file from saved results."""
+
+from sim.view.report.page import page, report
+from sim.view.report.sources import Content, read_sources
+
+__all__ = ["Content", "page", "read_sources", "report"]

@@ -1,0 +1,167 @@
+"""What a report is made of: saved results of one file, or of a folder that a search wrote."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sim.documents import Document, check_schema, read_documents
+from sim.errors import ResultError
+from sim.results import ESTIMATE_SCHEMA, SIMULATE_SCHEMA, Estimate
+from sim.results_io import from_dict
+
+_TABLES = frozenset({"dovetail.sweep/1"})
+_ENDINGS = (".json", ".jsonl", ".csv")
+_WINNERS = "winners"
+TEXT_BYTES = 20_000
+"""Longest file of a winner that is shown whole."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """An estimate with the file that it came from and the version that wrote it."""
+
+    estimate: Estimate
+    where: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Designs of a sweep or a search: named columns of one length, text where it is no number."""
+
+    name: str
+    columns: Mapping[str, Sequence[Any]]
+
+
+@dataclass(slots=True, kw_only=True)
+class Content:
+    """Everything found, by kind. Documents other than estimates stay as they were written."""
+
+    estimates: list[Saved] = field(default_factory=list)
+    simulations: list[Document] = field(default_factory=list)
+    rooflines: list[Document] = field(default_factory=list)
+    validations: list[Document] = field(default_factory=list)
+    records: list[Document] = field(default_factory=list)
+    traces: list[tuple[str, Document]] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    winners: dict[str, dict[str, str]] = field(default_factory=dict)
+    """winner id -> file name -> text"""
+
+    def __bool__(self) -> bool:
+        return any(bool(getattr(self, name)) for name in Content.__dataclass_fields__)
+
+
+def read_sources(paths: Iterable[str | Path]) -> Content:
+    """Read result files, and folders of them.
+
+    Of a folder: every .json, .jsonl and .csv in it, and the files of `winners/<id>/`.
+    Raises: ResultError: nothing there, a file that is truncated, foreign, or of another schema.
+    """
+    content = Content()
+    given = [Path(path) for path in paths]
+    for path in given:
+        if path.is_dir():
+            _read_folder(path, content)
+        else:
+            _read_file(path, content)
+    if not content:
+        names = ", ".join(map(str, given)) or "nothing"
+        raise ResultError(f"{names}: no results; expected a file of `--json`, or a folder with such files or a search")
+    return content
+
+
+def _read_folder(folder: Path, content: Content) -> None:
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.suffix in _ENDINGS:
+            _read_file(path, content)
+    home = folder / _WINNERS
+    for winner in sorted(home.iterdir()) if home.is_dir() else ():
+        files = [winner] if winner.is_file() else sorted(path for path in winner.iterdir() if path.is_file())
+        texts = {path.name: _text(path) for path in files if path.suffix in (".json", ".yaml", ".yml", ".txt", ".md")}
+        if texts:
+            content.winners[winner.stem if winner.is_file() else winner.name] = texts
+
+
+def _text(path: Path) -> str:
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return text if len(text) <= TEXT_BYTES else f"{text[:TEXT_BYTES]}\n... {len(text) - TEXT_BYTES} more characters"
+
+
+def _read_file(path: Path, content: Content) -> None:
+    if path.suffix == ".csv":
+        content.tables.append(_read_csv(path))
+    elif path.suffix == ".jsonl":
+        content.records += _read_lines(path)
+    elif (trace := _trace(path)) is not None:
+        content.traces.append((path.name, trace))
+    else:
+        for document in read_documents(path):
+            _sort_in(document, path, content)
+
+
+def _sort_in(document: Document, path: Path, content: Content) -> None:
+    schema = document["schema"]
+    if schema == ESTIMATE_SCHEMA:
+        found = from_dict(document, where=str(path))
+        content.estimates.append(Saved(estimate=found, where=path.name, version=str(document["version"])))
+    elif schema == SIMULATE_SCHEMA:
+        content.simulations.append(document)
+    elif schema in _TABLES:
+        content.tables.append(Table(name=path.name, columns=_columns_of(document, path)))
+    else:
+        kinds = {"roofline": content.rooflines, "validate": content.validations, "baseline": content.records}
+        family = schema.partition(".")[2].partition("/")[0]
+        if family in kinds:
+            kinds[family].append(document)
+        else:
+            content.winners[path.stem] = {path.name: json.dumps(document, indent=2)}
+
+
+def _columns_of(document: Document, path: Path) -> Mapping[str, Sequence[Any]]:
+    columns = document.get("columns")
+    if not isinstance(columns, dict) or len({len(values) for values in columns.values()}) > 1:
+        raise ResultError(f"{path}: `columns` is missing or its lists differ in length; the file was edited")
+    return columns
+
+
+def _trace(path: Path) -> Document | None:
+    """The timeline that `simulate --trace` wrote, which has no schema of ours; None for any other file."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None  # `read_documents` says what is wrong
+    return document if isinstance(document, dict) and isinstance(document.get("traceEvents"), list) else None
+
+
+def _read_lines(path: Path) -> list[Document]:
+    """Baseline records, one a line."""
+    documents = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            document = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ResultError(f"{path}: line {number} is no complete JSON ({error.msg})") from error
+        check_schema(document, where=f"{path}: line {number}")
+        documents.append(document)
+    return documents
+
+
+def _read_csv(path: Path) -> Table:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.reader(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ResultError(f"{path}: cannot be read: {error}") from error
+    if len(rows) < 2 or len(set(rows[0])) < len(rows[0]):
+        raise ResultError(f"{path}: expected a line of distinct column names and at least one row")
+    ragged = next((i for i, row in enumerate(rows, start=1) if len(row) != len(rows[0])), None)
+    if ragged is not None:
+        raise ResultError(f"{path}: line {ragged} has {len(rows[ragged - 1])} cells, expected {len(rows[0])}")
+    return Table(name=path.name, columns={name: [row[i] for row in rows[1:]] for i, name in enumerate(rows[0])})
