@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from math import isfinite
 from typing import Any
 
@@ -156,6 +156,7 @@ def _pairs(values: Mapping[str, object]) -> str:
 def _chip_sources(estimate: Estimate) -> Mapping[str, str]:
     """The sources of the bundled chip of this name, if it is still the chip of the result."""
     from sim.errors import DovetailError
+    from sim.hardware.dump import chip_hash
     from sim.hardware.load import list_hardware, load_hardware
 
     if estimate.hardware_name not in list_hardware():
@@ -164,9 +165,4 @@ def _chip_sources(estimate: Estimate) -> Mapping[str, str]:
         chip = load_hardware(estimate.hardware_name, dict(estimate.overrides))
     except DovetailError:
         return {}
-    return {key: str(text) for key, text in chip.sources.items()} if chip.hash == estimate.hardware_hash else {}
-
-
-def kinds_of(views: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Kind of op -> colour, for the legend."""
-    return dict(palette.KINDS)
+    return {key: str(text) for key, text in chip.sources.items()} if chip_hash(chip) == estimate.hardware_hash else {}

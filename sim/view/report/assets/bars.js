@@ -1,0 +1,74 @@
+// Stacked and plain bars.
+function stackedBars(rows, { unit, longest, marks }) {
+  const names = new Map();
+  for (const row of rows) for (const [name, , colour] of row.parts) names.set(name, colour);
+  const bars = rows.map((row) => {
+    const track = h("div", { class: "track" }, row.parts.map(([name, value, colour]) =>
+      tipped(h("i", { tabindex: "0", style: { width: `${(100 * value) / longest}%`, background: colour } }),
+        `${name}: ${si(value, unit)}, ${share(value / row.total)}`)));
+    if (row.mark) track.append(h("b", { style: { left: `${(100 * row.mark) / longest}%` } }));
+    if (row.interval && row.interval.length) {
+      const [low, high] = row.interval;
+      track.append(tipped(h("s", { style: { left: `${(100 * low) / longest}%`, width: `${(100 * (high - low)) / longest}%` } }),
+        `interval ${si(low, unit)} to ${si(high, unit)}`));
+    }
+    return h("div", { class: "bar-row" }, h("div", { class: "name" }, row.name), track,
+      h("div", { class: "value" }, si(row.total, unit)));
+  });
+  return h("figure", {}, bars, legend([...names, ...(marks ? [[marks, null]] : [])]));
+}
+
+function breakdownSection(estimates) {
+  const feasible = estimates.filter((e) => e.feasible);
+  const longest = Math.max(...feasible.flatMap((e) => [e.latency_s, e.roofline_s || 0, ...(e.interval_s || [])]));
+  const rows = feasible.map((e) => ({
+    name: label(e), parts: e.terms, total: e.latency_s, mark: e.roofline_s, interval: e.interval_s,
+  }));
+  return stackedBars(rows, { unit: "s", longest, marks: "data sheet's roofline" });
+}
+
+function energySection(estimates) {
+  const known = estimates.filter((e) => e.feasible && e.energy_j !== null && e.energy.length);
+  if (!known.length) return null;
+  const names = [...new Set(known.flatMap((e) => e.energy.map(([name]) => name)))];
+  const colour = new Map(names.map((name, i) => [name, data.colours[i % data.colours.length]]));
+  const rows = known.map((e) => ({
+    name: label(e), parts: e.energy.map(([name, value]) => [name, value, colour.get(name)]), total: e.energy_j,
+  }));
+  return stackedBars(rows, { unit: "J", longest: Math.max(...known.map((e) => e.energy_j)) });
+}
+
+function whatIfSection(estimates) {
+  const known = estimates.filter((e) => e.feasible && e.what_if.length);
+  if (!known.length) return null;
+  return choice(known.map(label), (i) => {
+    const e = known[i];
+    const rows = [...e.what_if].sort((a, b) => a[2] - b[2]);
+    const longest = Math.max(e.latency_s, ...rows.map((row) => row[2]));
+    const bars = [["as it is", 1, e.latency_s], ...rows].map(([name, factor, seconds]) => h("div", { class: "bar-row" },
+      h("div", { class: "name" }, factor === 1 ? name : `${name} × ${digits(factor)}`),
+      h("div", { class: "track" }, tipped(
+        h("i", { tabindex: "0", style: { width: `${(100 * seconds) / longest}%`, background: data.colours[factor === 1 ? 7 : 0] } }),
+        `${name}: ${time(seconds)}, ${share(1 - seconds / e.latency_s)} saved`)),
+      h("div", { class: "value" }, time(seconds))));
+    return h("figure", {}, bars);
+  });
+}
+
+function memorySection(estimates) {
+  const known = estimates.filter((e) => e.feasible && e.memories.length);
+  if (!known.length) return null;
+  return choice(known.map(label), (i) => {
+    const e = known[i];
+    const most = Math.max(...e.memories.map(([, read, write]) => read + write)) || 1;
+    return table([["memory", "text"], ["read", "number"], ["written", "number"], ["both", "text"], ["peak held", "number"],
+      ["average rate", "number"]],
+    e.memories.map(([name, read, write, peak]) => [name, bytes(read), bytes(write),
+      h("span", { class: "cell-bar", style: { width: `${(140 * (read + write)) / most}px` } }), bytes(peak),
+      si((read + write) / e.latency_s, "B/s")]));
+  });
+}
+
+const label = (e) => (data.estimates.filter((other) => other.workload === e.workload).length === data.estimates.length
+  && data.estimates.length > 1 ? `${e.chip}${same(e, "chip") ? `, ${e.precision}, batch ${e.batch}` : ""}` : `${e.workload} on ${e.chip}`);
+const same = (e, key) => data.estimates.filter((other) => other[key] === e[key]).length > 1;

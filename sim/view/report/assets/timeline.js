@@ -1,0 +1,168 @@
+// Rows of bars over time, zoomed by the buttons, by dragging, and by the wheel while Ctrl or Shift is held.
+function timeline({ rows, steps, end, aria }) {
+  const ROW = 26, STEP = 58, LEFT = 108, AXIS = 24;
+  const height = rows.length * ROW + steps.length * STEP + AXIS;
+  const canvas = h("canvas", { height, tabindex: "0", role: "img", "aria-label": aria, style: { height: `${height}px` } });
+  let from = 0, to = end;
+  const width = () => canvas.clientWidth || 900;
+  const X = (t) => LEFT + ((width() - LEFT - 8) * (t - from)) / (to - from);
+  const T = (x) => from + ((x - LEFT) * (to - from)) / (width() - LEFT - 8);
+
+  function draw() {
+    const ratio = devicePixelRatio || 1, W = width();
+    canvas.width = W * ratio;
+    canvas.height = height * ratio;
+    const pen = canvas.getContext("2d");
+    const style = getComputedStyle(document.documentElement);
+    const [ink, soft, line, back] = ["--text", "--soft", "--line", "--back"].map((name) => style.getPropertyValue(name));
+    pen.scale(ratio, ratio);
+    pen.font = "12px system-ui, sans-serif";
+    pen.textBaseline = "middle";
+    rows.forEach((row, i) => drawBars(pen, row, i * ROW, { ink, back, W }));
+    steps.forEach((curve, i) => drawSteps(pen, curve, rows.length * ROW + i * STEP, { ink, soft, line, W }));
+    pen.fillStyle = soft;
+    pen.textAlign = "center";
+    const unit = 10 ** Math.floor(Math.log10((to - from) / 4));
+    const step = [1, 2, 5, 10].map((k) => k * unit).find((k) => (to - from) / k <= Math.max(3, W / 130)) || 10 * unit;
+    for (let t = Math.ceil(from / step) * step; t <= to; t += step) {
+      if (X(t) < W - 24) pen.fillText(time(+t.toPrecision(9)), X(t), height - AXIS / 2);
+      pen.fillRect(X(t), height - AXIS, 1, 4);
+    }
+  }
+  function name(pen, words, y, colour) {
+    pen.fillStyle = colour;
+    pen.textAlign = "left";
+    pen.fillText(words.length > 16 ? `${words.slice(0, 15)}…` : words, 0, y);
+  }
+  function drawBars(pen, row, y, { ink, back, W }) {
+    name(pen, row.name, y + ROW / 2, ink);
+    let last = -1;
+    for (const bar of row.bars) {
+      if (bar.start + bar.length < from || bar.start > to) continue;
+      const x = Math.max(LEFT, X(bar.start)), wide = Math.min(W - 8, X(bar.start + bar.length)) - x;
+      if (wide < 0.4 && x - last < 0.4) continue;
+      last = x;
+      pen.fillStyle = bar.colour;
+      pen.fillRect(x, y + 3, Math.max(0.6, wide - (wide > 3 ? 1 : 0)), ROW - 6);
+      if (wide > 70) {
+        pen.save();
+        pen.beginPath();
+        pen.rect(x, y, wide - 4, ROW);
+        pen.clip();
+        pen.fillStyle = "#fff";
+        pen.textAlign = "left";
+        pen.fillText(bar.name, x + 5, y + ROW / 2);
+        pen.restore();
+      }
+    }
+  }
+  function drawSteps(pen, curve, y, { ink, soft, line, W }) {
+    name(pen, curve.name, y + STEP / 2 - 7, ink);
+    name(pen, `max ${curve.words(curve.most)}`, y + STEP / 2 + 9, soft);
+    pen.fillStyle = line;
+    pen.fillRect(LEFT, y + STEP - 4, W - LEFT - 8, 1);
+    pen.fillStyle = curve.colour;
+    for (const [start, length, value] of curve.values) {
+      if (start + length < from || start > to) continue;
+      const x = Math.max(LEFT, X(start)), wide = Math.min(W - 8, X(start + length)) - x;
+      const tall = ((STEP - 12) * value) / curve.most;
+      pen.fillRect(x, y + STEP - 4 - tall, Math.max(0.5, wide), tall);
+    }
+  }
+  function zoom(factor, at) {
+    const middle = at === undefined ? (from + to) / 2 : at;
+    const span = Math.min(end, (to - from) * factor);
+    from = Math.max(0, Math.min(end - span, middle - ((middle - from) * span) / (to - from)));
+    to = from + span;
+    draw();
+  }
+  function move(by) {
+    const shift = Math.max(-from, Math.min(end - to, by));
+    from += shift;
+    to += shift;
+    draw();
+  }
+  const under = (event) => {
+    const box = canvas.getBoundingClientRect(), y = event.clientY - box.top, t = T(event.clientX - box.left);
+    const i = Math.floor(y / ROW);
+    if (i < rows.length) {
+      const bar = rows[i].bars.find((b) => b.start <= t && t < b.start + b.length);
+      return bar && `${bar.name}\n${time(bar.start)} + ${time(bar.length)}${bar.words ? `\n${bar.words}` : ""}`;
+    }
+    const curve = steps[Math.floor((y - rows.length * ROW) / STEP)];
+    const found = curve && curve.values.find(([start, length]) => start <= t && t < start + length);
+    return found && `${curve.name}: ${curve.words(found[2])}`;
+  };
+  let held = null;
+  canvas.addEventListener("pointerdown", (event) => { held = event.clientX; canvas.setPointerCapture(event.pointerId); });
+  canvas.addEventListener("pointerup", () => { held = null; });
+  canvas.addEventListener("pointermove", (event) => {
+    if (held !== null) {
+      move(((held - event.clientX) * (to - from)) / (width() - LEFT - 8));
+      held = event.clientX;
+    }
+    const words = under(event);
+    if (words) showTip(words, event.clientX, event.clientY); else hideTip();
+  });
+  canvas.addEventListener("pointerleave", hideTip);
+  canvas.addEventListener("wheel", (event) => {
+    if (!event.ctrlKey && !event.shiftKey) return;
+    event.preventDefault();
+    zoom((event.deltaY || event.deltaX) > 0 ? 1.25 : 0.8, T(event.clientX - canvas.getBoundingClientRect().left));
+  }, { passive: false });
+  canvas.addEventListener("keydown", (event) => {
+    const act = { "+": () => zoom(0.6), "-": () => zoom(1 / 0.6), "0": () => zoom(1e9), ArrowLeft: () => move(-(to - from) / 5),
+      ArrowRight: () => move((to - from) / 5) }[event.key];
+    if (act) { event.preventDefault(); act(); }
+  });
+  new ResizeObserver(draw).observe(canvas);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  const button = (words, title, act) => h("button", { class: "plain", type: "button", title, onclick: act }, words);
+  return h("figure", {}, h("div", { class: "controls" }, button("+", "zoom in", () => zoom(0.5)), button("−", "zoom out", () => zoom(2)),
+    button("◀", "earlier", () => move(-(to - from) / 3)), button("▶", "later", () => move((to - from) / 3)),
+    button("all", "the whole time", () => zoom(1e9)),
+    h("span", { class: "soft" }, "drag to move, Ctrl + wheel to zoom")), canvas);
+}
+
+// The estimate's ops one after the other, and the rate at which each memory moves bytes meanwhile.
+function opTimeline(e) {
+  const ops = e.ops, bars = [], bound = [];
+  const kinds = data.kinds, names = [...new Set(ops.bound.map(text))];
+  let start = 0;
+  const starts = ops.latency_s.map((length, i) => {
+    const at = start;
+    const words = `${text(ops.kind[i])}, bound by ${text(ops.bound[i])}, ${share(length / e.latency_s)} of the time`;
+    bars.push({ start, length, name: text(ops.name[i]), colour: kinds[text(ops.kind[i])], words });
+    bound.push({ start, length, name: text(ops.bound[i]), colour: data.colours[names.indexOf(text(ops.bound[i])) % data.colours.length],
+      words: text(ops.name[i]) });
+    start += length;
+    return at;
+  });
+  const steps = e.memories.map(([name], m) => {
+    const values = ops.traffic[m].map((moved, i) => [starts[i], ops.latency_s[i], ops.latency_s[i] ? moved / ops.latency_s[i] : 0]);
+    return { name, values, most: Math.max(1, ...values.map((v) => v[2])), words: (v) => si(v, "B/s"), colour: data.colours[m % 8] };
+  });
+  const used = [...new Set(ops.kind.map(text))];
+  return h("div", {},
+    timeline({ rows: [{ name: "ops", bars }, { name: "bound by", bars: bound }], steps, end: start, aria: `ops of ${label(e)} over time` }),
+    legend(used.map((kind) => [kind, kinds[kind]])),
+    legend(names.map((name, i) => [`bound by ${name}`, data.colours[i % data.colours.length]])),
+    h("figcaption", {}, "An op's bar is its increment of the total; below, bytes moved over each memory per second of it."));
+}
+
+// Slices of a simulated run, a row a track, and counters such as the bytes that a memory holds.
+function runTimeline(run) {
+  const streams = [...new Set(run.slices.map((slice) => slice[4]))];
+  const rows = run.tracks.map((track) => ({ name: track, bars: run.slices.filter((slice) => slice[0] === track).map(
+    ([, name, start, length, stream]) => ({ start, length, name, words: stream,
+      colour: data.colours[streams.indexOf(stream) % data.colours.length] })) }));
+  const end = Math.max(1e-12, ...run.slices.map(([, , start, length]) => start + length));
+  const steps = run.counters.map(([name, points], i) => ({
+    name, colour: data.colours[i % 8], words: (v) => (name.endsWith("bytes") ? bytes(v) : count(v)),
+    most: Math.max(1, ...points.map((p) => p[1])),
+    values: points.map(([at, value], k) => [at, (k + 1 < points.length ? points[k + 1][0] : end) - at, value]),
+  }));
+  return h("div", {}, run.left_out ? h("p", { class: "soft" }, `${count(run.left_out)} later slices are not shown.`) : null,
+    timeline({ rows, steps, end, aria: "units over time" }),
+    streams.length > 1 ? legend(streams.map((name, i) => [name || "–", data.colours[i % data.colours.length]])) : null);
+}

@@ -1,0 +1,152 @@
+"""The data step of the report for results other than estimates: runs, designs, measurements, checks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from typing import Any
+
+from sim.documents import Document, Reader
+from sim.results import Estimate
+from sim.view.report.estimates import short
+from sim.view.report.sources import Table
+
+_SMALLER = ("_s", "_j", "_w", "_mm2", "_bytes", "cycles", "cost", "price", "edp", "loss", "miss_rate", "bits_per_byte")
+_LARGER = ("per_s", "utilization", "quality", "accuracy", "goodput", "throughput", "speedup")
+SLICES = 20_000
+"""Bars of a timeline at most; the page says how many more there were."""
+
+
+def simulation_view(document: Document) -> dict[str, Any]:
+    """A `dovetail.simulate/1` document. Raises: ResultError: a key is missing."""
+    top = Reader(document, "simulation")
+    names = [str(document.get(part, {}).get("name", "")) for part in ("workload", "hardware")]
+    ops = [Reader(op, f"simulation: ops[{i}]") for i, op in enumerate(top.items("ops"))]
+    return {
+        "title": " on ".join(name for name in names if name) or "scenario",
+        "latency_s": short(top.number("latency_s")),
+        "estimate_s": short(document.get("estimate_latency_s")),
+        "contended_s": short(top.number("contended_s")),
+        "energy_j": short(document.get("energy_j")),
+        "ports": [
+            [name, use.get("utilization"), use.get("achieved_bytes_per_s")] for name, use in top.mapping("ports").items()
+        ],
+        "units": [[name, use.get("utilization"), None] for name, use in top.mapping("units").items()],
+        "streams": [{"name": name, **values} for name, values in top.mapping("streams").items()],
+        "memories": [[name, peak] for name, peak in (document.get("peak_memory_bytes") or {}).items()],
+        "timeline": {
+            "tracks": list(dict.fromkeys(op.text("unit") for op in ops)),
+            "slices": [
+                [op.text("unit"), op.text("name"), short(op.number("start_s")), short(op.number("latency_s")),
+                 op.text("stream")]
+                for op in ops[:SLICES]
+            ],
+            "left_out": max(0, len(ops) - SLICES),
+            "counters": [],
+        },
+        "notes": [str(note) for note in document.get("notes") or ()],
+    }  # fmt: skip
+
+
+def trace_view(name: str, document: Document) -> dict[str, Any]:
+    """A timeline that `simulate --trace` wrote: slices per track, counters (bytes held) as steps. Times in s."""
+    processes: dict[Any, str] = {}
+    threads: dict[Any, str] = {}
+    events = [event for event in document["traceEvents"] if isinstance(event, dict)]
+    for event in events:
+        if event.get("ph") == "M":
+            place = threads if event["name"] == "thread_name" else processes
+            key = (event["pid"], event["tid"]) if place is threads else event["pid"]
+            place[key] = str(event["args"]["name"])
+    slices = [event for event in events if event.get("ph") == "X"]
+    counters: dict[str, list[list[float | None]]] = {}
+    for event in events:
+        if event.get("ph") == "C":
+            steps = counters.setdefault(str(event["name"]), [])
+            steps.append([short(event["ts"] / 1e6), short(next(iter(event["args"].values())))])
+
+    def track(event: Mapping[str, Any]) -> str:
+        process = processes.get(event["pid"], str(event["pid"]))
+        return f"{process} {threads.get((event['pid'], event['tid']), event['tid'])}"
+
+    return {
+        "title": name,
+        "tracks": list(dict.fromkeys(track(event) for event in slices)),
+        "slices": [
+            [track(e), str(e["name"]), short(e["ts"] / 1e6), short(e["dur"] / 1e6), str(e.get("args", {}).get("stream", ""))]
+            for e in slices[:SLICES]
+        ],
+        "left_out": max(0, len(slices) - SLICES),
+        "counters": [[name, steps] for name, steps in counters.items()],
+    }  # fmt: skip
+
+
+def table_view(table: Table) -> dict[str, Any]:
+    """Designs with, for each column, its numbers and which direction is better (0: neither)."""
+    columns = {name: [_cell(value) for value in values] for name, values in table.columns.items()}
+    numeric = [
+        name
+        for name, values in columns.items()
+        if any(isinstance(v, float) for v in values) and all(v is None or isinstance(v, float) for v in values)
+    ]
+    return {
+        "name": table.name,
+        "columns": columns,
+        "numeric": numeric,
+        "direction": {name: direction(name) for name in numeric},
+        "rows": len(next(iter(columns.values()), [])),
+    }
+
+
+def _cell(value: Any) -> float | str | None:
+    """A number, the text as it is, or None where the cell is empty or has no finite value."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool):
+        return str(value)
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return str(value)
+    return short(number) if isfinite(number) else None
+
+
+def direction(name: str) -> int:
+    """-1 where smaller is better, +1 where larger is, 0 for a column that is no objective."""
+    if name.endswith(_LARGER) or name.startswith(("quality", "accuracy")):
+        return 1
+    return -1 if name.endswith(_SMALLER) else 0
+
+
+def measured_view(records: Sequence[Document], estimates: Sequence[Estimate]) -> list[list[Any]]:
+    """[label, measured s, estimated s or None] of the records of whole workloads that an estimate has too.
+
+    A record belongs to an estimate of the same workload, whose knobs agree where both name them,
+    and of the same precision. Each estimate gives a line of its own, with its chip in the label.
+    """
+    lines = []
+    for record in records:
+        seconds, name = record.get("median_s"), record.get("workload")
+        if seconds is None or name is None:
+            continue
+        knobs = record.get("knobs") or {}
+        for estimate in estimates:
+            same = all(estimate.knobs.get(key, value) == value for key, value in knobs.items())
+            if estimate.workload_name == name and same and estimate.precision == record.get("precision"):
+                label = f"{name} {estimate.precision}, measured on {record.get('device')}, on {estimate.hardware_name}"
+                lines.append([label, short(seconds), short(estimate.latency_s)])
+    return lines
+
+
+def validation_view(document: Document) -> dict[str, Any]:
+    """Checks of `dovetail validate --json`, or the score of a measured file."""
+    checks = document.get("checks")
+    if checks is None:
+        return {"score": {key: value for key, value in document.items() if key not in ("schema", "version")}}
+    keys = ("id", "source", "quantity", "unit", "ours", "theirs", "rel_error", "tolerance", "gate", "verdict")
+    return {
+        "summary": document.get("summary") or {},
+        "checks": [[check.get(key) for key in keys] for check in checks],
+    }
+
+
