@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite, log
+from math import floor, isfinite, log
 
 from sim.cost.ceilings import Ceiling
 from sim.cost.roofline import Roofline
@@ -136,14 +136,14 @@ def _bound_points(bound: Roofline) -> list[Point]:
 def _merge(points: Iterable[Point]) -> tuple[Point, ...]:
     """Equal ops (the same layer again) become one disc with their common name and summed share."""
     groups: list[list[Point]] = []
+    cells: dict[tuple[str, bool, int, int], list[int]] = {}
     for point in points:
-        for group in groups:
-            first = group[0]
-            near = abs(log(point.x / first.x)) < SAME and abs(log(point.y / first.y)) < SAME
-            if near and point.kind == first.kind and point.on_chip == first.on_chip:
-                group.append(point)
-                break
+        place = _home_of(point, groups, cells)
+        if place is not None:
+            groups[place].append(point)
         else:
+            column, line = _cell(point)
+            cells.setdefault((point.kind, point.on_chip, column, line), []).append(len(groups))
             groups.append([point])
     return tuple(
         Point(
@@ -156,6 +156,26 @@ def _merge(points: Iterable[Point]) -> tuple[Point, ...]:
         )
         for g in groups
     )
+
+
+def _cell(point: Point) -> tuple[int, int]:
+    """A square of side `SAME` in the logarithms: what is near lies in it or in one of its neighbours."""
+    return floor(log(point.x) / SAME), floor(log(point.y) / SAME)
+
+
+def _home_of(
+    point: Point, groups: Sequence[Sequence[Point]], cells: Mapping[tuple[str, bool, int, int], Sequence[int]]
+) -> int | None:
+    """The earliest group whose first point is near and alike."""
+    column, line = _cell(point)
+    near = [
+        place
+        for i in (column - 1, column, column + 1)
+        for j in (line - 1, line, line + 1)
+        for place in cells.get((point.kind, point.on_chip, i, j), ())
+        if abs(log(point.x / groups[place][0].x)) < SAME and abs(log(point.y / groups[place][0].y)) < SAME
+    ]
+    return min(near, default=None)
 
 
 def _common_label(names: Sequence[str]) -> str:

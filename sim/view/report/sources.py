@@ -19,6 +19,8 @@ _ENDINGS = (".json", ".jsonl", ".csv")
 _WINNERS = "winners"
 TEXT_BYTES = 20_000
 """Longest file of a winner that is shown whole."""
+TRACE_HEAD = 200
+"""Characters within which a trace names its events, so that no other file is parsed twice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +134,11 @@ def _columns_of(document: Document, path: Path) -> Mapping[str, Sequence[Any]]:
 def _trace(path: Path) -> Document | None:
     """The timeline that `simulate --trace` wrote, which has no schema of ours; None for any other file."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8") as file:
+            if '"traceEvents"' not in file.read(TRACE_HEAD):
+                return None
+            file.seek(0)
+            document = json.load(file)
     except (OSError, ValueError):
         return None  # `read_documents` says what is wrong
     return document if isinstance(document, dict) and isinstance(document.get("traceEvents"), list) else None

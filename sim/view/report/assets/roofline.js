@@ -49,7 +49,7 @@ function roofLines(view, { X, Y, x0, x1, y0, left, right, bottom }) {
         d: `M${X(start)} ${Y(start * bandwidth)} L${X(end)} ${Y(end * bandwidth)}${tail}` }));
       const slope = (Math.atan2(Y(2 * bandwidth) - Y(bandwidth), X(2) - X(1)) * 180) / Math.PI;
       const at = start * (end / start) ** 0.08;
-      parts.push(s("text", { class: home ? "" : "soft", transform: `translate(${X(at)} ${Y(at * bandwidth) - 6}) rotate(${slope})` }, name));
+      parts.push(s("text", { class: home ? "" : "soft", transform: `translate(${X(at)} ${Y(at * bandwidth)}) translate(-4 -8) rotate(${slope})` }, name));
       if (home && corner < x1) {
         parts.push(s("line", { class: "roof other", x1: X(corner), x2: X(corner), y1: Y(peak), y2: bottom }),
           s("text", { class: "soft", x: X(corner) + 5, y: bottom - 6 }, `ridge ${digits(corner)} FLOP/byte`));
