@@ -80,11 +80,20 @@ function choice(names, draw) {
   return h("div", {}, names.length > 1 ? h("div", { class: "controls" }, buttons) : null, place);
 }
 
-function ticks(low, high) {  // decades, or powers of two where a range is short
+function ticks(low, high) {  // decades; their halves and fifths too where a range is short
   const found = [];
-  for (let power = Math.ceil(Math.log10(low) - 1e-9); 10 ** power <= high * (1 + 1e-9); power++) found.push(10 ** power);
-  if (found.length >= 2) return found;
-  const more = [];
-  for (let power = Math.ceil(Math.log2(low)); 2 ** power <= high; power++) more.push(2 ** power);
-  return more.length ? more : [low, high];
+  for (let power = Math.floor(Math.log10(low)); 10 ** power <= high; power++) {
+    for (const k of Math.log10(high / low) > 2 ? [1] : Math.log10(high / low) > 0.8 ? [1, 2, 5] : [1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9]) {
+      const value = +(k * 10 ** power).toPrecision(3);
+      if (value >= low && value <= high) found.push(value);
+    }
+  }
+  return found.length ? found : [low, high];
+}
+function evenTicks(low, high) {
+  const unit = 10 ** Math.floor(Math.log10((high - low) / 4));
+  const step = [1, 2, 5, 10].map((k) => k * unit).find((k) => (high - low) / k <= 6);
+  const found = [];
+  for (let v = Math.ceil(low / step) * step; v <= high; v += step) found.push(+v.toPrecision(9));
+  return found;
 }

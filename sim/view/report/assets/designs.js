@@ -20,7 +20,7 @@ function scatter({ points, x, y, logX, logY, chosen, line, onpick, words, diagon
     let a = Math.min(...values), b = Math.max(...values);
     if (log) { a /= 1.15; b *= 1.15; } else { const room = (b - a || Math.abs(b) || 1) * 0.05; a -= room; b += room; }
     const place = log ? (v) => low + ((high - low) * Math.log(v / a)) / Math.log(b / a) : (v) => low + ((high - low) * (v - a)) / (b - a);
-    const marks = log ? ticks(a, b) : Array.from({ length: 5 }, (_, k) => +(a + ((k + 0.5) * (b - a)) / 5).toPrecision(2));
+    const marks = log ? ticks(a, b) : evenTicks(a, b);
     return [place, marks];
   };
   const all = diagonal ? points.flatMap((p) => [p[0], p[1]]) : null;
@@ -118,7 +118,8 @@ function winnerFiles(id) {
 function designTable(found, rows, pick) {
   const names = Object.keys(found.columns).filter((name) => new Set(found.columns[name].map(String)).size > 1);
   const shown = (rows || Array.from({ length: found.rows }, (_, i) => i)).slice(0, 200);
-  return h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, names.map((name) => h("th", { scope: "col" }, name)))),
+  return h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, names.map((name) => h("th", { scope: "col",
+    class: found.numeric.includes(name) ? "number" : "text" }, name)))),
     h("tbody", {}, shown.map((i) => h("tr", { class: "pick", onclick: () => pick(i) }, names.map((name) =>
       h("td", { class: found.numeric.includes(name) ? "number" : "text" }, withUnit(name, found.columns[name][i]))))))));
 }
