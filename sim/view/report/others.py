@@ -29,7 +29,8 @@ def simulation_view(document: Document) -> dict[str, Any]:
         "contended_s": short(top.number("contended_s")),
         "energy_j": short(document.get("energy_j")),
         "ports": [
-            [name, use.get("utilization"), use.get("achieved_bytes_per_s")] for name, use in top.mapping("ports").items()
+            [name, use.get("utilization"), use.get("achieved_bytes_per_s")]
+            for name, use in top.mapping("ports").items()
         ],
         "units": [[name, use.get("utilization"), None] for name, use in top.mapping("units").items()],
         "streams": [{"name": name, **values} for name, values in top.mapping("streams").items()],
@@ -73,12 +74,15 @@ def trace_view(name: str, document: Document) -> dict[str, Any]:
         "title": name,
         "tracks": list(dict.fromkeys(track(event) for event in slices)),
         "slices": [
-            [track(e), str(e["name"]), short(e["ts"] / 1e6), short(e["dur"] / 1e6), str(e.get("args", {}).get("stream", ""))]
-            for e in slices[:SLICES]
+            [track(e), str(e["name"]), short(e["ts"] / 1e6), short(e["dur"] / 1e6), _stream(e)] for e in slices[:SLICES]
         ],
         "left_out": max(0, len(slices) - SLICES),
         "counters": [[name, steps] for name, steps in counters.items()],
     }  # fmt: skip
+
+
+def _stream(event: Mapping[str, Any]) -> str:
+    return str(event.get("args", {}).get("stream", ""))
 
 
 def table_view(table: Table) -> dict[str, Any]:
@@ -148,5 +152,3 @@ def validation_view(document: Document) -> dict[str, Any]:
         "summary": document.get("summary") or {},
         "checks": [[check.get(key) for key in keys] for check in checks],
     }
-
-

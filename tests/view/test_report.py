@@ -1,0 +1,209 @@
+"""The report's data step and the safety of its page; `test_report_browser` opens it in Chromium."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from html.parser import HTMLParser
+from math import log
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from sim.cli import app
+from sim.errors import ResultError
+from sim.results import Estimate
+from sim.view import points
+from sim.view.report import page, read_sources, report
+from sim.view.report.estimates import short
+from sim.view.report.others import direction, measured_view, simulation_view, table_view, trace_view
+from sim.view.report.page import view
+from sim.view.report.sources import Table
+
+MARKUP = '</script><img src=x onerror="alert(1)">&<!--'
+
+
+def saved(folder: Path, name: str, document: object) -> Path:
+    path = folder / name
+    path.write_text(json.dumps(document))
+    return path
+
+
+def data_of(text: str) -> dict:
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    assert found is not None
+    return json.loads(found.group(1))
+
+
+class Elements(HTMLParser):
+    """Names of all elements as a browser reads them, and every address that they load."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+        self.loaded: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.append(tag)
+        self.loaded += [value or "" for key, value in attrs if key in ("src", "href", "srcset", "action", "data")]
+
+
+def test_numbers_survive_and_columns_are_whole(tmp_path: Path, estimate: Estimate) -> None:
+    text = report([saved(tmp_path, "a.json", estimate.to_dict())])
+    (shown,) = data_of(text)["estimates"]
+    assert shown["latency_s"] == pytest.approx(estimate.latency_s, rel=1e-5)
+    assert sum(shown["ops"]["latency_s"]) == pytest.approx(estimate.latency_s, rel=1e-4)
+    assert sum(seconds for _, seconds, _ in shown["terms"]) == pytest.approx(estimate.latency_s, rel=1e-4)
+    columns = [values for key, values in shown["ops"].items() if key not in ("terms", "traffic")]
+    assert {len(values) for values in columns} == {len(estimate.ops)}
+    names = [data_of(text)["texts"][place] for place in shown["ops"]["name"]]
+    assert names == [op.name for op in estimate.ops]
+
+
+def test_several_chips_and_an_infeasible_one(tmp_path: Path, estimate: Estimate) -> None:
+    other = replace(
+        estimate, hardware_name="small", latency_s=float("inf"), roofline_latency_s=float("inf"), ops=(),
+        infeasible={"reason": "SRAM is too small", "tensors": ["w 4 MB"]},
+    )  # fmt: skip
+    data = data_of(report([saved(tmp_path, "both.json", [estimate.to_dict(), other.to_dict()])]))
+    assert [e["feasible"] for e in data["estimates"]] == [True, False]
+    assert data["estimates"][1]["infeasible_tensors"] == ["w 4 MB"]
+    assert data["title"] == "bottlenecks on toy, small"
+
+
+def test_markup_in_names_opens_no_element(tmp_path: Path, estimate: Estimate) -> None:
+    """A name that would end the script or load an image adds no element and no address to the page."""
+    ops = (replace(estimate.ops[0], name=MARKUP, module=MARKUP, source=MARKUP), *estimate.ops[1:])
+    bad = replace(estimate, workload_name=MARKUP, hardware_name=MARKUP, ops=ops, notes=(MARKUP,))
+    plain, marked = Elements(), Elements()
+    plain.feed(report([saved(tmp_path, "plain.json", estimate.to_dict())]))
+    text = report([saved(tmp_path, "marked.json", bad.to_dict())])
+    marked.feed(text)
+    assert marked.names == plain.names
+    assert marked.loaded == ["data:,"]
+    assert data_of(text)["estimates"][0]["workload"] == MARKUP
+
+
+def test_the_script_builds_text_and_never_markup() -> None:
+    assets = Path(points.__file__).parent / "report" / "assets"
+    for script in assets.glob("*.js"):
+        found = re.findall(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|https?://(?!www\.w3)",
+                           script.read_text())  # fmt: skip
+        assert found == [], script.name
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ('{"schema": "dovetail.estimate/2"}', "newer Dovetail"),
+        ('{"schema": "dovetail.estimate/0"}', "older Dovetail"),
+        ('{"schema": "dovetail.estimate/1", "workload"', "no complete JSON"),
+        ('{"schema": "dovetail.estimate/1", "version": "1"}', "is missing; the file is truncated or was edited"),
+        ('{"hello": 1}', "no result of Dovetail"),
+        ("\x00\x01", "no complete JSON"),
+    ],
+)
+def test_files_that_are_not_ours(tmp_path: Path, content: str, words: str) -> None:
+    path = tmp_path / "r.json"
+    path.write_text(content)
+    with pytest.raises(ResultError, match=words):
+        report([path])
+    done = CliRunner().invoke(app, ["report", str(path), "-o", str(tmp_path / "r.html")])
+    assert done.exit_code == 2
+    assert words in done.stderr
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_an_empty_folder_and_a_ragged_table(tmp_path: Path) -> None:
+    with pytest.raises(ResultError, match="no results"):
+        report([tmp_path])
+    (tmp_path / "t.csv").write_text("a,b\n1,2\n3\n")
+    with pytest.raises(ResultError, match="line 3 has 1 cells, expected 2"):
+        report([tmp_path])
+
+
+def test_a_search_folder(tmp_path: Path) -> None:
+    """The table's numbers are numbers, what is empty has none, and a winner's files are found by its id."""
+    (tmp_path / "designs.csv").write_text("id,latency_s,quality,chip\nw1,1e-3,70,a\nw2,2e-3,,<b>\n")
+    (tmp_path / "winners" / "w1").mkdir(parents=True)
+    (tmp_path / "winners" / "w1" / "chip.yaml").write_text("name: w1\n")
+    data = data_of(report([tmp_path]))
+    (table,) = data["tables"]
+    assert table["columns"]["quality"] == [70.0, None]
+    assert table["direction"] == {"latency_s": -1, "quality": 1}
+    assert data["winners"] == {"w1": {"chip.yaml": "name: w1\n"}}
+
+
+def test_directions() -> None:
+    assert [direction(n) for n in ("latency_s", "throughput_per_s", "mac_utilization", "array.rows", "edp")] == [
+        -1, 1, 1, 0, -1,
+    ]  # fmt: skip
+
+
+def test_a_column_of_text_and_numbers_is_text() -> None:
+    shown = table_view(Table(name="t", columns={"a": ["1", "x"], "b": [1, None], "c": ["nan", "2"]}))
+    assert shown["numeric"] == ["b", "c"]
+    assert shown["columns"] == {"a": [1.0, "x"], "b": [1.0, None], "c": [None, 2.0]}
+
+
+def test_measured_meets_the_estimate_of_the_same_run(estimate: Estimate) -> None:
+    record = {"workload": "bottlenecks", "knobs": {"batch": 1}, "precision": "int8", "median_s": 2e-3, "device": "d"}
+    others = [record | {"knobs": {"batch": 2}}, record | {"precision": "fp32"}, record | {"workload": "w"}]
+    ((label, theirs, ours),) = measured_view([record, *others], [estimate])
+    assert "measured on d, on toy" in label
+    assert (theirs, ours) == (2e-3, pytest.approx(estimate.latency_s, rel=1e-5))
+
+
+def test_a_trace_becomes_tracks_and_steps() -> None:
+    """2 us + 1 us on one thread, and a counter that steps at 0 and 3 us, in seconds."""
+    names: list[Mapping] = [
+        {"ph": "M", "name": "process_name", "pid": 1, "tid": 1, "args": {"name": "NPU[0]"}},
+        {"ph": "M", "name": "thread_name", "pid": 1, "tid": 1, "args": {"name": "groups"}},
+        {"ph": "X", "name": "conv", "pid": 1, "tid": 1, "ts": 2.0, "dur": 1.0, "args": {"stream": "cam"}},
+        {"ph": "C", "name": "SRAM bytes", "pid": 0, "tid": 0, "ts": 0.0, "args": {"value": 5}},
+        {"ph": "C", "name": "SRAM bytes", "pid": 0, "tid": 0, "ts": 3.0, "args": {"value": 0}},
+    ]
+    shown = trace_view("t", {"traceEvents": names})
+    assert shown["slices"] == [["NPU[0] groups", "conv", 2e-6, 1e-6, "cam"]]
+    assert shown["counters"] == [["SRAM bytes", [[0.0, 5.0], [3e-6, 0.0]]]]
+
+
+def test_a_simulation_that_lacks_a_key() -> None:
+    with pytest.raises(ResultError, match="`latency_s` is missing"):
+        simulation_view({"schema": "dovetail.simulate/1", "ops": []})
+
+
+def test_rounding_keeps_six_digits() -> None:
+    assert short(1.23456789e-5) == 1.23457e-5
+    assert short(float("inf")) is None
+
+
+def test_merging_is_that_of_all_pairs(estimate: Estimate) -> None:
+    """The cells of `_merge` find the group that a search over all earlier groups finds."""
+    made = [
+        points.Point(1.02 ** (i * 7 % 40), 1.03 ** (i * 11 % 50), 0.01, "vector", str(i), False) for i in range(300)
+    ]
+    groups: list[list[points.Point]] = []
+    for point in made:
+        near = (
+            g for g in groups if abs(log(point.x / g[0].x)) < points.SAME and abs(log(point.y / g[0].y)) < points.SAME
+        )
+        group = next(near, None)
+        if group is None:
+            groups.append([point])
+        else:
+            group.append(point)
+    assert [p.share for p in points._merge(made)] == pytest.approx([0.01 * len(g) for g in groups])
+
+
+def test_a_page_stays_small(tmp_path: Path, estimate: Estimate) -> None:
+    """5,000 ops of distinct names on three chips: below 5 MB."""
+    ops = tuple(replace(estimate.ops[i % len(estimate.ops)], name=f"stage.block{i}.op") for i in range(5000))
+    many = replace(estimate, ops=ops, latency_s=sum(op.latency_s for op in ops))
+    content = read_sources([saved(tmp_path, "many.json", [many.to_dict()])])
+    content.estimates *= 3
+    assert len(page(content).encode()) < 5e6
+    assert len(view(content)["estimates"]) == 3
