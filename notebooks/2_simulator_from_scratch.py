@@ -28,7 +28,8 @@ import sim
 # %% [markdown]
 # ## 1. One array, one tile
 #
-# A weight-stationary systolic array of $R \times C$ multipliers holds an $R \times C$ patch of the weights. A fold of it
+# A weight-stationary systolic array of $R \times C$ multipliers holds an $R \times C$ patch of the weights. A fold of
+# it
 #
 # 1. shifts the patch in, $R$ cycles;
 # 2. streams the $M$ rows of the input through, $M$ cycles;
@@ -64,9 +65,10 @@ print(f"K = 65 : {M * N * 65 / ROWS / COLS / array_cycles(M, N, 65):6.1%}")
 # %% [markdown]
 # ## 2. Tiles
 #
-# The operands live in DRAM, the array reads from SRAM. If SRAM holds only tiles, the loops over tiles decide how often
-# each operand crosses the border. A tile is moved again whenever it differs from the one before. An output that comes
-# back while its sum is unfinished is read and written at the width of the accumulator, four bytes instead of one.
+# The operands live in DRAM, the array reads from SRAM. If SRAM holds only tiles, the loops over tiles decide how
+# often each operand crosses the border. A tile is moved again whenever it differs from the one before. An output that
+# comes back while its sum is unfinished is read and written at the width of the accumulator, four bytes instead of
+# one.
 
 # %%
 ACCUMULATOR = 4  # bytes of a partial sum; inputs, weights and finished outputs have one
@@ -81,6 +83,10 @@ def steps(tiles, order):
         yield at, {rank: min(tiles[rank], sizes[rank] - at[rank] * tiles[rank]) for rank in order}
 
 
+def same(place, other, ranks):
+    return other is not None and all(place[r] == other[r] for r in ranks)
+
+
 def moves(tiles, order):
     """Per step: (box, bytes to load for it, bytes to store when it is replaced)."""
     jobs = list(steps(tiles, order))
@@ -89,17 +95,16 @@ def moves(tiles, order):
     for i, (at, box) in enumerate(jobs):
         before = jobs[i - 1][0] if i else None
         after = jobs[i + 1][0] if i + 1 < len(jobs) else None
-        same = lambda other, ranks: other is not None and all(at[r] == other[r] for r in ranks)
         load = store = 0
-        if not same(before, "MK"):
+        if not same(at, before, "MK"):
             load += box["M"] * box["K"]
-        if not same(before, "KN"):
+        if not same(at, before, "KN"):
             load += box["K"] * box["N"]
         out = (at["M"], at["N"])
-        if not same(before, "MN") and out in seen:
+        if not same(at, before, "MN") and out in seen:
             load += ACCUMULATOR * box["M"] * box["N"]  # a partial sum comes back
         seen.add(out)
-        if not same(after, "MN"):
+        if not same(at, after, "MN"):
             store = box["M"] * box["N"] * (1 if at["K"] == last_k else ACCUMULATOR)
         found.append((box, load, store))
     return found
@@ -115,9 +120,9 @@ print(f"compulsory: {(M * K + K * N + M * N) / 1e6:.2f} MB")
 #
 # ## 3. Ports: how long do the bytes take?
 #
-# DRAM gives 34 GB/s, so 34 bytes in each cycle of 1 ns. SRAM has one port of 256 bytes a cycle, and everyone
-# uses it: what arrives from DRAM is written, what leaves is read, and the array takes its operands from it. A fold reads
-# its weights, streams the input, and adds to the partial sums (reads and writes four bytes) unless the sum begins or
+# DRAM gives 34 GB/s, so 34 bytes in each cycle of 1 ns. SRAM has one port of 256 bytes a cycle, and everyone uses it:
+# what arrives from DRAM is written, what leaves is read, and the array takes its operands from it. A fold reads its
+# weights, streams the input, and adds to the partial sums (reads and writes four bytes) unless the sum begins or
 # ends.
 
 # %%
@@ -136,7 +141,8 @@ def array_bytes(box, fresh, final):
 # ## 4. Overlap
 #
 # With two buffers per tile, step $i$ computes while the tiles of step $i + 1$ arrive and the output of step $i - 1$
-# leaves. A step lasts as long as the slowest of the array and the ports; the first load and the last store are exposed:
+# leaves. A step lasts as long as the slowest of the array and the ports; the first load and the last store are
+# exposed:
 #
 # $$T = x_0 + \sum_i \max\left(c_i,\; \max_p \left(x_{i+1,p} + y_{i-1,p} + z_{i,p}\right)\right) + y_n$$
 #
@@ -148,15 +154,14 @@ def latency_cycles(tiles, order):
     jobs = moves(tiles, order)
     at = [place for place, _ in steps(tiles, order)]
     last_k = max(place["K"] for place in at)
-    slowest = lambda moved: max(moved / DRAM, moved / SRAM)
-    total = slowest(jobs[0][1])
+    total = jobs[0][1] / DRAM  # the slower of the two ports
     for i, (box, _, _) in enumerate(jobs):
         loaded = jobs[i + 1][1] if i + 1 < len(jobs) else 0
         stored = jobs[i - 1][2] if i else 0
         own = array_bytes(box, fresh=at[i]["K"] == 0, final=at[i]["K"] == last_k)
         moved = loaded + stored
         total += max(array_cycles(box["M"], box["N"], box["K"]), moved / DRAM, (moved + own) / SRAM)
-    return total + slowest(jobs[-1][2])
+    return total + jobs[-1][2] / DRAM
 
 
 tiles = {"M": 128, "N": 256, "K": 256}
@@ -165,8 +170,8 @@ print(f"{latency_cycles(tiles, 'NMK'):.2f} cycles")
 # %% [markdown]
 # ## 5. The same with Dovetail
 #
-# `systolic` is this chip; we switch off what we have not modelled: the set-up of each transfer, the launch of the op, and
-# the latency of DRAM.
+# `systolic` is this chip; we switch off what we have not modelled: the set-up of each transfer, the launch of the op,
+# and the latency of DRAM.
 
 # %%
 chip = sim.load_hardware("systolic", {"npu.dma_setup": "0 s", "npu.launch": "0 s", "DRAM.latency": "0 s"})
@@ -175,7 +180,8 @@ einsum = sim.gemm(M, N, K, dtype="int8").ops[0].einsum
 
 def loop_nest(tiles, order):
     loops = [{"loop": rank, "tile": tiles[rank]} for rank in order]
-    return sim.Mapping.from_dict({"nodes": loops + [{"store": o, "memory": "SRAM"} for o in ("input", "weight", "output")]})
+    stores = [{"store": operand, "memory": "SRAM"} for operand in ("input", "weight", "output")]
+    return sim.Mapping.from_dict({"nodes": loops + stores})
 
 
 for order in ("NMK", "KNM", "MKN"):
@@ -186,8 +192,8 @@ for order in ("NMK", "KNM", "MKN"):
 # %% [markdown]
 # ## 6. The best tiles
 #
-# Nothing says that these tiles are good. SRAM holds 4 MiB, twice each tile, so there is a choice: try every power of two
-# and every order. This is a mapper.
+# Nothing says that these tiles are good. SRAM holds 4 MiB, twice each tile, so there is a choice: try every power of
+# two and every order. This is a mapper.
 
 # %%
 CAPACITY = 4 * 2**20
@@ -200,7 +206,12 @@ def fits(tiles):
 
 
 choices = [dict(zip("MNK", shape, strict=True)) for shape in product(sizes, repeat=3)]
-found = [(latency_cycles(t, "".join(o)), t, "".join(o)) for t in choices if fits(t) and t["M"] >= 128 for o in permutations("MNK")]
+found = [
+    (latency_cycles(t, "".join(o)), t, "".join(o))
+    for t in choices
+    if fits(t) and t["M"] >= 128
+    for o in permutations("MNK")
+]
 best, best_tiles, best_order = min(found, key=lambda entry: entry[0])
 print(f"{len(found)} mappings; the best takes {best:.0f} cycles: tiles {best_tiles}, loops {best_order}")
 print(f"the worst takes {max(found, key=lambda entry: entry[0])[0] / best:.1f} times as long")
@@ -225,6 +236,6 @@ sim.plot.breakdown(estimate).figure
 # %% [markdown]
 # ## What is left out here
 #
-# Convolutions with sliding windows, several levels of memory and several cores, sparse and narrow operands, the vector
-# unit, fusion, what stays on chip between ops, and weights that arrive behind the op before: the
+# Convolutions with sliding windows, several levels of memory and several cores, sparse and narrow operands, the
+# vector unit, fusion, what stays on chip between ops, and weights that arrive behind the op before: the
 # [concepts](../docs/concepts.md) have a section on each.

@@ -1,0 +1,116 @@
+"""Write the generated pages of the documentation. Usage: python docs/build.py [chip-reference accuracy]"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from sim.hardware.load import json_schema
+
+FOLDER = Path(__file__).parent
+
+_CHIP = """# Chip file reference
+
+Written by `python docs/build.py` from the JSON Schema that checks every chip file (`sim.hardware.load.json_schema`).
+A key marked with * is required. How the parts fit together: [Describe a chip](chip.md).
+"""
+
+_ACCURACY = """# Accuracy
+
+Written by `python docs/build.py` from `dovetail validate --json`: every check that ships, with our number beside the
+published or measured one. A check with a tolerance that does not hold fails the command; a check that only informs has
+the verdict *info*. "Data sheet only" throughout, unless the check says calibrated.
+"""
+
+
+def chip_reference() -> str:
+    """The chip schema as one table per part."""
+    schema = json_schema()
+    parts = [_CHIP, _table("The file", schema)]
+    parts += [_table(name.removesuffix("Spec"), part) for name, part in sorted(schema["$defs"].items())]
+    return "\n".join(parts)
+
+
+def _table(title: str, part: dict[str, Any]) -> str:
+    lines = [f"\n## {title}\n"]
+    if part.get("description"):
+        lines.append(_cell(part["description"]) + "\n")
+    if "enum" in part:
+        lines.append("One of " + ", ".join(f"`{value}`" for value in part["enum"]) + ".")
+        return "\n".join(lines) + "\n"
+    lines += ["| key | value | default | meaning |", "|---|---|---|---|"]
+    required = set(part.get("required", ()))
+    for key, field in part.get("properties", {}).items():
+        default = "" if key in required else f"`{json.dumps(field.get('default'))}`"
+        name = f"`{key}`{' *' if key in required else ''}"
+        lines.append(f"| {name} | {_kind(field)} | {default} | {_cell(field.get('description', ''))} |")
+    return "\n".join(lines) + "\n"
+
+
+def _kind(field: dict[str, Any]) -> str:
+    """What may stand there, in words."""
+    if "$ref" in field:
+        name = field["$ref"].rpartition("/")[2].removesuffix("Spec")
+        return f"[{name}](#{name.lower()})"
+    if "anyOf" in field:
+        return " or ".join(_kind(option) for option in field["anyOf"] if option.get("type") != "null")
+    if "const" in field:
+        return f"`{field['const']}`"
+    if field.get("type") == "array":
+        return "list of " + _kind(field.get("items", {}))
+    if field.get("type") == "object" and isinstance(field.get("additionalProperties"), dict):
+        return "map to " + _kind(field["additionalProperties"])
+    words = {"integer": "whole number", "string": "text", "boolean": "yes or no", "object": "map"}.get(
+        field.get("type", ""), field.get("type", "anything")
+    )
+    examples = ", ".join(f"`{example}`" for example in field.get("examples", ()))
+    return f"{words}, as {examples}" if examples else words
+
+
+def _cell(text: str) -> str:
+    return " ".join(str(text).split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def accuracy() -> str:
+    """The table of `dovetail validate --json`, groups in the order of the command."""
+    done = subprocess.run(
+        [sys.executable, "-m", "sim", "validate", "--json"], capture_output=True, text=True, check=False
+    )
+    document = json.loads(done.stdout)
+    summary = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in document["summary"].items())
+    lines = [_ACCURACY, f"Summary: {summary}.\n"]
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for check in document["checks"]:
+        groups.setdefault(check["id"].partition(".")[0], []).append(check)
+    for name, checks in groups.items():
+        lines += [
+            f"\n## {name}\n",
+            "| quantity | ours | theirs | unit | error | verdict | source |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for check in checks:
+            error = "" if check["rel_error"] is None else f"{100 * check['rel_error']:+.1f} %"
+            cells = (check["quantity"], _number(check["ours"]), _number(check["theirs"]), check["unit"], error,
+                     check["verdict"], check["source"])  # fmt: skip
+            lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+PAGES = {"chip-reference": chip_reference, "accuracy": accuracy}
+
+
+def main() -> None:
+    for name in sys.argv[1:] or PAGES:
+        (FOLDER / f"{name}.md").write_text(PAGES[name](), encoding="utf-8")
+        print(FOLDER / f"{name}.md")
+
+
+if __name__ == "__main__":
+    main()

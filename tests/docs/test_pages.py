@@ -1,0 +1,83 @@
+"""Every example of the documentation runs, generated pages are current, and links lead somewhere."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from sim.cli import app
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+BLOCK = re.compile(r"(<!-- not run: [^>]+ -->\n)?^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def examples(page: Path) -> list[tuple[str, str]]:
+    """(language, text) of the page's fenced blocks in order, without those that say why they are not run."""
+    found = BLOCK.findall(page.read_text(encoding="utf-8"))
+    return [(language, text) for skipped, language, text in found if not skipped]
+
+
+def run_commands(text: str) -> None:
+    """Each line as a user types it, in this process; `> file` keeps its standard output."""
+    for line in text.strip().splitlines():
+        words = shlex.split(line)
+        assert words[0] == "dovetail", line
+        target = None
+        if ">" in words:
+            words, (target,) = words[: words.index(">")], words[words.index(">") + 1 :]
+        done = CliRunner().invoke(app, words[1:])
+        assert done.exit_code == 0, f"{line}: {done.stderr}"
+        if target is not None:
+            Path(target).write_text(done.stdout)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if examples(page)], ids=lambda page: page.stem)
+def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for language, text in examples(page):
+        if language == "python":
+            exec(compile(text, str(page), "exec"), names)
+        else:
+            assert language in ("sh", "yaml"), f"{page.name}: no way to run a block of {language}"
+            if language == "sh":
+                run_commands(text)
+
+
+def build_script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs_build", DOCS / "build.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_chip_reference_is_that_of_the_schema() -> None:
+    assert (DOCS / "chip-reference.md").read_text(encoding="utf-8") == build_script().chip_reference()
+
+
+def test_every_page_is_in_the_site_and_every_link_leads_somewhere() -> None:
+    site = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    assert sorted(name for entry in site["nav"] for name in entry.values()) == [page.name for page in PAGES]
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            assert target.startswith("http") or (DOCS / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs")
+    from mkdocs.commands.build import build
+    from mkdocs.config import load_config
+
+    build(load_config(str(ROOT / "mkdocs.yml"), site_dir=str(tmp_path / "site"), strict=True))
+    assert (tmp_path / "site" / "quickstart" / "index.html").is_file()
