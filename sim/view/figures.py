@@ -16,13 +16,23 @@ from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullLocat
 from sim.cost.roofline import Roofline
 from sim.results import Estimate, Term
 from sim.view import palette, rows
+from sim.view.charts import heat_map, measured_against_estimated, pareto, tornado, validation
 from sim.view.labels import place_labels
 from sim.view.points import RooflineView, view_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["breakdown", "roofline", "roofline_grid"]
+__all__ = [
+    "breakdown",
+    "heat_map",
+    "measured_against_estimated",
+    "pareto",
+    "roofline",
+    "roofline_grid",
+    "tornado",
+    "validation",
+]
 
 LABELS = 8
 """How many of the heaviest ops carry their name."""
