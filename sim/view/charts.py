@@ -135,7 +135,8 @@ def pareto(
         raise ValueError(f"no design has both {x} and {y}")
     ax = _axes(ax)
     best = [points[i] for i in front(points)]
-    ax.scatter(*zip(*points, strict=True), s=14, color=palette.BLUE, alpha=0.35, linewidths=0, label="designs")
+    xs, ys = zip(*points, strict=True)
+    ax.scatter(xs, ys, s=14, color=palette.BLUE, alpha=0.35, linewidths=0, label="designs")
     ax.step(*zip(*best, strict=True), where="post", color=palette.VERMILION, linewidth=1.2, marker="o", markersize=5,
             label=f"beaten by none ({len(best)})")  # fmt: skip
     for name, (a, b) in (marks or {}).items():
@@ -163,10 +164,12 @@ def measured_against_estimated(
     ax = _axes(ax, (5.6, 5.2))
     numbers = [value for pair in pairs.values() for value in pair]
     ends = [min(numbers) / 1.6, max(numbers) * 1.6]
-    ax.fill_between(ends, [(1 - tolerance) * e for e in ends], [(1 + tolerance) * e for e in ends],
-                    color=palette.LIGHT_GREY, alpha=0.6, linewidth=0, label=f"within {100 * tolerance:g} %")  # fmt: skip
+    low, high = [(1 - tolerance) * end for end in ends], [(1 + tolerance) * end for end in ends]
+    label = f"within {100 * tolerance:g} %"
+    ax.fill_between(ends, low, high, color=palette.LIGHT_GREY, alpha=0.6, linewidth=0, label=label)
     ax.plot(ends, ends, color=palette.GREY, linewidth=0.9)
-    ax.scatter(*zip(*pairs.values(), strict=True), s=26, color=palette.BLUE, zorder=3)
+    theirs, ours = zip(*pairs.values(), strict=True)
+    ax.scatter(theirs, ours, s=26, color=palette.BLUE, zorder=3)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(EngFormatter())
     ax.set(xscale="log", yscale="log", xlim=ends, ylim=ends, xlabel=f"{reference} [s]", ylabel="estimated [s]")
