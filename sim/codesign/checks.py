@@ -90,7 +90,8 @@ def _contradiction(space: Space, bounds: dict[str, float]) -> None:
             best = float(np.nanmin(metrics[name]))
             raise ConfigError(
                 f"{space.where}: constraints.{name} of {bounds[name]:g} excludes all {len(designs)} chips looked at: "
-                f"the smallest has {best:.4g}, {best / bounds[name] - 1:.0%} above; raise the limit or add smaller choices"
+                f"the smallest has {best:.4g}, {best / bounds[name] - 1:.0%} above; raise the limit or add "
+                "smaller choices"
             )
 
 

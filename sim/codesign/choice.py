@@ -51,15 +51,24 @@ class ModelChoice:
 
         Raises: WorkloadError, TraceError: a knob combination that the workload refuses.
         """
-        return tuple(_graph(part, self.sparsity) for part in self.parts)
+        return tuple(
+            _sparse(part.graph, self.sparsity)
+            if part.graph is not None
+            else _traced(part.workload, part.knobs, self.sparsity)
+            for part in self.parts
+        )
 
 
 @lru_cache(maxsize=256)
-def _graph(part: Part, sparsity: str) -> Graph:
+def _traced(workload: str, knobs: tuple[tuple[str, Any], ...], sparsity: str) -> Graph:
     from sim.workload.load import load_workload
+
+    return _sparse(load_workload(workload, **dict(knobs)), sparsity)
+
+
+def _sparse(graph: Graph, sparsity: str) -> Graph:
     from sim.workload.passes.sparsify import sparsify
 
-    graph = part.graph if part.graph is not None else load_workload(part.workload, **dict(part.knobs))
     return graph if sparsity == "none" else sparsify(graph, sparsity)
 
 
