@@ -238,7 +238,8 @@ class _Evaluation:
         """Give the rows that break a limit its name and by how much."""
         for name, amount in self._violations().items():
             for row in np.flatnonzero(rows & (self.reason == "") & ~(amount <= 0)):
-                self.reason[row] = f"{name}{when}: {amount[row]:.1%} beyond its limit"
+                certain = name in ("area", "peak_power", "die_cost", "memory") or name.startswith("quality")
+                self.reason[row] = f"{name + when * (not certain)}: {amount[row]:.1%} beyond its limit"
 
 
 def _rank(objectives: np.ndarray) -> np.ndarray:

@@ -59,7 +59,8 @@ def _by_law(spec: QualitySpec, choice: ModelChoice, where: str) -> Quality:
         raise ConfigError(f"{where}: quality.method scaling_law judges one model, not {len(choice.parts)} together")
     if choice.sparsity != "none":
         raise ConfigError(f"{where}: no scaling law is known for {choice.sparsity} sparsity; use a table")
-    assert spec.law in LAWS and spec.tokens is not None
+    assert spec.law in LAWS
+    assert spec.tokens is not None
     widths = parse_precision(choice.precision)
     (graph,) = choice.graphs()
     return scaling_law(
@@ -94,7 +95,8 @@ def load_function(text: str, *, folder: Path, where: str) -> Callable[..., Any]:
     if path is None:
         raise ConfigError(f"{where}: no file {name} in {folder} or here")
     spec = importlib.util.spec_from_file_location(f"_dovetail_search_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)

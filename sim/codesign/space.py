@@ -43,6 +43,8 @@ class Space:
     """label -> what the workload file says"""
     fixed_knobs: Mapping[str, Mapping[str, Any]]
     known: tuple[tuple[str, Assignment], ...] = ()
+    document: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """What the file said, to build the same space in another process."""
     folder: Path = field(default_factory=Path)
     """Where user functions and files are looked for."""
 
@@ -192,7 +194,7 @@ def build_space(document: Mapping[str, Any], *, where: str = "space", folder: Pa
     parameters = _levels(parameters, spec.budget.inner_points, where)
     space = Space(
         spec=spec, where=where, chip=chip, parameters=tuple(parameters), descriptions=descriptions, fixed_knobs=fixed,
-        folder=folder or Path(),
+        document=document, folder=folder or Path(),
     )  # fmt: skip
     known = tuple((k.name, _known(space, k.name, k.parameters)) for k in spec.known)
     space = Space(**{**space.__dict__, "known": known})
