@@ -89,10 +89,10 @@ def reclaim(study: optuna.Study) -> list[int]:
     found = []
     for trial in trials:
         if trial.state is TrialState.RUNNING and not _held(trial):
-            fixed = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+            fixed = {**trial.user_attrs.get("fixed", {}), **trial.params}
             if trial.number not in retried:
                 kept = {k: v for k, v in trial.user_attrs.items() if k == "known"}
-                study.enqueue_trial(fixed, user_attrs={**kept, "retry_of": trial.number})
+                study.enqueue_trial(fixed, user_attrs={**kept, "fixed": fixed, "retry_of": trial.number})
             try:
                 study.tell(trial.number, state=TrialState.FAIL)
                 found.append(trial.number)

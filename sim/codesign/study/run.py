@@ -86,7 +86,7 @@ def enqueue_known(study: optuna.Study, space: Space) -> None:
     there = {trial.user_attrs.get("known") for trial in study.get_trials(deepcopy=False)}
     for name, assignment in space.known:
         if name not in there:
-            study.enqueue_trial(dict(assignment), user_attrs={"known": name})
+            study.enqueue_trial(dict(assignment), user_attrs={"known": name, "fixed": dict(assignment)})
 
 
 def signs(space: Space, costing: Costing) -> np.ndarray:

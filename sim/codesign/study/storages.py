@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, GrpcStorageProxy, InMemoryStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import BaseJournalFileLock, JournalFileBackend, JournalFileOpenLock
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.storages.journal._file import BaseJournalFileLock
 
 from sim.codesign.space import Space
 from sim.errors import ConfigError
@@ -112,7 +115,9 @@ def open_study(storage: BaseStorage, space: Space, *, sampler: Any = None) -> op
     )  # fmt: skip
     attributes = study.user_attrs
     if "space" not in attributes:
-        study.set_metric_names(list(names))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            study.set_metric_names(list(names))
         study.set_user_attr("identity", space.identity())
         study.set_user_attr("space", space.fingerprint())
     elif attributes["space"] != space.fingerprint():

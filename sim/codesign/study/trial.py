@@ -64,7 +64,7 @@ def run_trial(
     trial = study.ask()
     with held(trial):
         coarse = {p.name: _suggest(trial, p) for p in space.coarse}
-        fixed = trial.system_attrs.get("fixed_params", {})
+        fixed = trial.user_attrs.get("fixed", {})
         wanted = {p.name: fixed.get(p.name, sampler.proposal.get(p.name)) for p in space.inner}
         rng = np.random.default_rng([seed, trial.number])
         wanted = {p.name: p.draw(rng) if wanted[p.name] is None else wanted[p.name] for p in space.inner}
