@@ -35,6 +35,8 @@ class Parameter:
     workload: str | None = None
     when: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     inner: bool = False
+    coarse: bool = False
+    """never inner, by the file's word"""
 
     @property
     def count(self) -> float:

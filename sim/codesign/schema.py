@@ -25,6 +25,7 @@ class RangeSpec(_Strict):
 
     Without `step` and `points` a range is continuous, and Optuna chooses from it. `when` names other
     parameters and the values of theirs for which this one counts; otherwise it keeps its own default.
+    `coarse` leaves a chip key to the sampler, where the inner sweep would take it.
     """
 
     choices: list[Scalar] | None = None
@@ -34,7 +35,7 @@ class RangeSpec(_Strict):
     points: int | None = Field(default=None, ge=2)
     log: bool = False
     when: dict[str, list[Scalar]] = {}
-    coarse: bool | None = None
+    coarse: bool = False
 
     @model_validator(mode="after")
     def _one_way(self) -> RangeSpec:

@@ -211,7 +211,7 @@ def _hardware(spec: SpaceSpec, chip: Chip, where: str) -> tuple[list[Parameter],
     for path, value in spec.hardware.items():
         if isinstance(value, RangeSpec):
             place = f"{where}: hardware.{path}"
-            p = Parameter(name=path, side="chip", when=_when(value), **expand(value, where=place))
+            p = Parameter(name=path, side="chip", when=_when(value), coarse=value.coarse, **expand(value, where=place))
             for option in p.values if p.values is not None else (p.text(p.low), p.text(p.high)):
                 _set(chip, path, option, where)
             parameters.append(p)
@@ -304,7 +304,7 @@ def _levels(parameters: list[Parameter], limit: int, where: str) -> list[Paramet
     grid, result = 1.0, []
     full = False
     for p in reversed(parameters):
-        able = p.side == "chip" and p.values is not None and not p.when and p.name not in needed
+        able = p.side == "chip" and p.values is not None and not (p.when or p.coarse or p.name in needed)
         full = full or (able and grid * p.count > limit)
         if able and not full:
             grid *= p.count
