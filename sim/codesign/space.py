@@ -235,11 +235,16 @@ def _models(spec: SpaceSpec, where: str) -> tuple[dict[str, Description], dict[s
         raise ConfigError(f"{where}: workloads share a name: give each its own `name` ({', '.join(labels)})")
     alternatives = spec.combine == "one_of" and len(labels) > 1
     parameters = [Parameter(name="workload", side="model", values=tuple(labels))] if alternatives else []
-    descriptions, fixed = {}, {}
+    descriptions: dict[str, Description] = {}
+    fixed: dict[str, dict] = {}
     for one, label in zip(spec.workloads, labels, strict=True):
-        description = Workload(one.workload).description
-        descriptions[label], fixed[label] = description, {}
         place = f"{where}: workloads.{label}"
+        fixed[label] = {}
+        if Path(one.workload).suffix in (".json", ".onnx"):
+            if one.knobs or one.variants:
+                raise ConfigError(f"{place}: a saved graph has no knobs or variants")
+            continue
+        description = descriptions[label] = Workload(one.workload).description
         if one.variants:
             for name, knobs in one.variants.items():
                 _parsed(description, knobs, f"{place}.variants.{name}")

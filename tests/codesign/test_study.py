@@ -23,6 +23,8 @@ from sim.codesign.study.samplers import default_sampler
 from sim.codesign.study.storages import journal, open_storage, open_study
 from sim.errors import ConfigError
 from sim.hardware.load import load_hardware
+from sim.workload.builders import gemm
+from sim.workload.serialize import save_graph
 
 
 def test_same_seed_and_one_worker_same_study(document: dict[str, Any]) -> None:
@@ -137,8 +139,10 @@ def wait(row):
 
 
 def _slow(document: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
-    """A space whose evaluations take 0.4 s a chip, four chips a trial."""
+    """A saved graph (no torch to load) at 2 precisions and 2 clocks; 0.4 s a chip, four chips a trial."""
     (tmp_path / "slow.py").write_text(SLOW)
+    save_graph(gemm(32, 32, 64), tmp_path / "graph.json")
+    document["workloads"] = [{"workload": str(tmp_path / "graph.json"), "name": "product"}]
     document["constraints"] = {"functions": [str(tmp_path / "slow.py") + ":wait"]}
     document["sampler"]["name"] = "random"
     return document
