@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import optuna
 
+from sim.codesign.evaluate import Sweep
 from sim.codesign.found import Found
 from sim.codesign.scenario import Costing
 from sim.codesign.space import Space, build_space
@@ -42,9 +43,9 @@ class Plan:
 
 def run_study(
     space: Space, *, trials: int | None, timeout_s: float | None, storage: str | None, workers: int, seed: int | None,
-    output: Path | None, progress: Callable[[str], None] | None,
+    output: Path | None, progress: Callable[[str], None] | None, sweep: Sweep | None = None,
 ) -> Found:  # fmt: skip
-    """See `sim.codesign.search`."""
+    """See `sim.codesign.search`; `sweep` stands in for `sim.sweep` where one process does all."""
     budget = space.spec.budget
     total = budget.trials if trials is None else trials
     if total < 1 or workers < 1:
@@ -62,7 +63,7 @@ def run_study(
         document=space.document, where=space.where, folder=space.folder, storage=storage, sampler=name,
         seed=space.spec.sampler.seed if seed is None else seed,
     )  # fmt: skip
-    costing = Costing(space)
+    costing = Costing(space, sweep=sweep)
     make_sampler(name, space.spec.sampler, seed=0, objectives=objectives)  # refuse before work starts
     study = open_study(open_storage(storage), space)
     reclaim(study)
