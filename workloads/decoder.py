@@ -13,7 +13,16 @@ from torch import nn
 
 class Decoder(nn.Module):
     def __init__(
-        self, width: int, depth: int, heads: int, kv_heads: int, hidden: int, vocabulary: int, batch: int, context: int, cached: int
+        self,
+        width: int,
+        depth: int,
+        heads: int,
+        kv_heads: int,
+        hidden: int,
+        vocabulary: int,
+        batch: int,
+        context: int,
+        cached: int,
     ):
         super().__init__()
         head_dim = width // heads

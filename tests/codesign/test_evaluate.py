@@ -26,7 +26,12 @@ def designs() -> Designs:
 
 
 @settings(max_examples=6)
-@given(m=st.integers(1, 96), n=st.integers(1, 96), k=st.integers(1, 96), precision=st.sampled_from(["int8", "int4", "fp16"]))
+@given(
+    m=st.integers(1, 96),
+    n=st.integers(1, 96),
+    k=st.integers(1, 96),
+    precision=st.sampled_from(["int8", "int4", "fp16"]),
+)
 def test_bounds_are_bounds(designs: Designs, m: int, n: int, k: int, precision: str) -> None:
     graph = gemm(m, n, k)
     latency, energy = lower_bounds(graph, designs, parse_precision(precision))
@@ -65,7 +70,9 @@ def test_what_is_known_prunes_at_the_roofline(designs: Designs) -> None:
         return sweep(*arguments, **options)
 
     scenario = Scenario(objectives=("latency", "area"))
-    table = evaluate(one_workload(gemm(64, 64, 64), "int8"), designs, scenario, against=np.array([[0.0, 0.0]]), sweep=counting)
+    table = evaluate(
+        one_workload(gemm(64, 64, 64), "int8"), designs, scenario, against=np.array([[0.0, 0.0]]), sweep=counting
+    )
     assert calls == [1]
     assert table.counts == {"beaten even at its roofline": len(designs) - 1, "accepted": 1}
 
@@ -86,7 +93,9 @@ def test_limits_and_their_reasons(designs: Designs) -> None:
 def test_several_workloads_by_weight_and_worst_case(designs: Designs) -> None:
     """Weights 1 and 3: a quarter and three quarters of the parts' latencies; worst: the larger."""
     graphs = gemm(32, 32, 32), gemm(64, 64, 64)
-    parts = tuple(Part(label=f"p{i}", workload="", graph=g, weight=w) for i, (g, w) in enumerate(zip(graphs, (1, 3), strict=True)))
+    parts = tuple(
+        Part(label=f"p{i}", workload="", graph=g, weight=w) for i, (g, w) in enumerate(zip(graphs, (1, 3), strict=True))
+    )
     one = Designs(designs.chip)
     alone = [sweep(g, one.chip, one, precisions=["int8"])["latency_s"][0] for g in graphs]
     choice = ModelChoice(parts=parts, precision="int8")

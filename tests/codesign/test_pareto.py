@@ -19,8 +19,7 @@ grids = st.integers(2, 4).flatmap(
 @given(grids)
 def test_non_dominated_is_brute_force(rows: list[list[int]]) -> None:
     expected = [
-        not any(all(a <= b for a, b in zip(other, row, strict=True)) and other != row for other in rows)
-        for row in rows
+        not any(all(a <= b for a, b in zip(other, row, strict=True)) and other != row for other in rows) for row in rows
     ]
     assert non_dominated(np.array(rows)).tolist() == expected
 

@@ -47,6 +47,7 @@ def test_quality_rows_and_functions(tmp_path: Path) -> None:
     from sim.codesign.scenario import make_scenario
 
     quality = make_scenario(space).quality
+
     def at(r: int, w: int) -> float:
         return quality(space.choice({"backbone.resolution": r, "backbone.width": w, "precision": "int8"})).value
 

@@ -48,9 +48,11 @@ def test_front_is_that_of_all_designs_once_all_are_seen(document: dict[str, Any]
                 table = costing.table({"product.m": m, "precision": precision, "clock": clock})
                 for latency, area in table.objectives[table.accepted]:
                     best[area] = min(latency, best.get(area, 1.0))
-    expected = {(lat, area) for area, lat in best.items() if not any(l <= lat and a < area for a, l in best.items())}
+    expected = {
+        (lat, area) for area, lat in best.items() if not any(other <= lat and a < area for a, other in best.items())
+    }
     assert {row.values for row in found.front} == expected
-    assert found.repeats >= 40 - 8
+    assert found.repeats == 40 - 8
     assert sum(found.counts.values()) == found.points
 
 
@@ -59,7 +61,8 @@ def test_every_sampler_runs_with_limits(document: dict[str, Any], name: str) -> 
     document["sampler"] = {"name": name, "population": 2}
     document["constraints"] = {"area": "6 mm2"}
     found = sim.search(build_space(document), trials=6)
-    assert found.trials == 6 and found.front
+    assert found.trials == 6
+    assert found.front
     assert all(row.values[1] <= 6 for row in found.front)
 
 
@@ -81,7 +84,8 @@ def test_no_design_meets_the_limits(document: dict[str, Any]) -> None:
     document["constraints"] = {"deadline": "1 ns"}
     found = sim.search(build_space(document), trials=3)
     assert found.front == ()
-    assert found.nearest_miss is not None and found.nearest_miss.violations["latency"] > 0
+    assert found.nearest_miss is not None
+    assert found.nearest_miss.violations["latency"] > 0
     assert set(found.counts) == {"latency at its roofline"}
 
 
@@ -97,7 +101,7 @@ def test_resume_counts_the_total_and_another_space_is_refused(document: dict[str
 
 @pytest.mark.parametrize("url", ["postgresql://nobody@localhost:1/none", "/proc/none/s.journal", "nosuch://x"])
 def test_unreachable_storage(url: str) -> None:
-    with pytest.raises(ConfigError, match="storage .*cannot be"):
+    with pytest.raises(ConfigError, match=r"storage .*cannot be"):
         open_storage(url)
 
 
@@ -118,33 +122,38 @@ def test_a_dead_workers_trial_is_enqueued_once(document: dict[str, Any]) -> None
     study = open_study(open_storage(None), space, sampler=optuna.samplers.RandomSampler(seed=0))
     code = "from sim.codesign.study.leases import signature; print(signature())"
     dead = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
-    assert alive(signature(), 0.0) and not alive(dead, time.time() + 100)
-    assert alive("elsewhere:1:2", time.time() + 100) and not alive("elsewhere:1:2", time.time() - 1)
+    assert alive(signature(), 0.0)
+    assert not alive(dead, time.time() + 100)
+    assert alive("elsewhere:1:2", time.time() + 100)
+    assert not alive("elsewhere:1:2", time.time() - 1)
     trial = study.ask()
     trial.suggest_categorical("product.m", [32, 64])
     trial.set_user_attr("worker", dead)
-    assert reclaim(study) == [0] and reclaim(study) == []
+    assert reclaim(study) == [0]
+    assert reclaim(study) == []
     states = [t.state.name for t in study.trials]
     assert states == ["FAIL", "WAITING"]
     assert study.trials[1].user_attrs["fixed"] == study.trials[0].params
 
 
-SLOW = '''import time
+SLOW = """import time
 
 
 def wait(row):
-    time.sleep(0.4)
+    time.sleep(1.5)
     return 0.0
-'''
+"""
 
 
 def _slow(document: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
-    """A saved graph (no torch to load) at 2 precisions and 2 clocks; 0.4 s a chip, four chips a trial."""
+    """A saved graph (no torch to load) at 2 precisions on 8 chips, 1.5 s each, one a trial."""
     (tmp_path / "slow.py").write_text(SLOW)
     save_graph(gemm(32, 32, 64), tmp_path / "graph.json")
     document["workloads"] = [{"workload": str(tmp_path / "graph.json"), "name": "product"}]
     document["constraints"] = {"functions": [str(tmp_path / "slow.py") + ":wait"]}
     document["sampler"]["name"] = "random"
+    for spec in document["hardware"].values():
+        spec["coarse"] = True
     return document
 
 
@@ -223,7 +232,8 @@ def test_the_answer_reproduces(document: dict[str, Any], write: Any, tmp_path: P
     assert result["latency_s"] == winner["objectives"]["latency"]
     assert result["area_mm2"] == winner["objectives"]["area"]
     text = (tmp_path / "out" / "summary.txt").read_text()
-    assert "reproduced exactly: yes" in text and "runner-up" in text
+    assert "reproduced exactly: yes" in text
+    assert "runner-up" in text
 
 
 def test_table_and_law_searches_load_no_torch(document: dict[str, Any], write: Any, tmp_path: Path) -> None:

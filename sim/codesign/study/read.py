@@ -44,7 +44,8 @@ def read_found(study: optuna.Study, costing: Costing, *, sampler: str, seed: int
         points=points, costed=costed, counts=dict(counts), left_untold=left, repeats=repeats, seconds=seconds,
         reached=tuple(reached), sampler=sampler, seed=seed,
         quality_sources=tuple(sorted({t.user_attrs.get("quality_source", "") for t in asked} - {""})),
-        baselines=baselines(space), parents={t.number: t.user_attrs["parent"] for t in trials if "parent" in t.user_attrs},
+        baselines=baselines(space),
+        parents={t.number: t.user_attrs["parent"] for t in trials if "parent" in t.user_attrs},
     )  # fmt: skip
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -154,69 +155,88 @@ def _work(link: Connection, plan: Plan, index: int) -> None:
         link.send(("error", error))
 
 
-def _supervise(
-    study: optuna.Study, plan: Plan, space: Space, total: int, workers: int, deadline: float | None, report: _Progress
-) -> None:
-    """Hand out trials one by one; replace workers that die and take their trials back."""
-    context = multiprocessing.get_context("spawn")
-    archive = Archive(signs=np.array([1.0] * len(space.spec.objectives)))
-    archive.update(study)
-    crew: dict[Connection, Any] = {}
-    busy: set[Connection] = set()
-    started, deaths = 0, 0
+class _Crew:
+    """Worker processes, their links, and what each is at."""
 
-    def hire() -> None:
-        nonlocal started
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_work, args=(theirs, plan, started), daemon=True)
+    def __init__(self, plan: Plan, workers: int) -> None:
+        self.plan, self.workers = plan, workers
+        self.context = multiprocessing.get_context("spawn")
+        self.processes: dict[Connection, Any] = {}
+        self.idle: set[Connection] = set()
+        self.busy: set[Connection] = set()
+        self.hired, self.deaths = 0, 0
+
+    def hire(self) -> None:
+        ours, theirs = self.context.Pipe()
+        process = self.context.Process(target=_work, args=(theirs, self.plan, self.hired), daemon=True)
         process.start()
         theirs.close()
-        crew[ours], started = process, started + 1
+        self.processes[ours] = process
+        self.hired += 1
 
-    def assign(link: Connection) -> None:
-        late = deadline is not None and time.monotonic() >= deadline
-        if late or archive.finished + len(busy) >= total:
-            return
-        link.send("go")
-        busy.add(link)
+    def assign(self, link: Connection) -> None:
+        with suppress(BrokenPipeError, ConnectionResetError):  # died while idle: the next recv says so
+            link.send("go")
+        self.idle.discard(link)
+        self.busy.add(link)
 
-    try:
-        for _ in range(min(workers, max(1, total - archive.finished))):
-            hire()
-        idle: set[Connection] = set()
-        while archive.finished < total and (busy or deadline is None or time.monotonic() < deadline):
-            for link in wait(list(crew), timeout=1.0):
-                assert isinstance(link, Connection)
-                try:
-                    word, detail = link.recv()
-                except (EOFError, ConnectionResetError):
-                    crew.pop(link).join()
-                    busy.discard(link)
-                    idle.discard(link)
-                    reclaim(study)
-                    deaths += 1
-                    if deaths > DEATHS * workers:
-                        raise ConfigError(
-                            f"{deaths} workers died without finishing a trial; see the system's log"
-                        ) from None
-                    hire()
-                    continue
-                if word == "error":
-                    raise detail
-                busy.discard(link)
-                idle.add(link)
-                if word == "done":
-                    deaths = 0
-                    archive.update(study)
-                    report(archive)
-            for link in list(idle):
-                assign(link)
-                if link in busy:
-                    idle.discard(link)
-    finally:
-        for link, process in crew.items():
+    def bury(self, link: Connection) -> None:
+        """A worker died. Raises: ConfigError: they keep dying."""
+        self.processes.pop(link).join()
+        self.busy.discard(link)
+        self.idle.discard(link)
+        self.deaths += 1
+        if self.deaths > DEATHS * self.workers:
+            raise ConfigError(f"{self.deaths} workers died without finishing a trial; see the system's log")
+
+    def words(self) -> Iterator[tuple[Connection, str]]:
+        """What workers say within a second: "ready", "done", "dead". Raises: the error that one met."""
+        for link in wait(list(self.processes), timeout=1.0):
+            assert isinstance(link, Connection)
+            try:
+                word, detail = link.recv()
+            except (EOFError, ConnectionResetError):
+                self.bury(link)
+                yield link, "dead"
+                continue
+            if word == "error":
+                raise detail
+            self.busy.discard(link)
+            self.idle.add(link)
+            yield link, word
+
+    def dismiss(self) -> None:
+        for link, process in self.processes.items():
             link.close()
             process.join(timeout=0.2)
             if process.is_alive():
                 process.terminate()
                 process.join()
+
+
+def _supervise(
+    study: optuna.Study, plan: Plan, space: Space, total: int, workers: int, deadline: float | None, report: _Progress
+) -> None:
+    """Hand out trials one by one; replace workers that die and take their trials back."""
+    archive = Archive(signs=signs(space, Costing(space)))
+    archive.update(study)
+    crew = _Crew(plan, workers)
+    try:
+        for _ in range(min(workers, total - archive.finished)):
+            crew.hire()
+        late = False
+        while archive.finished < total and (crew.busy or not late):
+            for _, word in crew.words():
+                if word == "dead":
+                    reclaim(study)
+                    crew.hire()
+                elif word == "done":
+                    crew.deaths = 0
+                    archive.update(study)
+                    report(archive)
+            late = deadline is not None and time.monotonic() >= deadline
+            for link in list(crew.idle):
+                if not late and archive.finished + len(crew.busy) < total:
+                    crew.assign(link)
+    finally:
+        crew.dismiss()

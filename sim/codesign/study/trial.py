@@ -19,6 +19,8 @@ from sim.codesign.study.leases import held
 from sim.codesign.study.samplers import TOLD_ROWS, InnerChoice, distribution, nearest_row
 from sim.errors import DovetailError
 
+REDRAWS = 64
+"""Draws in search of a choice that was not swept before."""
 COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
@@ -63,8 +65,10 @@ def run_trial(
     space = costing.space
     trial = study.ask()
     with held(trial):
-        coarse = {p.name: _suggest(trial, p) for p in space.coarse}
         fixed = trial.user_attrs.get("fixed", {})
+        if not fixed:
+            sampler.proposal = _unseen(sampler.proposal, costing, archive, np.random.default_rng([trial.number, seed]))
+        coarse = {p.name: _suggest(trial, p) for p in space.coarse}
         wanted = {p.name: fixed.get(p.name, sampler.proposal.get(p.name)) for p in space.inner}
         rng = np.random.default_rng([seed, trial.number])
         wanted = {p.name: p.draw(rng) if wanted[p.name] is None else wanted[p.name] for p in space.inner}
@@ -86,6 +90,24 @@ def run_trial(
         trial.set_user_attr("seconds", round(time.perf_counter() - started, 6))
         _tell(study, sampler, trial, table, costing, {**coarse, **wanted}, archive, TOLD_ROWS[name], known)
     return trial.number
+
+
+def _unseen(
+    proposal: Mapping[str, Any], costing: Costing, archive: Archive, rng: np.random.Generator
+) -> dict[str, Any]:
+    """The proposal with one coarse parameter after another drawn anew until the choice was not swept before.
+
+    What the sampler leaves open in its first trials is drawn uniformly. Where all seems swept, the
+    last draw stands and is told as a repeat.
+    """
+    space = costing.space
+    found = {p.name: p.draw(rng) for p in space.coarse} | dict(proposal)
+    for _ in range(REDRAWS):
+        if not space.coarse or space.key(found) not in archive.rows:
+            break
+        p = space.coarse[int(rng.integers(len(space.coarse)))]
+        found[p.name] = p.draw(rng)
+    return found
 
 
 def _suggest(trial: Trial, p: Any) -> Any:
