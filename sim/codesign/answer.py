@@ -158,7 +158,8 @@ def summary(found: Found, costing: Costing, chosen: tuple[Winner, ...]) -> str:
         f"{found.space}: {found.title}".rstrip(": "),
         (
             f"{found.trials} trials ({found.repeats} of them repeats), {found.points} model-chip pairs, "
-            f"{found.costed} of them costed; sampler {found.sampler}, seed {found.seed}, {found.seconds:.1f} s in evaluations"
+            f"{found.costed} of them costed; sampler {found.sampler}, seed {found.seed}, "
+            f"{found.seconds:.1f} s in evaluations"
         ),
         *(f"  {count:8d}  {reason}" for reason, count in sorted(found.counts.items(), key=lambda item: -item[1])),
     ]
