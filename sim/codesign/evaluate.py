@@ -26,6 +26,8 @@ from sim.workload.precision import parse_precision
 
 BATCH = 32
 """Designs costed between two looks at what they exclude."""
+LEFT = "not costed, the trial's estimates ran out"
+"""Reason of a row that nothing settled."""
 ALLOWED = "accepted"
 """Reason of a row that is costed and meets every limit."""
 
@@ -162,7 +164,7 @@ class _Evaluation:
             self.reason[open_[beaten]] = "beaten even at its roofline"
             open_ = open_[~beaten]
             if left <= 0:
-                self.reason[open_] = "not costed, the trial's estimates ran out"
+                self.reason[open_] = LEFT
                 break
             if not open_.size:
                 break
@@ -262,4 +264,4 @@ def one_workload(graph: Graph, precision: str) -> ModelChoice:
     return ModelChoice(parts=(Part(label=graph.name or "graph", workload="", graph=graph),), precision=precision)
 
 
-__all__ = ["ALLOWED", "Table", "evaluate", "one_workload"]
+__all__ = ["ALLOWED", "LEFT", "Table", "evaluate", "one_workload"]

@@ -11,7 +11,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from sim.codesign.evaluate import Table
+from sim.codesign.evaluate import LEFT, Table
 from sim.codesign.found import Row
 from sim.codesign.pareto import dominated_by, non_dominated, spread
 from sim.codesign.scenario import Costing, row_parameters
@@ -157,7 +157,7 @@ def _tell(
     space = costing.space
     designs = costing.one(assignment) if known else costing.designs(assignment)
     trial.set_user_attr("counts", table.counts)
-    trial.set_user_attr("points", len(table))
+    trial.set_user_attr("points", len(table) - table.counts.get(LEFT, 0))
     trial.set_user_attr("costed", int(table.costed.sum()))
     trial.set_user_attr("quality_source", table.quality_source)
     rows = _rows_to_tell(table)
