@@ -212,3 +212,13 @@ def _line(problem: Any) -> str:
     return (
         f"{place}: {message}" if kind in ("value_error", "dovetail") else f"{place}: {message}, not {str(given)[:60]!r}"
     )
+
+
+def read_yaml(path: str | Path) -> Any:
+    """What a YAML file of ours holds, by the same rules as a chip file (1.2 scalars, keys occur once).
+
+    Raises: ConfigError: no such file, not YAML.
+    """
+    if not Path(path).is_file():
+        raise ConfigError(f'file "{path}" does not exist')
+    return _yaml(_text(Path(path)), str(path))

@@ -1,0 +1,62 @@
+"""`dovetail search`: joint search over model, compression and chip."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+SAMPLES = 10
+"""Designs that `--dry-run` prints."""
+
+
+def search(
+    space: Annotated[str, typer.Argument(metavar="SPACE.yaml", help="Search file, or a bundled name.")],
+    trials: Annotated[int | None, typer.Option(help="Total of the study; default: the file's budget.")] = None,
+    timeout: Annotated[str | None, typer.Option(metavar="TIME", help='Stop after this long, e.g. "10 min".')] = None,
+    storage: Annotated[
+        str | None, typer.Option(metavar="URL", help="Journal file, sqlite:///..., grpc://host:port; default: in -o.")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Processes.")] = 1,
+    seed: Annotated[int | None, typer.Option(help="Default: the file's.")] = None,
+    short: Annotated[bool, typer.Option("--short", help="The file's short form.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the size of the space and ten samples.")] = False,
+    output: Annotated[Path | None, typer.Option("-o", metavar="DIR", help="Folder for the answers.")] = None,
+) -> None:
+    """Search which model on which chip; a second run with the same -o or --storage continues."""
+    from sim.cli import common
+    from sim.codesign.space import load_space
+    from sim.errors import ConfigError
+
+    found = load_space(space, short=short)
+    if dry_run:
+        from sim.view.search_tables import dry_run as tables
+
+        common.show(*tables(found, samples=SAMPLES))
+        return
+    if output is None:
+        raise ConfigError("search needs a folder for its answers: -o DIR (or --dry-run to only look at the space)")
+    import sim
+
+    result = sim.search(
+        found, trials=trials, timeout_s=_seconds(timeout), storage=storage, workers=workers, seed=seed, output=output,
+        progress=common.say,
+    )  # fmt: skip
+    from sim.view.search import write_figures
+
+    write_figures(result, output)
+    common.show((output / "summary.txt").read_text(encoding="utf-8").rstrip())
+    common.say(f"answers written to {output}")
+    if not result.front:
+        raise typer.Exit(1)
+
+
+def _seconds(text: str | None) -> float | None:
+    from sim.units import Dimension, parse_quantity
+
+    if text is None:
+        return None
+    if text.endswith("min"):
+        return 60 * float(text.removesuffix("min"))
+    return parse_quantity(text, Dimension.TIME, where="--timeout")

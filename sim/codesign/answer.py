@@ -1,0 +1,207 @@
+"""The folder that a search leaves: Pareto set, winners that reproduce, figures, and a text that says why."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+import numpy as np
+
+from sim._version import __version__
+from sim.codesign.choice import ModelChoice
+from sim.codesign.found import Found, Row, logarithmic
+from sim.codesign.pareto import spread
+from sim.codesign.scenario import Costing
+from sim.documents import plain
+from sim.errors import DovetailError
+from sim.hardware.chip import Chip
+from sim.hardware.dump import chip_hash, dump
+from sim.workload.serialize import save_graph
+
+UNITS = {
+    "latency": "s", "energy": "J", "edp": "J s", "area": "mm2", "power": "W", "peak_power": "W", "die_cost": "USD",
+    "throughput": "1/s", "quality": "", "speed_up": "",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Winner:
+    """A Pareto design costed again from its own chip, and by the event simulator."""
+
+    id: str
+    row: Row
+    choice: ModelChoice
+    chip: Chip
+    exact: bool
+    """The second evaluation gave the told values to the last bit."""
+    simulated: Mapping[str, Any]
+    """part -> simulated and estimated seconds, or why not"""
+
+
+def columns(found: Found) -> list[str]:
+    return [f"{name} [{UNITS[name]}]" if UNITS[name] else name for name in found.objectives]
+
+
+def write_answer(found: Found, costing: Costing, folder: Path) -> tuple[Winner, ...]:
+    """Write pareto.csv, winners/<id>/, summary.txt, search.json and figures into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_pareto(found, folder / "pareto.csv")
+    chosen = winners(found, costing)
+    for winner in chosen:
+        write_winner(winner, found, folder / "winners" / winner.id)
+    (folder / "summary.txt").write_text(summary(found, costing, chosen), encoding="utf-8")
+    document = {"space": found.space, "version": __version__, "identity": costing.space.identity(),
+                "trials": found.trials, "points": found.points, "costed": found.costed, "counts": dict(found.counts),
+                "sampler": found.sampler, "seed": found.seed, "seconds": found.seconds}  # fmt: skip
+    (folder / "search.json").write_text(json.dumps(plain(document), indent=2), encoding="utf-8")
+    return chosen
+
+
+def write_pareto(found: Found, path: Path) -> None:
+    names = list(dict.fromkeys(name for row in found.front for name in row.parameters))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["trial", *names, *columns(found)])
+        for row in found.front:
+            writer.writerow([row.number, *(row.parameters.get(name, "") for name in names), *map(repr, row.values)])
+
+
+def winners(found: Found, costing: Costing) -> tuple[Winner, ...]:
+    """Up to `budget.winners` designs that represent the front, each costed again and simulated."""
+    front = found.front
+    if not front:
+        return ()
+    picked = spread(logarithmic(found.minimised(front)), costing.space.spec.budget.winners)
+    return tuple(_winner(front[i], found, costing) for i in picked)
+
+
+def _winner(row: Row, found: Found, costing: Costing) -> Winner:
+    space = costing.space
+    choice = space.choice(row.parameters)
+    designs = costing.one(row.parameters)
+    again = costing.table(row.parameters, one=True)
+    values = tuple(float(v) for v in np.array(found.signs) * again.objectives[0])
+    chip = designs.row(0)
+    return Winner(
+        id=f"{row.number:05d}", row=row, choice=choice, chip=chip, exact=values == row.values,
+        simulated=_simulated(choice, chip, costing),
+    )  # fmt: skip
+
+
+def _simulated(choice: ModelChoice, chip: Chip, costing: Costing) -> dict[str, Any]:
+    """Each part alone in the event simulator, beside its estimate."""
+    from sim.analytical import estimate
+
+    found: dict[str, Any] = {}
+    scenario = costing.scenario
+    for part, graph in zip(choice.parts, choice.graphs(), strict=True):
+        options = {"precision": choice.precision, "objective": scenario.mapping_for, "map_space": scenario.map_space}
+        try:
+            from sim.events.simulate import simulate
+
+            run = simulate(graph, chip, **options)
+            expected = estimate(graph, chip, **options)
+            found[part.label] = {"simulated_s": run.latency_s, "estimated_s": expected.latency_s,
+                                 "contended_s": getattr(run, "contended_s", None)}  # fmt: skip
+        except (ImportError, DovetailError) as error:
+            found[part.label] = {"absent": f"{type(error).__name__}: {error}"}
+    return found
+
+
+def commands(winner: Winner, found: Found) -> list[str]:
+    """The lines that give the winner's numbers again, run in its folder."""
+    lines = []
+    for part in winner.choice.parts:
+        if winner.choice.sparsity == "none" and part.graph is None:
+            knobs = "".join(f" -p {quote(f'{name}={value}')}" for name, value in part.knobs)
+            subject = f"{quote(_absolute(part.workload))}{knobs}"
+        else:
+            subject = f"{part.label}.graph.json"
+        lines.append(f"dovetail estimate {subject} --hw ./chip.yaml --precision {winner.choice.precision}")
+    return lines
+
+
+def _absolute(workload: str) -> str:
+    return str(Path(workload).resolve()) if workload.endswith((".py", ".onnx", ".json")) else workload
+
+
+def write_winner(winner: Winner, found: Found, folder: Path) -> None:
+    """chip.yaml, winner.json (`dovetail.winner/1`), graphs where a pass changed them, and command.txt."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "chip.yaml").write_text(dump(winner.chip), encoding="utf-8")
+    choice = winner.choice
+    if choice.sparsity != "none":
+        for part, graph in zip(choice.parts, choice.graphs(), strict=True):
+            save_graph(graph, folder / f"{part.label}.graph.json")
+    document = {
+        "schema": "dovetail.winner/1", "version": __version__, "search": found.space, "trial": winner.row.number,
+        "sampler": found.sampler, "seed": found.seed, "chip_hash": chip_hash(winner.chip),
+        "parameters": dict(winner.row.parameters), "precision": choice.precision, "sparsity": choice.sparsity,
+        "recipe": choice.recipe,
+        "workloads": [{"name": p.label, "workload": p.workload, "knobs": dict(p.knobs), "weight": p.weight}
+                      for p in choice.parts],
+        "objectives": dict(zip(found.objectives, winner.row.values, strict=True)),
+        "reproduced_exactly": winner.exact, "simulated": dict(winner.simulated),
+    }  # fmt: skip
+    (folder / "winner.json").write_text(json.dumps(plain(document), indent=2), encoding="utf-8")
+    (folder / "command.txt").write_text("\n".join(commands(winner, found)) + "\n", encoding="utf-8")
+
+
+def summary(found: Found, costing: Costing, chosen: tuple[Winner, ...]) -> str:
+    """What was looked at, what was rejected and why, what won and what the runner-up lacks."""
+    lines = [
+        f"{found.space}: {found.title}".rstrip(": "),
+        (
+            f"{found.trials} trials ({found.repeats} of them repeats), {found.points} model-chip pairs, "
+            f"{found.costed} of them costed; sampler {found.sampler}, seed {found.seed}, "
+            f"{found.seconds:.1f} s in evaluations"
+        ),
+        *(f"  {count:8d}  {reason}" for reason, count in sorted(found.counts.items(), key=lambda item: -item[1])),
+    ]
+    if found.left_untold:
+        lines.append(f"{found.left_untold} Pareto rows of single trials were thinned out before they were told back")
+    lines += [f"quality: {source}" for source in found.quality_sources]
+    miss = found.nearest_miss
+    if miss is not None:
+        worst = ", ".join(f"{name} by {amount:.1%}" for name, amount in miss.violations.items() if amount > 0)
+        lines.append(f"No design meets all limits. The nearest, trial {miss.number}, misses {worst}.")
+    lines.append(f"Pareto set: {len(found.front)} designs")
+    for winner in chosen:
+        values = ", ".join(f"{name} {value:.4g} {UNITS[name]}".rstrip()
+                           for name, value in zip(found.objectives, winner.row.values, strict=True))  # fmt: skip
+        lines += [f"winner {winner.id}: {values}", *(f"  {line}" for line in _why(winner.row, found))]
+        lines.append(f"  reproduced exactly: {'yes' if winner.exact else 'NO'}")
+        lines += [f"  {_confirmed(part, result)}" for part, result in winner.simulated.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _confirmed(part: str, result: Mapping[str, Any]) -> str:
+    if "absent" in result:
+        return f"{part}: not confirmed by the event simulator: {result['absent']}"
+    ratio = result["simulated_s"] / result["estimated_s"] - 1
+    return f"{part}: event simulator {result['simulated_s']:.6g} s, {ratio:+.2%} against the estimate"
+
+
+def _why(row: Row, found: Found) -> list[str]:
+    """Against the next-best feasible design in each objective: what the winner has and it lacks."""
+    lines = []
+    others = [r for r in found.feasible if dict(r.parameters) != dict(row.parameters)]
+    for k, name in enumerate(found.objectives):
+        worse = [r for r in others if found.signs[k] * r.values[k] > found.signs[k] * row.values[k]]
+        if not worse:
+            continue
+        runner = min(worse, key=lambda r: (_distance(r, row), found.signs[k] * r.values[k]))
+        changed = [f"{key} {value} (not {runner.parameters.get(key, 'absent')})"
+                   for key, value in row.parameters.items() if runner.parameters.get(key) != value]  # fmt: skip
+        ratio = runner.values[k] / row.values[k] if row.values[k] else float("nan")
+        lines.append(f"{name}: {', '.join(changed)}; the runner-up, trial {runner.number}, is at {ratio:.3f} times")
+    return lines
+
+
+def _distance(a: Row, b: Row) -> int:
+    return sum(a.parameters.get(name) != b.parameters.get(name) for name in {*a.parameters, *b.parameters})

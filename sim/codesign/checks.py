@@ -1,0 +1,126 @@
+"""What is wrong with a space before anything is costed: missing energies, rates, qualities, contradictions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sim.errors import ConfigError, PrecisionError
+from sim.hardware.designs import Designs
+from sim.hardware.physical import chip_area_mm2, mac_energy_j, memory_energy_j_per_byte, peak_power_w
+from sim.units import Dimension, parse_quantity
+from sim.workload.precision import parse_precision
+
+if TYPE_CHECKING:
+    from sim.codesign.space import Space
+
+SAMPLES = 4096
+"""Chips drawn to see whether a limit excludes all, where the grid is larger."""
+UNITS = {
+    "deadline": ("latency", Dimension.TIME, 1.0), "area": ("area", Dimension.AREA, 1.0),
+    "power": ("power", Dimension.POWER, 1.0), "peak_power": ("peak_power", Dimension.POWER, 1.0),
+    "energy": ("energy", Dimension.ENERGY, 1.0), "memory": ("memory", Dimension.SIZE, 1.0),
+}  # fmt: skip
+"""Key of `constraints` -> (metric, dimension, factor to the metric's unit)."""
+
+
+def limits(space: Space) -> dict[str, float]:
+    """Metric -> largest allowed value in base units. Raises: UnitError: a limit without its unit."""
+    found: dict[str, float] = {}
+    for key, (metric, dimension, factor) in UNITS.items():
+        text = getattr(space.spec.constraints, key)
+        if text is not None:
+            found[metric] = factor * parse_quantity(text, dimension, where=f"{space.where}: constraints.{key}")
+    if space.spec.constraints.die_cost_usd is not None:
+        found["die_cost"] = space.spec.constraints.die_cost_usd
+    return found
+
+
+def check(space: Space) -> None:
+    """Raises: ConfigError, PrecisionError."""
+    bounds = limits(space)
+    asked = {*space.spec.objective_names, *bounds}
+    _energies(space, asked)
+    _rates(space)
+    _contradiction(space, bounds)
+
+
+def _energies(space: Space, asked: set[str]) -> None:
+    chip = space.chip
+    if asked & {"energy", "edp", "power"}:
+        dtype = parse_precision(chip.default_precision).compute
+        array = chip.main_unit.array.name
+        missing = [name for name, value in (
+            (f"{array}.mac_energy", mac_energy_j(chip, array, dtype)),
+            *((f"{m.name}.read_energy", memory_energy_j_per_byte(chip, m.name, "read")) for m in chip.memories),
+        ) if value is None]  # fmt: skip
+        if missing:
+            raise ConfigError(
+                f"{space.where}: energy is asked of {chip.name}, which states no {', '.join(missing)} and no "
+                "technology.node to derive it from; add technology: {node: ...} or drop the objective"
+            )
+    for name, value in (("area", chip_area_mm2), ("die_cost", chip_area_mm2), ("peak_power", peak_power_w)):
+        if name in asked and value(chip) is None:
+            raise ConfigError(f"{space.where}: {name} is asked of {chip.name}, which has no technology.node")
+
+
+def _rates(space: Space) -> None:
+    """Every precision runs on the array, unless its rates are searched."""
+    from sim.cost.ceilings import macs_per_s
+
+    array = space.chip.main_unit.array.name
+    if any(p.name.startswith(f"{array}.macs_per_cycle") for p in space.parameters):
+        return
+    for precision in space.spec.compression.precision or [space.chip.default_precision]:
+        try:
+            macs_per_s(space.chip.main_unit, parse_precision(precision).compute, chip=space.chip.name)
+        except PrecisionError as error:
+            raise PrecisionError(f"{space.where}: compression.precision: {error}") from error
+
+
+def _contradiction(space: Space, bounds: dict[str, float]) -> None:
+    """A limit on what the chip alone decides that no chip of the space meets."""
+    if not {"area", "peak_power", "die_cost"} & set(bounds):
+        return
+    designs = sample_designs(space)
+    metrics = physical_metrics(designs)
+    for name in ("area", "peak_power", "die_cost"):
+        if name in bounds and not (metrics[name] <= bounds[name]).any():
+            best = float(np.nanmin(metrics[name]))
+            raise ConfigError(
+                f"{space.where}: constraints.{name} of {bounds[name]:g} excludes all {len(designs)} chips looked at: "
+                f"the smallest has {best:.4g}, {best / bounds[name] - 1:.0%} above; raise the limit or add "
+                "smaller choices"
+            )
+
+
+def sample_designs(space: Space) -> Designs:
+    """The whole grid of chips where it is small, else a sample with the smallest and largest corners."""
+    mine = [p for p in space.parameters if p.side == "chip"]
+    if not mine:
+        return Designs(space.chip)
+    rng = np.random.default_rng(0)
+    ends = [(p.values if p.values is not None else (p.text(p.low), p.text(p.high))) for p in mine]
+    total = np.prod([float(len(v)) for v in ends])
+    if total <= SAMPLES:
+        return Designs.grid(space.chip, {p.name: v for p, v in zip(mine, ends, strict=True)})
+    picks = {p.name: [v[i] for i in rng.integers(len(v), size=SAMPLES)] for p, v in zip(mine, ends, strict=True)}
+    for place in (0, -1):
+        for p, v in zip(mine, ends, strict=True):
+            picks[p.name][place] = v[place]
+    return Designs.rows(space.chip, picks)
+
+
+def physical_metrics(designs: Designs) -> dict[str, np.ndarray]:
+    """What the chip alone decides: area [mm2], peak_power [W], die_cost [USD]; NaN where unknown."""
+    from sim.hardware.technology import die_cost_usd
+
+    area = np.asarray(chip_area_mm2(designs), dtype=float)
+    node = designs.column("technology.node")
+    known = not np.isnan(node).any()
+    return {
+        "area": area,
+        "peak_power": np.asarray(peak_power_w(designs), dtype=float),
+        "die_cost": die_cost_usd(area_mm2=area, node_nm=node) if known else np.full(len(designs), np.nan),
+    }

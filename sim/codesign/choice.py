@@ -1,0 +1,114 @@
+"""What `evaluate` is asked: one choice on the model's side, and what counts as good."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from sim.workload.graph import Graph, Role
+from sim.workload.precision import Precision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One workload with its knobs; `knobs` are sorted pairs, so that equal parts are equal."""
+
+    label: str
+    workload: str
+    knobs: tuple[tuple[str, Any], ...] = ()
+    weight: float = 1.0
+    graph: Graph | None = None
+    """Given instead of a workload that is traced."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelChoice:
+    """What runs: the parts (one, or all that must run), precision and weight sparsity."""
+
+    parts: tuple[Part, ...]
+    precision: str
+    sparsity: str = "none"
+    recipe: str | None = None
+    variant: str | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """Flat names -> values: what quality rows and user functions see."""
+        found: dict[str, Any] = {"precision": self.precision, "sparsity": self.sparsity}
+        if self.recipe is not None:
+            found["recipe"] = self.recipe
+        if len(self.parts) == 1:
+            found |= {"workload": self.parts[0].label, **dict(self.parts[0].knobs)}
+            if self.variant is not None:
+                found["variant"] = self.variant
+        for part in self.parts:
+            found |= {f"{part.label}.{name}": value for name, value in part.knobs}
+        return found
+
+    def graphs(self) -> tuple[Graph, ...]:
+        """The dense or sparse graphs of the parts, as traced (precision not applied).
+
+        Raises: WorkloadError, TraceError: a knob combination that the workload refuses.
+        """
+        return tuple(
+            _sparse(part.graph, self.sparsity)
+            if part.graph is not None
+            else _traced(part.workload, part.knobs, self.sparsity)
+            for part in self.parts
+        )
+
+
+@lru_cache(maxsize=256)
+def _traced(workload: str, knobs: tuple[tuple[str, Any], ...], sparsity: str) -> Graph:
+    from sim.workload.load import load_workload
+
+    return _sparse(load_workload(workload, **dict(knobs)), sparsity)
+
+
+def _sparse(graph: Graph, sparsity: str) -> Graph:
+    from sim.workload.passes.sparsify import sparsify
+
+    return graph if sparsity == "none" else sparsify(graph, sparsity)
+
+
+def stored_bytes(graph: Graph, precision: Precision) -> float:
+    """Weights and KV cache as they lie in memory at a precision [bytes], every storage once."""
+    from sim.workload.passes.precision import apply_precision
+
+    sizes: dict[str, float] = {}
+    for key, tensor in apply_precision(graph, precision).tensors.items():
+        if tensor.role in (Role.WEIGHT, Role.KV_CACHE):
+            place = tensor.storage or key
+            sizes[place] = max(sizes.get(place, 0.0), float(tensor.size_bytes))
+    return sum(sizes.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """Objectives, limits and the rules by which several workloads become one number.
+
+    `limits` maps a metric ("latency", "area", ...) to its largest value in base units;
+    `quality_min`/`quality_max` bound the quality. `functions` are the user's: row of metrics and
+    facts -> violation, feasible at 0 and below.
+    """
+
+    objectives: tuple[str, ...]
+    limits: Mapping[str, float] = field(default_factory=dict)
+    quality: Any = None
+    """`choice -> Quality`, see `sim.codesign.quality`."""
+    quality_higher_is_better: bool = True
+    quality_min: float | None = None
+    quality_max: float | None = None
+    functions: tuple[tuple[str, Any], ...] = ()
+    combine: str = "weighted"
+    """ "weighted" (mean by weight) or "worst"."""
+    baseline_s: float | None = None
+    """Seconds per sample of the record that `speed_up` is over."""
+    mapping_for: str = "latency"
+    map_space: str = "even"
+
+    def sign(self, objective: str) -> float:
+        """1 for what is minimised, -1 for what is maximised."""
+        up = objective in ("throughput", "speed_up") or (objective == "quality" and self.quality_higher_is_better)
+        return -1.0 if up else 1.0

@@ -1,0 +1,267 @@
+"""`evaluate`: one model choice on many chips. Pure; knows nothing of how the choice was made.
+
+Roofline bounds settle most chips: those that miss a limit whatever the mapping, and those that a
+design already costed beats even at their bound. The others go to `estimate`, most promising first.
+Nothing that could be on the Pareto front is dropped, unless `estimates` runs out, which is a reason
+of its own.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from sim.codesign.bounds import lower_bounds
+from sim.codesign.checks import physical_metrics
+from sim.codesign.choice import ModelChoice, Part, Scenario, stored_bytes
+from sim.codesign.pareto import dominated_by, non_dominated
+from sim.errors import DovetailError
+from sim.hardware.designs import Designs
+from sim.workload.graph import Graph
+from sim.workload.precision import parse_precision
+
+BATCH = 32
+"""Designs costed between two looks at what they exclude."""
+LEFT = "not costed, the trial's estimates ran out"
+"""Reason of a row that nothing settled."""
+ALLOWED = "accepted"
+"""Reason of a row that is costed and meets every limit."""
+
+
+class Sweep(Protocol):
+    """`sim.sweep` or a stand-in: columns latency_s, energy_j, infeasible and reason, one row a design."""
+
+    def __call__(
+        self, workload: Any, chip: Any, chip_grid: Any, *, precisions: Any, objective: str, map_space: str
+    ) -> Any: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One row per design, in the order of the designs.
+
+    `metrics` are in base units, bounds where `costed` is False. `objectives` (n, m) are to be
+    minimised (maximised ones carry a minus). `violations` maps a limit to metric / limit - 1 (at or
+    below 0: met); of a row that was not costed it is a lower bound. `reason` is "accepted", or why not.
+    """
+
+    metrics: Mapping[str, np.ndarray]
+    objectives: np.ndarray
+    violations: Mapping[str, np.ndarray]
+    reason: np.ndarray
+    costed: np.ndarray
+    quality_source: str = ""
+
+    def __len__(self) -> int:
+        return len(self.reason)
+
+    @property
+    def accepted(self) -> np.ndarray:
+        return self.reason == ALLOWED
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Reason -> rows; the details after ": " are left out."""
+        return dict(Counter(str(text).partition(": ")[0] for text in self.reason))
+
+    @property
+    def worst_violation(self) -> np.ndarray:
+        """(n,) sum of what is violated; 0 for rows that meet all limits."""
+        total = np.zeros(len(self))
+        for amounts in self.violations.values():
+            total = total + np.maximum(amounts, 0.0)
+        return total
+
+
+def evaluate(
+    choice: ModelChoice,
+    designs: Designs,
+    scenario: Scenario,
+    *,
+    against: np.ndarray | None = None,
+    estimates: int | None = None,
+    sweep: Sweep | None = None,
+) -> Table:
+    """Cost one model choice on every design that is worth it.
+
+    Args:
+        against: (k, m) objectives already reached; designs that these beat at their bound are not costed.
+        estimates: how many designs may be costed at most; all if None.
+        sweep: `sim.sweep` if None.
+    Raises: DovetailError: the choice runs on none of the chips (unknown precision, unsupported op).
+    """
+    return _Evaluation(choice, designs, scenario, sweep or _sweep()).run(against, estimates)
+
+
+def _sweep() -> Sweep:
+    from sim.sweeping import sweep
+
+    return sweep
+
+
+class _Evaluation:
+    """The columns while they are filled."""
+
+    def __init__(self, choice: ModelChoice, designs: Designs, scenario: Scenario, sweep: Sweep) -> None:
+        self.choice, self.designs, self.scenario, self.sweep = choice, designs, scenario, sweep
+        self.n = len(designs)
+        self.precision = parse_precision(choice.precision)
+        self.graphs = choice.graphs()
+        self.reason = np.full(self.n, "", dtype=object)
+        self.costed = np.zeros(self.n, dtype=bool)
+        self.quality_source = ""
+        self.metrics = dict(physical_metrics(designs)) | self._model_metrics()
+        bounds = [lower_bounds(graph, designs, self.precision) for graph in self.graphs]
+        latency, energy = (np.array([b[k] for b in bounds]) for k in (0, 1))
+        self._set(slice(None), latency, energy)
+
+    def _model_metrics(self) -> dict[str, np.ndarray]:
+        """What the chip does not change: quality, stored bytes."""
+        memory = sum(stored_bytes(graph, self.precision) for graph in self.graphs)
+        found = {"memory": np.full(self.n, memory)}
+        if self.scenario.quality is not None:
+            quality = self.scenario.quality(self.choice)
+            self.quality_source = quality.source
+            found["quality"] = np.full(self.n, quality.value)
+        return found
+
+    def _set(self, rows: Any, latency: np.ndarray, energy: np.ndarray) -> None:
+        """Metrics of some rows from (parts, rows) of latency and energy."""
+        weights = np.array([part.weight for part in self.choice.parts])[:, None]
+        batches = np.array([graph.batch for graph in self.graphs])[:, None]
+        if self.scenario.combine == "worst":
+            values = latency.max(axis=0), energy.max(axis=0), (batches / latency).min(axis=0)
+        else:
+            share = weights / weights.sum()
+            values = (
+                (share * latency).sum(axis=0),
+                (share * energy).sum(axis=0),
+                (share * batches / latency).sum(axis=0),
+            )
+        named = {"latency": values[0], "energy": values[1], "throughput": values[2]}
+        named["edp"] = values[0] * values[1]
+        # at the bounds power is not bounded below: a slower run of the same energy needs less
+        named["power"] = values[1] / values[0] if self.costed[rows].all() else np.zeros_like(values[0])
+        if self.scenario.baseline_s is not None:
+            named["speed_up"] = self.scenario.baseline_s * values[2]
+        for name, column in named.items():
+            self.metrics.setdefault(name, np.full(self.n, np.nan))[rows] = column
+
+    def run(self, against: np.ndarray | None, estimates: int | None) -> Table:
+        self._reject(~self.costed, " at its roofline")
+        left = self.n if estimates is None else estimates
+        front = np.empty((0, len(self.scenario.objectives))) if against is None else np.asarray(against, dtype=float)
+        best = None
+        while (open_ := np.flatnonzero(self.reason == "")).size:
+            objectives = self._objectives()
+            beaten = dominated_by(objectives[open_], front)
+            if beaten.all() and not self.costed.any():  # a trial has something costed to show
+                beaten[np.argmin(_rank(objectives[open_]))] = False
+            self.reason[open_[beaten]] = "beaten even at its roofline"
+            open_ = open_[~beaten]
+            if left <= 0:
+                self.reason[open_] = LEFT
+                break
+            if not open_.size:
+                break
+            rows = _promising(objectives[open_], open_)[: min(BATCH, left)]
+            left -= len(rows)
+            self._cost(np.sort(rows))
+            best = self._objectives()[self.accepted_rows()]
+            front = np.concatenate([front, best[non_dominated(best)]]) if len(best) else front
+        return Table(
+            metrics=self.metrics, objectives=self._objectives(), violations=self._violations(), reason=self.reason,
+            costed=self.costed, quality_source=self.quality_source,
+        )  # fmt: skip
+
+    def accepted_rows(self) -> np.ndarray:
+        return np.flatnonzero(self.reason == ALLOWED)
+
+    def _cost(self, rows: np.ndarray) -> None:
+        """Hand some designs to the sweep and settle them."""
+        part = _subset(self.designs, rows)
+        latency, energy = np.empty((len(self.graphs), len(rows))), np.empty((len(self.graphs), len(rows)))
+        failed = np.full(len(rows), "", dtype=object)
+        for i, graph in enumerate(self.graphs):
+            try:
+                table = self.sweep(
+                    graph, part.chip, part, precisions=[self.choice.precision],
+                    objective=self.scenario.mapping_for, map_space=self.scenario.map_space,
+                )  # fmt: skip
+            except DovetailError as error:
+                if error.exit_code != 1:
+                    raise
+                failed[:] = f"does not fit: {error}"
+                break
+            latency[i], energy[i] = table["latency_s"], table["energy_j"]
+            bad = np.asarray(table["infeasible"], dtype=bool)
+            failed[bad] = [f"does not fit: {text}" for text in np.asarray(table["reason"], dtype=object)[bad]]
+        good = failed == ""
+        self.reason[rows[~good]] = failed[~good]
+        chosen = rows[good]
+        self.costed[chosen] = True
+        if len(chosen):
+            self._set(chosen, latency[:, good], energy[:, good])
+        self._reject(np.isin(np.arange(self.n), chosen), "")
+        self._functions(chosen)
+        open_ = chosen[self.reason[chosen] == ""]
+        self.reason[open_] = ALLOWED
+
+    def _functions(self, rows: np.ndarray) -> None:
+        """The user's constraints, row by row."""
+        for name, function in self.scenario.functions:
+            column = self.metrics.setdefault(f"function {name}", np.full(self.n, np.nan))
+            for row in rows:
+                column[row] = float(
+                    function({**self.choice.facts(), **{k: float(v[row]) for k, v in self.metrics.items()}})
+                )
+                if not column[row] <= 0 and self.reason[row] == "":
+                    self.reason[row] = f"{name}: {column[row]:.4g} above 0"
+
+    def _objectives(self) -> np.ndarray:
+        columns = [self.scenario.sign(name) * self.metrics[name] for name in self.scenario.objectives]
+        return np.stack(columns, axis=1)
+
+    def _violations(self) -> dict[str, np.ndarray]:
+        found = {name: self.metrics[name] / limit - 1.0 for name, limit in self.scenario.limits.items()}
+        for name, bound, sign in (("quality floor", self.scenario.quality_min, -1.0),
+                                  ("quality ceiling", self.scenario.quality_max, 1.0)):  # fmt: skip
+            if bound is not None:
+                found[name] = sign * (self.metrics["quality"] - bound) / (abs(bound) or 1.0)
+        for name, _ in self.scenario.functions:
+            found[name] = np.nan_to_num(self.metrics.get(f"function {name}", np.zeros(self.n)), nan=0.0)
+        return found
+
+    def _reject(self, rows: np.ndarray, when: str) -> None:
+        """Give the rows that break a limit its name and by how much."""
+        for name, amount in self._violations().items():
+            for row in np.flatnonzero(rows & (self.reason == "") & ~(amount <= 0)):
+                certain = name in ("area", "peak_power", "die_cost", "memory") or name.startswith("quality")
+                self.reason[row] = f"{name + when * (not certain)}: {amount[row]:.1%} beyond its limit"
+
+
+def _rank(objectives: np.ndarray) -> np.ndarray:
+    """Sum of the ranks in each objective: scale-free promise of a row, small is good."""
+    return np.argsort(np.argsort(objectives, axis=0, kind="stable"), axis=0, kind="stable").sum(axis=1)
+
+
+def _promising(objectives: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """`rows` by promise: the bounds' own front first, and within it and after it by rank."""
+    return rows[np.lexsort((_rank(objectives), ~non_dominated(objectives)))]
+
+
+def _subset(designs: Designs, rows: np.ndarray) -> Designs:
+    indices = {path: np.broadcast_to(index, (len(designs),))[rows] for path, index in designs.indices.items()}
+    return Designs(designs.chip, designs.choices, indices, len(rows))
+
+
+def one_workload(graph: Graph, precision: str) -> ModelChoice:
+    """The choice of a traced graph at a precision, for use without a space."""
+    return ModelChoice(parts=(Part(label=graph.name or "graph", workload="", graph=graph),), precision=precision)
+
+
+__all__ = ["ALLOWED", "LEFT", "Table", "evaluate", "one_workload"]

@@ -1,0 +1,141 @@
+"""What a search found: plain data that figures, tables and files are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from sim.codesign.pareto import hypervolume, nadir, non_dominated
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One told design: its full parameters, natural objective values, violations of the limits."""
+
+    number: int
+    parameters: Mapping[str, Any]
+    values: tuple[float, ...]
+    violations: Mapping[str, float] = field(default_factory=dict)
+    known: str | None = None
+
+    @property
+    def feasible(self) -> bool:
+        return all(amount <= 0 for amount in self.violations.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Baseline:
+    """A point that others reached, for the figures; objectives that its record lacks are None."""
+
+    name: str
+    values: tuple[float | None, ...]
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A study's outcome. `rows` are all told designs in order of their trial; `signs` are 1 for what is
+    minimised and -1 for what is maximised."""
+
+    space: str
+    title: str
+    objectives: tuple[str, ...]
+    signs: tuple[float, ...]
+    rows: tuple[Row, ...]
+    trials: int
+    points: int
+    """Model-chip pairs that were settled, by bound or by estimate."""
+    costed: int
+    counts: Mapping[str, int]
+    """Reason -> model-chip pairs; "accepted" among them."""
+    left_untold: int
+    """Pareto rows of single trials that were not told back, for the sampler's sake."""
+    repeats: int
+    seconds: float
+    """Spent in evaluations, all workers together."""
+    reached: tuple[tuple[int, int], ...]
+    """(trial number, model-chip pairs settled up to it)"""
+    sampler: str
+    seed: int
+    quality_sources: tuple[str, ...] = ()
+    baselines: tuple[Baseline, ...] = ()
+    parents: Mapping[int, int] = field(default_factory=dict)
+    """Number of a told row -> number of the trial that found it."""
+
+    def minimised(self, rows: tuple[Row, ...]) -> np.ndarray:
+        """(n, m) objectives, all to be minimised."""
+        return np.array([row.values for row in rows]).reshape(-1, len(self.objectives)) * np.array(self.signs)
+
+    @property
+    def feasible(self) -> tuple[Row, ...]:
+        return tuple(row for row in self.rows if row.feasible)
+
+    @property
+    def front(self) -> tuple[Row, ...]:
+        """The Pareto set; of rows with equal parameters the first."""
+        rows = self.feasible
+        if not rows:
+            return ()
+        kept, seen = [], set()
+        for row, good in zip(rows, non_dominated(self.minimised(rows)), strict=True):
+            key = repr(sorted(row.parameters.items()))
+            if good and key not in seen:
+                kept.append(row)
+                seen.add(key)
+        return tuple(sorted(kept, key=lambda row: self.signs[0] * row.values[0]))
+
+    @property
+    def nearest_miss(self) -> Row | None:
+        """The design that broke its limits least, where none met them."""
+        if self.feasible or not self.rows:
+            return None
+        return min(self.rows, key=lambda row: sum(max(0.0, v) for v in row.violations.values()))
+
+    def history(self, *, steps: int = 50) -> tuple[list[int], list[float]]:
+        """(model-chip pairs settled, share of the final hypervolume in log objectives); empty without a front.
+
+        The reference point is the worst of all feasible rows, plus 10 % of the range.
+        """
+        rows = self.feasible
+        if not rows or len(self.objectives) > 4:
+            return [], []
+        values = logarithmic(self.minimised(rows))
+        reference = nadir(values)
+        settled = dict(self.reached)
+        owner = np.array([self.parents.get(row.number, row.number) for row in rows])
+        marks = sorted(settled)
+        chosen = [marks[i] for i in np.unique(np.linspace(0, len(marks) - 1, min(steps, len(marks))).astype(int))]
+        volumes = [hypervolume(values[owner <= number], reference) for number in chosen]
+        last = volumes[-1] or 1.0
+        return [settled[number] for number in chosen], [volume / last for volume in volumes]
+
+    def importance(self) -> dict[str, dict[str, float]]:
+        """Objective -> parameter -> share of the variance (of its logarithm) that the parameter's group
+        means explain, over all feasible rows: first-order, correlated where the search correlated them."""
+        rows = self.feasible
+        values = logarithmic(self.minimised(rows)) if rows else np.empty((0, len(self.objectives)))
+        names = list(dict.fromkeys(name for row in rows for name in row.parameters))
+        found: dict[str, dict[str, float]] = {}
+        for k, objective in enumerate(self.objectives):
+            total = float(values[:, k].var()) if len(rows) else 0.0
+            found[objective] = {
+                name: _between([str(r.parameters.get(name)) for r in rows], values[:, k]) / total if total > 0 else 0.0
+                for name in names
+            }
+        return found
+
+
+def _between(groups: list[str], values: np.ndarray) -> float:
+    """Variance of the group means, weighted by group size."""
+    labels, index = np.unique(groups, return_inverse=True)
+    means = np.bincount(index, values) / np.bincount(index)
+    return float(((means[index] - values.mean()) ** 2).mean()) if len(labels) else 0.0
+
+
+def logarithmic(values: np.ndarray) -> np.ndarray:
+    """Logarithms of positive objectives; maximised ones (negative here) become -log of their size."""
+    values = np.asarray(values, dtype=float)
+    return np.sign(values) * np.log(np.maximum(np.abs(values), 1e-300))

@@ -1,0 +1,250 @@
+"""The strict schema of a search file (`dovetail.search/1`)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sim.errors import ConfigError, nearest
+
+SEARCH_SCHEMA = "dovetail.search/1"
+Scalar = bool | int | float | str | None
+OBJECTIVES = (
+    "latency", "energy", "edp", "area", "power", "peak_power", "die_cost", "throughput", "quality", "speed_up",
+)  # fmt: skip
+SAMPLERS = ("auto", "nsga2", "nsga3", "tpe", "gp", "cmaes", "qmc", "random")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RangeSpec(_Strict):
+    """`choices`, or `low` to `high` in `step`s or `points` (on log axes with `log`).
+
+    Without `step` and `points` a range is continuous, and Optuna chooses from it. `when` names other
+    parameters and the values of theirs for which this one counts; otherwise it keeps its own default.
+    `coarse` leaves a chip key to the sampler, where the inner sweep would take it.
+    """
+
+    choices: list[Scalar] | None = None
+    low: Scalar = None
+    high: Scalar = None
+    step: Scalar = None
+    points: int | None = Field(default=None, ge=2)
+    log: bool = False
+    when: dict[str, list[Scalar]] = {}
+    coarse: bool = False
+
+    @model_validator(mode="after")
+    def _one_way(self) -> RangeSpec:
+        if (self.choices is None) == (self.low is None and self.high is None):
+            raise ValueError("state either choices, or low and high")
+        if self.choices is not None and (self.step, self.points) != (None, None):
+            raise ValueError("step and points belong to low and high, not to choices")
+        if self.choices is not None and not self.choices:
+            raise ValueError("choices is empty")
+        if self.choices is None and (self.low is None or self.high is None):
+            raise ValueError("a range needs both low and high")
+        if self.step is not None and self.points is not None:
+            raise ValueError("state step or points, not both")
+        if self.step is not None and self.log:
+            raise ValueError("log goes with points; a step is even")
+        return self
+
+
+class WorkloadSpec(_Strict):
+    """A model and what may be chosen of it; `variants` are named sets of knobs that belong together."""
+
+    workload: str
+    name: str | None = None
+    weight: float = Field(default=1.0, gt=0)
+    knobs: dict[str, Scalar | RangeSpec] = {}
+    variants: dict[str, dict[str, Scalar]] = {}
+
+
+class CompressionSpec(_Strict):
+    """`precision` and `sparsity` (N:M patterns of weights, or none), or `recipe` names in their place."""
+
+    precision: list[str] = []
+    sparsity: list[str] = []
+    recipe: list[str] = []
+
+    @model_validator(mode="after")
+    def _either(self) -> CompressionSpec:
+        if self.recipe and (self.precision or self.sparsity):
+            raise ValueError("a recipe says precision and sparsity: state recipe alone, or precision and sparsity")
+        return self
+
+
+class BaselineSpec(_Strict):
+    """Names one measured or published record; must match exactly one."""
+
+    device: str
+    workload: str
+    precision: str
+    scenario: str | None = None
+    knobs: dict[str, Scalar] = {}
+    file: str | None = None
+
+
+class SpeedUpSpec(_Strict):
+    speed_up: BaselineSpec
+
+
+class QualityRow(_Strict):
+    when: dict[str, Scalar]
+    value: float
+    source: str
+
+
+class QualitySpec(_Strict):
+    """Where quality comes from; see `sim.codesign.quality`."""
+
+    method: Literal["table", "scaling_law", "callable"]
+    metric: str = "quality"
+    higher_is_better: bool = True
+    rows: list[QualityRow] = []
+    tokens: float | None = Field(default=None, gt=0)
+    law: Literal["besiroglu", "hoffmann"] = "besiroglu"
+    post_training: bool = True
+    function: str | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> QualitySpec:
+        due = {"table": ("rows", self.rows), "scaling_law": ("tokens", self.tokens),
+               "callable": ("function", self.function)}  # fmt: skip
+        name, value = due[self.method]
+        if not value:
+            raise ValueError(f"method {self.method} needs {name}")
+        return self
+
+
+class FloorSpec(_Strict):
+    min: float | None = None
+    max: float | None = None
+
+
+class ConstraintSpec(_Strict):
+    """Upper limits with their units; `quality` bounds are plain numbers in its metric."""
+
+    deadline: str | None = None
+    area: str | None = None
+    power: str | None = None
+    peak_power: str | None = None
+    energy: str | None = None
+    memory: str | None = None
+    die_cost_usd: float | None = Field(default=None, gt=0)
+    quality: FloorSpec | None = None
+    functions: list[str] = []
+
+
+class ScenarioSpec(_Strict):
+    mapping_for: Literal["latency", "energy", "edp"] = "latency"
+    map_space: Literal["even", "uneven", "fixed_dataflow"] = "even"
+
+
+class KnownSpec(_Strict):
+    name: str
+    parameters: dict[str, Scalar] = {}
+
+
+class SamplerSpec(_Strict):
+    name: Literal["auto", "nsga2", "nsga3", "tpe", "gp", "cmaes", "qmc", "random"] = "auto"
+    seed: int = Field(default=0, ge=0)
+    population: int = Field(default=32, ge=2)
+
+
+class BudgetSpec(_Strict):
+    trials: int = Field(gt=0)
+    timeout: str | None = None
+    inner_points: int = Field(default=2048, gt=0)
+    """Chips that one trial's inner sweep may cover."""
+    estimates: int = Field(default=256, gt=0)
+    """Of these, how many one trial may hand to `estimate`; the roofline settles the others."""
+    winners: int = Field(default=5, gt=0)
+
+
+class SpaceSpec(_Strict):
+    schema_: Literal["dovetail.search/1"] = Field(alias="schema")
+    name: str
+    title: str = ""
+    workloads: list[WorkloadSpec] = Field(min_length=1)
+    combine: Literal["one_of", "weighted", "worst"] | None = None
+    compression: CompressionSpec = CompressionSpec()
+    chip: str
+    hardware: dict[str, Scalar | RangeSpec] = {}
+    objectives: list[str | SpeedUpSpec] = Field(min_length=1)
+    constraints: ConstraintSpec = ConstraintSpec()
+    quality: QualitySpec | None = None
+    scenario: ScenarioSpec = ScenarioSpec()
+    known: list[KnownSpec] = []
+    baselines: list[BaselineSpec] = []
+    budget: BudgetSpec
+    sampler: SamplerSpec = SamplerSpec()
+    short: Annotated[dict[str, Any], Field(exclude=True)] = {}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SpaceSpec:
+        if len(self.workloads) > 1 and self.combine is None:
+            raise ValueError("several workloads need combine: one_of, weighted or worst")
+        for objective in self.objective_names:
+            if objective not in OBJECTIVES:
+                raise ValueError(
+                    f'objective "{objective}" is unknown: expected some of {", ".join(OBJECTIVES)}.'
+                    f"{nearest(objective, OBJECTIVES)}"
+                )
+        if "speed_up" in self.objectives:
+            raise ValueError("speed_up needs its record: - speed_up: {device: ..., workload: ..., precision: ...}")
+        if len(set(self.objective_names)) != len(self.objectives):
+            raise ValueError("an objective stands twice")
+        asked = "quality" in self.objectives or self.constraints.quality is not None
+        if asked and self.quality is None:
+            raise ValueError("quality is asked for, but no `quality:` says where it comes from")
+        return self
+
+    @property
+    def objective_names(self) -> tuple[str, ...]:
+        return tuple(o if isinstance(o, str) else "speed_up" for o in self.objectives)
+
+
+def overlay(document: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`changes` over `document`: maps merge key by key, all else is replaced; null removes a key."""
+    result = dict(document)
+    for key, value in changes.items():
+        if value is None:
+            result.pop(key, None)
+        elif isinstance(value, dict) and isinstance(result.get(key), dict) and "choices" not in value:
+            result[key] = overlay(result[key], value)
+        else:
+            result[key] = value
+    return result
+
+
+def validate(document: Any, *, where: str) -> SpaceSpec:
+    """The checked spec. Raises: ConfigError: every problem with its place and the nearest key."""
+    if not isinstance(document, dict) or document.get("schema") != SEARCH_SCHEMA:
+        raise ConfigError(f"{where}: expected a search file that begins with schema: {SEARCH_SCHEMA}")
+    try:
+        return SpaceSpec.model_validate(document)
+    except ValidationError as error:
+        lines = dict.fromkeys(_line(e) for e in error.errors(include_url=False))
+        raise ConfigError("\n".join(f"{where}: {line}" for line in lines)) from error
+
+
+_KEYS = sorted({
+    field.alias or name
+    for spec in (SpaceSpec, RangeSpec, WorkloadSpec, CompressionSpec, BaselineSpec, QualitySpec, QualityRow,
+                 ConstraintSpec, ScenarioSpec, KnownSpec, SamplerSpec, BudgetSpec, FloorSpec)
+    for name, field in spec.model_fields.items()
+})  # fmt: skip
+
+
+def _line(problem: Any) -> str:
+    place = ".".join(str(part) for part in problem["loc"]) or "the file"
+    if problem["type"] == "extra_forbidden":
+        return f"{place}: unknown key.{nearest(str(problem['loc'][-1]), _KEYS)}"
+    if problem["type"] == "missing":
+        return f"{place}: missing"
+    return f"{place}: {problem['msg'].removeprefix('Value error, ')}"

@@ -1,0 +1,203 @@
+"""One trial: ask for a model side and coarse chip, sweep the chips inside, tell the rows back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+
+from sim.codesign.evaluate import LEFT, Table
+from sim.codesign.found import Row
+from sim.codesign.pareto import dominated_by, non_dominated, spread
+from sim.codesign.scenario import Costing, row_parameters
+from sim.codesign.study.leases import held
+from sim.codesign.study.samplers import TOLD_ROWS, InnerChoice, distribution, nearest_row
+from sim.errors import DovetailError
+
+REDRAWS = 64
+"""Draws in search of a choice that was not swept before."""
+COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+@dataclass
+class Archive:
+    """What the study knows so far, read incrementally; `front` is in minimised objectives."""
+
+    signs: np.ndarray
+    finished: int = 0
+    """Trials that were asked for and told; rows told in addition are not counted."""
+    front: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+    rows: dict[str, list[Row]] = field(default_factory=dict)
+    """Key of the coarse choice -> rows told for it."""
+    seen: set[int] = field(default_factory=set)
+
+    def update(self, study: optuna.Study) -> None:
+        fresh = []
+        for trial in study.get_trials(deepcopy=False, states=COUNTED):
+            if trial.number in self.seen:
+                continue
+            self.seen.add(trial.number)
+            self.finished += "parent" not in trial.user_attrs
+            if trial.state is TrialState.COMPLETE:
+                row = read_row(trial)
+                self.rows.setdefault(trial.user_attrs.get("key", ""), []).append(row)
+                if row.feasible:
+                    fresh.append(self.signs * np.array(row.values))
+        if fresh:
+            both = np.array(fresh) if not self.front.size else np.concatenate([self.front, np.array(fresh)])
+            self.front = np.unique(both[non_dominated(both)], axis=0)
+
+
+def read_row(trial: FrozenTrial) -> Row:
+    violations = trial.user_attrs.get("violations", {})
+    return Row(number=trial.number, parameters=trial.params, values=tuple(trial.values), violations=violations)
+
+
+def run_trial(
+    study: optuna.Study, sampler: InnerChoice, costing: Costing, archive: Archive, name: str, seed: int
+) -> int:
+    """Ask, cost, tell. Returns the trial's number. Raises: DovetailError: bad input, not a bad design."""
+    space = costing.space
+    trial = study.ask()
+    with held(trial):
+        fixed = trial.user_attrs.get("fixed", {})
+        if not fixed:
+            sampler.proposal = _unseen(sampler.proposal, costing, archive, np.random.default_rng([trial.number, seed]))
+        coarse = {p.name: _suggest(trial, p) for p in space.coarse}
+        wanted = {p.name: fixed.get(p.name, sampler.proposal.get(p.name)) for p in space.inner}
+        rng = np.random.default_rng([seed, trial.number])
+        wanted = {p.name: p.draw(rng) if wanted[p.name] is None else wanted[p.name] for p in space.inner}
+        known = all(p.name in fixed for p in space.inner) and bool(fixed)
+        key = space.key(coarse)
+        trial.set_user_attr("key", key)
+        if key in archive.rows and not known:
+            _repeat(study, sampler, trial, archive.rows[key], costing, wanted)
+            return trial.number
+        started = time.perf_counter()
+        try:
+            front = archive.front if archive.front.size else None
+            table = costing.table({**coarse, **wanted}, against=None if known else front, one=known)
+        except DovetailError as error:
+            if error.exit_code != 1 and type(error).__name__ != "TraceError":
+                raise
+            _give_up(study, trial, str(error))
+            return trial.number
+        trial.set_user_attr("seconds", round(time.perf_counter() - started, 6))
+        _tell(study, sampler, trial, table, costing, {**coarse, **wanted}, archive, TOLD_ROWS[name], known)
+    return trial.number
+
+
+def _unseen(
+    proposal: Mapping[str, Any], costing: Costing, archive: Archive, rng: np.random.Generator
+) -> dict[str, Any]:
+    """The proposal with one coarse parameter after another drawn anew until the choice was not swept before.
+
+    What the sampler leaves open in its first trials is drawn uniformly. Where all seems swept, the
+    last draw stands and is told as a repeat.
+    """
+    space = costing.space
+    found = {p.name: p.draw(rng) for p in space.coarse} | dict(proposal)
+    for _ in range(REDRAWS):
+        if not space.coarse or space.key(found) not in archive.rows:
+            break
+        p = space.coarse[int(rng.integers(len(space.coarse)))]
+        found[p.name] = p.draw(rng)
+    return found
+
+
+def _suggest(trial: Trial, p: Any) -> Any:
+    if p.values is None:
+        return trial.suggest_float(p.name, p.low, p.high, log=p.log)
+    return trial.suggest_categorical(p.name, list(p.values))
+
+
+def _give_up(study: optuna.Study, trial: Trial, reason: str) -> None:
+    """No chip runs this choice: the reason stays with the trial."""
+    trial.set_user_attr("counts", {reason.partition(": ")[0][:120]: 1})
+    trial.set_user_attr("reason", reason[:500])
+    study.tell(trial, state=TrialState.PRUNED)
+
+
+def _repeat(
+    study: optuna.Study,
+    sampler: InnerChoice,
+    trial: Trial,
+    rows: list[Row],
+    costing: Costing,
+    wanted: Mapping[str, Any],
+) -> None:
+    """The coarse choice was swept before: tell the row of it that is nearest to what was proposed."""
+    row = rows[nearest_row(costing.space, [r.parameters for r in rows], wanted)]
+    trial.set_user_attr("repeat_of", row.number)
+    _finish(study, sampler, trial, costing, row.parameters, row.values, row.violations)
+
+
+def _finish(
+    study: optuna.Study, sampler: InnerChoice, trial: Trial, costing: Costing, parameters: Mapping[str, Any],
+    values: tuple[float, ...], violations: Mapping[str, float],
+) -> None:  # fmt: skip
+    sampler.chosen = parameters
+    trial.set_user_attr("violations", dict(violations))
+    for p in costing.space.inner:
+        _suggest(trial, p)
+    for name, amount in violations.items():
+        trial.set_constraint(name, amount)
+    study.tell(trial, list(values))
+
+
+def _tell(
+    study: optuna.Study, sampler: InnerChoice, trial: Trial, table: Table, costing: Costing,
+    assignment: Mapping[str, Any], archive: Archive, extra: int, known: bool,
+) -> None:  # fmt: skip
+    space = costing.space
+    designs = costing.one(assignment) if known else costing.designs(assignment)
+    trial.set_user_attr("counts", table.counts)
+    trial.set_user_attr("points", len(table) - table.counts.get(LEFT, 0))
+    trial.set_user_attr("costed", int(table.costed.sum()))
+    trial.set_user_attr("quality_source", table.quality_source)
+    rows = _rows_to_tell(table)
+    if not len(rows):
+        _give_up(study, trial, str(table.reason[0]))
+        return
+    full = [{**assignment, **row_parameters(designs, int(r))} for r in rows]
+    first = nearest_row(space, full, assignment)
+    outcomes = [_outcome(table, int(r), archive.signs) for r in rows]
+    _finish(study, sampler, trial, costing, full[first], *outcomes[first])
+    others = [i for i in range(len(rows)) if i != first and table.accepted[rows[i]]]
+    if archive.front.size and others:
+        beaten = dominated_by(table.objectives[rows[others]], archive.front)
+        others = [i for i, bad in zip(others, beaten, strict=True) if not bad]
+    kept = [others[i] for i in spread(table.objectives[rows[others]], extra)] if others else []
+    if len(others) > len(kept):
+        study.set_user_attr(f"left_{trial.number}", len(others) - len(kept))
+    for i in kept:
+        values, violations = outcomes[i]
+        study.add_trial(
+            create_trial(
+                values=list(values), params=full[i], distributions={p.name: distribution(p) for p in space.parameters},
+                constraints=violations or None,
+                user_attrs={"parent": trial.number, "violations": violations, "key": space.key(full[i])},
+            )
+        )  # fmt: skip
+
+
+def _rows_to_tell(table: Table) -> np.ndarray:
+    """The accepted Pareto rows; else the one that breaks the limits least, costed ones first."""
+    accepted = np.flatnonzero(table.accepted)
+    if len(accepted):
+        return accepted[non_dominated(table.objectives[accepted])]
+    usable = np.isfinite(table.objectives).all(axis=1) & (table.worst_violation > 0)
+    if not usable.any():
+        return np.empty(0, dtype=int)
+    order = np.lexsort((table.worst_violation, ~table.costed, ~usable))
+    return order[:1]
+
+
+def _outcome(table: Table, row: int, signs: np.ndarray) -> tuple[tuple[float, ...], dict[str, float]]:
+    values = tuple(float(v) for v in signs * table.objectives[row])
+    return values, {name: float(amount[row]) for name, amount in table.violations.items()}

@@ -1,0 +1,160 @@
+"""Figures of a search: frontier with baselines, parallel coordinates, importance, hypervolume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sim.view.palette import BLUE, GREY, LIGHT_GREY, ORANGE, VERMILION
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from sim.codesign.found import Found
+
+UNITS = {
+    "latency": "s", "energy": "J", "edp": "J s", "area": "mm2", "power": "W", "peak_power": "W", "die_cost": "USD",
+    "throughput": "1/s",
+}  # fmt: skip
+
+
+def _axes(ax: Axes | None) -> Axes:
+    if ax is not None:
+        return ax
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(7, 4.5), layout="constrained").subplots()
+
+
+def label(objective: str) -> str:
+    """The objective with its unit."""
+    return f"{objective} [{UNITS[objective]}]" if objective in UNITS else objective
+
+
+def frontier(found: Found, *, x: int = 0, y: int = 1, ax: Axes | None = None) -> Axes:
+    """Two objectives of every feasible design, the Pareto set on top, known designs and baselines named.
+
+    With more than two objectives the Pareto set is that of all of them, seen in these two.
+    """
+    ax = _axes(ax)
+    for rows, style in (
+        (found.feasible, {"color": LIGHT_GREY, "s": 12, "label": "feasible"}),
+        (found.front, {"color": BLUE, "s": 22, "label": "Pareto set"}),
+        (tuple(r for r in found.rows if r.known), {"color": ORANGE, "s": 45, "marker": "D", "label": "known designs"}),
+    ):
+        if rows:
+            ax.scatter([r.values[x] for r in rows], [r.values[y] for r in rows], **style)
+    for row in found.rows:
+        if row.known:
+            ax.annotate(
+                row.known, (row.values[x], row.values[y]), xytext=(4, 4), textcoords="offset points", fontsize=8
+            )
+    for point in found.baselines:
+        here = (point.values[x], point.values[y])
+        if here[0] is not None and here[1] is not None:
+            ax.scatter(*here, color=VERMILION, marker="*", s=90)
+            ax.annotate(point.name, here, xytext=(4, 4), textcoords="offset points", fontsize=8)
+    shown = [r.values[k] for r in found.feasible for k in (x, y)]
+    if shown and min(shown) > 0:
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+    ax.set_xlabel(label(found.objectives[x]))
+    ax.set_ylabel(label(found.objectives[y]))
+    if shown:
+        ax.legend(frameon=False)
+    return ax
+
+
+def coordinates(found: Found) -> tuple[list[str], np.ndarray, list[list[str]]]:
+    """Axes names, (rows, axes) heights in [0, 1] of the Pareto set, and the ticks of each parameter axis."""
+    names = list(dict.fromkeys(name for row in found.front for name in row.parameters))
+    columns, ticks = [], []
+    for name in names:
+        texts = [str(row.parameters.get(name, "-")) for row in found.front]
+        order = sorted(set(texts), key=_natural)
+        columns.append([order.index(t) / max(1, len(order) - 1) for t in texts])
+        ticks.append(order)
+    for k in range(len(found.objectives)):
+        values = np.array([row.values[k] for row in found.front])
+        width = float(np.ptp(values)) or 1.0
+        columns.append(list((values - values.min()) / width))
+        ticks.append([f"{values.min():.3g}", f"{values.max():.3g}"])
+    return [*names, *map(label, found.objectives)], np.array(columns).T, ticks
+
+
+def _natural(text: str) -> tuple[float, str]:
+    from sim.errors import UnitError
+    from sim.units import Dimension, parse_quantity
+
+    for dimension in Dimension:
+        try:
+            return parse_quantity(text, dimension), ""
+        except UnitError:
+            continue
+    try:
+        return float(text), ""
+    except ValueError:
+        return float("inf"), text
+
+
+def parallel_coordinates(found: Found, *, ax: Axes | None = None) -> Axes:
+    """One line per Pareto design over parameters and objectives; coloured by the first objective."""
+    ax = _axes(ax)
+    names, heights, ticks = coordinates(found)
+    from matplotlib import colormaps
+
+    shades = colormaps["viridis"](heights[:, -len(found.objectives)])
+    for line, shade in zip(heights, shades, strict=True):
+        ax.plot(range(len(names)), line, color=shade, alpha=0.7)
+    for place, marks in enumerate(ticks):
+        for i, text in enumerate(marks):
+            ax.text(place, i / max(1, len(marks) - 1), text, fontsize=7, ha="center",
+                    bbox={"color": "white", "alpha": 0.7, "pad": 0.5})  # fmt: skip
+    ax.set_xticks(range(len(names)), names, rotation=35, ha="right", fontsize=8)
+    ax.set_yticks([])
+    return ax
+
+
+def importance(found: Found, *, ax: Axes | None = None) -> Axes:
+    """Share of each objective's variance that a parameter explains alone."""
+    ax = _axes(ax)
+    shares = found.importance()
+    names = list(next(iter(shares.values()), {}))
+    height = 0.8 / max(1, len(shares))
+    for i, (objective, by_name) in enumerate(shares.items()):
+        places = [k + (i - (len(shares) - 1) / 2) * height for k in range(len(names))]
+        ax.barh(places, [by_name[n] for n in names], height, label=objective)
+    ax.set_yticks(range(len(names)), names, fontsize=8)
+    ax.set_xlabel("share of variance explained by the parameter alone")
+    ax.legend(frameon=False)
+    return ax
+
+
+def hypervolume_history(found: Found, *, ax: Axes | None = None) -> Axes:
+    """Hypervolume in log objectives over model-chip pairs settled, as a share of the last."""
+    ax = _axes(ax)
+    settled, volumes = found.history()
+    ax.step(settled, volumes, where="post", color=BLUE)
+    ax.axhline(1.0, color=GREY, linewidth=0.8)
+    ax.set_xlabel("model-chip pairs settled")
+    ax.set_ylabel("hypervolume (log objectives) / final")
+    return ax
+
+
+def write_figures(found: Found, folder: Path) -> list[Path]:
+    """frontier, parallel coordinates, importance and hypervolume as PNG; none without a Pareto set."""
+    if not found.front:
+        return []
+    drawings = {"parallel": parallel_coordinates(found), "importance": importance(found)}
+    if len(found.objectives) > 1:
+        drawings["frontier"] = frontier(found)
+    if len(found.objectives) <= 4:
+        drawings["hypervolume"] = hypervolume_history(found)
+    paths = []
+    for name, ax in drawings.items():
+        path = folder / f"{name}.png"
+        ax.figure.savefig(path, dpi=120)
+        paths.append(path)
+    return paths

@@ -1,0 +1,112 @@
+"""`evaluate`: bounds never above the sweep, nothing of the Pareto front lost, reasons counted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sim.codesign.bounds import lower_bounds
+from sim.codesign.choice import ModelChoice, Part, Scenario
+from sim.codesign.evaluate import evaluate, one_workload
+from sim.codesign.pareto import non_dominated
+from sim.hardware.designs import Designs
+from sim.hardware.load import load_hardware
+from sim.sweeping import sweep
+from sim.workload.builders import gemm
+from sim.workload.precision import parse_precision
+
+GRID = {"array.rows": [8, 32], "SRAM.capacity": ["64 KiB", "1 MiB"], "DRAM.bandwidth": ["3 GB/s", "12 GB/s", "48 GB/s"]}
+
+
+@pytest.fixture(scope="module")
+def designs() -> Designs:
+    return Designs.grid(load_hardware("edge-npu"), GRID)
+
+
+@settings(max_examples=6)
+@given(
+    m=st.integers(1, 96),
+    n=st.integers(1, 96),
+    k=st.integers(1, 96),
+    precision=st.sampled_from(["int8", "int4", "fp16"]),
+)
+def test_bounds_are_bounds(designs: Designs, m: int, n: int, k: int, precision: str) -> None:
+    graph = gemm(m, n, k)
+    latency, energy = lower_bounds(graph, designs, parse_precision(precision))
+    table = sweep(graph, designs.chip, designs, precisions=[precision])
+    assert (latency <= table["latency_s"]).all()
+    assert (energy <= table["energy_j"]).all()
+
+
+def test_compute_bound_by_hand() -> None:
+    """256^3 MACs on 32 x 64 cells at 1 GHz are 16,777,216 / 2048 = 8192 cycles; 196,608 bytes take
+    15.36 us at 12.8 GB/s: the port is slower."""
+    chip = load_hardware("edge-npu")
+    latency, _ = lower_bounds(gemm(256, 256, 256, dtype="int8"), Designs(chip), parse_precision("int8"))
+    rate = 12.8e9 * chip.memory("DRAM").efficiency
+    assert latency[0] == pytest.approx(max(8192e-9, 196608 / rate, 196608 / 12.8e9), rel=0.2)
+    assert latency[0] >= 196608 / 12.8e9
+
+
+def test_the_front_is_that_of_the_full_sweep(designs: Designs) -> None:
+    graph = gemm(64, 64, 64)
+    table = evaluate(one_workload(graph, "int8"), designs, Scenario(objectives=("latency", "area", "energy")))
+    full = sweep(graph, designs.chip, designs, precisions=["int8"])
+    values = np.stack([full["latency_s"], full["area_mm2"], full["energy_j"]], axis=1)
+    found = np.where(table.accepted[:, None], table.objectives, np.nan)
+    assert (non_dominated(values) == non_dominated(found)).all()
+    assert (table.objectives[table.costed] == values[table.costed]).all()
+    assert sum(table.counts.values()) == len(designs)
+
+
+def test_what_is_known_prunes_at_the_roofline(designs: Designs) -> None:
+    """Against a point better than every bound only one design is costed, so that there is one to show."""
+    calls = []
+
+    def counting(*arguments, **options):
+        calls.append(len(arguments[2]))
+        return sweep(*arguments, **options)
+
+    scenario = Scenario(objectives=("latency", "area"))
+    table = evaluate(
+        one_workload(gemm(64, 64, 64), "int8"), designs, scenario, against=np.array([[0.0, 0.0]]), sweep=counting
+    )
+    assert calls == [1]
+    assert table.counts == {"beaten even at its roofline": len(designs) - 1, "accepted": 1}
+
+
+def test_limits_and_their_reasons(designs: Designs) -> None:
+    """A deadline between the fastest and slowest design splits them; violation is metric / limit - 1."""
+    graph = gemm(64, 64, 64)
+    full = sweep(graph, designs.chip, designs, precisions=["int8"])
+    limit = float(np.median(full["latency_s"]))
+    table = evaluate(one_workload(graph, "int8"), designs, Scenario(objectives=("area",), limits={"latency": limit}))
+    late = full["latency_s"] > limit
+    assert not table.accepted[late].any()
+    costed = table.costed
+    assert table.violations["latency"][costed] == pytest.approx(full["latency_s"][costed] / limit - 1)
+    assert all(text.startswith("latency") for text in table.reason[late & costed])
+
+
+def test_several_workloads_by_weight_and_worst_case(designs: Designs) -> None:
+    """Weights 1 and 3: a quarter and three quarters of the parts' latencies; worst: the larger."""
+    graphs = gemm(32, 32, 32), gemm(64, 64, 64)
+    parts = tuple(
+        Part(label=f"p{i}", workload="", graph=g, weight=w) for i, (g, w) in enumerate(zip(graphs, (1, 3), strict=True))
+    )
+    one = Designs(designs.chip)
+    alone = [sweep(g, one.chip, one, precisions=["int8"])["latency_s"][0] for g in graphs]
+    choice = ModelChoice(parts=parts, precision="int8")
+    mean = evaluate(choice, one, Scenario(objectives=("latency",)))
+    worst = evaluate(choice, one, Scenario(objectives=("latency",), combine="worst"))
+    assert mean.objectives[0, 0] == pytest.approx(0.25 * alone[0] + 0.75 * alone[1])
+    assert worst.objectives[0, 0] == max(alone)
+
+
+def test_user_constraint_and_estimates_limit(designs: Designs) -> None:
+    scenario = Scenario(objectives=("latency",), functions=(("no", lambda row: 1.0),))
+    table = evaluate(one_workload(gemm(32, 32, 32), "int8"), designs, scenario, estimates=3)
+    assert table.counts == {"no": 3, "not costed, the trial's estimates ran out": len(designs) - 3}
+    assert table.worst_violation[table.costed].tolist() == [1.0, 1.0, 1.0]

@@ -1,0 +1,138 @@
+"""Search files: what they mean, and what is refused with the nearest fix."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sim.codesign.schema import overlay
+from sim.codesign.space import build_space, load_space
+from sim.errors import ConfigError, DovetailError, PrecisionError
+
+
+def test_size_levels_and_samples(document: dict[str, Any]) -> None:
+    """2 values of m x 2 precisions = 4 model sides; 2 clocks x 2 x 2 = 8 chips, one clock a trial."""
+    space = build_space(document)
+    assert space.size() == (4.0, 8.0, True)
+    assert [p.name for p in space.coarse] == ["product.m", "precision", "clock"]
+    assert list(space.inner_grid()) == ["array.rows", "DRAM.bandwidth"]
+    drawn = [space.draw(np.random.default_rng(i)) for i in range(200)]
+    assert len({tuple(d.items()) for d in drawn}) == 32
+
+
+def test_a_grid_that_is_too_large_is_split(document: dict[str, Any]) -> None:
+    """With room for 2 chips a trial only the last parameter of the file is swept inside."""
+    document["budget"]["inner_points"] = 3
+    assert [p.name for p in build_space(document).inner] == ["DRAM.bandwidth"]
+
+
+def test_ranges_and_frozen_parts(document: dict[str, Any]) -> None:
+    """8 to 64 in 4 points on log axes is 8, 16, 32, 64; a frozen key is set on the chip."""
+    document["hardware"] = {
+        "array.rows": {"low": 8, "high": 64, "points": 4, "log": True},
+        "SRAM.capacity": {"low": "1 MiB", "high": "3 MiB", "step": "1 MiB"},
+        "clock": {"low": "500 MHz", "high": "900 MHz"},
+        "array.cols": 48,
+    }
+    space = build_space(document)
+    values = {p.name: p.values for p in space.parameters}
+    assert values["array.rows"] == (8, 16, 32, 64)
+    assert values["SRAM.capacity"] == ("1 MiB", "2 MiB", "3 MiB")
+    assert values["clock"] is None
+    assert "clock" in [p.name for p in space.coarse]
+    assert space.chip.main_unit.array.cols == 48
+    assert space.overrides({"clock": 600.0})["clock"] == "600 MHz"
+
+
+def test_conditional_parameters_and_alternatives(document: dict[str, Any]) -> None:
+    """Two workloads of 2 and 1 forms; `array.rows` counts only at 1 GHz: 4 + 2 chips of 2 bandwidths."""
+    document["workloads"].append({"workload": "gemm", "variants": {"small": {"m": 32, "n": 32, "k": 32}}})
+    document["combine"] = "one_of"
+    document["hardware"]["array.rows"]["when"] = {"clock": ["1 GHz"]}
+    space = build_space(document)
+    assert space.size() == ((2 + 1) * 2, 4 + 2, True)
+    choice = space.choice({"workload": "gemm", "product.m": 64, "gemm.variant": "small", "precision": "int4"})
+    assert [p.label for p in choice.parts] == ["gemm"]
+    assert choice.precision == "int4"
+    assert dict(choice.parts[0].knobs) == {"m": 32, "n": 32, "k": 32}
+    assert "array.rows" not in space.overrides({"clock": "500 MHz", "array.rows": 16})
+
+
+def test_recipes_give_precision_and_sparsity(document: dict[str, Any]) -> None:
+    document["compression"] = {"recipe": ["w4a16", "sparse-2to4-int8"]}
+    document["chip"] = "systolic"
+    space = build_space(document)
+    found = [space.choice({"recipe": r, "product.m": 32}) for r in ("w4a16", "sparse-2to4-int8")]
+    assert [(c.precision, c.sparsity) for c in found] == [("w4a16", "none"), ("int8", "2:4")]
+    document["compression"] = {"recipe": ["prune-half-int8"]}
+    with pytest.raises(ConfigError, match="prune_channels needs the trained module"):
+        build_space(document)
+
+
+def test_known_designs_take_the_chips_own_values(document: dict[str, Any]) -> None:
+    """edge-npu runs at 1 GHz with 32 rows, 12.8 GB/s and int8; m is 32 by the workload's default."""
+    document["known"] = [{"name": "as built", "parameters": {}}]
+    assert build_space(document).known[0][1] == {
+        "product.m": 32, "precision": "int8", "clock": "1 GHz", "array.rows": 32, "DRAM.bandwidth": "12.8 GB/s",
+    }  # fmt: skip
+    document["hardware"]["array.rows"]["choices"] = [16, 64]
+    with pytest.raises(ConfigError, match=r"as built: array\.rows: 32 is not among its choices"):
+        build_space(document)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hardwre": {}}, r'hardwre: unknown key\. Did you mean "hardware"\?'),
+        ({"hardware": {"SRM.capacity": {"choices": ["1 MiB"]}}}, 'Did you mean "SRAM"'),
+        ({"hardware": {"SRAM.capcity": {"choices": ["1 MiB"]}}}, 'Did you mean "capacity"'),
+        ({"hardware": {"SRAM.capacity": {"choices": ["1 MiB", "12"]}}}, "SRAM.capacity"),
+        ({"hardware": {"array.rows": {"choices": [8], "low": 4, "high": 9}}}, "either choices, or low and high"),
+        ({"hardware": {"array.rows": {"low": 9, "high": 4, "step": 1}}}, "low 9 must be below high 4"),
+        ({"hardware": {"array.rows": {"choices": [8], "when": {"clok": ["1 GHz"]}}}}, '"clok" is no parameter'),
+        ({"objectives": ["latncy"]}, 'Did you mean "latency"'),
+        ({"objectives": ["quality"]}, "no `quality:` says where it comes from"),
+        ({"objectives": ["speed_up"]}, "needs its record"),
+        ({"constraints": {"area": "0.01 mm2"}}, r"constraints\.area of 0\.01 excludes all 8 chips.*% above"),
+        ({"constraints": {"deadline": "30"}}, "constraints.deadline"),
+        ({"compression": {"precision": ["int7"]}}, '"int7" is unknown'),
+        ({"compression": {"sparsity": ["4:2"]}}, '"4:2": expected none or a pattern'),
+        ({"schema": "dovetail.search/9"}, "begins with schema: dovetail.search/1"),
+    ],
+)
+def test_refused(document: dict[str, Any], change: dict[str, Any], message: str) -> None:
+    with pytest.raises(DovetailError, match=message):
+        build_space({**document, **change})
+
+
+def test_unknown_knob_and_missing_rate(document: dict[str, Any]) -> None:
+    document["workloads"][0]["knobs"] = {"n": {"choices": [1]}}
+    with pytest.raises(DovetailError, match='no knob "n"'):
+        build_space(document)
+    document["workloads"][0]["knobs"] = {}
+    document["compression"]["precision"] = ["fp32"]
+    with pytest.raises(PrecisionError, match="no rate for fp32"):
+        build_space(document)
+
+
+def test_energy_of_a_chip_without_energies(document: dict[str, Any], tmp_path) -> None:
+    text = (load_space.__globals__["data_dir"]("hw_configs") / "edge-npu.yaml").read_text()
+    lines = [line for line in text.splitlines() if not line.startswith("technology")]
+    (tmp_path / "bare.yaml").write_text("\n".join(lines))
+    document |= {"chip": str(tmp_path / "bare.yaml"), "objectives": ["energy"]}
+    with pytest.raises(ConfigError, match=r"energy is asked of edge-npu, which states no array\.mac_energy"):
+        build_space(document)
+
+
+def test_fingerprint_is_the_space_not_its_budget(document: dict[str, Any]) -> None:
+    first = build_space(document).fingerprint()
+    document["budget"]["trials"] = 99
+    assert build_space(document).fingerprint() == first
+    document["hardware"]["array.rows"]["choices"] = [16, 64]
+    assert build_space(document).fingerprint() != first
+
+
+def test_overlay_merges_maps_and_removes() -> None:
+    assert overlay({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 9, "c": None}, "d": None}) == {"a": {"b": 9}}

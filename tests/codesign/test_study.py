@@ -1,0 +1,250 @@
+"""Studies: the told rows, determinism, resuming, storages, and workers that are killed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+import sim
+from sim.codesign.scenario import Costing
+from sim.codesign.space import build_space
+from sim.codesign.study.leases import alive, reclaim, signature
+from sim.codesign.study.samplers import default_sampler
+from sim.codesign.study.storages import journal, open_storage, open_study
+from sim.errors import ConfigError
+from sim.hardware.load import load_hardware
+from sim.workload.builders import gemm
+from sim.workload.serialize import save_graph
+
+
+def test_same_seed_and_one_worker_same_study(document: dict[str, Any]) -> None:
+    found = [sim.search(build_space(document), trials=6) for _ in range(2)]
+    assert found[0].rows == found[1].rows
+    assert found[0].trials == 6
+    other = sim.search(build_space(document), trials=6, seed=4)
+    assert [r.parameters for r in other.rows] != [r.parameters for r in found[0].rows]
+
+
+def test_front_is_that_of_all_designs_once_all_are_seen(document: dict[str, Any]) -> None:
+    """32 designs; every told row is on its trial's front, so that a full search ends with the true front."""
+    document["sampler"]["name"] = "qmc"
+    space = build_space(document)
+    found = sim.search(space, trials=40)
+    costing = Costing(space)
+    best: dict[float, float] = {}
+    for m in (32, 64):
+        for precision in ("int8", "int4"):
+            for clock in ("500 MHz", "1 GHz"):
+                table = costing.table({"product.m": m, "precision": precision, "clock": clock})
+                for latency, area in table.objectives[table.accepted]:
+                    best[area] = min(latency, best.get(area, 1.0))
+    expected = {
+        (lat, area) for area, lat in best.items() if not any(other <= lat and a < area for a, other in best.items())
+    }
+    assert {row.values for row in found.front} == expected
+    assert found.repeats == 40 - 8
+    assert sum(found.counts.values()) == found.points
+
+
+@pytest.mark.parametrize("name", ["nsga2", "nsga3", "tpe", "random", "qmc"])
+def test_every_sampler_runs_with_limits(document: dict[str, Any], name: str) -> None:
+    document["sampler"] = {"name": name, "population": 2}
+    document["constraints"] = {"area": "6 mm2"}
+    found = sim.search(build_space(document), trials=6)
+    assert found.trials == 6
+    assert found.front
+    assert all(row.values[1] <= 6 for row in found.front)
+
+
+def test_default_sampler_is_stated() -> None:
+    assert [default_sampler(n, m) for n, m in ((20, 3), (500, 3), (500, 4))] == ["tpe", "nsga2", "nsga3"]
+
+
+def test_known_designs_come_first_and_exactly(document: dict[str, Any]) -> None:
+    document["known"] = [{"name": "as built"}]
+    found = sim.search(build_space(document), trials=2)
+    first = found.rows[0]
+    assert first.known == "as built"
+    path = document["workloads"][0]["workload"]
+    expected = sim.estimate(sim.load_workload(path, m=32), load_hardware("edge-npu"), precision="int8")
+    assert first.values == pytest.approx((expected.latency_s, expected.area_mm2), rel=1e-12)
+
+
+def test_no_design_meets_the_limits(document: dict[str, Any]) -> None:
+    document["constraints"] = {"deadline": "1 ns"}
+    found = sim.search(build_space(document), trials=3)
+    assert found.front == ()
+    assert found.nearest_miss is not None
+    assert found.nearest_miss.violations["latency"] > 0
+    assert set(found.counts) == {"latency at its roofline"}
+
+
+def test_resume_counts_the_total_and_another_space_is_refused(document: dict[str, Any], tmp_path: Path) -> None:
+    path = str(tmp_path / "s.journal")
+    assert sim.search(build_space(document), trials=3, storage=path).trials == 3
+    assert sim.search(build_space(document), trials=5, storage=path).trials == 5
+    assert sim.search(build_space(document), trials=5, storage=path).trials == 5
+    document["hardware"]["array.rows"]["choices"] = [16, 64]
+    with pytest.raises(ConfigError, match=r"another space \(it differs in hardware\)"):
+        sim.search(build_space(document), trials=6, storage=path)
+
+
+@pytest.mark.parametrize("url", ["postgresql://nobody@localhost:1/none", "/proc/none/s.journal", "nosuch://x"])
+def test_unreachable_storage(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"storage .*cannot be"):
+        open_storage(url)
+
+
+def test_a_line_that_a_killed_writer_left_is_cut(document: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "s.journal"
+    space = build_space(document)
+    study = open_study(journal(path), space)
+    study.enqueue_trial({})
+    with path.open("ab") as file:
+        file.write(b'{"op_code": 4, "half')
+    study.enqueue_trial({})
+    assert len(open_study(journal(path), space).trials) == 2
+
+
+def test_a_dead_workers_trial_is_enqueued_once(document: dict[str, Any]) -> None:
+    """The process that signed has ended: its trial fails, its parameters wait to be tried again."""
+    space = build_space(document)
+    study = open_study(open_storage(None), space, sampler=optuna.samplers.RandomSampler(seed=0))
+    code = "from sim.codesign.study.leases import signature; print(signature())"
+    dead = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    assert alive(signature(), 0.0)
+    assert not alive(dead, time.time() + 100)
+    assert alive("elsewhere:1:2", time.time() + 100)
+    assert not alive("elsewhere:1:2", time.time() - 1)
+    trial = study.ask()
+    trial.suggest_categorical("product.m", [32, 64])
+    trial.set_user_attr("worker", dead)
+    assert reclaim(study) == [0]
+    assert reclaim(study) == []
+    states = [t.state.name for t in study.trials]
+    assert states == ["FAIL", "WAITING"]
+    assert study.trials[1].user_attrs["fixed"] == study.trials[0].params
+
+
+SLOW = """import time
+
+
+def wait(row):
+    time.sleep(1.5)
+    return 0.0
+"""
+
+
+def _slow(document: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """A saved graph (no torch to load) at 2 precisions on 8 chips, 1.5 s each, one a trial."""
+    (tmp_path / "slow.py").write_text(SLOW)
+    save_graph(gemm(32, 32, 64), tmp_path / "graph.json")
+    document["workloads"] = [{"workload": str(tmp_path / "graph.json"), "name": "product"}]
+    document["constraints"] = {"functions": [str(tmp_path / "slow.py") + ":wait"]}
+    document["sampler"]["name"] = "random"
+    for spec in document["hardware"].values():
+        spec["coarse"] = True
+    return document
+
+
+def _start(path: Path, storage: str, trials: int, workers: int, folder: Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", "sim", "search", str(path), "--storage", storage, "--trials", str(trials)]
+    command += ["--workers", str(workers), "-o", str(folder)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def _running(storage: str, space: Any, count: int) -> list[Any]:
+    """Waits until `count` trials are signed and under way."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            trials = open_study(open_storage(storage), space).trials
+        except ConfigError:
+            trials = []
+        found = [t for t in trials if t.state.name == "RUNNING" and "key" in t.user_attrs]
+        if len(found) >= count:
+            return found
+        time.sleep(0.1)
+    raise AssertionError("no trial started")
+
+
+def _check_complete(storage: str, space: Any, trials: int, lost: list[int]) -> None:
+    """The total is reached, nothing runs any more, and each lost trial was tried again with its parameters."""
+    study = open_study(open_storage(storage), space)
+    asked = [t for t in study.trials if t.state.name == "COMPLETE" and "parent" not in t.user_attrs]
+    assert len(asked) == trials
+    assert not [t for t in study.trials if t.state.name in ("RUNNING", "WAITING")]
+    again = {t.user_attrs.get("retry_of"): t for t in asked}
+    for number in lost:
+        assert study.trials[number].state.name == "FAIL"
+        before = study.trials[number].params
+        assert before.items() <= again[number].params.items()
+
+
+@pytest.mark.parametrize("kind", ["journal", "sqlite"])
+def test_kill_a_worker_then_all(document: dict[str, Any], write: Any, tmp_path: Path, kind: str) -> None:
+    """kill -9 of one worker of two, later of the whole search: what ran is tried again, the rest stays."""
+    document = _slow(document, tmp_path)
+    path, space = write(document), build_space(document)
+    storage = str(tmp_path / "s.journal") if kind == "journal" else f"sqlite:///{tmp_path}/s.db"
+    search = _start(path, storage, 6, 2, tmp_path / "out")
+    victim = _running(storage, space, 2)[0]
+    os.kill(int(victim.user_attrs["worker"].rsplit(":", 2)[1]), signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while open_study(open_storage(storage), space).trials[victim.number].state.name == "RUNNING":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    rest = _running(storage, space, 1)
+    os.killpg(search.pid, signal.SIGKILL)
+    search.communicate()
+    done = {t.number for t in open_study(open_storage(storage), space).trials if t.state.name == "COMPLETE"}
+    final = _start(path, storage, 6, 1, tmp_path / "out")
+    _, errors = final.communicate(timeout=120)
+    assert final.returncode == 0, errors
+    lost = [victim.number, *(t.number for t in rest if t.number not in done)]
+    _check_complete(storage, space, 6, lost)
+
+
+def test_the_answer_reproduces(document: dict[str, Any], write: Any, tmp_path: Path) -> None:
+    """The command of a winner, run in its folder, gives the told latency to the last digit."""
+    found = sim.search(write(document), trials=4, output=tmp_path / "out")
+    rows = list(csv.DictReader((tmp_path / "out" / "pareto.csv").open()))
+    assert [float(r["latency [s]"]) for r in rows] == [r.values[0] for r in found.front]
+    folder = sorted((tmp_path / "out" / "winners").iterdir())[0]
+    winner = json.loads((folder / "winner.json").read_text())
+    assert winner["reproduced_exactly"] is True
+    command = (folder / "command.txt").read_text().split()
+    assert command[0] == "dovetail"
+    environment = {**os.environ, "PYTHONPATH": str(Path(sim.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-m", "sim", *command[1:], "--json"], cwd=folder, capture_output=True,
+                          text=True, check=True, env=environment)  # fmt: skip
+    result = json.loads(done.stdout)
+    assert result["latency_s"] == winner["objectives"]["latency"]
+    assert result["area_mm2"] == winner["objectives"]["area"]
+    text = (tmp_path / "out" / "summary.txt").read_text()
+    assert "reproduced exactly: yes" in text
+    assert "runner-up" in text
+
+
+def test_table_and_law_searches_load_no_torch(document: dict[str, Any], write: Any, tmp_path: Path) -> None:
+    """With the trace in the cache a search with quality by table loads no torch."""
+    document["quality"] = {"method": "table", "rows": [{"when": {}, "value": 1.0, "source": "made up"}]}
+    document["objectives"] = ["latency", "quality"]
+    path = write(document)
+    code = (
+        "import sys, sim; from sim.codesign.space import load_space; from sim.codesign.scenario import Costing; "
+        f"c = Costing(load_space({str(path)!r})); "
+        "c.table({'product.m': 32, 'precision': 'int8', 'clock': '1 GHz'}); print('torch' in sys.modules)"
+    )
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(2)]
+    assert runs[1].stdout.strip() == "False"
