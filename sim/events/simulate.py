@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sim.errors import ConfigError
 from sim.events.result import Simulation
@@ -29,7 +29,7 @@ def simulate(
     seed: int = 0,
     record: int = SLICES,
     progress: Callable[[float], None] | None = None,
-    **options: object,
+    **options: Any,
 ) -> Simulation:
     """One inference with the machine to itself.
 
