@@ -41,7 +41,8 @@ def map_einsum(
 
         return map_uneven(problem, machine, homes, objective=objective, reserved_bytes=reserved_bytes)
     mapper = map_problem if len(routes(machine, homes)) < 2 else map_nested
-    return mapper(problem, machine, homes, objective=objective, reserved_bytes=reserved_bytes)
+    fixed = space == "fixed_dataflow"
+    return mapper(problem, machine, homes, objective=objective, reserved_bytes=reserved_bytes, fixed=fixed)
 
 
 def cost_mapping(

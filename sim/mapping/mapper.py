@@ -133,14 +133,15 @@ def map_problem(
     *,
     objective: Objective = Objective.LATENCY,
     reserved_bytes: np.ndarray | None = None,
+    fixed: bool = False,
 ) -> Winners:
     """Best even mapping of a problem on each design of a machine with at most one memory border.
 
     Args: homes: operand -> level in which it lies; reserved_bytes: (D, levels) taken by tensors
-        that stay on chip.
+        that stay on chip; fixed: only loop orders of the array's dataflow.
     """
     machine = machine.awake(homes)
-    space = SingleBorder(problem, machine, homes)
+    space = SingleBorder(problem, machine, homes, fixed)
     pool = Pool(space)
     exact = _Exact(space, pool)
     room = machine.capacity_bytes[:, space.route.level]

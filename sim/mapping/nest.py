@@ -2,7 +2,8 @@
 
 A *border* is a run of temporal loops, then spatial loops, then the stores that their iterations
 fill. The array comes after the last border. A rank that occurs twice in a run starts a new border
-without stores, so that within one border each rank has one loop.
+without stores, so that within one border each rank has one loop. A store in another memory starts one too:
+its tile comes when the tile outside has arrived.
 """
 
 from __future__ import annotations
@@ -151,6 +152,8 @@ class _Builder:
                 f"{where}: {node.operand.value} already lies in {names[self.at[node.operand]]}, "
                 f"which is not outside {node.memory}"
             )
+        if self.stores and self.stores[-1].level != level:
+            self._close()
         self.stores.append(StoreAt(level, self.at[node.operand], node.operand, node.double_buffered))
         self.at[node.operand] = level
 
@@ -165,25 +168,34 @@ class _Builder:
 def footprint_bytes(nest: Nest, problem: Problem, machine: Machine) -> dict[int, dict[OperandRole, np.ndarray]]:
     """Bytes that each store occupies, second copies included: level -> operand -> bytes.
 
-    A partial sum occupies its accumulator width; a store without a second tile over its parent
-    (one trip in every loop outside) still reserves both halves of a double buffer.
+    A partial sum occupies its accumulator width: an output store holds one where a reduction loop
+    stands anywhere outside the next output store inward (outside the array for the innermost). A
+    store without a second tile over its parent (one trip in every loop outside) still reserves both
+    halves of a double buffer.
     """
     sizes = {r: np.array([n]) for r, n in zip(problem.ranks, problem.sizes.tolist(), strict=True)}
     found: dict[int, dict[OperandRole, np.ndarray]] = {}
-    reduced = np.array([False])
+    partial = np.array([False])
+    sums: list[tuple[StoreAt, np.ndarray, np.ndarray]] = []
+    """Output stores from the outside in: elements, and whether they ever hold partial sums."""
     for border, tiles in zip(nest.borders, nest.tiles, strict=True):
         for rank, key in (*((r, r) for r in border.loops), *((r, spread(r)) for r in border.spatial)):
-            reduced = reduced | ((rank in problem.reduction) & (tiles[key] < sizes[rank]))
+            partial = partial | ((rank in problem.reduction) & (tiles[key] < sizes[rank]))
             sizes[rank] = np.minimum(tiles[key], sizes[rank])
+        if sums and any(s.role is OUTPUT for s in border.stores):
+            sums[-1] = (*sums[-1][:2], partial)
         for store in border.stores:
-            wide = reduced | (store.level == nest.innermost[OUTPUT] and accumulates_outside(problem, machine, sizes))
-            width = (
-                np.where(wide, problem.accumulate_bits, problem.bits[OUTPUT])
-                if store.role is OUTPUT
-                else problem.bits[store.role]
-            )
-            copies = 2 if store.double_buffered else 1
-            found.setdefault(store.level, {})[store.role] = problem.elements(store.role, sizes) * width * copies / 8
+            elements = problem.elements(store.role, sizes)
+            if store.role is OUTPUT:
+                sums.append((store, elements, partial))
+            else:
+                moved = elements * problem.bits[store.role] * (2 if store.double_buffered else 1) / 8
+                found.setdefault(store.level, {})[store.role] = moved
+    if sums:
+        sums[-1] = (*sums[-1][:2], partial | accumulates_outside(problem, machine, sizes))
+    for store, elements, wide in sums:
+        width = np.where(wide, problem.accumulate_bits, problem.bits[OUTPUT])
+        found.setdefault(store.level, {})[OUTPUT] = elements * width * (2 if store.double_buffered else 1) / 8
     return found
 
 

@@ -19,13 +19,20 @@ from sim.workload.graph import Einsum, OperandRole
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One even mapping over one border: order, tiles, instances."""
+    """One mapping over one memory's borders: order, tiles, instances, where each operand is stored."""
 
     order: tuple[str, ...]
     tiles: tuple[int, ...]
     """Of the ranks in `order`."""
     parts: tuple[tuple[str, int, int], ...] = ()
     """(rank, instances, level whose fan-out is used)"""
+    depths: tuple[int, ...] = ()
+    """Loops outside the store of each stored operand, in the order of ROLES; empty: all of them (even)."""
+
+    @property
+    def shape(self) -> tuple:
+        """Equal for choices that differ in their tiles only."""
+        return (self.order, self.parts, self.depths)
 
 
 def routes(
@@ -48,6 +55,20 @@ def innermost(machine: Machine, homes: Mapping[OperandRole, int]) -> dict[Operan
     for level, roles, _ in routes(machine, homes):
         at |= dict.fromkeys(roles, level)
     return at
+
+
+def fixed_class(machine: Machine) -> str:
+    """Class of ranks whose loop is innermost over every border under `fixed_dataflow`.
+
+    The array's dataflow goes on outside the array: what the array holds stays as long as it can.
+    Output stationary: reduction ranks (K) innermost; weight stationary and row stationary (a filter
+    row stays): M; input stationary: N. A border is in the space when its innermost loop is of that
+    class, or when no rank of that class is walked over it (no loop at all included). Orders of the
+    other loops, and all tiles, are free.
+    """
+    return {"output_stationary": "K", "weight_stationary": "M", "input_stationary": "N", "row_stationary": "M"}[
+        machine.array.dataflow
+    ]
 
 
 def split_options(machine: Machine, problem: Problem, level: int) -> Iterator[dict[str, int]]:
@@ -74,8 +95,12 @@ def split_options(machine: Machine, problem: Problem, level: int) -> Iterator[di
 class SingleBorder:
     """Even mappings of a machine with one memory (at most) between the homes and the array."""
 
-    def __init__(self, problem: Problem, machine: Machine, homes: Mapping[OperandRole, int]) -> None:
+    def __init__(
+        self, problem: Problem, machine: Machine, homes: Mapping[OperandRole, int], fixed: bool = False
+    ) -> None:
+        """`fixed`: only loop orders of the array's dataflow (see `fixed_class`)."""
         self.problem, self.machine, self.homes = problem, machine, dict(homes)
+        self.fixed = fixed_class(machine) if fixed else None
         found = routes(machine, homes)
         self.last = len(found) < 2
         """Nothing but the array lies inside this border."""
@@ -113,37 +138,60 @@ class SingleBorder:
         """(positions, nest) of choices of one order and one option at a time."""
         groups: dict[tuple, list[int]] = {}
         for position, choice in enumerate(choices):
-            groups.setdefault((choice.order, choice.parts), []).append(position)
-        for (order, parts), members in groups.items():
-            tiles = np.array([choices[i].tiles for i in members]).reshape(len(members), len(order))
-            borders, tables = self.borders(order, parts, tiles)
+            groups.setdefault(choice.shape, []).append(position)
+        for members in groups.values():
+            first = choices[members[0]]
+            tiles = np.array([choices[i].tiles for i in members]).reshape(len(members), len(first.order))
+            borders, tables = self.borders(first, tiles)
             yield np.array(members), Nest(tuple(borders), tuple(tables), self.route.innermost)
 
+    def stores(self, depths: tuple[int, ...], loops: int) -> list[tuple[int, tuple[StoreAt, ...]]]:
+        """(loops outside, stores) from the outside in; always an entry at the innermost depth."""
+        route = self.route
+        double = self.machine.levels[route.level].double_buffered
+        stored = [r for r in ROLES if r in route.stored]
+        at: dict[int, list[StoreAt]] = {}
+        for role, depth in zip(stored, depths or (loops,) * len(stored), strict=True):
+            at.setdefault(depth, []).append(StoreAt(route.level, route.parent[role], role, double))
+        at.setdefault(loops, [])
+        return [(depth, tuple(at[depth])) for depth in sorted(at)]
+
     def borders(
-        self, order: tuple[str, ...], parts: tuple[tuple[str, int, int], ...], tiles: np.ndarray
+        self, choice: Choice, tiles: np.ndarray, job: Mapping[str, np.ndarray] | None = None
     ) -> tuple[list[Border], list[dict[str, np.ndarray]]]:
-        """Borders and tiles of choices that share order and parts; tiles (choices, ranks in order)."""
-        route, inside = self.route, len(self.machine.levels)
+        """Borders and tiles of choices of one shape; tiles (choices, ranks in order).
+
+        `job`: rank extents (choices,) of what is cut, the space's problem if not given. Instances of
+        the memory take their parts of the tile right before the first store.
+        """
+        route, inside, order = self.route, len(self.machine.levels), choice.order
         cut: dict[str, np.ndarray] = {rank: tiles[:, i] for i, rank in enumerate(order)}
-        extent = {r: np.full(len(tiles), int(self.problem.einsum.ranks[r])) for r in self.problem.ranks} | cut
-        stores = tuple(
-            StoreAt(route.level, route.parent[r], r, self.machine.levels[route.level].double_buffered)
-            for r in ROLES
-            if r in route.stored
-        )
-        border_tiles = dict(cut)
-        for rank, count, level in parts:
+        whole = {r: np.full(len(tiles), int(self.problem.einsum.ranks[r])) for r in self.problem.ranks}
+        extent = {**whole, **(job or {}), **cut}
+        spatial: dict[str, np.ndarray] = {}
+        for rank, count, level in choice.parts:
             if level != inside:
-                extent[rank] = -(-extent[rank] // count)
-                border_tiles[spread(rank)] = extent[rank]
-        at_memory = tuple(rank for rank, _, level in parts if level != inside)
-        borders = [Border(loops=order, spatial=at_memory, stores=stores, fanout=route.level if at_memory else None)]
-        tables = [border_tiles]
-        at_array = [(rank, count) for rank, count, level in parts if level == inside]
+                extent[rank] = spatial[spread(rank)] = -(-extent[rank] // count)
+        at_memory = tuple(rank for rank, _, level in choice.parts if level != inside)
+        borders: list[Border] = []
+        tables: list[dict[str, np.ndarray]] = []
+        start = 0
+        for depth, stores in self.stores(choice.depths, len(order)):
+            loops = order[start:depth]
+            split = at_memory if not borders else ()
+            borders.append(Border(loops, split, stores, route.level if split else None))
+            tables.append({rank: cut[rank] for rank in loops} | ({} if len(borders) > 1 else spatial))
+            start = depth
+        at_array = [(rank, count) for rank, count, level in choice.parts if level == inside]
         if at_array:
             borders.append(Border(spatial=tuple(rank for rank, _ in at_array), fanout=inside))
             tables.append({spread(rank): -(-extent[rank] // count) for rank, count in at_array})
         return borders, tables
+
+    def allows(self, choice: Choice) -> bool:
+        """Whether the order of loops is in the space (see `fixed_class`)."""
+        letters = [self.problem.rank_class[r] for r in choice.order]
+        return self.fixed is None or self.fixed not in letters or letters[-1] == self.fixed
 
     def inside(self, choice: Choice) -> tuple[Problem, dict[OperandRole, int]]:
         """The problem of one whole tile job of a choice, and the homes that it finds."""
@@ -157,11 +205,11 @@ class SingleBorder:
 
     def mapping(self, choice: Choice) -> LoopNest:
         """The choice as a loop nest that a person can read and save."""
-        nodes: list[Loop | Store] = [Loop(rank=r, tile=t) for r, t in zip(choice.order, choice.tiles, strict=True)]
+        nodes: list[Loop | Store] = []
         extent = {r: int(self.problem.einsum.ranks[r]) for r in self.problem.ranks} | dict(
             zip(choice.order, choice.tiles, strict=True)
         )
-        inside = len(self.machine.levels)
+        inside, memory = len(self.machine.levels), self.machine.levels[self.route.level]
 
         def split(at: bool) -> None:
             for rank, count, level in choice.parts:
@@ -170,13 +218,14 @@ class SingleBorder:
                     extent[rank] = -(-extent[rank] // count)
                     nodes.append(Loop(rank=rank, tile=extent[rank], fanout=name))
 
-        split(at=False)
-        memory = self.machine.levels[self.route.level]
-        nodes += [
-            Store(memory=memory.name, operand=r, double_buffered=memory.double_buffered)
-            for r in ROLES
-            if r in self.route.stored
-        ]
+        start = 0
+        for position, (depth, stores) in enumerate(self.stores(choice.depths, len(choice.order))):
+            walked = zip(choice.order[start:depth], choice.tiles[start:depth], strict=True)
+            nodes += [Loop(rank=r, tile=t) for r, t in walked]
+            if not position:
+                split(at=False)
+            nodes += [Store(memory=memory.name, operand=s.role, double_buffered=s.double_buffered) for s in stores]
+            start = depth
         split(at=True)
         return LoopNest(nodes=tuple(nodes))
 
@@ -198,6 +247,7 @@ class Pool:
 
     def __init__(self, space: SingleBorder) -> None:
         self.grids = list(space.grids())
+        self.space = space
         self.starts = np.cumsum([0] + [grid.tilings for _, grid in self.grids])
         self.footprint = np.concatenate([grid.footprint_bytes() for _, grid in self.grids])
 
@@ -220,14 +270,20 @@ class Pool:
             members = np.flatnonzero(owner == number)
             if len(members):
                 part = Numbers(numbers.rates[members], numbers.setup[members], numbers.latency[members])
-                out[:, members] = grid.class_times(part, positions[members] - int(self.starts[number]))
+                local = positions[members] - int(self.starts[number])
+                out[:, members] = grid.class_times(part, local)
+                if self.space.fixed:
+                    axis = AXIS[self.space.fixed]
+                    walked = grid.lists[self.space.fixed].trips[np.unravel_index(local, grid.shape)[axis]] > 1
+                    others = [a for a in range(len(CLASSES)) if a != axis]
+                    out[np.ix_(others, members[walked])] = np.inf
         return out
 
     def choices(self, position: int, axis: int | None = None) -> list[Choice]:
-        """The loop orders of a candidate, of one innermost class or of all."""
+        """The loop orders of a candidate that the space has, of one innermost class or of all."""
         number = int(np.searchsorted(self.starts, position, side="right")) - 1
         option, grid = self.grids[number]
         local = position - int(self.starts[number])
-        if axis is not None:
-            return expand(grid, local, axis, option)
-        return list(dict.fromkeys(choice for a in range(len(CLASSES)) for choice in expand(grid, local, a, option)))
+        axes = range(len(CLASSES)) if axis is None else (axis,)
+        found = dict.fromkeys(choice for a in axes for choice in expand(grid, local, a, option))
+        return [choice for choice in found if self.space.allows(choice)]

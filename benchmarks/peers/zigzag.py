@@ -1,0 +1,157 @@
+"""ZigZag 3.9.1's bundled hardware under our mapper, beside what ZigZag finds.
+
+    python benchmarks/peers/zigzag.py [--space uneven] [--hw tpu_like ...] [--mappings FILE.json]
+
+Their definitions, as options of ours: no systolic fill or drain (`skew: none`, `folds: pipelined`,
+`preload: hidden`), no set-up and no latency, 8-bit operands with 16-bit partial sums, every operand
+from DRAM and back, a network is the sum of its layers. What differs and is left as it is: their first
+load and last store take the longest operand where several share the DRAM port, ours adds them up
+(the `port` column is what the shared port needs for every byte once, which no schedule can beat; a
+peer below it is marked). Their numbers: LOMA, lpf_limit 6, aim latency, one run each, measured with
+zigzag-dse 3.9.1 from PyPI.
+
+`--mappings` reads mappings that a run of ZigZag left (see `translated`) and costs them here: they
+must not be faster than ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+import sim  # noqa: E402
+from sim.errors import InfeasibleError, MappingError  # noqa: E402
+from sim.mapping.api import cost_mapping, map_einsum  # noqa: E402
+from sim.mapping.machine import Machine, machine  # noqa: E402
+from sim.mapping.mapping import Loop, Mapping, Store  # noqa: E402
+from sim.mapping.problem import INPUT, OUTPUT, ROLES, WEIGHT, Problem  # noqa: E402
+from sim.workload.graph import EinsumOp  # noqa: E402
+
+GEMMS = ((512, 512, 512), (37, 1000, 2048), (197, 768, 768), (12544, 64, 147), (1, 4096, 4096), (1024, 1024, 1024),
+         (128, 4096, 11008), (4096, 4096, 4096))  # fmt: skip
+ZIGZAG = {
+    "tpu_like": (163_904, 262_507, 132_448, 352_863, 2_097_759, 1_179_712, 5_872_319, 71_507_773, 3_865_041),
+    "meta_prototype": (526_850, 348_923, 462_602, 468_339, 2_099_842, 4_210_817, 22_733_826, 268_472_833, 2_723_036),
+    "tesla_npu_like": (524_311, 343_566, 460_821, 465_117, 2_101_766, 4_210_694, 22_549_862, 268_452_885, 2_712_475),
+    "eyeriss_like": (822_958, 481_111, 725_715, 856_301, 1_792_050, 6_732_229, 34_916_991, 423_206_678, 14_844_792),
+}
+"""Cycles of the GEMMs in order, then of ResNet-18."""
+
+
+def problem(einsum: object) -> Problem:
+    return Problem(einsum=einsum, bits=dict.fromkeys(ROLES, 8.0), accumulate_bits=16)  # type: ignore[arg-type]
+
+
+def einsums(graph: object) -> list:
+    return [op.einsum for op in graph.ops if isinstance(op, EinsumOp)]  # type: ignore[attr-defined]
+
+
+def port_cycles(p: Problem, m: Machine) -> float:
+    """The DRAM port moves every operand once."""
+    return sum(p.size_bytes(role) for role in ROLES) / float(m.rates[0, m.levels[0].read_port])
+
+
+def mapped(layers: list, m: Machine, space: str) -> tuple[float, float, float]:
+    """(cycles, port bound, CPU s) of layers one after the other; equal layers are mapped once."""
+    start, known, port = time.process_time(), {}, 0.0
+    total = 0.0
+    for einsum in layers:
+        key = repr(einsum.ranks) + repr([o.projection for o in einsum.operands])
+        p = problem(einsum)
+        if key not in known:
+            known[key] = float(map_einsum(p, m, dict.fromkeys(ROLES, 0), space=space).cost.time[0])
+        total += known[key]
+        port += port_cycles(p, m)
+    return total, port, time.process_time() - start
+
+
+def translated(entry: dict, p: Problem, m: Machine) -> Mapping:
+    """A ZigZag mapping of a GEMM as one of ours.
+
+    `entry["temporal"]`: operand -> levels from the inside out -> [rank, trips], the outermost level
+    DRAM. Loops of a level stand inside that level's tile, so an operand's store follows the loops of
+    DRAM. Loops inside every store are the array's own business.
+    """
+    names = {"OX": "M", "K": "N", "C": "K"}
+    role = {"I": INPUT, "W": WEIGHT, "O": OUTPUT}
+    loops = [loop for level in entry["temporal"]["W"] for loop in level][::-1]  # outermost first
+    at = {role[o]: len(levels[-1]) for o, levels in entry["temporal"].items()}
+    extent = {r: int(n) for r, n in p.einsum.ranks.items()}
+    nodes: list[Loop | Store] = []
+    order = sorted(ROLES, key=lambda r: (at[r], _level(m, r)))
+    for depth in range(len(loops) + 1):
+        for r in order:
+            if at[r] == depth:
+                memory = m.levels[_level(m, r)]
+                nodes.append(Store(memory=memory.name, operand=r, double_buffered=memory.double_buffered))
+        if depth == len(loops) or depth >= max(at.values()):
+            break
+        rank, trips = names[loops[depth][0]], loops[depth][1]
+        extent[rank] = int(np.ceil(extent[rank] / trips))
+        nodes.append(Loop(rank=rank, tile=extent[rank]))
+    return Mapping(nodes=tuple(nodes))
+
+
+def _level(m: Machine, role: object) -> int:
+    return max(i for i, level in enumerate(m.levels) if i and role in level.holds)
+
+
+def compare(name: str, space: str, network: bool) -> bool:
+    """Print a peer's rows; True if ours is never slower, but for rows below the port's bound."""
+    m = machine([sim.load_hardware(str(Path(__file__).parent / "hw" / f"{name}.yaml"))], "int8")
+    cases = [(",".join(map(str, g)), einsums(sim.gemm(*g))) for g in GEMMS]
+    if network:
+        cases.append(("resnet18", einsums(sim.load_workload("resnet18"))))
+    fine = True
+    for (label, layers), theirs in zip(cases, ZIGZAG[name], strict=False):
+        cycles, port, seconds = mapped(layers, m, space)
+        below = theirs < port
+        fine &= below or cycles <= theirs
+        mark = "  peer below the port's bound" if below else "" if cycles <= theirs else "  SLOWER"
+        numbers = f"{cycles:>14,.0f}{theirs:>14,}{cycles / theirs:>8.3f}{port:>14,.0f}{seconds:>8.2f}"
+        print(f"{name:16}{label:18}{numbers}{mark}", flush=True)
+    return fine
+
+
+def recost(path: str, space: str) -> bool:
+    """Cost translated mappings of tpu_like's GEMMs; True if none is faster than ours."""
+    m = machine([sim.load_hardware(str(Path(__file__).parent / "hw" / "tpu_like.yaml"))], "int8")
+    homes, fine = dict.fromkeys(ROLES, 0), True
+    for label, found in json.loads(Path(path).read_text()).items():
+        p = problem(einsums(sim.gemm(*map(int, label.split(","))))[0])
+        ours = float(map_einsum(p, m, homes, space=space).cost.time[0])
+        try:
+            theirs = float(cost_mapping(translated(found["layers"][0], p, m), p, m, homes).cost.time[0])
+        except (MappingError, InfeasibleError) as error:
+            print(f"  their mapping of {label}: {error}")
+            continue
+        fine &= theirs >= ours * (1 - 1e-9)
+        print(f"  their mapping of {label:18} costs {theirs:>14,.0f} here, ours {ours:>14,.0f}, "
+              f"they say {found['cycles']:>14,.0f}", flush=True)  # fmt: skip
+    return fine
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--space", default="uneven")
+    parser.add_argument("--hw", action="append", choices=list(ZIGZAG))
+    parser.add_argument("--mappings")
+    parser.add_argument("--no-network", action="store_true")
+    arguments = parser.parse_args()
+    print(f"{'hardware':16}{'work':18}{'ours, cycles':>14}{'ZigZag':>14}{'ratio':>8}{'port':>14}{'CPU s':>8}")
+    fine = [compare(name, arguments.space, not arguments.no_network) for name in arguments.hw or ZIGZAG]
+    if arguments.mappings:
+        fine.append(recost(arguments.mappings, arguments.space))
+    return 0 if all(fine) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
