@@ -186,7 +186,7 @@ class _Search:
             inner, inner_homes = space.inside(choice)
             key = (space.route.level, *inner.einsum.ranks.items())
             if key not in known:
-                known[key] = list(self.chains(inner, inner_homes, numbers, room, looks and looks[1:], known))
+                known[key] = list(self.chains(inner, inner_homes, numbers, room, looks and (looks[1:] or looks), known))
             for rest in known[key]:
                 yield ((space, choice), *rest)
 

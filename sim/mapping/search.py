@@ -123,7 +123,8 @@ class SingleBorder:
             [tuple((r, n, level) for r, n in way.items()) for way in split_options(self.machine, self.problem, level)]
             for level in levels
         ]
-        return [sum(combination, ()) for combination in product(*ways)]
+        # One fan-out at a time: a border inside the memory's would need rates to be costed.
+        return [sum(combination, ()) for combination in product(*ways) if sum(map(bool, combination)) <= 1]
 
     def grids(self) -> Iterator[tuple[tuple[tuple[str, int, int], ...], Grid]]:
         for option in self.options:
@@ -184,8 +185,14 @@ class SingleBorder:
             start = depth
         at_array = [(rank, count) for rank, count, level in choice.parts if level == inside]
         if at_array:
-            borders.append(Border(spatial=tuple(rank for rank, _ in at_array), fanout=inside))
-            tables.append({spread(rank): -(-extent[rank] // count) for rank, count in at_array})
+            arrays = tuple(rank for rank, _ in at_array)
+            cuts = {spread(rank): -(-extent[rank] // count) for rank, count in at_array}
+            if at_memory:
+                borders.append(Border(spatial=arrays, fanout=inside))
+                tables.append(cuts)
+            else:  # the arrays share out each tile job: no border of their own, so that costs need no rates
+                borders[-1] = replace(borders[-1], spatial=arrays, fanout=inside)
+                tables[-1] = tables[-1] | cuts
         return borders, tables
 
     def allows(self, choice: Choice) -> bool:
