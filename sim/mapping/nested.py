@@ -27,8 +27,8 @@ from sim.workload.graph import OperandRole
 
 ALL_BELOW = 64
 """Iteration-space volume (windows left out) up to which every candidate is expanded."""
-LOOKS = (24, 10, 6)
-"""Candidates kept per border from the outside in, for larger problems."""
+LOOKS = (12, 4, 2)
+"""Candidates kept per border from the outside in, for larger problems; one further in."""
 AT_ONCE = 16_384
 """Mappings costed together (memory against speed)."""
 
@@ -186,7 +186,7 @@ class _Search:
             inner, inner_homes = space.inside(choice)
             key = (space.route.level, *inner.einsum.ranks.items())
             if key not in known:
-                known[key] = list(self.chains(inner, inner_homes, numbers, room, looks and (looks[1:] or looks), known))
+                known[key] = list(self.chains(inner, inner_homes, numbers, room, looks and (looks[1:] or (1,)), known))
             for rest in known[key]:
                 yield ((space, choice), *rest)
 

@@ -169,7 +169,8 @@ def cost(p, m, homes, found, objective):
         )
         n = len(members)
         rows = Rows(
-            nest=Nest(borders, tiles, members[0][1].innermost), problem=p, machine=m, rates=np.repeat(m.rates[:1], n, 0),
+            nest=Nest(borders, tiles, members[0][1].innermost),
+            problem=p, machine=m, rates=np.repeat(m.rates[:1], n, 0),
             setup=np.repeat(m.setup_cycles[:1], n), latency=np.repeat(m.latency_cycles[:1], n),
         )  # fmt: skip
         job = evaluate_rows(rows)
