@@ -137,7 +137,7 @@ def read(network: Network, d: int, *, precision: str, options: Options) -> Estim
     )
 
 
-def _op(network: Network, i: int, d: int, floors: Mapping[str, object]) -> OpEstimate:
+def _op(network: Network, i: int, d: int, floors: Mapping[str, RooflinePoint]) -> OpEstimate:
     group = network.groups[i]
     floor_s = _floor_s([floors[name] for name in (group.name, *group.fused)], network)
     latency, launch = float(network.increments_s[i][d]), float(group.launch_s[d])

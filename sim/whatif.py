@@ -89,11 +89,11 @@ def what_if(
         WhatIf(resource=path, factor=factor, latency_s=latency)
         for (path, factor), latency in zip(labels, _latencies(graph, chips, chosen, options), strict=True)
     ]
-    for name in chip.main_unit.array.macs_per_cycle:
-        if name != chosen:
-            found.append(
-                WhatIf(resource=f"precision {name}", factor=1.0, latency_s=_latencies(graph, [chip], name, options)[0])
-            )
+    others = [name for name in chip.main_unit.array.macs_per_cycle if name != chosen]
+    found += [
+        WhatIf(resource=f"precision {name}", factor=1.0, latency_s=_latencies(graph, [chip], name, options)[0])
+        for name in others
+    ]
     return tuple(sorted((w for w in found if isfinite(w.latency_s)), key=lambda w: (w.latency_s, w.resource, w.factor)))
 
 

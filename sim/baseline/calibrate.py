@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from datetime import date as today
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -105,7 +105,7 @@ def calibrate(
     return Calibration(
         device=device,
         costing=Costing.CPU.value,
-        date=today.today().isoformat(),
+        date=datetime.now(tz=UTC).date().isoformat(),
         commit=git_commit(),
         source=f"{len(ops)} ops and {len(models)} whole models of {file.name}, fitted on {chip.name}",
         threads=max((r.threads or 0 for r in records), default=0) or None,
@@ -124,7 +124,7 @@ def record_graph(record: BaselineRecord) -> Graph:
     from sim.baseline.ops import op_spec
 
     if record.workload is not None:
-        return sim.load_workload(record.workload, **record.knobs)
+        return sim.load_workload(record.workload, **dict(record.knobs))  # type: ignore[arg-type]
     return op_graph(op_spec(str(record.op), record.knobs, record.precision))  # type: ignore[arg-type]
 
 
@@ -239,7 +239,7 @@ def _solve(table: Table, names: tuple[str, ...], rows: np.ndarray, start: CpuCon
 
     inside = 1e-3 * (high - low)
     first = np.clip(np.log([getattr(start, name) for name in names]), low + inside, high - inside)
-    found = least_squares(residual, first, bounds=(low, high), loss="soft_l1", f_scale=ROBUST_SCALE, max_nfev=200)
+    found = least_squares(residual, first, bounds=(low, high), loss="soft_l1", f_scale=ROBUST_SCALE, max_nfev=60)
     return _unseen(constants(found.x), names)
 
 
@@ -270,7 +270,9 @@ def _residuals(
     error["networks"] = error_statistics(predicted, whole.measured_s).to_dict()
     log_whole = np.log(whole.measured_s / predicted)
     device = abs(float(np.median(log_whole))) if len(log_whole) >= 3 else UNSEEN_DEVICE
-    scores = np.abs(log_whole) / np.array([_deviation(whole, i, constants, device, classes) for i in range(len(log_whole))])
+    scores = np.abs(log_whole) / np.array(
+        [_deviation(whole, i, constants, device, classes) for i in range(len(log_whole))]
+    )
     rank = math.ceil((len(scores) + 1) * COVERAGE)
     conformal = float(np.sort(scores)[rank - 1]) if len(scores) >= FEW_MODELS and rank <= len(scores) else None
     return Residuals(device=device, classes=classes, conformal=conformal, models=len(scores)), error

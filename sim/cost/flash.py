@@ -97,7 +97,12 @@ def _region(graph: Graph, region: Region, positions: list[int], touches: Mapping
     needed = {"heads", "kv_heads", "head_dim", "query_length", "key_length"}
     products = [i for i in positions if isinstance(graph.ops[i], EinsumOp)]
     plain = all(isinstance(graph.ops[i], EinsumOp | VectorOp) for i in positions)
-    if not needed <= set(region.attrs) or len(products) != 2 or not plain or region.attrs["head_dim"] > MAX_HEAD_DIM:
+    if (
+        not needed <= set(region.attrs)
+        or len(products) != 2
+        or not plain
+        or int(region.attrs["head_dim"]) > MAX_HEAD_DIM
+    ):
         return None
     scores, context = products
     per_head = int(region.attrs["query_length"]) * int(region.attrs["key_length"]) * int(region.attrs["head_dim"])

@@ -47,7 +47,9 @@ def graph_of(one: BaselineRecord) -> Graph:
 
 def ops() -> list[BaselineRecord]:
     sizes = [(n, k) for n in (64, 256, 1024, 4096) for k in (64, 512, 2048)]
-    return [record("gemm", m=m, n=n, k=k, precision=p) for n, k in sizes for m in (1, 64, 1024) for p in ("fp32", "bf16")]
+    return [
+        record("gemm", m=m, n=n, k=k, precision=p) for n, k in sizes for m in (1, 64, 1024) for p in ("fp32", "bf16")
+    ]
 
 
 def models() -> list[BaselineRecord]:
