@@ -144,7 +144,7 @@ def _cache_writes(graph: Graph, positions: list[int], touches: Mapping[str, set[
     operands = [o for i in positions if isinstance(op := graph.ops[i], EinsumOp) for o in op.einsum.operands]
     cached = [graph.tensors[o.tensor] for o in operands if graph.tensors[o.tensor].role is Role.KV_CACHE]
     caches = {tensor.storage or tensor.id for tensor in cached}
-    near = {i for storage in caches for i in touches[storage] if i < min(positions)}
+    near = {i for storage in caches for i in touches[storage] if i < max(positions)}
     return sorted(
         i
         for i in near

@@ -28,7 +28,7 @@ def calibration_document(network: Network, d: int, choice: str) -> Mapping[str, 
     """The `calibration` of an estimate document: device, date, error; None with data-sheet constants."""
     chip = network.chips[d]
     if network.unit.costing is Costing.GPU_KERNELS and choice != "none":
-        return _gpu_document(network, gpu_of(chip, choice).constants.origin)
+        return _gpu_document(network, gpu_of(chip, choice).constants.origin, changed=bool(chip.overrides))
     found = cpu_calibration(chip, choice)
     if found is None:
         return None
@@ -55,7 +55,7 @@ def _kinds(network: Network) -> dict[str, float]:
     return {kind: value / whole for kind, value in sorted(total.items(), key=lambda item: -item[1])}
 
 
-def _gpu_document(network: Network, origin: Mapping[str, str]) -> dict[str, object]:
+def _gpu_document(network: Network, origin: Mapping[str, str], *, changed: bool) -> dict[str, object]:
     sets, kinds = fitted_sets(), _kinds(network)
     names = {kind: origin[kind].split(",")[0] for kind in kinds}
     # transferred: kernels that take most of the time were measured on another GPU
@@ -65,7 +65,8 @@ def _gpu_document(network: Network, origin: Mapping[str, str]) -> dict[str, obje
         "date": sets[main].date,
         "error": {kind: sets[name].error[kind]["median_error"] for kind, name in names.items()},
         "origin": {kind: origin[kind] for kind in kinds},
-        "transferred": sum(share for kind, share in kinds.items() if origin[kind].endswith("measured")) < 0.5,
+        "transferred": changed
+        or sum(share for kind, share in kinds.items() if origin[kind].endswith("measured")) < 0.5,
     }
 
 

@@ -101,6 +101,7 @@ def _group(op: Op, position: int, coster: _Coster, kernels: Sequence[Kernel], re
         extra_home_s=zero,
         prefetch_s=zero,
         first_weight_bytes=zero,
+        first_weight_s=zero,
         footprint_bytes=zero,
         held_bytes=zero,
         capacity_bytes=np.full(n, np.inf),

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 Moves = Sequence[tuple[str, float]]
 """(tensor, bytes)"""
-CHANGED = " with changes"
-"""Ending of the device name of a chip with overrides: its measured constants are then transferred."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,8 +78,6 @@ class Gpu:
 def gpu_of(chip: Chip, calibration: str) -> Gpu:
     """Device and constants of a chip. Raises: ConfigError, CalibrationError."""
     device = device_from_chip(chip)
-    if chip.overrides:
-        device = replace(device, name=chip.name + CHANGED)
     if calibration == "none":
         device = replace(device, algorithms=("direct",))
     return Gpu(
