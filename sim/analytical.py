@@ -19,6 +19,7 @@ from sim.schedule.confidence import calibration_document, latency_interval_s
 from sim.schedule.gpu import inside_storages
 from sim.schedule.groups import GroupCost
 from sim.schedule.network import Network, Options, cost_network
+from sim.whatif import with_what_if
 from sim.workload.graph import Einsum, EinsumOp, Graph, OperandRole, Role, Tensor
 from sim.workload.precision import parse_precision
 
@@ -36,6 +37,7 @@ def estimate(
     mapping: Mapping[str, LoopNest] | LoopNest | None = None,
     allow_unsupported: bool = False,
     overrides: Mapping[str, float] | None = None,
+    what_if: bool = False,
 ) -> Estimate:
     """Latency, energy and memory of a network alone on the chip's main unit, and why.
 
@@ -48,6 +50,8 @@ def estimate(
         mapping: a mapping for every einsum, or op name -> mapping ("*" for all others).
         allow_unsupported: cost ops without a rule as memory traffic instead of refusing.
         overrides: op name -> latency in seconds that is known better.
+        what_if: also cost the network with each resource larger and in each precision (`sim.whatif`): some
+            twenty further evaluations. Without `mapping` and `overrides`, which belong to one chip.
     Raises: UnsupportedOpError, PrecisionError, InfeasibleError, MappingError, ConfigError.
     """
     if objective not in OBJECTIVES:
@@ -67,7 +71,11 @@ def estimate(
     chosen = parse_precision(precision or chip.default_precision)
     network = cost_network(graph, [chip], chosen, options)
     _check_names(given, network)
-    return read(network, 0, precision=chosen.name, options=options)
+    found = read(network, 0, precision=chosen.name, options=options)
+    if not what_if or given or overrides:
+        return found
+    same = {"objective": objective, "map_space": map_space, "calibration": calibration}
+    return with_what_if(found, graph, chip, precision=chosen.name, allow_unsupported=allow_unsupported, **same)
 
 
 def _check_names(given: Mapping[str, object], network: Network) -> None:
@@ -129,7 +137,7 @@ def read(network: Network, d: int, *, precision: str, options: Options) -> Estim
     )
 
 
-def _op(network: Network, i: int, d: int, floors: Mapping[str, object]) -> OpEstimate:
+def _op(network: Network, i: int, d: int, floors: Mapping[str, RooflinePoint]) -> OpEstimate:
     group = network.groups[i]
     floor_s = _floor_s([floors[name] for name in (group.name, *group.fused)], network)
     latency, launch = float(network.increments_s[i][d]), float(group.launch_s[d])

@@ -76,7 +76,9 @@ def sweep(
     Raises: WorkloadError: knobs on a plain graph; ConfigError, PrecisionError as for one estimate.
     """
     designs = chip_grid if isinstance(chip_grid, Designs) else Designs.grid(chip, dict(chip_grid or {}))
-    options = Options(objective=objective, map_space=map_space, allow_unsupported=allow_unsupported)
+    options = Options(
+        objective=objective, map_space=map_space, allow_unsupported=allow_unsupported, calibration=calibration
+    )
     names = tuple(precisions or (chip.default_precision,))
     parts = []
     for values, graph in _graphs(workload, knobs or {}):

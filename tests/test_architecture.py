@@ -25,7 +25,7 @@ LAYERS = (
     ("results", "results_io"),
     ("cost",),
     ("schedule",),
-    ("analytical", "sweeping"),
+    ("analytical", "sweeping", "whatif"),
     ("events",),
     ("baseline",),
     ("compression",),

@@ -51,6 +51,9 @@ def estimate(
     per_op: Annotated[bool, typer.Option("--per-op", help="Every op, not only the heaviest.")] = False,
     by_module: Annotated[bool, typer.Option("--by-module", help="The module tree of the model.")] = False,
     fail_over: Annotated[str | None, typer.Option(metavar="TIME", help="Exit with 1 above this latency.")] = None,
+    what_if: Annotated[
+        bool, typer.Option("--what-if/--no-what-if", help="Latency with each resource larger, in each precision.")
+    ] = True,
     json: JsonOption = False,
 ) -> None:
     """Latency, energy and memory of a workload on one or several chips, and what binds every op."""
@@ -71,7 +74,7 @@ def estimate(
         from sim.mapping.files import read_mappings
 
         options |= {"map_space": "given", "mapping": read_mappings(mapping)}
-    estimates = [sim.estimate(graph, chip, **options) for chip in chips]
+    estimates = [sim.estimate(graph, chip, **options, what_if=what_if) for chip in chips]
     if save_mapping is not None:
         from sim.mapping.files import write_mappings
 

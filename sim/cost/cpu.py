@@ -69,7 +69,8 @@ class CpuMachine:
 
     name: str
     cores: int
-    threads: int
+    threads: int | np.ndarray
+    """One number, or one per op where they differ (measured rows)."""
     clock_hz: float
     dram_bytes_per_s: float
     cache_bytes: float
@@ -112,7 +113,7 @@ class CpuTime:
         return self.host_s + self.compute_s + self.vector_s + self.exposed_s
 
 
-def cpu_time(work: CpuWork, machine: CpuMachine, constants: CpuConstants, *, host: bool = True) -> CpuTime:
+def cpu_time(work: CpuWork, machine: CpuMachine, constants: CpuConstants, *, host: bool | np.ndarray = True) -> CpuTime:
     """Time of each op. `host`: eager mode, with the gap of every call; False = compiled into one program.
 
     Example: 1e9 MACs at a sheet rate of 1e11 MAC/s, efficiency 0.5, all cores, nothing moved: 20 ms.
@@ -129,12 +130,12 @@ def cpu_time(work: CpuWork, machine: CpuMachine, constants: CpuConstants, *, hos
     held_far = work.held_bytes * (1 - hit_rate(work.cycle_bytes + work.passing_bytes, usable, STEEPNESS))
     far = passing_far + held_far
     near = work.passing_bytes + work.held_bytes - far
-    far_rate = min(c.dram_efficiency * machine.dram_bytes_per_s, machine.threads * c.core_bytes_per_s)
+    far_rate = np.minimum(c.dram_efficiency * machine.dram_bytes_per_s, machine.threads * c.core_bytes_per_s)
     memory = far / far_rate + near / (c.cache_bytes_per_clock_core * machine.threads * machine.clock_hz)
     busy = compute + vector
     overlapped = soft_max(busy, memory, c.overlap)
     return CpuTime(
-        host_s=np.full(busy.shape, c.host_s if host else 0.0),
+        host_s=np.where(host, c.host_s, 0.0) * np.ones(busy.shape),
         compute_s=compute,
         vector_s=vector,
         exposed_s=overlapped - busy,

@@ -97,7 +97,12 @@ def _region(graph: Graph, region: Region, positions: list[int], touches: Mapping
     needed = {"heads", "kv_heads", "head_dim", "query_length", "key_length"}
     products = [i for i in positions if isinstance(graph.ops[i], EinsumOp)]
     plain = all(isinstance(graph.ops[i], EinsumOp | VectorOp) for i in positions)
-    if not needed <= set(region.attrs) or len(products) != 2 or not plain or region.attrs["head_dim"] > MAX_HEAD_DIM:
+    if (
+        not needed <= set(region.attrs)
+        or len(products) != 2
+        or not plain
+        or int(region.attrs["head_dim"]) > MAX_HEAD_DIM
+    ):
         return None
     scores, context = products
     per_head = int(region.attrs["query_length"]) * int(region.attrs["key_length"]) * int(region.attrs["head_dim"])
@@ -139,7 +144,7 @@ def _cache_writes(graph: Graph, positions: list[int], touches: Mapping[str, set[
     operands = [o for i in positions if isinstance(op := graph.ops[i], EinsumOp) for o in op.einsum.operands]
     cached = [graph.tensors[o.tensor] for o in operands if graph.tensors[o.tensor].role is Role.KV_CACHE]
     caches = {tensor.storage or tensor.id for tensor in cached}
-    near = {i for storage in caches for i in touches[storage] if i < min(positions)}
+    near = {i for storage in caches for i in touches[storage] if i < max(positions)}
     return sorted(
         i
         for i in near

@@ -200,7 +200,8 @@ def roofline(
         homes: tensor id -> memory where it lies. By default weights, graph inputs, outputs and the
             KV cache lie in the unit's home memory, and an activation on chip where it fits.
     Assumes: dense vector work as traced (give the graph that the chip runs, after fusion), but a GPU's
-        fused attention skips what its mask hides; all resources overlap perfectly; an op touches each operand once.
+        fused attention skips what its mask hides; all resources overlap perfectly; each operand of an
+        op is touched once.
     Raises: PrecisionError, ConfigError: the array or the vector unit has no rate for what the graph does.
     """
     chosen = parse_precision(precision or chip.default_precision)
@@ -240,12 +241,13 @@ def network_bound_s(graph: Graph, chips: Sequence[Chip], precision: str) -> np.n
     for op in graph.ops:
         if isinstance(op, ViewOp):
             continue
+        share = op_share(op, graph, first.main_unit)
         if isinstance(op, EinsumOp):
             compute, speed_up = _rate_of(op, graph, first.main_unit, chosen)
             if (compute, speed_up) not in rates:
                 peak = [macs_per_s(unit, compute, chip=chip.name) for unit, chip in zip(units, chips, strict=True)]
                 rates[compute, speed_up] = speed_up * np.array(peak)
-            totals["compute"] = totals.get("compute", 0.0) + op.einsum.macs / rates[compute, speed_up]
+            totals["compute"] = totals.get("compute", 0.0) + share * op.einsum.macs / rates[compute, speed_up]
         work: np.ndarray | float = 0.0
         counts = _primitives(op)
         for primitive, count in counts.items():
@@ -256,7 +258,7 @@ def network_bound_s(graph: Graph, chips: Sequence[Chip], precision: str) -> np.n
                         for u, c in zip(units, chips, strict=True)
                     ]
                 )
-            work = work + count * ones[primitive]
+            work = work + share * count * ones[primitive]
         if counts:
             totals["vector"] = totals.get("vector", 0.0) + work
     read, write = footprint(graph, first, first.main_unit, chosen, {}).compulsory_bytes()

@@ -137,7 +137,8 @@ def structure(chip: Chip, unit: Unit) -> tuple:
             levels.append((a.name, a.rows, a.cols, a.dataflow, a.skew, a.folds, a.preload, a.accumulate_bits))
             levels.append((a.drain_bytes_per_cycle, tuple(sorted(a.macs_per_cycle.items()))))
             levels.append(tuple(sorted(a.weight_sparsity.items())))
-    return (unit.name, unit.count, unit.buffering, tuple(levels))
+    lanes = (unit.vector.lanes, tuple(sorted(unit.vector.rates.items())))
+    return (unit.name, unit.count, unit.buffering, tuple(levels), lanes)
 
 
 def group_by_structure(chips: Sequence[Chip], unit_index: int = 0) -> list[list[int]]:

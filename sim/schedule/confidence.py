@@ -8,9 +8,9 @@ from math import log1p, sqrt
 from sim.cost.gpu.sets import fitted_sets
 from sim.cost.intervals import Z90, interval_s, log_deviation
 from sim.hardware.calibration import Calibration
-from sim.hardware.chip import Costing
+from sim.hardware.chip import Chip, Costing
 from sim.schedule.cpu import cpu_calibration
-from sim.schedule.gpu import gpu_of
+from sim.schedule.gpu_kernels import gpu_of
 from sim.schedule.network import Network
 
 SAME_GENERATION = 0.08
@@ -28,7 +28,7 @@ def calibration_document(network: Network, d: int, choice: str) -> Mapping[str, 
     """The `calibration` of an estimate document: device, date, error; None with data-sheet constants."""
     chip = network.chips[d]
     if network.unit.costing is Costing.GPU_KERNELS and choice != "none":
-        return _gpu_document(network, gpu_of(chip, choice).constants.origin)
+        return _gpu_document(network, gpu_of(chip, choice).constants.origin, changed=bool(chip.overrides))
     found = cpu_calibration(chip, choice)
     if found is None:
         return None
@@ -42,7 +42,7 @@ def calibration_document(network: Network, d: int, choice: str) -> Mapping[str, 
     }
 
 
-def _transferred(found: Calibration, chip) -> bool:
+def _transferred(found: Calibration, chip: Chip) -> bool:
     return found.device not in (chip.name, chip.calibration) or bool(chip.overrides)
 
 
@@ -55,16 +55,18 @@ def _kinds(network: Network) -> dict[str, float]:
     return {kind: value / whole for kind, value in sorted(total.items(), key=lambda item: -item[1])}
 
 
-def _gpu_document(network: Network, origin: Mapping[str, str]) -> dict[str, object]:
+def _gpu_document(network: Network, origin: Mapping[str, str], *, changed: bool) -> dict[str, object]:
     sets, kinds = fitted_sets(), _kinds(network)
     names = {kind: origin[kind].split(",")[0] for kind in kinds}
+    # transferred: kernels that take most of the time were measured on another GPU
     main = names[next(iter(kinds))] if kinds else next(iter(sets))
     return {
         "device": main,
         "date": sets[main].date,
         "error": {kind: sets[name].error[kind]["median_error"] for kind, name in names.items()},
         "origin": {kind: origin[kind] for kind in kinds},
-        "transferred": not all(origin[kind].endswith("measured") for kind, share in kinds.items() if share > 0.1),
+        "transferred": changed
+        or sum(share for kind, share in kinds.items() if origin[kind].endswith("measured")) < 0.5,
     }
 
 

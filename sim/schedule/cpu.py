@@ -138,7 +138,7 @@ def weight_bytes(graph: Graph) -> float:
 
 def _times(coster: _Coster) -> tuple[list[CpuTime], CpuWork, dict[int, int]]:
     """Times of all ops per chip, once per network."""
-    if "cpu" not in coster.mapped:
+    if ("cpu",) not in coster.mapped:
         positions = [i for i, op in enumerate(coster.graph.ops) if not isinstance(op, ViewOp)]
         ops = [coster.graph.ops[i] for i in positions]
         cycle = weight_bytes(coster.graph)
@@ -147,8 +147,8 @@ def _times(coster: _Coster) -> tuple[list[CpuTime], CpuWork, dict[int, int]]:
             cpu_time(work, cpu_machine(chip), cpu_constants(chip, coster.options.calibration))
             for work, chip in zip(works, coster.chips, strict=True)
         ]
-        coster.mapped["cpu"] = (times, works[0], {position: i for i, position in enumerate(positions)})
-    return coster.mapped["cpu"]  # type: ignore[return-value]
+        coster.mapped[("cpu",)] = (times, works[0], {position: i for i, position in enumerate(positions)})
+    return coster.mapped[("cpu",)]  # type: ignore[return-value]
 
 
 def cost_cpu(op: Op, position: int, coster: _Coster) -> GroupCost:

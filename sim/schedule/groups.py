@@ -11,6 +11,7 @@ import numpy as np
 
 from sim.cost.vector import Stream, lane_cycles
 from sim.errors import DovetailError, PrecisionError
+from sim.hardware.designs import Designs
 from sim.hardware.physical import vector_energy_j
 from sim.mapping.api import Winners, cost_mapping, map_einsum
 from sim.mapping.machine import Energies, Machine, energies, machine
@@ -129,7 +130,8 @@ def homes_of(op: Op, coster: _Coster) -> dict[str, np.ndarray]:
 def machine_of(coster: _Coster, compute: str) -> Machine:
     key = ("machine", compute)
     if key not in coster.mapped:
-        energy: Energies | None = energies(coster.subject, coster.unit, compute)
+        known = isinstance(coster.subject, Designs) or len(coster.chips) == 1
+        energy: Energies | None = energies(coster.subject, coster.unit, compute) if known else None
         coster.mapped[key] = machine(coster.chips, compute, energy=energy)
     return coster.mapped[key]  # type: ignore[return-value]
 

@@ -191,6 +191,11 @@ def cost_network(
     )
 
 
+def op_coster(graph: Graph, chip: Chip, options: Options, precision: Precision) -> _Coster:
+    """A coster of one chip for a prepared graph: what costs single ops outside a network."""
+    return _Coster(graph, (chip,), chip, options, precision)
+
+
 def check_calibration(chip: Chip, choice: str) -> None:
     """Raises: ConfigError, CalibrationError: a calibration that this chip cannot use."""
     if chip.main_unit.costing is not Costing.GPU_KERNELS:  # a GPU's is checked when its constants are read

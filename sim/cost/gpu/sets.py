@@ -132,7 +132,7 @@ def constants_for(device: GpuDevice, calibration: str = "auto") -> GpuConstants:
         candidates = [s for s in sets.values() if kind in s.constants]
         best = min(candidates, key=lambda s: (s.name != calibration, _distance(s, device)))
         constants = best.constants[kind]
-        if best.name == device.name:
+        if best.name == device.name and best.clock_hz == device.clock_hz:
             origin[kind] = f"{best.name}, measured"
         elif best.generation is device.generation:
             origin[kind] = f"{best.name}, same generation"

@@ -1,0 +1,122 @@
+"""What if a resource were larger: the latency with each one 25 % larger and doubled, and in each precision.
+
+Every answer is a full re-evaluation of the changed chip, mappings included; nothing is interpolated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from math import isfinite, nan
+
+from sim.errors import DovetailError
+from sim.hardware.chip import Array, Chip, Costing, Fanout, Memory, Rate
+from sim.mapping.machine import group_by_structure
+from sim.results import Estimate, WhatIf
+from sim.schedule.network import Options, cost_network
+from sim.workload.graph import Graph
+from sim.workload.precision import parse_precision
+
+FACTORS = (1.25, 2.0)
+
+
+def resources(chip: Chip) -> Iterator[tuple[str, float, str | int]]:
+    """(override path, value now, unit) of what can grow: bandwidths and capacities, array, cores, clock, lanes.
+
+    The unit of a count is 0: it must stay an integer. The home memory's capacity only decides whether
+    a network fits and is left out; so are a GPU's bandwidths on chip, which its kernels take per SM and clock.
+    """
+    unit = chip.main_unit
+    yield "clock", chip.clock_hz, "Hz"
+    for memory in (chip.memory(unit.home), *unit.memories):
+        if unit.costing is not Costing.GPU_KERNELS or memory.name == unit.home:
+            yield from _rates(memory)
+        if memory.name != unit.home and isfinite(memory.capacity_bytes):
+            yield f"{memory.name}.capacity", memory.capacity_bytes, "B"
+    for level in unit.hierarchy:
+        if isinstance(level, Fanout):
+            yield f"{level.name}.count", level.count, 0
+        if isinstance(level, Array):
+            yield f"{level.name}.rows", level.rows, 0
+            yield f"{level.name}.cols", level.cols, 0
+    yield f"{unit.vector.name}.lanes", unit.vector.lanes, 0
+
+
+def _rates(memory: Memory) -> Iterator[tuple[str, float, str]]:
+    names = ("bandwidth",) if memory.shared_port else ("read_bandwidth", "write_bandwidth")
+    for name, rate in zip(names, (memory.read, memory.write), strict=False):
+        value, unit = _value(rate)
+        if isfinite(value):
+            yield f"{memory.name}.{name}", value, unit
+
+
+def _value(rate: Rate) -> tuple[float, str]:
+    return (rate.per_s, "B/s") if rate.per_s is not None else (rate.per_cycle, "B/cycle")  # type: ignore[return-value]
+
+
+def _scaled(value: float, unit: str | int, factor: float) -> str | int:
+    return round(value * factor) if unit == 0 else f"{value * factor:.6f} {unit}"
+
+
+def what_if(
+    graph: Graph,
+    chip: Chip,
+    *,
+    precision: str | None = None,
+    objective: str = "latency",
+    map_space: str = "even",
+    calibration: str = "auto",
+    allow_unsupported: bool = False,
+) -> tuple[WhatIf, ...]:
+    """The latency of the network with each resource grown by `FACTORS`, and in each other precision, fastest first.
+
+    Args: as `sim.estimate`. A change that the chip's file forbids (a clock above its maximum) or that
+        fits nowhere is left out. A precision has factor 1.
+    """
+    chosen = precision or chip.default_precision
+    options = Options(
+        objective=objective, map_space=map_space, calibration=calibration, allow_unsupported=allow_unsupported
+    )
+    labels, chips = [], []
+    for path, value, unit in resources(chip):
+        for factor in FACTORS:
+            try:
+                chips.append(chip.set(path, _scaled(value, unit, factor)))
+            except DovetailError:
+                continue
+            labels.append((path, factor))
+    found = [
+        WhatIf(resource=path, factor=factor, latency_s=latency)
+        for (path, factor), latency in zip(labels, _latencies(graph, chips, chosen, options), strict=True)
+    ]
+    others = [name for name in chip.main_unit.array.macs_per_cycle if name != chosen]
+    found += [
+        WhatIf(resource=f"precision {name}", factor=1.0, latency_s=_latencies(graph, [chip], name, options)[0])
+        for name in others
+    ]
+    return tuple(sorted((w for w in found if isfinite(w.latency_s)), key=lambda w: (w.latency_s, w.resource, w.factor)))
+
+
+def _latencies(graph: Graph, chips: list[Chip], precision: str, options: Options) -> list[float]:
+    """Latency on each chip, those of one structure together; nan where the network cannot run.
+
+    Energy takes no part unless it is what the mappings are chosen for: then chips go one by one.
+    """
+    out = [nan] * len(chips)
+    together = options.objective == "latency"
+    for members in group_by_structure(chips) if together else [[i] for i in range(len(chips))]:
+        try:
+            network = cost_network(graph, [chips[i] for i in members], parse_precision(precision), options)
+        except DovetailError:
+            continue
+        for i, latency in zip(members, network.latency_s, strict=True):
+            out[i] = float(latency)
+    return out
+
+
+def with_what_if(found: Estimate, graph: Graph, chip: Chip, **options: object) -> Estimate:
+    """The estimate with its `what_if` filled; options as `what_if`."""
+    return replace(found, what_if=what_if(graph, chip, **options))  # type: ignore[arg-type]
+
+
+__all__ = ["FACTORS", "resources", "what_if", "with_what_if"]

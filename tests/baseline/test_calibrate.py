@@ -1,0 +1,180 @@
+"""Calibration of a CPU from synthetic records: a hidden truth, noise, and what is refused."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import sim
+from sim.baseline.calibrate import calibrate, tabulate
+from sim.baseline.record import BaselineRecord, Kind, append_record
+from sim.cost.cpu import CpuConstants, CpuMachine, CpuWork, cpu_time
+from sim.errors import CalibrationError
+from sim.hardware.calibration import Calibration, calibration_from_dict, read_calibration, write_calibration
+from sim.workload.graph import Graph
+
+TRUTH = CpuConstants(
+    host_s=8e-6, gemm_efficiency=0.7, conv_efficiency=0.45, depthwise_efficiency=0.05, attention_efficiency=0.7,
+    half_efficiency=0.6, byte_efficiency=1.0, vector_efficiency=0.3, start_macs=2e5, parallel_share=1.0,
+    dram_efficiency=0.75, core_bytes_per_s=1e18, cache_share=0.6, cache_bytes_per_clock_core=12.0, overlap=3.0,
+)  # fmt: skip
+NOISE = 0.03
+
+
+def record(op: str | None = None, workload: str | None = None, precision: str = "fp32", **knobs) -> BaselineRecord:
+    return BaselineRecord(
+        device="xeon-spr", backend="cpu", kind=Kind.MEASURED, op=op, workload=workload, knobs=knobs,
+        precision=precision, median_s=1.0, n=9, threads=56,
+    )  # fmt: skip
+
+
+@cache
+def _graph(name: str, knobs: tuple) -> Graph:
+    values = dict(knobs)
+    if name == "gemm":
+        return sim.gemm(values["m"], values["n"], values["k"], dtype="fp32")
+    return sim.load_workload("mlp", **values)
+
+
+def graph_of(one: BaselineRecord) -> Graph:
+    return _graph(one.target, tuple(sorted(one.knobs.items())))
+
+
+def ops() -> list[BaselineRecord]:
+    sizes = [(n, k) for n in (64, 256, 1024, 4096) for k in (64, 512, 2048)]
+    return [
+        record("gemm", m=m, n=n, k=k, precision=p) for n, k in sizes for m in (1, 64, 1024) for p in ("fp32", "bf16")
+    ]
+
+
+def models() -> list[BaselineRecord]:
+    return [record(workload="mlp", batch=batch, hidden=w) for batch in (1, 16, 64) for w in (128, 512, 1024, 2048)]
+
+
+def measured(records: list[BaselineRecord], seed: int) -> list[BaselineRecord]:
+    """Records as a machine with the constants `TRUTH` would give them, with log-normal noise."""
+    times = tabulate(records, sim.load_hardware("xeon-spr"), graph_of).predict_s(TRUTH)
+    noise = np.random.default_rng(seed).normal(0.0, NOISE, len(records))
+    return [replace(r, median_s=float(t * math.exp(e))) for r, t, e in zip(records, times, noise, strict=True)]
+
+
+def write(path: Path, records: list[BaselineRecord]) -> Path:
+    for one in records:
+        append_record(path, one)
+    return path
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory) -> Calibration:
+    path = write(tmp_path_factory.mktemp("baseline") / "xeon-spr.jsonl", measured(ops() + models(), seed=1))
+    return calibrate("xeon-spr", baseline=path, graph_of=graph_of)
+
+
+def test_the_hidden_truth_is_found(fitted):
+    """What the rows pin down comes back: large products pin the efficiency, small ones the host's gap."""
+    assert fitted.constants["host_s"] == pytest.approx(TRUTH.host_s, rel=0.05)
+    assert fitted.constants["gemm_efficiency"] == pytest.approx(TRUTH.gemm_efficiency, rel=0.1)
+    assert fitted.constants["half_efficiency"] == pytest.approx(TRUTH.half_efficiency, rel=0.15)
+
+
+def test_held_out_errors_are_near_the_noise(fitted):
+    """The median of |N(0, 3 %)| is 2.0 %; half a point more for constants fitted on half of the families."""
+    assert fitted.error["gemm"]["rows"] == len(ops())
+    assert fitted.error["gemm"]["median_error"] < 0.03
+    assert fitted.error["networks"]["rows"] == len(models())
+    assert fitted.error["networks"]["median_error"] < 0.04
+    assert fitted.residuals.models == len(models())
+
+
+def test_intervals_cover_other_networks(fitted, tmp_path):
+    """40 noisy measurements of networks that were not used: the binomial 99 % band of 90 % is 31 to 40."""
+    file = tmp_path / "xeon-spr.json"
+    write_calibration(file, fitted)
+    chip = sim.load_hardware("xeon-spr")
+    fresh = [record(workload="mlp", batch=b, hidden=w) for b in (2, 4, 8, 32, 128) for w in (192, 256, 384, 640)]
+    inside = 0
+    for seed in (2, 3):
+        for one in measured(fresh, seed):
+            found = sim.estimate(graph_of(one), chip, precision="fp32", calibration=str(file))
+            assert found.latency_interval_s is not None
+            low, high = found.latency_interval_s
+            assert low <= found.latency_s <= high
+            inside += low <= one.median_s <= high
+    assert 31 <= inside <= 40
+
+
+def test_constants_without_rows_are_named(fitted):
+    named = " ".join(fitted.notes)
+    for name in ("conv_efficiency", "depthwise_efficiency", "parallel_share"):
+        assert name in named
+    assert fitted.constants["conv_efficiency"] == pytest.approx(fitted.constants["gemm_efficiency"], rel=1e-5)
+
+
+def test_documents_round_trip(fitted, tmp_path):
+    write_calibration(tmp_path / "a.json", fitted)
+    assert read_calibration(tmp_path / "a.json") == fitted
+    with pytest.raises(CalibrationError, match='Did you mean "residuals"'):
+        calibration_from_dict(fitted.to_dict() | {"residual": {}}, "here")
+
+
+def test_too_few_records(tmp_path):
+    path = write(tmp_path / "xeon-spr.jsonl", ops()[:10])
+    with pytest.raises(CalibrationError, match="10 op records"):
+        calibrate("xeon-spr", baseline=path, graph_of=graph_of)
+    with pytest.raises(CalibrationError, match="0 records"):
+        calibrate("xeon-spr", baseline=tmp_path / "none.jsonl", graph_of=graph_of)
+
+
+def test_records_of_another_device_and_contradictions(tmp_path):
+    path = write(tmp_path / "a.jsonl", [replace(r, device="epyc-zen4") for r in ops()])
+    with pytest.raises(CalibrationError, match="records of epyc-zen4"):
+        calibrate("xeon-spr", baseline=path, graph_of=graph_of)
+    path = write(tmp_path / "b.jsonl", ops() + [replace(r, median_s=2.0) for r in ops()])
+    with pytest.raises(CalibrationError, match="72 of 72 repeated points"):
+        calibrate("xeon-spr", baseline=path, graph_of=graph_of)
+    with pytest.raises(CalibrationError, match="costed by gpu_kernels"):
+        calibrate("h100-sxm", baseline=path, graph_of=graph_of)
+
+
+def test_a_calibration_of_another_costing_is_refused(fitted, tmp_path):
+    write_calibration(tmp_path / "a.json", replace(fitted, costing="gpu_kernels"))
+    with pytest.raises(CalibrationError, match="constants of gpu_kernels"):
+        sim.estimate(_graph("gemm", (("k", 64), ("m", 64), ("n", 64))), sim.load_hardware("xeon-spr"),
+                     calibration=str(tmp_path / "a.json"))  # fmt: skip
+    with pytest.raises(CalibrationError, match='no calibration "elsewhere"'):
+        sim.estimate(_graph("gemm", (("k", 64), ("m", 64), ("n", 64))), sim.load_hardware("xeon-spr"),
+                     calibration="elsewhere")  # fmt: skip
+
+
+def _one(**columns: float) -> CpuWork:
+    base = dict.fromkeys(CpuWork.__dataclass_fields__, 0.0) | columns
+    return CpuWork(**{k: np.array([v], dtype=int if k in ("kind", "width") else float) for k, v in base.items()})
+
+
+MACHINE = CpuMachine(name="cpu", cores=4, threads=4, clock_hz=1e9, dram_bytes_per_s=1e10, cache_bytes=1e6)
+
+
+def test_cpu_time_by_hand():
+    """1e9 MACs at 1e11 MAC/s with efficiency 0.5: 20 ms, plus a gap of 10 us; nothing moved. With half of
+    it serial on 4 cores: 4 (0.5 + 0.5 / 4) = 2.5 times as long, 50 ms. 100 MB of weights at 0.5 of
+    10 GB/s: 20 ms alone."""
+    half = replace(CpuConstants.datasheet(), gemm_efficiency=0.5, host_s=1e-5)
+    product = _one(macs=1e9, matrix_s=1e-2)
+    assert cpu_time(product, MACHINE, half).total_s == pytest.approx([0.02001])
+    serial = cpu_time(product, MACHINE, replace(half, parallel_share=0.5), host=False)
+    assert serial.total_s == pytest.approx([0.05])
+    moved = cpu_time(_one(held_bytes=1e8), MACHINE, replace(half, dram_efficiency=0.5), host=False)
+    assert moved.total_s == pytest.approx([0.02])
+
+
+def test_terms_sum_and_datasheet_is_the_bound():
+    """With the data sheet's constants the soft maximum is never below the larger of its sides."""
+    work = _one(macs=1e9, matrix_s=1e-2, lanes_s=2e-3, passing_bytes=1.1e8)
+    time = cpu_time(work, MACHINE, CpuConstants.datasheet())
+    assert time.total_s >= max(1.2e-2, 1.1e-2)
+    assert time.total_s == pytest.approx(time.host_s + time.compute_s + time.vector_s + time.exposed_s)

@@ -1,0 +1,166 @@
+"""GPU networks kernel by kernel: laws over every GPU, fused attention by hand, calibration and what-if."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+import sim
+from sim.cost.flash import flash_regions, visible_pairs, visible_share
+from sim.cost.intervals import interval_s, log_deviation
+from sim.errors import CalibrationError
+from sim.schedule.prepare import prepare
+from sim.schedule.shapes import Shape, product_shape
+from sim.whatif import what_if
+from sim.workload.graph import Region
+from sim.workload.precision import parse_precision
+
+GPUS = (
+    "v100-pcie-32gb", "a100-sxm", "a100-pcie-40gb", "a100-pcie-80gb", "h100-sxm", "h200", "b200", "l40s", "l4", "t4",
+)  # fmt: skip
+SMALL_LLAMA = {"layers": 2, "context": 512}
+WORKLOADS = {
+    "resnet18": {},
+    "mobilenet_v2": {},
+    "bert_base": {"depth": 2},
+    "llama": SMALL_LLAMA,
+    "gemm": {},
+}
+
+
+def graph(name: str, **knobs):
+    return sim.load_workload(name, **(WORKLOADS.get(name, {}) | knobs))
+
+
+@pytest.mark.parametrize(("gpu", "name"), list(product(GPUS, WORKLOADS)))
+def test_never_faster_than_the_data_sheet(gpu: str, name: str):
+    """Law 1, per network and per kernel, without calibration; law 3, sums; utilisation without clamping."""
+    found = sim.estimate(graph(name), sim.load_hardware(gpu), calibration="none")
+    assert found.latency_s >= found.roofline_latency_s
+    assert found.calibration is None
+    assert found.latency_interval_s is None
+    for op in found.ops:
+        assert op.latency_s >= op.roofline_s * (1 - 1e-9), op.name
+        assert sum(op.breakdown_s.values()) == pytest.approx(op.latency_s)
+        assert op.mac_utilization is None or 0 < op.mac_utilization <= 1
+    assert sum(op.latency_s for op in found.ops) == pytest.approx(found.latency_s)
+    assert sum(found.energy_breakdown_j.values()) == pytest.approx(found.energy_j)
+
+
+@pytest.mark.parametrize("gpu", GPUS)
+def test_calibrated_estimates_say_where_they_come_from(gpu: str):
+    found = sim.estimate(graph("llama"), sim.load_hardware(gpu))
+    assert found.calibration is not None
+    assert found.calibration["transferred"] == (gpu not in ("a100-sxm", "h100-sxm"))
+    low, high = found.latency_interval_s
+    assert low < found.latency_s < high
+    bare = sim.estimate(graph("llama"), sim.load_hardware(gpu), calibration="none")
+    assert found.latency_s > bare.latency_s
+
+
+def test_names_of_calibrations():
+    chip = sim.load_hardware("l40s")
+    assert sim.estimate(graph("gemm"), chip, calibration="a100-sxm").calibration["device"] == "a100-sxm"
+    with pytest.raises(CalibrationError, match="expected auto, none"):
+        sim.estimate(graph("gemm"), chip, calibration="a100")
+
+
+def test_row_of_a_sweep_is_the_estimate():
+    """Law 8 on a GPU: the clock, the memory and the number of SMs changed."""
+    chip, workload = sim.load_hardware("h100-sxm"), graph("llama")
+    grid = {"clock": ["1.2 GHz", "1.83 GHz"], "DRAM.bandwidth": ["2 TB/s", "3350 GB/s"], "SM.count": [66, 132]}
+    table = sim.sweep(workload, chip, grid)
+    for i, values in enumerate(product(*grid.values())):
+        one = chip
+        for path, value in zip(grid, values, strict=True):
+            one = one.set(path, value)
+        found = sim.estimate(workload, one)
+        assert table["latency_s"][i] == found.latency_s
+        assert table["roofline_latency_s"][i] == found.roofline_latency_s
+
+
+def test_visible_pairs_by_hand():
+    """Causal 4 x 4: 1 + 2 + 3 + 4. Two queries over five keys: the last sees five, the first four. A window of
+    two leaves 1 + 2 + 2 + 2, without a mask 4 x 2."""
+    assert visible_pairs(queries=4, keys=4, causal=True) == 10
+    assert visible_pairs(queries=2, keys=5, causal=True) == 9
+    assert visible_pairs(queries=4, keys=4, causal=True, window=2) == 7
+    assert visible_pairs(queries=4, keys=4, causal=False, window=2) == 8
+    attrs = {"query_length": 4, "key_length": 4, "causal": True}
+    assert visible_share(Region(id="a", kind="attention", attrs=attrs)) == 10 / 16
+
+
+def test_attention_is_one_kernel_and_scores_stay_on_chip():
+    """BERT: 12 heads of 128 x 128 scores, two layers; each region is one kernel of three ops, and what it
+    moves is queries, keys, values and the result: 4 x 128 x 768 elements of 2 bytes."""
+    workload = graph("bert_base")
+    found = sim.estimate(workload, sim.load_hardware("h100-sxm"))
+    fused = [op for op in found.ops if op.fused]
+    assert len(fused) == 2
+    assert [len(op.fused) for op in fused] == [2, 2]
+    traffic = fused[0].traffic_bytes["DRAM"]
+    assert sum(t.read + t.write for t in traffic.values()) == 4 * 128 * 768 * 2
+    saved = 2 * 2 * 2 * 12 * 128 * 128 * 2  # two layers, scores and weights, written and read, heads, 16 bits
+    assert any(f"{saved / 1e6:.1f} MB" in note for note in found.notes)
+    assert fused[0].macs == 2 * 12 * 128 * 128 * 64
+
+
+def test_decode_takes_the_cache_write_in():
+    """One new token: keys and values are written by the kernel's own launch, and the cache comes from DRAM whole."""
+    workload = prepare(graph("llama", phase="decode"), parse_precision("bf16"))
+    regions = flash_regions(workload)
+    assert len(regions) == 2
+    one = next(iter(regions.values()))
+    assert one.writes_cache
+    assert len(one.members) == 5
+    found = sim.estimate(graph("llama", phase="decode"), sim.load_hardware("h100-sxm"))
+    op = next(o for o in found.ops if o.fused)
+    cache = 2 * 8 * 513 * 64 * 2  # keys and values, KV heads, 512 cached and the new token, head dimension, 16 bits
+    assert op.traffic_bytes["DRAM"]["weight"].read == cache
+
+
+def test_long_contexts_need_no_room_for_scores():
+    """32 heads x 32768^2 scores would take 69 GB a layer; fused they take none."""
+    found = sim.estimate(graph("llama", context=32768), sim.load_hardware("l4"))
+    assert found.infeasible is None
+    assert found.peak_memory_bytes["DRAM"] < 24e9
+
+
+def test_products_by_rank():
+    """A convolution of 64 to 128 channels, 3 x 3, on 28 x 28: m = 784, n = 128, k = 576."""
+    workload = sim.conv2d(64, 128, 28, 3, padding=1)
+    assert product_shape(workload.ops[0]) == Shape(batch=1, m=784, n=128, k=576)
+
+
+def test_interval_by_hand():
+    """Two equal ops of a class: other problems average to 0.1 / sqrt(2), the same problem twice does not."""
+    parts = {"gemm": (0.0, 0.1)}
+    assert log_deviation([1.0, 1.0], ["gemm"] * 2, ["a", "b"], device=0.0, parts=parts) == pytest.approx(0.1 / 2**0.5)
+    assert log_deviation([1.0, 1.0], ["gemm"] * 2, ["a", "a"], device=0.0, parts=parts) == pytest.approx(0.1)
+    assert log_deviation([3.0], ["gemm"], ["a"], device=0.3, parts={"gemm": (0.4, 0.0)}) == pytest.approx(0.5)
+    assert interval_s(1.0, 0.1) == pytest.approx((np.exp(-0.16449), np.exp(0.16449)))
+
+
+def test_what_if_is_the_estimate_of_the_changed_chip():
+    chip, workload = sim.load_hardware("tesla-fsd-npu"), graph("resnet18")
+    found = what_if(workload, chip)
+    by_name = {(w.resource, w.factor): w.latency_s for w in found}
+    assert [w.latency_s for w in found] == sorted(w.latency_s for w in found)
+    for path, value in (("DRAM.bandwidth", "136 GB/s"), ("array.rows", 192), ("simd.lanes", None)):
+        lanes = value or 2 * chip.main_unit.vector.lanes
+        assert by_name[path, 2.0] == sim.estimate(workload, chip.set(path, lanes)).latency_s
+    assert not any(w.resource == "clock" and w.factor == 2.0 for w in found)  # above its maximum
+
+
+def test_energy_of_mapped_units_by_component():
+    """MACs alone: the array's energy per MAC times MACs; everything sums to the total."""
+    chip, workload = sim.load_hardware("tesla-fsd-npu"), graph("resnet18")
+    found = sim.estimate(workload, chip)
+    from sim.hardware.physical import mac_energy_j
+
+    assert set(found.energy_breakdown_j) == {"DRAM", "SRAM", "MACs", "vector", "leakage"}
+    assert sum(found.energy_breakdown_j.values()) == pytest.approx(found.energy_j)
+    one = mac_energy_j(chip, chip.main_unit.array.name, "int8")
+    assert found.energy_breakdown_j["MACs"] == pytest.approx(found.macs * one)
