@@ -13,8 +13,8 @@ from sim._version import __version__
 
 if TYPE_CHECKING:
     from sim.analytical import estimate, evaluate
+    from sim.baseline import measure
     from sim.baseline.calibrate import calibrate
-    from sim.baseline.measure import measure
     from sim.baseline.validate import validate
     from sim.codesign import search
     from sim.cost.roofline import roofline
@@ -44,7 +44,7 @@ _HOMES = {
     "simulate": "sim.events.simulate:simulate",
     "roofline": "sim.cost.roofline:roofline",
     "search": "sim.codesign:search",
-    "measure": "sim.baseline.measure:measure",
+    "measure": "sim.baseline:measure",
     "calibrate": "sim.baseline.calibrate:calibrate",
     "validate": "sim.baseline.validate:validate",
     "plot": "sim.view.figures:",

@@ -8,7 +8,6 @@ the step in which it runs (`StepTable.cost`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,9 +15,7 @@ from sim.hardware.chip import Dataflow, Folds, Preload, Skew
 from sim.mapping.arrays import BINDINGS, ceil_div, fold_cycles
 from sim.mapping.machine import ArrayShape
 from sim.mapping.problem import INPUT, OUTPUT, ROLES, WEIGHT, Problem
-
-if TYPE_CHECKING:
-    from sim.mapping.evaluate import Cost, Rows, State
+from sim.mapping.steps import READ, ROLE_INDEX, WRITE, Cost, Rows, State
 
 
 def extents(problem: Problem, sizes: Mapping[str, np.ndarray], letter: str) -> np.ndarray:
@@ -129,8 +126,6 @@ def array_accesses(problem: Problem, array: ArrayShape, sizes: Mapping[str, np.n
 
 def array_job(rows: Rows, state: State) -> Cost:
     """Cost of a batch of tile jobs."""
-    from sim.mapping.evaluate import READ, ROLE_INDEX, WRITE, Cost
-
     problem, machine = rows.problem, rows.machine
     cycles, streaming, preload = array_time(problem, machine.array, state.sizes)
     accesses = array_accesses(problem, machine.array, state.sizes)

@@ -85,7 +85,7 @@ def class_tiles(problem: Problem, array: ArrayShape, letter: str, parts: Mapping
     if key not in _LISTS:
         if len(_LISTS) > 5000:
             _LISTS.clear()
-        _LISTS[key] = _Lister(problem, array, letter, parts).list()
+        _LISTS[key] = _Lister(problem, array, letter, parts).tilings()
     return _LISTS[key]
 
 
@@ -113,7 +113,7 @@ class _Lister:
                         f"an axis of the {role.value} mixes ranks {', '.join(axis.ranks)} of different classes"
                     )
 
-    def list(self) -> ClassTiles:
+    def tilings(self) -> ClassTiles:
         sizes = [self.extent[r] for r in self.ranks]
         if not self.ranks:
             return self._describe(np.ones((1, 0), dtype=np.int64))
