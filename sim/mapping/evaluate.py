@@ -240,7 +240,7 @@ class _BorderJob:
         slot = 0 if store.double_buffered else 1
         for port, count in ports:
             moves.bytes[slot][..., port] += count * bits / 8
-            moves.count[slot][..., port] += count > 0
+            moves.transfers[slot][..., port] += count > 0
 
     def _account(
         self,

@@ -79,11 +79,11 @@ class Moves(NamedTuple):
     """Transfers per port, [double-buffered stores, single-buffered stores] x (.., ports)."""
 
     bytes: np.ndarray
-    count: np.ndarray
+    transfers: np.ndarray
 
     def cycles(self, rates: np.ndarray, setup: np.ndarray) -> np.ndarray:
         """Busy time, [double, single] x (.., ports); rates (.., ports), setup (.., 1)."""
-        return self.bytes / rates + self.count * setup
+        return self.bytes / rates + self.transfers * setup
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ class StepTable:
     def cost(self, rates: np.ndarray, setup: np.ndarray) -> Cost:
         """The recurrence and everything that it adds up."""
         x, step, y = self._clock(rates, setup)
-        some = self.moves.count.any(axis=(0, -1))
+        some = self.moves.transfers.any(axis=(0, -1))
         setup_now = np.minimum(step - self.child.time, np.where(some, setup[:, None], 0.0))
         ends = setup * ((x > 0).astype(float) + (y > 0))
         total, child = self._total, self.child
@@ -136,8 +136,8 @@ class StepTable:
             time=x + total(step) + y,
             port_bytes=(self.first.bytes + self.last.bytes).sum(axis=0)
             + total(child.port_bytes + self.moves.bytes.sum(axis=0)),
-            port_moves=(self.first.count + self.last.count).sum(axis=0)
-            + total(child.port_moves + self.moves.count.sum(axis=0)),
+            port_moves=(self.first.transfers + self.last.transfers).sum(axis=0)
+            + total(child.port_moves + self.moves.transfers.sum(axis=0)),
             traffic=self.total_traffic(),
             array=total(child.array),
             spatial=total(child.spatial),

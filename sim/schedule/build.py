@@ -117,9 +117,9 @@ def _mapped(cost: GroupCost, table, d: int, ports: tuple[str, str], latency: flo
     clock, setup = machine.clock_hz[d], machine.setup_cycles[d]
     home = (machine.levels[0].read_port, machine.levels[0].write_port)
     moved = table.moves.bytes[0, 0] + table.child.port_bytes[0]
-    paused = (table.moves.count[0, 0] + table.child.port_moves[0]) * setup
+    paused = (table.moves.transfers[0, 0] + table.child.port_moves[0]) * setup
     busy = moved / machine.rates[d] + paused
-    single = (table.moves.bytes[1, 0] / machine.rates[d] + table.moves.count[1, 0] * setup).max(axis=-1)
+    single = (table.moves.bytes[1, 0] / machine.rates[d] + table.moves.transfers[1, 0] * setup).max(axis=-1)
     near = [p for p in range(len(machine.ports)) if p not in home]
     compute = np.maximum(table.child.time[0], busy[:, near].max(axis=-1, initial=0.0)) + single
     transfer = np.maximum.reduce([moved[:, p] / machine.rates[d, p] for p in home])
