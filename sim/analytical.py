@@ -23,6 +23,8 @@ from sim.whatif import with_what_if
 from sim.workload.graph import Einsum, EinsumOp, Graph, OperandRole, Role, Tensor
 from sim.workload.precision import parse_precision
 
+PROVEN = 1e-3
+"""Gap to the proven bound that is not worth a note."""
 OBJECTIVES = ("latency", "energy", "edp")
 
 
@@ -282,9 +284,25 @@ def _notes(network: Network, dynamic: float | None, options: Options) -> tuple[s
     notes += [
         f"{op} takes {seconds:g} s by --override, not by the model" for op, seconds in options.overrides_s.items()
     ]
+    notes += _proof(network)
     if dynamic is None:
         notes.append("energy is unknown: the chip file states no energies per action and no node to derive them from")
     return tuple(notes)
+
+
+def _proof(network: Network) -> list[str]:
+    """How far the mappings found are proven, where they are not the optimum of their space."""
+    gaps = {group.name: won.proven_gap for group in network.groups for _, won in group.winners}
+    open_ends = [name for name, gap in gaps.items() if np.isnan(gap)]
+    wide = {name: gap for name, gap in gaps.items() if gap > PROVEN}
+    notes = []
+    if open_ends:
+        notes.append(f"{len(open_ends)} ops: the best mapping of a limited number of candidates, with no proof")
+    if wide:
+        notes.append(
+            f"{len(wide)} ops: the mapping found is proven within {max(wide.values()):.1%} of the best of its space"
+        )
+    return notes
 
 
 def evaluate(

@@ -170,12 +170,13 @@ class _Search:
         _, self.distinct, self.design = np.unique(
             np.nan_to_num(numbers, nan=-1.0, posinf=1e300), axis=0, return_index=True, return_inverse=True
         )
-        self.least: dict[int, float] = {}
+        self.queues: list[_Queue] = []
         self.best: dict[int, tuple[tuple, tuple[int, int]]] = {}
         """design -> (what decided, (table, row))"""
 
     def run(self) -> Winners:
         pending = self._queues()
+        self.queues = [queue for queue in pending if queue is not None]
         rest = [len(self.pool)] * 2 if len(self.pool) <= EXACT_BELOW else []
         for look in (*LOOKS, *rest):
             pending = [p for p in pending if p is not None]
@@ -209,8 +210,7 @@ class _Search:
         if not np.isinf(self.room[d]):
             value = np.where(self.pool.footprint > self.room[d], np.inf, value)
         slack = SLACK if len(value) <= EXACT_BELOW else -TOLERANCE
-        self.least[d] = float(value.min())
-        return _Queue(d, value, slack) if np.isfinite(self.least[d]) else None
+        return _Queue(d, value, slack) if np.isfinite(value).any() else None
 
     def _round(self, pending: list[_Queue], look: int) -> None:
         fresh = [(queue, queue.take(look, self.best.get(queue.design))) for queue in pending]
@@ -264,12 +264,13 @@ class _Search:
         return dynamic_energy(self.space.machine, self.space.problem, traffic, designs)
 
     def _gap(self) -> float:
-        """1 - bound / best over the designs whose search ended early."""
+        """Share by which a candidate that was not refined might still beat the best, over all designs."""
         gaps = [0.0]
-        for design, least in self.least.items():
-            if design in self.best:
-                gaps.append(1.0 - least / self.best[design][0][0])
-        return max(gaps) if len(self.pool) > EXACT_BELOW else 0.0
+        for queue in self.queues:
+            found = self.best.get(queue.design)
+            if found is not None:
+                gaps.append(1.0 - queue.remaining() / found[0][0])
+        return max(gaps)
 
     def _winners(self) -> Winners:
         machine = self.space.machine
@@ -361,6 +362,10 @@ class _Queue:
             chosen = bounds <= self._limit(best)
         self.waiting = [column[~chosen] for column in self.waiting]
         return sorted(zip(positions[chosen].tolist(), letters[chosen].tolist(), strict=True))
+
+    def remaining(self) -> float:
+        """The least bound of what was not refined."""
+        return float(min(self.bound.min(), self.waiting[0].min(initial=np.inf)))
 
     def open(self, best: tuple | None) -> bool:
         """Whether a candidate that was not refined yet could still win."""
