@@ -45,11 +45,11 @@ _CHAIN = r"""
 #include <chrono>
 extern "C" double seconds_of_chain(long adds) {
     auto start = std::chrono::steady_clock::now();
-    unsigned long x = 0;
+    unsigned long x = 0, one = 1;
     for (long i = 0; i < adds; i += 16)
-        asm volatile("add $1,%0\n add $1,%0\n add $1,%0\n add $1,%0\n add $1,%0\n add $1,%0\n add $1,%0\n add $1,%0\n"
-                     "add $1,%0\n add $1,%0\n add $1,%0\n add $1,%0\n add $1,%0\n add $1,%0\n add $1,%0\n add $1,%0"
-                     : "+r"(x));
+        asm volatile("add %1,%0\n add %1,%0\n add %1,%0\n add %1,%0\n add %1,%0\n add %1,%0\n add %1,%0\n add %1,%0\n"
+                     "add %1,%0\n add %1,%0\n add %1,%0\n add %1,%0\n add %1,%0\n add %1,%0\n add %1,%0\n add %1,%0"
+                     : "+r"(x) : "r"(one));
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 """
@@ -95,6 +95,8 @@ def _clock_chain():
 
 def core_clock_hz() -> float | None:
     """The clock at which a core runs now: a chain of dependent additions retires one per cycle.
+
+    Register operands, because recent Intel cores fold additions of a constant at renaming, several a cycle.
 
     Virtual machines report the time-stamp counter's frequency, so that the clock is measured; where
     no compiler is at hand, what the system reports is returned, or None.
