@@ -9,19 +9,21 @@ time is at least
 closed form: an operand is loaded once per trip of the loops that it does not depend on, unless
 the innermost class (M, N, K or B) is the one it does not depend on (the least over these classes
 is taken port by port); a sliding window keeps its overlap unless
-reduction loops run inside it. Everything factors by class, so a grid of M x N x K x B tilings costs
-a few dozen array operations.
+reduction loops run inside it. Everything factors by class: what an operand moves is an array over
+three of the four classes times the trips of the fourth, so that a grid of M x N x K x B tilings
+costs a few dozen array operations, and a further design of equal structure a handful.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from sim.mapping.arrays import BINDINGS, Dataflow
-from sim.mapping.dims import ClassTiles, class_tiles, thinned
+from sim.mapping.dims import class_tiles, thinned
 from sim.mapping.machine import Machine
 from sim.mapping.problem import INPUT, OUTPUT, WEIGHT, Problem
 from sim.workload.graph import OperandRole
@@ -30,6 +32,8 @@ CLASSES = "MNKB"
 MOST_TILINGS = 250_000
 """Tilings of a grid; larger problems (tens of thousands of columns) are thinned to it."""
 AXIS = {letter: i for i, letter in enumerate(CLASSES)}
+FOREIGN = {INPUT: "N", WEIGHT: "M", OUTPUT: "K"}
+"""The class on which an operand does not depend."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +56,21 @@ class Numbers:
     latency: np.ndarray
 
 
+@dataclass(frozen=True, slots=True)
+class Move:
+    """What an operand moves over the border: bytes and transfers in, bytes and transfers out."""
+
+    loads: np.ndarray
+    arrivals: np.ndarray
+    stores: np.ndarray | float = 0.0
+    departures: np.ndarray | float = 0.0
+
+
 class Grid:
     """All even candidates of one problem on one machine structure, over one border.
 
-    A candidate is a tiling; its number is its position in an array of shape (M, N, K, B).
+    A candidate is a tiling; its number is its position in an array of shape (M, N, K, B). Arrays
+    here have that shape, or broadcast to it.
     """
 
     def __init__(
@@ -69,7 +84,6 @@ class Grid:
         self.shape = tuple(len(self.lists[letter]) for letter in CLASSES)
         self.letters = tuple(c for c in CLASSES if c == "M" or len(self.lists[c]) > 1)
         """Classes whose loops can be innermost; M also stands for no loop at all."""
-        self.hollow = self._hollow()
 
     @property
     def tilings(self) -> int:
@@ -83,181 +97,67 @@ class Grid:
             tiles |= {rank: int(values[position]) for rank, values in self.lists[c].tiles.items()}
         return tiles
 
-    def blocks(self, most: int) -> Iterator[tuple[tuple[slice, ...], _View]]:
-        """Views of at most about `most` tilings, so that a block's arrays stay in the cache."""
-        longest = max(range(4), key=lambda a: self.shape[a])
-        step = max(1, most * self.shape[longest] // self.tilings)
-        for start in range(0, self.shape[longest], step):
-            cut = {longest: slice(start, min(start + step, self.shape[longest]))}
-            yield tuple(cut.get(a, slice(None)) for a in range(4)), _View(self.lists, cut)
-
-    def footprint_bytes(self) -> np.ndarray:
-        """Bytes in the border's memory, second copies included: (tilings,)."""
-        return np.broadcast_to(self._footprint(_View(self.lists, {})), self.shape).ravel()
-
-    def times(self, numbers: Numbers, most: int = 16_384) -> np.ndarray:
-        """The bound in cycles, (D, tilings): the least over the innermost classes, port by port."""
-        designs = len(numbers.rates)
-        out = np.empty((designs, *self.shape))
-        outer = {self.machine.levels[parent].read_port for parent in self.route.parent.values()}
-        outer |= {self.machine.levels[parent].write_port for parent in self.route.parent.values()}
-        inner = [p for p in range(len(self.machine.ports)) if p not in outer]
-        once = [p for p in inner if (numbers.rates[:, p] == numbers.rates[0, p]).all()]
-        own = [p for p in range(len(self.machine.ports)) if p not in once]
-        for place, view in self.blocks(most):
-            first, last = self._ends_bytes(view)
-            fed = self._fed_ports(view)
-            moved, count = self._least_between(view, first, last)
-            target = out[(slice(None), *place)]
-            self._fill(target, self._cycles(view), _Ports(moved, count, fed, first, last), numbers, once, own, outer)
-        return out.reshape(designs, -1)
-
-    def class_times(self, numbers: Numbers, candidates: np.ndarray) -> np.ndarray:
-        """Bounds per innermost class of n candidates, each on its own design: (4, n); inf where the
-        class has no loop (a single tile stands under the first class alone)."""
-        view = _View(self.lists, index=np.stack(np.unravel_index(candidates, self.shape)))
-        n = len(candidates)
-        cycles, fed = np.broadcast_to(self._cycles(view), n), self._fed_ports(view)
-        first, last = self._ends_bytes(view)
-        double = self.route.copies == 2
-        out = np.full((len(CLASSES), n), np.inf)
-        trips = {c: np.broadcast_to(view.trips[c], n) for c in CLASSES}
-        single = np.prod([trips[c] for c in CLASSES], axis=0) == 1
-        for letter in self.letters:
-            moved, count = self._between(view, letter, first, last)
-            ports = _Ports(moved, count, fed, first, last)
-            time = cycles.astype(float)
-            for p in range(len(moved)):
-                busy = (moved[p] + fed[p] if double else fed[p]) / numbers.rates[:, p]
-                time = np.maximum(time, busy + count[p] * numbers.setup if double else busy)
-            if not double:
-                time = time + np.max(
-                    [m / numbers.rates[:, p] + count[p] * numbers.setup for p, m in enumerate(moved)], axis=0
-                )
-            time = time + ports.ends(numbers, slice(None)) + numbers.latency
-            alone = single & (letter == self.letters[0])
-            out[AXIS[letter]] = np.where((trips[letter] > 1) | alone, time, np.inf)
-        return out
-
-    def _fill(
-        self,
-        out: np.ndarray,
-        cycles: np.ndarray,
-        ports: _Ports,
-        numbers: Numbers,
-        once: list[int],
-        own: list[int],
-        outer: set[int],
-    ) -> None:
-        """The bound of one block for every design: what ports with equal rates bind is done once.
-
-        Set-ups are counted at the outer ports alone, which every transfer uses, so that the bound of
-        a design does not depend on the designs beside it.
-        """
-        double = self.route.copies == 2
-        base = np.array(np.broadcast_to(cycles, out.shape[1:]), dtype=float)
-        for p in once:
-            self._serve(base, ports, p, numbers.rates[0, p], 0.0, double)
-        for d in range(len(out)):
-            target = out[d]
-            target[...] = base
-            for p in own:
-                self._serve(target, ports, p, numbers.rates[d, p], numbers.setup[d] if p in outer else 0.0, double)
-            if not double:
-                target += self._waiting(ports, numbers, d)
-            target += ports.ends(numbers, d) + numbers.latency[d]
+    def of(self, letter: str, name: str) -> np.ndarray:
+        """A number of one class's list, along its axis."""
+        return self._along(letter, getattr(self.lists[letter], name))
 
     @staticmethod
-    def _serve(target: np.ndarray, ports: _Ports, p: int, rate: float, setup: float, double: bool) -> None:
-        """target = max(target, busy time of a port): with moves if they are double-buffered."""
-        busy = (ports.moved[p] + ports.fed[p]) / rate if double else ports.fed[p] / rate
-        if double and setup and ports.count[p].any():
-            busy = busy + ports.count[p] * setup
-        np.maximum(target, busy, out=target)
+    def _along(letter: str, values: np.ndarray) -> np.ndarray:
+        return values.reshape(tuple(-1 if c == letter else 1 for c in CLASSES))
 
-    @staticmethod
-    def _waiting(ports: _Ports, numbers: Numbers, d: int) -> np.ndarray:
-        """Moves without second buffers, which nothing hides."""
-        waiting: np.ndarray = np.zeros(1)
-        for p, moved in enumerate(ports.moved):
-            waiting = np.maximum(waiting, moved / numbers.rates[d, p] + ports.count[p] * numbers.setup[d])
-        return waiting
-
-    def _least_between(
-        self, view: _View, first: list[tuple[np.ndarray, int]], last: list[tuple[np.ndarray, int]]
-    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """(bytes, transfers) per port between the ends, the least over the innermost classes."""
-        moved, count = self._between(view, self.letters[0], first, last)
-        for letter in self.letters[1:]:
-            # A class without a loop cannot be innermost; its numbers are then never the least but
-            # where all are equal, because an operand is moved again by the classes that have loops.
-            other, times = self._between(view, letter, first, last)
-            moved = [np.minimum(a, b) for a, b in zip(moved, other, strict=True)]
-            count = [np.minimum(a, b) for a, b in zip(count, times, strict=True)]
-        return moved, count
-
-    def energies(self, read: np.ndarray, write: np.ndarray) -> np.ndarray:
-        """Memory energy of the bound's traffic for one design: J/byte per level -> (tilings,)."""
-        view = _View(self.lists, {})
-        fed = self._fed(view)
-        best: np.ndarray | None = None
-        for letter in self.letters:
-            traffic = self._traffic(view, letter, fed)
-            energy = sum(r * a + w * b for r, w, (a, b) in zip(read, write, traffic, strict=True))
-            best = energy if best is None else np.minimum(best, energy)
-        assert best is not None
-        return np.broadcast_to(best, self.shape).ravel()
-
-    # One block -----------------------------------------------------------------------------------
-    def _cycles(self, view: _View) -> np.ndarray:
-        """Array cycles summed over all tiles (of the largest instance)."""
-        binding = BINDINGS[Dataflow(self.machine.array.dataflow)]
-        rows, cols, stream = binding
-        folds = view.folds[rows] * view.folds[cols] * view.folds["B"]
-        jobs = view.trips[rows] * view.trips[cols] * view.trips["B"]
-        return folds * view.streamed[stream] + jobs * view.once[stream]
-
-    def _product(self, parts: list[np.ndarray]) -> np.ndarray:
-        product = parts[0]
-        for part in parts[1:]:
-            product = product * part
+    def _elements(self, role: OperandRole, which: str) -> np.ndarray:
+        """Elements of an operand: the product of its classes' factors (1 for the foreign class)."""
+        product = np.ones((1, 1, 1, 1))
+        for c in CLASSES:
+            if c != FOREIGN[role]:
+                product = product * self._along(c, getattr(self.lists[c], which)[role])
         return product
 
-    def _elements(self, view: _View, role: OperandRole, which: str) -> np.ndarray:
-        return self._product([getattr(view, which)[c][role] for c in CLASSES])
+    @cached_property
+    def trips(self) -> Mapping[str, np.ndarray]:
+        return {c: self.of(c, "trips") for c in CLASSES}
 
-    def _footprint(self, view: _View) -> np.ndarray:
-        total = np.zeros(1)
-        for role in self.route.stored:
+    # What lies in the memory ---------------------------------------------------------------------
+    def footprint_bytes(self) -> np.ndarray:
+        """Bytes in the border's memory, second copies included: (tilings,)."""
+        total = np.zeros((1, 1, 1, 1))
+        for role in sorted(self.route.stored):
             width: np.ndarray | float = self.problem.bits[role]
             if role is OUTPUT:
-                width = np.where(self._partial(view), self.problem.accumulate_bits, self.problem.bits[OUTPUT])
-            total = total + self._elements(view, role, "first") * width * (self.route.copies / 8)
-        return total
+                width = np.where(self._partial(), self.problem.accumulate_bits, self.problem.bits[OUTPUT])
+            total = total + self._elements(role, "first") * (width * (self.route.copies / 8))
+        return self.flat(total)
 
-    def _partial(self, view: _View) -> np.ndarray:
+    def weight_tile_bytes(self) -> np.ndarray:
+        """Bytes of the first weight tile of an instance, (tilings,); 0 where weights pass by."""
+        if WEIGHT not in self.route.stored:
+            return np.zeros(self.tilings)
+        return self.flat(self._elements(WEIGHT, "first") * (self.problem.bits[WEIGHT] / 8))
+
+    def flat(self, values: np.ndarray) -> np.ndarray:
+        """One number a tiling, (tilings,)."""
+        return np.broadcast_to(values, self.shape).reshape(-1)
+
+    def _partial(self) -> np.ndarray:
         """The output tile holds partial sums at some time."""
-        partial = view.trips["K"] > 1
+        partial = self.trips["K"] > 1
         outside = self.machine.array.dataflow in ("weight_stationary", "input_stationary")
         if outside and self.route.innermost[OUTPUT] == self.route.level:
-            partial = partial | (view.depth["K"] > self.machine.array.rows)
+            partial = partial | (self.of("K", "depth") > self.machine.array.rows)
         return partial
 
-    def _ends_bytes(self, view: _View) -> tuple[list[tuple[np.ndarray, int]], list[tuple[np.ndarray, int]]]:
-        """(bytes, transfers) of the first load and of the last store, per port."""
-        first: list[tuple[np.ndarray, int]] = [(np.zeros(1), 0) for _ in self.machine.ports]
-        last = list(first)
-        levels, route = self.machine.levels, self.route
-        for role in sorted(route.stored):
-            parent, child = levels[route.parent[role]], levels[route.level]
-            end, target = ("last", last) if role is OUTPUT else ("first", first)
-            ports = (parent.write_port, child.read_port) if role is OUTPUT else (parent.read_port, child.write_port)
-            for port, which in zip(ports, (f"wave_{end}", end), strict=True):
-                moved = self._elements(view, role, which) * (self.problem.bits[role] / 8)
-                target[port] = (target[port][0] + moved, target[port][1] + 1)
-        return first, last
+    # Time of the array -----------------------------------------------------------------------------
+    def cycles(self) -> np.ndarray:
+        """Array cycles summed over all tiles (of the largest instance)."""
+        rows, cols, stream = BINDINGS[Dataflow(self.machine.array.dataflow)]
+        folds = self.of(rows, "folds") * self.of(cols, "folds") * self.of("B", "folds")
+        cycles = folds * self.of(stream, "streamed")
+        once = self.of(stream, "once")
+        if not once.any():
+            return cycles
+        return cycles + (self.trips[rows] * self.trips[cols] * self.trips["B"]) * once
 
-    def _fed(self, view: _View) -> dict[tuple[int, int], np.ndarray]:
+    def fed(self) -> dict[tuple[int, int], np.ndarray]:
         """What the array itself takes and gives over the whole einsum: (level, direction) -> bytes."""
         problem, array, innermost = self.problem, self.machine.array, self.route.innermost
         if array.dataflow == Dataflow.ROW_STATIONARY or self.parts:
@@ -266,83 +166,66 @@ class Grid:
         extent = {c: float(np.prod([whole[r] for r in problem.in_class(c)] or [1])) for c in CLASSES}
         macs = extent["M"] * extent["N"] * extent["K"] * extent["B"]
         binding = BINDINGS[Dataflow(array.dataflow)]
-        again_in = (
-            view.folds["N"] / extent["N"] if "N" in (binding.rows, binding.cols) else view.trips["N"] / extent["N"]
-        )
-        again_w = (
-            view.folds["M"] / extent["M"] if "M" in (binding.rows, binding.cols) else view.trips["M"] / extent["M"]
-        )
-        passes = view.folds["K"] if "K" in (binding.rows, binding.cols) else view.trips["K"]
+
+        def passes(letter: str) -> np.ndarray:
+            return self.of(letter, "folds") if letter in (binding.rows, binding.cols) else self.trips[letter]
+
         out = extent["M"] * extent["N"] * extent["B"]
         wide, narrow = problem.accumulate_bits / 8, problem.bits[OUTPUT] / 8
         fed: dict[tuple[int, int], np.ndarray] = {}
         for key, moved in (
-            ((innermost[INPUT], 0), macs * again_in * problem.bits[INPUT] / 8),
-            ((innermost[WEIGHT], 0), macs * again_w * problem.bits[WEIGHT] / 8),
-            ((innermost[OUTPUT], 1), out * ((passes - 1) * wide + narrow)),
-            ((innermost[OUTPUT], 0), out * (passes - 1) * wide),
+            ((innermost[INPUT], 0), passes("N") * (macs / extent["N"] * problem.bits[INPUT] / 8)),
+            ((innermost[WEIGHT], 0), passes("M") * (macs / extent["M"] * problem.bits[WEIGHT] / 8)),
+            ((innermost[OUTPUT], 1), out * ((passes("K") - 1) * wide + narrow)),
+            ((innermost[OUTPUT], 0), out * (passes("K") - 1) * wide),
         ):
-            fed[key] = fed.get(key, 0.0) + moved
+            fed[key] = fed[key] + moved if key in fed else moved
         return fed
 
-    def _traffic(self, view: _View, letter: str, fed: Mapping[tuple[int, int], np.ndarray]) -> list[list[np.ndarray]]:
-        """[bytes read, bytes written] per memory with `letter` innermost."""
-        route = self.route
-        traffic: list[list[np.ndarray]] = [[np.zeros(1), np.zeros(1)] for _ in self.machine.levels]
-        for role in sorted(route.stored):
-            loads, stores = self._loads_and_stores(view, role, letter)
-            parent, child = route.parent[role], route.level
-            traffic[parent][0] = traffic[parent][0] + loads
-            traffic[child][1] = traffic[child][1] + loads
-            if role is OUTPUT:
-                traffic[parent][1] = traffic[parent][1] + stores
-                traffic[child][0] = traffic[child][0] + stores
-        for (level, direction), moved in fed.items():
-            traffic[level][direction] = traffic[level][direction] + moved
-        return traffic
+    # Moves over the border -------------------------------------------------------------------------
+    @cached_property
+    def moves(self) -> Mapping[OperandRole, Mapping[str, Move]]:
+        """Stored operand -> innermost class -> what it moves.
 
-    def _fed_ports(self, view: _View) -> list[np.ndarray]:
-        """Bytes per port that the array itself takes and gives."""
-        fed = [np.zeros(1) for _ in self.machine.ports]
-        for (number, direction), moved in self._fed(view).items():
-            level = self.machine.levels[number]
-            port = level.write_port if direction else level.read_port
-            fed[port] = fed[port] + moved
-        return fed
+        (Where an operand has no loop of its own left it never leaves either; then the innermost
+        class can only be the one that it does not depend on, which is the case of one trip.)
+        """
+        found: dict[OperandRole, dict[str, Move]] = {}
+        for role in sorted(self.route.stored):
+            foreign = FOREIGN[role]
+            outside = self._move(role, self.trips[foreign], "")
+            found[role] = {c: outside if c != foreign else self._move(role, np.ones(1), c) for c in self.letters}
+            if role is INPUT and self.problem.window_ranks and "K" in self.letters:
+                found[role]["K"] = self._move(role, self.trips[foreign], "K")
+        return found
 
-    def _between(
-        self, view: _View, letter: str, first: list[tuple[np.ndarray, int]], last: list[tuple[np.ndarray, int]]
-    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """(bytes, transfers) per port between the first load and the last store."""
-        route, levels = self.route, self.machine.levels
-        moved = [-(a + b) for (a, _), (b, _) in zip(first, last, strict=True)]
-        count = [np.full(1, -float(a + b)) for (_, a), (_, b) in zip(first, last, strict=True)]
-        for role in sorted(route.stored):
-            parent, child = levels[route.parent[role]], levels[route.level]
-            loads, stores = self._loads_and_stores(view, role, letter)
-            arrivals, departures = self._transfers(view, role, letter)
-            # Instances of the memory have ports of their own.
-            for port, amount, times in (
-                (parent.read_port, loads, arrivals),
-                (child.write_port, loads / self.instances, arrivals),
-                (parent.write_port, stores, departures),
-                (child.read_port, stores / self.instances, departures),
-            ):
-                moved[port] = moved[port] + amount
-                count[port] = count[port] + times
-        return moved, count
-
-    def _transfers(self, view: _View, role: OperandRole, letter: str) -> tuple[np.ndarray, np.ndarray]:
-        """How often a tile of the operand arrives and leaves."""
-        foreign = {INPUT: "N", WEIGHT: "M", OUTPUT: "K"}[role]
-        again = np.ones(1) if letter == foreign else view.trips[foreign]
-        tiles = self._product([view.trips[c] for c in CLASSES if c != foreign])
+    def _move(self, role: OperandRole, again: np.ndarray, letter: str) -> Move:
+        """What an operand moves when all its tiles pass `again` times, `letter` innermost ("": of no matter)."""
+        problem = self.problem
+        tiles = np.ones(1)
+        for c in CLASSES:
+            if c != FOREIGN[role] and len(self.lists[c]) > 1:
+                tiles = tiles * self.trips[c]
         if role is OUTPUT:
-            return tiles * (again - 1), tiles * again
-        if role is INPUT and self.hollow:
-            return np.ones(1), np.zeros(1)  # a slide may bring nothing new
-        return tiles * again, np.zeros(1)
+            whole = self._elements(role, "total")
+            partial = (whole * (problem.accumulate_bits / 8)) * (again - 1)
+            stores = partial + whole * (problem.bits[OUTPUT] / 8)
+            return Move(partial, tiles * (again - 1), stores, tiles * again)
+        if role is INPUT and problem.window_ranks:
+            arrivals = np.ones(1) if self._hollow else tiles * again  # a slide may bring nothing new
+            return Move(self._slid(again, letter) * (problem.bits[role] / 8), arrivals)
+        return Move((self._elements(role, "total") * (problem.bits[role] / 8)) * again, tiles * again)
 
+    def _slid(self, again: np.ndarray, letter: str) -> np.ndarray:
+        """Input elements of a sliding window; reduction loops inside leave nothing to slide over."""
+        slid = self._elements(INPUT, "slid")
+        if again.size > 1:
+            slid = slid + self._elements(INPUT, "slid_again") * (again - 1)
+        if letter != "K":
+            return slid
+        return np.where(self.trips["K"] > 1, self._elements(INPUT, "total") * again, slid)
+
+    @cached_property
     def _hollow(self) -> bool:
         """A window overlaps the whole of some short axis, so that a slide may move nothing."""
         problem = self.problem
@@ -353,70 +236,213 @@ class Grid:
                 return True
         return False
 
-    def _loads_and_stores(self, view: _View, role: OperandRole, letter: str) -> tuple[np.ndarray, np.ndarray]:
-        """Bytes of an operand over the border, in and out, with `letter` innermost.
+    def port(self, wiring: Wiring) -> PortTerms:
+        """What a port serves that is wired to some operands."""
+        moved: dict[str, np.ndarray] = {}
+        count: dict[str, np.ndarray] = {}
+        first, last = (End(np.zeros((1, 1, 1, 1)), 0) for _ in range(2))
+        for role, way, inner in wiring:
+            # Instances of the memory have ports of their own.
+            share, wave = (self.instances, "") if inner else (1, "wave_")
+            for letter, move in self.moves[role].items():
+                amount, times = (move.loads, move.arrivals) if way == "in" else (move.stores, move.departures)
+                moved[letter] = moved.get(letter, 0.0) + (amount if share == 1 else amount / share)
+                count[letter] = count.get(letter, 0.0) + times
+            width = self.problem.bits[role] / 8
+            if role is OUTPUT and way == "out":
+                last = End(last.bytes + self._elements(role, f"{wave}last") * width, last.count + 1)
+            elif role is not OUTPUT:
+                first = End(first.bytes + self._elements(role, f"{wave}first") * width, first.count + 1)
+        ends = self.flat(first.bytes + last.bytes)
+        between = {c: self.flat(amount) - ends for c, amount in moved.items()}
+        times = {c: self.flat(number) - (first.count + last.count) for c, number in count.items()}
+        first, last = (End(self.flat(end.bytes), end.count) for end in (first, last))
+        return PortTerms(between, times, first, last)
 
-        (Where an operand has no loop of its own left it never leaves either; then the innermost
-        class can only be the one that it does not depend on, which is the case `again` = 1.)
-        """
-        problem = self.problem
-        foreign = {INPUT: "N", WEIGHT: "M", OUTPUT: "K"}[role]
-        again = np.ones(1) if letter == foreign else view.trips[foreign]
-        whole = self._elements(view, role, "total")
+    def energies(self, read: np.ndarray, write: np.ndarray) -> np.ndarray:
+        """Memory energy of the bound's traffic for one design: J/byte per level -> (tilings,)."""
+        route, fed = self.route, self.fed()
+        fixed = sum(((read, write)[way][level] * moved for (level, way), moved in fed.items()), np.zeros(1))
+        best: np.ndarray | None = None
+        for letter in self.letters:
+            energy = fixed
+            for role, by_letter in self.moves.items():
+                move, parent, child = by_letter[letter], route.parent[role], route.level
+                energy = energy + move.loads * (read[parent] + write[child])
+                if role is OUTPUT:
+                    energy = energy + move.stores * (write[parent] + read[child])
+            best = energy if best is None else np.minimum(best, energy)
+        assert best is not None
+        return self.flat(best)
+
+
+Wiring = tuple[tuple[OperandRole, str, bool], ...]
+"""(operand, way, whether the port is the inner memory's) of what a port serves."""
+
+
+def wirings(machine: Machine, route: Route, apart: bool) -> list[Wiring]:
+    """What each port of the machine serves at the border; `apart`: its inner ports differ from its outer ones."""
+    wired: list[list[tuple[OperandRole, str, bool]]] = [[] for _ in machine.ports]
+    for role in sorted(route.stored):
+        parent, child = machine.levels[route.parent[role]], machine.levels[route.level]
+        wired[parent.read_port].append((role, "in", False))
+        wired[child.write_port].append((role, "in", apart))
         if role is OUTPUT:
-            partial = whole * ((again - 1) * (problem.accumulate_bits / 8))
-            return partial, partial + whole * (problem.bits[OUTPUT] / 8)
-        if role is INPUT and problem.window_ranks:
-            slid = self._elements(view, role, "slid") + self._elements(view, role, "slid_again") * (again - 1)
-            jumps = view.trips["K"] > 1  # reduction loops inside leave nothing to slide over
-            loads = np.where(jumps, whole * again, slid) if letter == "K" else slid
-            return loads * (problem.bits[role] / 8), np.zeros(1)
-        return whole * (again * (problem.bits[role] / 8)), np.zeros(1)
-
-
-FACTORS = ("first", "last", "wave_first", "wave_last", "total", "slid", "slid_again")
+            wired[parent.write_port].append((role, "out", False))
+            wired[child.read_port].append((role, "out", apart))
+    return [tuple(sorted(listed)) for listed in wired]
 
 
 @dataclass(frozen=True, slots=True)
-class _Ports:
-    """Per port: bytes and transfers between the ends, bytes of the array, and both ends."""
+class End:
+    """The first load or the last store on one port."""
 
-    moved: list[np.ndarray]
-    count: list[np.ndarray]
-    fed: list[np.ndarray]
-    first: list[tuple[np.ndarray, int]]
-    last: list[tuple[np.ndarray, int]]
+    bytes: np.ndarray
+    count: int
 
-    def ends(self, numbers: Numbers, d: int | slice) -> np.ndarray:
+
+@dataclass(frozen=True, slots=True)
+class PortTerms:
+    """Bytes and transfers of T tilings on one port: by innermost class, both ends left out; and the ends."""
+
+    moved: Mapping[str, np.ndarray]
+    count: Mapping[str, np.ndarray]
+    first: End
+    last: End
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The bound's terms of T tilings, for any design of the structure; arrays (T,).
+
+    `walked`: innermost class -> whether a tiling has loops of it (a single tile stands under the first
+    class alone); `terms`: what a port serves, one entry for all ports that serve the same, of which
+    `wire` gives the number for each port (None: it serves nothing); `fed`: what the array itself moves
+    through each port (None: nothing).
+    """
+
+    double: bool
+    cycles: np.ndarray
+    walked: Mapping[str, np.ndarray]
+    terms: tuple[PortTerms, ...]
+    least: tuple[tuple[np.ndarray, np.ndarray], ...]
+    """(bytes, transfers) per entry of `terms`: the least over the innermost classes"""
+    wire: tuple[int | None, ...]
+    fed: tuple[np.ndarray | None, ...]
+
+    def time(self, rates: np.ndarray, setup: float, latency: float) -> np.ndarray:
+        """The bound in cycles on one design, (T,), whatever the order of loops."""
+        return self._fluid(self.least, slice(None), rates, setup) + (self._ends(slice(None), rates, setup) + latency)
+
+    def class_times(self, numbers: Numbers, chosen: np.ndarray) -> np.ndarray:
+        """Bounds per innermost class of n tilings, each on its own design: (4, n); inf where the class has
+        no loop."""
+        out = np.full((len(CLASSES), len(chosen)), np.inf)
+        rates, setup = numbers.rates.T, numbers.setup
+        ends = self._ends(chosen, rates, setup) + numbers.latency
+        for letter, walked in self.walked.items():
+            here = np.flatnonzero(walked[chosen])
+            if len(here):
+                moves = [(entry.moved[letter], entry.count[letter]) for entry in self.terms]
+                time = self._fluid(moves, chosen[here], rates[:, here], setup[here])
+                out[AXIS[letter], here] = time + ends[here]
+        return out
+
+    def _fluid(self, moves, chosen: np.ndarray | slice, rates: np.ndarray, setup) -> np.ndarray:
+        """Cycles between the ends: the array, or the busiest port beside it; without second buffers moves wait.
+
+        moves: (bytes, transfers) per entry of `terms`.
+        """
+        longest, waiting = self.cycles[chosen], 0.0
+        for rate, entry, fed in zip(rates, self.wire, self.fed, strict=True):
+            busy = 0.0 if fed is None else fed[chosen] / rate
+            if entry is not None:
+                moved, count = moves[entry]
+                moving = moved[chosen] / rate + count[chosen] * setup
+                if self.double:
+                    busy = busy + moving
+                else:
+                    waiting = np.maximum(waiting, moving)
+            longest = np.maximum(longest, busy)
+        return longest + waiting
+
+    def _ends(self, chosen: np.ndarray | slice, rates: np.ndarray, setup: np.ndarray | float) -> np.ndarray:
         """Cycles of the first load and the last store: each transfer pays its set-up on its ports."""
         total: np.ndarray = np.zeros(1)
-        for end in (self.first, self.last):
+        for end in ("first", "last"):
             longest: np.ndarray = np.zeros(1)
-            for port, (amount, count) in enumerate(end):
-                if count:
-                    longest = np.maximum(longest, amount / numbers.rates[d, port] + numbers.setup[d] * count)
+            for rate, entry in zip(rates, self.wire, strict=True):
+                if entry is not None:
+                    moves: End = getattr(self.terms[entry], end)
+                    longest = np.maximum(longest, moves.bytes[chosen] / rate + setup * moves.count)
             total = total + longest
         return total
 
 
-class _View:
-    """The class lists reshaped to broadcast against each other, cut to a block."""
+def bounds(grids: list[Grid]) -> Bounds:
+    """The terms of all tilings of some grids of one route, one grid after the other."""
+    one = grids[0]
+    apart = any(grid.parts or grid.instances > 1 for grid in grids)
+    wired = wirings(one.machine, one.route, apart)
+    kinds = list(dict.fromkeys(wiring for wiring in wired if wiring))
+    walked = _join([_walked(grid) for grid in grids])
+    terms = []
+    for kind in kinds:
+        parts = [grid.port(kind) for grid in grids]
+        ends = [
+            End(_chain([getattr(p, end).bytes for p in parts]), getattr(parts[0], end).count)
+            for end in ("first", "last")
+        ]
+        moved, count = (_join([getattr(p, name) for p in parts]) for name in ("moved", "count"))
+        terms.append(PortTerms(moved, count, *ends))
+    return Bounds(
+        double=one.route.copies == 2,
+        cycles=_chain([grid.flat(grid.cycles()) for grid in grids]),
+        walked=walked,
+        terms=tuple(terms),
+        least=tuple((_least(entry.moved), _least(entry.count)) for entry in terms),
+        wire=tuple(kinds.index(wiring) if wiring else None for wiring in wired),
+        fed=_fed(grids),
+    )
 
-    def __init__(
-        self, lists: Mapping[str, ClassTiles], cut: Mapping[int, slice] | None = None, index: np.ndarray | None = None
-    ) -> None:
-        """A block of the grid, or with `index` (4, n) the tilings at n points."""
-        self.trips, self.folds, self.streamed, self.once, self.depth = ({} for _ in range(5))
-        self.first, self.last, self.wave_first, self.wave_last, self.total, self.slid, self.slid_again = (
-            {} for _ in FACTORS
-        )
-        for letter in CLASSES:
-            axis, tiles = AXIS[letter], lists[letter]
-            shape = (-1,) if index is not None else tuple(-1 if a == axis else 1 for a in range(4))
-            part = index[axis] if index is not None else (cut or {}).get(axis, slice(None))
-            for name in ("trips", "folds", "streamed", "once", "depth"):
-                getattr(self, name)[letter] = getattr(tiles, name)[part].reshape(shape)
-            for name in FACTORS:
-                getattr(self, name)[letter] = {
-                    role: values[part].reshape(shape) for role, values in getattr(tiles, name).items()
-                }
+
+def _walked(grid: Grid) -> dict[str, np.ndarray]:
+    walked = {c: grid.flat(grid.trips[c] > 1) for c in grid.letters}
+    single = ~np.any(list(walked.values()), axis=0)
+    return walked | {grid.letters[0]: walked[grid.letters[0]] | single}
+
+
+def _least(by_class: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The least over the classes that can be innermost.
+
+    A class without a loop has the numbers of the other classes or larger ones: only where an operand's
+    foreign class is not walked do two classes move the same. So it need not be left out.
+    """
+    values = list(by_class.values())
+    least = values[0]
+    for other in values[1:]:
+        least = np.minimum(least, other)
+    return least
+
+
+def _fed(grids: list[Grid]) -> tuple[np.ndarray | None, ...]:
+    machine = grids[0].machine
+    fed: list[np.ndarray | None] = [None for _ in machine.ports]
+    parts = [grid.fed() for grid in grids]
+    for number, way in dict.fromkeys(key for part in parts for key in part):
+        level = machine.levels[number]
+        port = level.write_port if way else level.read_port
+        none = np.zeros(1)
+        amount = _chain([grid.flat(part.get((number, way), none)) for grid, part in zip(grids, parts, strict=True)])
+        before = fed[port]
+        fed[port] = amount if before is None else before + amount
+    return tuple(fed)
+
+
+def _chain(parts: list[np.ndarray]) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _join(parts: list[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Arrays by class of several grids, which tile the same ranks and so have the same classes."""
+    return {letter: _chain([part[letter] for part in parts]) for letter in parts[0]}

@@ -10,19 +10,22 @@ feasible candidates.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from itertools import product
 
 import numpy as np
 
 from sim.errors import MappingError
 from sim.mapping.array_job import gemm_view
-from sim.mapping.arrays import BINDINGS, Dataflow, fold_cycles
+from sim.mapping.arrays import BINDINGS, Dataflow, ceil_div, fold_cycles
 from sim.mapping.machine import ArrayShape
 from sim.mapping.problem import ROLES, Problem
-from sim.workload.graph import OperandRole
+from sim.workload.graph import Axis, OperandRole
 
+Box = tuple[np.ndarray, Mapping[str, np.ndarray]]
+"""How many tiles of a tiling, and their extents per rank."""
 EXHAUSTIVE = 48
 """Classes with at most this many tile combinations are listed in full, with all integers."""
 
@@ -116,11 +119,14 @@ class _Lister:
     def tilings(self) -> ClassTiles:
         sizes = [self.extent[r] for r in self.ranks]
         if not self.ranks:
-            return self._describe(np.ones((1, 0), dtype=np.int64))
+            return self._describe(np.ones((1, 0), dtype=np.int64), self._split)
         if int(np.prod(sizes, dtype=float)) <= EXHAUSTIVE:
             grid = np.array(list(product(*(range(1, n + 1) for n in sizes))), dtype=np.int64)
-            return self._describe(grid)
-        return self._describe(np.unique(np.concatenate([self._chain(i) for i in range(len(self.ranks))]), axis=0))
+            return self._describe(grid, self._split)
+        # The uncut end of a chain is the start of the one outside it.
+        chains = [self._chain(i)[: -1 if i else None] for i in reversed(range(len(self.ranks)))]
+        cut = np.repeat(np.arange(len(chains))[::-1], [len(chain) for chain in chains])
+        return self._describe(np.concatenate(chains), partial(self._cut_at, position=cut))
 
     def _chain(self, position: int) -> np.ndarray:
         """Tilings that cut rank `position`, keep the ranks inside it whole and those outside at 1:
@@ -130,7 +136,8 @@ class _Lister:
         table[:, position] = np.arange(1, extent + 1)
         for inside in range(position + 1, len(self.ranks)):
             table[:, inside] = self.extent[self.ranks[inside]]
-        work = self._work(table)
+        folds, streamed, _ = self._array_sums(self._cut_at(table, position=np.full(extent, position)))
+        work = streamed if self.field == "stream" else folds
         trips = -(-extent // table[:, position])
         # Rows grow with the tile; within one trip count keep a larger tile only for less work.
         group = np.cumsum(np.concatenate([[0], np.diff(trips) != 0]))
@@ -139,82 +146,97 @@ class _Lister:
         keep |= np.concatenate([[True], np.diff(trips) != 0])
         return table[keep]
 
-    # Sums over the tiles of a tiling: combinations of whole and remainder per rank ---------------
-    def _boxes(self, table: np.ndarray) -> list[tuple[np.ndarray, dict[str, np.ndarray]]]:
-        boxes: list[tuple[np.ndarray, dict[str, np.ndarray]]] = [(np.ones(len(table)), {})]
+    # Sums over the tiles of a tiling: [(how many, box)] -------------------------------------------
+    def _cut_at(self, table: np.ndarray, position: np.ndarray) -> list[Box]:
+        """Boxes of a chain's tilings: only the rank at `position` has a remainder."""
+        row = np.arange(len(table))
+        whole = np.array([self.extent[r] for r in self.ranks], dtype=np.int64)
+        trips = -(-whole // table)
+        tiles = dict(zip(self.ranks, table.T, strict=True))
+        many = trips[row, position]
+        rest = table.copy()
+        rest[row, position] = whole[position] - (many - 1) * table[row, position]
+        others = trips.prod(axis=1, dtype=float) / many
+        return [(others * (many - 1), tiles), (others, dict(zip(self.ranks, rest.T, strict=True)))]
+
+    def _split(self, table: np.ndarray) -> list[Box]:
+        """Boxes of any tilings: combinations of whole and remainder per rank."""
+        boxes: list[Box] = [(np.ones(len(table)), {})]
         for column, rank in enumerate(self.ranks):
             tile = table[:, column]
             trips = -(-self.extent[rank] // tile)
             rest = self.extent[rank] - (trips - 1) * tile
-            grown = []
-            for count, box in boxes:
-                grown.append((count * (trips - 1), box | {rank: tile}))
-                grown.append((count, box | {rank: rest}))
-            boxes = grown
+            boxes = [
+                grown
+                for count, box in boxes
+                for grown in ((count * (trips - 1), box | {rank: tile}), (count, box | {rank: rest}))
+            ]
         return boxes
 
-    def _sizes(self, box: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The class's ranks at the box, windows whole, ranks of other classes at 1."""
-        whole = self.problem.window_ranks
-        return {
-            r: box[r] if r in box else np.int64(self.extent[r] if r in whole and self.letter == "K" else 1)
-            for r in self.extent
-        }
-
-    def _shared(self, box: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def _shared(self, box: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         """The largest instance's part of a box."""
-        return {r: -(-size // self.parts.get(r, 1)) for r, size in box.items()}
+        return {r: -(-size // self.parts.get(r, 1)) for r, size in box.items()} if self.parts else box
 
-    def _work(self, table: np.ndarray) -> np.ndarray:
-        """Sum over tiles of folds or streamed cycles of the largest instance."""
-        described = self._array_sums(table)
-        return described[0] if self.field != "stream" else described[1]
-
-    def _array_sums(self, table: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(folds, per-fold cycles, once cycles) summed over tiles."""
-        folds, streamed, once = (np.zeros(len(table)) for _ in range(3))
-        for count, box in self._boxes(table):
-            view = gemm_view(self.problem, self.array, self._sizes(self._shared(box)))
+    def _array_sums(self, boxes: list[Box]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(folds, per-fold cycles, once cycles) of the largest instance, summed over tiles."""
+        length = len(boxes[0][0])
+        folds, streamed, once = (np.zeros(length) for _ in range(3))
+        for count, box in boxes:
+            here = self._array_view(self._shared(box))
             if self.field == "stream":
-                stream = np.broadcast_to(view["stream"], len(table))
-                per_fold, rest = fold_cycles(stream, **fold_arguments(self.array))
+                per_fold, rest = fold_cycles(np.broadcast_to(here, length), **self.fold_arguments)
                 streamed += count * per_fold
                 once += count * rest
             else:
-                folds += count * np.broadcast_to(view[self.field or "B"], len(table))
+                folds += count * here
         return folds, streamed, once
 
-    def _factor(self, role: OperandRole, box: Mapping[str, np.ndarray], length: int) -> np.ndarray:
-        """This class's factor of an operand's elements: product over the axes that it owns."""
-        problem = self.problem
-        sizes = {r: box.get(r, np.int64(self.extent[r])) for r in self.extent}
-        factor = np.ones(length)
+    def _array_view(self, box: Mapping[str, np.ndarray]) -> np.ndarray:
+        """What the array makes of a tile on this class's side: folds, or streamed cycles (see `gemm_view`)."""
+        array = self.array
+        if array.dataflow == Dataflow.ROW_STATIONARY:
+            whole = self.problem.window_ranks
+            one = {r: np.int64(n if r in whole and self.letter == "K" else 1) for r, n in self.extent.items()}
+            return np.asarray(gemm_view(self.problem, array, one | dict(box))[self.field or "B"])
+        extent = self._extent(box)
+        if self.field == "stream":
+            return np.ceil(extent / array.macs_per_cell)
+        return ceil_div(extent, {"rows": array.rows, "cols": array.cols}.get(self.field or "", 1))
+
+    def _extent(self, box: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Executed extent of the class in a tile; windows are whole."""
+        extent: np.ndarray = np.ones(1, dtype=np.int64)
+        for rank in self.problem.in_class(self.letter):
+            extent = extent * box.get(rank, self.extent[rank])
+        speedup = self.problem.reduction_speedup if self.letter == "K" else 1.0
+        return extent if speedup == 1 else np.ceil(extent / speedup)
+
+    # This class's factors of an operand's elements ------------------------------------------------
+    def _owned(self, role: OperandRole) -> list[Axis]:
+        """Axes of the class: those of its non-window ranks (of its window, if that is all)."""
+        problem, owned = self.problem, []
         for axis in problem.axes[role]:
-            if self._owns(axis.ranks):
-                factor = factor * problem.axis_extent(axis, sizes)
+            plain = [r for r in axis.ranks if r not in problem.window_ranks] or list(axis.ranks)
+            if problem.rank_class[plain[0]] == self.letter:
+                owned.append(axis)
+        return owned
+
+    def _factor(self, axes: list[Axis], box: Mapping[str, np.ndarray], length: int) -> np.ndarray:
+        sizes = self.extent | dict(box)
+        factor = np.ones(length)
+        for axis in axes:
+            factor = factor * self.problem.axis_extent(axis, sizes)
         return factor
 
-    def _total(
-        self, role: OperandRole, boxes: list[tuple[np.ndarray, dict[str, np.ndarray]]], length: int
-    ) -> np.ndarray:
-        """The factor summed over the class's tiles; 1 for an operand that does not depend on it."""
-        if not any(self._owns(axis.ranks) for axis in self.problem.axes[role]):
-            return np.ones(length)
-        return np.asarray(sum(count * self._factor(role, box, length) for count, box in boxes))
-
     def _again(
-        self, role: OperandRole, tiles: Mapping[str, np.ndarray], rest: Mapping[str, np.ndarray], length: int
+        self, axes: list[Axis], tiles: Mapping[str, np.ndarray], rest: Mapping[str, np.ndarray], length: int
     ) -> np.ndarray:
         """Least elements that a repeated pass over the class's tiles must load (a wrap may overlap).
 
         With one walked rank exactly: the union less the overlap of the last box with the first;
         with several at least the union less a whole tile.
         """
-        whole = {r: np.full(length, self.extent[r]) for r in self.ranks}
-        union = self._factor(role, whole, length)
-        windowed = [a for a in self.problem.axes[role] if len(a.terms) > 1 and self._owns(a.ranks)]
-        if not windowed:
-            return union
+        union = self._factor(axes, {}, length)
         walked = sum((tiles[r] < self.extent[r]).astype(int) for r in self.ranks) if self.ranks else np.zeros(length)
         full = {r: np.full(length, n) for r, n in self.extent.items()}
         shift = {
@@ -222,48 +244,72 @@ class _Lister:
             for r in self.extent
         }
         kept = np.ones(length)
-        for axis in self.problem.axes[role]:
-            if self._owns(axis.ranks):
-                kept = kept * self.problem.axis_overlap(axis, full | dict(rest), full | dict(tiles), shift)
+        for axis in axes:
+            kept = kept * self.problem.axis_overlap(axis, full | dict(rest), full | dict(tiles), shift)
         return np.where(
             walked <= 1,
             union - np.where(walked == 1, kept, 0),
-            np.maximum(0, union - self._factor(role, tiles, length)),
+            np.maximum(0, union - self._factor(axes, tiles, length)),
         )
 
-    def _owns(self, ranks: tuple[str, ...]) -> bool:
-        """An axis belongs to the class of its non-window ranks (of its window, if that is all)."""
-        plain = [r for r in ranks if r not in self.problem.window_ranks] or list(ranks)
-        return self.problem.rank_class[plain[0]] == self.letter
-
-    def _describe(self, table: np.ndarray) -> ClassTiles:
+    def _describe(self, table: np.ndarray, split: Callable[[np.ndarray], list[Box]]) -> ClassTiles:
         length = len(table)
         tiles = {r: table[:, c] for c, r in enumerate(self.ranks)}
-        boxes = self._boxes(table)
-        whole = {r: np.full(length, self.extent[r]) for r in self.ranks}
-        rest = {r: self.extent[r] - (-(-self.extent[r] // t) - 1) * t for r, t in tiles.items()}
-        shared = self._shared(tiles)
-        total = {role: self._total(role, boxes, length) for role in ROLES}
-        folds, streamed, once = self._array_sums(table)
-        view = gemm_view(self.problem, self.array, self._sizes(shared))
+        trips = {r: -(-self.extent[r] // tile) for r, tile in tiles.items()}
+        rest = {r: self.extent[r] - (trips[r] - 1) * tile for r, tile in tiles.items()}
+        boxes = split(table)
+        folds, streamed, once = self._array_sums(boxes)
+        factors: dict[str, dict[OperandRole, np.ndarray]] = {name: {} for name in FACTORS}
+        for role in ROLES:
+            for name, values in self._factors(role, tiles, rest, boxes, length).items():
+                factors[name][role] = values
         return ClassTiles(
             ranks=self.ranks,
             tiles=tiles,
-            trips=np.prod([-(-self.extent[r] // t) for r, t in tiles.items()] or [np.ones(length)], axis=0).astype(
-                float
-            ),
-            first={role: self._factor(role, shared, length) for role in ROLES},
-            wave_first={role: self._factor(role, tiles, length) for role in ROLES},
-            wave_last={role: self._factor(role, rest, length) for role in ROLES},
-            last={role: self._factor(role, self._shared(rest), length) for role in ROLES},
-            total=total,
-            slid_again={role: self._again(role, tiles, rest, length) for role in ROLES},
-            slid={role: np.minimum(total[role], self._factor(role, whole, length)) for role in ROLES},
+            trips=np.prod([*trips.values(), np.ones(length)], axis=0),
             folds=folds,
             streamed=streamed,
             once=once,
-            depth=np.broadcast_to(view[self.letter], length).astype(float),
+            depth=np.broadcast_to(self._extent(self._shared(tiles)), length).astype(float),
+            **factors,
         )
+
+    def _factors(
+        self, role: OperandRole, tiles: Mapping[str, np.ndarray], rest: Mapping[str, np.ndarray], boxes: list[Box],
+        length: int,
+    ) -> dict[str, np.ndarray]:  # fmt: skip
+        axes = self._owned(role)
+        if not axes:  # an operand that does not depend on the class has one element of it
+            return dict.fromkeys(FACTORS, np.ones(length))
+        first, last = (self._factor(axes, box, length) for box in (tiles, rest))
+        found = {"wave_first": first, "wave_last": last, "first": first, "last": last}
+        if self.parts:
+            found["first"], found["last"] = (self._factor(axes, self._shared(box), length) for box in (tiles, rest))
+        whole = self._factor(axes, {}, length)
+        if all(len(axis.terms) == 1 for axis in axes):  # tiles are apart
+            return found | dict.fromkeys(("total", "slid", "slid_again"), whole)
+        total = np.asarray(sum(count * self._factor(axes, box, length) for count, box in boxes))
+        again = self._again(axes, tiles, rest, length)
+        return found | {"total": total, "slid": np.minimum(total, whole), "slid_again": again}
+
+    @cached_property
+    def fold_arguments(self) -> dict:
+        """The keyword arguments of `fold_cycles` for the array."""
+        array, drain = self.array, None
+        if array.drain_bytes_per_cycle:
+            drain = array.rows * array.cols * array.accumulate_bits / 8 / array.drain_bytes_per_cycle
+        return {
+            "rows": array.rows,
+            "cols": array.cols,
+            "dataflow": array.dataflow,
+            "preload": array.preload,
+            "folds": array.folds,
+            "skew": array.skew,
+            "drain_cycles": drain,
+        }
+
+
+FACTORS = ("first", "last", "wave_first", "wave_last", "total", "slid", "slid_again")
 
 
 def thinned(lists: Mapping[str, ClassTiles], most: int) -> dict[str, ClassTiles]:
@@ -288,19 +334,3 @@ def _half(tiles: ClassTiles) -> ClassTiles:
     wanted = np.linspace(place[0], place[-1], max(8, len(tiles) // 2))
     chosen = np.unique(np.clip(np.searchsorted(place, wanted - 1e-12), 0, len(order) - 1))
     return tiles.take(np.sort(order[np.union1d(chosen, [0, len(order) - 1])]))
-
-
-def fold_arguments(array: ArrayShape) -> dict:
-    """The keyword arguments of `fold_cycles` for an array."""
-    drain = None
-    if array.drain_bytes_per_cycle:
-        drain = array.rows * array.cols * array.accumulate_bits / 8 / array.drain_bytes_per_cycle
-    return {
-        "rows": array.rows,
-        "cols": array.cols,
-        "dataflow": array.dataflow,
-        "preload": array.preload,
-        "folds": array.folds,
-        "skew": array.skew,
-        "drain_cycles": drain,
-    }

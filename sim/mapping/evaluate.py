@@ -17,17 +17,31 @@ The machine that is meant (design section 6; `tests` hold an interpreter that wa
     T = x_0 + sum_i [max(c_i, max_p(x_{i+1,p} + y_{i,p} + z_{i,p})) + single_i] + y_n
 
 Iterations fall in few classes: per loop first, middle, last but one, last. The sum over classes
-is exact. Everything broadcasts over rows; a row is a candidate mapping on a design.
+is exact. Everything broadcasts over rows; a row is a candidate mapping on a design. Arrays of a
+border are (rows, classes); rows may walk the same ranks in orders of their own.
 """
 
 from __future__ import annotations
+
+from itertools import product
 
 import numpy as np
 
 from sim.mapping.array_job import array_job
 from sim.mapping.nest import Border, StoreAt, spread
 from sim.mapping.problem import OUTPUT, ROLES
-from sim.mapping.steps import COLUMNS, READ, ROLE_INDEX, WRITE, Cost, Elements, Moves, Rows, State, StepTable
+from sim.mapping.steps import (
+    READ,
+    ROLE_INDEX,
+    WRITE,
+    Cost,
+    Elements,
+    Moves,
+    Rows,
+    State,
+    StepTable,
+    weighted_sum,
+)
 from sim.workload.graph import OperandRole
 
 __all__ = ["Cost", "Rows", "State", "StepTable", "evaluate_rows", "step_table"]
@@ -63,52 +77,40 @@ def step_table(rows: Rows) -> StepTable:
 def _job(rows: Rows, depth: int, state: State) -> Cost:
     if depth == len(rows.nest.borders):
         return array_job(rows, state)
-    return _BorderJob(rows, depth, state).cost()
+    job = _BorderJob(rows, depth, state)
+    return job.table().cost(rows.rates[state.row], rows.setup[state.row])
+
+
+FIRST, MIDDLE, BEFORE_LAST, LAST = range(4)
+"""Index classes of a loop. A loop of one trip has its first only, one of two its first and last."""
 
 
 class _Walk:
-    """Index classes of one temporal loop over a batch: arrays of shape (n, 1.., 4, ..1)."""
+    """One temporal loop over a batch of jobs: per job and index class, arrays of shape (n, 4)."""
 
-    __slots__ = (
-        "changed_in",
-        "changed_out",
-        "count",
-        "first",
-        "last",
-        "next_size",
-        "prev_size",
-        "shift",
-        "size",
-        "tile",
-        "trips",
-    )
+    __slots__ = ("count", "many", "next_size", "prev_size", "shift", "size", "trips")
 
-    def __init__(self, extent: np.ndarray, tile: np.ndarray, axis: int, depth: int) -> None:
+    def __init__(self, extent: np.ndarray, tile: np.ndarray) -> None:
         tile = np.minimum(tile, extent)
         trips = -(-extent // tile)
         rest = extent - (trips - 1) * tile
-        one = np.ones_like(trips)
-        shape = (-1, *(4 if j == axis else 1 for j in range(depth)))
 
-        def classes(*columns: np.ndarray) -> np.ndarray:
-            return np.stack(np.broadcast_arrays(*columns), axis=1).reshape(shape)
+        def classes(first: np.ndarray, middle: np.ndarray, before_last: np.ndarray, last: np.ndarray) -> np.ndarray:
+            out = np.empty((len(trips), 4), dtype=np.int64)
+            out[:, FIRST], out[:, MIDDLE], out[:, BEFORE_LAST], out[:, LAST] = first, middle, before_last, last
+            return out
 
-        no, yes = np.zeros_like(trips, dtype=bool), np.ones_like(trips, dtype=bool)
-        self.tile, self.trips = (a.reshape((-1,) + (1,) * depth) for a in (tile, trips))
-        self.count = classes(one, np.maximum(trips - 3, 0), trips >= 3, trips >= 2)
-        self.size = classes(np.where(trips == 1, rest, tile), tile, tile, rest)
-        self.first = classes(yes, no, no, no)
-        self.last = classes(trips == 1, no, no, yes)
-        followed_by_last = classes(trips == 2, no, yes, no)
-        rest_ = rest.reshape(self.tile.shape)
+        self.trips, self.many = trips, trips > 1
+        self.count = classes(np.ones_like(trips), np.maximum(trips - 3, 0), trips >= 3, trips >= 2)
+        self.size = classes(tile, tile, tile, rest)
         # If the index changes on the way out it is reset from the last, or advances by one.
-        self.next_size = np.where(self.last, self.tile, np.where(followed_by_last, rest_, self.tile))
-        self.shift = np.where(self.last, -(self.trips - 1) * self.tile, self.tile)
-        self.prev_size = np.where(self.first, rest_, self.tile)
+        self.next_size = classes(np.where(trips == 2, rest, tile), tile, rest, tile)
+        self.shift = classes(np.where(self.many, tile, 0), tile, tile, (1 - trips) * tile)
+        self.prev_size = classes(rest, tile, tile, tile)
 
 
 class _BorderJob:
-    """All jobs of a batch at one border. Grid arrays have shape (n, 4, .., 4), one axis a loop."""
+    """All jobs of a batch at one border. Arrays over its iterations have shape (n, classes)."""
 
     def __init__(self, rows: Rows, depth: int, state: State) -> None:
         self.rows, self.depth, self.state = rows, depth, state
@@ -119,53 +121,81 @@ class _BorderJob:
             rank: tile[state.row] if len(tile) > 1 else np.broadcast_to(tile, state.row.shape)
             for rank, tile in tiles.items()
         }
-        self.d = len(self.border.loops)
-        self.walks = {
-            rank: _Walk(state.sizes[rank], self.cut[rank], axis, self.d) for axis, rank in enumerate(self.border.loops)
-        }
-        self.shape = (len(state.row), *(4,) * self.d)
+        # Classes are numbered rank by rank, whatever the order of the loops: sums then run in one order.
+        self.loops = tuple(sorted(self.border.loops, key=self.problem.ranks.index))
+        self.walks = {rank: _Walk(state.sizes[rank], self.cut[rank]) for rank in self.loops}
+        self._classes()
         self._transitions()
 
-    def column(self, values: np.ndarray) -> np.ndarray:
-        return values.reshape((-1,) + (1,) * self.d)
+    def _classes(self) -> None:
+        """The combinations of index classes that occur: `at[rank]` (classes,) into the four of a loop."""
+        occurring = [np.flatnonzero(walk.count.any(axis=0)) for walk in self.walks.values()]
+        combinations = list(product(*occurring))
+        table = np.array(combinations, dtype=np.int64).reshape(len(combinations), len(self.loops))
+        self.at = {rank: table[:, column] for column, rank in enumerate(self.loops)}
+        self.shape = (len(self.state.row), len(table))
+        weight = np.ones(self.shape, dtype=np.int64)
+        for rank, walk in self.walks.items():
+            weight *= self.by_class(walk.count, rank)
+        self.weight = weight
+
+    def by_class(self, values: np.ndarray, rank: str) -> np.ndarray:
+        """Numbers of a loop (n, 4) at every class: (n, classes)."""
+        return values[:, self.at[rank]]
 
     def _transitions(self) -> None:
-        """Which index changes when an iteration begins and ends."""
-        walks = [self.walks[r] for r in self.border.loops]
-        self.weight = np.ones((1,) * (self.d + 1))
-        all_first = np.ones((1,) * (self.d + 1), dtype=bool)
-        all_last = all_first
-        for walk in reversed(walks):
-            walk.changed_in, walk.changed_out = all_first & (walk.trips > 1), all_last & (walk.trips > 1)
-            all_first, all_last = all_first & walk.first, all_last & walk.last
-            self.weight = self.weight * walk.count
-        self.job_first, self.job_last = all_first, all_last
-        for walk in walks:
-            walk.changed_in, walk.changed_out = walk.changed_in & ~all_first, walk.changed_out & ~all_last
+        """Which index changes when an iteration begins (`entered`) and ends (`left`): rank -> (n, classes)."""
+        self.is_first = {rank: (self.at[rank] == FIRST)[None, :] for rank in self.loops}
+        self.is_last = {
+            rank: np.where(self.walks[rank].many[:, None], self.at[rank] == LAST, self.is_first[rank])
+            for rank in self.loops
+        }
+        self.entered, self.job_first = self._changes(self.is_first)
+        self.left, self.job_last = self._changes(self.is_last)
+
+    def _changes(self, at_end: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """A loop's index changes where all loops inside it stand at their end, and not all loops do."""
+        changes = {}
+        everywhere = np.ones((1, 1), dtype=bool)
+        for rank in self.loops:
+            everywhere = everywhere & at_end[rank]
+        for rank in self.loops:
+            changed = self.walks[rank].many[:, None] & ~everywhere
+            for other in self.loops:
+                inside = self._inside(rank, other)
+                if inside is True:
+                    changed = changed & at_end[other]
+                elif inside is not False:
+                    changed = changed & (at_end[other] | ~inside)
+            changes[rank] = changed
+        return changes, everywhere
+
+    def _inside(self, rank: str, other: str) -> bool | np.ndarray:
+        """Whether the loop of `other` lies inside that of `rank`: for all rows, or (n, 1)."""
+        loops, order = self.border.loops, self.border.order
+        one, two = loops.index(rank), loops.index(other)
+        if order is None or one == two:
+            return two > one
+        return (order[:, two] > order[:, one])[self.state.row][:, None]
 
     # Boxes -------------------------------------------------------------------------------------
     def _sizes(self, which: str) -> dict[str, np.ndarray]:
         """Rank extents of the child box: "current", "next" or "previous" iteration."""
-        sizes = {}
-        for rank, extent in self.state.sizes.items():
-            walk = self.walks.get(rank)
-            if walk is None:
-                sizes[rank] = self.column(extent)
-            elif which == "current":
-                sizes[rank] = walk.size
-            elif which == "next":
-                sizes[rank] = np.where(walk.changed_out, walk.next_size, walk.size)
+        sizes = {rank: extent[:, None] for rank, extent in self.state.sizes.items()}
+        for rank, walk in self.walks.items():
+            now = self.by_class(walk.size, rank)
+            if which == "next":
+                sizes[rank] = np.where(self.left[rank], self.by_class(walk.next_size, rank), now)
+            elif which == "previous":
+                sizes[rank] = np.where(self.entered[rank], self.by_class(walk.prev_size, rank), now)
             else:
-                sizes[rank] = np.where(walk.changed_in, walk.prev_size, walk.size)
+                sizes[rank] = now
         return sizes
 
     def _ends(self, last: bool) -> dict[str, np.ndarray]:
         """Rank extents of the first or last child box of each job, shape (n,)."""
-        sizes = dict(self.state.sizes)
-        for rank in self.border.loops:
-            extent, tile = sizes[rank], np.minimum(self.cut[rank], sizes[rank])
-            sizes[rank] = extent - (-(-extent // tile) - 1) * tile if last else tile
-        return sizes
+        ends = {rank: walk.prev_size[:, FIRST] if last else walk.size[:, FIRST] for rank, walk in self.walks.items()}
+        return self.state.sizes | ends
 
     def _instance(self, sizes: dict[str, np.ndarray]) -> list[tuple[np.ndarray, dict[str, np.ndarray]]]:
         """(how many, box) of the instances that share a child box: whole ones, remainders."""
@@ -184,49 +214,45 @@ class _BorderJob:
         return classes
 
     # What stays --------------------------------------------------------------------------------
-    def _loops_of(self, role: OperandRole) -> list[_Walk]:
-        return [self.walks[r] for r in self.border.loops if r in self.problem.relevant[role]]
-
     def _covers(self, role: OperandRole) -> np.ndarray:
         """The child box spans the job's whole region of the operand (one trip in its loops)."""
         covers = np.ones(len(self.state.row), dtype=bool)
-        for walk in self._loops_of(role):
-            covers = covers & (walk.trips.reshape(-1) == 1)
+        for rank, walk in self.walks.items():
+            if rank in self.problem.relevant[role]:
+                covers = covers & ~walk.many
         return covers
 
-    def _changed(self, role: OperandRole, way: str) -> np.ndarray:
-        changed = np.zeros((1,) * (self.d + 1), dtype=bool)
-        for walk in self._loops_of(role):
-            changed = changed | getattr(walk, way)
+    def _changed(self, role: OperandRole, changes: dict[str, np.ndarray]) -> np.ndarray:
+        """Where an index on which the operand depends changes."""
+        changed = np.zeros((1, 1), dtype=bool)
+        for rank in self.loops:
+            if rank in self.problem.relevant[role]:
+                changed = changed | changes[rank]
         return changed
 
-    def _reduction(self) -> list[_Walk]:
-        return [self.walks[r] for r in self.border.loops if r in self.problem.reduction]
+    def _reduction(self) -> list[str]:
+        return [rank for rank in self.loops if rank in self.problem.reduction]
 
     def _child_state(self) -> State:
-        """States of the child jobs, over the grid."""
-        state, column = self.state, self.column
-        stays_in = {
-            role: np.where(
-                self.job_first, column(state.stays_in[role] & self._covers(role)), ~self._changed(role, "changed_in")
-            )
-            for role in ROLES
-        }
-        leaves = np.where(
-            self.job_last, column(state.stays_out & self._covers(OUTPUT)), ~self._changed(OUTPUT, "changed_out")
+        """States of the child jobs of every class."""
+        state = self.state
+
+        def stays(outside: np.ndarray, role: OperandRole, end: np.ndarray, changes: dict) -> np.ndarray:
+            return np.where(end, (outside & self._covers(role))[:, None], ~self._changed(role, changes))
+
+        fresh, final = state.fresh[:, None], state.final[:, None]
+        for rank in self._reduction():
+            fresh, final = fresh & self.is_first[rank], final & self.is_last[rank]
+        return State(
+            row=state.row[:, None],
+            sizes=self._sizes("current"),
+            stays_in={role: stays(state.stays_in[role], role, self.job_first, self.entered) for role in ROLES},
+            stays_out=stays(state.stays_out, OUTPUT, self.job_last, self.left),
+            fresh=fresh,
+            final=final,
         )
-        fresh, final = column(state.fresh), column(state.final)
-        for walk in self._reduction():
-            fresh, final = fresh & walk.first, final & walk.last
-        sizes = self._sizes("current")
-        return State(column(state.row), sizes, stays_in, leaves, fresh, final)
 
     # Moves -------------------------------------------------------------------------------------
-    def _empty_moves(self, shape: tuple[int, ...]) -> Moves:
-        """Nothing moved yet: [double-buffered, single] stores, each (.., ports)."""
-        ports = self.rows.rates.shape[1]
-        return Moves(*(np.zeros((2, *shape, ports)) for _ in range(2)))
-
     def _charge(self, moves: Moves, store: StoreAt, bits: np.ndarray, elements: Elements, *, out: bool) -> None:
         """Add a transfer to the work of its two ports."""
         machine = self.rows.machine
@@ -237,30 +263,25 @@ class _BorderJob:
             if out
             else ((parent.read_port, outer), (child.write_port, inner))
         )
-        slot = 0 if store.double_buffered else 1
         for port, count in ports:
-            moves.bytes[slot][..., port] += count * bits / 8
-            moves.transfers[slot][..., port] += count > 0
+            moves.bytes[..., port] += count * (bits / 8)
+            moves.transfers[..., port] += count > 0
 
     def _account(
-        self,
-        traffic: np.ndarray,
-        store: StoreAt,
-        weight: np.ndarray,
-        bits: np.ndarray,
-        elements: Elements,
-        *,
+        self, traffic: np.ndarray, store: StoreAt, weight: np.ndarray | None, bits: np.ndarray, elements: Elements, *,
         out: bool,
-    ) -> None:
-        """Add weighted bytes to traffic[n, level, operand, direction]."""
+    ) -> None:  # fmt: skip
+        """Add bytes to traffic[n, level, operand, direction], `weight` (n, classes) times where given."""
         index = ROLE_INDEX[store.role]
 
         def total(count: np.ndarray) -> np.ndarray:
-            moved = np.asarray(weight * (count * bits / 8))
-            return moved.sum(axis=tuple(range(1, moved.ndim)))
+            moved = np.asarray(count * (bits / 8))
+            return moved if weight is None else weighted_sum(weight, np.broadcast_to(moved, weight.shape))
 
-        traffic[:, store.parent, index, WRITE if out else READ] += total(elements.parent)
-        traffic[:, store.level, index, READ if out else WRITE] += total(elements.child)
+        moved = total(elements.parent)
+        traffic[:, store.parent, index, WRITE if out else READ] += moved
+        inner = moved if elements.child is elements.parent else total(elements.child)
+        traffic[:, store.level, index, READ if out else WRITE] += inner
 
     def _elements(
         self,
@@ -287,42 +308,45 @@ class _BorderJob:
         outer = whole if multicast else every
         return Elements(outer, outer, one, every)
 
-    def _loads(self, moves: Moves, traffic: np.ndarray) -> None:
+    def _loads(self, moves: dict[bool, Moves], traffic: np.ndarray) -> None:
         """x_{i+1}: what the next iteration needs and does not find."""
         after, now = self._sizes("next"), self._sizes("current")
-        shift = {r: np.where(w.changed_out, w.shift, 0) for r, w in self.walks.items()}
-        shift |= {r: np.zeros((1,) * (self.d + 1), dtype=int) for r in now if r not in shift}
-        fresh = self.column(self.state.fresh)
-        for walk in self._reduction():
-            fresh = fresh & np.where(walk.changed_out, walk.last, walk.first)
+        shift = {rank: np.zeros((1, 1), dtype=np.int64) for rank in now}
+        for rank, walk in self.walks.items():
+            shift[rank] = np.where(self.left[rank], self.by_class(walk.shift, rank), 0)
+        fresh = self.state.fresh[:, None]
+        for rank in self._reduction():
+            fresh = fresh & np.where(self.left[rank], self.is_last[rank], self.is_first[rank])
         for store in self.border.stores:
-            changed = self._changed(store.role, "changed_out")
+            changed = self._changed(store.role, self.left)
             if store.role is OUTPUT:
                 changed, old, bits = changed & ~fresh, None, np.float64(self.problem.accumulate_bits)
             else:
-                old, bits = now, np.float64(self.problem.bits[store.role])
+                # Boxes of an operand without windows are the same or apart.
+                old = now if self.problem.slides(store.role) else None
+                bits = np.float64(self.problem.bits[store.role])
             elements = self._elements(store, after, old, shift).where(changed)
-            self._charge(moves, store, bits, elements, out=False)
+            self._charge(moves[store.double_buffered], store, bits, elements, out=False)
             self._account(traffic, store, self.weight, bits, elements, out=False)
 
-    def _stores(self, moves: Moves, traffic: np.ndarray) -> None:
+    def _stores(self, moves: dict[bool, Moves], traffic: np.ndarray) -> None:
         """y_i: the output tile that iteration i replaces."""
         before = self._sizes("previous")
-        final = self.column(self.state.final)
-        for walk in self._reduction():
-            final = final & np.where(walk.changed_in, walk.first, walk.last)
+        final = self.state.final[:, None]
+        for rank in self._reduction():
+            final = final & np.where(self.entered[rank], self.is_first[rank], self.is_last[rank])
         bits = np.where(final, self.problem.bits[OUTPUT], self.problem.accumulate_bits)
         for store in self.border.stores:
             if store.role is OUTPUT:
-                changed = self._changed(OUTPUT, "changed_in")
+                changed = self._changed(OUTPUT, self.entered)
                 elements = self._elements(store, before, None, None).where(changed)
-                self._charge(moves, store, bits, elements, out=True)
+                self._charge(moves[store.double_buffered], store, bits, elements, out=True)
                 self._account(traffic, store, self.weight, bits, elements, out=True)
 
     def _first_and_last(self, traffic: np.ndarray) -> tuple[Moves, Moves]:
         """x_0 and y_n, each (n, ports)."""
-        state, one = self.state, np.ones(1)
-        start, end = self._empty_moves((len(state.row),)), self._empty_moves((len(state.row),))
+        state = self.state
+        start, end = (Moves.none((len(state.row),), len(self.rows.machine.ports)) for _ in range(2))
         for store in self.border.stores:
             covers = self._covers(store.role)
             stays = state.stays_in[store.role] & covers
@@ -331,117 +355,89 @@ class _BorderJob:
             absent = ~stays & ~state.fresh if output else ~stays
             elements = self._elements(store, self._ends(last=False), None, None).where(absent)
             self._charge(start, store, bits, elements, out=False)
-            self._account(traffic, store, one, bits, elements, out=False)
+            self._account(traffic, store, None, bits, elements, out=False)
             if output:
                 bits = np.where(state.final, self.problem.bits[OUTPUT], self.problem.accumulate_bits)
                 leaves = ~(state.stays_out & covers)
                 elements = self._elements(store, self._ends(last=True), None, None).where(leaves)
                 self._charge(end, store, bits, elements, out=True)
-                self._account(traffic, store, one, bits, elements, out=True)
+                self._account(traffic, store, None, bits, elements, out=True)
         return start, end
 
     # The recurrence ----------------------------------------------------------------------------
     def table(self) -> StepTable:
         """Everything about the steps that does not depend on a rate, and the child jobs."""
-        traffic = np.zeros((len(self.state.row), len(self.rows.machine.levels), len(ROLES), 2))
-        moves = self._empty_moves(self.shape)
+        machine = self.rows.machine
+        traffic = np.zeros((len(self.state.row), len(machine.levels), len(ROLES), 2))
+        buffers = {store.double_buffered for store in self.border.stores} | {True}
+        moves = {double: Moves.none(self.shape, len(machine.ports)) for double in buffers}
         self._loads(moves, traffic)
         self._stores(moves, traffic)
+        moving = np.any([m.transfers.any(axis=-1) for m in moves.values()], axis=0)
         first, last = self._first_and_last(traffic)
-        weight = np.broadcast_to(self.weight, self.shape).reshape(self.shape[0], -1)
-        live = weight.any(axis=0)
-
-        def flat(values: np.ndarray, lead: int = 0) -> np.ndarray:
-            """Grid axes in one, without the classes that no row has."""
-            start = lead + 1
-            merged = values.reshape(*values.shape[:start], -1, *values.shape[start + self.d :])
-            return merged if live.all() else np.compress(live, merged, axis=start)
-
         child = self._children()
+        busy = moves[True]
+        busy.bytes[...] += child.port_bytes
+        busy.transfers[...] += child.port_moves
+        weight = self.weight.astype(float)
         return StepTable(
-            weight=np.compress(live, weight, axis=1).astype(float),
-            moves=Moves(*(flat(a, lead=1) for a in moves)),
+            weight=weight,
+            busy=busy,
+            single=moves.get(False),
             first=first,
             last=last,
-            traffic=traffic,
-            child=Cost(*(flat(getattr(child, name)) for name in COLUMNS)),
+            run=child.time,
+            array=child.array,
+            spatial=child.spatial,
+            preload=child.preload,
+            setup=child.setup,
+            moving=moving,
+            traffic=traffic + weighted_sum(weight, child.traffic),
         )
 
-    def cost(self) -> Cost:
-        table = self.table()
-        row = self.state.row
-        return table.cost(self.rows.rates[row], self.rows.setup[row])
-
     def _children(self) -> Cost:
-        """Costs of the child jobs over the grid: each distinct state is costed once."""
+        """Costs of the child jobs, (n, classes, ..): each distinct state is costed once."""
         state = self._child_state()
+        if not self.border.spatial:
+            return self._distinct(state, state.sizes, self.weight > 0)
         parts = []
         for count, sizes in self._instance(state.sizes):
             count = np.broadcast_to(count, self.shape)
-            if not self.border.spatial or np.any(count * self.weight > 0):
-                parts.append(
-                    (count, self._distinct(state, sizes, np.broadcast_to(self.weight, self.shape) * count > 0))
-                )
-        if not self.border.spatial:
-            return parts[0][1]
+            live = self.weight * count > 0
+            if live.any():
+                parts.append((count, self._distinct(state, sizes, live)))
         return self._together(parts)
 
     def _distinct(self, state: State, sizes: dict[str, np.ndarray], live: np.ndarray) -> Cost:
-        """Cost the distinct child states of the live grid points, scattered back over the grid."""
-        if self.depth + 1 == len(self.rows.nest.borders):
-            return self._arrays(state, sizes, live)
+        """Cost the child states at the live classes, (n, classes, ..); what is not live costs nothing."""
+        innermost = self.depth + 1 == len(self.rows.nest.borders)
         columns = [
             np.broadcast_to(v, self.shape)[live]
-            for v in (state.row, *sizes.values(), *state.stays_in.values(), state.stays_out, state.fresh, state.final)
+            for v in (state.row, *sizes.values(), state.fresh, state.final, state.stays_out, *state.stays_in.values())
         ]
-        table = np.stack([c.astype(np.int64) for c in columns], axis=1)
-        keys, inverse = np.unique(table, axis=0, return_inverse=True)
-        flags = 1 + len(sizes)
-        child = _job(
-            self.rows,
-            self.depth + 1,
-            State(
-                row=keys[:, 0],
-                sizes={r: keys[:, 1 + i] for i, r in enumerate(sizes)},
-                stays_in={role: keys[:, flags + i].astype(bool) for i, role in enumerate(ROLES)},
-                stays_out=keys[:, flags + 3].astype(bool),
-                fresh=keys[:, flags + 4].astype(bool),
-                final=keys[:, flags + 5].astype(bool),
-            ),
+        inverse: np.ndarray | slice = slice(None)
+        if not innermost:  # the array's jobs are cheaper to cost than to compare
+            keys, found = np.unique(np.stack([c.astype(np.int64) for c in columns], axis=1), axis=0, return_inverse=True)
+            inverse, columns = found.reshape(-1), list(keys.T)
+        row, *rest = columns
+        fresh, final, stays_out, *stays_in = (column.astype(bool) for column in rest[len(sizes) :])
+        inner = State(
+            row=row,
+            sizes=dict(zip(sizes, rest, strict=False)),
+            stays_in=dict(zip(ROLES, stays_in, strict=True)),
+            stays_out=stays_out,
+            fresh=fresh,
+            final=final,
         )
-        inverse = inverse.reshape(-1)
+        child = _job(self.rows, self.depth + 1, inner)
 
         def scatter(values: np.ndarray) -> np.ndarray:
             grid = np.zeros((*self.shape, *values.shape[1:]))
             grid[live] = values[inverse]
             return grid
 
-        return Cost(*(scatter(getattr(child, name)) for name in COLUMNS))
-
-    def _arrays(self, state: State, sizes: dict[str, np.ndarray], live: np.ndarray) -> Cost:
-        """The array's jobs at the live grid points: cheaper to cost than to compare."""
-
-        def pick(values: np.ndarray) -> np.ndarray:
-            return np.broadcast_to(values, self.shape)[live]
-
-        child = array_job(
-            self.rows,
-            State(
-                row=pick(state.row),
-                sizes={r: pick(s) for r, s in sizes.items()},
-                stays_in={},
-                stays_out=np.zeros(0, dtype=bool),
-                fresh=pick(state.fresh),
-                final=pick(state.final),
-            ),
-        )
-
-        def spread_out(values: np.ndarray) -> np.ndarray:
-            grid = np.zeros((*self.shape, *values.shape[1:]))
-            grid[live] = values
-            return grid
-
-        return Cost(*(spread_out(getattr(child, name)) for name in COLUMNS))
+        names = ("time", "port_bytes", "port_moves", "traffic", "array", "spatial", "preload", "setup")
+        return Cost(*(scatter(getattr(child, name)) for name in names))
 
     def _together(self, parts: list[tuple[np.ndarray, Cost]]) -> Cost:
         """Instances side by side: times by the slowest, shared ports and traffic summed."""

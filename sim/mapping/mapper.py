@@ -1,9 +1,13 @@
 """The mapper over one border: the best even mapping, for every design of a machine.
 
-Search by a lower bound, decide by the exact recurrence: candidates are costed by
-`bound.Candidates.time` in blocks and handed to the exact evaluator, best bound first, until the
-next bound passes the best exact value. The result is the optimum over the listed candidates and
+Search by a lower bound, decide by the exact recurrence: every candidate is bounded on every design
+(`bound.Bounds`), and those with the least bounds are handed to the exact evaluator in rounds, until
+the next bound passes the best exact value. The result is the optimum over the listed candidates and
 all their loop orders, because the bound never exceeds the exact value (a law in the tests).
+
+Designs share all that does not depend on their numbers: the terms of the bound, and the step tables
+of candidates (`settle.Settled`). What is refined for a design depends on its own numbers alone, so
+that a sweep finds for each design what a search of its own would find, to the last bit.
 """
 
 from __future__ import annotations
@@ -14,16 +18,17 @@ from enum import StrEnum
 
 import numpy as np
 
-from sim.mapping.bound import CLASSES, Numbers
-from sim.mapping.evaluate import Cost, Rows, StepTable, step_table
+from sim.mapping.bound import Numbers
+from sim.mapping.evaluate import Cost, StepTable
 from sim.mapping.machine import Machine
 from sim.mapping.mapping import Mapping as LoopNest
 from sim.mapping.nest import footprint_bytes, nest
 from sim.mapping.problem import WEIGHT, Problem
-from sim.mapping.search import Choice, Pool, SingleBorder
+from sim.mapping.scan import ROUNDING, Scan
+from sim.mapping.search import Pool, SingleBorder
+from sim.mapping.settle import CLASS_COUNT, Pairs, Settled
 from sim.workload.graph import OperandRole
 
-CLASS_COUNT = len(CLASSES)
 LOOKS = (3, 24, 192, 768)
 """Candidates refined in each round; small problems then go on with all that the bound leaves."""
 NEAR = 1e-3
@@ -33,10 +38,10 @@ EXACT_BELOW = 40_000
 TOLERANCE = 1e-3
 """Beyond that it ends once the best value is proven to be within this share of the optimum, or after
 the last of `LOOKS`; `Winners.proven_gap` says how far the proof reaches."""
-AT_ONCE = 8
-"""Designs whose bounds are made from one pass over the candidates (memory against speed)."""
 SLACK = 1e-9
 """Bounds and recurrences round differently: within this share they count as equal."""
+AT_ONCE = 8_000_000
+"""Bounds held at a time (designs x candidates)."""
 
 
 class Objective(StrEnum):
@@ -72,6 +77,10 @@ class Winners:
     candidates: int
     refined: int
 
+    def first_load_bytes(self, rows: np.ndarray) -> np.ndarray:
+        """Bytes of the very first load, (rows, ports)."""
+        return np.stack([self.tables[int(row)].first.bytes[0] for row in rows])
+
 
 class Lazy(Sequence):
     """A sequence whose items are made when they are asked for, equal ones once."""
@@ -90,42 +99,6 @@ class Lazy(Sequence):
         return self.made[key]
 
 
-class _Exact:
-    """Exact tables of candidates, made once per candidate whatever the number of designs."""
-
-    def __init__(self, space: SingleBorder, pool: Pool) -> None:
-        self.space, self.pool = space, pool
-        self.tables: list[StepTable] = []
-        self.traffic: list[np.ndarray] = []
-        self.where: dict[tuple[int, int], list[tuple[int, int, int, Choice]]] = {}
-        """(position, innermost class) -> [(table, row, order number, choice)]"""
-        self.choice: dict[tuple[int, int], Choice] = {}
-        """(table, row) -> choice"""
-
-    def add(self, wanted: Sequence[tuple[int, int]]) -> None:
-        fresh = [key for key in wanted if key not in self.where]
-        named = [(key, order, choice) for key in fresh for order, choice in enumerate(self.pool.choices(*key))]
-        for key in fresh:
-            self.where[key] = []
-        for members, made in self.space.nests([choice for _, _, choice in named]):
-            machine = self.space.machine
-            rows = Rows(
-                nest=made,
-                problem=self.space.problem,
-                machine=machine,
-                rates=np.ones((len(members), len(machine.ports))),
-                setup=np.zeros(len(members)),
-                latency=np.zeros(len(members)),
-            )
-            table = step_table(rows)
-            self.tables.append(table)
-            self.traffic.append(table.total_traffic())
-            for row, member in enumerate(members):
-                key, order, choice = named[member]
-                self.where[key].append((len(self.tables) - 1, row, order, choice))
-                self.choice[len(self.tables) - 1, row] = choice
-
-
 def map_problem(
     problem: Problem,
     machine: Machine,
@@ -142,236 +115,250 @@ def map_problem(
     """
     machine = machine.awake(homes)
     space = SingleBorder(problem, machine, homes, fixed)
-    pool = Pool(space)
-    exact = _Exact(space, pool)
     room = machine.capacity_bytes[:, space.route.level]
     if reserved_bytes is not None:
         room = room - reserved_bytes[:, space.route.level]
-    search = _Search(space, pool, exact, objective, room)
-    return search.run()
+    return _Search(space, objective, room).run()
+
+
+@dataclass(slots=True)
+class _Queue:
+    """One design: the candidates that may still beat the best, by ascending bound, and the best so far."""
+
+    design: int
+    clock: int
+    """Number of its rates, set-up and latency; designs that share them differ in their room."""
+    positions: np.ndarray
+    bounds: np.ndarray
+    next: int = 0
+    """How many of them were taken."""
+    held: tuple[np.ndarray, np.ndarray] = (np.zeros(0, dtype=np.int64), np.zeros(0))
+    """Keys and bounds of loop orders that the first round left for the second."""
+    rank: tuple = (np.inf,)
+    """(value, second value, key, order) of the best."""
+    place: tuple[int, int] = (-1, -1)
+    """(table, row) of the best."""
 
 
 class _Search:
-    def __init__(self, space: SingleBorder, pool: Pool, exact: _Exact, objective: Objective, room: np.ndarray) -> None:
-        self.space, self.pool, self.exact, self.objective, self.room = space, pool, exact, objective, room
-        machine = space.machine
-        numbers = np.column_stack(
-            [
-                machine.rates,
-                machine.setup_cycles,
-                machine.latency_cycles,
-                machine.read_energy_j_per_byte,
-                machine.write_energy_j_per_byte,
-                machine.mac_energy_j,
-                room,
-            ]
-        )
+    def __init__(self, space: SingleBorder, objective: Objective, room: np.ndarray) -> None:
+        self.space, self.objective, self.room = space, objective, room
+        self.machine = machine = space.machine
+        self.pool = Pool(space)
+        self.settled = Settled(self.pool)
+        clocks = np.column_stack([machine.rates, machine.setup_cycles, machine.latency_cycles])
+        energies = [machine.read_energy_j_per_byte, machine.write_energy_j_per_byte, machine.mac_energy_j]
+        if objective is not Objective.LATENCY:
+            clocks = np.column_stack([clocks, *energies])
         # Designs that differ in nothing that matters here are mapped once.
-        _, self.distinct, self.design = np.unique(
-            np.nan_to_num(numbers, nan=-1.0, posinf=1e300), axis=0, return_index=True, return_inverse=True
-        )
-        self.queues: list[_Queue] = []
-        self.best: dict[int, tuple[tuple, tuple[int, int]]] = {}
-        """design -> (what decided, (table, row))"""
+        self.distinct, self.design = _distinct(np.column_stack([clocks, *energies, room]))
+        self.clock_designs, self.clock = _distinct(clocks)
+        small = len(self.pool) <= EXACT_BELOW
+        self.slack = SLACK if small else -TOLERANCE
+        self.looks = (*LOOKS, len(self.pool)) if small else LOOKS
 
     def run(self) -> Winners:
-        pending = self._queues()
-        self.queues = [queue for queue in pending if queue is not None]
-        rest = [len(self.pool)] * 2 if len(self.pool) <= EXACT_BELOW else []
-        for look in (*LOOKS, *rest):
-            pending = [p for p in pending if p is not None]
-            if not pending:
-                break
-            self._round(pending, look)
-            pending = [p if p.open(self.best.get(p.design)) else None for p in pending]
-        return self._winners()
+        scan = Scan(self.pool, self.room[self.distinct])
+        step = max(1, AT_ONCE // max(1, len(self.pool)))
+        found: dict[int, _Queue] = {}
+        for start in range(0, len(self.clock_designs), step):
+            values = {c: self._values(scan, c) for c in range(start, min(start + step, len(self.clock_designs)))}
+            members = [int(d) for d in self.distinct if self.clock[d] in values]
+            found |= self._search(scan, members, values)
+        return self._winners(found)
 
-    def _queues(self) -> list[_Queue | None]:
-        """A queue for every distinct design; designs that differ in capacity alone share their bounds."""
-        machine = self.space.machine
-        clocks = np.column_stack([machine.rates, machine.setup_cycles, machine.latency_cycles])[self.distinct]
-        _, first, group = np.unique(np.nan_to_num(clocks, posinf=1e300), axis=0, return_index=True, return_inverse=True)
-        queues: list[_Queue | None] = []
-        for start in range(0, len(first), AT_ONCE):
-            designs = self.distinct[first[start : start + AT_ONCE]]
-            numbers = Numbers(machine.rates[designs], machine.setup_cycles[designs], machine.latency_cycles[designs])
-            for offset, times in enumerate(self.pool.times(numbers)):
-                members = self.distinct[group.ravel() == start + offset]
-                queues += [self._queue(int(d), times) for d in members]
-        return queues
-
-    def _queue(self, d: int, times: np.ndarray) -> _Queue | None:
-        machine = self.space.machine
-        value = times.copy()
-        if self.objective is not Objective.LATENCY:
-            energy = self.pool.energies(machine.read_energy_j_per_byte[d], machine.write_energy_j_per_byte[d])
-            energy = energy + float(machine.mac_energy_j[d]) * self.space.problem.macs
-            value = energy if self.objective is Objective.ENERGY else energy * times
-        if not np.isinf(self.room[d]):
-            value = np.where(self.pool.footprint > self.room[d], np.inf, value)
-        slack = SLACK if len(value) <= EXACT_BELOW else -TOLERANCE
-        return _Queue(d, value, slack) if np.isfinite(value).any() else None
-
-    def _round(self, pending: list[_Queue], look: int) -> None:
-        fresh = [(queue, queue.take(look, self.best.get(queue.design))) for queue in pending]
-        self._split(fresh)
-        wanted = {queue.design: queue.promising(self.best.get(queue.design)) for queue, _ in fresh}
-        self.exact.add(sorted({key for keys in wanted.values() for key in keys}))
-        work: dict[int, list[tuple[int, int, int, int]]] = {}
-        for design, keys in wanted.items():
-            for key in keys:
-                for table, row, order, _ in self.exact.where[key]:
-                    work.setdefault(table, []).append((design, row, key[0], order))
-        for table, items in work.items():
-            self._compare(table, items)
-
-    def _split(self, fresh: list[tuple[_Queue, np.ndarray]]) -> None:
-        """Bounds of the taken tilings per innermost class, all designs at once."""
-        counts = [len(positions) for _, positions in fresh]
-        if not sum(counts):
-            return
-        machine = self.space.machine
-        designs = np.repeat([queue.design for queue, _ in fresh], counts)
-        positions = np.concatenate([taken for _, taken in fresh])
+    def _values(self, scan: Scan, clock: int) -> np.ndarray:
+        """Bounds of the objective for the candidates of the scan."""
+        machine, d = self.machine, int(self.clock_designs[clock])
+        times = scan.times(machine.rates[d], float(machine.setup_cycles[d]), float(machine.latency_cycles[d]))
         if self.objective is Objective.LATENCY:
-            numbers = Numbers(machine.rates[designs], machine.setup_cycles[designs], machine.latency_cycles[designs])
-            bounds = self.pool.class_times(numbers, positions)
-        else:  # every order of a tiling may win in energy
-            bounds = np.zeros((CLASS_COUNT, len(positions)))
-        start = 0
-        for (queue, _), count in zip(fresh, counts, strict=True):
-            queue.defer(positions[start : start + count], bounds[:, start : start + count])
-            start += count
+            return times
+        energy = self.pool.energies(machine.read_energy_j_per_byte[d], machine.write_energy_j_per_byte[d])
+        energy = energy + float(machine.mac_energy_j[d]) * self.space.problem.macs / self.space.problem.reduction_speedup
+        return scan.of(energy) if self.objective is Objective.ENERGY else scan.of(energy) * times
 
-    def _compare(self, number: int, items: list[tuple[int, int, int, int]]) -> None:
-        machine, table = self.space.machine, self.exact.tables[number]
-        designs = np.array([item[0] for item in items])
-        rows = np.array([item[1] for item in items])
-        time = (
-            table.take(rows).time(machine.rates[designs], machine.setup_cycles[designs])
-            + machine.latency_cycles[designs]
-        )
-        energy = self._energy(self.exact.traffic[number][rows], designs)
-        second = np.where(np.isnan(energy), self.exact.traffic[number][rows, 0].sum(axis=(1, 2)), energy)
-        value = {Objective.LATENCY: time, Objective.ENERGY: energy, Objective.EDP: energy * time}[self.objective]
-        second = time if self.objective is not Objective.LATENCY else second
-        for (design, row, position, order), one, two in zip(items, value.tolist(), second.tolist(), strict=True):
-            found = self.best.get(design)
-            if found is None or one < found[0][0] or (one == found[0][0] and (one, two, position, order) < found[0]):
-                self.best[design] = ((one, two, position, order), (number, row))
+    def _search(self, scan: Scan, designs: list[int], values: Mapping[int, np.ndarray]) -> dict[int, _Queue]:
+        """The best of each design, in rounds that all designs share; designs where nothing fits are left out."""
+        fitting = {d: values[self.clock[d]][: scan.fits(self.room[d])] for d in designs}
+        queues = []
+        for d, bounds in fitting.items():
+            if len(bounds) and np.isfinite(bounds.min()):
+                near = np.flatnonzero(bounds <= bounds.min() * (1 + NEAR))
+                near = near[np.argsort(bounds[near], kind="stable")[: LOOKS[0]]]
+                queues.append(_Queue(d, int(self.clock[d]), scan.positions[near], bounds[near]))
+        self._round(queues, LOOKS[0])
+        for queue in queues:
+            bounds = fitting[queue.design]
+            left = np.flatnonzero(bounds <= self._limit(queue) * (1 + ROUNDING))
+            left = left[~np.isin(scan.positions[left], queue.positions)]
+            left = left[np.argsort(bounds[left], kind="stable")]
+            queue.positions, queue.bounds, queue.next = scan.positions[left], bounds[left], 0
+        for look in self.looks[1:]:
+            waiting = [queue for queue in queues if self._open(queue)]
+            if not waiting:
+                break
+            self._round(waiting, look)
+        return {queue.design: queue for queue in queues}
 
-    def _energy(self, traffic: np.ndarray, designs: np.ndarray) -> np.ndarray:
-        return dynamic_energy(self.space.machine, self.space.problem, traffic, designs)
+    def _limit(self, queue: _Queue) -> float:
+        """Bounds above this cannot win."""
+        return queue.rank[0] * (1 + self.slack)
 
-    def _gap(self) -> float:
+    def _open(self, queue: _Queue) -> bool:
+        """Whether a candidate that was not refined yet could still win."""
+        limit = self._limit(queue)
+        if queue.next < len(queue.bounds) and queue.bounds[queue.next] <= limit * (1 + ROUNDING):
+            return True
+        return bool((queue.held[1] <= limit).any())
+
+    def _round(self, queues: list[_Queue], look: int) -> None:
+        """Refine the next `look` candidates of each queue."""
+        if not queues:
+            return
+        keys, bounds, owner, tiling = self._split(queues, look)
+        limit = np.array([self._limit(queue) for queue in queues])
+        if np.isinf(limit).all():  # nothing is known yet: the most promising classes of each tiling
+            least = np.full(tiling.max(initial=-1) + 1, np.inf)
+            np.minimum.at(least, tiling, bounds)
+            chosen = bounds <= least[tiling] * (1 + NEAR)
+            for number, queue in enumerate(queues):
+                mine = ~chosen & (owner == number)
+                queue.held = (keys[mine], bounds[mine])
+        else:
+            held = [queue.held for queue in queues]
+            keys = np.concatenate([keys, *(k for k, _ in held)])
+            bounds = np.concatenate([bounds, *(b for _, b in held)])
+            owner = np.concatenate([owner, np.repeat(np.arange(len(held)), [len(k) for k, _ in held])])
+            chosen = bounds <= limit[owner]
+            for queue in queues:
+                queue.held = (np.zeros(0, dtype=np.int64), np.zeros(0))
+        keys, owner = keys[chosen], owner[chosen]
+        if len(keys):
+            order = np.lexsort((keys, owner))
+            self.settled.add(np.unique(keys))
+            self._compare(queues, keys[order], owner[order])
+
+    def _split(self, queues: list[_Queue], look: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Take the next candidates: (keys, bounds, number of the queue, number of the tiling) per innermost class."""
+        taken, values = [], []
+        for queue in queues:
+            end = queue.next + look
+            within = queue.bounds[queue.next : end] <= self._limit(queue) * (1 + ROUNDING)
+            taken.append(queue.positions[queue.next : end][within])
+            values.append(queue.bounds[queue.next : end][within])
+            queue.next = min(end, len(queue.bounds)) if within.all() else queue.next + int(within.sum())
+        owner = np.repeat(np.arange(len(queues)), [len(t) for t in taken])
+        positions = np.concatenate(taken)
+        designs = np.array([queue.design for queue in queues])[owner]
+        machine = self.machine
+        numbers = Numbers(machine.rates[designs], machine.setup_cycles[designs], machine.latency_cycles[designs])
+        bounds = self.pool.class_times(numbers, positions)
+        if self.objective is not Objective.LATENCY:  # every order of a tiling may win in energy
+            bounds = np.where(np.isfinite(bounds), np.concatenate(values)[None, :] * (1 - ROUNDING), np.inf)
+        letters, tiling = np.nonzero(np.isfinite(bounds))
+        return positions[tiling] * CLASS_COUNT + letters, bounds[letters, tiling], owner[tiling], tiling
+
+    def _compare(self, queues: list[_Queue], keys: np.ndarray, owner: np.ndarray) -> None:
+        """Cost the rows of keys, each on the design of its queue, and keep each queue's best."""
+        pairs = self.settled.pairs(keys)
+        if not len(pairs.key):
+            return
+        owner = owner[pairs.key]
+        designs = np.array([queue.design for queue in queues])[owner]
+        clocks = np.array([queue.clock for queue in queues])[owner]
+        time = self._times(pairs, clocks) + self.machine.latency_cycles[designs]
+        value = time
+        if self.objective is not Objective.LATENCY:
+            energy = self._energy(pairs, designs)
+            value = energy if self.objective is Objective.ENERGY else energy * time
+        present, starts = np.unique(owner, return_index=True)
+        least = np.full(len(queues), np.inf)
+        least[present] = np.minimum.reduceat(value, starts)
+        best = np.flatnonzero(value == least[owner])
+        second = self._second(pairs.take(best), designs[best], time[best])
+        for i, other in zip(best.tolist(), second.tolist(), strict=True):
+            queue = queues[owner[i]]
+            rank = (float(value[i]), other, int(keys[pairs.key[i]]), int(pairs.order[i]))
+            if rank < queue.rank:
+                queue.rank, queue.place = rank, (int(pairs.table[i]), int(pairs.row[i]))
+
+    def _times(self, pairs: Pairs, clocks: np.ndarray) -> np.ndarray:
+        """Cycles of pairs; designs that differ in their room alone are costed once."""
+        machine = self.machine
+        code = clocks * self.settled.rows + self.settled.number(pairs)
+        _, first, inverse = np.unique(code, return_index=True, return_inverse=True)
+        at = self.clock_designs[clocks[first]]
+        return self.settled.times(pairs.take(first), machine.rates[at], machine.setup_cycles[at])[inverse]
+
+    def _energy(self, pairs: Pairs, designs: np.ndarray) -> np.ndarray:
+        return dynamic_energy(self.machine, self.space.problem, self.settled.traffic(pairs), designs)
+
+    def _second(self, pairs: Pairs, designs: np.ndarray, time: np.ndarray) -> np.ndarray:
+        """What decides between equal values: energy (traffic at home where it is unknown), or time."""
+        if self.objective is not Objective.LATENCY:
+            return time
+        energy = self._energy(pairs, designs)
+        return np.where(np.isnan(energy), self.settled.traffic(pairs)[:, 0].sum(axis=(1, 2)), energy)
+
+    def _gap(self, queues: Mapping[int, _Queue]) -> float:
         """Share by which a candidate that was not refined might still beat the best, over all designs."""
-        gaps = [0.0]
-        for queue in self.queues:
-            found = self.best.get(queue.design)
-            if found is not None:
-                gaps.append(1.0 - queue.remaining() / found[0][0])
-        return max(gaps)
+        gaps = [0.0 if self.slack > 0 else TOLERANCE]
+        for queue in queues.values():
+            if queue.next < len(queue.bounds):
+                gaps.append(1.0 - float(queue.bounds[queue.next]) / queue.rank[0])
+        return max(gaps) if queues else 0.0
 
-    def _winners(self) -> Winners:
-        machine = self.space.machine
-        found = [int(d) for d in self.distinct if int(d) in self.best]
-        keys = [self.best[d][1] for d in found]
-        row_of = {d: row for row, d in enumerate(found)}
-        rows = np.array([row_of.get(int(self.distinct[g]), -1) for g in self.design.ravel()])
-        cost = self._costs(np.array(found, dtype=int), keys)
-        mappings = Lazy(keys, lambda key: self.space.mapping(self.exact.choice[key]))
-        outer = Lazy(keys, lambda key: outer_tiles(mappings.make(key), self.space.problem, machine, self.space.homes))
+    def _winners(self, found: dict[int, _Queue]) -> Winners:
+        machine, pool, settled = self.machine, self.pool, self.settled
+        designs = np.array(sorted(found), dtype=np.int64)
+        queues = [found[int(d)] for d in designs]
+        places = [queue.place for queue in queues]
+        row_of = {int(d): row for row, d in enumerate(designs)}
+        rows = np.array([row_of.get(int(self.distinct[g]), -1) for g in self.design])
+        cost = self._costs(designs, places)
         energy = np.full(len(machine), np.nan)
-        fits = rows >= 0
-        if found:
-            energy[fits] = self._energy(cost.traffic[rows[fits]], np.flatnonzero(fits))
+        fits = np.flatnonzero(rows >= 0)
+        energy[fits] = dynamic_energy(machine, self.space.problem, cost.traffic[rows[fits]], fits) if len(fits) else ()
+        positions = np.array([queue.rank[2] // CLASS_COUNT for queue in queues], dtype=np.int64)
         return Winners(
             row=rows,
             cost=cost,
-            tables=Lazy(keys, lambda key: self.exact.tables[key[0]].take(np.array([key[1]]))),
-            mappings=mappings,
+            tables=Lazy(places, lambda place: settled.tables[place[0]].take(np.array([place[1]]))),
+            mappings=Lazy(places, lambda place: self.space.mapping(settled.choice(*place))),
             energy_j=energy,
-            first_weight_bytes=tuple(f for f, _ in outer),
-            footprint_bytes=tuple(f for _, f in outer),
-            need_bytes=float(self.pool.footprint.min()),
-            proven_gap=self._gap(),
+            first_weight_bytes=pool.weight_tile_bytes()[positions],
+            footprint_bytes=pool.footprint[positions],
+            need_bytes=float(pool.footprint.min()),
+            proven_gap=self._gap(found),
             latency_cycles=machine.latency_cycles,
-            candidates=len(self.pool),
-            refined=sum(len(v) for v in self.exact.where.values()),
+            candidates=len(pool),
+            refined=settled.rows,
         )
 
-    def _costs(self, designs: np.ndarray, keys: list[tuple[int, int]]) -> Cost:
+    def _costs(self, designs: np.ndarray, places: list[tuple[int, int]]) -> Cost:
         """Full costs of the winners, in the order of `designs`."""
-        machine = self.space.machine
-        if not keys:
+        machine = self.machine
+        if not places:
             return join([])
-        parts, places = [], []
-        for number in sorted({table for table, _ in keys}):
-            members = np.array([i for i, (table, _) in enumerate(keys) if table == number])
-            at = designs[members]
-            table = self.exact.tables[number].take(np.array([keys[i][1] for i in members]))
-            cost = table.cost(machine.rates[at], machine.setup_cycles[at])
+        parts, members = [], []
+        tables, rows = np.array(places).T
+        for table in np.unique(tables):
+            mine = np.flatnonzero(tables == table)
+            at = designs[mine]
+            cost = self.settled.tables[table].take(rows[mine]).cost(machine.rates[at], machine.setup_cycles[at])
             cost.time = cost.time + machine.latency_cycles[at]
             cost.first = cost.first + machine.latency_cycles[at]
             parts.append(cost)
-            places.append(members)
-        return join(parts).take(np.argsort(np.concatenate(places), kind="stable"))
+            members.append(mine)
+        return join(parts).take(np.argsort(np.concatenate(members), kind="stable"))
 
 
-class _Queue:
-    """Candidates of one design, taken best bound first, in rounds."""
-
-    def __init__(self, design: int, bound: np.ndarray, slack: float) -> None:
-        """`slack`: share by which a bound may pass the best value and still be looked at."""
-        self.design, self.bound, self.slack = design, bound, slack
-        self.least = float(bound.min())
-        self.waiting = [np.zeros(0), np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)]
-        """[bounds, positions, innermost classes] of tilings that were taken and not refined yet"""
-        self.more = True
-
-    def take(self, count: int, best: tuple | None) -> np.ndarray:
-        """Positions of the `count` least bounds that may still beat the best value, not taken before."""
-        found = np.flatnonzero(self.bound <= self._limit(best))
-        self.more = best is None or len(found) > count
-        if len(found) > count:
-            found = found[np.argpartition(self.bound[found], count - 1)[:count]]
-        self.bound[found] = np.inf  # taken
-        return found
-
-    def _limit(self, best: tuple | None) -> float:
-        return self.least * (1 + NEAR) if best is None else best[0][0] * (1 + self.slack)
-
-    def defer(self, positions: np.ndarray, bounds: np.ndarray) -> None:
-        """Tilings whose bounds per innermost class (classes, n) are known: refined when promising."""
-        letters, columns = np.nonzero(np.isfinite(bounds))
-        fresh = (bounds[letters, columns], positions[columns], letters)
-        self.waiting = [np.concatenate(pair) for pair in zip(self.waiting, fresh, strict=True)]
-
-    def promising(self, best: tuple | None) -> list[tuple[int, int]]:
-        """(position, innermost class) whose bound may still beat the best value, removed from waiting.
-
-        While nothing is known yet, the most promising classes of each tiling.
-        """
-        bounds, positions, letters = self.waiting
-        if best is None:
-            _, place = np.unique(positions, return_inverse=True)
-            least = np.full(place.max(initial=-1) + 1, np.inf)
-            np.minimum.at(least, place, bounds)
-            chosen = bounds <= least[place] * (1 + NEAR)
-        else:
-            chosen = bounds <= self._limit(best)
-        self.waiting = [column[~chosen] for column in self.waiting]
-        return sorted(zip(positions[chosen].tolist(), letters[chosen].tolist(), strict=True))
-
-    def remaining(self) -> float:
-        """The least bound of what was not refined."""
-        return float(min(self.bound.min(), self.waiting[0].min(initial=np.inf)))
-
-    def open(self, best: tuple | None) -> bool:
-        """Whether a candidate that was not refined yet could still win."""
-        if best is None:
-            return self.more or len(self.waiting[0]) > 0
-        return self.more or bool((self.waiting[0] <= self._limit(best)).any())
+def _distinct(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(first row of each distinct one, number of the distinct one per row)."""
+    _, first, inverse = np.unique(
+        np.nan_to_num(numbers, nan=-1.0, posinf=1e300), axis=0, return_index=True, return_inverse=True
+    )
+    return first, inverse.ravel()
 
 
 def outer_tiles(

@@ -32,12 +32,15 @@ class StoreAt:
 @dataclass(frozen=True, slots=True)
 class Border:
     """loops and spatial are rank names; `fanout` is the level whose instances the spatial loops use
-    (len(levels) for arrays below the innermost memory)."""
+    (len(levels) for arrays below the innermost memory). Loops stand from the outside in, unless
+    `order` gives each candidate an order of its own."""
 
     loops: tuple[str, ...] = ()
     spatial: tuple[str, ...] = ()
     stores: tuple[StoreAt, ...] = ()
     fanout: int | None = None
+    order: np.ndarray | None = None
+    """(candidates, loops): place of each loop from the outside in"""
 
 
 @dataclass(frozen=True, slots=True)

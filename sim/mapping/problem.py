@@ -95,6 +95,10 @@ class Problem:
         shared = {r for role in (INPUT, OUTPUT) for axis in self.axes[role] if len(axis.terms) > 1 for r in axis.ranks}
         return frozenset(shared & self.relevant[WEIGHT])
 
+    def slides(self, role: OperandRole) -> bool:
+        """Whether boxes of the operand may overlap in part."""
+        return any(len(axis.terms) > 1 for axis in self.axes[role])
+
     @cached_property
     def tiled_ranks(self) -> tuple[str, ...]:
         """Ranks that the map spaces tile: more than one element, no window."""

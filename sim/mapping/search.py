@@ -8,7 +8,7 @@ from itertools import permutations, product
 
 import numpy as np
 
-from sim.mapping.bound import AXIS, CLASSES, Grid, Numbers, Route
+from sim.mapping.bound import AXIS, CLASSES, Grid, Numbers, Route, bounds
 from sim.mapping.machine import Machine
 from sim.mapping.mapping import Loop, Store
 from sim.mapping.mapping import Mapping as LoopNest
@@ -257,38 +257,48 @@ class Pool:
         self.space = space
         self.starts = np.cumsum([0] + [grid.tilings for _, grid in self.grids])
         self.footprint = np.concatenate([grid.footprint_bytes() for _, grid in self.grids])
+        self.bounds = bounds([grid for _, grid in self.grids])
 
     def __len__(self) -> int:
         return int(self.starts[-1])
 
     def times(self, numbers: Numbers) -> np.ndarray:
         """Bounds in cycles, (D, candidates)."""
-        return np.concatenate([grid.times(numbers) for _, grid in self.grids], axis=1)
+        designs = zip(numbers.rates, numbers.setup.tolist(), numbers.latency.tolist(), strict=True)
+        return np.stack([self.bounds.time(*design) for design in designs])
 
     def energies(self, read: np.ndarray, write: np.ndarray) -> np.ndarray:
         """Dynamic memory energy (a lower bound of it) for J/byte per level."""
         return np.concatenate([grid.energies(read, write) for _, grid in self.grids])
 
+    def weight_tile_bytes(self) -> np.ndarray:
+        """Bytes of the first weight tile, (candidates,)."""
+        return np.concatenate([grid.weight_tile_bytes() for _, grid in self.grids])
+
     def class_times(self, numbers: Numbers, positions: np.ndarray) -> np.ndarray:
         """Bounds per innermost class of single candidates, each on a design of its own: (4, n)."""
-        owner = np.searchsorted(self.starts, positions, side="right") - 1
-        out = np.full((len(CLASSES), len(positions)), np.inf)
-        for number, (_, grid) in enumerate(self.grids):
-            members = np.flatnonzero(owner == number)
-            if len(members):
-                part = Numbers(numbers.rates[members], numbers.setup[members], numbers.latency[members])
-                local = positions[members] - int(self.starts[number])
-                out[:, members] = grid.class_times(part, local)
-                if self.space.fixed:
-                    axis = AXIS[self.space.fixed]
-                    walked = grid.lists[self.space.fixed].trips[np.unravel_index(local, grid.shape)[axis]] > 1
-                    others = [a for a in range(len(CLASSES)) if a != axis]
-                    out[np.ix_(others, members[walked])] = np.inf
+        out = self.bounds.class_times(numbers, positions)
+        fixed = self.space.fixed
+        if fixed is not None and fixed in self.bounds.walked:
+            walked = self.bounds.walked[fixed][positions]
+            others = [a for a in range(len(CLASSES)) if a != AXIS[fixed]]
+            out[np.ix_(others, walked)] = np.inf
         return out
+
+    def grid_of(self, positions: np.ndarray) -> np.ndarray:
+        """Number of the grid that each candidate belongs to."""
+        return np.searchsorted(self.starts, positions, side="right") - 1
+
+    def tiles(self, number: int, positions: np.ndarray) -> np.ndarray:
+        """Tiles (n, tiled ranks) of candidates of one grid."""
+        grid = self.grids[number][1]
+        index = dict(zip(CLASSES, np.unravel_index(positions - self.starts[number], grid.shape), strict=True))
+        p = self.space.problem
+        return np.stack([grid.lists[c := p.rank_class[r]].tiles[r][index[c]] for r in p.tiled_ranks], axis=1)
 
     def choices(self, position: int, axis: int | None = None) -> list[Choice]:
         """The loop orders of a candidate that the space has, of one innermost class or of all."""
-        number = int(np.searchsorted(self.starts, position, side="right")) - 1
+        number = int(self.grid_of(np.array([position]))[0])
         option, grid = self.grids[number]
         local = position - int(self.starts[number])
         axes = range(len(CLASSES)) if axis is None else (axis,)

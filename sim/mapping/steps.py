@@ -68,93 +68,124 @@ class Elements(NamedTuple):
     child: np.ndarray
 
     def where(self, moved: np.ndarray) -> Elements:
+        if all(e is self.child for e in self):
+            return Elements(*(np.where(moved, self.child, 0),) * 4)
         return Elements(*(np.where(moved, e, 0) for e in self))
 
 
-COLUMNS = ("time", "port_bytes", "port_moves", "traffic", "array", "spatial", "preload", "setup")
-"""What a job hands to the job outside."""
-
-
 class Moves(NamedTuple):
-    """Transfers per port, [double-buffered stores, single-buffered stores] x (.., ports)."""
+    """Transfers per port: bytes and how many pay the set-up, each (.., ports)."""
 
     bytes: np.ndarray
     transfers: np.ndarray
 
+    @classmethod
+    def none(cls, shape: tuple[int, ...], ports: int) -> Moves:
+        """Nothing moved yet. A port's numbers lie together in memory, because they are added port by port."""
+        return cls(*(np.moveaxis(np.zeros((ports, *shape)), 0, -1) for _ in range(2)))
+
     def cycles(self, rates: np.ndarray, setup: np.ndarray) -> np.ndarray:
-        """Busy time, [double, single] x (.., ports); rates (.., ports), setup (.., 1)."""
+        """Busy time (.., ports) for rates (.., ports) in bytes per cycle and setup (.., 1) in cycles."""
         return self.bytes / rates + self.transfers * setup
+
+
+def busiest(cycles: np.ndarray) -> np.ndarray:
+    """The largest over the last axis, which is short: (.., ports) -> (..)."""
+    most = cycles[..., 0]
+    for port in range(1, cycles.shape[-1]):
+        most = np.maximum(most, cycles[..., port])
+    return most
 
 
 @dataclass(frozen=True, slots=True)
 class StepTable:
-    """The steps of a batch of jobs by class: `weight` (n, classes) and what each moves and runs.
+    """The steps of a batch of jobs by class: how often, what each moves and runs. Arrays (n, classes).
 
-    Only `child.time` depends on rates, and not even that where the child is the array.
+    Only `run` (the child's time) depends on rates, and not even that where the child is the array.
     """
 
     weight: np.ndarray
-    moves: Moves
+    busy: Moves
+    """(n, classes, ports): moves of double-buffered stores, and what the child itself moves."""
+    single: Moves | None
+    """Moves of stores without a second buffer, which nothing hides; None where there are none."""
     first: Moves
+    """(n, ports): before the first step."""
     last: Moves
+    run: np.ndarray
+    array: np.ndarray
+    spatial: np.ndarray
+    preload: np.ndarray
+    setup: np.ndarray
+    """Set-ups inside the child."""
+    moving: np.ndarray
+    """Whether a tile of this border moves beside the step."""
     traffic: np.ndarray
-    child: Cost
+    """(n, levels, operands, read/write) bytes of all steps; no rate enters."""
 
     def take(self, rows: np.ndarray) -> StepTable:
         """The table of some rows, repeated and reordered at will."""
+        cut = {f.name: getattr(self, f.name) for f in fields(self)}
         return StepTable(
-            weight=self.weight[rows],
-            moves=Moves(*(a[:, rows] for a in self.moves)),
-            first=Moves(*(a[:, rows] for a in self.first)),
-            last=Moves(*(a[:, rows] for a in self.last)),
-            traffic=self.traffic[rows],
-            child=Cost(*(getattr(self.child, name)[rows] for name in COLUMNS)),
-        )
+            **{
+                name: value if value is None else Moves(*(a[rows] for a in value)) if isinstance(value, Moves)
+                else value[rows] for name, value in cut.items()
+            }
+        )  # fmt: skip
 
     def _clock(self, rates: np.ndarray, setup: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(x_0, steps, y_n) cycles: (n,), (n, classes), (n,)."""
-        x = self.first.cycles(rates, setup[:, None]).sum(axis=0).max(axis=-1)
-        y = self.last.cycles(rates, setup[:, None]).sum(axis=0).max(axis=-1)
+        x, y = (busiest(ends.cycles(rates, setup[:, None])) for ends in (self.first, self.last))
         rate, pause = rates[:, None, :], setup[:, None, None]
-        busy = self.child.port_bytes / rate + self.child.port_moves * pause
-        double, single = self.moves.cycles(rate, pause)
-        return x, np.maximum(self.child.time, (busy + double).max(axis=-1)) + single.max(axis=-1), y
+        step = np.maximum(self.run, busiest(self.busy.cycles(rate, pause)))
+        if self.single is not None:
+            step = step + busiest(self.single.cycles(rate, pause))
+        return x, step, y
 
     def time(self, rates: np.ndarray, setup: np.ndarray) -> np.ndarray:
         """The recurrence, cycles (n,), for rates (n, ports) in bytes per cycle and setup (n,) cycles."""
         x, step, y = self._clock(rates, setup)
         return x + self._total(step) + y
 
+    def times(self, rows: np.ndarray, rates: np.ndarray, setup: np.ndarray) -> np.ndarray:
+        """As `time` for some rows, each on rates (len(rows), ports) and a setup of its own."""
+        parts = (self.first, self.last, self.busy, self.single)
+        first, last, busy, single = (None if m is None else Moves(*(a[rows] for a in m)) for m in parts)
+        table = StepTable(self.weight[rows], busy, single, first, last, self.run[rows], *(self.run,) * 6)  # type: ignore[arg-type]
+        return table.time(rates, setup)
+
     def cost(self, rates: np.ndarray, setup: np.ndarray) -> Cost:
         """The recurrence and everything that it adds up."""
         x, step, y = self._clock(rates, setup)
-        some = self.moves.transfers.any(axis=(0, -1))
-        setup_now = np.minimum(step - self.child.time, np.where(some, setup[:, None], 0.0))
+        own = (self.busy,) if self.single is None else (self.busy, self.single)
+        setup_now = np.minimum(step - self.run, np.where(self.moving, setup[:, None], 0.0))
         ends = setup * ((x > 0).astype(float) + (y > 0))
-        total, child = self._total, self.child
+        total = self._total
         return Cost(
             time=x + total(step) + y,
-            port_bytes=(self.first.bytes + self.last.bytes).sum(axis=0)
-            + total(child.port_bytes + self.moves.bytes.sum(axis=0)),
-            port_moves=(self.first.transfers + self.last.transfers).sum(axis=0)
-            + total(child.port_moves + self.moves.transfers.sum(axis=0)),
-            traffic=self.total_traffic(),
-            array=total(child.array),
-            spatial=total(child.spatial),
-            preload=total(child.preload),
-            setup=total(child.setup + setup_now) + np.minimum(ends, x + y),
+            port_bytes=self.first.bytes + self.last.bytes + sum(total(m.bytes) for m in own),
+            port_moves=self.first.transfers + self.last.transfers + sum(total(m.transfers) for m in own),
+            traffic=self.traffic,
+            array=total(self.array),
+            spatial=total(self.spatial),
+            preload=total(self.preload),
+            setup=total(self.setup + setup_now) + np.minimum(ends, x + y),
             first=x,
             drain=y,
         )
 
-    def total_traffic(self) -> np.ndarray:
-        """Bytes (n, levels, operands, read/write); no rate enters."""
-        return self.traffic + self._total(self.child.traffic)
-
     def _total(self, values: np.ndarray) -> np.ndarray:
-        """Weighted sum over the classes, in one order whatever the number of rows."""
-        weight = self.weight.reshape(self.weight.shape + (1,) * (values.ndim - 2))
-        return np.add.accumulate(weight * values, axis=1)[:, -1] if values.shape[1] > 1 else (weight * values)[:, 0]
+        return weighted_sum(self.weight, values)
+
+
+def weighted_sum(weight: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Sum over the classes, (n, classes, ..) -> (n, ..), one after the other.
+
+    Classes that a row does not have weigh nothing, so that the sum of a row does not depend, to the
+    last bit, on the rows beside it (which pairwise summation would not give).
+    """
+    weight = weight.reshape(weight.shape + (1,) * (values.ndim - 2))
+    return np.add.accumulate(weight * values, axis=1)[:, -1] if values.shape[1] > 1 else (weight * values)[:, 0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import numpy as np
 
 from sim.hardware.chip import Chip
 from sim.mapping.mapping import Mapping as LoopNest
+from sim.mapping.steps import busiest
 from sim.schedule.groups import GroupCost
 from sim.schedule.network import Network, Options, cost_network
 from sim.schedule.plan import Group, Schedule, Steps
@@ -116,15 +117,15 @@ def _mapped(cost: GroupCost, table, d: int, ports: tuple[str, str], latency: flo
     assert machine is not None
     clock, setup = machine.clock_hz[d], machine.setup_cycles[d]
     home = (machine.levels[0].read_port, machine.levels[0].write_port)
-    moved = table.moves.bytes[0, 0] + table.child.port_bytes[0]
-    paused = (table.moves.transfers[0, 0] + table.child.port_moves[0]) * setup
-    busy = moved / machine.rates[d] + paused
-    single = (table.moves.bytes[1, 0] / machine.rates[d] + table.moves.transfers[1, 0] * setup).max(axis=-1)
+    moved = table.busy.bytes[0]
+    busy = moved / machine.rates[d] + table.busy.transfers[0] * setup
     near = [p for p in range(len(machine.ports)) if p not in home]
-    compute = np.maximum(table.child.time[0], busy[:, near].max(axis=-1, initial=0.0)) + single
+    compute = np.maximum(table.run[0], busy[:, near].max(axis=-1, initial=0.0))
+    if table.single is not None:
+        compute = compute + busiest(table.single.cycles(machine.rates[d], setup))[0]
     transfer = np.maximum.reduce([moved[:, p] / machine.rates[d, p] for p in home])
     pause = np.maximum.reduce([busy[:, p] for p in home]) - transfer
-    first, last = table.first.bytes.sum(axis=0)[0], table.last.bytes.sum(axis=0)[0]
+    first, last = table.first.bytes[0], table.last.bytes[0]
     repeat = table.weight[0]
     next_load = {name: moved[:, p] for name, p in zip(ports, home, strict=True)}
     extra = float(cost.time_s[d]) - (_alone(table, machine, d) + latency) / clock
@@ -148,8 +149,8 @@ def _mapped(cost: GroupCost, table, d: int, ports: tuple[str, str], latency: flo
 
 def _end(moves, machine, d: int, home: tuple[int, int]) -> float:
     """Cycles by which a first load or last store outlasts its bytes at home: set-ups, ports on chip."""
-    busy = moves.cycles(machine.rates[d], machine.setup_cycles[d]).sum(axis=0)[0]
-    moved = moves.bytes.sum(axis=0)[0]
+    busy = moves.cycles(machine.rates[d], machine.setup_cycles[d])[0]
+    moved = moves.bytes[0]
     return float(busy.max() - max(moved[p] / machine.rates[d, p] for p in home))
 
 

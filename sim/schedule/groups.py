@@ -400,12 +400,15 @@ def _prefetch(full: Machine, parts: list[tuple[np.ndarray, Winners]], first: np.
     out = np.zeros(len(full))
     home = full.levels[0].read_port
     for designs, won in parts:
-        for d, row in zip(designs, won.row, strict=True):
-            if row >= 0 and won.first_weight_bytes[row] > 0:
-                rest = np.maximum(won.tables[row].first.bytes.sum(axis=0)[0] - won.first_weight_bytes[row], 0.0)
-                left = float((rest / full.rates[d]).max()) if rest[home] > 0 else 0.0
-                left += full.setup_cycles[d] + full.latency_cycles[d] if left else 0.0
-                out[d] = max(0.0, first[d] - left)
+        fits = won.row >= 0
+        at, rows = designs[fits], won.row[fits]
+        if not len(at):
+            continue
+        weights = np.asarray(won.first_weight_bytes)[rows]
+        rest = np.maximum(won.first_load_bytes(rows) - weights[:, None], 0.0)
+        left = np.where(rest[:, home] > 0, (rest / full.rates[at]).max(axis=1), 0.0)
+        left = np.where(left > 0, left + full.setup_cycles[at] + full.latency_cycles[at], 0.0)
+        out[at] = np.where(weights > 0, np.maximum(0.0, first[at] - left), 0.0)
     return out
 
 
