@@ -136,7 +136,11 @@ class Grid:
 
     def flat(self, values: np.ndarray) -> np.ndarray:
         """One number a tiling, (tilings,)."""
-        return np.broadcast_to(values, self.shape).reshape(-1)
+        if values.shape == self.shape:
+            return values.reshape(-1)
+        out = np.empty(self.shape, dtype=values.dtype)
+        out[...] = values
+        return out.reshape(-1)
 
     def _partial(self) -> np.ndarray:
         """The output tile holds partial sums at some time."""

@@ -79,42 +79,62 @@ def class_tiles(problem: Problem, array: ArrayShape, letter: str, parts: Mapping
 
     Lists recur across layers and chips: they are remembered by what they depend on.
     """
-    shape = (
-        tuple(problem.einsum.ranks.items()),
-        tuple(problem.axes[role] for role in ROLES),
-        problem.reduction_speedup,
+    owned = {role: owned_axes(problem, letter, role) for role in ROLES}
+    ranks = dict.fromkeys([*problem.in_class(letter), *(r for axes in owned.values() for a in axes for r in a.ranks)])
+    extent = problem.einsum.ranks
+    key = (
+        letter,
+        tuple((r, extent[r]) for r in ranks),
+        tuple(owned.values()),
+        problem.window_ranks.intersection(ranks),
+        problem.reduction_speedup if letter == "K" else 1.0,
+        array,
+        tuple(sorted((r, n) for r, n in parts.items() if r in ranks)),
     )
-    key = (letter, shape, array, tuple(sorted(parts.items())))
     if key not in _LISTS:
         if len(_LISTS) > 5000:
             _LISTS.clear()
-        _LISTS[key] = _Lister(problem, array, letter, parts).tilings()
+        _check_axes(problem)
+        _LISTS[key] = _Lister(problem, array, letter, parts, owned).tilings()
     return _LISTS[key]
+
+
+def owned_axes(problem: Problem, letter: str, role: OperandRole) -> tuple[Axis, ...]:
+    """Axes of an operand that a class owns: those of its non-window ranks (of its window, if that is all)."""
+    owned = []
+    for axis in problem.axes[role]:
+        plain = [r for r in axis.ranks if r not in problem.window_ranks] or list(axis.ranks)
+        if problem.rank_class[plain[0]] == letter:
+            owned.append(axis)
+    return tuple(owned)
+
+
+def _check_axes(problem: Problem) -> None:
+    """Factors by class exist only where no axis mixes tiled ranks of two classes."""
+    for role in ROLES:
+        for axis in problem.axes[role]:
+            classes = {problem.rank_class[r] for r in axis.ranks if r in problem.tiled_ranks}
+            if len(classes) > 1:
+                raise MappingError(
+                    f"an axis of the {role.value} mixes ranks {', '.join(axis.ranks)} of different classes"
+                )
 
 
 _LISTS: dict[tuple, ClassTiles] = {}
 
 
 class _Lister:
-    def __init__(self, problem: Problem, array: ArrayShape, letter: str, parts: Mapping[str, int]) -> None:
-        self.problem, self.array, self.letter, self.parts = problem, array, letter, parts
-        self.extent = {r: int(problem.einsum.ranks[r]) for r in problem.ranks}
+    def __init__(
+        self, problem: Problem, array: ArrayShape, letter: str, parts: Mapping[str, int],
+        owned: Mapping[OperandRole, tuple[Axis, ...]],
+    ) -> None:  # fmt: skip
+        self.problem, self.array, self.letter, self.owned = problem, array, letter, owned
         self.ranks = tuple(r for r in problem.in_class(letter) if r in problem.tiled_ranks)
+        self.parts = {r: n for r, n in parts.items() if r in self.ranks}
+        self.extent = {r: int(problem.einsum.ranks[r]) for r in problem.ranks}
         binding = BINDINGS[Dataflow(array.dataflow)]
         fields = {binding.rows: "rows", binding.cols: "cols", binding.stream: "stream"}
         self.field = fields.get(letter)
-        self._check_axes()
-
-    def _check_axes(self) -> None:
-        """Factors by class exist only where no axis mixes tiled ranks of two classes."""
-        problem = self.problem
-        for role in ROLES:
-            for axis in problem.axes[role]:
-                classes = {problem.rank_class[r] for r in axis.ranks if r in problem.tiled_ranks}
-                if len(classes) > 1:
-                    raise MappingError(
-                        f"an axis of the {role.value} mixes ranks {', '.join(axis.ranks)} of different classes"
-                    )
 
     def tilings(self) -> ClassTiles:
         sizes = [self.extent[r] for r in self.ranks]
@@ -212,16 +232,7 @@ class _Lister:
         return extent if speedup == 1 else np.ceil(extent / speedup)
 
     # This class's factors of an operand's elements ------------------------------------------------
-    def _owned(self, role: OperandRole) -> list[Axis]:
-        """Axes of the class: those of its non-window ranks (of its window, if that is all)."""
-        problem, owned = self.problem, []
-        for axis in problem.axes[role]:
-            plain = [r for r in axis.ranks if r not in problem.window_ranks] or list(axis.ranks)
-            if problem.rank_class[plain[0]] == self.letter:
-                owned.append(axis)
-        return owned
-
-    def _factor(self, axes: list[Axis], box: Mapping[str, np.ndarray], length: int) -> np.ndarray:
+    def _factor(self, axes: tuple[Axis, ...], box: Mapping[str, np.ndarray], length: int) -> np.ndarray:
         sizes = self.extent | dict(box)
         factor = np.ones(length)
         for axis in axes:
@@ -229,7 +240,7 @@ class _Lister:
         return factor
 
     def _again(
-        self, axes: list[Axis], tiles: Mapping[str, np.ndarray], rest: Mapping[str, np.ndarray], length: int
+        self, axes: tuple[Axis, ...], tiles: Mapping[str, np.ndarray], rest: Mapping[str, np.ndarray], length: int
     ) -> np.ndarray:
         """Least elements that a repeated pass over the class's tiles must load (a wrap may overlap).
 
@@ -278,7 +289,7 @@ class _Lister:
         self, role: OperandRole, tiles: Mapping[str, np.ndarray], rest: Mapping[str, np.ndarray], boxes: list[Box],
         length: int,
     ) -> dict[str, np.ndarray]:  # fmt: skip
-        axes = self._owned(role)
+        axes = self.owned[role]
         if not axes:  # an operand that does not depend on the class has one element of it
             return dict.fromkeys(FACTORS, np.ones(length))
         first, last = (self._factor(axes, box, length) for box in (tiles, rest))

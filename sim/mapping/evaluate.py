@@ -23,6 +23,7 @@ border are (rows, classes); rows may walk the same ranks in orders of their own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product
 
 import numpy as np
@@ -396,30 +397,60 @@ class _BorderJob:
         )
 
     def _children(self) -> Cost:
-        """Costs of the child jobs, (n, classes, ..): each distinct state is costed once."""
+        """Costs of the child jobs, (n, classes, ..)."""
         state = self._child_state()
+        innermost = self.depth + 1 == len(self.rows.nest.borders)
         if not self.border.spatial:
-            return self._distinct(state, state.sizes, self.weight > 0)
+            cost = self._arrays if innermost else self._distinct
+            return cost(state, state.sizes, self.weight > 0)
         parts = []
         for count, sizes in self._instance(state.sizes):
             count = np.broadcast_to(count, self.shape)
             live = self.weight * count > 0
             if live.any():
-                parts.append((count, self._distinct(state, sizes, live)))
+                cost = self._arrays if innermost else self._distinct
+                parts.append((count, cost(state, sizes, live)))
         return self._together(parts)
 
+    def _columns(self, state: State, sizes: dict[str, np.ndarray]) -> State:
+        """States of all classes, one after the other."""
+
+        def flat(values: np.ndarray) -> np.ndarray:
+            if values.shape == self.shape:
+                return values.reshape(-1)
+            out = np.empty(self.shape, dtype=values.dtype)
+            out[...] = values
+            return out.reshape(-1)
+
+        return State(
+            row=flat(state.row),
+            sizes={rank: flat(size) for rank, size in sizes.items()},
+            stays_in={role: flat(stays) for role, stays in state.stays_in.items()},
+            stays_out=flat(state.stays_out),
+            fresh=flat(state.fresh),
+            final=flat(state.final),
+        )
+
+    def _grid(self, child: Cost, place: Callable[[np.ndarray], np.ndarray]) -> Cost:
+        names = ("time", "port_bytes", "port_moves", "traffic", "array", "spatial", "preload", "setup")
+        return Cost(*(place(getattr(child, name)) for name in names))
+
+    def _arrays(self, state: State, sizes: dict[str, np.ndarray], live: np.ndarray) -> Cost:
+        """The array's jobs of all classes: cheaper to cost than to compare. (What is not live weighs nothing.)"""
+        alone = State(state.row, sizes, {}, state.row, state.fresh, state.final)
+        child = array_job(self.rows, self._columns(alone, sizes))
+        return self._grid(child, lambda values: values.reshape(*self.shape, *values.shape[1:]))
+
     def _distinct(self, state: State, sizes: dict[str, np.ndarray], live: np.ndarray) -> Cost:
-        """Cost the child states at the live classes, (n, classes, ..); what is not live costs nothing."""
-        innermost = self.depth + 1 == len(self.rows.nest.borders)
+        """The child borders' jobs of the live classes, each distinct state costed once."""
+        at = live.reshape(-1)
+        flat = self._columns(state, sizes)
         columns = [
-            np.broadcast_to(v, self.shape)[live]
-            for v in (state.row, *sizes.values(), state.fresh, state.final, state.stays_out, *state.stays_in.values())
+            c[at]
+            for c in (flat.row, *flat.sizes.values(), flat.fresh, flat.final, flat.stays_out, *flat.stays_in.values())
         ]
-        inverse: np.ndarray | slice = slice(None)
-        if not innermost:  # the array's jobs are cheaper to cost than to compare
-            keys, found = np.unique(np.stack([c.astype(np.int64) for c in columns], axis=1), axis=0, return_inverse=True)
-            inverse, columns = found.reshape(-1), list(keys.T)
-        row, *rest = columns
+        keys, inverse = np.unique(np.stack([c.astype(np.int64) for c in columns], axis=1), axis=0, return_inverse=True)
+        row, *rest = keys.T
         fresh, final, stays_out, *stays_in = (column.astype(bool) for column in rest[len(sizes) :])
         inner = State(
             row=row,
@@ -429,15 +460,13 @@ class _BorderJob:
             fresh=fresh,
             final=final,
         )
-        child = _job(self.rows, self.depth + 1, inner)
 
         def scatter(values: np.ndarray) -> np.ndarray:
             grid = np.zeros((*self.shape, *values.shape[1:]))
-            grid[live] = values[inverse]
+            grid[live] = values[inverse.reshape(-1)]
             return grid
 
-        names = ("time", "port_bytes", "port_moves", "traffic", "array", "spatial", "preload", "setup")
-        return Cost(*(scatter(getattr(child, name)) for name in names))
+        return self._grid(_job(self.rows, self.depth + 1, inner), scatter)
 
     def _together(self, parts: list[tuple[np.ndarray, Cost]]) -> Cost:
         """Instances side by side: times by the slowest, shared ports and traffic summed."""

@@ -13,7 +13,7 @@ that a sweep finds for each design what a search of its own would find, to the l
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -130,8 +130,10 @@ class _Queue:
     """Number of its rates, set-up and latency; designs that share them differ in their room."""
     positions: np.ndarray
     bounds: np.ndarray
+    taken: np.ndarray
+    """What the first round took (places in the scan)."""
     next: int = 0
-    """How many of them were taken."""
+    """How many candidates were taken."""
     held: tuple[np.ndarray, np.ndarray] = (np.zeros(0, dtype=np.int64), np.zeros(0))
     """Keys and bounds of loop orders that the first round left for the second."""
     rank: tuple = (np.inf,)
@@ -178,27 +180,74 @@ class _Search:
         return scan.of(energy) if self.objective is Objective.ENERGY else scan.of(energy) * times
 
     def _search(self, scan: Scan, designs: list[int], values: Mapping[int, np.ndarray]) -> dict[int, _Queue]:
-        """The best of each design, in rounds that all designs share; designs where nothing fits are left out."""
-        fitting = {d: values[self.clock[d]][: scan.fits(self.room[d])] for d in designs}
-        queues = []
-        for d, bounds in fitting.items():
-            if len(bounds) and np.isfinite(bounds.min()):
-                near = np.flatnonzero(bounds <= bounds.min() * (1 + NEAR))
-                near = near[np.argsort(bounds[near], kind="stable")[: LOOKS[0]]]
-                queues.append(_Queue(d, int(self.clock[d]), scan.positions[near], bounds[near]))
-        self._round(queues, LOOKS[0])
-        for queue in queues:
-            bounds = fitting[queue.design]
-            left = np.flatnonzero(bounds <= self._limit(queue) * (1 + ROUNDING))
-            left = left[~np.isin(scan.positions[left], queue.positions)]
-            left = left[np.argsort(bounds[left], kind="stable")]
-            queue.positions, queue.bounds, queue.next = scan.positions[left], bounds[left], 0
+        """The best of each design; designs where nothing fits are left out.
+
+        What wins with the most room wins with less if it fits there, so that room is searched first. (Where
+        the search stops short of a proof, what it finds depends on its path: each design then goes its own.)
+        """
+        found: dict[int, _Queue] = {}
+        fits = {d: scan.fits(self.room[d]) for d in designs}
+        by_clock: dict[int, list[int]] = {}
+        for d in sorted(designs, key=lambda d: -fits[d]):
+            by_clock.setdefault(int(self.clock[d]), []).append(d)
+        if self.slack < 0:
+            return self._rounds(scan, by_clock, fits, values)
+        found |= self._rounds(scan, {clock: members[:1] for clock, members in by_clock.items()}, fits, values)
+        place = scan.places([queue.rank[2] // CLASS_COUNT for queue in found.values()])
+        for queue, at in zip(list(found.values()), place, strict=True):
+            members = by_clock[queue.clock]
+            found |= {d: replace(queue, design=d) for d in members[1:] if at < fits[d]}
+        left = {c: [d for d in members if d not in found and fits[d]] for c, members in by_clock.items()}
+        return found | self._rounds(scan, left, fits, values)
+
+    def _rounds(
+        self, scan: Scan, by_clock: Mapping[int, list[int]], fits: Mapping[int, int], values: Mapping[int, np.ndarray]
+    ) -> dict[int, _Queue]:
+        """Search designs in rounds that they share. Members of a clock come with the most room first."""
+        queues: list[list[_Queue]] = []
+        for clock, members in by_clock.items():
+            fitting = [d for d in members if fits[d]]
+            if fitting:
+                queues.append(self._start(scan, clock, fitting, fits, values[clock]))
+        everyone = [queue for some in queues for queue in some]
+        self._round(everyone, LOOKS[0])
+        for some in queues:
+            self._fill(scan, some, fits, values[some[0].clock])
         for look in self.looks[1:]:
-            waiting = [queue for queue in queues if self._open(queue)]
+            waiting = [queue for queue in everyone if self._open(queue)]
             if not waiting:
                 break
             self._round(waiting, look)
-        return {queue.design: queue for queue in queues}
+        return {queue.design: queue for queue in everyone}
+
+    def _start(
+        self, scan: Scan, clock: int, designs: list[int], fits: Mapping[int, int], bounds: np.ndarray
+    ) -> list[_Queue]:
+        """Queues of the designs of one clock with their least bounds."""
+        least = [float(bounds[: fits[d]].min()) * (1 + NEAR) for d in designs]
+        near = np.flatnonzero(bounds[: fits[designs[0]]] <= max(least))
+        value = bounds[near]
+        queues = []
+        for d, limit in zip(designs, least, strict=True):
+            mine = near[(value <= limit) & (near < fits[d])]
+            if len(mine) > LOOKS[0]:
+                mine = mine[np.argsort(bounds[mine], kind="stable")[: LOOKS[0]]]
+            queues.append(_Queue(d, clock, scan.positions[mine], bounds[mine], taken=mine))
+        return queues
+
+    def _fill(self, scan: Scan, queues: list[_Queue], fits: Mapping[int, int], bounds: np.ndarray) -> None:
+        """What is left for the queues of one clock once they know a value."""
+        limits = [self._limit(queue) * (1 + ROUNDING) for queue in queues]
+        left = np.flatnonzero(bounds[: fits[queues[0].design]] <= max(limits))
+        value = bounds[left]
+        order = np.argsort(value, kind="stable")
+        left, value = left[order], value[order]
+        for queue, limit in zip(queues, limits, strict=True):
+            mine = (value <= limit) & (left < fits[queue.design])
+            for one in queue.taken:
+                mine &= left != one
+            chosen = left[mine]
+            queue.positions, queue.bounds, queue.next = scan.positions[chosen], value[mine], 0
 
     def _limit(self, queue: _Queue) -> float:
         """Bounds above this cannot win."""
@@ -285,6 +334,9 @@ class _Search:
     def _times(self, pairs: Pairs, clocks: np.ndarray) -> np.ndarray:
         """Cycles of pairs; designs that differ in their room alone are costed once."""
         machine = self.machine
+        if len(self.distinct) == 1:
+            at = self.clock_designs[clocks]
+            return self.settled.times(pairs, machine.rates[at], machine.setup_cycles[at])
         code = clocks * self.settled.rows + self.settled.number(pairs)
         _, first, inverse = np.unique(code, return_index=True, return_inverse=True)
         at = self.clock_designs[clocks[first]]
@@ -355,6 +407,8 @@ class _Search:
 
 def _distinct(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(first row of each distinct one, number of the distinct one per row)."""
+    if len(numbers) == 1:
+        return np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64)
     _, first, inverse = np.unique(
         np.nan_to_num(numbers, nan=-1.0, posinf=1e300), axis=0, return_index=True, return_inverse=True
     )

@@ -6,6 +6,8 @@ halves the memory traffic; what it rounds stays within `ROUNDING`, which every c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from sim.mapping.bound import PortTerms
@@ -29,11 +31,20 @@ class Scan:
             order = np.argsort(place.astype(np.uint16), kind="stable")
             self.fitting = np.searchsorted(place[order], np.arange(len(self.rooms)), side="right")
             self.positions = order[: self.fitting[-1]]
-        self.pool, self.terms = pool, None
+        self.pool = pool
+        self.terms: _Terms | None = None
+        self.place: np.ndarray | None = None
 
     def fits(self, room: float) -> int:
         """How many of the candidates fit a room: the first so many."""
         return int(self.fitting[np.searchsorted(self.rooms, room)])
+
+    def places(self, candidates: Sequence[int]) -> list[int]:
+        """Where candidates of the pool stand here."""
+        if self.place is None:
+            self.place = np.zeros(len(self.pool), dtype=np.int64)
+            self.place[self.positions] = np.arange(len(self.positions))
+        return self.place[np.asarray(candidates, dtype=np.int64)].tolist()
 
     def of(self, values: np.ndarray) -> np.ndarray:
         """Numbers of all candidates of the pool, in this order."""

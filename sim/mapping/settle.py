@@ -118,7 +118,7 @@ class Settled:
     def times(self, pairs: Pairs, rates: np.ndarray, setup: np.ndarray) -> np.ndarray:
         """Cycles of each pair on its own rates (pairs, ports) and setup (pairs,), latency left out."""
         out = np.empty(len(pairs.row))
-        for table in np.unique(pairs.table):
+        for table in np.flatnonzero(np.bincount(pairs.table)):
             members = np.flatnonzero(pairs.table == table)
             for start in range(0, len(members), PAIRS_AT_ONCE):
                 some = members[start : start + PAIRS_AT_ONCE]
@@ -128,7 +128,7 @@ class Settled:
     def traffic(self, pairs: Pairs) -> np.ndarray:
         """Bytes (pairs, levels, operands, read/write)."""
         out = np.empty((len(pairs.row), *self.tables[0].traffic.shape[1:]))
-        for table in np.unique(pairs.table):
+        for table in np.flatnonzero(np.bincount(pairs.table)):
             members = pairs.table == table
             out[members] = self.tables[table].traffic[pairs.row[members]]
         return out
@@ -147,12 +147,12 @@ class Settled:
         extent = np.array([problem.einsum.ranks[r] for r in ranks], dtype=np.int64)
         positions, letters = keys // CLASS_COUNT, keys % CLASS_COUNT
         grids = self.pool.grid_of(positions)
-        for grid in np.unique(grids):
+        for grid in np.flatnonzero(np.bincount(grids)):
             mine = np.flatnonzero(grids == grid)
             tiles = self.pool.tiles(grid, positions[mine]) if ranks else np.zeros((len(mine), 0), dtype=np.int64)
             walked = tiles < extent
             pattern = walked @ (1 << np.arange(len(ranks))) * CLASS_COUNT + letters[mine]
-            for code in np.unique(pattern):
+            for code in sorted(set(pattern.tolist())):
                 members = np.flatnonzero(pattern == code)
                 columns = np.flatnonzero(walked[members[0]])
                 named = tuple(ranks[c] for c in columns)
