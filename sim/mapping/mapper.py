@@ -176,7 +176,8 @@ class _Search:
         if self.objective is Objective.LATENCY:
             return times
         energy = self.pool.energies(machine.read_energy_j_per_byte[d], machine.write_energy_j_per_byte[d])
-        energy = energy + float(machine.mac_energy_j[d]) * self.space.problem.macs / self.space.problem.reduction_speedup
+        problem = self.space.problem
+        energy = energy + float(machine.mac_energy_j[d]) * problem.macs / problem.reduction_speedup
         return scan.of(energy) if self.objective is Objective.ENERGY else scan.of(energy) * times
 
     def _search(self, scan: Scan, designs: list[int], values: Mapping[int, np.ndarray]) -> dict[int, _Queue]:
@@ -354,11 +355,9 @@ class _Search:
 
     def _gap(self, queues: Mapping[int, _Queue]) -> float:
         """Share by which a candidate that was not refined might still beat the best, over all designs."""
-        gaps = [0.0 if self.slack > 0 else TOLERANCE]
-        for queue in queues.values():
-            if queue.next < len(queue.bounds):
-                gaps.append(1.0 - float(queue.bounds[queue.next]) / queue.rank[0])
-        return max(gaps) if queues else 0.0
+        left = [queue for queue in queues.values() if queue.next < len(queue.bounds)]
+        gaps = [1.0 - float(queue.bounds[queue.next]) / queue.rank[0] for queue in left]
+        return max([0.0 if self.slack > 0 else TOLERANCE, *gaps])
 
     def _winners(self, found: dict[int, _Queue]) -> Winners:
         machine, pool, settled = self.machine, self.pool, self.settled

@@ -7,10 +7,11 @@ halves the memory traffic; what it rounds stays within `ROUNDING`, which every c
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from sim.mapping.bound import PortTerms
+from sim.mapping.bound import End
 from sim.mapping.search import Pool
 
 ROUNDING = 2e-6
@@ -58,55 +59,61 @@ class Scan:
         return self.terms.times(1.0 / rates, setup, latency)
 
 
+@dataclass(frozen=True, slots=True)
+class _Term:
+    """What some ports serve alike: bytes and transfers between the ends, and the ends."""
+
+    moved: np.ndarray
+    count: np.ndarray
+    first: End
+    last: End
+
+
 class _Terms:
     """The terms of `bound.Bounds`, each once: ports that serve the same bind by the slower one."""
 
     def __init__(self, scan: Scan) -> None:
         bounds = scan.pool.bounds
         self.double, self.cycles = bounds.double, scan.of(bounds.cycles)
-        self.terms = [(*(scan.of(values) for values in least), *self._ends(scan, entry))
-                      for least, entry in zip(bounds.least, bounds.terms, strict=True)]  # fmt: skip
-        self.ports = [
-            (entry, None if fed is None or not fed.any() else scan.of(fed))
-            for entry, fed in zip(bounds.wire, bounds.fed, strict=True)
-        ]
-
-    @staticmethod
-    def _ends(scan: Scan, entry: PortTerms) -> list[tuple[np.ndarray, int]]:
-        return [(scan.of(end.bytes), end.count) for end in (entry.first, entry.last)]
+        self.terms = []
+        for (moved, count), entry in zip(bounds.least, bounds.terms, strict=True):
+            first, last = (End(scan.of(end.bytes), end.count) for end in (entry.first, entry.last))
+            self.terms.append(_Term(scan.of(moved), scan.of(count), first, last))
+        self.wire = bounds.wire
+        self.fed = [None if fed is None or not fed.any() else scan.of(fed) for fed in bounds.fed]
+        alone = {entry for entry, fed in zip(self.wire, self.fed, strict=True) if fed is None}
+        self.alone = [entry in alone for entry in range(len(self.terms))]
+        """Whether a port serves the term and nothing of the array."""
 
     def times(self, pace: np.ndarray, setup: float, latency: float) -> np.ndarray:
         """pace: cycles per byte and port."""
         slowest = [
-            max((float(pace[p]) for p, (other, _) in enumerate(self.ports) if other == entry), default=0.0)
-            for entry in range(len(self.terms))
+            max(float(pace[p]) for p, e in enumerate(self.wire) if e == entry) for entry in range(len(self.terms))
         ]
-        paused = [count * np.float32(setup) if setup else None for _, count, _, _ in self.terms]
+        moving = [_moving(term, pace, setup) for term, pace in zip(self.terms, slowest, strict=True)]
         time = self.cycles
-        waiting: list[np.ndarray] = []
-        for entry, (moved, _, _, _) in enumerate(self.terms):
-            moving = _plus(moved * np.float32(slowest[entry]), paused[entry])
-            if not self.double:
-                waiting.append(moving)
-            elif any(fed is None and other == entry for other, fed in self.ports):
-                time = np.maximum(time, moving)
-        for p, (entry, fed) in enumerate(self.ports):
+        for busy, alone in zip(moving, self.alone, strict=True):
+            if self.double and alone:
+                time = np.maximum(time, busy)
+        for p, (entry, fed) in enumerate(zip(self.wire, self.fed, strict=True)):
             if fed is not None:
                 busy = fed * np.float32(pace[p])
                 if self.double and entry is not None:
-                    busy = _plus(busy + self.terms[entry][0] * np.float32(pace[p]), paused[entry])
+                    busy = busy + _moving(self.terms[entry], float(pace[p]), setup)
                 time = np.maximum(time, busy)
-        time = time + np.float32(latency)
-        for moves in (waiting, *(self._end(end, slowest, setup) for end in (2, 3))):
-            if moves:
-                time = time + (moves[0] if len(moves) == 1 else np.maximum.reduce(moves))
-        return time
-
-    def _end(self, end: int, slowest: list[float], setup: float) -> list[np.ndarray]:
-        """Cycles of the first load (end 2) or the last store (3) on the ports that take part."""
-        working = [(term[end], pace) for term, pace in zip(self.terms, slowest, strict=True) if term[end][1]]
-        return [moved * np.float32(pace) + np.float32(setup * count) for (moved, count), pace in working]
+        firsts, lasts = ([getattr(term, end) for term in self.terms] for end in ("first", "last"))
+        for waits in ([] if self.double else moving, _ends(firsts, slowest, setup), _ends(lasts, slowest, setup)):
+            if waits:
+                time = time + (waits[0] if len(waits) == 1 else np.maximum.reduce(waits))
+        return time + np.float32(latency)
 
 
-def _plus(busy: np.ndarray, paused: np.ndarray | None) -> np.ndarray:
-    return busy if paused is None else busy + paused
+def _moving(term: _Term, pace: float, setup: float) -> np.ndarray:
+    busy = term.moved * np.float32(pace)
+    return busy + term.count * np.float32(setup) if setup else busy
+
+
+def _ends(ends: list[End], pace: list[float], setup: float) -> list[np.ndarray]:
+    """Cycles of the first load or the last store on the ports that take part."""
+    working = zip(ends, pace, strict=True)
+    return [end.bytes * np.float32(p) + np.float32(setup * end.count) for end, p in working if end.count]

@@ -98,8 +98,9 @@ class Settled:
             starts, start = [], 0
             for group in groups:
                 first = start + np.arange(len(group.keys)) * len(group.orders)
+                table, count = np.full_like(first, len(self.tables)), np.full_like(first, len(group.orders))
                 found.append(group.keys)
-                places.append(np.stack([np.full_like(first, len(self.tables)), first, np.full_like(first, len(group.orders))]))
+                places.append(np.stack([table, first, count]))
                 starts.append(start)
                 start += group.rows
             self.groups.append((starts, groups))
@@ -147,7 +148,7 @@ class Settled:
         extent = np.array([problem.einsum.ranks[r] for r in ranks], dtype=np.int64)
         positions, letters = keys // CLASS_COUNT, keys % CLASS_COUNT
         grids = self.pool.grid_of(positions)
-        for grid in np.flatnonzero(np.bincount(grids)):
+        for grid in np.flatnonzero(np.bincount(grids)).tolist():
             mine = np.flatnonzero(grids == grid)
             tiles = self.pool.tiles(grid, positions[mine]) if ranks else np.zeros((len(mine), 0), dtype=np.int64)
             walked = tiles < extent
@@ -157,7 +158,7 @@ class Settled:
                 columns = np.flatnonzero(walked[members[0]])
                 named = tuple(ranks[c] for c in columns)
                 orders = self._orders(named, CLASSES[code % CLASS_COUNT])
-                whole = _Group(int(grid), named, orders, keys[mine[members]], tiles[np.ix_(members, columns)])
+                whole = _Group(grid, named, orders, keys[mine[members]], tiles[np.ix_(members, columns)])
                 yield from whole.cut() if orders else ()
 
     def _orders(self, ranks: tuple[str, ...], letter: str) -> tuple[tuple[str, ...], ...]:
@@ -177,15 +178,15 @@ class Settled:
             tile = np.tile(whole, (len(group.keys), 1))
             tile[:, [loops.index(r) for r in group.ranks]] = group.tiles
             # Where a loop of one trip stands makes no difference.
-            order = [[o.index(r) if r in o else 0 for r in loops] for o in group.orders]
+            place = [[o.index(r) if r in o else 0 for r in loops] for o in group.orders]
             tiles.append(np.repeat(tile, len(group.orders), axis=0))
-            orders.append(np.tile(np.array(order, dtype=np.int64).reshape(len(order), -1), (len(group.keys), 1)))
+            orders.append(np.tile(np.array(place, dtype=np.int64).reshape(len(place), -1), (len(group.keys), 1)))
         tile, order = np.concatenate(tiles), np.concatenate(orders)
         borders, cuts = space.borders(Choice(loops, (), option), tile)
         borders[0] = replace(borders[0], order=order)
         count, machine = len(tile), space.machine
         rows = Rows(
-            nest=Nest(tuple(borders), tuple(cuts), space.route.innermost),
+            nest=Nest(tuple(borders), tuple(cuts), dict(space.route.innermost)),
             problem=problem,
             machine=machine,
             rates=np.ones((count, len(machine.ports))),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -84,6 +84,10 @@ class Moves(NamedTuple):
         """Nothing moved yet. A port's numbers lie together in memory, because they are added port by port."""
         return cls(*(np.moveaxis(np.zeros((ports, *shape)), 0, -1) for _ in range(2)))
 
+    def take(self, rows: np.ndarray) -> Moves:
+        """Those of some rows."""
+        return Moves(self.bytes[rows], self.transfers[rows])
+
     def cycles(self, rates: np.ndarray, setup: np.ndarray) -> np.ndarray:
         """Busy time (.., ports) for rates (.., ports) in bytes per cycle and setup (.., 1) in cycles."""
         return self.bytes / rates + self.transfers * setup
@@ -125,13 +129,15 @@ class StepTable:
 
     def take(self, rows: np.ndarray) -> StepTable:
         """The table of some rows, repeated and reordered at will."""
-        cut = {f.name: getattr(self, f.name) for f in fields(self)}
+        single = None if self.single is None else self.single.take(rows)
+        names = ("weight", "run", "array", "spatial", "preload", "setup", "moving", "traffic")
         return StepTable(
-            **{
-                name: value if value is None else Moves(*(a[rows] for a in value)) if isinstance(value, Moves)
-                else value[rows] for name, value in cut.items()
-            }
-        )  # fmt: skip
+            busy=self.busy.take(rows),
+            single=single,
+            first=self.first.take(rows),
+            last=self.last.take(rows),
+            **{name: getattr(self, name)[rows] for name in names},
+        )
 
     def _clock(self, rates: np.ndarray, setup: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(x_0, steps, y_n) cycles: (n,), (n, classes), (n,)."""
@@ -149,10 +155,16 @@ class StepTable:
 
     def times(self, rows: np.ndarray, rates: np.ndarray, setup: np.ndarray) -> np.ndarray:
         """As `time` for some rows, each on rates (len(rows), ports) and a setup of its own."""
-        parts = (self.first, self.last, self.busy, self.single)
-        first, last, busy, single = (None if m is None else Moves(*(a[rows] for a in m)) for m in parts)
-        table = StepTable(self.weight[rows], busy, single, first, last, self.run[rows], *(self.run,) * 6)  # type: ignore[arg-type]
-        return table.time(rates, setup)
+        few = replace(
+            self,
+            weight=self.weight[rows],
+            busy=self.busy.take(rows),
+            single=None if self.single is None else self.single.take(rows),
+            first=self.first.take(rows),
+            last=self.last.take(rows),
+            run=self.run[rows],
+        )
+        return few.time(rates, setup)
 
     def cost(self, rates: np.ndarray, setup: np.ndarray) -> Cost:
         """The recurrence and everything that it adds up."""
