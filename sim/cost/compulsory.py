@@ -102,13 +102,14 @@ def footprint(graph: Graph, chip: Chip, unit: Unit, precision: Precision, homes:
             sizes[storage[key]] = max(sizes.get(storage[key], 0.0), own)
     external = frozenset(s for s, found in roles.items() if found & _EXTERNAL)
     kept = frozenset(s for s, found in roles.items() if found & _KEPT)
+    lasting = external | kept
     chip_memory = _activation_memory(unit)
     places = {}
     for key, place in storage.items():
         if key in homes:
             places[place] = homes[key]
         elif place not in places:
-            stays = place not in external | kept and chip_memory is not None
+            stays = place not in lasting and chip_memory is not None
             fits = stays and sizes.get(place, 0.0) <= chip_memory.capacity_bytes  # type: ignore[union-attr]
             places[place] = chip_memory.name if fits and chip_memory else chip.memory(unit.home).name
     touched = {}

@@ -24,6 +24,9 @@ _SCALARS = {
 _NO_ANSWER = {Tensor.numpy, Tensor.__array__}
 _NONZERO = {torch.nonzero, Tensor.nonzero, torch.argwhere, Tensor.argwhere}
 _MASKED = {torch.masked_select, Tensor.masked_select}
+_UNIQUE = {torch.unique, Tensor.unique, torch.unique_consecutive, Tensor.unique_consecutive}
+_BINCOUNT = {torch.bincount, Tensor.bincount}
+_CLOSE = {torch.allclose, Tensor.allclose, torch.equal, Tensor.equal}
 
 _CARRY = {"aten.index", "aten.select", "aten.gather", "aten.clone", "aten._to_copy", "aten.index_select", "aten.sort"}
 """Ops whose result is as dense, or ranges over as many values, as their first input."""
@@ -75,6 +78,12 @@ class Questions:
             return self._select(args[0], args[1], recorder)
         if func is Tensor.__getitem__:
             return self._getitem(args[0], args[1], recorder)
+        if func in _UNIQUE:
+            return self._unique(recorder, *args, **kwargs)
+        if func in _BINCOUNT:
+            return self._bincount(recorder, *args, **kwargs)
+        if func in _CLOSE:
+            return self.scalar(bool, args[0])
         if func is F_ONE_HOT:
             return self._one_hot(args, kwargs, recorder)
         return NotImplemented
@@ -89,6 +98,12 @@ class Questions:
         value = self._policy.scalar(kind, user_line())
         self._note(f"{kind.__name__} of a tensor", value)
         return value
+
+    def rounds(self, condition: Tensor) -> int:
+        """How often a loop with this condition runs."""
+        count = int(self._policy.scalar(int, user_line()))
+        self._note("rounds of a loop", count)
+        return count
 
     def _list(self, tensor: Tensor) -> object:
         """Nested lists of the scalar answer, in the tensor's shape."""
@@ -114,6 +129,37 @@ class Questions:
         outputs = parts if as_tuple else (whole,)
         recorder.record("aten.nonzero", (mask,), {}, outputs)
         return parts if as_tuple else whole
+
+    def _unique(
+        self,
+        recorder: Any,
+        x: Tensor,
+        sorted: bool = True,
+        return_inverse: bool = False,
+        return_counts: bool = False,
+        dim: int | None = None,
+    ) -> Any:
+        """Distinct elements (or slices along `dim`): as many as a mask of their number keeps."""
+        total = x.numel() if dim is None else x.shape[dim]
+        count = self._policy.count(total, None, user_line())
+        self._note(f"distinct elements of {total}", count)
+        with recorder.dispatch.paused():
+            shape = (count,) if dim is None else (*x.shape[:dim], count, *x.shape[dim % x.dim() + 1 :])
+            whole = x.shape if dim is None else (total,)
+            found = [x.new_empty(shape)]
+            found += [x.new_empty(whole, dtype=torch.int64)] if return_inverse else []
+            found += [x.new_empty((count,), dtype=torch.int64)] if return_counts else []
+        recorder.record("aten._unique2", (x,), {}, tuple(found))
+        return found[0] if len(found) == 1 else tuple(found)
+
+    def _bincount(self, recorder: Any, x: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
+        """Bins: `minlength`, or as many as the indices are known to range over, or one an element."""
+        bins = minlength or int(self._levels.get(_key(x), x.numel()))
+        self._note("bins of a bincount", bins)
+        with recorder.dispatch.paused():
+            out = torch.empty(bins, dtype=weights.dtype if weights is not None else torch.int64, device="meta")
+        recorder.record("aten.bincount", (x,) if weights is None else (x, weights), {}, (out,))
+        return out
 
     def _select(self, tensor: Tensor, mask: Tensor, recorder: Any) -> Tensor:
         count = self._count(mask)

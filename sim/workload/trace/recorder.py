@@ -11,10 +11,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch._ops import HigherOrderOperator
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sim.workload.trace.builder import GraphBuilder, Where
+from sim.workload.trace.control import run_control_flow
 from sim.workload.trace.known import Known, form_of
 from sim.workload.trace.policy import DataPolicy
 from sim.workload.trace.questions import Questions
@@ -25,6 +27,12 @@ F = torch.nn.functional
 META = torch.device("meta")
 
 _ATTENTION = F.scaled_dot_product_attention
+
+_SAME_SHAPE = {
+    torch.fake_quantize_per_tensor_affine: "aten.fake_quantize_per_tensor_affine",
+    torch.fake_quantize_per_channel_affine: "aten.fake_quantize_per_channel_affine",
+}
+"""Calls that torch cannot run on meta and whose result is like their first argument."""
 
 _WHOLE = {F.rms_norm: "aten.rms_norm", torch.rms_norm: "aten.rms_norm"}
 """Calls that torch takes apart on meta and that kernels run whole: recorded by their own rule."""
@@ -117,6 +125,11 @@ class FunctionMode(TorchFunctionMode):
             return answer
         if func in _WHOLE:
             return self._whole(_WHOLE[func], func, args, kwargs)
+        if func in _SAME_SHAPE:
+            with recorder.dispatch.paused():
+                out = torch.empty_like(args[0])
+            recorder.record(_SAME_SHAPE[func], args, kwargs, (out,))
+            return out
         kind = _REGIONS.get(func)
         if kind is None or recorder.region is not None:
             return func(*args, **kwargs)
@@ -200,7 +213,9 @@ def _twins(recorder: Recorder, value: Any) -> Any:
 
 
 class _Dispatch(TorchDispatchMode):
-    """Sees every ATen op."""
+    """Sees every ATen op, and control flow that is written as an op."""
+
+    supports_higher_order_operators = True
 
     def __init__(self, recorder: Recorder) -> None:
         super().__init__()
@@ -212,6 +227,9 @@ class _Dispatch(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if isinstance(func, HigherOrderOperator):
+            with META, FunctionMode(self._recorder), self:  # torch takes the modes off while one of them answers
+                return run_control_flow(self._recorder.questions, func, args, kwargs)
         if func in _ASKS and not self._paused:
             return self._recorder.questions.scalar(_ASKS[func], args[0])
         out = func(*args, **kwargs)

@@ -76,6 +76,31 @@ _TABLE = ACTIVATIONS | {
     "cosh": {EXP: 2, ADD: 1},
     "erf": {ERF: 1},
     "erfinv": {LOG: 1, FMA: 6},
+    "erfc": {ERF: 1, ADD: 1},
+    "special_ndtr": {ERF: 1, FMA: 1, MUL: 1},
+    "lgamma": {LOG: 2, FMA: 8, RECIPROCAL: 8},  # Lanczos, eight terms
+    "digamma": {LOG: 1, FMA: 6, RECIPROCAL: 6},  # recurrence up to 6, then the asymptotic series
+    "i0": {EXP: 1, FMA: 9, RSQRT: 1},  # Abramowitz and Stegun 9.8.2
+    "sinc": {SIN: 1, RECIPROCAL: 1, MUL: 1, COMPARE: 1},
+    "logit": {ADD: 1, RECIPROCAL: 1, MUL: 1, LOG: 1},
+    "xlogy": {LOG: 1, MUL: 1, COMPARE: 2},
+    "hypot": {MUL: 1, FMA: 1, RSQRT: 1},
+    "asin": {TANH: 1, FMA: 1, RSQRT: 1},
+    "acos": {TANH: 1, FMA: 1, RSQRT: 1},
+    "asinh": {LOG: 1, FMA: 1, RSQRT: 1, ADD: 1},
+    "acosh": {LOG: 1, FMA: 1, RSQRT: 1, ADD: 1},
+    "atanh": {LOG: 1, ADD: 2, RECIPROCAL: 1, MUL: 1},
+    "copysign": {LOGIC: 2},
+    "heaviside": {COMPARE: 2},
+    "signbit": {LOGIC: 1},
+    "isneginf": {COMPARE: 1},
+    "isposinf": {COMPARE: 1},
+    "hardshrink": {COMPARE: 2},
+    "softshrink": {COMPARE: 2, ADD: 1},
+    "rrelu_with_noise": {MUL: 1, COMPARE: 1},
+    "logaddexp2": {EXP: 1, LOG: 1, ADD: 3, COMPARE: 1},
+    "fake_quantize_per_tensor_affine": {MUL: 2, ADD: 2, CONVERT: 1, COMPARE: 2},
+    "fake_quantize_per_channel_affine": {MUL: 2, ADD: 2, CONVERT: 1, COMPARE: 2},
     "square": {MUL: 1},
     "floor": {CONVERT: 1},
     "ceil": {CONVERT: 1},
@@ -166,6 +191,20 @@ def pairwise_distance(call: Call) -> Vector:
     """sqrt of the sum of squared differences: subtract and fma per coordinate of each pair."""
     pairs, width = call.out.numel(), call.args[0].shape[-1]
     return Vector({ADD: pairs * width, FMA: pairs * width, RSQRT: pairs})
+
+
+@register_rule("aten._pdist_forward")
+def distances_of_all_pairs(call: Call) -> Vector:
+    pairs, width = call.out.numel(), call.args[0].shape[-1]
+    return Vector({ADD: pairs * width, FMA: pairs * width, RSQRT: pairs})
+
+
+@register_rule("aten.isin")
+def isin(call: Call) -> Vector:
+    """A search in the sorted elements: log2 of their number compares each."""
+    elements, among = call.args[0], call.args[1]
+    among = among.numel() if hasattr(among, "numel") else 1
+    return Vector({COMPARE: elements.numel() * max(among.bit_length(), 1)})
 
 
 @register_rule("aten.nll_loss_forward", "aten.nll_loss2d_forward")

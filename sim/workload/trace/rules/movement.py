@@ -14,8 +14,19 @@ def copy_all(call: Call) -> Movement:
     return Movement()
 
 
-@register_rule("aten.constant_pad_nd", "aten.reflection_pad1d", "aten.reflection_pad2d", "aten.replication_pad2d")
+@register_rule("aten.constant_pad_nd", *(f"aten.{how}_pad{n}d" for how in ("reflection", "replication") for n in (1, 2, 3)))
 def pad(call: Call) -> Movement:
+    return Movement()
+
+
+@register_rule("aten.rot90", "aten.diag_embed")
+def turned(call: Call) -> Movement:
+    return Movement()
+
+
+@register_rule("aten.max_unpool2d", "aten.max_unpool3d")
+def unpool(call: Call) -> Movement:
+    """Every input element and its index read, the whole output written, zeros included."""
     return Movement()
 
 
@@ -54,7 +65,7 @@ def constant(call: Call) -> Movement:
     return Movement(read=[(t, 0) for t in call.inputs])
 
 
-@register_rule("aten.arange", "aten.linspace")
+@register_rule("aten.arange", "aten.linspace", "aten.logspace", "aten.tril_indices", "aten.triu_indices")
 def ramp(call: Call) -> Movement:
     return Movement(primitives={ADD: call.out.numel()})
 
@@ -123,10 +134,23 @@ def _scatter(call: Call, source: AnyTensor | None, index: tuple[AnyTensor, ...],
     return Movement(read=read, write=[(call.out, max(whole, count))], primitives={ADD: count} if adds else {})
 
 
-@register_rule("aten.index_copy", "aten.index_add")
+@register_rule("aten.index_copy", "aten.index_add", "aten.index_reduce")
 def index_copy(call: Call) -> Movement:
     source = call.args[3]
-    return _scatter(call, source, (call.args[2],), adds="add" in call.name, count=source.numel())
+    return _scatter(call, source, (call.args[2],), adds="copy" not in call.name, count=source.numel())
+
+
+@register_rule("aten.index_fill")
+def index_fill(call: Call) -> Movement:
+    target, axis, where = call.args[:3]
+    count = where.numel() * (target.numel() // max(target.shape[axis], 1))
+    return _scatter(call, None, (where,), adds=False, count=count)
+
+
+@register_rule("aten.put")
+def put(call: Call) -> Movement:
+    where, source = call.args[1:3]
+    return _scatter(call, source, (where,), adds=bool(call.arg(3, "accumulate", False)), count=source.numel())
 
 
 @register_rule("aten.index_put", "aten._unsafe_index_put", "aten._index_put_impl")

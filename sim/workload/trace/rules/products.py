@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from sim.workload.graph import Primitive
-from sim.workload.trace.rules.registry import AnyTensor, Call, Product, Window, register_rule
+from sim.workload.trace.rules.registry import AnyTensor, Call, Grouped, Product, Vector, Window, register_rule
 
 _BIAS = {Primitive.ADD: 1}
 
@@ -30,7 +31,7 @@ def gemm(a: AnyTensor, b: AnyTensor, out: AnyTensor, *, bias: AnyTensor = None, 
     )
 
 
-@register_rule("aten.mm", "aten.bmm")
+@register_rule("aten.mm", "aten.bmm", "aten._int_mm")
 def mm(call: Call) -> Product:
     return gemm(call.args[0], call.args[1], call.out)
 
@@ -52,7 +53,50 @@ def addmm(call: Call) -> Product:
     )
 
 
-@register_rule("aten.mv", "aten.dot")
+@register_rule("aten.addbmm")
+def addbmm(call: Call) -> Product:
+    """The products of a batch added up: B is a reduction rank."""
+    a, b = call.args[1:3]
+    ranks = {"B": a.shape[0], "M": a.shape[1], "N": b.shape[2], "K": a.shape[2]}
+    parts = (a, ("B", "M", "K")), (b, ("B", "K", "N")), (call.out, ("M", "N"))
+    return Product(ranks, *parts, epilogue=_BIAS, extra=(call.args[0],))
+
+
+@register_rule("aten.addmv")
+def addmv(call: Call) -> Product:
+    bias, a, b = call.args[:3]
+    ranks = {"M": a.shape[0], "N": 1, "K": a.shape[1]}
+    return Product(ranks, (a, ("M", "K")), (b, ("K",)), (call.out, ("M",)), epilogue=_BIAS, extra=(bias,))
+
+
+@register_rule("aten.addr")
+def addr(call: Call) -> Vector:
+    """A matrix plus an outer product."""
+    return Vector({Primitive.FMA: call.out.numel()})
+
+
+@register_rule("aten._scaled_mm")
+def scaled_mm(call: Call) -> Product:
+    """A product of 8-bit factors; each result times the two scales' product, plus the bias."""
+    a, b, bias = call.args[0], call.args[1], call.arg(4, "bias")
+    product = gemm(a, b, call.out, bias=bias)
+    scales = tuple(t for t in (call.arg(2, "scale_a"), call.arg(3, "scale_b")) if t is not None)
+    return replace(product, epilogue={**product.epilogue, Primitive.MUL: 1}, extra=(*product.extra, *scales))
+
+
+@register_rule("aten._trilinear")
+def bilinear(call: Call) -> Grouped:
+    """torch.nn.functional.bilinear: x1[N, I] x x2[N, J] as outer products, times weight[O, I J]."""
+    x1, weight, x2 = call.args[:3]
+    rows, outs, width = x1.shape[0], weight.shape[0], weight.shape[1] * weight.shape[2]
+    outer = x1.new_empty((rows, width))
+    pairs = Vector({Primitive.MUL: outer.numel()}, inputs=(x1, x2), outputs=(outer,), kind="bilinear.outer")
+    ranks = {"M": rows, "N": outs, "K": width}
+    parts = (outer, ("M", "K")), (weight.reshape(outs, width), ("N", "K")), (call.out, ("M", "N"))
+    return Grouped("bilinear", (pairs, Product(ranks, *parts, kind="bilinear.product")))
+
+
+@register_rule("aten.mv", "aten.dot", "aten.vdot")
 def matrix_vector(call: Call) -> Product:
     a, b = call.args[:2]
     if a.dim() == 1:

@@ -36,10 +36,13 @@ def merged(*parts: tuple[dict[Primitive, int], int]) -> dict[Primitive, int]:
 _reduction(("sum", "nansum"), {ADD: 1}, {})
 _reduction(("mean",), {ADD: 1}, {MUL: 1})
 _reduction(("prod",), {MUL: 1}, {})
-_reduction(("amax", "amin", "max", "min", "argmax", "argmin", "aminmax", "median", "mode"), {COMPARE: 1}, {})
+_reduction(("amax", "amin", "max", "min", "argmax", "argmin", "aminmax", "median", "nanmedian", "mode"), {COMPARE: 1}, {})
 _reduction(("any", "all", "count_nonzero", "_is_all_true", "_is_any_true"), {LOGIC: 1}, {})
 _reduction(("var", "std", "var_mean", "std_mean"), {ADD: 1, FMA: 1}, {MUL: 2, RSQRT: 1})
 _reduction(("norm", "linalg_vector_norm"), {FMA: 1}, {RSQRT: 1})
+_reduction(("kthvalue",), {COMPARE: 3}, {})  # quickselect: between 2 and 3.4 an element (Knuth, vol. 3, 5.2.2)
+_reduction(("renorm",), {FMA: 1, MUL: 1}, {})
+_reduction(("multinomial",), {ADD: 1, MUL: 1, COMPARE: 1}, {MUL: 10, Primitive.LOGIC: 10})
 _reduction(("logsumexp",), {COMPARE: 1, EXP: 1, ADD: 2}, {LOG: 1, ADD: 1})
 _reduction(("cumsum",), {ADD: 1}, {})
 _reduction(("cumprod",), {MUL: 1}, {})
@@ -129,7 +132,14 @@ def batch_norm(call: Call) -> Vector:
     return Vector(merged(({FMA: 1}, x.numel()), ({ADD: 1, RSQRT: 1, MUL: 1, FMA: 1}, x.shape[1])))
 
 
-@register_rule("aten.max_pool2d_with_indices", "aten.max_pool3d_with_indices", "aten.max_pool1d", "aten.max_pool2d")
+@register_rule(
+    "aten.max_pool2d_with_indices",
+    "aten.max_pool3d_with_indices",
+    "aten.max_pool1d",
+    "aten.max_pool2d",
+    "aten.fractional_max_pool2d",
+    "aten.fractional_max_pool3d",
+)
 def max_pool(call: Call) -> Vector:
     return _windowed(call, {COMPARE: 1}, {})
 

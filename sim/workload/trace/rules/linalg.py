@@ -1,0 +1,86 @@
+"""Rules of dense linear algebra on (batches of) small matrices: leading terms of the textbook counts.
+
+Golub and Van Loan, Matrix Computations (4th ed.): Cholesky n^3 / 3 FLOP (4.2), LU 2 n^3 / 3 (3.2), Householder QR
+with its factor Q 4 (m^2 n - m n^2 + n^3 / 3) (5.2), symmetric eigenproblem with vectors 9 n^3 (8.3), SVD with both
+factors 14 m n^2 + 8 n^3 (8.6). Two FLOP are one fma. They run on the vector unit: no array has a mapping for them.
+"""
+
+from __future__ import annotations
+
+from sim.workload.graph import Primitive
+from sim.workload.trace.rules.registry import AnyTensor, Call, Vector, register_rule
+
+ADD, MUL, FMA, RSQRT, RECIPROCAL = Primitive.ADD, Primitive.MUL, Primitive.FMA, Primitive.RSQRT, Primitive.RECIPROCAL
+
+
+def _sizes(a: AnyTensor) -> tuple[int, int, int]:
+    """(matrices, rows, columns), rows >= columns."""
+    m, n = sorted(a.shape[-2:], reverse=True)
+    return a.numel() // max(m * n, 1), m, n
+
+
+def _work(count: int, flops: float, steps: dict[Primitive, int]) -> Vector:
+    return Vector({FMA: round(count * flops / 2)} | {p: count * n for p, n in steps.items()}, passes=2)
+
+
+@register_rule("aten.linalg_cholesky_ex", "aten.cholesky", "aten.linalg_cholesky")
+def cholesky(call: Call) -> Vector:
+    count, _, n = _sizes(call.args[0])
+    return _work(count, n**3 / 3, {RSQRT: n, RECIPROCAL: n})
+
+
+@register_rule("aten._linalg_det", "aten._linalg_slogdet", "aten.linalg_lu_factor_ex", "aten.linalg_lu", "aten.lu_unpack")
+def lu(call: Call) -> Vector:
+    count, _, n = _sizes(call.args[0])
+    return _work(count, 2 * n**3 / 3, {RECIPROCAL: n})
+
+
+@register_rule("aten.linalg_inv_ex")
+def inverse(call: Call) -> Vector:
+    """LU, then n right-hand sides."""
+    count, _, n = _sizes(call.args[0])
+    return _work(count, 2 * n**3, {RECIPROCAL: n})
+
+
+@register_rule("aten._linalg_solve_ex", "aten.linalg_lu_solve")
+def solve(call: Call) -> Vector:
+    """LU, then two triangular solves a right-hand side."""
+    count, _, n = _sizes(call.args[0])
+    return _work(count, 2 * n**3 / 3 + 2 * call.out.numel() / count * n, {RECIPROCAL: n})
+
+
+@register_rule("aten.linalg_solve_triangular", "aten.triangular_solve", "aten.cholesky_solve")
+def triangular_solve(call: Call) -> Vector:
+    """One triangular solve a right-hand side (Cholesky's factor: two)."""
+    n = call.out.shape[-2]
+    solves = 2 if "cholesky" in call.name else 1
+    return Vector({FMA: solves * call.out.numel() * n // 2, RECIPROCAL: n}, passes=1)
+
+
+@register_rule("aten.linalg_qr")
+def qr(call: Call) -> Vector:
+    count, m, n = _sizes(call.args[0])
+    return _work(count, 4 * (m**2 * n - m * n**2 + n**3 / 3), {RSQRT: n, RECIPROCAL: n})
+
+
+@register_rule("aten._linalg_eigh")
+def eigh(call: Call) -> Vector:
+    count, _, n = _sizes(call.args[0])
+    return _work(count, 9 * n**3, {RSQRT: n, RECIPROCAL: n})
+
+
+@register_rule("aten._linalg_svd")
+def svd(call: Call) -> Vector:
+    count, m, n = _sizes(call.args[0])
+    return _work(count, 14 * m * n**2 + 8 * n**3, {RSQRT: n, RECIPROCAL: n})
+
+
+@register_rule("aten.linalg_cross")
+def cross(call: Call) -> Vector:
+    """A difference of two products a component."""
+    return Vector({MUL: call.out.numel(), FMA: call.out.numel()})
+
+
+@register_rule("aten.trace")
+def trace(call: Call) -> Vector:
+    return Vector({ADD: min(call.args[0].shape)})
