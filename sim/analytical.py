@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from math import inf
 
@@ -40,6 +40,7 @@ def estimate(
     allow_unsupported: bool = False,
     overrides: Mapping[str, float] | None = None,
     what_if: bool = False,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> Estimate:
     """Latency, energy and memory of a network alone on the chip's main unit, and why.
 
@@ -54,6 +55,7 @@ def estimate(
         overrides: op name -> latency in seconds that is known better.
         what_if: also cost the network with each resource larger and in each precision (`sim.whatif`): some
             twenty further evaluations. Without `mapping` and `overrides`, which belong to one chip.
+        progress: called now and then with the share of the ops that are costed, for each evaluation anew.
     Raises: UnsupportedOpError, PrecisionError, InfeasibleError, MappingError, ConfigError.
     """
     if objective not in OBJECTIVES:
@@ -69,6 +71,7 @@ def estimate(
         allow_unsupported=allow_unsupported,
         overrides_s=dict(overrides or {}),
         calibration=calibration,
+        progress=progress,
     )
     chosen = parse_precision(precision or chip.default_precision)
     network = cost_network(graph, [chip], chosen, options)
@@ -76,7 +79,7 @@ def estimate(
     found = read(network, 0, precision=chosen.name, options=options)
     if not what_if or given or overrides:
         return found
-    same = {"objective": objective, "map_space": map_space, "calibration": calibration}
+    same = {"objective": objective, "map_space": map_space, "calibration": calibration, "progress": progress}
     return with_what_if(found, graph, chip, precision=chosen.name, allow_unsupported=allow_unsupported, **same)
 
 

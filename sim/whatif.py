@@ -5,7 +5,7 @@ Every answer is a full re-evaluation of the changed chip, mappings included; not
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from math import isfinite, nan
 
@@ -67,6 +67,7 @@ def what_if(
     map_space: str = "even",
     calibration: str = "auto",
     allow_unsupported: bool = False,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> tuple[WhatIf, ...]:
     """The latency of the network with each resource grown by `FACTORS`, and in each other precision, fastest first.
 
@@ -75,7 +76,11 @@ def what_if(
     """
     chosen = precision or chip.default_precision
     options = Options(
-        objective=objective, map_space=map_space, calibration=calibration, allow_unsupported=allow_unsupported
+        objective=objective,
+        map_space=map_space,
+        calibration=calibration,
+        allow_unsupported=allow_unsupported,
+        progress=progress,
     )
     labels, chips = [], []
     for path, value, unit in resources(chip):

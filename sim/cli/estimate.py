@@ -67,14 +67,17 @@ def estimate(
         for op, time in common.pairs(override or (), option="--override").items()
     }
     chips = common.chips(hw, set_ or ())
-    graph = sim.load_workload(workload, **common.knobs(p or ()))
+    graph = common.load_workload(workload, common.knobs(p or ()))
     options: dict[str, Any] = {"objective": objective.value, "precision": precision, "calibration": calibration}
     options |= {"map_space": map_space.value, "allow_unsupported": allow_unsupported, "overrides": known_s}
     if mapping is not None:
         from sim.mapping.files import read_mappings
 
         options |= {"map_space": "given", "mapping": read_mappings(mapping)}
-    estimates = [sim.estimate(graph, chip, **options, what_if=what_if) for chip in chips]
+    estimates = []
+    for chip in chips:
+        tick = common.ticker(lambda share, name=chip.name: f"{name}: {share:.0%} of the ops costed")
+        estimates.append(sim.estimate(graph, chip, **options, what_if=what_if, progress=tick))
     if save_mapping is not None:
         from sim.mapping.files import write_mappings
 

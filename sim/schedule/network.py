@@ -7,7 +7,7 @@ order.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -25,6 +25,14 @@ from sim.workload.graph import EinsumOp, Graph, Op, UnsupportedOp, ViewOp
 from sim.workload.precision import Precision
 
 
+PROGRESS_EVERY = 32
+"""Ops between two reports of progress."""
+
+
+def _silent(share: float) -> None:
+    """No report of progress (a function with a name: options are pickled)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """How to cost: see `sim.estimate`."""
@@ -35,6 +43,8 @@ class Options:
     allow_unsupported: bool = False
     overrides_s: Mapping[str, float] = field(default_factory=dict)
     calibration: str = "auto"
+    progress: Callable[[float], None] = _silent
+    """called now and then with the share of the ops that are costed"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +109,8 @@ class _Coster:
     def cost(self) -> list[GroupCost]:
         groups = []
         for position, op in enumerate(self.graph.ops):
+            if position % PROGRESS_EVERY == PROGRESS_EVERY - 1:
+                self.options.progress(position / len(self.graph.ops))
             if isinstance(op, ViewOp):
                 continue
             if self.unit.costing is Costing.GPU_KERNELS:

@@ -6,7 +6,7 @@ import hashlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -67,10 +67,12 @@ class Workload:
             )
         return built
 
-    def graph(self, *, via: str = "recorder", cache: bool = True) -> Graph:
+    def graph(
+        self, *, via: str = "recorder", cache: bool = True, progress: Callable[[int], None] = lambda ops: None
+    ) -> Graph:
         """The traced graph, from the disk cache where it holds.
 
-        `via` names the front end. Raises: as `build`, and TraceError from the trace.
+        `via` names the front end; `progress` is called now and then with the number of ops recorded. Raises: as `build`, and TraceError from the trace.
         """
         if via not in FRONT_ENDS:
             raise WorkloadError(f'front end "{via}" is unknown: expected {" or ".join(FRONT_ENDS)}')
@@ -80,13 +82,13 @@ class Workload:
             return found
         before = set(sys.modules)
         with _local_modules_forgotten():
-            graph = self._trace(via)
+            graph = self._trace(via, progress)
             files, packages = dependencies(self.description.path, set(sys.modules) - before)
         if cache:
             store_entry(key, graph, files, packages)
         return graph
 
-    def _trace(self, via: str) -> Graph:
+    def _trace(self, via: str, progress: Callable[[int], None]) -> Graph:
         if via == "export":
             from sim.workload.trace.export import export as front_end
         else:
@@ -96,12 +98,20 @@ class Workload:
         except TraceError:  # a model that looks at values while it is built needs real ones
             built = self.build()
         batch = self.knobs.get("batch", 1)
-        graph = front_end(*built, name=self.label)
+        graph = front_end(*built, name=self.label, progress=progress)
         return graph.with_(knobs=dict(self.knobs), batch=batch if isinstance(batch, int) else 1)
 
 
-def load_workload(name_or_path: str, *, via: str = "recorder", **knobs: object) -> Graph:
+def load_workload(
+    name_or_path: str,
+    *,
+    via: str = "recorder",
+    progress: Callable[[int], None] = lambda ops: None,
+    **knobs: object,
+) -> Graph:
     """The graph of a bundled workload, a `.py` file, an `.onnx` file, or a saved `.json` graph.
+
+    `progress` is called now and then with the number of ops recorded so far.
 
     Raises: WorkloadError, TraceError: see `Workload`; knobs with a saved graph.
     """
@@ -113,8 +123,8 @@ def load_workload(name_or_path: str, *, via: str = "recorder", **knobs: object) 
             return load_graph(name_or_path)
         from sim.workload.trace.onnx import load_onnx
 
-        return load_onnx(name_or_path)
-    return Workload(name_or_path, knobs).graph(via=via)
+        return load_onnx(name_or_path, progress=progress)
+    return Workload(name_or_path, knobs).graph(via=via, progress=progress)
 
 
 def list_workloads() -> tuple[Description, ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import operator
 import re
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from sim.workload.graph import Graph, Role
 from sim.workload.passes.attention import find_attention
 from sim.workload.trace.builder import GraphBuilder, Where
 from sim.workload.trace.policy import DataPolicy
-from sim.workload.trace.recorder import META, is_view
+from sim.workload.trace.recorder import META, PROGRESS_EVERY, is_view
 from sim.workload.trace.rules.registry import Call, tensors_in
 from sim.workload.trace.run import to_meta
 from sim.workload.trace.source import user_file
@@ -31,7 +32,14 @@ _SCATTERS = {"aten.slice_scatter", "aten.select_scatter", "aten.index_copy", "at
 _LINE = re.compile(r'File "([^"]+)", line (\d+)')
 
 
-def export(module: torch.nn.Module, example_inputs: Any, *, name: str = "", policy: DataPolicy | None = None) -> Graph:
+def export(
+    module: torch.nn.Module,
+    example_inputs: Any,
+    *,
+    name: str = "",
+    policy: DataPolicy | None = None,
+    progress: Callable[[int], None] = lambda ops: None,
+) -> Graph:
     """As `trace`, by torch.export. Models whose flow depends on data cannot be exported.
 
     Raises: TraceError: torch.export refuses the model, or a policy is given (it has no use here).
@@ -47,7 +55,7 @@ def export(module: torch.nn.Module, example_inputs: Any, *, name: str = "", poli
         text = " ".join(str(error).split())[:400]
         raise TraceError(f"{type(module).__name__}: torch.export refuses it: {type(error).__name__}: {text}") from error
     try:
-        return _Reader(program).graph(name or type(module).__name__)
+        return _Reader(program, progress).graph(name or type(module).__name__)
     except NotImplementedError as error:  # results whose size depends on data
         text = " ".join(str(error).split())[:200]
         raise TraceError(f"{type(module).__name__}: exported, but it cannot run without data: {text}") from error
@@ -62,8 +70,9 @@ def _steps() -> dict:
 class _Reader:
     """Walks the exported nodes with meta tensors as their values."""
 
-    def __init__(self, program: Any) -> None:
+    def __init__(self, program: Any, progress: Callable[[int], None]) -> None:
         self.program = program
+        self.progress = progress
         self.builder = GraphBuilder()
         self.values: dict[Any, Any] = {}
         signature = program.graph_signature
@@ -78,9 +87,11 @@ class _Reader:
         with torch.no_grad():
             self._placeholders([node for node in nodes if node.op == "placeholder"])
             self._find_homes(nodes)
-            for node in nodes:
+            for number, node in enumerate(nodes):
                 if node.op == "call_function":
                     self.values[node] = self._call(node)
+                if number % PROGRESS_EVERY == PROGRESS_EVERY - 1:
+                    self.progress(len(self.builder.ops))
             results = next(node.args[0] for node in nodes if node.op == "output")
         mutated = set(self.targets)
         outputs = [self.values[n] for n in results if isinstance(n, torch.fx.Node) and n.name not in mutated]

@@ -6,6 +6,7 @@ reference evaluator; everything else has a shape only. Needs the extra `onnx`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ KNOWN_ELEMENTS = 1024
 """Integer constants up to this size are kept with their values: shapes, axes, index lists."""
 
 
-def load_onnx(path: str | Path) -> Graph:
+def load_onnx(path: str | Path, *, progress: Callable[[int], None] = lambda ops: None) -> Graph:
     """The workload graph of an .onnx file; free dimensions of its inputs count as 1 (noted).
 
     Raises: WorkloadError: no such file, not ONNX, or the extra is missing; TraceError: operators
@@ -38,7 +39,7 @@ def load_onnx(path: str | Path) -> Graph:
     _check_operators(model, path)
     module = _Interpreter(model, Path(path).name)
     inputs, notes = _inputs(model, path)
-    graph = record(module, tuple(inputs), {}, name=Path(path).stem, locate=lambda: module.place)
+    graph = record(module, tuple(inputs), {}, name=Path(path).stem, locate=lambda: module.place, progress=progress)
     return graph.with_(notes=(*notes, *graph.notes))
 
 

@@ -69,11 +69,21 @@ _ASKS = {torch.ops.aten._local_scalar_dense.default: None, torch.ops.aten.equal.
 """Questions about values that torch's own code asks (`x in tensor`, a tensor as a size)."""
 
 
+PROGRESS_EVERY = 1024
+"""Ops between two reports of progress."""
+
+
 class Recorder:
     """State shared by the two modes of one run."""
 
-    def __init__(self, policy: DataPolicy, locate: Callable[[], str] = user_line) -> None:
+    def __init__(
+        self,
+        policy: DataPolicy,
+        locate: Callable[[], str] = user_line,
+        progress: Callable[[int], None] = lambda ops: None,
+    ) -> None:
         self.locate = locate
+        self.progress = progress
         self.builder = GraphBuilder()
         self.modules: list[str] = []
         self.region: str | None = None
@@ -99,6 +109,8 @@ class Recorder:
         where = self.where()
         with self.dispatch.paused():  # rules may make tensors for intermediate results
             self.builder.record(call, where, pure_view=pure_view)
+        if len(self.builder.ops) % PROGRESS_EVERY == 0:
+            self.progress(len(self.builder.ops))
 
 
 class FunctionMode(TorchFunctionMode):

@@ -21,7 +21,14 @@ from sim.workload.trace.recorder import META, FunctionMode, Recorder
 from sim.workload.trace.source import user_file, user_line
 
 
-def trace(module: torch.nn.Module, example_inputs: Any, *, name: str = "", policy: DataPolicy | None = None) -> Graph:
+def trace(
+    module: torch.nn.Module,
+    example_inputs: Any,
+    *,
+    name: str = "",
+    policy: DataPolicy | None = None,
+    progress: Callable[[int], None] = lambda ops: None,
+) -> Graph:
     """Record one inference of `module` as a workload graph.
 
     The module and the inputs may be on any device, meta included; neither is changed, no weight is
@@ -33,10 +40,11 @@ def trace(module: torch.nn.Module, example_inputs: Any, *, name: str = "", polic
             dict (keyword arguments); arguments may be nested structures.
         name: the graph's name; default: the module's class.
         policy: answers to questions about data; each answer is noted in `Graph.notes`.
+        progress: called now and then with the number of ops recorded so far.
     Raises: TraceError: the model raised (with the user's line) or cannot be put on meta.
     """
     twin, args, kwargs = to_meta(module, example_inputs)
-    return record(twin, args, kwargs, name=name or type(module).__name__, policy=policy)
+    return record(twin, args, kwargs, name=name or type(module).__name__, policy=policy, progress=progress)
 
 
 def record(
@@ -47,9 +55,10 @@ def record(
     name: str,
     policy: DataPolicy | None = None,
     locate: Callable[[], str] = user_line,
+    progress: Callable[[int], None] = lambda ops: None,
 ) -> Graph:
     """Run a module that is on meta already; `locate` says which line of the user's is running."""
-    recorder = Recorder(policy or DataPolicy(), locate)
+    recorder = Recorder(policy or DataPolicy(), locate, progress)
     _declare(recorder, twin, args, kwargs)
     with _named_modules(twin, recorder), torch.no_grad(), META, FunctionMode(recorder), recorder.dispatch:
         try:
