@@ -3,9 +3,9 @@
     python benchmarks/matrix.py [--workload NAME ...] [--hw NAME ...] [--bound 60] [--limit 240] [--no-what-if]
                                 [-o rows.jsonl] [--resume]
 
-Each pair is the command that a user types, `dovetail estimate WORKLOAD --hw HW`, in a process of its
-own with the trace cached; its time is user CPU time, imports and what-if included. `--limit` kills a
-pair. Rows go to a JSON Lines file as they come; `--resume` keeps the pairs that it holds. Exits with
+Each pair is what `dovetail estimate WORKLOAD --hw HW` computes, in a process forked for it with the
+trace cached; its time is user CPU time without imports (about 0.7 s), document and what-if included.
+`--limit` kills a pair. Rows go to a JSON Lines file as they come; `--resume` keeps the pairs that it holds. Exits with
 1 where a pair crashes, is killed or takes longer than `--bound` seconds; a network that does not fit
 a chip, or a precision that it lacks, is an answer too, and its reason is shown.
 """
@@ -16,45 +16,63 @@ import argparse
 import json
 import os
 import resource
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import sim  # noqa: E402
+import sim.analytical  # noqa: E402  (imported before the clock starts)
+from sim.errors import DovetailError  # noqa: E402
 from sim.hardware.load import list_hardware  # noqa: E402
 from sim.workload.load import list_workloads  # noqa: E402
 
+FORK = get_context("fork")
 MEMORY_BYTES = 6 * 2**30
 SHOWN = 15
 """How many of the slowest pairs are listed."""
 
 
-def pair(workload: str, hardware: str, *, what_if: bool, limit_s: int) -> dict[str, object]:
-    """What the command said of one pair: {"workload", "hardware", "verdict", "user_s", ...}."""
-    words = [sys.executable, "-m", "sim", "estimate", workload, "--hw", hardware, "--json"]
-    words += [] if what_if else ["--no-what-if"]
+def answer(workload: str, hardware: str, what_if: bool) -> dict[str, object]:
+    """What `dovetail estimate` finds, or why it refuses."""
+    try:
+        found = sim.estimate(sim.load_workload(workload), sim.load_hardware(hardware), what_if=what_if)
+        document = json.dumps(found.to_dict(), allow_nan=False)
+    except DovetailError as error:
+        return {"verdict": "refusal", "reason": " ".join(str(error).split())[:300]}
+    except Exception as error:  # a bug, which this script is there to find
+        return {"verdict": "crash", "reason": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+    free = [op.name for op in found.ops if not op.latency_s > 0]
+    if free and found.infeasible is None:
+        return {"verdict": "crash", "reason": f"{len(free)} ops take no time: {', '.join(free[:4])}"}
+    return {"verdict": "answer", "latency_s": found.latency_s, "json_bytes": len(document)}
 
-    def bounds() -> None:
+
+def pair(workload: str, hardware: str, *, what_if: bool, limit_s: int) -> dict[str, object]:
+    """One pair in a process forked for it, so that no cache of an earlier pair helps."""
+
+    def child(end: Connection) -> None:
         resource.setrlimit(resource.RLIMIT_CPU, (limit_s, limit_s + 5))
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+        end.send(answer(workload, hardware, what_if))
 
+    here, there = FORK.Pipe(duplex=False)
     before = os.times().children_user
-    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT, preexec_fn=bounds)
-    row: dict[str, object] = {"workload": workload, "hardware": hardware, "what_if": what_if}
-    row["user_s"] = round(os.times().children_user - before, 2)
-    if done.returncode == 0:
-        found = json.loads(done.stdout)
-        return row | {"verdict": "answer", "latency_s": found["latency_s"]}
-    said = " ".join(done.stderr.split())
-    if done.returncode < 0:
-        return row | {"verdict": "killed", "reason": f"signal {-done.returncode}"}
-    refused = done.returncode in (1, 2) and "Traceback" not in done.stderr
-    return row | {"verdict": "refusal" if refused else "crash", "reason": said[:300] or "no reason given"}
+    process = FORK.Process(target=child, args=(there,))
+    process.start()
+    there.close()
+    try:
+        found = here.recv()
+    except EOFError:
+        found = {"verdict": "killed", "reason": "it took too long or too much memory"}
+    process.join()
+    user_s = round(os.times().children_user - before, 2)
+    return {"workload": workload, "hardware": hardware, "what_if": what_if, "user_s": user_s} | found
 
 
 def rows_of(path: Path | None) -> list[dict[str, object]]:
@@ -70,7 +88,8 @@ def table(rows: list[dict[str, object]], bound_s: float) -> Iterator[str]:
     slow = sorted(rows, key=lambda row: -float(row["user_s"]))  # type: ignore[arg-type]
     over = [row for row in slow if float(row["user_s"]) > bound_s]  # type: ignore[arg-type]
     times = [float(row["user_s"]) for row in slow]  # type: ignore[arg-type]
-    yield f"user CPU time: median {times[len(times) // 2]:.1f} s, largest {times[0]:.1f} s, over {bound_s:g} s: {len(over)}"
+    middle = times[len(times) // 2]
+    yield f"user CPU time: median {middle:.1f} s, largest {times[0]:.1f} s, over {bound_s:g} s: {len(over)}"
     for row in slow[:SHOWN]:
         yield f"  {row['user_s']:>7} s  {row['workload']} on {row['hardware']} ({row['verdict']})"
     for row in rows:

@@ -18,6 +18,7 @@ from sim.results import Estimate, OpEstimate, Term, Traffic
 from sim.schedule.confidence import calibration_document, latency_interval_s
 from sim.schedule.gpu import inside_storages
 from sim.schedule.groups import GroupCost
+from sim.schedule.host import TRANSFER
 from sim.schedule.network import Network, Options, cost_network
 from sim.whatif import with_what_if
 from sim.workload.graph import Einsum, EinsumOp, Graph, OperandRole, Role, Tensor
@@ -40,6 +41,7 @@ def estimate(
     allow_unsupported: bool = False,
     overrides: Mapping[str, float] | None = None,
     what_if: bool = False,
+    inputs: str = "host",
     progress: Callable[[float], None] = lambda share: None,
 ) -> Estimate:
     """Latency, energy and memory of a network alone on the chip's main unit, and why.
@@ -55,6 +57,8 @@ def estimate(
         overrides: op name -> latency in seconds that is known better.
         what_if: also cost the network with each resource larger and in each precision (`sim.whatif`): some
             twenty further evaluations. Without `mapping` and `overrides`, which belong to one chip.
+        inputs: "host": they come over the chip's host link, where it has one, as an op of their own; "resident": they
+            are in the home memory already, as in most measurements of a device alone.
         progress: called now and then with the share of the ops that are costed, for each evaluation anew.
     Raises: UnsupportedOpError, PrecisionError, InfeasibleError, MappingError, ConfigError.
     """
@@ -71,6 +75,7 @@ def estimate(
         allow_unsupported=allow_unsupported,
         overrides_s=dict(overrides or {}),
         calibration=calibration,
+        inputs=inputs,
         progress=progress,
     )
     chosen = parse_precision(precision or chip.default_precision)
@@ -79,7 +84,13 @@ def estimate(
     found = read(network, 0, precision=chosen.name, options=options)
     if not what_if or given or overrides:
         return found
-    same = {"objective": objective, "map_space": map_space, "calibration": calibration, "progress": progress}
+    same = {
+        "objective": objective,
+        "map_space": map_space,
+        "calibration": calibration,
+        "inputs": inputs,
+        "progress": progress,
+    }
     return with_what_if(found, graph, chip, precision=chosen.name, allow_unsupported=allow_unsupported, **same)
 
 
@@ -144,7 +155,11 @@ def read(network: Network, d: int, *, precision: str, options: Options) -> Estim
 
 def _op(network: Network, i: int, d: int, floors: Mapping[str, RooflinePoint]) -> OpEstimate:
     group = network.groups[i]
-    floor_s = _floor_s([floors[name] for name in (group.name, *group.fused)], network)
+    floor_s = (
+        float(group.time_s[d])
+        if group.name == TRANSFER
+        else _floor_s([floors[name] for name in (group.name, *group.fused)], network)
+    )
     latency, launch = float(network.increments_s[i][d]), float(group.launch_s[d])
     cycles = float(group.cycles[d])
     cells = network.unit.array.rows * network.unit.array.cols

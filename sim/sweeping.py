@@ -67,6 +67,7 @@ def sweep(
     map_space: str = "even",
     calibration: str = "auto",
     allow_unsupported: bool = False,
+    inputs: str = "host",
 ) -> Table:
     """Cost every combination: knobs, then precisions, then chip keys, the last key fastest.
 
@@ -77,7 +78,11 @@ def sweep(
     """
     designs = chip_grid if isinstance(chip_grid, Designs) else Designs.grid(chip, dict(chip_grid or {}))
     options = Options(
-        objective=objective, map_space=map_space, allow_unsupported=allow_unsupported, calibration=calibration
+        objective=objective,
+        map_space=map_space,
+        allow_unsupported=allow_unsupported,
+        calibration=calibration,
+        inputs=inputs,
     )
     names = tuple(precisions or (chip.default_precision,))
     parts = []

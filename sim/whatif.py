@@ -40,6 +40,10 @@ def resources(chip: Chip) -> Iterator[tuple[str, float, str | int]]:
             yield f"{level.name}.rows", level.rows, 0
             yield f"{level.name}.cols", level.cols, 0
     yield f"{unit.vector.name}.lanes", unit.vector.lanes, 0
+    for link in chip.links:
+        if link.name == chip.host_link:
+            value, rate = _value(link.bandwidth)
+            yield f"{link.name}.bandwidth", value, rate
 
 
 def _rates(memory: Memory) -> Iterator[tuple[str, float, str]]:
@@ -67,6 +71,7 @@ def what_if(
     map_space: str = "even",
     calibration: str = "auto",
     allow_unsupported: bool = False,
+    inputs: str = "host",
     progress: Callable[[float], None] = lambda share: None,
 ) -> tuple[WhatIf, ...]:
     """The latency of the network with each resource grown by `FACTORS`, and in each other precision, fastest first.
@@ -80,6 +85,7 @@ def what_if(
         map_space=map_space,
         calibration=calibration,
         allow_unsupported=allow_unsupported,
+        inputs=inputs,
         progress=progress,
     )
     labels, chips = [], []

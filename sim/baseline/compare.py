@@ -76,7 +76,7 @@ def compare_records(records: Sequence[BaselineRecord], hardware: str) -> Compari
                 if record.op
                 else sim.load_workload(record.target, **record.knobs)  # type: ignore[arg-type]
             )
-            estimated, note = sim.estimate(graph, chip, precision=record.precision).latency_s, ""
+            estimated, note = sim.estimate(graph, chip, precision=record.precision, inputs="resident").latency_s, ""
         except DovetailError as error:
             estimated, note = None, str(error)
         rows.append(Row(name=name, measured_s=record.median_s, estimated_s=estimated, note=note))
@@ -161,7 +161,7 @@ def compare_point_modules(
 
     name = point.workload_path or point.target
     graph = sim.load_workload(name, **point.knobs)  # type: ignore[arg-type]
-    estimate = sim.estimate(graph, sim.load_hardware(hardware), precision=point.precision)
+    estimate = sim.estimate(graph, sim.load_hardware(hardware), precision=point.precision, inputs="resident")
     if record.mode != "eager":
         return compare_workload(record, {}, estimate)
     with torch.inference_mode():

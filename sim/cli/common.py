@@ -106,7 +106,7 @@ def pairs(words: Iterable[str], *, option: str, error: type[DovetailError] = Con
 _EXAMPLES = {"-p": "batch=4", "--set": "clock=1.5 GHz", "--override": "layer1.0.conv1=1.2 ms"}
 
 
-def knobs(words: Iterable[str]) -> dict[str, str]:
+def knobs(words: Iterable[str]) -> dict[str, Any]:
     """`-p` words as {knob: text}; the workload reads each by its annotation."""
     return pairs(words, option="-p", error=WorkloadError)
 
@@ -116,7 +116,7 @@ def overrides(words: Iterable[str]) -> dict[str, str]:
     return pairs(words, option="--set")
 
 
-def load_workload(name: str, knobs: dict[str, str], *, via: str = "recorder") -> Any:
+def load_workload(name: str, knobs: dict[str, Any], *, via: str = "recorder") -> Any:
     """The graph, with progress on stderr while a long trace runs."""
     import sim
 

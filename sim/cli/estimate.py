@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +20,11 @@ class MapSpace(StrEnum):
     EVEN = "even"
     UNEVEN = "uneven"
     FIXED_DATAFLOW = "fixed_dataflow"
+
+
+class Inputs(StrEnum):
+    HOST = "host"
+    RESIDENT = "resident"
 
 
 WorkloadArgument = Annotated[str, typer.Argument(help="Bundled name, model.py, model.onnx or graph.json.")]
@@ -51,6 +57,9 @@ def estimate(
     per_op: Annotated[bool, typer.Option("--per-op", help="Every op, not only the heaviest.")] = False,
     by_module: Annotated[bool, typer.Option("--by-module", help="The module tree of the model.")] = False,
     fail_over: Annotated[str | None, typer.Option(metavar="TIME", help="Exit with 1 above this latency.")] = None,
+    inputs: Annotated[
+        Inputs, typer.Option(help="Inputs come over the chip's host link, or are in its memory already.")
+    ] = Inputs.HOST,
     what_if: Annotated[
         bool, typer.Option("--what-if/--no-what-if", help="Latency with each resource larger, in each precision.")
     ] = True,
@@ -70,14 +79,15 @@ def estimate(
     graph = common.load_workload(workload, common.knobs(p or ()))
     options: dict[str, Any] = {"objective": objective.value, "precision": precision, "calibration": calibration}
     options |= {"map_space": map_space.value, "allow_unsupported": allow_unsupported, "overrides": known_s}
+    options |= {"inputs": inputs.value}
     if mapping is not None:
         from sim.mapping.files import read_mappings
 
         options |= {"map_space": "given", "mapping": read_mappings(mapping)}
-    estimates = []
-    for chip in chips:
-        tick = common.ticker(lambda share, name=chip.name: f"{name}: {share:.0%} of the ops costed")
-        estimates.append(sim.estimate(graph, chip, **options, what_if=what_if, progress=tick))
+    estimates = [
+        sim.estimate(graph, chip, **options, what_if=what_if, progress=common.ticker(_costed(chip.name)))
+        for chip in chips
+    ]
     if save_mapping is not None:
         from sim.mapping.files import write_mappings
 
@@ -89,6 +99,10 @@ def estimate(
     else:
         _print(estimates, per_op=per_op, by_module=by_module)
     raise typer.Exit(_exit_code(estimates, limit_s))
+
+
+def _costed(name: str) -> Callable[[float], str]:
+    return lambda share: f"{name}: {share:.0%} of the ops costed"
 
 
 def _print(estimates: list[Any], *, per_op: bool, by_module: bool) -> None:

@@ -30,6 +30,7 @@ def schedule(
     mapping: Mapping[str, LoopNest] | LoopNest | None = None,
     allow_unsupported: bool = False,
     calibration: str = "auto",
+    inputs: str = "host",
 ) -> Schedule:
     """The schedule that `estimate` reads with the same arguments.
 
@@ -42,6 +43,7 @@ def schedule(
         mapping=given,
         allow_unsupported=allow_unsupported,
         calibration=calibration,
+        inputs=inputs,
     )
     return to_schedule(cost_network(graph, [chip], parse_precision(precision or chip.default_precision), options), 0)
 

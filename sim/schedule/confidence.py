@@ -11,6 +11,8 @@ from sim.hardware.calibration import Calibration
 from sim.hardware.chip import Chip, Costing
 from sim.schedule.cpu import cpu_calibration
 from sim.schedule.gpu_kernels import gpu_of
+from sim.schedule.groups import GroupCost
+from sim.schedule.host import TRANSFER
 from sim.schedule.network import Network
 
 SAME_GENERATION = 0.08
@@ -46,10 +48,15 @@ def _transferred(found: Calibration, chip: Chip) -> bool:
     return found.device not in (chip.name, chip.calibration) or bool(chip.overrides)
 
 
+def _kernels(network: Network) -> list[GroupCost]:
+    """Groups that the constants describe: all but the transfer of the inputs."""
+    return [group for group in network.groups if group.name != TRANSFER]
+
+
 def _kinds(network: Network) -> dict[str, float]:
     """Class of kernels -> its share of the time on the first design, heaviest first."""
     total: dict[str, float] = {}
-    for group in network.groups:
+    for group in _kernels(network):
         total[group.cost_class] = total.get(group.cost_class, 0.0) + float(group.time_s[0] + group.launch_s[0])
     whole = sum(total.values()) or 1.0
     return {kind: value / whole for kind, value in sorted(total.items(), key=lambda item: -item[1])}
@@ -83,11 +90,13 @@ def latency_interval_s(network: Network, d: int, choice: str, latency_s: float) 
             return None
         parts, device, score = dict(found.residuals.classes), found.residuals.device, found.residuals.conformal
         device = (device**2 + (GENERATION_CHANGED**2 if _transferred(found, chip) else 0.0)) ** 0.5
-        if not {g.cost_class for g in network.groups} <= set(parts):
-            parts |= {g.cost_class: (UNMEASURED, UNMEASURED) for g in network.groups if g.cost_class not in parts}
-    times = [float(network.increments_s[i][d]) for i in range(len(network.groups))]
-    problems = [(g.macs, g.vector_ops, float(g.time_s[d])) for g in network.groups]
-    classes = [_class(g.cost_class, bool(g.flags)) if gpu else g.cost_class for g in network.groups]
+        if not {g.cost_class for g in _kernels(network)} <= set(parts):
+            parts |= {g.cost_class: (UNMEASURED, UNMEASURED) for g in _kernels(network) if g.cost_class not in parts}
+    kept = [i for i, group in enumerate(network.groups) if group.name != TRANSFER]
+    groups = [network.groups[i] for i in kept]
+    times = [float(network.increments_s[i][d]) for i in kept]
+    problems = [(g.macs, g.vector_ops, float(g.time_s[d])) for g in groups]
+    classes = [_class(g.cost_class, bool(g.flags)) if gpu else g.cost_class for g in groups]
     return interval_s(latency_s, log_deviation(times, classes, problems, device=device, parts=parts), score)
 
 
@@ -98,7 +107,7 @@ def _class(kind: str, flagged: bool) -> str:
 def _gpu_parts(network: Network, origin: Mapping[str, str]) -> dict[str, tuple[float, float]]:
     """Kind -> (class, op) deviations: the held-out p90 as an op's, and where the constants come from as the class's."""
     parts = {}
-    for kind in dict.fromkeys(g.cost_class for g in network.groups):
+    for kind in dict.fromkeys(g.cost_class for g in _kernels(network)):
         name, _, how = origin[kind].partition(", ")
         own = log1p(fitted_sets()[name].error[kind]["p90_error"]) / Z90
         moved = {"measured": 0.0, "same generation": SAME_GENERATION}.get(how, GENERATION_CHANGED)

@@ -12,18 +12,18 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from sim.errors import InfeasibleError, UnsupportedOpError, WorkloadError, nearest
+from sim.errors import ConfigError, InfeasibleError, UnsupportedOpError, WorkloadError, nearest
 from sim.hardware.chip import Chip, Costing, Unit
 from sim.hardware.designs import Designs
 from sim.schedule.cpu import cost_cpu, cpu_calibration
 from sim.schedule.gpu import cost_gpu, gpu_notes, inside_storages
 from sim.schedule.groups import GroupCost, cost_einsum, room_class
+from sim.schedule.host import INPUTS, TRANSFER, input_transfer, transfer_note
 from sim.schedule.prepare import prepare
 from sim.schedule.residency import Residency, residency, resident_memory
 from sim.schedule.streams import cost_roofline, cost_stream
 from sim.workload.graph import EinsumOp, Graph, Op, UnsupportedOp, ViewOp
 from sim.workload.precision import Precision
-
 
 PROGRESS_EVERY = 32
 """Ops between two reports of progress."""
@@ -43,6 +43,7 @@ class Options:
     allow_unsupported: bool = False
     overrides_s: Mapping[str, float] = field(default_factory=dict)
     calibration: str = "auto"
+    inputs: str = "host"
     progress: Callable[[float], None] = _silent
     """called now and then with the share of the ops that are costed"""
 
@@ -179,10 +180,17 @@ def cost_network(
     """
     unsupported = _unsupported(graph, options)
     check_calibration(chips[0], options.calibration)
+    if options.inputs not in INPUTS:
+        raise ConfigError(
+            f'inputs "{options.inputs}": expected {" or ".join(INPUTS)}.{nearest(options.inputs, INPUTS)}'
+        )
     ready = prepare(graph, precision)
     coster = _Coster(ready, chips, subject if subject is not None else chips[0], options, precision)
     _check_home(coster)
     groups = coster.cost()
+    if options.inputs == "host":
+        arriving = input_transfer(ready, chips, np.zeros(len(chips)))
+        groups = [arriving, *groups] if arriving is not None else groups
     increments, hidden, prefetches = _makespan(groups, coster)
     _override(groups, increments, options)
     infeasible = np.zeros(len(chips), dtype=bool)
@@ -285,7 +293,8 @@ def _override(groups: list[GroupCost], increments: list[np.ndarray], options: Op
 
 
 def _notes(graph: Graph, coster: _Coster, groups: Sequence[GroupCost]) -> tuple[str, ...]:
-    notes = [*graph.notes, *gpu_notes(groups, coster)]
+    notes = [*graph.notes, *gpu_notes([g for g in groups if g.name != TRANSFER], coster)]
+    notes += [transfer_note(group) for group in groups if group.name == TRANSFER]
     if coster.unit.costing is Costing.ROOFLINE:
         notes.append(f"{coster.unit.name} is costed by roofline and launch floor only: no waiting, no tiles")
     if coster.unit.costing is Costing.CPU and cpu_calibration(coster.chips[0], coster.options.calibration) is None:

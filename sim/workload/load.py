@@ -72,7 +72,8 @@ class Workload:
     ) -> Graph:
         """The traced graph, from the disk cache where it holds.
 
-        `via` names the front end; `progress` is called now and then with the number of ops recorded. Raises: as `build`, and TraceError from the trace.
+        `via` names the front end; `progress` is called now and then with the number of ops recorded.
+        Raises: as `build`, and TraceError from the trace.
         """
         if via not in FRONT_ENDS:
             raise WorkloadError(f'front end "{via}" is unknown: expected {" or ".join(FRONT_ENDS)}')

@@ -57,7 +57,9 @@ def test_every_op_respects_its_own_bounds(graphs: dict[str, Graph], chip_name: s
     its ports on chip. Its bytes at home may have moved while the op before computed: what prefetch
     hid counts there."""
     chip = sim.load_hardware(chip_name)
-    network = cost_network(graphs[workload], [chip], parse_precision(chip.default_precision), Options())
+    network = cost_network(
+        graphs[workload], [chip], parse_precision(chip.default_precision), Options(inputs="resident")
+    )
     points = {point.name: point for point in sim.roofline(network.graph, chip).ops}
     home = f"memory:{network.unit.home}"
     for group, increment, hidden in zip(network.groups, network.increments_s, network.hidden_s, strict=True):

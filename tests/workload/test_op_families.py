@@ -14,7 +14,13 @@ from sim.workload.summary import unsupported
 from sim.workload.trace import DataPolicy, trace
 
 ADD, MUL, FMA, COMPARE, LOGIC = Primitive.ADD, Primitive.MUL, Primitive.FMA, Primitive.COMPARE, Primitive.LOGIC
-EXP, TANH, CONVERT, SHUFFLE, RSQRT = Primitive.EXP, Primitive.TANH, Primitive.CONVERT, Primitive.SHUFFLE, Primitive.RSQRT
+EXP, TANH, CONVERT, SHUFFLE, RSQRT = (
+    Primitive.EXP,
+    Primitive.TANH,
+    Primitive.CONVERT,
+    Primitive.SHUFFLE,
+    Primitive.RSQRT,
+)
 
 
 class Call(nn.Module):
@@ -69,7 +75,9 @@ PRODUCTS = {
     # convolutions: outputs x kernel x channels / groups
     "conv1d strided dilated grouped": (nn.Conv1d(8, 12, 3, 2, 1, 2, groups=2), (series,), 2 * 12 * 9 * 4 * 3),
     "conv2d depthwise": (nn.Conv2d(8, 8, 3, padding=1, groups=8), (image,), 2 * 8 * 81 * 9),
-    "conv2d same, reflected edges": (nn.Conv2d(8, 4, 3, padding="same", padding_mode="reflect"), (image,), 2 * 4 * 81 * 72),
+    "conv2d same, reflected edges": (
+        nn.Conv2d(8, 4, 3, padding="same", padding_mode="reflect"), (image,), 2 * 4 * 81 * 72,
+    ),
     "conv3d strided": (nn.Conv3d(4, 6, 3, stride=2), (volume,), 6 * 8 * 4 * 27),
     # a transposed convolution scatters: inputs x kernel x output channels / groups
     "conv1d transposed": (nn.ConvTranspose1d(8, 12, 4, 2, 1), (series,), 2 * 8 * 20 * 12 * 4),
@@ -77,7 +85,9 @@ PRODUCTS = {
     "conv3d transposed": (nn.ConvTranspose3d(4, 6, 2, 2), (volume,), 4 * 216 * 6 * 8),
     # attention: two products of 6 x 6 x 8 a head. Masked ones count the square, as `macs` says;
     # a fused kernel that skips blocks says so in the estimate (tests/cost, visible_pairs).
-    "attention causal": (Call(lambda a: nnf.scaled_dot_product_attention(a, a, a, is_causal=True)), (q,), 2 * SCORES * 8),
+    "attention causal": (
+        Call(lambda a: nnf.scaled_dot_product_attention(a, a, a, is_causal=True)), (q,), 2 * SCORES * 8,
+    ),
     "attention grouped-query": (
         Call(lambda a, b: nnf.scaled_dot_product_attention(a, b, b, enable_gqa=True)), (q, kv), 2 * SCORES * 8,
     ),
@@ -99,7 +109,9 @@ PRODUCTS = {
     "bilinear": (nn.Bilinear(8, 4, 5), (empty(3, 8), empty(3, 4)), 3 * 5 * 8 * 4),
     "einsum": (Call(lambda a: torch.einsum("bhid,bhjd->bhij", a, a)), (q,), SCORES * 8),
     "sum over a batch": (Call(lambda c, a: torch.addbmm(c, a, a)), (empty(6, 6), empty(3, 6, 6)), 3 * 216),
-    "int8 product": (Call(torch._int_mm), (empty(32, 16, dtype=torch.int8), empty(16, 8, dtype=torch.int8)), 32 * 16 * 8),
+    "int8 product": (
+        Call(torch._int_mm), (empty(32, 16, dtype=torch.int8), empty(16, 8, dtype=torch.int8)), 32 * 16 * 8,
+    ),
 }  # fmt: skip
 
 rows = 2 * 8 * 20

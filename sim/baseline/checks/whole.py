@@ -50,7 +50,7 @@ def estimate(workload: str, chip: str, precision: str, knobs: tuple[tuple[str, o
         graph = load(workload, **dict(knobs))
     except WorkloadError:
         return None
-    return run(graph, target, precision=precision, calibration="none")
+    return run(graph, target, precision=precision, calibration="none", inputs="resident")
 
 
 def _field(read: Callable[[Any], float | None], *key: Any) -> float | None:

@@ -134,7 +134,7 @@ class Questions:
         self,
         recorder: Any,
         x: Tensor,
-        sorted: bool = True,
+        sorted: bool = True,  # noqa: A002 (torch's own name)
         return_inverse: bool = False,
         return_counts: bool = False,
         dim: int | None = None,

@@ -29,7 +29,9 @@ def cholesky(call: Call) -> Vector:
     return _work(count, n**3 / 3, {RSQRT: n, RECIPROCAL: n})
 
 
-@register_rule("aten._linalg_det", "aten._linalg_slogdet", "aten.linalg_lu_factor_ex", "aten.linalg_lu", "aten.lu_unpack")
+@register_rule(
+    "aten._linalg_det", "aten._linalg_slogdet", "aten.linalg_lu_factor_ex", "aten.linalg_lu", "aten.lu_unpack"
+)
 def lu(call: Call) -> Vector:
     count, _, n = _sizes(call.args[0])
     return _work(count, 2 * n**3 / 3, {RECIPROCAL: n})

@@ -14,7 +14,9 @@ def copy_all(call: Call) -> Movement:
     return Movement()
 
 
-@register_rule("aten.constant_pad_nd", *(f"aten.{how}_pad{n}d" for how in ("reflection", "replication") for n in (1, 2, 3)))
+@register_rule(
+    "aten.constant_pad_nd", *(f"aten.{how}_pad{n}d" for how in ("reflection", "replication") for n in (1, 2, 3))
+)
 def pad(call: Call) -> Movement:
     return Movement()
 

@@ -36,7 +36,9 @@ def merged(*parts: tuple[dict[Primitive, int], int]) -> dict[Primitive, int]:
 _reduction(("sum", "nansum"), {ADD: 1}, {})
 _reduction(("mean",), {ADD: 1}, {MUL: 1})
 _reduction(("prod",), {MUL: 1}, {})
-_reduction(("amax", "amin", "max", "min", "argmax", "argmin", "aminmax", "median", "nanmedian", "mode"), {COMPARE: 1}, {})
+_reduction(
+    ("amax", "amin", "max", "min", "argmax", "argmin", "aminmax", "median", "nanmedian", "mode"), {COMPARE: 1}, {}
+)
 _reduction(("any", "all", "count_nonzero", "_is_all_true", "_is_any_true"), {LOGIC: 1}, {})
 _reduction(("var", "std", "var_mean", "std_mean"), {ADD: 1, FMA: 1}, {MUL: 2, RSQRT: 1})
 _reduction(("norm", "linalg_vector_norm"), {FMA: 1}, {RSQRT: 1})

@@ -1,0 +1,76 @@
+"""What a network reads from outside: its inputs come over the chip's host link before the first op runs.
+
+A frame, an image or a prompt crosses PCIe or a camera link into the home memory; results stay on
+the chip. The transfer stands before the network as a group of its own, so that the first weights
+may load behind it. Its energy is the host's and in no total.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sim.hardware.chip import Chip, Link
+from sim.results import Term
+from sim.schedule.groups import GroupCost
+from sim.workload.graph import Graph, MovementOp, Role
+
+TRANSFER = "host.input"
+"""Name and kind of the transfer's op."""
+INPUTS = ("host", "resident")
+"""Where inputs are when the network starts: at the far end of the chip's host link, or in the home memory."""
+
+
+def input_transfer(graph: Graph, chips: Sequence[Chip], designs_held: np.ndarray) -> GroupCost | None:
+    """Inputs that some op reads, at their stored bits, over the host link: latency + bytes / bandwidth.
+
+    None without a host link or inputs. `designs_held` (D,): resident bytes before the first op.
+    """
+    links = [_host_link(chip) for chip in chips]
+    wanted = {key: t for key, t in graph.tensors.items() if t.role is Role.INPUT and key in graph.consumers}
+    largest: dict[str, tuple[int, str]] = {}
+    for key, tensor in wanted.items():  # views share the storage of what arrives
+        place = tensor.storage or key
+        largest[place] = max(largest.get(place, (0, "")), (tensor.size_bytes, key))
+    if not wanted or any(link is None for link in links):
+        return None
+    moved = float(sum(size for size, _ in largest.values()))
+    names = tuple(key for _, key in largest.values())
+    op = MovementOp(name=TRANSFER, kind=TRANSFER, inputs=(), outputs=names, read_bytes={}, write_bytes={})
+    n, unit = len(chips), chips[0].main_unit
+    clock = np.array([chip.main_unit.clock_hz for chip in chips])
+    time = np.array([link.latency_s + moved / (link.bandwidth.at(c) * c) for link, c in zip(links, clock, strict=True)])  # type: ignore[union-attr]
+    write = np.array([chip.memory(unit.home).write.at(c) * c for chip, c in zip(chips, clock, strict=True)])
+    zero = np.zeros(n)
+    return GroupCost(
+        op=op,
+        name=TRANSFER,
+        launch_s=zero,
+        time_s=time,
+        terms_s={Term.COMMUNICATION: time},
+        traffic_bytes={unit.home: {"input": (zero, np.full(n, moved))}},
+        home_busy_s=np.minimum(time, moved / write),
+        extra_home_s=zero,
+        prefetch_s=zero,
+        first_weight_bytes=zero,
+        first_weight_s=zero,
+        footprint_bytes=zero,
+        held_bytes=designs_held,
+        capacity_bytes=np.full(n, np.inf),
+        energy_j=zero,
+        cycles=time * clock,
+        bound=tuple(f"link:{link.name}" for link in links),  # type: ignore[union-attr]
+        resources_s={"link": time},
+    )
+
+
+def transfer_note(group: GroupCost) -> str:
+    """What came over which link, in words."""
+    moved = sum(float(write[0]) for table in group.traffic_bytes.values() for _, write in table.values())
+    link = group.bound[0].partition(":")[2]
+    return f"inputs of {moved / 1e6:.3g} MB come over {link} before the first op (inputs resident: without it)"
+
+
+def _host_link(chip: Chip) -> Link | None:
+    return next((link for link in chip.links if link.name == chip.host_link), None)
