@@ -77,21 +77,22 @@ def candidates(repeats: int) -> tuple[float, int, str]:
     """(candidates a second, candidates, what the sample showed)."""
     p, space = layer()
     made = space.machine
-    pool = Pool(space)
     numbers = Numbers(made.rates, made.setup_cycles, made.latency_cycles)
-    seconds = median(lambda: pool.times(numbers), repeats)
+    pool = Pool(space)
+    seconds = median(lambda: Pool(space).times(numbers), repeats)  # from the candidate lists to the times
     bounds = pool.times(numbers)[0]
     moved = pool.energies(np.array([1.0, 0.0]), np.array([1.0, 0.0]))  # 1 J a byte: DRAM traffic
     finite = np.flatnonzero(np.isfinite(bounds)).tolist()
     sample, equal, ratios = random.Random(0).sample(finite, 300), 0, []
     for position in sample:
-        choice = pool.choices(position)[0]
-        nested = nest(space.mapping(choice), p, made, space.homes)
-        rows = Rows(nest=nested, problem=p, machine=made, rates=made.rates, setup=made.setup_cycles,
-                    latency=made.latency_cycles)  # fmt: skip
-        cost = evaluate_rows(rows)
-        used = sum(float(np.max(b)) for b in footprint_bytes(nested, p, made).get(space.route.level, {}).values())
-        exact, traffic = float(cost.time[0]), float(cost.traffic[0, 0].sum())
+        exact, traffic, used = np.inf, np.inf, 0.0
+        for choice in pool.choices(position):  # every loop order of the tiling
+            nested = nest(space.mapping(choice), p, made, space.homes)
+            rows = Rows(nest=nested, problem=p, machine=made, rates=made.rates, setup=made.setup_cycles,
+                        latency=made.latency_cycles)  # fmt: skip
+            cost = evaluate_rows(rows)
+            used = sum(float(np.max(b)) for b in footprint_bytes(nested, p, made).get(space.route.level, {}).values())
+            exact, traffic = min(exact, float(cost.time[0])), min(traffic, float(cost.traffic[0, 0].sum()))
         # Where a pass over a sliding window is repeated, what its wrap still holds is bounded, not counted.
         walked = [p.rank_class[r] for r in choice.order]
         counted = "M" not in walked or ("N" not in walked and walked.count("M") < 2)

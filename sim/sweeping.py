@@ -197,16 +197,13 @@ def _chips(designs: Designs) -> list[Chip]:
     """
     grafted = [path for path in designs.choices if _graft(designs.chip, path)]
     others = [path for path in designs.choices if path not in grafted]
-    donors = {path: [designs.chip.set(path, value) for value in designs.choices[path]] for path in grafted}
+    donors = {path: [designs.changed(((path, i),)) for i in range(len(designs.choices[path]))] for path in grafted}
     bases: dict[tuple[int, ...], Chip] = {}
     chips = []
     for i in range(len(designs)):
         key = tuple(int(designs.indices[path][i]) for path in others)
         if key not in bases:
-            chip = designs.chip
-            for path, index in zip(others, key, strict=True):
-                chip = chip.set(path, designs.choices[path][index])
-            bases[key] = chip
+            bases[key] = designs.changed(tuple(zip(others, key, strict=True)))
         chip = bases[key]
         for path in grafted:
             chip = _grafted(chip, donors[path][int(designs.indices[path][i])], path)

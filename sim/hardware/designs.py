@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import product
 from math import prod
 from typing import Any
 
@@ -138,9 +139,22 @@ class Designs:
 
     def _checked(self) -> Designs:
         for path, options in self.choices.items():
-            for value in options:
-                self.chip.set(path, value)
+            for i in range(len(options)):
+                self.changed(((path, i),))
         return self
+
+    def changed(self, changes: tuple[tuple[str, int], ...]) -> Chip:
+        """The chip with some paths set to the i-th of their choices, in turn; each is made once."""
+        if not changes:
+            return self.chip
+        if changes not in self._chips:
+            path, i = changes[-1]
+            self._chips[changes] = self.changed(changes[:-1]).set(path, self.choices[path][i])
+        return self._chips[changes]
+
+    @cached_property
+    def _chips(self) -> dict[tuple[tuple[str, int], ...], Chip]:
+        return {}
 
     def __len__(self) -> int:
         return self.length
@@ -161,7 +175,11 @@ class Designs:
         the chip does not state is NaN.
         """
         if path not in self._columns:
-            if isinstance(read_path(self.chip, path), Rate):
+            base = read_path(self.chip, path)
+            if base is None and not any(p == path or p.startswith(f"{path}.") for p in self.choices):
+                # An override scales or drops what the file states; it states nothing new elsewhere.
+                column = np.full(self.length, np.nan)
+            elif isinstance(base, Rate):
                 per_s, per_cycle = self._rate(path)
                 column = np.where(np.isnan(per_s), per_cycle * self._clock(path.partition(".")[0]), per_s)
             else:
@@ -208,10 +226,8 @@ class Designs:
 
     def gather(self, value: Callable[[Chip], Any], paths: Sequence[str]) -> np.ndarray:
         """`value(chip)` of every design, given that it depends on `paths` alone."""
-        chips = [self.chip]
-        for path in paths:
-            chips = [chip.set(path, option) for chip in chips for option in self.choices[path]]
-        table = np.array([value(chip) for chip in chips])
+        combinations = product(*([(path, i) for i in range(len(self.choices[path]))] for path in paths))
+        table = np.array([value(self.changed(changes)) for changes in combinations])
         sizes = [len(self.choices[path]) for path in paths]
         if not paths:
             return np.broadcast_to(table[0], (self.length,))

@@ -13,7 +13,7 @@ that a sweep finds for each design what a search of its own would find, to the l
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
@@ -186,40 +186,43 @@ class _Search:
         What wins with the most room wins with less if it fits there, so that room is searched first. (Where
         the search stops short of a proof, what it finds depends on its path: each design then goes its own.)
         """
-        found: dict[int, _Queue] = {}
         fits = {d: scan.fits(self.room[d]) for d in designs}
         by_clock: dict[int, list[int]] = {}
         for d in sorted(designs, key=lambda d: -fits[d]):
-            by_clock.setdefault(int(self.clock[d]), []).append(d)
-        if self.slack < 0:
-            return self._rounds(scan, by_clock, fits, values)
-        found |= self._rounds(scan, {clock: members[:1] for clock, members in by_clock.items()}, fits, values)
-        place = scan.places([queue.rank[2] // CLASS_COUNT for queue in found.values()])
-        for queue, at in zip(list(found.values()), place, strict=True):
-            members = by_clock[queue.clock]
-            found |= {d: replace(queue, design=d) for d in members[1:] if at < fits[d]}
-        left = {c: [d for d in members if d not in found and fits[d]] for c, members in by_clock.items()}
-        return found | self._rounds(scan, left, fits, values)
-
-    def _rounds(
-        self, scan: Scan, by_clock: Mapping[int, list[int]], fits: Mapping[int, int], values: Mapping[int, np.ndarray]
-    ) -> dict[int, _Queue]:
-        """Search designs in rounds that they share. Members of a clock come with the most room first."""
-        queues: list[list[_Queue]] = []
-        for clock, members in by_clock.items():
-            fitting = [d for d in members if fits[d]]
-            if fitting:
-                queues.append(self._start(scan, clock, fitting, fits, values[clock]))
+            if fits[d]:
+                by_clock.setdefault(int(self.clock[d]), []).append(d)
+        queues = [self._start(scan, clock, members, fits, values[clock]) for clock, members in by_clock.items()]
         everyone = [queue for some in queues for queue in some]
         self._round(everyone, LOOKS[0])
+        if self.slack < 0:
+            self._rounds(scan, queues, fits, values)
+        else:
+            self._rounds(scan, [some[:1] for some in queues], fits, values)
+            places = scan.places([some[0].rank[2] // CLASS_COUNT for some in queues])
+            for some, place in zip(queues, places, strict=True):
+                for queue in some[1:]:
+                    if place < fits[queue.design]:
+                        queue.rank, queue.place = some[0].rank, some[0].place
+                        queue.positions = queue.bounds = queue.bounds[:0]
+            left = [
+                [q for q in some[1:] if place >= fits[q.design]] for some, place in zip(queues, places, strict=True)
+            ]
+            self._rounds(scan, left, fits, values)
+        return {queue.design: queue for queue in everyone}
+
+    def _rounds(
+        self, scan: Scan, queues: list[list[_Queue]], fits: Mapping[int, int], values: Mapping[int, np.ndarray]
+    ) -> None:
+        """Finish queues, given per clock, in rounds that they share."""
         for some in queues:
-            self._fill(scan, some, fits, values[some[0].clock])
+            if some:
+                self._fill(scan, some, fits, values[some[0].clock])
+        waiting = [queue for some in queues for queue in some]
         for look in self.looks[1:]:
-            waiting = [queue for queue in everyone if self._open(queue)]
+            waiting = [queue for queue in waiting if self._open(queue)]
             if not waiting:
                 break
             self._round(waiting, look)
-        return {queue.design: queue for queue in everyone}
 
     def _start(
         self, scan: Scan, clock: int, designs: list[int], fits: Mapping[int, int], bounds: np.ndarray
