@@ -16,7 +16,7 @@ costs a few dozen array operations, and a further design of equal structure a ha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -32,6 +32,7 @@ CLASSES = "MNKB"
 MOST_TILINGS = 250_000
 """Tilings of a grid; larger problems (tens of thousands of columns) are thinned to it."""
 AXIS = {letter: i for i, letter in enumerate(CLASSES)}
+ONE, NOTHING = np.ones((1, 1, 1, 1)), np.zeros((1, 1, 1, 1))
 FOREIGN = {INPUT: "N", WEIGHT: "M", OUTPUT: "K"}
 """The class on which an operand does not depend."""
 
@@ -56,14 +57,8 @@ class Numbers:
     latency: np.ndarray
 
 
-@dataclass(frozen=True, slots=True)
-class Move:
-    """What an operand moves over the border: bytes and transfers in, bytes and transfers out."""
-
-    loads: np.ndarray
-    arrivals: np.ndarray
-    stores: np.ndarray | float = 0.0
-    departures: np.ndarray | float = 0.0
+Table = Mapping[OperandRole, Mapping[str, tuple[np.ndarray, np.ndarray]]]
+"""Stored operand -> innermost class -> (into the memory, out of it)."""
 
 
 class Grid:
@@ -187,43 +182,56 @@ class Grid:
         return fed
 
     # Moves over the border -------------------------------------------------------------------------
-    @cached_property
-    def moves(self) -> Mapping[OperandRole, Mapping[str, Move]]:
-        """Stored operand -> innermost class -> what it moves.
+    def _by_class(self, of: Callable[[OperandRole, np.ndarray, str], tuple[np.ndarray, np.ndarray]]) -> Table:
+        """`of(role, passes, class)` for every stored operand and innermost class.
 
-        (Where an operand has no loop of its own left it never leaves either; then the innermost
-        class can only be the one that it does not depend on, which is the case of one trip.)
+        All tiles of an operand pass once per trip of its foreign class, but once only if that is
+        innermost. (Where an operand has no loop of its own left it never leaves either; then the
+        innermost class can only be the foreign one, which is the case of one trip.)
         """
-        found: dict[OperandRole, dict[str, Move]] = {}
+        found: dict[OperandRole, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
         for role in sorted(self.route.stored):
             foreign = FOREIGN[role]
-            outside = self._move(role, self.trips[foreign], "")
-            found[role] = {c: outside if c != foreign else self._move(role, np.ones(1), c) for c in self.letters}
+            outside = of(role, self.trips[foreign], "")
+            found[role] = {c: outside if c != foreign else of(role, ONE, c) for c in self.letters}
             if role is INPUT and self.problem.window_ranks and "K" in self.letters:
-                found[role]["K"] = self._move(role, self.trips[foreign], "K")
+                found[role]["K"] = of(role, self.trips[foreign], "K")
         return found
 
-    def _move(self, role: OperandRole, again: np.ndarray, letter: str) -> Move:
-        """What an operand moves when all its tiles pass `again` times, `letter` innermost ("": of no matter)."""
+    @cached_property
+    def moved(self) -> Table:
+        """Bytes."""
+        return self._by_class(self._bytes)
+
+    @cached_property
+    def count(self) -> Table:
+        """Transfers."""
+        return self._by_class(self._transfers)
+
+    def _bytes(self, role: OperandRole, again: np.ndarray, letter: str) -> tuple[np.ndarray, np.ndarray]:
         problem = self.problem
-        tiles = np.ones(1)
-        for c in CLASSES:
-            if c != FOREIGN[role] and len(self.lists[c]) > 1:
-                tiles = tiles * self.trips[c]
         if role is OUTPUT:
             whole = self._elements(role, "total")
             partial = (whole * (problem.accumulate_bits / 8)) * (again - 1)
-            stores = partial + whole * (problem.bits[OUTPUT] / 8)
-            return Move(partial, tiles * (again - 1), stores, tiles * again)
+            return partial, partial + whole * (problem.bits[OUTPUT] / 8)
+        width = problem.bits[role] / 8
         if role is INPUT and problem.window_ranks:
-            arrivals = np.ones(1) if self._hollow else tiles * again  # a slide may bring nothing new
-            return Move(self._slid(again, letter) * (problem.bits[role] / 8), arrivals)
-        return Move((self._elements(role, "total") * (problem.bits[role] / 8)) * again, tiles * again)
+            return self._slid(again, letter) * width, NOTHING
+        return (self._elements(role, "total") * width) * again, NOTHING
+
+    def _transfers(self, role: OperandRole, again: np.ndarray, letter: str) -> tuple[np.ndarray, np.ndarray]:
+        if role is INPUT and self.problem.window_ranks and self._hollow:
+            return ONE, NOTHING  # a slide may bring nothing new
+        tiles = ONE
+        for c in CLASSES:
+            if c != FOREIGN[role]:
+                tiles = tiles * self.trips[c]
+        return (tiles * (again - 1), tiles * again) if role is OUTPUT else (tiles * again, NOTHING)
 
     def _slid(self, again: np.ndarray, letter: str) -> np.ndarray:
         """Input elements of a sliding window; reduction loops inside leave nothing to slide over."""
         slid = self._elements(INPUT, "slid")
-        if again.size > 1:
+        if again is not ONE:
             slid = slid + self._elements(INPUT, "slid_again") * (again - 1)
         if letter != "K":
             return slid
@@ -240,41 +248,59 @@ class Grid:
                 return True
         return False
 
-    def port(self, wiring: Wiring) -> PortTerms:
-        """What a port serves that is wired to some operands."""
-        moved: dict[str, np.ndarray] = {}
-        count: dict[str, np.ndarray] = {}
-        first, last = (End(np.zeros((1, 1, 1, 1)), 0) for _ in range(2))
+    def ends(self, wiring: Wiring) -> tuple[End, End]:
+        """The first load and the last store on a port."""
+        first, last = (End(NOTHING, 0) for _ in range(2))
         for role, way, inner in wiring:
-            # Instances of the memory have ports of their own.
-            share, wave = (self.instances, "") if inner else (1, "wave_")
-            for letter, move in self.moves[role].items():
-                amount, times = (move.loads, move.arrivals) if way == "in" else (move.stores, move.departures)
-                moved[letter] = moved.get(letter, 0.0) + (amount if share == 1 else amount / share)
-                count[letter] = count.get(letter, 0.0) + times
-            width = self.problem.bits[role] / 8
+            wave, width = "" if inner else "wave_", self.problem.bits[role] / 8
             if role is OUTPUT and way == "out":
                 last = End(last.bytes + self._elements(role, f"{wave}last") * width, last.count + 1)
             elif role is not OUTPUT:
                 first = End(first.bytes + self._elements(role, f"{wave}first") * width, first.count + 1)
-        ends = self.flat(first.bytes + last.bytes)
-        between = {c: self.flat(amount) - ends for c, amount in moved.items()}
-        times = {c: self.flat(number) - (first.count + last.count) for c, number in count.items()}
-        first, last = (End(self.flat(end.bytes), end.count) for end in (first, last))
-        return PortTerms(between, times, first, last)
+        return first, last
+
+    def served(self, wiring: Wiring, letter: str, table: Table) -> list[np.ndarray]:
+        """What a port moves of each operand with `letter` innermost, both ends included."""
+        parts = []
+        for role, way, inner in wiring:
+            amount = table[role][letter][way == "out"]
+            if amount is not NOTHING:
+                # Instances of the memory have ports of their own.
+                parts.append(amount / self.instances if inner and table is self.moved else amount)
+        return parts
+
+    def least(self, wiring: Wiring, table: Table) -> np.ndarray:
+        """The least over the innermost classes of what a port moves, (tilings,).
+
+        A class without a loop has the numbers of the other classes or larger ones: only where an operand's
+        foreign class is not walked do two classes move the same. So it need not be left out.
+        """
+        least: np.ndarray | None = None
+        for letter in self.letters:
+            total = NOTHING
+            for part in sorted(self.served(wiring, letter, table), key=np.size):
+                total = total + part
+            least = total if least is None else np.minimum(least, total)
+        assert least is not None
+        return self.flat(least)
+
+    def picked(self, values: np.ndarray, at: tuple[np.ndarray, ...]) -> np.ndarray:
+        """Numbers of single tilings, `at` being their indices along M, N, K and B."""
+        found = values[tuple(index if n > 1 else 0 for index, n in zip(at, values.shape, strict=True))]
+        return found if found.ndim else np.full(len(at[0]), found)
 
     def energies(self, read: np.ndarray, write: np.ndarray) -> np.ndarray:
         """Memory energy of the bound's traffic for one design: J/byte per level -> (tilings,)."""
-        route, fed = self.route, self.fed()
-        fixed = sum(((read, write)[way][level] * moved for (level, way), moved in fed.items()), np.zeros(1))
+        route, child = self.route, self.route.level
+        fixed = sum(((read, write)[way][level] * moved for (level, way), moved in self.fed().items()), NOTHING)
         best: np.ndarray | None = None
         for letter in self.letters:
             energy = fixed
-            for role, by_letter in self.moves.items():
-                move, parent, child = by_letter[letter], route.parent[role], route.level
-                energy = energy + move.loads * (read[parent] + write[child])
+            for role, by_letter in self.moved.items():
+                (loads, stores), parent = by_letter[letter], route.parent[role]
+                energy = energy + loads * (read[parent] + write[child])
                 if role is OUTPUT:
-                    energy = energy + move.stores * (write[parent] + read[child])
+                    energy = energy + stores * (write[parent] + read[child])
             best = energy if best is None else np.minimum(best, energy)
         assert best is not None
         return self.flat(best)
@@ -305,64 +331,106 @@ class End:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class PortTerms:
-    """Bytes and transfers of T tilings on one port: by innermost class, both ends left out; and the ends."""
-
-    moved: Mapping[str, np.ndarray]
-    count: Mapping[str, np.ndarray]
-    first: End
-    last: End
-
-
-@dataclass(frozen=True, slots=True)
 class Bounds:
-    """The bound's terms of T tilings, for any design of the structure; arrays (T,).
+    """The bound's terms of T tilings (those of some grids of one route, one grid after the other), for any
+    design of the structure; arrays (T,).
 
-    `walked`: innermost class -> whether a tiling has loops of it (a single tile stands under the first
-    class alone); `terms`: what a port serves, one entry for all ports that serve the same, of which
-    `wire` gives the number for each port (None: it serves nothing); `fed`: what the array itself moves
-    through each port (None: nothing).
+    `wire`: number of what a port serves, one for all ports that serve the same (None: nothing); `least`,
+    `first`, `last`: bytes between the ends (the least over the innermost classes) and at the ends, per such
+    number; `fed`: what the array itself moves through each port (None: nothing).
     """
 
-    double: bool
-    cycles: np.ndarray
-    walked: Mapping[str, np.ndarray]
-    terms: tuple[PortTerms, ...]
-    least: tuple[tuple[np.ndarray, np.ndarray], ...]
-    """(bytes, transfers) per entry of `terms`: the least over the innermost classes"""
-    wire: tuple[int | None, ...]
-    fed: tuple[np.ndarray | None, ...]
+    def __init__(self, grids: Sequence[Grid]) -> None:
+        one = grids[0]
+        self.grids, self.double = grids, one.route.copies == 2
+        self.starts = np.cumsum([0] + [grid.tilings for grid in grids])
+        apart = any(grid.parts or grid.instances > 1 for grid in grids)
+        wired = wirings(one.machine, one.route, apart)
+        self.kinds = list(dict.fromkeys(wiring for wiring in wired if wiring))
+        self.wire = tuple(self.kinds.index(wiring) if wiring else None for wiring in wired)
+        self.cycles = _chain([grid.flat(grid.cycles()) for grid in grids])
+        self.fed = _fed(grids)
+        ends = [[grid.ends(kind) for grid in grids] for kind in self.kinds]
+        self.first, self.last = (
+            [
+                End(_chain([g.flat(e[i].bytes) for g, e in zip(grids, end, strict=True)]), end[0][i].count)
+                for end in ends
+            ]
+            for i in (0, 1)
+        )
+        self.least = [self._least(kind, "moved") - (f.bytes + z.bytes)
+                      for kind, f, z in zip(self.kinds, self.first, self.last, strict=True)]  # fmt: skip
+
+    @cached_property
+    def least_count(self) -> list[np.ndarray]:
+        """As `least`, of transfers."""
+        return [self._least(kind, "count") - (f.count + z.count)
+                for kind, f, z in zip(self.kinds, self.first, self.last, strict=True)]  # fmt: skip
+
+    def _least(self, kind: Wiring, name: str) -> np.ndarray:
+        return _chain([grid.least(kind, getattr(grid, name)) for grid in self.grids])
 
     def time(self, rates: np.ndarray, setup: float, latency: float) -> np.ndarray:
         """The bound in cycles on one design, (T,), whatever the order of loops."""
-        return self._fluid(self.least, slice(None), rates, setup) + (self._ends(slice(None), rates, setup) + latency)
+        moves = list(zip(self.least, self.least_count if setup else [NOTHING] * len(self.least), strict=True))
+        everywhere = slice(None)
+        between = self._fluid(moves, self.cycles, [None if f is None else f for f in self.fed], rates, setup)
+        return between + (self._ends(everywhere, rates, setup) + latency)
 
     def class_times(self, numbers: Numbers, chosen: np.ndarray) -> np.ndarray:
         """Bounds per innermost class of n tilings, each on its own design: (4, n); inf where the class has
-        no loop."""
+        no loop (a single tile stands under the first class alone)."""
         out = np.full((len(CLASSES), len(chosen)), np.inf)
-        rates, setup = numbers.rates.T, numbers.setup
-        ends = self._ends(chosen, rates, setup) + numbers.latency
-        for letter, walked in self.walked.items():
-            here = np.flatnonzero(walked[chosen])
-            if len(here):
-                moves = [(entry.moved[letter], entry.count[letter]) for entry in self.terms]
-                time = self._fluid(moves, chosen[here], rates[:, here], setup[here])
-                out[AXIS[letter], here] = time + ends[here]
+        owner = np.searchsorted(self.starts, chosen, side="right") - 1
+        ends = self._ends(chosen, numbers.rates.T, numbers.setup) + numbers.latency
+        for number in np.flatnonzero(np.bincount(owner)).tolist():
+            grid, mine = self.grids[number], np.flatnonzero(owner == number)
+            at = np.unravel_index(chosen[mine] - self.starts[number], grid.shape)
+            walked = {c: grid.picked(grid.trips[c], at) > 1 for c in grid.letters}
+            walked[grid.letters[0]] = walked[grid.letters[0]] | ~np.any(list(walked.values()), axis=0)
+            rates, setup, tilings = numbers.rates[mine].T, numbers.setup[mine], chosen[mine]
+            fed = [None if f is None else f[tilings] for f in self.fed]
+            for letter in grid.letters:
+                moves = [self._moves(entry, letter, grid, at, tilings) for entry in range(len(self.kinds))]
+                time = self._fluid(moves, self.cycles[tilings], fed, rates, setup)
+                out[AXIS[letter], mine] = np.where(walked[letter], time + ends[mine], np.inf)
         return out
 
-    def _fluid(self, moves, chosen: np.ndarray | slice, rates: np.ndarray, setup) -> np.ndarray:
+    def walked(self, letter: str, chosen: np.ndarray) -> np.ndarray:
+        """Whether tilings have loops of a class."""
+        owner = np.searchsorted(self.starts, chosen, side="right") - 1
+        found = np.zeros(len(chosen), dtype=bool)
+        for number in np.flatnonzero(np.bincount(owner)).tolist():
+            grid, mine = self.grids[number], np.flatnonzero(owner == number)
+            at = np.unravel_index(chosen[mine] - self.starts[number], grid.shape)
+            found[mine] = grid.picked(grid.trips[letter], at) > 1
+        return found
+
+    def _moves(
+        self, entry: int, letter: str, grid: Grid, at: tuple[np.ndarray, ...], tilings: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(bytes, transfers) of single tilings between the ends."""
+        first, last, kind = self.first[entry], self.last[entry], self.kinds[entry]
+        moved, count = (
+            sum((grid.picked(part, at) for part in grid.served(kind, letter, table)), np.zeros(len(tilings)))
+            for table in (grid.moved, grid.count)
+        )
+        return moved - (first.bytes[tilings] + last.bytes[tilings]), count - (first.count + last.count)
+
+    def _fluid(
+        self, moves: Sequence[tuple[np.ndarray, np.ndarray]], cycles: np.ndarray, fed: Sequence[np.ndarray | None],
+        rates: np.ndarray, setup: np.ndarray | float,
+    ) -> np.ndarray:  # fmt: skip
         """Cycles between the ends: the array, or the busiest port beside it; without second buffers moves wait.
 
-        moves: (bytes, transfers) per entry of `terms`.
+        moves: (bytes, transfers) per number of `wire`.
         """
-        longest, waiting = self.cycles[chosen], 0.0
-        for rate, entry, fed in zip(rates, self.wire, self.fed, strict=True):
-            busy = 0.0 if fed is None else fed[chosen] / rate
+        longest, waiting = cycles, np.zeros(1)
+        for rate, entry, own in zip(rates, self.wire, fed, strict=True):
+            busy = np.zeros(1) if own is None else own / rate
             if entry is not None:
                 moved, count = moves[entry]
-                moving = moved[chosen] / rate + count[chosen] * setup
+                moving = moved / rate + count.reshape(-1) * setup
                 if self.double:
                     busy = busy + moving
                 else:
@@ -373,71 +441,23 @@ class Bounds:
     def _ends(self, chosen: np.ndarray | slice, rates: np.ndarray, setup: np.ndarray | float) -> np.ndarray:
         """Cycles of the first load and the last store: each transfer pays its set-up on its ports."""
         total: np.ndarray = np.zeros(1)
-        for end in ("first", "last"):
+        for end in (self.first, self.last):
             longest: np.ndarray = np.zeros(1)
             for rate, entry in zip(rates, self.wire, strict=True):
-                if entry is not None:
-                    moves: End = getattr(self.terms[entry], end)
-                    longest = np.maximum(longest, moves.bytes[chosen] / rate + setup * moves.count)
+                if entry is not None and end[entry].count:
+                    longest = np.maximum(longest, end[entry].bytes[chosen] / rate + setup * end[entry].count)
             total = total + longest
         return total
 
 
-def bounds(grids: list[Grid]) -> Bounds:
-    """The terms of all tilings of some grids of one route, one grid after the other."""
-    one = grids[0]
-    apart = any(grid.parts or grid.instances > 1 for grid in grids)
-    wired = wirings(one.machine, one.route, apart)
-    kinds = list(dict.fromkeys(wiring for wiring in wired if wiring))
-    walked = _join([_walked(grid) for grid in grids])
-    terms = []
-    for kind in kinds:
-        parts = [grid.port(kind) for grid in grids]
-        ends = [
-            End(_chain([getattr(p, end).bytes for p in parts]), getattr(parts[0], end).count)
-            for end in ("first", "last")
-        ]
-        moved, count = (_join([getattr(p, name) for p in parts]) for name in ("moved", "count"))
-        terms.append(PortTerms(moved, count, *ends))
-    return Bounds(
-        double=one.route.copies == 2,
-        cycles=_chain([grid.flat(grid.cycles()) for grid in grids]),
-        walked=walked,
-        terms=tuple(terms),
-        least=tuple((_least(entry.moved), _least(entry.count)) for entry in terms),
-        wire=tuple(kinds.index(wiring) if wiring else None for wiring in wired),
-        fed=_fed(grids),
-    )
-
-
-def _walked(grid: Grid) -> dict[str, np.ndarray]:
-    walked = {c: grid.flat(grid.trips[c] > 1) for c in grid.letters}
-    single = ~np.any(list(walked.values()), axis=0)
-    return walked | {grid.letters[0]: walked[grid.letters[0]] | single}
-
-
-def _least(by_class: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The least over the classes that can be innermost.
-
-    A class without a loop has the numbers of the other classes or larger ones: only where an operand's
-    foreign class is not walked do two classes move the same. So it need not be left out.
-    """
-    values = list(by_class.values())
-    least = values[0]
-    for other in values[1:]:
-        least = np.minimum(least, other)
-    return least
-
-
-def _fed(grids: list[Grid]) -> tuple[np.ndarray | None, ...]:
+def _fed(grids: Sequence[Grid]) -> tuple[np.ndarray | None, ...]:
     machine = grids[0].machine
     fed: list[np.ndarray | None] = [None for _ in machine.ports]
     parts = [grid.fed() for grid in grids]
     for number, way in dict.fromkeys(key for part in parts for key in part):
         level = machine.levels[number]
         port = level.write_port if way else level.read_port
-        none = np.zeros(1)
-        amount = _chain([grid.flat(part.get((number, way), none)) for grid, part in zip(grids, parts, strict=True)])
+        amount = _chain([g.flat(part.get((number, way), NOTHING)) for g, part in zip(grids, parts, strict=True)])
         before = fed[port]
         fed[port] = amount if before is None else before + amount
     return tuple(fed)
@@ -445,8 +465,3 @@ def _fed(grids: list[Grid]) -> tuple[np.ndarray | None, ...]:
 
 def _chain(parts: list[np.ndarray]) -> np.ndarray:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-def _join(parts: list[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Arrays by class of several grids, which tile the same ranks and so have the same classes."""
-    return {letter: _chain([part[letter] for part in parts]) for letter in parts[0]}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -61,10 +62,9 @@ class Scan:
 
 @dataclass(frozen=True, slots=True)
 class _Term:
-    """What some ports serve alike: bytes and transfers between the ends, and the ends."""
+    """What some ports serve alike: bytes between the ends, and the ends."""
 
     moved: np.ndarray
-    count: np.ndarray
     first: End
     last: End
 
@@ -73,24 +73,29 @@ class _Terms:
     """The terms of `bound.Bounds`, each once: ports that serve the same bind by the slower one."""
 
     def __init__(self, scan: Scan) -> None:
-        bounds = scan.pool.bounds
-        self.double, self.cycles = bounds.double, scan.of(bounds.cycles)
+        bounds = self.bounds = scan.pool.bounds
+        self.scan, self.double, self.cycles = scan, bounds.double, scan.of(bounds.cycles)
         self.terms = []
-        for (moved, count), entry in zip(bounds.least, bounds.terms, strict=True):
-            first, last = (End(scan.of(end.bytes), end.count) for end in (entry.first, entry.last))
-            self.terms.append(_Term(scan.of(moved), scan.of(count), first, last))
+        for moved, *ends in zip(bounds.least, bounds.first, bounds.last, strict=True):
+            self.terms.append(_Term(scan.of(moved), *(End(scan.of(end.bytes), end.count) for end in ends)))
         self.wire = bounds.wire
         self.fed = [None if fed is None or not fed.any() else scan.of(fed) for fed in bounds.fed]
         alone = {entry for entry, fed in zip(self.wire, self.fed, strict=True) if fed is None}
         self.alone = [entry in alone for entry in range(len(self.terms))]
         """Whether a port serves the term and nothing of the array."""
 
+    @cached_property
+    def count(self) -> list[np.ndarray]:
+        """Transfers between the ends of each term."""
+        return [self.scan.of(count) for count in self.bounds.least_count]
+
     def times(self, pace: np.ndarray, setup: float, latency: float) -> np.ndarray:
         """pace: cycles per byte and port."""
+        paused = [count * np.float32(setup) for count in self.count] if setup else [None] * len(self.terms)
         slowest = [
             max(float(pace[p]) for p, e in enumerate(self.wire) if e == entry) for entry in range(len(self.terms))
         ]
-        moving = [_moving(term, pace, setup) for term, pace in zip(self.terms, slowest, strict=True)]
+        moving = [_moving(term, rest, pace) for term, rest, pace in zip(self.terms, paused, slowest, strict=True)]
         time = self.cycles
         for busy, alone in zip(moving, self.alone, strict=True):
             if self.double and alone:
@@ -99,7 +104,7 @@ class _Terms:
             if fed is not None:
                 busy = fed * np.float32(pace[p])
                 if self.double and entry is not None:
-                    busy = busy + _moving(self.terms[entry], float(pace[p]), setup)
+                    busy = busy + _moving(self.terms[entry], paused[entry], float(pace[p]))
                 time = np.maximum(time, busy)
         firsts, lasts = ([getattr(term, end) for term in self.terms] for end in ("first", "last"))
         for waits in ([] if self.double else moving, _ends(firsts, slowest, setup), _ends(lasts, slowest, setup)):
@@ -108,9 +113,9 @@ class _Terms:
         return time + np.float32(latency)
 
 
-def _moving(term: _Term, pace: float, setup: float) -> np.ndarray:
+def _moving(term: _Term, paused: np.ndarray | None, pace: float) -> np.ndarray:
     busy = term.moved * np.float32(pace)
-    return busy + term.count * np.float32(setup) if setup else busy
+    return busy if paused is None else busy + paused
 
 
 def _ends(ends: list[End], pace: list[float], setup: float) -> list[np.ndarray]:

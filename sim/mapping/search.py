@@ -8,7 +8,7 @@ from itertools import permutations, product
 
 import numpy as np
 
-from sim.mapping.bound import AXIS, CLASSES, Grid, Numbers, Route, bounds
+from sim.mapping.bound import AXIS, CLASSES, Bounds, Grid, Numbers, Route
 from sim.mapping.machine import Machine
 from sim.mapping.mapping import Loop, Store
 from sim.mapping.mapping import Mapping as LoopNest
@@ -257,7 +257,7 @@ class Pool:
         self.space = space
         self.starts = np.cumsum([0] + [grid.tilings for _, grid in self.grids])
         self.footprint = np.concatenate([grid.footprint_bytes() for _, grid in self.grids])
-        self.bounds = bounds([grid for _, grid in self.grids])
+        self.bounds = Bounds([grid for _, grid in self.grids])
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -279,8 +279,8 @@ class Pool:
         """Bounds per innermost class of single candidates, each on a design of its own: (4, n)."""
         out = self.bounds.class_times(numbers, positions)
         fixed = self.space.fixed
-        if fixed is not None and fixed in self.bounds.walked:
-            walked = self.bounds.walked[fixed][positions]
+        if fixed is not None:
+            walked = self.bounds.walked(fixed, positions)
             others = [a for a in range(len(CLASSES)) if a != AXIS[fixed]]
             out[np.ix_(others, walked)] = np.inf
         return out
