@@ -19,7 +19,7 @@ from sim.schedule.confidence import calibration_document, latency_interval_s
 from sim.schedule.gpu import inside_storages
 from sim.schedule.groups import GroupCost
 from sim.schedule.host import TRANSFER
-from sim.schedule.network import Network, Options, cost_network
+from sim.schedule.network import Network, Options, Shared, cost_network
 from sim.whatif import with_what_if
 from sim.workload.graph import Einsum, EinsumOp, Graph, OperandRole, Role, Tensor
 from sim.workload.precision import parse_precision
@@ -79,12 +79,14 @@ def estimate(
         progress=progress,
     )
     chosen = parse_precision(precision or chip.default_precision)
-    network = cost_network(graph, [chip], chosen, options)
+    shared = Shared()
+    network = cost_network(graph, [chip], chosen, options, shared=shared)
     _check_names(given, network)
     found = read(network, 0, precision=chosen.name, options=options)
     if not what_if or given or overrides:
         return found
     same = {
+        "shared": shared,
         "objective": objective,
         "map_space": map_space,
         "calibration": calibration,

@@ -13,7 +13,7 @@ from sim.errors import DovetailError
 from sim.hardware.chip import Array, Chip, Costing, Fanout, Memory, Rate
 from sim.mapping.machine import group_by_structure
 from sim.results import Estimate, WhatIf
-from sim.schedule.network import Options, cost_network
+from sim.schedule.network import Options, Shared, cost_network
 from sim.workload.graph import Graph
 from sim.workload.precision import parse_precision
 
@@ -73,12 +73,14 @@ def what_if(
     allow_unsupported: bool = False,
     inputs: str = "host",
     progress: Callable[[float], None] = lambda share: None,
+    shared: Shared | None = None,
 ) -> tuple[WhatIf, ...]:
     """The latency of the network with each resource grown by `FACTORS`, and in each other precision, fastest first.
 
     Args: as `sim.estimate`. A change that the chip's file forbids (a clock above its maximum) or that
-        fits nowhere is left out. A precision has factor 1.
+        fits nowhere is left out. A precision has factor 1. `shared`: of an estimate with the same options.
     """
+    shared = shared or Shared()
     chosen = precision or chip.default_precision
     options = Options(
         objective=objective,
@@ -98,17 +100,17 @@ def what_if(
             labels.append((path, factor))
     found = [
         WhatIf(resource=path, factor=factor, latency_s=latency)
-        for (path, factor), latency in zip(labels, _latencies(graph, chips, chosen, options), strict=True)
+        for (path, factor), latency in zip(labels, _latencies(graph, chips, chosen, options, shared), strict=True)
     ]
     others = [name for name in chip.main_unit.array.macs_per_cycle if name != chosen]
     found += [
-        WhatIf(resource=f"precision {name}", factor=1.0, latency_s=_latencies(graph, [chip], name, options)[0])
+        WhatIf(resource=f"precision {name}", factor=1.0, latency_s=_latencies(graph, [chip], name, options, shared)[0])
         for name in others
     ]
     return tuple(sorted((w for w in found if isfinite(w.latency_s)), key=lambda w: (w.latency_s, w.resource, w.factor)))
 
 
-def _latencies(graph: Graph, chips: list[Chip], precision: str, options: Options) -> list[float]:
+def _latencies(graph: Graph, chips: list[Chip], precision: str, options: Options, shared: Shared) -> list[float]:
     """Latency on each chip, those of one structure together; nan where the network cannot run.
 
     Energy takes no part unless it is what the mappings are chosen for: then chips go one by one.
@@ -117,7 +119,8 @@ def _latencies(graph: Graph, chips: list[Chip], precision: str, options: Options
     together = options.objective == "latency"
     for members in group_by_structure(chips) if together else [[i] for i in range(len(chips))]:
         try:
-            network = cost_network(graph, [chips[i] for i in members], parse_precision(precision), options)
+            some = [chips[i] for i in members]
+            network = cost_network(graph, some, parse_precision(precision), options, shared=shared)
         except DovetailError:
             continue
         for i, latency in zip(members, network.latency_s, strict=True):

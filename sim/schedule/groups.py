@@ -176,18 +176,20 @@ def _map(
     reserved = np.zeros((len(part), len(part.levels)))
     if level:
         reserved[:, level] = room_class(held, coster, part.capacity_bytes[:, level])
+    # (Energies decide between mappings only where they are the objective.)
+    energies = (part.read_energy_j_per_byte, part.write_energy_j_per_byte, part.mac_energy_j)
+    numbers = (reserved, part.rates, part.capacity_bytes, part.setup_cycles, part.latency_cycles)
     key = (
         einsum_key(op, problem, ""),
         tuple(at.items()),
-        reserved.tobytes(),
-        part.rates.tobytes(),
-        part.capacity_bytes.tobytes(),
+        (part.levels, part.array),
+        tuple(a.tobytes() for a in (*numbers, *(energies if options.objective != "latency" else ()))),
     )
-    if key not in coster.mapped:
-        coster.mapped[key] = map_einsum(
+    if key not in coster.shared.maps:
+        coster.shared.maps[key] = map_einsum(
             problem, part, at, objective=Objective(options.objective), space=options.map_space, reserved_bytes=reserved
         )
-    return coster.mapped[key]  # type: ignore[return-value]
+    return coster.shared.maps[key]
 
 
 def room_class(held: np.ndarray, coster: _Coster, capacity: np.ndarray | None = None) -> np.ndarray:

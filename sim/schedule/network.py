@@ -15,6 +15,7 @@ import numpy as np
 from sim.errors import ConfigError, InfeasibleError, UnsupportedOpError, WorkloadError, nearest
 from sim.hardware.chip import Chip, Costing, Unit
 from sim.hardware.designs import Designs
+from sim.mapping.mapper import Winners
 from sim.schedule.cpu import cost_cpu, cpu_calibration
 from sim.schedule.gpu import cost_gpu, gpu_notes, inside_storages
 from sim.schedule.groups import GroupCost, cost_einsum, room_class
@@ -79,12 +80,28 @@ class Network:
         return np.where(self.infeasible, np.nan, total)
 
 
+@dataclass(frozen=True)
+class Shared:
+    """What evaluations of one traced graph under one objective and map space have in common."""
+
+    ready: dict[str, Graph] = field(default_factory=dict)
+    """The graph as it runs, per precision."""
+    maps: dict[tuple, Winners] = field(default_factory=dict)
+
+
 class _Coster:
     """Costs the ops of a graph one by one; equal einsums are mapped once."""
 
     def __init__(
-        self, graph: Graph, chips: Sequence[Chip], subject: Chip | Designs, options: Options, precision: Precision
+        self,
+        graph: Graph,
+        chips: Sequence[Chip],
+        subject: Chip | Designs,
+        options: Options,
+        precision: Precision,
+        shared: Shared | None = None,
     ) -> None:
+        self.shared = shared or Shared()
         self.graph, self.chips, self.subject, self.options = graph, tuple(chips), subject, options
         self.precision_name = precision.name
         self.unit = chips[0].main_unit
@@ -172,9 +189,12 @@ def cost_network(
     options: Options,
     *,
     subject: Chip | Designs | None = None,
+    shared: Shared | None = None,
 ) -> Network:
     """Cost a traced graph on chips of one structure (`sim.mapping.machine.group_by_structure`).
 
+    Args: subject: what energies are read from, the first chip if not given; shared: of evaluations of the
+        same graph with equal options.
     Raises: UnsupportedOpError, PrecisionError, InfeasibleError (a tensor that fits no memory of any
         design; where only some designs fail they are marked).
     """
@@ -184,8 +204,10 @@ def cost_network(
         raise ConfigError(
             f'inputs "{options.inputs}": expected {" or ".join(INPUTS)}.{nearest(options.inputs, INPUTS)}'
         )
-    ready = prepare(graph, precision)
-    coster = _Coster(ready, chips, subject if subject is not None else chips[0], options, precision)
+    shared = shared or Shared()
+    ready = shared.ready.get(precision.name) or prepare(graph, precision)
+    shared.ready[precision.name] = ready
+    coster = _Coster(ready, chips, subject if subject is not None else chips[0], options, precision, shared)
     _check_home(coster)
     groups = coster.cost()
     if options.inputs == "host":
