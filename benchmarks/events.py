@@ -84,8 +84,8 @@ def serving() -> None:
     batches, contexts = (1, 4, 16, 64), (128, 1024, 4096)
     table = StepTable(
         batches=batches, contexts=contexts, prompts=prompts,
-        decode_s=np.array([[5e-3 + 5e-5 * b + 1e-8 * b * c for c in contexts] for b in batches]),
-        prefill_s=np.array([5e-3 + 2e-5 * n for n in prompts]),
+        decode_table=np.array([[5e-3 + 5e-5 * b + 1e-8 * b * c for c in contexts] for b in batches]),
+        prefill_table=np.array([5e-3 + 2e-5 * n for n in prompts]),
     )  # fmt: skip
     spec = Requests(
         count=10_000, arrivals={"kind": "poisson", "rate": "12 Hz"}, prompt_tokens=512, prompt_sigma=0.8,

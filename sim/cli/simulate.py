@@ -11,12 +11,12 @@ from sim.cli.common import knobs, pairs, print_json, say, settings, show
 from sim.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from sim.events.experiment import ScenarioResult
     from sim.events.limits import Limit
+    from sim.events.progress import Progress
     from sim.events.result import Simulation
-    from sim.events.serving import ServingResult
+    from sim.events.serving_result import ServingRuns
+    from sim.events.statistics import Interval
     from sim.events.timeline import Timeline
 
 
@@ -38,7 +38,7 @@ def simulate(
     ] = False,
     find_limit: Annotated[
         str | None,
-        typer.Option(help="rate, batch or copies: the most that meets the deadlines."),
+        typer.Option(help="rate, batch, copies or a knob: the most that meets the deadlines."),
     ] = None,
     trace: Annotated[Path | None, typer.Option(help="Write a trace for ui.perfetto.dev.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of random arrivals.")] = 0,
@@ -93,7 +93,7 @@ def _scenario(
             result: Any = found
         elif scenario.serving:
             result = run_serving(scenario, chip, seed=seed, progress=progress)
-            _write_trace(trace, result.timeline)
+            _write_trace(trace, result.first.timeline)
         else:
             grain = "expand" if expand else None
             result = run_scenario(scenario, chip, seed=seed, grain=grain, progress=progress)
@@ -106,31 +106,32 @@ def _scenario(
         _show_serving(result)
     else:
         _show_scenario(result)
+        if expand and not result.partial:
+            folded = run_scenario(scenario, chip, seed=seed, grain="folded", record=0)
+            _show_folding(result, folded)
 
 
 class _Progress:
     """Share done and time left on stderr, at most twice a second; silent with --quiet or off a terminal."""
 
-    def __enter__(self) -> Callable[[float], None] | None:
+    def __enter__(self) -> Progress | None:
         import sys
         import time
 
         if settings.quiet or not sys.stderr.isatty():
             return None
         begun = shown = time.monotonic()
+        doing = ""
 
-        def report(share: float) -> None:
-            nonlocal shown
+        def report(share: float, what: str = "simulated") -> None:
+            nonlocal begun, shown, doing
             now = time.monotonic()
-            if now - shown >= 0.5 and share > 0:
+            if what != doing:
+                begun, doing = now, what
+            if now - shown >= 0.5:
                 shown = now
-                left_s = (now - begun) * (1 - share) / share
-                print(
-                    f"\rsimulated {share:4.0%}, about {left_s:.0f} s left ",
-                    end="",
-                    file=sys.stderr,
-                    flush=True,
-                )
+                left = f", about {(now - begun) * (1 - share) / share:.0f} s left" if share > 0 else ""
+                print(f"\r{what} {share:4.0%}{left} ".ljust(48), end="", file=sys.stderr, flush=True)
 
         return report
 
@@ -155,7 +156,9 @@ def _write_trace(path: Path | None, timeline: Timeline) -> None:
 def _table(title: str, columns: list[str], rows: list[list[str]]) -> Any:
     from rich.table import Table
 
-    table = Table(*columns, title=title, title_justify="left")
+    table = Table(title=title, title_justify="left")
+    for at, column in enumerate(columns):
+        table.add_column(column, no_wrap=at == 0, justify="left" if at == 0 else "right", overflow="fold")
     for row in rows:
         table.add_row(*row)
     return table
@@ -170,9 +173,10 @@ def _marked(partial: bool) -> str:
 
 
 def _show_one(result: Simulation) -> None:
+    energy = "" if result.energy_j is None else f", {result.energy_j * 1e3:.4g} mJ"
     show(
         f"{result.workload_name} on {result.hardware_name}, {result.grain}{_marked(result.partial)}: "
-        f"{result.latency_s * 1e3:.6g} ms, contended {result.contended_s * 1e3:.4g} ms, {result.events:,} events"
+        f"{result.latency_s * 1e3:.6g} ms, contended {result.contended_s * 1e3:.4g} ms{energy}, {result.events:,} events"
     )
     _show_use(result)
 
@@ -183,6 +187,8 @@ def _show_use(result: Simulation) -> None:
         share = "-" if use.utilization is None else f"{use.utilization:.1%}"
         rows.append([name, "port", share, f"{use.achieved_bytes_per_s / 1e9:.4g}"])
     show(_table("Use", ["resource", "kind", "utilisation", "achieved GB/s"], rows))
+    for name, waited in result.dma_queueing_s.items():
+        show(f"{name}: transfers waited {waited * 1e3:.4g} ms for it in all")
 
 
 def _show_scenario(result: ScenarioResult) -> None:
@@ -191,59 +197,95 @@ def _show_scenario(result: ScenarioResult) -> None:
         missed = ", ".join(f"{n} {cause}" for cause, n in s.missed.items()) or ("0" if s.deadline_s else "-")
         rows.append(
             [name, f"{s.finished:,}", _ms(s.latency_p50_s), _ms(s.latency_p95_s), _ms(s.latency_p99_s),
-             _ms(s.latency_max_s), _ms(s.queueing_mean_s), _ms(s.contention_mean_s), missed, f"{s.goodput_per_s:.4g}"]
+             _ms(s.latency_max_s), _ms(s.service_s), _ms(s.queueing_mean_s), _ms(s.contention_mean_s), missed,
+             f"{s.goodput_per_s:.4g}", _ms(s.energy_j_per_job)]
         )  # fmt: skip
-    columns = [
-        "stream",
-        "jobs",
-        "p50",
-        "p95",
-        "p99",
-        "max",
-        "queueing",
-        "contention",
-        "missed",
-        "goodput /s",
-    ]
+    columns = ["stream", "jobs", "p50", "p95", "p99", "max", "alone", "queued", "others", "missed", "good/s", "mJ/job"]
     title = f"{result.scenario} on {result.hardware_name}, times in ms{_marked(result.partial)}"
     show(_table(title, columns, rows))
-    _show_use(result.first)
-
-
-def _show_serving(result: ServingResult) -> None:
-    rows = []
-    for quantity in ("ttft_s", "tpot_s", "queueing_s"):
-        q = result.percentiles(quantity)
-        if q:
-            rows.append(
-                [
-                    quantity.removesuffix("_s"),
-                    *(_ms(q[k]) for k in ("mean", "p50", "p95", "p99", "max")),
-                ]
+    if len(result.replications) > 1:
+        names = {"latency_mean_s": "mean ms", "latency_p99_s": "p99 ms", "miss_rate": "miss rate",
+                 "throughput_per_s": "jobs/s", "goodput_per_s": "good/s"}  # fmt: skip
+        show(
+            _table(
+                f"95 % confidence over {len(result.replications)} replications",
+                ["stream", *names.values()],
+                [[stream, *(_spread(of.get(q), q) for q in names)] for stream, of in result.intervals.items()],
             )
+        )
+    _show_memory(result)
+    _show_use(result.first)
+    for note in result.notes:
+        say(f"note: {note}")
+
+
+def _spread(interval: Interval | None, quantity: str) -> str:
+    """Mean and half width."""
+    if interval is None:
+        return "-"
+    factor = 1e3 if quantity.endswith("_s") and not quantity.endswith("per_s") else 1.0
+    half = "" if interval.half_width is None else f" +- {interval.half_width * factor:.2g}"
+    return f"{interval.mean * factor:.4g}{half}"
+
+
+def _show_memory(result: ScenarioResult) -> None:
+    """Peaks of each memory, of all streams together and of each."""
+    streams = [name for name, s in result.streams.items() if s.peak_memory_bytes]
+    memories = [name for name in result.first.peak_memory_bytes if " bytes: " not in name]
+    rows = [
+        [memory, f"{result.first.peak_memory_bytes[memory] / 1e6:.4g}",
+         *(f"{result.streams[name].peak_memory_bytes.get(memory, 0.0) / 1e6:.4g}" for name in streams)]
+        for memory in memories
+    ]  # fmt: skip
+    if rows:
+        show(_table("Most memory held, MB", ["memory", "together", *streams], rows))
+
+
+def _show_folding(expanded: ScenarioResult, folded: ScenarioResult) -> None:
+    for name, stream in expanded.streams.items():
+        other = folded.streams[name].latency_mean_s
+        if stream.latency_mean_s and other:
+            say(f"{name}: mean latency folded / expanded - 1 = {other / stream.latency_mean_s - 1:.2e}")
+    events = [sum(r.events for r in result.replications) for result in (folded, expanded)]
+    say(f"folded: {events[0]:,} events; expanded: {events[1]:,} events")
+
+
+def _show_serving(result: ServingRuns) -> None:
+    pooled, rows = result.pooled, []
+    for quantity in ("ttft_s", "tpot_s", "queueing_s"):
+        q = pooled.percentiles(quantity)
+        if q:
+            rows.append([quantity.removesuffix("_s"), *(_ms(q[k]) for k in ("mean", "p50", "p95", "p99", "max"))])
     title = f"{result.scenario} on {result.hardware_name}, times in ms{_marked(result.partial)}"
     show(_table(title, ["", "mean", "p50", "p95", "p99", "max"], rows))
-    document = result.to_dict()
+    missed = ", ".join(f"{n} {cause}" for cause, n in pooled.missed().items()) or "none"
+    each = "" if pooled.energy_j is None else f", {pooled.energy_j / max(1, len(pooled.requests)):.4g} J a request"
     show(
-        f"{document['requests']:,} requests, {document['tokens_per_s']:.5g} tokens/s, goodput "
-        f"{document['goodput_per_s']:.4g} requests/s, mean batch {result.mean_batch:.3g}, KV cache at most "
-        f"{result.peak_kv_bytes / result.kv_capacity_bytes:.0%} of {result.kv_capacity_bytes / 1e9:.4g} GB, "
-        f"{result.preemptions} preemptions"
+        f"{len(pooled.requests):,} requests, {pooled.tokens_per_s:.5g} tokens/s, goodput "
+        f"{pooled.goodput_per_s:.4g} requests/s, deadlines missed: {missed}{each}. Mean batch {pooled.mean_batch:.3g}, "
+        f"KV cache at most {pooled.peak_kv_bytes / pooled.kv_capacity_bytes:.0%} of "
+        f"{pooled.kv_capacity_bytes / 1e9:.4g} GB ({result.kv_bytes_per_token / 1024:.4g} KiB a token), "
+        f"{pooled.preemptions} preemptions, offered load {result.offered:.0%} of a full batch"
     )
+    if len(result.runs) > 1:
+        found = result.intervals()
+        rows = [[name.removesuffix("_s"), _spread(interval, name)] for name, interval in found.items()]
+        show(_table(f"95 % confidence over {len(result.runs)} replications", ["ms, or per s", "mean"], rows))
 
 
 def _show_limit(limit: Limit) -> None:
     rows = [
-        [
-            f"{t.value:.4g}",
-            f"{t.jobs:,}",
-            f"{t.missed}",
-            f"{t.upper_bound:.3%}",
-            "yes" if t.passed else f"no {t.why}",
-        ]
+        [_number(t.value), f"{t.jobs:,}", f"{t.missed}", f"{t.upper_bound:.3%}", "yes" if t.passed else f"no {t.why}"]
         for t in limit.trials
     ]
-    show(_table("Trials", [limit.quantity, "jobs", "missed", "bound", "within"], rows))
-    top = "none" if limit.value is None else f"{limit.value:.4g}"
-    above = "nothing above was tried" if limit.above is None else f"{limit.above:.4g} does not"
-    show(f"{limit.quantity}: {top} keeps misses within {limit.bound:.2%} at {limit.level:.0%} confidence; {above}")
+    show(_table(f"Trials{_marked(limit.partial)}", [limit.quantity, "jobs", "missed", "bound", "within"], rows))
+    top = "none" if limit.value is None else _number(limit.value)
+    hertz = "" if limit.rate_hz is None else f" times the file's ({limit.rate_hz:.5g} Hz)"
+    above = "nothing above was tried" if limit.above is None else f"{_number(limit.above)} does not"
+    show(
+        f"{limit.quantity}: {top}{hertz} keeps misses within {limit.bound:.2%} at {limit.level:.0%} confidence; {above}"
+    )
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value == int(value) else f"{value:.5g}"

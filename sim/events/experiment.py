@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
@@ -11,9 +12,10 @@ from sim.errors import ConfigError, InfeasibleError, nearest
 from sim.events import arrivals as draw
 from sim.events.policies import Policy, make_policy
 from sim.events.program import make_program, with_host_stage
+from sim.events.progress import Progress
 from sim.events.result import Simulation, StreamResult, summarise_stream
 from sim.events.run import SLICES, Stream, alone_s, run
-from sim.events.scenario import Bursts, Closed, Periodic, Poisson, Recorded, Scenario, StreamSpec, parse_target
+from sim.events.scenario import Bursts, Closed, Periodic, Poisson, Recorded, Scenario, Stage, StreamSpec, parse_target
 from sim.events.simulate import shared_names
 from sim.events.statistics import Interval, t_interval
 from sim.events.ticks import to_seconds, to_ticks
@@ -73,6 +75,20 @@ def default_builder(workload: str, knobs: Mapping[str, object], precision: str |
     return schedule(graph, chip, precision=precision) if precision else schedule(graph, chip)
 
 
+def remembered(build: Builder) -> Builder:
+    """The builder, which makes each schedule once."""
+    made: dict[tuple, Schedule] = {}
+
+    def builder(workload: str, knobs: Mapping[str, object], precision: str | None, chip: Chip) -> Schedule:
+        unit = chip.units[0].name if chip.units else ""
+        key = (workload, json.dumps(dict(knobs), sort_keys=True, default=str), precision, chip.name, unit)
+        if key not in made:
+            made[key] = build(workload, knobs, precision, chip)
+        return made[key]
+
+    return builder
+
+
 def run_scenario(
     scenario: Scenario,
     chip: Chip,
@@ -82,7 +98,7 @@ def run_scenario(
     grain: str | None = None,
     check: bool = True,
     record: int = SLICES,
-    progress: Callable[[float], None] | None = None,
+    progress: Progress | None = None,
 ) -> ScenarioResult:
     """Simulates all replications of a scenario of streams.
 
@@ -95,7 +111,12 @@ def run_scenario(
         InfeasibleError: a unit or port is asked for more than it has; a deadline below the service time.
         ConfigError: unknown unit, broken arrivals file.
     """
-    schedules = {spec.name: _schedule(spec, chip, build) for spec in scenario.streams}
+    build = remembered(build)
+    schedules: dict[str, Schedule] = {}
+    for at, spec in enumerate(scenario.streams):
+        if progress:
+            progress(at / len(scenario.streams), "scheduled")
+        schedules[spec.name] = _schedule(spec, chip, build)
     load = offered_load(scenario, schedules, chip)
     if check:
         _check_load(load)
@@ -110,9 +131,9 @@ def run_scenario(
         ]
         done = replication / scenario.replications
 
-        def report(share: float, done: float = done) -> None:
+        def report(share: float, what: str = "simulated", done: float = done) -> None:
             if progress:
-                progress(done + share / scenario.replications)
+                progress(done + share / scenario.replications, what)
 
         runs.append(
             run(
@@ -121,6 +142,7 @@ def run_scenario(
                 policy=policy,
                 port_policy=scenario.ports,
                 shared=shared_names(chip),
+                dma_engines=chip.dma_engines,
                 length_s=scenario.length,
                 warmup_s=scenario.warmup,
                 seed=seed,
@@ -182,13 +204,39 @@ def _check_deadlines(scenario: Scenario, schedules: Mapping[str, Schedule]) -> N
 
 
 def _schedule(spec: StreamSpec, chip: Chip, build: Builder) -> Schedule:
-    schedule = build(spec.workload, spec.knobs, spec.precision, chip)
+    schedule = build(spec.workload, spec.knobs, spec.precision, _on_target(spec, chip))
     for stage, first in ((spec.before, True), (spec.after, False)):
         if stage is not None:
             schedule = with_host_stage(
-                schedule, name=stage.name, unit=stage.unit, seconds=stage.time, first=first, instances=stage.instances
-            )
+                schedule, name=stage.name, unit=stage.unit, seconds=stage.time, first=first,
+                instances=_instances(spec, stage, schedule, chip), parallel=stage.parallel, power_w=stage.power,
+            )  # fmt: skip
     return schedule
+
+
+def _on_target(spec: StreamSpec, chip: Chip) -> Chip:
+    """The chip with the stream's unit as the one that models run on."""
+    unit = parse_target(spec.target)[0] if spec.target else None
+    chosen = tuple(u for u in chip.units if u.name == unit)
+    return replace(chip, units=(*chosen, *(u for u in chip.units if u.name != unit))) if chosen else chip
+
+
+def _instances(spec: StreamSpec, stage: Stage, schedule: Schedule, chip: Chip) -> int:
+    """How many of the stage's unit there are: what the chip says, or the file for a unit outside the chip."""
+    counts = dict(schedule.units) | {u.name: u.count for u in chip.units}
+    where = f'stream "{spec.name}", stage "{stage.name}"'
+    if stage.unit in counts:
+        if stage.instances not in (None, counts[stage.unit]):
+            raise ConfigError(f"{where}: instances: {stage.instances}; {chip.name} has {counts[stage.unit]} {stage.unit}")
+    elif stage.instances is None:
+        raise ConfigError(
+            f'{where}: unknown resource "{stage.unit}"; {chip.name} has {", ".join(sorted(counts))}.'
+            f"{nearest(stage.unit, counts)} For a processor outside the chip say how many there are: instances: 1"
+        )
+    there = counts.get(stage.unit, stage.instances or 1)
+    if stage.parallel > there:
+        raise ConfigError(f"{where}: parallel: {stage.parallel} parts on {there} instances of {stage.unit}")
+    return there
 
 
 def _place(spec: StreamSpec, schedule: Schedule) -> dict[str, int | None]:
@@ -201,7 +249,7 @@ def _place(spec: StreamSpec, schedule: Schedule) -> dict[str, int | None]:
             raise ConfigError(f'stream "{spec.name}": unknown resource "{unit}"; the chip has {known}.{hint}')
         place[unit] = instance
     for stage in (spec.before, spec.after):
-        if stage is not None and stage.unit not in place:
+        if stage is not None and stage.unit not in place and stage.parallel == 1:
             place[stage.unit] = None
     return place
 
@@ -272,7 +320,7 @@ def _result(scenario: Scenario, chip: Chip, runs: tuple[Simulation, ...], load: 
         if found:
             intervals[spec.name] = {
                 quantity: t_interval([getattr(one, quantity) for one in found])
-                for quantity in ("latency_mean_s", "latency_p99_s", "miss_rate", "throughput_per_s")
+                for quantity in ("latency_mean_s", "latency_p99_s", "miss_rate", "throughput_per_s", "goodput_per_s")
                 if all(getattr(one, quantity) is not None for one in found)
             }
     return ScenarioResult(
@@ -283,6 +331,7 @@ def _result(scenario: Scenario, chip: Chip, runs: tuple[Simulation, ...], load: 
         intervals=intervals,
         offered=load,
         partial=any(r.partial for r in runs),
+        notes=_crowded(chip, runs),
         settings={"length_s": scenario.length, "warmup_s": scenario.warmup, "policy": scenario.policy,
                   "ports": scenario.ports, "grain": runs[0].grain},
     )  # fmt: skip
@@ -299,4 +348,20 @@ def _pool(spec: StreamSpec, runs: list[Simulation], warmup_s: float) -> StreamRe
         service_s=parts[0].service_s,
         deadline_s=spec.deadline,
         window_s=sum(r.window_s for r in runs),
+        energy_j_per_job=parts[0].energy_j_per_job,
+        peak_memory_bytes={m: max(p.peak_memory_bytes.get(m, 0.0) for p in parts) for m in parts[0].peak_memory_bytes},
     )
+
+
+def _crowded(chip: Chip, runs: tuple[Simulation, ...]) -> tuple[str, ...]:
+    """Notes on memories of which all jobs under way held more than there is."""
+    sizes = {m.name: m.capacity_bytes for m in (*chip.memories, *(m for u in chip.units for m in u.memories))}
+    notes = []
+    for name, most in runs[0].peak_memory_bytes.items():
+        size = sizes.get(name.split(".")[-1])
+        if size is not None and most > size:
+            notes.append(
+                f"{name}: jobs under way held {most / 1e6:.4g} MB at once, of {size / 1e6:.4g} MB: preempted ones "
+                "would have to be moved out, which is not simulated"
+            )
+    return tuple(notes)

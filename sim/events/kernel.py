@@ -18,7 +18,7 @@ from collections.abc import Iterator
 
 import simpy
 
-from sim.events.channels import _ALONE, ROUNDING_TICKS, Sharing, ticks_left
+from sim.events.channels import _ALONE, ROUNDING_TICKS, DmaQueues, Sharing, ticks_left
 from sim.events.fluid import Demand
 from sim.events.work import Phase, Step, Work
 
@@ -29,17 +29,23 @@ class Running:
     """A group under way: either `folded` (only its end matters) or at a phase of a step."""
 
     __slots__ = (
-        "base", "compute_end", "done", "folded", "j", "k", "left", "number", "phase", "ports",
-        "prefetch", "prefetch_left", "priority", "remaining", "since", "slack_base", "speed", "step", "work",
+        "asked", "base", "compute_end", "done", "engine", "folded", "j", "k", "left", "number", "phase", "ports",
+        "prefetch", "prefetch_left", "priority", "remaining", "since", "slack_base", "speed", "step", "waits", "work",
     )  # fmt: skip
 
-    def __init__(self, work: Work, prefetch: Phase | None, priority: int, number: int, done: simpy.Event) -> None:
+    def __init__(
+        self, work: Work, prefetch: Phase | None, priority: int, engine: str, queue: str | None, done: simpy.Event
+    ) -> None:
         self.work = work
+        self.engine = engine
+        self.asked = 0
+        self.waits = False
         self.prefetch = prefetch
         self.prefetch_left = float(prefetch.ticks) if prefetch else 0.0
         self.ports = work.used_ports | {port for port, _ in prefetch.uses} if prefetch else work.used_ports
+        if queue and self.ports:
+            self.ports |= {queue}
         self.priority = priority
-        self.number = number
         self.done = done
         self.folded = False
         self.since = self.base = self.slack_base = 0
@@ -88,31 +94,33 @@ class Running:
         for k, phase in enumerate(self.step.chain):
             if within < phase.ticks:
                 self.k, self.phase, self.remaining = k, phase, float(phase.ticks - within)
+                self.asked = now - within
                 return
             within -= phase.ticks
         self.k = len(self.step.chain)
+        if self.prefetch_left > ROUNDING_TICKS and self.compute_end > now:
+            self.phase, self.remaining, self.asked = self.prefetch, self.prefetch_left, now - within
 
 
 class Kernel:
     """Advances all running groups; one SimPy process for the whole machine."""
 
-    def __init__(self, env: simpy.Environment) -> None:
+    def __init__(self, env: simpy.Environment, queues: DmaQueues | None = None) -> None:
         self.env = env
+        self.queues = queues or DmaQueues()
         self.running: list[Running] = []
         self.contended = 0
         self.moved: dict[str, float] = {}
         self.steps = 0
         """Phase changes done by arithmetic."""
         self._sharing = Sharing()
-        self._number = 0
         self._now = 0
         self._wake = env.event()
         env.process(self._run())
 
-    def start(self, work: Work, prefetch: Phase | None, priority: int) -> Running:
+    def start(self, work: Work, prefetch: Phase | None, priority: int, engine: str = "") -> Running:
         """Begins a group's body now; the returned job's `done` happens at its end."""
-        self._number += 1
-        job = Running(work, prefetch, priority, self._number, self.env.event())
+        job = Running(work, prefetch, priority, engine, self.queues.name(engine), self.env.event())
         self._advance(self.env.now)
         self.running.append(job)
         job.left = int(work.repeat[0])
@@ -180,7 +188,10 @@ class Kernel:
         for job in [job for job in self.running if not job.folded]:
             self._settle(job)
 
-    def _solve(self, moving: list[Running]) -> None:
+    def _solve(self, asking: list[Running]) -> None:
+        for job in asking:
+            job.waits = False
+        moving = self.queues.admitted(asking, _hold)
         if len(moving) == 1 and not any(use > 1 for _, use in moving[0].phase.uses):
             moving[0].speed = 1.0
         elif moving:
@@ -207,6 +218,8 @@ class Kernel:
         for job in single:
             if job.phase is None:
                 continue
+            if job.waits and job.phase.uses:
+                self.queues.wait(job.engine, elapsed)
             job.remaining -= elapsed * (job.speed if job.phase.uses else 1.0)
             if job.k == len(job.step.chain):
                 job.prefetch_left = max(0.0, job.remaining)
@@ -223,12 +236,11 @@ class Kernel:
                 job.k += 1
             job.phase = None
             if job.k < len(job.step.chain):
-                job.phase = job.step.chain[job.k]
-                job.remaining = float(job.phase.ticks)
+                self._begin_phase(job, job.step.chain[job.k])
                 continue
             if job.compute_end > self._now:
                 if job.prefetch_left > ROUNDING_TICKS:
-                    job.phase, job.remaining = job.prefetch, job.prefetch_left
+                    job.phase, job.remaining, job.asked = job.prefetch, job.prefetch_left, self._now
                 return
             job.left -= 1
             if job.left == 0:
@@ -256,5 +268,11 @@ class Kernel:
         job.compute_end = self._now + job.step.compute
         job.k, job.phase = 0, None
         if job.step.chain:
-            job.phase = job.step.chain[0]
-            job.remaining = float(job.phase.ticks)
+            self._begin_phase(job, job.step.chain[0])
+
+    def _begin_phase(self, job: Running, phase: Phase) -> None:
+        job.phase, job.remaining, job.asked, job.waits = phase, float(phase.ticks), self._now, False
+
+
+def _hold(job: Running) -> None:
+    job.speed, job.waits = 0.0, True

@@ -1,27 +1,32 @@
-"""The highest rate, batch or number of copies whose deadline misses stay within a bound.
+"""The highest rate, batch or number of cameras whose deadline misses stay within a bound.
 
-What is raised is the first stream that has a deadline; misses are counted over all that have one.
+What is raised is the first stream that has a deadline, or the requests of a serving scenario; misses
+are counted over all streams that have a deadline.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from sim._version import __version__
-from sim.errors import ConfigError, InfeasibleError
-from sim.events.experiment import Builder, ScenarioResult, default_builder, run_scenario
-from sim.events.scenario import Bursts, Periodic, Poisson, Scenario, StreamSpec
+from sim.errors import ConfigError, InfeasibleError, nearest
+from sim.events.experiment import Builder, ScenarioResult, default_builder, remembered, run_scenario
+from sim.events.progress import Progress
+from sim.events.scenario import Bursts, Periodic, Poisson, Requests, Scenario, Serving, StreamSpec
+from sim.events.serving_result import ServingRuns
+from sim.events.serving_scenario import Footprint, run_serving, traced_footprint
 from sim.events.statistics import rate_upper_bound, t_interval
 from sim.hardware.chip import Chip
 from sim.results import SIMULATE_SCHEMA
 
-QUANTITIES = ("rate", "batch", "copies")
-
-RATE_RESOLUTION = 0.01
-"""Rates are bisected to one per cent, batches and copies to one."""
+RESOLUTION = 0.01
+"""The bisection ends at one per cent, or at one for whole numbers."""
 
 _LARGEST = 2.0**20
+
+_EXPECTED_TRIALS = 14
+"""For the progress shown: doublings and halvings that a search takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,17 +50,17 @@ class Limit:
     bound: float
     level: float
     trials: tuple[Trial, ...]
+    rate_hz: float | None = None
+    """For "rate": the rate that `value` stands for, of one copy of the stream or of the requests."""
+    partial: bool = False
+    """Interrupted: the bisection did not end."""
 
     def to_dict(self) -> dict[str, object]:
         return {
             "schema": SIMULATE_SCHEMA, "version": __version__,
-            "quantity": self.quantity, "value": self.value, "above": self.above, "miss_bound": self.bound,
-            "confidence": self.level,
-            "trials": [
-                {"value": t.value, "missed": t.missed, "jobs": t.jobs, "upper_bound": t.upper_bound,
-                 "passed": t.passed, "why": t.why}
-                for t in self.trials
-            ],
+            "quantity": self.quantity, "value": self.value, "above": self.above, "rate_hz": self.rate_hz,
+            "miss_bound": self.bound, "confidence": self.level, "partial": self.partial,
+            "trials": [asdict(trial) for trial in self.trials],
         }  # fmt: skip
 
 
@@ -67,7 +72,8 @@ def find_limit(
     level: float = 0.95,
     seed: int = 0,
     build: Builder = default_builder,
-    progress: Callable[[float], None] | None = None,
+    footprint: Callable[[Serving, str], Footprint] = traced_footprint,
+    progress: Progress | None = None,
 ) -> Limit:
     """Bisects between a value that passes and one that does not.
 
@@ -75,26 +81,55 @@ def find_limit(
     of Clopper-Pearson over all jobs and, with replications, Student's t over them (both one-sided at
     `level`). The other streams run along unchanged.
 
+    Args:
+        quantity: "rate", "copies", "batch", or another whole-number knob of the stream's workload
+            ("cameras"); of a serving scenario "rate" or "batch" (the most requests in a batch).
+
     Raises:
-        ConfigError: unknown quantity, no stream with a deadline, too few jobs to show the bound at all.
+        ConfigError: unknown quantity, nothing with a deadline, too few jobs to show the bound at all.
     """
-    if quantity not in QUANTITIES:
-        raise ConfigError(f'--find-limit "{quantity}": expected one of {", ".join(QUANTITIES)}')
-    if not any(s.deadline is not None for s in scenario.streams):
-        raise ConfigError(f'scenario "{scenario.name}": a limit needs a stream with a deadline')
+    start = _start(scenario, quantity)
+    build, held = remembered(build), _once(footprint)
     trials: list[Trial] = []
 
     def passes(value: float) -> bool:
-        trials.append(_trial(scenario, chip, quantity, value, level, seed, build))
         if progress:
-            progress(min(0.99, len(trials) / 14))
+            progress(min(0.99, len(trials) / _EXPECTED_TRIALS), "searched")
+        trials.append(_trial(scenario, chip, quantity, value, level, seed, build, held))
         return trials[-1].passed
 
-    low, high = _bracket(passes, _start(scenario, quantity), whole=quantity != "rate")
-    while high is not None and low is not None and not _settled(low, high, quantity):
-        middle = (low + high) / 2 if quantity == "rate" else (low + high) // 2
-        low, high = (middle, high) if passes(middle) else (low, middle)
-    return Limit(quantity=quantity, value=low, above=high, bound=scenario.miss_bound, level=level, trials=tuple(trials))
+    partial = False
+    try:
+        low, high = _bracket(passes, start, whole=quantity != "rate")
+        while high is not None and low is not None and not _settled(low, high, quantity):
+            middle = (low + high) / 2 if quantity == "rate" else (low + high) // 2
+            low, high = (middle, high) if passes(middle) else (low, middle)
+    except KeyboardInterrupt:
+        partial = True
+    above = min((t.value for t in trials if not t.passed), default=None)
+    value = max((t.value for t in trials if t.passed and (above is None or t.value < above)), default=None)
+    return Limit(
+        quantity=quantity,
+        value=value,
+        above=above,
+        bound=scenario.miss_bound,
+        level=level,
+        trials=tuple(trials),
+        rate_hz=None if value is None or quantity != "rate" else value * _timed(scenario).arrivals.rate,  # type: ignore[union-attr]
+        partial=partial,
+    )
+
+
+def _once(footprint: Callable[[Serving, str], Footprint]) -> Callable[[Serving, str], Footprint]:
+    """What a model keeps in memory depends on nothing that is searched."""
+    known: list[Footprint] = []
+
+    def held(spec: Serving, precision: str) -> Footprint:
+        if not known:
+            known.append(footprint(spec, precision))
+        return known[0]
+
+    return held
 
 
 def _bracket(passes: Callable[[float], bool], start: float, *, whole: bool) -> tuple[float | None, float | None]:
@@ -114,26 +149,74 @@ def _bracket(passes: Callable[[float], bool], start: float, *, whole: bool) -> t
     return None, value
 
 
+def _timed(scenario: Scenario) -> StreamSpec | Requests:
+    """What is raised: the first stream that has a deadline, or the requests."""
+    if scenario.serving is not None:
+        return scenario.serving.requests
+    return next(s for s in scenario.streams if s.deadline is not None)
+
+
 def _start(scenario: Scenario, quantity: str) -> float:
-    """What the file says; for rates the factor 1."""
-    timed = next(s for s in scenario.streams if s.deadline is not None)
-    return {"rate": 1, "copies": timed.copies, "batch": int(timed.knobs.get("batch", 1))}[quantity]
+    """What the file says; for rates the factor 1.
+
+    Raises: ConfigError: no deadline, a quantity that is none, arrivals without a rate.
+    """
+    serving = scenario.serving
+    if serving is not None:
+        if serving.ttft_deadline is None and serving.tpot_deadline is None:
+            raise ConfigError(f'scenario "{scenario.name}": a limit needs serving.ttft_deadline or serving.tpot_deadline')
+        if quantity not in ("rate", "batch"):
+            raise ConfigError(f'--find-limit "{quantity}": of a serving scenario expected rate or batch')
+        return 1 if quantity == "rate" else serving.max_batch
+    if not any(s.deadline is not None for s in scenario.streams):
+        raise ConfigError(f'scenario "{scenario.name}": a limit needs a stream with a deadline')
+    timed = _timed(scenario)
+    assert isinstance(timed, StreamSpec)
+    if quantity == "rate":
+        if not isinstance(timed.arrivals, Periodic | Poisson | Bursts):
+            raise ConfigError(f'stream "{timed.name}": arrivals of kind "{timed.arrivals.kind}" have no rate to scale')
+        return 1
+    return timed.copies if quantity == "copies" else _knob(timed, quantity)
+
+
+def _knob(spec: StreamSpec, name: str) -> int:
+    """The value of a whole-number knob, from the file or the workload's own."""
+    from sim.workload.load import Workload
+
+    knobs = {**dict(Workload(spec.workload).knobs), **spec.knobs} if name not in spec.knobs else dict(spec.knobs)
+    value = knobs.get(name)
+    if isinstance(value, bool) or not isinstance(value, int):
+        known = ["rate", "copies", *(k for k, v in knobs.items() if isinstance(v, int) and not isinstance(v, bool))]
+        raise ConfigError(
+            f'--find-limit "{name}": expected rate, copies, or a whole-number knob of {spec.workload}: '
+            f"{', '.join(known[2:]) or 'it has none'}.{nearest(name, known)}"
+        )
+    return value
 
 
 def _settled(low: float, high: float, quantity: str) -> bool:
-    return high - low <= (RATE_RESOLUTION * low if quantity == "rate" else 1)
+    return high - low <= (RESOLUTION * low if quantity == "rate" else max(1, RESOLUTION * low))
 
 
 def _trial(
-    scenario: Scenario, chip: Chip, quantity: str, value: float, level: float, seed: int, build: Builder
-) -> Trial:
+    scenario: Scenario, chip: Chip, quantity: str, value: float, level: float, seed: int, build: Builder,
+    footprint: Callable[[Serving, str], Footprint],
+) -> Trial:  # fmt: skip
     try:
-        result = run_scenario(_scaled(scenario, quantity, value), chip, seed=seed, build=build, record=0)
+        scaled = _scaled(scenario, quantity, value)
+        result: ScenarioResult | ServingRuns
+        if scaled.serving is not None:
+            result = run_serving(scaled, chip, seed=seed, build=build, footprint=footprint, record=0)
+            counts = [(sum(run.missed().values()), len(run.requests) + run.overdue) for run in result.runs]
+        else:
+            result = run_scenario(scaled, chip, seed=seed, build=build, record=0)
+            counts = _misses(result)
     except InfeasibleError as error:
         return Trial(value=value, missed=0, jobs=0, upper_bound=1.0, passed=False, why=str(error))
     if result.partial:
         raise KeyboardInterrupt
-    missed, jobs, upper = _judge(result, level)
+    missed, jobs = (sum(column) for column in zip(*counts, strict=True))
+    upper = _upper_bound(counts, level)
     if missed == 0 and upper > scenario.miss_bound:
         raise ConfigError(
             f'scenario "{scenario.name}": 0 misses of {jobs} jobs only show a rate below {upper:.2%}; a bound of '
@@ -142,34 +225,45 @@ def _trial(
     return Trial(value=value, missed=missed, jobs=jobs, upper_bound=upper, passed=upper <= scenario.miss_bound)
 
 
-def _judge(result: ScenarioResult, level: float) -> tuple[int, int, float]:
-    timed = [name for name, s in result.streams.items() if s.deadline_s is not None]
-    missed = sum(sum(result.streams[n].missed.values()) for n in timed)
-    jobs = sum(result.streams[n].released for n in timed)
-    upper = rate_upper_bound(missed=missed, jobs=jobs, level=level)
-    rates = []
+def _misses(result: ScenarioResult) -> list[tuple[int, int]]:
+    """(missed, released) of each replication, over the streams that have a deadline."""
+    timed = {name for name, s in result.streams.items() if s.deadline_s is not None}
+    counts = []
     for run in result.replications:
-        of_run = [s for name, s in run.streams.items() if name.partition("[")[0] in timed]
-        released = sum(s.released for s in of_run)
-        rates.append(sum(sum(s.missed.values()) for s in of_run) / released if released else 0.0)
-    interval = t_interval(rates, 2 * level - 1)
-    return missed, jobs, max(upper, interval.mean + (interval.half_width or 0.0))
+        found = [s for name, s in run.streams.items() if name.partition("[")[0] in timed]
+        counts.append((sum(sum(s.missed.values()) for s in found), sum(s.released for s in found)))
+    return counts
+
+
+def _upper_bound(counts: list[tuple[int, int]], level: float) -> float:
+    """Of the miss rate: over all jobs as if independent, and over replications; the larger."""
+    missed, jobs = (sum(column) for column in zip(*counts, strict=True))
+    interval = t_interval([m / n if n else 0.0 for m, n in counts], 2 * level - 1)
+    over_runs = interval.mean + (interval.half_width or 0.0)
+    return max(rate_upper_bound(missed=missed, jobs=jobs, level=level), over_runs)
 
 
 def _scaled(scenario: Scenario, quantity: str, value: float) -> Scenario:
-    """The scenario with its first stream that has a deadline scaled; the others stay."""
-    timed = next(s for s in scenario.streams if s.deadline is not None)
+    """The scenario with what is raised set to `value`; the rest stays."""
+    serving = scenario.serving
+    if serving is not None:
+        if quantity == "batch":
+            if value > serving.table_batches[-1]:
+                raise InfeasibleError(f"above the largest batch whose steps were scheduled, {serving.table_batches[-1]}")
+            changed = serving.model_copy(update={"max_batch": int(value)})
+        else:
+            arrivals = serving.requests.arrivals
+            faster = arrivals.model_copy(update={"rate": arrivals.rate * value})
+            changed = serving.model_copy(update={"requests": serving.requests.model_copy(update={"arrivals": faster})})
+        return scenario.model_copy(update={"serving": changed})
+    timed = _timed(scenario)
+    assert isinstance(timed, StreamSpec)
     match quantity:
         case "rate":
-            scaled = timed.model_copy(update={"arrivals": _faster(timed, value)})
-        case "batch":
-            scaled = timed.model_copy(update={"knobs": {**timed.knobs, "batch": int(value)}})
-        case _:
+            rate = timed.arrivals.rate * value  # type: ignore[union-attr]
+            scaled = timed.model_copy(update={"arrivals": timed.arrivals.model_copy(update={"rate": rate})})
+        case "copies":
             scaled = timed.model_copy(update={"copies": int(value)})
+        case knob:
+            scaled = timed.model_copy(update={"knobs": {**timed.knobs, knob: int(value)}})
     return scenario.model_copy(update={"streams": tuple(scaled if s is timed else s for s in scenario.streams)})
-
-
-def _faster(spec: StreamSpec, factor: float) -> Periodic | Poisson | Bursts:
-    if not isinstance(spec.arrivals, Periodic | Poisson | Bursts):
-        raise ConfigError(f'stream "{spec.name}": arrivals of kind "{spec.arrivals.kind}" have no rate to scale')
-    return spec.arrivals.model_copy(update={"rate": spec.arrivals.rate * factor})

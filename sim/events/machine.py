@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import simpy
 
-from sim.events.channels import ROUNDING_TICKS, Channels
+from sim.events.channels import ROUNDING_TICKS, Channels, DmaQueues
 from sim.events.kernel import Kernel
 from sim.events.policies import Policy
 from sim.events.timeline import Recorder
@@ -38,7 +38,10 @@ class Program:
     """The groups that wait for each."""
     following: tuple[int | None, ...]
     """The next group on the same engine."""
-    peaks_bytes: Mapping[str, float] = field(default_factory=dict)
+    held_bytes: tuple[Mapping[str, float], ...] = ()
+    """Memory -> bytes held from the start of each group to that of the next."""
+    lasting_bytes: Mapping[str, float] = field(default_factory=dict)
+    """Of these, what the stream holds all the time: weights and caches."""
     energy_j: float | None = None
 
 
@@ -81,6 +84,8 @@ class Job:
         self.waiting = list(program.waits)
         self.prefetched: dict[int, float] = {}
         """Position -> share of its prefetch that is done."""
+        self.held: dict[str, float] = {}
+        """Memory -> bytes held now, beyond what its stream holds all the time."""
 
     @property
     def ended(self) -> int:
@@ -146,17 +151,25 @@ class Machine:
     """All engines and ports, and the jobs on them."""
 
     def __init__(
-        self, env: simpy.Environment, policy: Policy, *, expand: bool, port_priority: bool, recorder: Recorder
+        self,
+        env: simpy.Environment,
+        policy: Policy,
+        *,
+        expand: bool,
+        port_priority: bool,
+        recorder: Recorder,
+        queues: DmaQueues,
     ) -> None:
         self.env = env
         self.policy = policy
         self.port_priority = port_priority
         self.recorder = recorder
-        self.channels = Channels(env) if expand else None
-        self.kernel = None if expand else Kernel(env)
+        self.queues = queues
+        self.channels = Channels(env, queues) if expand else None
+        self.kernel = None if expand else Kernel(env, queues)
         self.engines: dict[str, Engine] = {}
-        self.active: dict[tuple[str, str], int] = {}
-        """(stream, memory) -> jobs that hold it now."""
+        self.lasting: set[str] = set()
+        """Streams whose weights are in memory."""
 
     @property
     def contended(self) -> int:
@@ -168,6 +181,11 @@ class Machine:
 
     def submit(self, job: Job) -> None:
         """Releases a job now: its first groups become ready."""
+        stream = job.stream.partition("[")[0]
+        if stream not in self.lasting:  # its copies share one set of weights
+            self.lasting.add(stream)
+            for memory, held in job.program.lasting_bytes.items():
+                self._count(stream, memory, held)
         for engine in dict.fromkeys(job.program.engines):
             if engine not in self.engines:
                 self.engines[engine] = Engine(self, engine)
@@ -183,7 +201,7 @@ class Machine:
         job, work = task.job, task.work
         if job.start is None:
             job.start = self.env.now
-            self._hold(job, 1)
+        self._hold(job, job.program.held_bytes[task.at])
         if work.launch:
             yield self.env.timeout(work.launch)
         work = work.without(job.prefetched.pop(task.at, 0.0))
@@ -191,7 +209,7 @@ class Machine:
         prefetch = job.program.works[following].prefetch() if following is not None else None
         priority = job.priority if self.port_priority else 0
         if self.kernel:
-            running = self.kernel.start(work, prefetch, priority)
+            running = self.kernel.start(work, prefetch, priority, engine.name)
             yield running.done
             left = running.prefetch_left
         else:
@@ -212,12 +230,15 @@ class Machine:
                     self._log(engine, task, "compute", env.now, env.now + step.compute)
                 for phase in step.chain:
                     start = env.now
-                    yield self.channels.start(phase, priority).done if phase.uses else env.timeout(phase.ticks)
+                    if phase.uses:
+                        yield self.channels.start(phase, priority, engine=engine.name).done
+                    else:
+                        yield env.timeout(phase.ticks)
                     self._log(engine, task, phase.label, start, env.now)
                 if computing is None or computing.processed:
                     continue
                 if left > ROUNDING_TICKS:
-                    transfer = self.channels.start(prefetch, priority, left)
+                    transfer = self.channels.start(prefetch, priority, left, engine.name)
                     yield transfer.done | computing
                     left = self.channels.cancel(transfer)
                 if not computing.processed:
@@ -239,16 +260,20 @@ class Machine:
                 self._offer(job, at)
         if len(job.records) == len(job.program.works):
             job.finish = now
-            self._hold(job, -1)
+            self._hold(job, dict.fromkeys(job.held, 0.0))
             if job.deadline is not None and now > job.deadline:
                 self.recorder.instant(engine.name, f"{job.stream}: deadline missed", now)
             job.done.succeed(job)
 
-    def _hold(self, job: Job, change: int) -> None:
-        """Memory in use: the schedule's peak, once per stream however many of its jobs are under way."""
-        for memory, peak in job.program.peaks_bytes.items():
-            key = (job.stream, memory)
-            before = self.active.get(key, 0)
-            self.active[key] = before + change
-            if before == 0 or before + change == 0:
-                self.recorder.add(f"{memory} bytes", self.env.now, peak * change)
+    def _hold(self, job: Job, held: Mapping[str, float]) -> None:
+        """A job's memory changes to `held`; what its stream keeps all the time is counted there."""
+        for memory, amount in held.items():
+            own = max(0.0, amount - job.program.lasting_bytes.get(memory, 0.0))
+            change = own - job.held.get(memory, 0.0)
+            if change:
+                job.held[memory] = own
+                self._count(job.stream.partition("[")[0], memory, change)
+
+    def _count(self, stream: str, memory: str, change: float) -> None:
+        self.recorder.add(f"{memory} bytes", self.env.now, change)
+        self.recorder.add(f"{memory} bytes: {stream}", self.env.now, change)

@@ -48,16 +48,31 @@ def make_program(
     return Program(
         works=tuple(works),
         engines=engines,
-        peaks_bytes=dict(schedule.peaks_bytes),
+        held_bytes=tuple(
+            {_memory_name(m, e, shared): b for m, b in g.held_bytes.items()}
+            for g, e in zip(schedule.groups, engines, strict=True)
+        ),
+        lasting_bytes=dict(schedule.lasting_bytes),
         energy_j=None if None in energies else float(sum(e for e in energies if e is not None)),
         **issue_order(engines, _checked_deps(schedule)),
     )
 
 
 def with_host_stage(
-    schedule: Schedule, *, name: str, unit: str, seconds: float, first: bool, instances: int = 1
+    schedule: Schedule,
+    *,
+    name: str,
+    unit: str,
+    seconds: float,
+    first: bool,
+    instances: int = 1,
+    parallel: int = 1,
+    power_w: float | None = None,
 ) -> Schedule:
-    """The schedule with pre- (or post-) processing of a fixed length on `unit` before (after) it."""
+    """The schedule with pre- (or post-) processing of a fixed length on `unit` before (after) it.
+
+    With `parallel` above 1 so many equal parts run side by side, one on each instance from 0 on.
+    """
     nothing = Steps(
         repeat=np.array([1]),
         compute_s=np.array([seconds]),
@@ -68,15 +83,25 @@ def with_host_stage(
         last_store_bytes={},
     )
     last = tuple(range(len(schedule.groups)))
-    stage = Group(
-        name=name, ops=(), unit=unit, kind="vector", deps=() if first else last, launch_s=0.0,
-        steps=nothing, latency_s=seconds,
+    stages = tuple(
+        Group(
+            name=name if parallel == 1 else f"{name} {part}", ops=(), unit=unit, kind="vector",
+            deps=() if first else last, launch_s=0.0, steps=nothing, latency_s=seconds, instance=part,
+            energy_j=None if power_w is None else power_w * seconds,
+        )
+        for part in range(parallel)
     )  # fmt: skip
     groups = schedule.groups
     if first:
-        groups = tuple(replace(g, deps=tuple(d + 1 for d in g.deps) or (0,)) for g in groups)
+        before = tuple(range(parallel))
+        groups = tuple(replace(g, deps=tuple(d + parallel for d in g.deps) or before) for g in groups)
     units = {**schedule.units, unit: max(instances, schedule.units.get(unit, 1))}
-    return replace(schedule, groups=(stage, *groups) if first else (*groups, stage), units=units)
+    return replace(schedule, groups=(*stages, *groups) if first else (*groups, *stages), units=units)
+
+
+def _memory_name(memory: str, engine: str, shared: Collection[str] | None) -> str:
+    """A memory that units do not share belongs to one unit instance: "npu[1].SRAM"."""
+    return memory if shared is None or memory in shared else f"{engine}.{memory}"
 
 
 def _ports(schedule: Schedule, engine: str, shared: Collection[str] | None, capacity: Mapping[str, float]) -> Ports:

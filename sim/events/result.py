@@ -97,6 +97,9 @@ class StreamResult:
     throughput_per_s: float
     goodput_per_s: float
     """Jobs per second that met their deadline (all that finished, without one)."""
+    energy_j_per_job: float | None = None
+    peak_memory_bytes: Mapping[str, float] = field(default_factory=dict)
+    """Most that all its copies held at once, weights included."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +122,10 @@ class Simulation:
     jobs: tuple[JobResult, ...]
     groups: tuple[GroupResult, ...]
     peak_memory_bytes: Mapping[str, float]
+    dma_queueing_s: Mapping[str, float]
+    """Shared DMA engines -> time for which transfers waited for them, summed over transfers."""
     energy_j: float | None
+    """Of all jobs that ended."""
     timeline: Timeline
     window_s: float
     """From the warm-up to the last end: what rates refer to."""
@@ -163,6 +169,7 @@ class Simulation:
             "energy_j": self.energy_j,
             "power_w": self.energy_j / self.latency_s if self.energy_j and self.latency_s > 0 else None,
             "peak_memory_bytes": dict(self.peak_memory_bytes),
+            "dma_queueing_s": dict(self.dma_queueing_s),
             "ports": {name: asdict(use) for name, use in self.ports.items()},
             "units": {name: asdict(use) for name, use in self.engines.items()},
             "streams": {name: asdict(result) for name, result in self.streams.items()},
@@ -190,6 +197,8 @@ def summarise_stream(
     service_s: float,
     deadline_s: float | None,
     window_s: float,
+    energy_j_per_job: float | None = None,
+    peak_memory_bytes: Mapping[str, float] | None = None,
 ) -> StreamResult:
     """Percentiles (linear interpolation), misses by cause, rates over `window_s`."""
     latency = np.array([j.latency_s for j in jobs])
@@ -221,4 +230,6 @@ def summarise_stream(
         miss_rate=missed / released if deadline_s is not None and released else None,
         throughput_per_s=len(jobs) / window_s if window_s > 0 else 0.0,
         goodput_per_s=sum(j.missed is None for j in jobs) / window_s if window_s > 0 else 0.0,
+        energy_j_per_job=energy_j_per_job,
+        peak_memory_bytes=dict(peak_memory_bytes or {}),
     )

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import simpy
 
 from sim.errors import ConfigError
+from sim.events.channels import DmaQueues
 from sim.events.machine import Job, Machine, Program
 from sim.events.policies import Policy, make_policy
 from sim.events.program import make_program
+from sim.events.progress import Progress
 from sim.events.result import EngineUse, GroupResult, JobResult, PortUse, Simulation, StreamResult, summarise_stream
 from sim.events.summary import summarise
 from sim.events.ticks import TICKS_PER_S, to_seconds, to_ticks
 from sim.events.timeline import Recorder
+from sim.hardware.chip import DmaEngines
 from sim.schedule.plan import Schedule
 
 SLICES = 200_000
@@ -51,11 +54,12 @@ def run(
     port_policy: str = "fair",
     shared: Collection[str] | None = None,
     capacity: Mapping[str, float] | None = None,
+    dma_engines: Sequence[DmaEngines] = (),
     length_s: float | None = None,
     warmup_s: float = 0.0,
     seed: int = 0,
     record: int = SLICES,
-    progress: Callable[[float], None] | None = None,
+    progress: Progress | None = None,
 ) -> Simulation:
     """Simulates the streams until every job released before `length_s` has ended.
 
@@ -65,6 +69,7 @@ def run(
         port_policy: "fair" (max-min) or "priority" (the streams' own).
         shared: names of memories and links that all units share; None: every port is shared.
         capacity: port -> bytes/s where the machine has more than one stream can draw.
+        dma_engines: engines that units queue for; a unit in none has its own.
         length_s: closed streams stop releasing here; None: they release once.
         warmup_s: jobs released earlier are simulated and left out of the stream results.
         seed: recorded in the result; random arrivals were drawn by the caller.
@@ -79,7 +84,9 @@ def run(
         raise ConfigError(f'unknown port policy "{port_policy}"; known: fair, priority')
     if len({s.name for s in streams}) < len(streams):
         raise ConfigError(f"streams need different names: {', '.join(s.name for s in streams)}")
-    session = _Session(streams, grain, policy, port_policy == "priority", shared, capacity, length_s, record)
+    session = _Session(
+        streams, grain, policy, port_policy == "priority", shared, capacity, dma_engines, length_s, record
+    )
     partial = session.execute(progress)
     return session.result(warmup_s=warmup_s, seed=seed, partial=partial)
 
@@ -100,6 +107,7 @@ class _Session:
         port_priority: bool,
         shared: Collection[str] | None,
         capacity: Mapping[str, float] | None,
+        dma_engines: Sequence[DmaEngines],
         length_s: float | None,
         record: int,
     ) -> None:
@@ -111,9 +119,11 @@ class _Session:
         self.length = None if length_s is None else to_ticks(length_s)
         self.recorder = Recorder(record)
         policy = make_policy(policy) if isinstance(policy, str) else policy
+        self.dma_engines = dma_engines
         self.machine = Machine(
-            self.env, policy, expand=grain == "expand", port_priority=port_priority, recorder=self.recorder
-        )
+            self.env, policy, expand=grain == "expand", port_priority=port_priority, recorder=self.recorder,
+            queues=DmaQueues(dma_engines),
+        )  # fmt: skip
         self.jobs: list[Job] = []
         self.programs: dict[tuple, Program] = {}
         self.events = 0
@@ -122,7 +132,7 @@ class _Session:
         for stream in streams:
             self.env.process(self._source(stream))
 
-    def execute(self, progress: Callable[[float], None] | None) -> bool:
+    def execute(self, progress: Progress | None) -> bool:
         """Steps until nothing is left to do; True when interrupted."""
         env = self.env
         try:
@@ -202,7 +212,8 @@ class _Session:
         service = {s.name: self._service(s) for s in self.streams}
         jobs = tuple(_job_result(j, service[j.stream]) for j in finished)
         timeline = self.recorder.timeline()
-        memory = {n.removesuffix(" bytes"): max(v for _, v in c) for n, c in timeline.counters.items()}
+        peaks = self.recorder.peaks
+        memory = {name.removesuffix(" bytes"): most for name, most in peaks.items() if name.endswith(" bytes")}
         energies = [j.program.energy_j for j in finished]
         kernel = self.machine.kernel
         return Simulation(
@@ -218,6 +229,7 @@ class _Session:
             jobs=jobs,
             groups=tuple(g for j in finished for g in _group_results(j)),
             peak_memory_bytes=memory,
+            dma_queueing_s={name: to_seconds(ticks) for name, ticks in self.machine.queues.waited.items()},
             energy_j=None if None in energies else float(sum(e for e in energies if e is not None)),
             timeline=timeline,
             partial=partial,
@@ -230,7 +242,7 @@ class _Session:
             return to_seconds(self.jobs[0].finish - self.jobs[0].release)
         place = {u: i or 0 for u, i in (stream.place or {}).items()}
         one = replace(stream, arrivals_s=(0.0,), closed=False, place=place)
-        session = _Session([one], "folded", "fifo", False, self.shared, self.capacity, None, 0)
+        session = _Session([one], "folded", "fifo", False, self.shared, self.capacity, self.dma_engines, None, 0)
         session.execute(None)
         return to_seconds(session.jobs[0].ended)
 
@@ -278,7 +290,14 @@ class _Session:
             service_s=service_s,
             deadline_s=stream.deadline_s,
             window_s=max(0.0, to_seconds(end) - warmup_s),
+            energy_j_per_job=next((j.program.energy_j for j in self.jobs if j.stream == stream.name), None),
+            peak_memory_bytes=self._peaks(stream.name),
         )
+
+    def _peaks(self, stream: str) -> dict[str, float]:
+        """Memory -> most bytes that the stream (all its copies) held at once."""
+        end = f" bytes: {stream.partition('[')[0]}"
+        return {n.removesuffix(end): most for n, most in self.recorder.peaks.items() if n.endswith(end)}
 
 
 def _job_result(job: Job, service_s: float) -> JobResult:

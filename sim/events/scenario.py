@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from sim.errors import ConfigError, nearest
 from sim.events.policies import POLICIES
@@ -28,8 +29,18 @@ def _quantity(dimension: Dimension) -> BeforeValidator:
 
 Time = Annotated[float, _quantity(Dimension.TIME)]
 Frequency = Annotated[float, _quantity(Dimension.FREQUENCY), Field(gt=0)]
+Power = Annotated[float, _quantity(Dimension.POWER), Field(ge=0)]
 Size = Annotated[float, _quantity(Dimension.SIZE)]
 Policy = Literal["fifo", "priority", "earliest_deadline_first", "rate_monotonic", "time_partition"]
+
+
+def _rising(axis: tuple[int, ...]) -> tuple[int, ...]:
+    if len(axis) < 2 or axis[0] < 1 or any(b <= a for a, b in pairwise(axis)):
+        raise ValueError(f"{list(axis)}: expected two or more rising whole numbers from 1 on")
+    return axis
+
+
+Rising = Annotated[tuple[int, ...], AfterValidator(_rising)]
 
 
 class Strict(BaseModel):
@@ -73,12 +84,17 @@ Arrivals = Annotated[Periodic | Poisson | Bursts | Recorded | Closed, Field(disc
 
 
 class Stage(Strict):
-    """Pre- or post-processing of a fixed time on a unit, a host CPU or another unit of the chip."""
+    """Pre- or post-processing of a fixed time on a unit of the chip, or on a host CPU outside it."""
 
     name: str
     unit: str
     time: Time
-    instances: int = Field(default=1, gt=0)
+    parallel: int = Field(default=1, gt=0)
+    """Equal parts side by side, one on each instance from 0 on (one per camera)."""
+    instances: int | None = Field(default=None, gt=0)
+    """Needed for a unit that is not in the chip's file."""
+    power: Power | None = None
+    """While it runs; without it the energy of the stream's jobs is unknown."""
 
 
 class StreamSpec(Strict):
@@ -115,12 +131,12 @@ class Requests(Strict):
 
 
 class KvCache(Strict):
-    """Paged: a request holds whole pages. `capacity` None: what weights leave of the memory named."""
+    """Paged: a request holds whole pages. `capacity` None: what weights leave of the memory named. The width of
+    keys and values is that of the precision ("w16a16kv8")."""
 
     memory: str
     capacity: Size | None = None
     page_tokens: int = Field(default=16, gt=0)
-    bits: float = Field(default=16, gt=0)
     reserve: float = Field(default=0.1, ge=0, lt=1)
     """Share of the memory kept for activations and the runtime."""
 
@@ -136,11 +152,9 @@ class Serving(Strict):
     """Prompt tokens of one step, beside the decoding requests."""
     ttft_deadline: Time | None = None
     tpot_deadline: Time | None = None
-    layers: int = Field(gt=0)
-    kv_heads: int = Field(gt=0)
-    head_dim: int = Field(gt=0)
-    table_batches: tuple[int, ...] = (1, 4, 16, 64)
-    table_contexts: tuple[int, ...] = (128, 1024, 4096)
+    table_batches: Rising = (1, 4, 16, 64)
+    table_contexts: Rising = (128, 1024, 4096)
+    """Where steps are scheduled; between these points their time and energy are interpolated."""
 
 
 class Scenario(Strict):
@@ -171,6 +185,11 @@ class Scenario(Strict):
                 raise ValueError(f'slots: unknown stream "{slot.stream}".{nearest(slot.stream, names)}')
         if (self.policy == "time_partition") != bool(self.slots):
             raise ValueError("slots belong to policy time_partition, which needs them")
+        if self.serving is not None:
+            idle = sorted(self.model_fields_set & {"length", "policy", "slots", "ports", "grain"})
+            if idle:
+                raise ValueError(f"{idle[0]} belongs to streams; serving ends with its last request")
+            return self
         if self.warmup >= self.length:
             raise ValueError("warmup takes the whole length; nothing is left to observe")
         return self

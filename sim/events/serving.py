@@ -15,35 +15,35 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import simpy
 
-from sim._version import __version__
 from sim.errors import ConfigError, InfeasibleError
+from sim.events.progress import Progress
+from sim.events.serving_result import RequestResult, ServingResult
 from sim.events.ticks import to_seconds, to_ticks
-from sim.events.timeline import Recorder, Timeline
-from sim.results import SIMULATE_SCHEMA
+from sim.events.timeline import Recorder
 
 _PROGRESS_EVERY = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepTable:
-    """Step times in seconds: decode over (batch, context), prefill over prompt length.
+    """Time (s) or energy (J) of a step: decode over (batch, context), prefill over prompt length.
 
     Both are interpolated linearly and continued linearly beyond the table.
     """
 
     batches: tuple[int, ...]
     contexts: tuple[int, ...]
-    decode_s: np.ndarray
+    decode_table: np.ndarray
     """Shape (batches, contexts)."""
     prompts: tuple[int, ...]
-    prefill_s: np.ndarray
+    prefill_table: np.ndarray
 
     def __post_init__(self) -> None:
         for name, axis in (("batches", self.batches), ("contexts", self.contexts), ("prompts", self.prompts)):
@@ -54,14 +54,14 @@ class StepTable:
         """One token for each of `batch` requests whose contexts have the given mean."""
         i, u = _cell(self.batches, batch)
         j, v = _cell(self.contexts, context)
-        t = self.decode_s
+        t = self.decode_table
         low = t[i, j] + v * (t[i, j + 1] - t[i, j])
         high = t[i + 1, j] + v * (t[i + 1, j + 1] - t[i + 1, j])
         return float(low + u * (high - low))
 
     def prefill(self, prompt: float) -> float:
         i, u = _cell(self.prompts, prompt)
-        return float(self.prefill_s[i] + u * (self.prefill_s[i + 1] - self.prefill_s[i]))
+        return float(self.prefill_table[i] + u * (self.prefill_table[i + 1] - self.prefill_table[i]))
 
     def chunk(self, tokens: int, before: int) -> float:
         """Reads `tokens` more of a prompt of which `before` are in the cache."""
@@ -101,81 +101,6 @@ class Cache:
         return -(-tokens // self.page_tokens)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestResult:
-    """`ttft_s`: arrival to first token; `tpot_s`: mean gap of the later ones (None with one token)."""
-
-    arrival_s: float
-    finish_s: float
-    queueing_s: float
-    ttft_s: float
-    tpot_s: float | None
-    output_tokens: int
-    preemptions: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServingResult:
-    """One run. Goodput counts requests that met both deadlines."""
-
-    latency_s: float
-    requests: tuple[RequestResult, ...]
-    steps: int
-    events: int
-    mean_batch: float
-    peak_kv_bytes: float
-    kv_capacity_bytes: float
-    preemptions: int
-    utilization: float
-    """Share of the run with a step under way."""
-    ttft_deadline_s: float | None
-    tpot_deadline_s: float | None
-    timeline: Timeline
-    offered: float | None = None
-    seed: int = 0
-    partial: bool = False
-    scenario: str = ""
-    hardware_name: str = ""
-    notes: tuple[str, ...] = ()
-    settings: Mapping[str, object] = field(default_factory=dict)
-
-    def met(self, request: RequestResult) -> bool:
-        in_time = self.ttft_deadline_s is None or request.ttft_s <= self.ttft_deadline_s
-        late = self.tpot_deadline_s is not None and request.tpot_s is not None and request.tpot_s > self.tpot_deadline_s
-        return in_time and not late
-
-    def percentiles(self, quantity: str) -> dict[str, float] | None:
-        """p50, p95, p99, max and mean of "ttft_s", "tpot_s" or "queueing_s"."""
-        values = [v for v in (getattr(r, quantity) for r in self.requests) if v is not None]
-        if not values:
-            return None
-        p50, p95, p99, top = np.percentile(values, [50, 95, 99, 100])
-        return {
-            "mean": float(np.mean(values)),
-            "p50": float(p50),
-            "p95": float(p95),
-            "p99": float(p99),
-            "max": float(top),
-        }
-
-    def to_dict(self) -> dict[str, object]:
-        tokens = sum(r.output_tokens for r in self.requests)
-        span = self.latency_s or float("inf")
-        return {
-            "schema": SIMULATE_SCHEMA, "version": __version__, "scenario": self.scenario,
-            "hardware": {"name": self.hardware_name},
-            "settings": dict(self.settings), "seed": self.seed, "partial": self.partial, "latency_s": self.latency_s,
-            "requests": len(self.requests), "throughput_per_s": len(self.requests) / span,
-            "tokens_per_s": tokens / span, "goodput_per_s": sum(map(self.met, self.requests)) / span,
-            "ttft_s": self.percentiles("ttft_s"), "tpot_s": self.percentiles("tpot_s"),
-            "queueing_s": self.percentiles("queueing_s"), "steps": self.steps, "events": self.events,
-            "mean_batch": self.mean_batch, "peak_memory_bytes": {"kv_cache": self.peak_kv_bytes},
-            "kv_capacity_bytes": self.kv_capacity_bytes, "preemptions": self.preemptions,
-            "utilization": self.utilization, "offered": self.offered, "energy_j": None, "notes": list(self.notes),
-            "first_request": asdict(self.requests[0]) if self.requests else None,
-        }  # fmt: skip
-
-
 class _Active:
     """A request in the batch. `read` of its `prompt` tokens are in the cache; then it decodes."""
 
@@ -209,8 +134,9 @@ class Server:
     """The engine loop as one SimPy process: one event a step."""
 
     def __init__(self, env: simpy.Environment, requests: Sequence[Request], table: StepTable, cache: Cache, *,
-                 max_batch: int, prefill_chunk: int, recorder: Recorder) -> None:  # fmt: skip
-        self.env, self.table, self.cache = env, table, cache
+                 energy: StepTable | None, max_batch: int, prefill_chunk: int, recorder: Recorder) -> None:  # fmt: skip
+        self.env, self.table, self.cache, self.energy = env, table, cache, energy
+        self.energy_j = 0.0
         self.max_batch, self.prefill_chunk, self.recorder = max_batch, prefill_chunk, recorder
         self.coming = deque(_Active(r, i) for i, r in enumerate(sorted(requests, key=lambda r: r.arrival_s)))
         self.waiting: deque[_Active] = deque()
@@ -233,7 +159,10 @@ class Server:
             decoding = self._with_room([r for r in self.batch if r.read == r.prompt])
             chunks = self._chunks()
             context = sum(r.context for r in decoding) / len(decoding) if decoding else 0.0
-            duration = max(1, to_ticks(self.table.step(len(decoding), context, [(n, r.read) for r, n in chunks])))
+            read = [(n, r.read) for r, n in chunks]
+            duration = max(1, to_ticks(self.table.step(len(decoding), context, read)))
+            if self.energy:
+                self.energy_j += self.energy.step(len(decoding), context, read)
             start = env.now
             yield env.timeout(duration)
             self._finish_step(decoding, chunks, start)
@@ -314,6 +243,14 @@ class Server:
             if request.generated == request.request.output_tokens:
                 self._end(request)
 
+    def overdue(self, warmup_s: float, ttft_deadline_s: float | None) -> int:
+        """Requests that still wait for a first token later than its deadline."""
+        if ttft_deadline_s is None:
+            return 0
+        waiting = [*self.waiting, *self.coming, *(r for r in self.batch if r.first is None)]
+        latest = to_seconds(self.env.now) - ttft_deadline_s
+        return sum(warmup_s <= r.request.arrival_s < latest for r in waiting if r.first is None)
+
     def _end(self, request: _Active) -> None:
         self.batch.remove(request)
         self._release(request)
@@ -354,13 +291,19 @@ def serve(
     *,
     max_batch: int,
     prefill_chunk: int,
+    energy: StepTable | None = None,
     ttft_deadline_s: float | None = None,
     tpot_deadline_s: float | None = None,
+    warmup_s: float = 0.0,
     seed: int = 0,
     record: int = 50_000,
-    progress: Callable[[float], None] | None = None,
+    progress: Progress | None = None,
 ) -> ServingResult:
     """Serves all requests.
+
+    Args:
+        energy: a table in joules; without it the result states no energy.
+        warmup_s: requests that arrive earlier are served and left out of the result's requests.
 
     Raises:
         InfeasibleError: a request that no empty cache could hold.
@@ -373,7 +316,10 @@ def serve(
             f"{needed} pages of the KV cache, which has {cache.pages}"
         )
     env, recorder = simpy.Environment(initial_time=0), Recorder(record)
-    server = Server(env, requests, table, cache, max_batch=max_batch, prefill_chunk=prefill_chunk, recorder=recorder)
+    server = Server(
+        env, requests, table, cache,
+        energy=energy, max_batch=max_batch, prefill_chunk=prefill_chunk, recorder=recorder,
+    )  # fmt: skip
     events, partial = 0, False
     try:
         while env.peek() != float("inf"):
@@ -383,21 +329,22 @@ def serve(
                 progress(len(server.done) / len(requests))
     except KeyboardInterrupt:
         partial = True
-    span = env.now
-    page_bytes = cache.page_tokens * cache.bytes_per_token
+    span_s, page_bytes = to_seconds(env.now), cache.page_tokens * cache.bytes_per_token
     return ServingResult(
-        latency_s=to_seconds(span),
-        requests=tuple(server.done),
+        latency_s=max(0.0, span_s - warmup_s),
+        requests=tuple(r for r in server.done if r.arrival_s >= warmup_s),
         steps=server.steps,
         events=events,
         mean_batch=server.batch_sum / server.steps if server.steps else 0.0,
         peak_kv_bytes=(cache.pages - server.lowest_free) * page_bytes,
         kv_capacity_bytes=cache.pages * page_bytes,
         preemptions=server.preemptions,
-        utilization=server.busy / span if span else 0.0,
+        utilization=server.busy / env.now if env.now else 0.0,
+        energy_j=server.energy_j if energy else None,
         ttft_deadline_s=ttft_deadline_s,
         tpot_deadline_s=tpot_deadline_s,
         timeline=recorder.timeline(),
+        overdue=server.overdue(warmup_s, ttft_deadline_s),
         seed=seed,
         partial=partial,
     )

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from sim.errors import ConfigError, InfeasibleError, nearest
 from sim.events import arrivals as draw
 from sim.events.experiment import Builder, default_builder
-from sim.events.run import alone_s
+from sim.events.progress import Progress
+from sim.events.run import Stream, run
 from sim.events.scenario import Bursts, Periodic, Requests, Scenario, Serving
-from sim.events.serving import Cache, Request, ServingResult, StepTable, offered_utilization, serve
+from sim.events.serving import Cache, Request, StepTable, offered_utilization, serve
+from sim.events.serving_result import ServingResult, ServingRuns
 from sim.hardware.chip import Chip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Footprint:
+    """What the model keeps in memory."""
+
+    weights_bytes: float
+    kv_bytes_per_token: float
 
 
 def run_serving(
@@ -22,14 +33,15 @@ def run_serving(
     *,
     seed: int = 0,
     build: Builder = default_builder,
-    weights: Callable[[str, Mapping[str, object], str], float] | None = None,
+    footprint: Callable[[Serving, str], Footprint] | None = None,
     check: bool = True,
-    progress: Callable[[float], None] | None = None,
-) -> ServingResult:
-    """Simulates a serving scenario.
+    record: int = 50_000,
+    progress: Progress | None = None,
+) -> ServingRuns:
+    """Simulates all replications of a serving scenario.
 
     Args:
-        weights: (workload, knobs, precision) -> bytes of its weights; default: traced.
+        footprint: (serving, precision) -> bytes of weights and of a token's KV; default: traced.
 
     Raises:
         InfeasibleError: weights leave no room, or more requests arrive than can ever be served.
@@ -37,34 +49,52 @@ def run_serving(
     spec = scenario.serving
     if spec is None:
         raise ConfigError(f'scenario "{scenario.name}" has streams and no serving part')
-    requests = draw_requests(spec.requests, seed)
-    table = step_table(spec, chip, build)
     precision = spec.precision or chip.default_precision
-    cache = size_cache(spec, chip, (weights or graph_weights_bytes)(spec.workload, spec.knobs, precision))
-    load = offered_utilization(requests, _rate(spec.requests), table, cache, spec.max_batch)
+    held = (footprint or traced_footprint)(spec, precision)
+    cache = size_cache(spec, chip, held)
+    seconds, joules = step_tables(spec, chip, build, cache, progress)
+    requests = [draw_requests(spec.requests, seed, r) for r in range(scenario.replications)]
+    load = offered_utilization(requests[0], _rate(spec.requests), seconds, cache, spec.max_batch)
     if check and load > 1:
         raise InfeasibleError(
             f"{chip.name}: utilisation {load:.2f} at a full batch: the queue grows without bound; "
             f"lower the rate by at least {1 - 1 / load:.0%}"
         )
-    result = serve(
-        requests,
-        table,
-        cache,
-        max_batch=spec.max_batch,
-        prefill_chunk=spec.prefill_chunk,
-        ttft_deadline_s=spec.ttft_deadline,
-        tpot_deadline_s=spec.tpot_deadline,
-        seed=seed,
-        progress=progress,
+    runs: list[ServingResult] = []
+    for drawn in requests:
+        runs.append(
+            serve(
+                drawn,
+                seconds,
+                cache,
+                energy=joules,
+                max_batch=spec.max_batch,
+                prefill_chunk=spec.prefill_chunk,
+                ttft_deadline_s=spec.ttft_deadline,
+                tpot_deadline_s=spec.tpot_deadline,
+                warmup_s=scenario.warmup,
+                seed=seed,
+                record=0 if runs else record,
+                progress=progress,
+            )
+        )
+        if runs[-1].partial:
+            break
+    settings = {"max_batch": spec.max_batch, "prefill_chunk": spec.prefill_chunk, "precision": precision,
+                "page_tokens": spec.kv.page_tokens, "warmup_s": scenario.warmup}  # fmt: skip
+    return ServingRuns(
+        scenario=scenario.name,
+        hardware_name=chip.name,
+        runs=tuple(runs),
+        offered=load,
+        kv_bytes_per_token=held.kv_bytes_per_token,
+        settings=settings,
     )
-    settings = {"max_batch": spec.max_batch, "prefill_chunk": spec.prefill_chunk, "kv_bits": spec.kv.bits}
-    return replace(result, scenario=scenario.name, hardware_name=chip.name, offered=load, settings=settings)
 
 
-def draw_requests(spec: Requests, seed: int) -> list[Request]:
+def draw_requests(spec: Requests, seed: int, replication: int = 0) -> list[Request]:
     """`count` requests: arrivals as stated, lengths lognormal with the stated median, at least 1."""
-    rng = np.random.default_rng(np.random.SeedSequence([seed, 0]))
+    rng = np.random.default_rng(np.random.SeedSequence([seed, replication]))
     rate = _rate(spec)
     length_s = 2 * spec.count / rate + 1.0
     match spec.arrivals:
@@ -87,24 +117,63 @@ def draw_requests(spec: Requests, seed: int) -> list[Request]:
     ]
 
 
-def step_table(spec: Serving, chip: Chip, build: Builder) -> StepTable:
-    """Schedules the workload at each (batch, context) of the table, and its prefill at each context."""
-    decode = [
-        [_seconds(spec, chip, build, phase="decode", batch=b, context=c) for c in spec.table_contexts]
-        for b in spec.table_batches
-    ]
+def step_tables(
+    spec: Serving, chip: Chip, build: Builder, cache: Cache, progress: Progress | None = None
+) -> tuple[StepTable, StepTable | None]:
+    """Seconds and joules (None where the chip states no energies) of steps, from schedules.
+
+    A batch is scheduled at the contexts of the table that the cache can hold that many times; longer
+    ones, which it never meets, continue the line of these.
+    """
+    tokens = cache.pages * cache.page_tokens
+    batches = tuple(b for b in spec.table_batches if tokens // b >= 2)
+    if len(batches) < 2:
+        raise InfeasibleError(f"{chip.name}: a KV cache of {tokens} tokens holds no batch of {spec.table_batches}")
     prompts = tuple(sorted({*spec.table_contexts, min(spec.prefill_chunk, spec.table_contexts[-1])}))
-    prefill = [_seconds(spec, chip, build, phase="prefill", batch=1, context=n) for n in prompts]
-    return StepTable(
-        batches=spec.table_batches,
-        contexts=spec.table_contexts,
-        decode_s=np.array(decode),
-        prompts=prompts,
-        prefill_s=np.array(prefill),
-    )
+    axes = [_held_contexts(spec.table_contexts, tokens // b) for b in batches]
+    cells = [("decode", b, c) for b, axis in zip(batches, axes, strict=True) for c in axis]
+    cells += [("prefill", 1, n) for n in prompts]
+    found: dict[tuple[str, int, int], tuple[float, float | None]] = {}
+    for at, (phase, batch, context) in enumerate(cells):
+        if progress:
+            progress(at / len(cells), "scheduled")
+        made = build(spec.workload, {**spec.knobs, "phase": phase, "batch": batch, "context": context},
+                     spec.precision, chip)  # fmt: skip
+        alone = run([Stream(name="step", schedule=made)], record=0)
+        found[phase, batch, context] = (alone.latency_s, alone.energy_j)
+
+    def table(which: int) -> StepTable:
+        values = {cell: float(both[which] or 0.0) for cell, both in found.items()}
+        return StepTable(
+            batches=batches,
+            contexts=spec.table_contexts,
+            decode_table=np.array(
+                [
+                    _continued(axis, [values["decode", b, c] for c in axis], spec.table_contexts)
+                    for b, axis in zip(batches, axes, strict=True)
+                ]
+            ),
+            prompts=prompts,
+            prefill_table=np.array([values["prefill", 1, n] for n in prompts]),
+        )
+
+    return table(0), None if any(energy is None for _, energy in found.values()) else table(1)
 
 
-def size_cache(spec: Serving, chip: Chip, weights_bytes: float) -> Cache:
+def _held_contexts(contexts: tuple[int, ...], most: int) -> tuple[int, ...]:
+    """Those up to `most`, at least two."""
+    held = tuple(c for c in contexts if c <= most)
+    return held if len(held) > 1 else (most // 2, most)
+
+
+def _continued(axis: tuple[int, ...], values: list[float], at: tuple[int, ...]) -> list[float]:
+    """Linear through the points, and on beyond the ends."""
+    lines = [(x, v, (w - v) / (y - x)) for (x, v), (y, w) in pairwise(zip(axis, values, strict=True))]
+    chosen = [max((line for line in lines if line[0] <= c), default=lines[0]) for c in at]
+    return [v + slope * (c - x) for c, (x, v, slope) in zip(at, chosen, strict=True)]
+
+
+def size_cache(spec: Serving, chip: Chip, held: Footprint) -> Cache:
     """Pages in what weights and reserve leave of the memory."""
     names = {m.name: m for m in chip.memories}
     if spec.kv.memory not in names:
@@ -112,32 +181,50 @@ def size_cache(spec: Serving, chip: Chip, weights_bytes: float) -> Cache:
         hint = nearest(spec.kv.memory, names)
         raise ConfigError(f'serving.kv.memory: unknown resource "{spec.kv.memory}"; {chip.name} has {known}.{hint}')
     memory = names[spec.kv.memory]
-    capacity = spec.kv.capacity
-    if capacity is None:
-        capacity = memory.capacity_bytes * (1 - spec.kv.reserve) - weights_bytes
-    per_token = 2 * spec.layers * spec.kv_heads * spec.head_dim * spec.kv.bits / 8
-    pages = int(capacity // (per_token * spec.kv.page_tokens)) if np.isfinite(capacity) else 10**9
+    room = memory.capacity_bytes * (1 - spec.kv.reserve) - held.weights_bytes
+    asked = room if spec.kv.capacity is None else spec.kv.capacity
+    if asked > room:
+        raise InfeasibleError(
+            f"serving.kv.capacity: {asked:.4g} bytes do not fit {memory.name}: weights of {held.weights_bytes:.4g} "
+            f"and a reserve of {spec.kv.reserve:.0%} leave {max(0.0, room):.4g} of {memory.capacity_bytes:.4g} bytes"
+        )
+    pages = asked // (held.kv_bytes_per_token * spec.kv.page_tokens) if np.isfinite(asked) else 1e9
     if pages < 1:
         raise InfeasibleError(
             f"{chip.name}: {memory.name} of {memory.capacity_bytes:.4g} bytes less {spec.kv.reserve:.0%} reserve holds "
-            f"the weights of {weights_bytes:.4g} bytes and no page of KV cache"
+            f"the weights of {held.weights_bytes:.4g} bytes and no page of KV cache"
         )
-    return Cache(pages=pages, page_tokens=spec.kv.page_tokens, bytes_per_token=per_token)
+    return Cache(pages=int(pages), page_tokens=spec.kv.page_tokens, bytes_per_token=held.kv_bytes_per_token)
 
 
-def graph_weights_bytes(workload: str, knobs: Mapping[str, object], precision: str) -> float:
-    """Bytes of all weights of the traced workload, stored at the precision's weight bits."""
+def traced_footprint(spec: Serving, precision: str) -> Footprint:
+    """From the traced decode step, at the precision's widths: all weights; a token's share of the KV cache
+    is what the cache grows by between two contexts."""
     from sim.workload.graph import Role
     from sim.workload.load import load_workload
     from sim.workload.precision import BITS, parse_precision
 
-    graph = load_workload(workload, **{**knobs, "phase": "decode", "context": 128, "batch": 1})  # type: ignore[arg-type]
-    stored = {t.storage or t.id: t.elements for t in graph.tensors.values() if t.role is Role.WEIGHT}
-    return sum(stored.values()) * BITS[parse_precision(precision).weight] / 8
+    def elements(role: Role, context: int) -> float:
+        knobs = {**spec.knobs, "phase": "decode", "context": context, "batch": 1}
+        graph = load_workload(spec.workload, **knobs)  # type: ignore[arg-type]
+        held: dict[str, int] = {}
+        for tensor in graph.tensors.values():
+            if tensor.role is role:
+                place = tensor.storage or tensor.id
+                held[place] = max(held.get(place, 0), tensor.elements)
+        return sum(held.values())
 
-
-def _seconds(spec: Serving, chip: Chip, build: Builder, **knobs: object) -> float:
-    return alone_s(build(spec.workload, {**spec.knobs, **knobs}, spec.precision, chip))
+    low, high = spec.table_contexts[:2]
+    widths = parse_precision(precision)
+    grown = elements(Role.KV_CACHE, high) - elements(Role.KV_CACHE, low)
+    if grown <= 0:
+        raise ConfigError(
+            f'serving.workload: the decode step of "{spec.workload}" keeps no KV cache that grows with its context'
+        )
+    return Footprint(
+        weights_bytes=elements(Role.WEIGHT, low) * BITS[widths.weight] / 8,
+        kv_bytes_per_token=grown / (high - low) * BITS[widths.kv] / 8,
+    )
 
 
 def _lengths(median: int, sigma: float, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sim.errors import ConfigError
+from sim.events.progress import Progress
 from sim.events.result import Simulation
 from sim.events.run import SLICES, Stream, run
 from sim.schedule.plan import Schedule
@@ -28,7 +28,7 @@ def simulate(
     expand: bool = False,
     seed: int = 0,
     record: int = SLICES,
-    progress: Callable[[float], None] | None = None,
+    progress: Progress | None = None,
     **options: Any,
 ) -> Simulation:
     """One inference with the machine to itself.
@@ -58,6 +58,7 @@ def simulate(
         [Stream(name="inference", schedule=schedule)],
         grain="expand" if expand else "folded",
         shared=None if chip is None else shared_names(chip),
+        dma_engines=chip.dma_engines if chip else (),
         seed=seed,
         record=record,
         progress=progress,

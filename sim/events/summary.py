@@ -13,6 +13,7 @@ fall together, and preemption between merged groups.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import ceil
 
@@ -61,7 +62,13 @@ def summarise(program: Program, segments: int = SEGMENTS) -> Program:
     merged = tuple(_segment([works[at] for at in group]) for group in members)
     deps = [{home[d] for at in group for d in program.deps[at]} - {i} for i, group in enumerate(members)]
     engines = tuple(program.engines[group[0]] for group in members)
-    return replace(program, works=merged, engines=engines, **issue_order(engines, deps))
+    held = tuple(_most([program.held_bytes[at] for at in group]) for group in members)
+    return replace(program, works=merged, engines=engines, held_bytes=held, **issue_order(engines, deps))
+
+
+def _most(held: list[Mapping[str, float]]) -> dict[str, float]:
+    """Memory -> most bytes that any of the groups holds."""
+    return {memory: max(h.get(memory, 0.0) for h in held) for memory in {m for h in held for m in h}}
 
 
 def _members(program: Program, lengths: list[int], part: int) -> list[list[int]]:

@@ -67,6 +67,9 @@ class Recorder:
         self.slices: list[Slice] = []
         self.instants: list[Instant] = []
         self.counters: dict[str, list[tuple[int, float]]] = {}
+        self.peaks: dict[str, float] = {}
+        """Highest value of each counter, whatever is kept of its steps."""
+        self._values: dict[str, float] = {}
         self.dropped = 0
 
     def slice(self, track: str, name: str, start: int, end: int, category: str, stream: str, job: int) -> None:
@@ -82,11 +85,13 @@ class Recorder:
             self.instants.append(Instant(track, name, at))
 
     def add(self, counter: str, at: int, change: float) -> None:
-        steps = self.counters.setdefault(counter, [(0, 0.0)])
-        value = steps[-1][1] + change
-        if steps[-1][0] == at:
+        value = self._values[counter] = self._values.get(counter, 0.0) + change
+        if value > self.peaks.get(counter, 0.0):
+            self.peaks[counter] = value
+        steps = self.counters.setdefault(counter, [(0, 0.0)] if self.limit else [])
+        if steps and steps[-1][0] == at:
             steps[-1] = (at, value)
-        else:
+        elif len(steps) < self.limit:
             steps.append((at, value))
 
     def timeline(self) -> Timeline:

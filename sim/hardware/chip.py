@@ -195,6 +195,18 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DmaEngines:
+    """`count` DMA engines that several units queue for, first come first served, a transfer at a time.
+
+    A unit that stands in none has engines of its own, one per instance.
+    """
+
+    name: str
+    count: int
+    units: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Technology:
     """Node and physical limits; what energy, area and V-f scaling derive from."""
 
@@ -232,6 +244,7 @@ class Chip:
     memories: tuple[Memory, ...]
     units: tuple[Unit, ...]
     links: tuple[Link, ...] = ()
+    dma_engines: tuple[DmaEngines, ...] = ()
     technology: Technology = Technology()
     sources: Mapping[str, str] = field(default_factory=dict)
     provenance: Mapping[str, str] = field(default_factory=dict)

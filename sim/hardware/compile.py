@@ -31,6 +31,7 @@ def compile_chip(spec: s.ChipSpec, *, where: str) -> c.Chip:
             c.Link(name=k.name, ends=k.ends, bandwidth=k.bandwidth, latency_s=k.latency, energy_j_per_byte=k.energy)
             for k in spec.links
         ),
+        dma_engines=tuple(c.DmaEngines(name=e.name, count=e.count, units=e.units) for e in spec.dma_engines),
         technology=c.Technology() if technology is None else c.Technology(
             node_nm=technology.node, max_clock_hz=technology.max_clock, area_mm2=technology.area,
             power_w=technology.power, idle_power_w=technology.idle_power, voltage_v=technology.voltage,
@@ -114,6 +115,8 @@ def parts(spec: s.ChipSpec) -> Iterator[tuple[str, str, s.Spec]]:
             yield f"{place}.overheads" if unit.overheads else "overheads", unit.name, overheads
     for i, link in enumerate(spec.links):
         yield f"links[{i}]", link.name, link
+    for i, engines in enumerate(spec.dma_engines):
+        yield f"dma_engines[{i}]", engines.name, engines
     if spec.technology:
         yield "technology", "technology", spec.technology
     if spec.system:
@@ -183,6 +186,15 @@ def _cross_checks(spec: s.ChipSpec) -> list[str]:
             for end in link.ends
             if end not in seen and end not in ("host", "chip")
         ]
+    served: dict[str, str] = {}
+    units = [u.name for u in spec.units]
+    for i, engines in enumerate(spec.dma_engines):
+        for unit in engines.units:
+            if unit not in units:
+                problems.append(f'dma_engines[{i}].units: "{unit}" is no unit: {", ".join(units)}.{nearest(unit, units)}')
+            if unit in served:
+                problems.append(f'dma_engines[{i}].units: "{unit}" has its transfers moved by "{served[unit]}" already')
+            served[unit] = engines.name
     if spec.host_link is not None and spec.host_link not in [k.name for k in spec.links]:
         problems.append(f'host_link: "{spec.host_link}" is not the name of a link.{nearest(spec.host_link, seen)}')
     if spec.system and spec.system.link_bandwidth.per_s is None:

@@ -145,6 +145,9 @@ def to_document(chip: Chip) -> dict[str, Any]:
             "bandwidth": rate_text(k.bandwidth), "latency": format_exact(k.latency_s, D.TIME),
             "energy": _optional(k.energy_j_per_byte, D.ENERGY_PER_BYTE),
         })} for k in chip.links],
+        "dma_engines": [
+            {"name": e.name, "units": list(e.units), **write.part(e.name, {"count": e.count})} for e in chip.dma_engines
+        ],
         "algorithms": list(chip.algorithms), "host_link": chip.host_link, "calibration": chip.calibration,
         "overrides": dict(chip.overrides),
     }  # fmt: skip

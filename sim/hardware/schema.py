@@ -206,6 +206,14 @@ class LinkSpec(Spec):
     source: Source
 
 
+class DmaEnginesSpec(Spec):
+    unsourced = frozenset({"name", "source", "units"})
+    name: Name
+    count: f.Count = 1
+    units: tuple[str, ...] = Field(min_length=1)
+    source: Source
+
+
 class TechnologySpec(Spec):
     node: f.Node | None = None
     max_clock: f.Frequency | None = None
@@ -238,6 +246,7 @@ class SystemSpec(Spec):
 class ChipSpec(Spec):
     unsourced = frozenset(
         {"schema_", "name", "title", "sources", "notes", "default_precision", "memories", "units", "links"}
+        | {"dma_engines"}
         | {"technology", "overheads", "system", "algorithms", "host_link", "calibration", "overrides", "source"}
     )
     schema_: Literal["dovetail.chip/1"] = Field(alias="schema")
@@ -251,6 +260,7 @@ class ChipSpec(Spec):
     memories: tuple[MemorySpec, ...] = Field(min_length=1)
     units: tuple[UnitSpec, ...] = Field(min_length=1)
     links: tuple[LinkSpec, ...] = ()
+    dma_engines: tuple[DmaEnginesSpec, ...] = ()
     technology: TechnologySpec | None = None
     overheads: OverheadsSpec | None = None
     system: SystemSpec | None = None
@@ -263,6 +273,6 @@ class ChipSpec(Spec):
 SPECS: dict[str, type[Spec]] = {
     "memories": MemorySpec, "memory": MemorySpec, "fanout": FanoutSpec, "array": ArraySpec, "vector": VectorSpec,
     "units": UnitSpec, "hierarchy": LevelSpec, "overheads": OverheadsSpec, "links": LinkSpec,
-    "technology": TechnologySpec, "system": SystemSpec,
+    "dma_engines": DmaEnginesSpec, "technology": TechnologySpec, "system": SystemSpec,
 }  # fmt: skip
 """The key under which a part stands in the file -> its schema; for naming the nearest key."""

@@ -66,7 +66,11 @@ def to_schedule(network: Network, d: int) -> Schedule:
             names[0]: home.read.at(clock) * clock * home.efficiency,
             names[1]: home.write.at(clock) * clock * home.efficiency,
         }
-    groups = tuple(_group(network, i, d, names, rates) for i in range(len(network.groups)))
+    position = {op.name: at for at, op in enumerate(network.graph.ops)}
+    groups = tuple(
+        _group(network, i, d, names, rates, _held(network, cost, d, position))
+        for i, cost in enumerate(network.groups)
+    )
     peaks = {home.name: float(network.residency.home_peak_bytes[d])}
     if network.residency.memory:
         peaks[network.residency.memory] = max(
@@ -79,10 +83,23 @@ def to_schedule(network: Network, d: int) -> Schedule:
         clock_hz={unit.name: clock},
         units={unit.name: unit.count},
         notes=network.notes,
+        lasting_bytes={home.name: network.residency.lasting_bytes},
     )
 
 
-def _group(network: Network, i: int, d: int, ports: tuple[str, str], rates: Mapping[str, float]) -> Group:
+def _held(network: Network, cost: GroupCost, d: int, position: Mapping[str, int]) -> dict[str, float]:
+    """Memory -> bytes held while the group runs."""
+    kept, at = network.residency, position.get(cost.op.name)
+    live = float(kept.home_live_bytes[d, at]) if at is not None else 0.0
+    held = {network.unit.home: sum(kept.home_tensors.values()) + live}
+    if kept.memory:
+        held[kept.memory] = float(cost.held_bytes[d] + cost.footprint_bytes[d])
+    return held
+
+
+def _group(
+    network: Network, i: int, d: int, ports: tuple[str, str], rates: Mapping[str, float], held: Mapping[str, float]
+) -> Group:
     cost = network.groups[i]
     steps = _steps(cost, d, ports, rates)
     fetch = float(cost.first_weight_bytes[d]) if network.prefetches[i][d] and cost.prefetch_s[d] > 0 else 0.0
@@ -99,6 +116,7 @@ def _group(network: Network, i: int, d: int, ports: tuple[str, str], rates: Mapp
         prefetch_bytes={ports[0]: fetch} if fetch else {},
         macs=cost.macs,
         energy_j=None if np.isnan(energy) else energy,
+        held_bytes=held,
     )
 
 

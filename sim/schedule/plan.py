@@ -71,6 +71,8 @@ class Group:
     """Which of the unit's `count` copies."""
     macs: int = 0
     energy_j: float | None = None
+    held_bytes: Mapping[str, float] = field(default_factory=dict)
+    """Memory -> bytes held while it runs: tensors that live, and its tiles."""
     mapping: Mapping[str, object] | None = None
     homes: Mapping[str, str] = field(default_factory=dict)
 
@@ -89,3 +91,5 @@ class Schedule:
     units: Mapping[str, int]
     """Unit -> count of instances."""
     notes: tuple[str, ...] = ()
+    lasting_bytes: Mapping[str, float] = field(default_factory=dict)
+    """Memory -> bytes held from one run to the next: weights and caches."""

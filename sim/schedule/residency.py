@@ -32,6 +32,10 @@ class Residency:
     home_peak_bytes: np.ndarray
     home_tensors: Mapping[str, float]
     """storage -> bytes of everything that always lies at home"""
+    home_live_bytes: np.ndarray
+    """(D, ops) bytes of what comes and goes at home while each op runs"""
+    lasting_bytes: float
+    """of `home_tensors`, what stays from one run to the next: weights and caches"""
 
 
 def resident_memory(unit: Unit) -> Memory | None:
@@ -102,4 +106,6 @@ def residency(graph: Graph, unit: Unit, capacity_bytes: np.ndarray, inside: Coll
         held_bytes=held,
         home_peak_bytes=fixed + home.max(axis=1, initial=0.0),
         home_tensors=always,
+        home_live_bytes=home,
+        lasting_bytes=sum(b for s, b in always.items() if roles[s] & {Role.WEIGHT, Role.KV_CACHE}),
     )

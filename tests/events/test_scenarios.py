@@ -58,7 +58,7 @@ def test_copies_spread_over_instances():
 def test_stages_on_another_unit():
     """1 ms before on the CPU and 2 ms after: 4 + 3 = 7 ms."""
     stream = {
-        "before": {"name": "in", "unit": "CPU", "time": "1 ms"},
+        "before": {"name": "in", "unit": "CPU", "time": "1 ms", "power": "2 W"},
         "after": {"name": "out", "unit": "CPU", "time": "2 ms"},
     }
     result = run_scenario(scenario(stream=stream), CHIP, build=build)
@@ -145,7 +145,7 @@ def test_limit_of_a_deterministic_stream():
 def test_limit_of_copies_and_batch():
     """Copies at once on one unit with 4 ms each and a deadline of 9 ms: two end by 8 ms, a third would at 12.
     Batch b takes 4 b ms: two by 8 ms."""
-    base = scenario(length="40 s", rate="10 Hz", stream={"deadline": "9 ms"})
+    base = scenario(length="40 s", rate="10 Hz", stream={"deadline": "9 ms", "knobs": {"batch": 1}})
     for quantity in ("copies", "batch"):
         limit = find_limit(base, CHIP, quantity, build=build)
         assert (limit.value, limit.above) == (2, 3)
@@ -165,8 +165,9 @@ def test_same_seed_same_result():
 def test_interrupt_keeps_what_was_simulated():
     """Ctrl-C in the middle: the result is marked partial and holds the jobs that had ended."""
 
-    def interrupt(share):
-        raise KeyboardInterrupt
+    def interrupt(share, what="simulated"):
+        if what == "simulated":
+            raise KeyboardInterrupt
 
     result = run_scenario(scenario(length="60 s"), CHIP, build=build, progress=interrupt)
     assert result.partial
