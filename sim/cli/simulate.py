@@ -173,10 +173,11 @@ def _marked(partial: bool) -> str:
 
 
 def _show_one(result: Simulation) -> None:
+    contended = f"contended {result.contended_s * 1e3:.4g} ms"
     energy = "" if result.energy_j is None else f", {result.energy_j * 1e3:.4g} mJ"
     show(
         f"{result.workload_name} on {result.hardware_name}, {result.grain}{_marked(result.partial)}: "
-        f"{result.latency_s * 1e3:.6g} ms, contended {result.contended_s * 1e3:.4g} ms{energy}, {result.events:,} events"
+        f"{result.latency_s * 1e3:.6g} ms, {contended}{energy}, {result.events:,} events"
     )
     _show_use(result)
 

@@ -132,9 +132,7 @@ class Channels:
         self._last = 0
         self._version = 0
 
-    def start(
-        self, phase: Phase, priority: int = 0, remaining: float | None = None, engine: str = ""
-    ) -> Transfer:
+    def start(self, phase: Phase, priority: int = 0, remaining: float | None = None, engine: str = "") -> Transfer:
         left = float(phase.ticks) if remaining is None else remaining
         transfer = Transfer(phase, priority, self.env.event(), left, engine, self.env.now)
         self._advance()

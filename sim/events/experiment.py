@@ -227,7 +227,9 @@ def _instances(spec: StreamSpec, stage: Stage, schedule: Schedule, chip: Chip) -
     where = f'stream "{spec.name}", stage "{stage.name}"'
     if stage.unit in counts:
         if stage.instances not in (None, counts[stage.unit]):
-            raise ConfigError(f"{where}: instances: {stage.instances}; {chip.name} has {counts[stage.unit]} {stage.unit}")
+            raise ConfigError(
+                f"{where}: instances: {stage.instances}; {chip.name} has {counts[stage.unit]} {stage.unit}"
+            )
     elif stage.instances is None:
         raise ConfigError(
             f'{where}: unknown resource "{stage.unit}"; {chip.name} has {", ".join(sorted(counts))}.'

@@ -164,7 +164,9 @@ def _start(scenario: Scenario, quantity: str) -> float:
     serving = scenario.serving
     if serving is not None:
         if serving.ttft_deadline is None and serving.tpot_deadline is None:
-            raise ConfigError(f'scenario "{scenario.name}": a limit needs serving.ttft_deadline or serving.tpot_deadline')
+            raise ConfigError(
+                f'scenario "{scenario.name}": a limit needs serving.ttft_deadline or serving.tpot_deadline'
+            )
         if quantity not in ("rate", "batch"):
             raise ConfigError(f'--find-limit "{quantity}": of a serving scenario expected rate or batch')
         return 1 if quantity == "rate" else serving.max_batch
@@ -249,7 +251,9 @@ def _scaled(scenario: Scenario, quantity: str, value: float) -> Scenario:
     if serving is not None:
         if quantity == "batch":
             if value > serving.table_batches[-1]:
-                raise InfeasibleError(f"above the largest batch whose steps were scheduled, {serving.table_batches[-1]}")
+                raise InfeasibleError(
+                    f"above the largest batch whose steps were scheduled, {serving.table_batches[-1]}"
+                )
             changed = serving.model_copy(update={"max_batch": int(value)})
         else:
             arrivals = serving.requests.arrivals

@@ -189,12 +189,13 @@ def _cross_checks(spec: s.ChipSpec) -> list[str]:
     served: dict[str, str] = {}
     units = [u.name for u in spec.units]
     for i, engines in enumerate(spec.dma_engines):
-        for unit in engines.units:
-            if unit not in units:
-                problems.append(f'dma_engines[{i}].units: "{unit}" is no unit: {", ".join(units)}.{nearest(unit, units)}')
-            if unit in served:
-                problems.append(f'dma_engines[{i}].units: "{unit}" has its transfers moved by "{served[unit]}" already')
-            served[unit] = engines.name
+        for name in engines.units:
+            where = f'dma_engines[{i}].units: "{name}"'
+            if name not in units:
+                problems.append(f"{where} is no unit: {', '.join(units)}.{nearest(name, units)}")
+            if name in served:
+                problems.append(f'{where} has its transfers moved by "{served[name]}" already')
+            served[name] = engines.name
     if spec.host_link is not None and spec.host_link not in [k.name for k in spec.links]:
         problems.append(f'host_link: "{spec.host_link}" is not the name of a link.{nearest(spec.host_link, seen)}')
     if spec.system and spec.system.link_bandwidth.per_s is None:

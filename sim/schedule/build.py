@@ -68,8 +68,7 @@ def to_schedule(network: Network, d: int) -> Schedule:
         }
     position = {op.name: at for at, op in enumerate(network.graph.ops)}
     groups = tuple(
-        _group(network, i, d, names, rates, _held(network, cost, d, position))
-        for i, cost in enumerate(network.groups)
+        _group(network, i, d, names, rates, _held(network, cost, d, position)) for i, cost in enumerate(network.groups)
     )
     peaks = {home.name: float(network.residency.home_peak_bytes[d])}
     if network.residency.memory:

@@ -188,3 +188,27 @@ def test_document_is_json():
     result = run([Stream(name="a", schedule=service(10 * NS, moved=3.0))])
     text = json.dumps(result.to_dict(), allow_nan=False)
     assert json.loads(text)["schema"] == "dovetail.simulate/1"
+
+
+def test_earliest_deadline_first():
+    """Three jobs of 10 wait behind one of 20: due at 90, 60 and never; served in the order 60, 90, never."""
+    first = Stream(name="first", schedule=service(20 * NS))
+    due = {"late": 85 * NS, "soon": 55 * NS, "never": None}
+    streams = [first] + [
+        Stream(name=n, schedule=service(10 * NS), arrivals_s=(5 * NS,), deadline_s=d) for n, d in due.items()
+    ]
+    jobs = sorted(run(streams, policy="earliest_deadline_first").jobs, key=lambda j: j.finish_s)
+    assert [(j.stream, to_ticks(j.finish_s) // 10**6) for j in jobs] == [
+        ("first", 20), ("soon", 30), ("late", 40), ("never", 50),
+    ]  # fmt: skip
+
+
+def test_causes_of_misses():
+    """Service 20 of 15 allowed; a wait of 20 before 10; half a port for a job of 10 that would need 10 of 15."""
+    long = Stream(name="long", schedule=service(20 * NS), deadline_s=15 * NS)
+    waits = Stream(name="waits", schedule=service(10 * NS), deadline_s=15 * NS)
+    assert [j.missed for j in run([long, waits]).jobs] == ["service", "queueing"]
+    shared = [
+        Stream(name=n, schedule=memory_bound(10), place={"NPU": i}, deadline_s=15 * NS) for i, n in enumerate("ab")
+    ]
+    assert [j.missed for j in run(shared).jobs] == ["contention", "contention"]

@@ -183,3 +183,36 @@ def test_bundled_scenarios_are_valid(name):
 def test_unknown_scenario():
     with pytest.raises(ConfigError, match=r'unknown scenario "autopilto".*Did you mean "autopilot"'):
         load_scenario("autopilto")
+
+
+def test_stage_of_equal_parts():
+    """Four parts of 1 ms side by side on four cores outside the chip, then 4 ms: 5 ms; each core is busy 1 of 10 ms."""
+    stage = {"name": "in", "unit": "host", "time": "1 ms", "parallel": 4, "instances": 4, "power": "2 W"}
+    result = run_scenario(scenario(stream={"before": stage}), CHIP, build=build)
+    assert result.streams["s"].latency_max_s == pytest.approx(5e-3)
+    assert [result.offered[f"host[{i}]"] for i in range(4)] == pytest.approx([0.1] * 4)
+    with pytest.raises(ConfigError, match="4 parts on 2 instances"):
+        run_scenario(scenario(stream={"before": {**stage, "instances": 2}}), CHIP, build=build)
+    with pytest.raises(ConfigError, match=r'unknown resource "CPX".*Did you mean "CPU"'):
+        run_scenario(scenario(stream={"before": {"name": "in", "unit": "CPX", "time": "1 ms"}}), CHIP, build=build)
+
+
+def test_limit_of_an_unknown_knob():
+    base = parse_scenario(document(workload="mlp", stream={"deadline": "5 ms"}), where="t")
+    with pytest.raises(ConfigError, match=r'"bath": expected rate, copies, or a whole-number knob of mlp.*"batch"'):
+        find_limit(base, CHIP, "bath", build=build)
+
+
+def test_interrupted_search_keeps_its_trials():
+    calls = []
+
+    def interrupt(share, what="simulated"):
+        calls.append(share)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    limit = find_limit(
+        scenario(length="4 s", stream={"deadline": "5 ms"}), CHIP, "rate", build=build, progress=interrupt
+    )
+    assert limit.partial
+    assert [t.value for t in limit.trials] == [1, 2]

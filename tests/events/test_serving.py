@@ -6,11 +6,14 @@ import json
 
 import numpy as np
 import pytest
+from nests import group, schedule, steps
 
 from sim.errors import ConfigError, InfeasibleError
-from sim.events.scenario import Requests
+from sim.events.limits import find_limit
+from sim.events.scenario import Requests, parse_scenario
 from sim.events.serving import Cache, Request, StepTable, offered_utilization, serve
-from sim.events.serving_scenario import draw_requests
+from sim.events.serving_scenario import Footprint, draw_requests, run_serving, size_cache, step_tables
+from sim.hardware.chip import Chip, Memory
 
 TABLE = StepTable(
     batches=(1, 2),
@@ -100,3 +103,101 @@ def test_bad_input():
         serve([request(0.0)], TABLE, Cache(pages=1, page_tokens=8, bytes_per_token=1.0), max_batch=1, prefill_chunk=8)
     with pytest.raises(ConfigError, match="two or more rising values"):
         StepTable(batches=(1,), contexts=(0, 1), decode_table=np.ones((1, 2)), prompts=(0, 1), prefill_table=np.ones(2))
+
+
+CHIP = Chip(
+    name="toy", title="", clock_hz=1e9, default_precision="bf16", units=(),
+    memories=(Memory(name="DRAM", capacity_bytes=1000.0),),
+)  # fmt: skip
+
+
+def build(workload, knobs, precision, chip):
+    """Decode: (100 + batch x context / 10) us and uJ, prefill 1 us a token. What does not fit is refused."""
+    if knobs["phase"] == "prefill":
+        return energetic(knobs["context"] * 1e-6)
+    if knobs["batch"] * knobs["context"] * (1 if precision == "w16a16kv8" else 2) > 800:
+        raise InfeasibleError("does not fit")
+    return energetic((100 + knobs["batch"] * knobs["context"] / 10) * 1e-6)
+
+
+def energetic(seconds):
+    return schedule(group(steps(repeat=[1], compute=[seconds]), energy_j=seconds))
+
+
+def serving(**parts):
+    requests = {"count": 200, "prompt_tokens": 20, "output_tokens": 4}
+    requests["arrivals"] = {"kind": "poisson", "rate": parts.pop("rate", "300 Hz")}
+    spec = {
+        "workload": "toy", "requests": requests, "kv": {"memory": "DRAM", "page_tokens": 4, "reserve": 0.0},
+        "max_batch": 4, "table_batches": [1, 2, 8], "table_contexts": [50, 100, 300],
+    }  # fmt: skip
+    return parse_scenario({"name": "t", "hardware": "toy", "serving": spec | parts.pop("spec", {}), **parts}, where="t")
+
+
+def held(spec, precision):
+    """200 bytes of weights; 2 bytes a token at 16 bits."""
+    return Footprint(weights_bytes=200.0, kv_bytes_per_token=1.0 if precision == "w16a16kv8" else 2.0)
+
+
+def test_steps_are_scheduled_where_the_cache_holds_them():
+    """(1000 - 200) / 2 = 400 tokens: a batch of 2 up to context 200, of 8 up to 50; beyond, the line continues.
+    The toy is linear in the context, so the continued table is exact."""
+    spec = serving().serving
+    cache = size_cache(spec, CHIP, held(spec, "bf16"))
+    assert cache.pages * cache.page_tokens == 400
+    seconds, joules = step_tables(spec, CHIP, build, cache)
+    for batch in (1, 2, 8):
+        for context in (50, 100, 300):
+            assert seconds.decode(batch, context) == pytest.approx((100 + batch * context / 10) * 1e-6)
+    assert joules.decode(2, 100) == pytest.approx(120e-6)
+
+
+def test_narrower_keys_and_values_double_the_cache():
+    wide = run_serving(serving(), CHIP, build=build, footprint=held)
+    narrow = run_serving(serving(spec={"precision": "w16a16kv8"}), CHIP, build=build, footprint=held)
+    assert narrow.first.kv_capacity_bytes / narrow.kv_bytes_per_token == 2 * (
+        wide.first.kv_capacity_bytes / wide.kv_bytes_per_token
+    )
+
+
+def test_replications_pool_and_spread():
+    """Every replication has its own requests; energies add up; the document is JSON; same seed, same bytes."""
+    runs = run_serving(serving(replications=3, warmup="100 ms"), CHIP, build=build, footprint=held)
+    assert len(runs.runs) == 3
+    assert len({run.requests[0].arrival_s for run in runs.runs}) == 3
+    assert all(r.arrival_s >= 0.1 for r in runs.pooled.requests)
+    assert runs.pooled.energy_j == pytest.approx(sum(run.energy_j for run in runs.runs))
+    assert runs.intervals()["ttft_mean_s"].half_width > 0
+    text = json.dumps(runs.to_dict(), allow_nan=False)
+    again = run_serving(serving(replications=3, warmup="100 ms"), CHIP, build=build, footprint=held)
+    assert text == json.dumps(again.to_dict())
+
+
+def test_limits_of_serving():
+    """The rate is bounded by the deadline of the first token; the batch by that of the others: a step of b requests
+    at about 22 tokens takes 100 + 2.2 b us or more with a chunk beside it."""
+    base = serving(spec={"ttft_deadline": "2 ms"}, replications=2)
+    limit = find_limit(base, CHIP, "rate", build=build, footprint=held)
+    assert 1 <= limit.value < limit.above
+    assert limit.rate_hz == pytest.approx(300 * limit.value)
+    batch = find_limit(base, CHIP, "batch", build=build, footprint=held)
+    assert batch.value == 8
+    assert "largest batch" in batch.trials[-1].why
+    with pytest.raises(ConfigError, match="expected rate or batch"):
+        find_limit(base, CHIP, "copies", build=build, footprint=held)
+    with pytest.raises(ConfigError, match="ttft_deadline"):
+        find_limit(serving(), CHIP, "rate", build=build, footprint=held)
+
+
+def test_bad_serving_files():
+    for parts, words in (
+        ({"length": "1 s"}, "length belongs to streams"),
+        ({"spec": {"table_batches": [4, 1]}}, "rising whole numbers"),
+        ({"spec": {"kv": {"memory": "DRAM", "bits": 8}}}, "bits: unknown key"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            serving(**parts)
+    with pytest.raises(InfeasibleError, match="900 bytes do not fit DRAM"):
+        run_serving(serving(spec={"kv": {"memory": "DRAM", "capacity": "900 B"}}), CHIP, build=build, footprint=held)
+    with pytest.raises(InfeasibleError, match=r"utilisation .* the queue grows without bound"):
+        run_serving(serving(rate="90 kHz"), CHIP, build=build, footprint=held)
