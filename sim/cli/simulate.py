@@ -193,17 +193,22 @@ def _show_use(result: Simulation) -> None:
 
 
 def _show_scenario(result: ScenarioResult) -> None:
+    title = f"{result.scenario} on {result.hardware_name}, times in ms{_marked(result.partial)}"
+    rows = [
+        [name, f"{s.finished:,}", _ms(s.latency_mean_s), _ms(s.latency_p50_s), _ms(s.latency_p95_s),
+         _ms(s.latency_p99_s), _ms(s.latency_max_s), _ms(s.deadline_s)]
+        for name, s in result.streams.items()
+    ]  # fmt: skip
+    show(_table(title, ["latency", "jobs", "mean", "p50", "p95", "p99", "max", "deadline"], rows))
     rows = []
     for name, s in result.streams.items():
         missed = ", ".join(f"{n} {cause}" for cause, n in s.missed.items()) or ("0" if s.deadline_s else "-")
         rows.append(
-            [name, f"{s.finished:,}", _ms(s.latency_p50_s), _ms(s.latency_p95_s), _ms(s.latency_p99_s),
-             _ms(s.latency_max_s), _ms(s.service_s), _ms(s.queueing_mean_s), _ms(s.contention_mean_s), missed,
+            [name, _ms(s.service_s), _ms(s.queueing_mean_s), _ms(s.contention_mean_s), missed,
              f"{s.goodput_per_s:.4g}", _ms(s.energy_j_per_job)]
         )  # fmt: skip
-    columns = ["stream", "jobs", "p50", "p95", "p99", "max", "alone", "queued", "others", "missed", "good/s", "mJ/job"]
-    title = f"{result.scenario} on {result.hardware_name}, times in ms{_marked(result.partial)}"
-    show(_table(title, columns, rows))
+    columns = ["mean of it", "alone", "queueing", "contention", "missed", "goodput /s", "mJ a job"]
+    show(_table("", columns, rows))
     if len(result.replications) > 1:
         names = {"latency_mean_s": "mean ms", "latency_p99_s": "p99 ms", "miss_rate": "miss rate",
                  "throughput_per_s": "jobs/s", "goodput_per_s": "good/s"}  # fmt: skip
