@@ -14,6 +14,7 @@ from sim.hardware.chip import Chip
 from sim.mapping.mapping import Mapping as LoopNest
 from sim.mapping.steps import busiest
 from sim.schedule.groups import GroupCost
+from sim.schedule.host import TRANSFER
 from sim.schedule.network import Network, Options, cost_network
 from sim.schedule.plan import Group, Schedule, Steps
 from sim.workload.graph import Graph
@@ -67,6 +68,8 @@ def to_schedule(network: Network, d: int) -> Schedule:
             names[1]: home.write.at(clock) * clock * home.efficiency,
         }
     position = {op.name: at for at, op in enumerate(network.graph.ops)}
+    for link in chip.links:
+        rates[link.name] = link.bandwidth.at(clock) * clock
     groups = tuple(
         _group(network, i, d, names, rates, _held(network, cost, d, position)) for i, cost in enumerate(network.groups)
     )
@@ -107,7 +110,7 @@ def _group(
         name=cost.name,
         ops=(cost.name,),
         unit=network.unit.name,
-        kind="einsum" if cost.macs else "vector",
+        kind="transfer" if cost.name == TRANSFER else "einsum" if cost.macs else "vector",
         deps=(i - 1,) if i else (),
         launch_s=float(cost.launch_s[d]),
         steps=steps,
@@ -125,6 +128,8 @@ def _steps(cost: GroupCost, d: int, ports: tuple[str, str], rates: Mapping[str, 
         if len(at):
             table = won.tables[int(won.row[at[0]])]
             return _mapped(cost, table, d, ports, float(won.latency_cycles[at[0]]))
+    if cost.name == TRANSFER:
+        return _transferred(cost, d, ports, rates)
     if cost.stream is not None:
         return _streamed(cost, d, ports, rates)
     return _whole(cost, d, ports, rates)
@@ -211,6 +216,23 @@ def _streamed(cost: GroupCost, d: int, ports: tuple[str, str], rates: Mapping[st
         first_latency_s=(max(0.0, x - own[0]) + latency) / clock if x else 0.0,
         pause_s=np.maximum(0.0, pause[repeat > 0]) / clock,
         last_pause_s=max(0.0, y - own[1]) / clock if y else 0.0,
+    )
+
+
+def _transferred(cost: GroupCost, d: int, ports: tuple[str, str], rates: Mapping[str, float]) -> Steps:
+    """Inputs that come over the host link, written to the home memory as they arrive."""
+    link = cost.bound[d].partition(":")[2]
+    moved = float(cost.traffic_bytes[next(iter(cost.traffic_bytes))]["input"][1][d])
+    latency = float(cost.time_s[d]) - moved / rates[link]
+    return Steps(
+        repeat=np.array([1]),
+        compute_s=np.array([0.0]),
+        first_load_bytes={link: moved, ports[1]: min(moved, moved / rates[link] * rates[ports[1]])},
+        next_load_bytes={},
+        store_bytes={},
+        inner_bytes={},
+        last_store_bytes={},
+        first_latency_s=max(0.0, latency),
     )
 
 
