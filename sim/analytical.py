@@ -109,7 +109,8 @@ def read(network: Network, d: int, *, precision: str, options: Options) -> Estim
     bound = roofline(graph, chip, precision, homes=_inner_homes(network))
     floors = {point.name: point for point in bound.ops}
     feasible = not network.infeasible[d]
-    ops = tuple(_op(network, i, d, floors) for i in range(len(network.groups)))
+    place = {op.name: position for position, op in enumerate(network.graph.ops)}
+    ops = tuple(_op(network, i, d, floors, place[group.op.name]) for i, group in enumerate(network.groups))
     energies = [op.energy_j for op in ops]
     dynamic = reduce(lambda a, b: a + b, energies, 0.0) if all(e is not None for e in energies) else None  # type: ignore[operator, arg-type, return-value]
     latency = float(network.latency_s[d]) if feasible else inf
@@ -155,7 +156,7 @@ def read(network: Network, d: int, *, precision: str, options: Options) -> Estim
     )
 
 
-def _op(network: Network, i: int, d: int, floors: Mapping[str, RooflinePoint]) -> OpEstimate:
+def _op(network: Network, i: int, d: int, floors: Mapping[str, RooflinePoint], position: int) -> OpEstimate:
     group = network.groups[i]
     floor_s = (
         float(group.time_s[d])
@@ -189,6 +190,7 @@ def _op(network: Network, i: int, d: int, floors: Mapping[str, RooflinePoint]) -
         mapping=_mapping(group, d, network),
         fused=group.fused,
         homes=_homes(network, group, d),
+        held_bytes=_held_bytes(network, group, d, position),
     )
 
 
@@ -268,6 +270,15 @@ def _total_traffic(ops: tuple[OpEstimate, ...]) -> dict[str, Traffic]:
                 total[0] += traffic.read
                 total[1] += traffic.write
     return {memory: Traffic(read=r, write=w) for memory, (r, w) in totals.items()}
+
+
+def _held_bytes(network: Network, group: GroupCost, d: int, position: int) -> dict[str, float]:
+    """What lies in the home memory, and on chip (residents and tiles), while the group runs."""
+    residency = network.residency
+    held = {network.unit.home: float(residency.home_bytes[d, position])}
+    if residency.memory:
+        held[residency.memory] = float(group.held_bytes[d] + group.footprint_bytes[d])
+    return held
 
 
 def _peaks(network: Network, d: int) -> dict[str, float]:

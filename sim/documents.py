@@ -25,6 +25,7 @@ SCHEMAS = (
     "dovetail.validate/1",
     "dovetail.baseline/1",
     "dovetail.winner/1",
+    "dovetail.study/1",
 )
 """Every document that this version writes."""
 

@@ -69,6 +69,8 @@ class OpEstimate:
     """Names of the ops that ran inside this one."""
     homes: Mapping[str, str] = field(default_factory=dict)
     """tensor id -> memory in which it lives"""
+    held_bytes: Mapping[str, float] = field(default_factory=dict)
+    """memory -> bytes that lie in it while the op runs; the largest of a network is its `peak_memory_bytes`"""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "breakdown_s", _complete(self.breakdown_s))

@@ -185,6 +185,7 @@ def _read_op(reader: Reader) -> OpEstimate:
         mapping=None if reader.raw("mapping") is None else reader.mapping("mapping"),
         fused=tuple(reader.items("fused")),
         homes=reader.mapping("homes"),
+        held_bytes=reader.numbers("held_bytes") if "held_bytes" in reader.data else {},
     )
     reader.done()
     return op

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -68,11 +69,13 @@ def sweep(
     calibration: str = "auto",
     allow_unsupported: bool = False,
     inputs: str = "host",
+    progress: Callable[[float], None] | None = None,
 ) -> Table:
     """Cost every combination: knobs, then precisions, then chip keys, the last key fastest.
 
     Args: workload: a graph, a `sim.Workload`, or a name (needed for `knobs`); chip_grid: override
-        path -> values, or `Designs`; precisions: names, the chip's default if None.
+        path -> values, or `Designs`; precisions: names, the chip's default if None; progress: called with
+        the share of the (knobs, precision) pairs that are done.
     Returns: a table in `itertools.product` order; infeasible rows have nan and a reason.
     Raises: WorkloadError: knobs on a plain graph; ConfigError, PrecisionError as for one estimate.
     """
@@ -85,6 +88,7 @@ def sweep(
         inputs=inputs,
     )
     names = tuple(precisions or (chip.default_precision,))
+    pairs = len(names) * prod(map(len, (knobs or {}).values()))
     parts = []
     for values, graph in _graphs(workload, knobs or {}):
         for name in names:
@@ -98,6 +102,8 @@ def sweep(
             for path, choices in designs.choices.items():
                 head[path] = np.array([choices[i] for i in designs.indices[path]], dtype=object)
             parts.append(head | rows)
+            if progress:
+                progress(len(parts) / pairs)
     data = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return Table(parameters=tuple(n for n in data if n not in (*RESULTS, "reason")), data=data)
 

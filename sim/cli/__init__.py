@@ -9,9 +9,11 @@ from __future__ import annotations
 import sys
 import traceback
 from dataclasses import dataclass
+from enum import Enum
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from pathlib import Path
+from typing import Any, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
@@ -78,29 +80,32 @@ COMMANDS = {
     "compare": Entry("inspect:compare", "Two saved results side by side.", "dovetail compare a.json b.json", _ANSWER),
     "report": Entry("report:report", "A self-contained page.", "dovetail report a.json -o report.html", _ANSWER),
     "measure": Entry(
-        "measure:measure", "Time a workload on this machine.", "dovetail measure resnet50 --device cpu", _TRUST
+        "measure:measure", "Time a workload on this machine.", "dovetail measure resnet18 --device cpu", _TRUST
     ),
     "import-profile": Entry(
         "measure:import_profile",
         "Turn a profiler's output into baseline records.",
-        "dovetail import-profile trace.json",
+        "dovetail import-profile layers.csv --device nvidia-h200 --precision fp16",
         _TRUST,
     ),
     "calibrate": Entry(
         "calibrate:calibrate",
         "Fit a chip's few physical constants to measurements.",
-        "dovetail calibrate --device cpu",
+        "dovetail calibrate --device amd-epyc-f25m17-avx512-zen4-2c --hw epyc-zen4 -o mine.json",
         _TRUST,
     ),
     "validate": Entry("validate:validate", "Every check that we have, in one table.", "dovetail validate", _TRUST),
     "compress": Entry(
         "compress:compress",
         "Quantise, prune or distil a model and judge its quality.",
-        "dovetail compress mlp --recipe int8",
+        "dovetail compress digits_cnn --recipe int8-ptq --hw edge-npu",
         _CHOOSE,
     ),
     "search": Entry(
-        "search:search", "Search over model, compression and chip.", "dovetail search space.yaml -o found", _CHOOSE
+        "search:search",
+        "Search over model, compression and chip.",
+        "dovetail search edge-vision --short -o found",
+        _CHOOSE,
     ),
 }
 """Every command of the tool; one whose module is not installed is neither listed nor found."""
@@ -154,9 +159,25 @@ def _load(name: str) -> TyperCommand:
     epilog = f"Example: {entry.example}"
     one.command(name, epilog=epilog, context_settings={"help_option_names": ["-h", "--help"]})(function)
     command = typer.main.get_command(one)
+    kinds = get_type_hints(function)
+    for option in command.params:
+        kind = kinds.get(str(option.name))
+        if option.metavar is None and isinstance(option, TyperOption) and not _is_choice(kind):
+            name = str(option.name)
+            option.metavar = _VALUES.get(name) or ("FILE" if kind in (Path, Path | None) else name.upper())
     command.params.extend(_shared_options())
     assert isinstance(command, TyperCommand)
     return command
+
+
+_VALUES = {"hw": "CHIP", "p": "KNOB=VALUE", "param": "KNOB=VALUE", "set_": "PATH=QUANTITY", "workers": "N",
+           "threads": "N", "trials": "N", "train_steps": "N", "time_limit": "SECONDS"}  # fmt: skip
+"""Option -> what its help calls the value; others are called as they are."""
+
+
+def _is_choice(kind: Any) -> bool:
+    """An option whose values its help lists: an enum, or on and off."""
+    return isinstance(kind, type) and issubclass(kind, (Enum, bool))
 
 
 def _shared_options() -> list[TyperOption]:

@@ -22,6 +22,7 @@ def calibrate(
     import sim
     from sim.baseline.calibrate import calibrate as run
     from sim.cli import common
+    from sim.cli.progress import Progress
     from sim.hardware import calibration
 
     chip = sim.load_hardware(hw) if hw else None
@@ -31,7 +32,8 @@ def calibrate(
         baseline = baseline or Path("baselines") / f"{device}.jsonl"
         take("cpu-ops", output=baseline, time_limit=180.0)
         take("cpu-workloads", output=baseline, time_limit=360.0)
-    found = run(device, chip=chip, baseline=baseline)
+    with Progress(f"fitting the constants of {device}"):
+        found = run(device, chip=chip, baseline=baseline)
     file = output or Path(calibration.__file__).parent / f"{device}.json"
     calibration.write_calibration(file, found)
     common.say(f"{found.source}: written to {file}")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from sim.errors import ConfigError, DovetailError, WorkloadError
@@ -15,10 +14,6 @@ if TYPE_CHECKING:
 
 WIDTH = 100
 """Widest table in columns; a narrower terminal makes it narrower."""
-
-
-TICK_S = 5.0
-"""Seconds between two remarks of progress."""
 
 
 class Settings:
@@ -63,19 +58,6 @@ def say(text: str) -> None:
         print(text, file=sys.stderr)
 
 
-def ticker(words: Callable[[Any], str]) -> Callable[[Any], None]:
-    """A progress callback that says `words(value)` on stderr every `TICK_S` seconds; short work stays silent."""
-    last = time.monotonic()
-
-    def tick(value: Any) -> None:
-        nonlocal last
-        if time.monotonic() - last >= TICK_S:
-            last = time.monotonic()
-            say(words(value))
-
-    return tick
-
-
 def print_json(document: object) -> None:
     """Exactly one JSON document on stdout; a number that JSON lacks is our bug."""
     print(json.dumps(document, indent=2, allow_nan=False))
@@ -114,14 +96,6 @@ def knobs(words: Iterable[str]) -> dict[str, Any]:
 def overrides(words: Iterable[str]) -> dict[str, str]:
     """`--set` words as {path: quantity}."""
     return pairs(words, option="--set")
-
-
-def load_workload(name: str, knobs: dict[str, Any], *, via: str = "recorder") -> Any:
-    """The graph, with progress on stderr while a long trace runs."""
-    import sim
-
-    tick = ticker(lambda ops: f"{name}: {ops:,} ops traced")
-    return sim.load_workload(name, via=via, progress=tick, **knobs)
 
 
 def chips(names: Iterable[str], words: Iterable[str]) -> list[Any]:

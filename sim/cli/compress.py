@@ -22,22 +22,29 @@ def compress(
 ) -> None:
     """Compress a workload by recipes and show quality, latency, energy and bytes before and after."""
     from sim.cli import common
+    from sim.cli.progress import Progress
     from sim.compression.study import run_study
 
-    def progress(stage: str, step: int, steps: int, loss: float) -> None:
-        common.say(f"{stage}: step {step} of {steps}, loss {loss:.3f}")
+    stages = [""]
+    with Progress(f"{workload}: {', '.join(recipe)}", steps=2 + len(recipe)) as progress:
 
-    study = run_study(
-        workload,
-        recipe,
-        hardware=hw,
-        knobs=common.knobs(p),
-        seed=seed,
-        train_steps=train_steps,
-        sensitivity_choices=("int8", "int4", "int2", "2:4") if sensitivity is not None else (),
-        checkpoint=checkpoint,
-        progress=progress,
-    )
+        def report(stage: str, step: int, steps: int, loss: float) -> None:
+            if stage != stages[-1]:
+                stages.append(stage)
+                progress.step(stage)
+            progress.tell(f"{stage}, loss {loss:.3f}", step / steps)
+
+        study = run_study(
+            workload,
+            recipe,
+            hardware=hw,
+            knobs=common.knobs(p),
+            seed=seed,
+            train_steps=train_steps,
+            sensitivity_choices=("int8", "int4", "int2", "2:4") if sensitivity is not None else (),
+            checkpoint=checkpoint,
+            progress=report,
+        )
     if figure is not None:
         from sim.view.compression import study_figure
 

@@ -28,7 +28,9 @@ class Inputs(StrEnum):
 
 
 WorkloadArgument = Annotated[str, typer.Argument(help="Bundled name, model.py, model.onnx or graph.json.")]
-HardwareOption = Annotated[list[str], typer.Option("--hw", help="Bundled name or chip.yaml; repeatable.")]
+HardwareOption = Annotated[
+    list[str], typer.Option("--hw", metavar="CHIP", help="Bundled name or chip.yaml; repeatable.")
+]
 KnobOption = Annotated[list[str] | None, typer.Option("-p", metavar="KNOB=VALUE", help="Knob of the workload.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="PATH=QUANTITY", help="Change of the chip: SRAM.capacity='8 MiB'.")
@@ -68,6 +70,7 @@ def estimate(
     """Latency, energy and memory of a workload on one or several chips, and what binds every op."""
     import sim
     from sim.cli import common
+    from sim.cli.progress import Progress
     from sim.units import Dimension, parse_quantity
 
     limit_s = parse_quantity(fail_over, Dimension.TIME, where="--fail-over") if fail_over else float("inf")
@@ -76,7 +79,6 @@ def estimate(
         for op, time in common.pairs(override or (), option="--override").items()
     }
     chips = common.chips(hw, set_ or ())
-    graph = common.load_workload(workload, common.knobs(p or ()))
     options: dict[str, Any] = {"objective": objective.value, "precision": precision, "calibration": calibration}
     options |= {"map_space": map_space.value, "allow_unsupported": allow_unsupported, "overrides": known_s}
     options |= {"inputs": inputs.value}
@@ -84,10 +86,12 @@ def estimate(
         from sim.mapping.files import read_mappings
 
         options |= {"map_space": "given", "mapping": read_mappings(mapping)}
-    estimates = [
-        sim.estimate(graph, chip, **options, what_if=what_if, progress=common.ticker(_costed(chip.name)))
-        for chip in chips
-    ]
+    estimates = []
+    with Progress(f"tracing {workload}", steps=1 + len(chips)) as progress:
+        graph = sim.load_workload(workload, progress=progress.traced, **common.knobs(p or ()))
+        for chip in chips:
+            progress.step(f"mapping {workload} onto {chip.name}")
+            estimates.append(sim.estimate(graph, chip, **options, what_if=what_if, progress=progress))
     if save_mapping is not None:
         from sim.mapping.files import write_mappings
 
@@ -99,10 +103,6 @@ def estimate(
     else:
         _print(estimates, per_op=per_op, by_module=by_module)
     raise typer.Exit(_exit_code(estimates, limit_s))
-
-
-def _costed(name: str) -> Callable[[float], str]:
-    return lambda share: f"{name}: {share:.0%} of the ops costed"
 
 
 def _print(estimates: list[Any], *, per_op: bool, by_module: bool) -> None:

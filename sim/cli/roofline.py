@@ -23,6 +23,7 @@ def roofline(
     """The data sheet's bound, the ridges, and where every op stands against them."""
     import sim
     from sim.cli import common
+    from sim.cli.progress import Progress
     from sim.errors import ConfigError
 
     if csv and json:
@@ -30,8 +31,12 @@ def roofline(
     if output is not None and output.suffix not in _FIGURES:
         raise ConfigError(f"-o {output}: expected a file ending in {', '.join(_FIGURES)}")
     chips = common.chips(hw, set_ or ())
-    graph = sim.load_workload(workload, **common.knobs(p or ()))
-    estimates = [sim.estimate(graph, chip, precision=precision) for chip in chips]
+    estimates = []
+    with Progress(f"tracing {workload}", steps=1 + len(chips)) as progress:
+        graph = sim.load_workload(workload, progress=progress.traced, **common.knobs(p or ()))
+        for chip in chips:
+            progress.step(f"mapping {workload} onto {chip.name}")
+            estimates.append(sim.estimate(graph, chip, precision=precision, progress=progress))
     bounds = [_bound(found, graph, chip, precision) for found, chip in zip(estimates, chips, strict=True)]
     if json:
         documents = [bound.to_dict() for bound in bounds]

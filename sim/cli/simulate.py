@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sim.cli.common import knobs, pairs, print_json, say, settings, show
+from sim.cli.common import knobs, pairs, print_json, say, show
+from sim.cli.progress import Progress
 from sim.errors import ConfigError
 
 if TYPE_CHECKING:
     from sim.events.experiment import ScenarioResult
     from sim.events.limits import Limit
-    from sim.events.progress import Progress
     from sim.events.result import Simulation
     from sim.events.serving_result import ServingRuns
     from sim.events.statistics import Interval
@@ -61,9 +61,11 @@ def simulate(
     from sim.events.simulate import simulate as run_one
     from sim.workload.load import load_workload
 
-    graph, chip = load_workload(what, **knobs(p or [])), load_hardware(hw, overrides)
+    chip = load_hardware(hw, overrides)
     options: dict[str, Any] = {"precision": precision} if precision else {}
-    with _Progress() as progress:
+    with Progress(f"tracing {what}", steps=2) as progress:
+        graph = load_workload(what, progress=progress.traced, **knobs(p or []))
+        progress.step(f"simulating {what} on {chip.name}")
         result = run_one(graph, chip, expand=expand, seed=seed, progress=progress, **options)
     _write_trace(trace, result.timeline)
     if json:
@@ -87,7 +89,7 @@ def _scenario(
 
     scenario = load_scenario(what)
     chip = load_hardware(hw or scenario.hardware, overrides)
-    with _Progress() as progress:
+    with Progress(f"simulating {scenario.name}") as progress:
         if limit:
             found = find_limit(scenario, chip, limit, seed=seed, progress=progress)
             result: Any = found
@@ -109,37 +111,6 @@ def _scenario(
         if expand and not result.partial:
             folded = run_scenario(scenario, chip, seed=seed, grain="folded", record=0)
             _show_folding(result, folded)
-
-
-class _Progress:
-    """Share done and time left on stderr, at most twice a second; silent with --quiet or off a terminal."""
-
-    def __enter__(self) -> Progress | None:
-        import sys
-        import time
-
-        if settings.quiet or not sys.stderr.isatty():
-            return None
-        begun = shown = time.monotonic()
-        doing = ""
-
-        def report(share: float, what: str = "simulated") -> None:
-            nonlocal begun, shown, doing
-            now = time.monotonic()
-            if what != doing:
-                begun, doing = now, what
-            if now - shown >= 0.5:
-                shown = now
-                left = f", about {(now - begun) * (1 - share) / share:.0f} s left" if share > 0 else ""
-                print(f"\r{what} {share:4.0%}{left} ".ljust(48), end="", file=sys.stderr, flush=True)
-
-        return report
-
-    def __exit__(self, *_: object) -> None:
-        import sys
-
-        if not settings.quiet and sys.stderr.isatty():
-            print("\r" + " " * 48 + "\r", end="", file=sys.stderr)
 
 
 def _write_trace(path: Path | None, timeline: Timeline) -> None:

@@ -29,6 +29,7 @@ def sweep(
     """Estimate every combination; rows are in the order of the options, the last one fastest."""
     import sim
     from sim.cli import common
+    from sim.cli.progress import Progress
     from sim.sweep_io import ENDINGS, columns_of, write_table
 
     if output is not None and output.suffix not in ENDINGS:
@@ -36,8 +37,13 @@ def sweep(
     grid = {path: values(text, where=f"--set {path}") for path, text in common.overrides(set_ or ()).items()}
     knobs = {name: text.split(",") for name, text in common.knobs(p or ()).items()}
     precisions = precision.split(",") if precision else None
-    subject = sim.Workload(workload) if knobs else sim.load_workload(workload)
-    tables = [sim.sweep(subject, chip, grid, knobs=knobs, precisions=precisions) for chip in common.chips(hw, ())]
+    chips, tables = common.chips(hw, ()), []
+    with Progress(f"tracing {workload}", steps=1 + len(chips)) as progress:
+        subject = sim.Workload(workload) if knobs else sim.load_workload(workload, progress=progress.traced)
+        for chip in chips:
+            progress.step(f"{workload} on designs of {chip.name}")
+            found = sim.sweep(subject, chip, grid, knobs=knobs, precisions=precisions, progress=progress)
+            tables.append(found)
     columns = columns_of(hw, tables)
     if output is not None:
         write_table(output, columns)

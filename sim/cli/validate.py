@@ -12,7 +12,7 @@ def validate(
         str | None,
         typer.Option("--against", help="Score a CSV of measured rows, a folder of them, or a device's records."),
     ] = None,
-    hw: Annotated[str | None, typer.Option("--hw", help="The chip that was measured.")] = None,
+    hw: Annotated[str | None, typer.Option("--hw", metavar="CHIP", help="The chip that was measured.")] = None,
     precision: Annotated[
         str | None, typer.Option("--precision", help="Precision of the rows; else the last part of the file's name.")
     ] = None,
@@ -22,13 +22,15 @@ def validate(
 ) -> None:
     """Every check in one table, or measured rows scored. Exit code 1 when a gate fails."""
     from sim.cli import common
+    from sim.cli.progress import Progress
 
     if against is not None:
         import sim
         from sim.baseline.validate import against as score_files
         from sim.baseline.validate import score_document
 
-        scores = score_files(against, hw=hw, precision=precision, calibration=calibration)
+        with Progress(f"scoring {against}"):
+            scores = score_files(against, hw=hw, precision=precision, calibration=calibration)
         documents = [score_document(one, sim.__version__) for one in scores]
         if json:
             common.print_json(documents[0] if len(documents) == 1 else documents)
@@ -38,7 +40,8 @@ def validate(
     import sim
     from sim.baseline.validate import validate as run
 
-    found = run(check)
+    with Progress("checks") as progress:
+        found = run(check, progress=progress)
     if json:
         common.print_json(found.to_dict(sim.__version__))
     else:

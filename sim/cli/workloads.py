@@ -17,11 +17,13 @@ def trace(
     as_json: Annotated[bool, typer.Option("--json", help="Print the graph as one JSON document.")] = False,
 ) -> None:
     """Trace WORKLOAD and say what it is made of."""
-    from sim.cli import common
+    from sim.cli.progress import Progress
+    from sim.workload.load import load_workload
     from sim.workload.serialize import graph_to_dict, save_graph
     from sim.workload.summary import knobs_of, summary_lines
 
-    graph = common.load_workload(workload, knobs_of(param or []), via=via)
+    with Progress(f"tracing {workload}") as progress:
+        graph = load_workload(workload, via=via, progress=progress.traced, **knobs_of(param or []))
     if output is not None:
         save_graph(graph, output)
         typer.echo(f"wrote {output}", err=True)

@@ -55,7 +55,8 @@ def write_answer(found: Found, costing: Costing, folder: Path) -> tuple[Winner, 
     for winner in chosen:
         write_winner(winner, found, folder / "winners" / winner.id)
     (folder / "summary.txt").write_text(summary(found, costing, chosen), encoding="utf-8")
-    document = {"space": found.space, "version": __version__, "identity": costing.space.identity(),
+    document = {"schema": "dovetail.study/1", "version": __version__, "space": found.space,
+                "identity": costing.space.identity(),
                 "trials": found.trials, "points": found.points, "costed": found.costed, "counts": dict(found.counts),
                 "sampler": found.sampler, "seed": found.seed, "seconds": found.seconds}  # fmt: skip
     (folder / "search.json").write_text(json.dumps(plain(document), indent=2), encoding="utf-8")

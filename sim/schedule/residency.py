@@ -23,19 +23,24 @@ double-buffered tiles of the op that runs)."""
 
 @dataclass(frozen=True, kw_only=True)
 class Residency:
-    """stays[storage]: (D,) which designs keep it on chip; held_bytes: (D, ops) resident bytes while
-    each op runs; dram_bytes: (D,) peak of what lies in the home memory."""
+    """stays[storage]: (D,) which designs keep it on chip; held_bytes, home_bytes: (D, ops) what lies on chip
+    and in the home memory while each op runs."""
 
     memory: str | None
     stays: Mapping[str, np.ndarray]
     held_bytes: np.ndarray
-    home_peak_bytes: np.ndarray
+    home_bytes: np.ndarray
     home_tensors: Mapping[str, float]
     """storage -> bytes of everything that always lies at home"""
     home_live_bytes: np.ndarray
     """(D, ops) bytes of what comes and goes at home while each op runs"""
     lasting_bytes: float
     """of `home_tensors`, what stays from one run to the next: weights and caches"""
+
+    @property
+    def home_peak_bytes(self) -> np.ndarray:
+        """(D,) the most that lies in the home memory at once."""
+        return self.home_bytes.max(axis=1, initial=0.0)
 
 
 def resident_memory(unit: Unit) -> Memory | None:
@@ -104,7 +109,7 @@ def residency(graph: Graph, unit: Unit, capacity_bytes: np.ndarray, inside: Coll
         memory=memory.name if memory else None,
         stays=stays,
         held_bytes=held,
-        home_peak_bytes=fixed + home.max(axis=1, initial=0.0),
+        home_bytes=fixed + home,
         home_tensors=always,
         home_live_bytes=home,
         lasting_bytes=sum(b for s, b in always.items() if roles[s] & {Role.WEIGHT, Role.KV_CACHE}),

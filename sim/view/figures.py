@@ -19,6 +19,7 @@ from sim.view import palette, rows
 from sim.view.charts import heat_map, measured_against_estimated, pareto, tornado, validation
 from sim.view.labels import place_labels
 from sim.view.points import RooflineView, view_of
+from sim.view.timeline import memory, timeline
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,9 +28,11 @@ __all__ = [
     "breakdown",
     "heat_map",
     "measured_against_estimated",
+    "memory",
     "pareto",
     "roofline",
     "roofline_grid",
+    "timeline",
     "tornado",
     "validation",
 ]

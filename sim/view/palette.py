@@ -13,6 +13,9 @@ BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
 GREY, LIGHT_GREY = "#6B6B6B", "#D0D0D0"
 
+CYCLE = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, "#8C6D31", GREY)
+"""For what has no colour of its own: streams, memories, components."""
+
 KINDS = MappingProxyType(
     {
         "convolution": BLUE,

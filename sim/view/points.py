@@ -108,11 +108,12 @@ def _flats(ceilings: Iterable[Ceiling], peak: Ceiling) -> tuple[tuple[str, float
 
 
 def _estimate_points(estimate: Estimate, home: str) -> list[Point]:
+    """An op that moves less than a byte over the home memory (a cache that catches all but all) is on chip."""
     points = []
     for op in estimate.ops:
         flops = 2 * op.macs + op.vector_ops
         moved = {memory: rows.traffic_bytes(op, memory) for memory in op.traffic_bytes}
-        place = next((memory for memory in (home, *moved) if moved.get(memory)), None)
+        place = next((memory for memory in (home, *moved) if moved.get(memory, 0.0) >= 1), None)
         if flops and op.latency_s and place is not None:
             share = op.latency_s / estimate.latency_s
             label = op.module or op.name

@@ -170,7 +170,8 @@ def verdict(estimate: Estimate) -> str:
     parts[0] += f", {count_text(estimate.throughput_per_s)} inferences a second."
     found = bounds(estimate)
     if found:
-        parts.append(" and ".join(f"{bound_text(b)} binds {share_text(s)}" for b, s in found[:2]) + " of that time.")
+        words = " and ".join(f"{bound_text(b)} binds {share_text(s)}" for b, s in found[:2])
+        parts.append(f"{words[:1].upper()}{words[1:]} of that time.")
     ratio = estimate.roofline_latency_s / estimate.latency_s
     parts.append(f"The data sheet's roofline is {time_text(estimate.roofline_latency_s)}, {share_text(ratio)} of it.")
     if estimate.below_datasheet_roofline:

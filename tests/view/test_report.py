@@ -17,7 +17,7 @@ from sim.cli import app
 from sim.errors import ResultError
 from sim.results import Estimate
 from sim.view import points
-from sim.view.report import page, read_sources, report
+from sim.view.report import page, read_sources, report, verdicts
 from sim.view.report.estimates import short
 from sim.view.report.others import direction, measured_view, simulation_view, table_view, trace_view
 from sim.view.report.page import view
@@ -57,7 +57,7 @@ def test_numbers_survive_and_columns_are_whole(tmp_path: Path, estimate: Estimat
     assert shown["latency_s"] == pytest.approx(estimate.latency_s, rel=1e-5)
     assert sum(shown["ops"]["latency_s"]) == pytest.approx(estimate.latency_s, rel=1e-4)
     assert sum(seconds for _, seconds, _ in shown["terms"]) == pytest.approx(estimate.latency_s, rel=1e-4)
-    columns = [values for key, values in shown["ops"].items() if key not in ("terms", "traffic")]
+    columns = [values for key, values in shown["ops"].items() if key not in ("terms", "traffic", "held")]
     assert {len(values) for values in columns} == {len(estimate.ops)}
     names = [data_of(text)["texts"][place] for place in shown["ops"]["name"]]
     assert names == [op.name for op in estimate.ops]
@@ -207,3 +207,53 @@ def test_a_page_stays_small(tmp_path: Path, estimate: Estimate) -> None:
     content.estimates *= 3
     assert len(page(content).encode()) < 5e6
     assert len(view(content)["estimates"]) == 3
+
+
+def test_a_search_folder_says_what_was_searched_and_what_is_best(tmp_path: Path) -> None:
+    """The files that `search -o` writes: trial numbers name winners, objectives carry their unit in brackets."""
+    head = "trial,workload,array.rows,quality,energy [J],area [mm2]\n"
+    (tmp_path / "pareto.csv").write_text(head + "0,mobilenet_v2,32,71.66,0.00045,7.7\n1,resnet18,16,69.49,0.0014,4.5\n")
+    (tmp_path / "summary.txt").write_text("edge-vision: what & <why>\n")
+    counts = {"accepted": 3, "beaten even at its roofline": 1}
+    study = {
+        "schema": "dovetail.study/1",
+        "version": "0",
+        "space": "edge-vision",
+        "trials": 3,
+        "points": 4,
+        "costed": 3,
+    }
+    saved(tmp_path, "search.json", study | {"counts": counts, "sampler": "nsga2", "seed": 0, "seconds": 45.0})
+    text = report([tmp_path])
+    shown = data_of(text)
+    assert shown["title"] == "Search: edge-vision"
+    searched, best = shown["verdicts"]
+    assert searched == "edge-vision: 3 trials settled 4 model-chip pairs, 3 of them by a full estimate."
+    assert "The best quality is 71.66 (workload mobilenet_v2, array.rows 32)." in best
+    assert "The most frugal takes 450 uJ (workload mobilenet_v2, array.rows 32)." in best
+    assert "The smallest has 4.5 mm² (workload resnet18, array.rows 16)." in best
+    assert shown["summaries"] == ["edge-vision: what & <why>\n"]
+    (found,) = shown["tables"]
+    assert [found["direction"][name] for name in ("quality", "energy [J]", "area [mm2]")] == [1, -1, -1]
+    assert ["reasons", "accepted 3, beaten even at its roofline 1"] in shown["studies"][0]
+
+
+def test_verdicts_of_runs_and_checks() -> None:
+    streams = {
+        "camera": {"deadline_s": 0.02, "latency_max_s": 0.025, "miss_rate": 0.1},
+        "planner": {"deadline_s": 0.1, "latency_max_s": 0.05, "miss_rate": 0.0},
+    }
+    run = {
+        "scenario": "cameras",
+        "hardware": {"name": "npu"},
+        "latency_s": 1.0,
+        "contended_s": 0.0064,
+        "streams": streams,
+    }
+    run |= {"units": {"npu[0]": {"utilization": 0.62}}, "ports": {"DRAM": {"utilization": None}}}
+    assert verdicts.simulation(run) == (
+        "cameras on npu, event by event: camera misses 10 % of its deadlines; camera comes nearest, its slowest job "
+        "takes 25 ms of 20 ms. npu[0] is busiest, 62 % of the time. Transfers lost 6.4 ms to each other."
+    )
+    checks = [{"id": f"a.{i}", "verdict": verdict} for i, verdict in enumerate(("pass", "pass", "fail", "info"))]
+    assert verdicts.validation({"checks": checks}) == "2 of 4 checks pass, 1 inform without a gate; 1 fail: a.2."

@@ -75,7 +75,7 @@ def test_all_sections_at_two_widths(browser: Any, tmp_path: Path, result: Path, 
     show(browser, tmp_path, result, width=width)
     titles = [e.text for e in browser.find_elements(By.TAG_NAME, "h2")]
     assert titles == [
-        "Side by side", "Where the time goes", "Roofline", "Ops over time", "Ops", "Memory", "What if",
+        "Side by side", "Where the time goes", "Roofline", "Ops and memory over time", "Ops", "Memory", "What if",
         "Where the numbers come from",
     ]  # fmt: skip
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from sim.events.timeline import Instant, Slice, Timeline
+from sim.results import Estimate
 from sim.view.perfetto import chrome_trace
-from sim.view.timeline import bars, timeline
+from sim.view.timeline import bars, held, memory, timeline
 
 US = 10**9
 TIMELINE = Timeline(
@@ -59,10 +61,22 @@ def test_bars():
 
 
 def test_figure_says_units_and_what_is_left_out():
-    import matplotlib as mpl
-
-    mpl.use("Agg")
     ax = timeline(TIMELINE)
-    assert ax.get_xlabel() == "time [us]"
+    assert ax.get_xlabel() == "time [µs]"
     assert "3 more not drawn" in ax.get_title()
     assert [t.get_text() for t in ax.get_yticklabels()] == ["NPU[0]", "NPU[0].dma", "CPU[0]"]
+
+
+def test_what_memories_hold_over_time(estimate: Estimate) -> None:
+    """Counters as seconds; of an estimate each op holds its bytes from the end of the one before."""
+    assert held(TIMELINE) == ({"DRAM": [(0.0, 10.0), (pytest.approx(9e-6), 0.0)]}, pytest.approx(9e-6))
+    ops = tuple(replace(op, held_bytes={"SRAM": 100.0 * i}) for i, op in enumerate(estimate.ops[:3], start=1))
+    curves, end_s = held(replace(estimate, ops=ops))
+    starts = [0.0, ops[0].latency_s, ops[0].latency_s + ops[1].latency_s]
+    assert curves == {"SRAM": list(zip(starts, (100.0, 200.0, 300.0), strict=True))}
+    assert end_s == pytest.approx(sum(op.latency_s for op in ops))
+    ax = memory(replace(estimate, ops=ops), capacities_bytes={"SRAM": 1000.0})
+    assert ax.get_ylabel() == "held [byte]"
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["SRAM", "SRAM, capacity"]
+    with pytest.raises(ValueError, match="does not say"):
+        memory(estimate)

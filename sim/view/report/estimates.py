@@ -93,7 +93,7 @@ def _roofline(estimate: Estimate) -> dict[str, Any] | None:
 
 
 def _ops(estimate: Estimate, pool: Pool) -> dict[str, Any]:
-    """Columns, one value an op, in the order of the network; `traffic` has one column a memory."""
+    """Columns, one value an op, in the order of the network; `traffic` and `held` have one column a memory."""
     ops = estimate.ops
     memories = list(estimate.traffic_bytes)
     terms = [term for term, seconds in estimate.breakdown_s.items() if seconds]
@@ -110,6 +110,7 @@ def _ops(estimate: Estimate, pool: Pool) -> dict[str, Any]:
         "macs": [op.macs for op in ops],
         "terms": [[short(op.breakdown_s[term]) for op in ops] for term in terms],
         "traffic": [[short(rows.traffic_bytes(op, memory)) for op in ops] for memory in memories],
+        "held": [[short(op.held_bytes.get(memory)) for op in ops] for memory in memories],
     }
 
 
@@ -135,11 +136,23 @@ def _provenance(saved: Saved) -> list[list[str]]:
         "changes of the chip": _pairs(estimate.overrides),
         "precision": estimate.precision,
         "objective": f"{estimate.objective}, best of the {estimate.map_space} mappings, {estimate.buffering} buffering",
-        "calibration": _pairs(calibration) if calibration else "none: data sheet only",
+        "calibration": _calibration(calibration) if calibration else "none: data sheet only",
         "interval": _interval(estimate),
         **{f"source {key}": text for key, text in _chip_sources(estimate).items()},
     }
     return [[what, text] for what, text in lines.items() if text]
+
+
+def _calibration(found: Mapping[str, Any]) -> str:
+    """Where and when it was fitted, and how far it was off on what it had not seen."""
+    words = f"{found.get('device')}, {found.get('date')}"
+    if found.get("transferred"):
+        words += ", transferred from another device"
+    errors = {key: e for key, e in (found.get("error") or {}).items() if isinstance(e, int | float)}
+    if errors:
+        words += "; held-out error " + ", ".join(f"{key} {rows.share_text(e)}" for key, e in errors.items())
+    origins = found.get("origin") or {}
+    return words + "".join(f"; {key} from {origin}" for key, origin in origins.items())
 
 
 def _interval(estimate: Estimate) -> str:

@@ -8,6 +8,8 @@ from typing import Any
 
 from sim.documents import Document, Reader
 from sim.results import Estimate
+from sim.view import rows
+from sim.view.report import verdicts
 from sim.view.report.estimates import short
 from sim.view.report.sources import Table
 
@@ -20,10 +22,10 @@ SLICES = 20_000
 def simulation_view(document: Document) -> dict[str, Any]:
     """A `dovetail.simulate/1` document. Raises: ResultError: a key is missing."""
     top = Reader(document, "simulation")
-    names = [str(document.get(part, {}).get("name", "")) for part in ("workload", "hardware")]
     ops = [Reader(op, f"simulation: ops[{i}]") for i, op in enumerate(top.items("ops"))]
     return {
-        "title": " on ".join(name for name in names if name) or "scenario",
+        "title": verdicts.name_of(document),
+        "provenance": _run_provenance(document),
         "latency_s": short(top.number("latency_s")),
         "estimate_s": short(document.get("estimate_latency_s")),
         "contended_s": short(top.number("contended_s")),
@@ -47,6 +49,42 @@ def simulation_view(document: Document) -> dict[str, Any]:
         },
         "notes": [str(note) for note in document.get("notes") or ()],
     }  # fmt: skip
+
+
+def _run_provenance(document: Document) -> list[list[str]]:
+    """[what, text] lines of a simulated run."""
+    workload, hardware = document.get("workload") or {}, document.get("hardware") or {}
+    lines = {
+        "written by": f"Dovetail {document.get('version')}",
+        "workload": " ".join(str(workload[key]) for key in ("name", "graph_hash") if workload.get(key)),
+        "scenario": document.get("scenario"),
+        "chip": " ".join(str(hardware[key]) for key in ("name", "hash") if hardware.get(key)),
+        "precision": document.get("precision"),
+        "settings": _pairs(document.get("settings") or {}),
+        "seed": document.get("seed"),
+        "events": document.get("events"),
+        "replications": document.get("replications"),
+    }
+    return [[what, str(text)] for what, text in lines.items() if text not in (None, "")]
+
+
+def study_view(document: Document) -> list[list[str]]:
+    """[what, text] lines of a search: what was searched, how, how far."""
+    counts = {str(reason).replace("_", " "): count for reason, count in (document.get("counts") or {}).items()}
+    lines = {
+        "written by": f"Dovetail {document.get('version')}",
+        "space": document.get("space"),
+        "sampler": f"{document.get('sampler')}, seed {document.get('seed')}",
+        "trials": document.get("trials"),
+        "model-chip pairs": f"{document.get('points')}, {document.get('costed')} of them costed",
+        "evaluations": rows.time_text(float(document.get("seconds") or 0.0)),
+        "reasons": _pairs(counts),
+    }
+    return [[what, str(text)] for what, text in lines.items()]
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in values.items())
 
 
 def trace_view(name: str, document: Document) -> dict[str, Any]:
@@ -117,6 +155,7 @@ def _cell(value: Any) -> float | str | None:
 
 def direction(name: str) -> int:
     """-1 where smaller is better, +1 where larger is, 0 for a column that is no objective."""
+    name = verdicts.bare(name)
     if name.endswith(_LARGER) or name.startswith(("quality", "accuracy")):
         return 1
     return -1 if name.endswith(_SMALLER) else 0

@@ -11,8 +11,16 @@ from typing import Any
 
 from sim._version import __version__
 from sim.view import palette, rows
+from sim.view.report import verdicts
 from sim.view.report.estimates import Pool, estimate_view
-from sim.view.report.others import measured_view, simulation_view, table_view, trace_view, validation_view
+from sim.view.report.others import (
+    measured_view,
+    simulation_view,
+    study_view,
+    table_view,
+    trace_view,
+    validation_view,
+)
 from sim.view.report.sources import Content, read_sources
 
 _SCRIPTS = ("base.js", "bars.js", "roofline.js", "timeline.js", "ops.js", "designs.js", "page.js")
@@ -49,7 +57,7 @@ def page(content: Content) -> str:
     data = view(content)
     return _PAGE.format(
         title=escape(data["title"]),
-        verdicts="".join(f'<p class="verdict">{escape(e["verdict"])}</p>' for e in data["estimates"]),
+        verdicts="".join(f'<p class="verdict">{escape(words)}</p>' for words in data["verdicts"]),
         style=_asset("report.css"),
         script='"use strict";\n(() => {\n' + "\n".join(map(_asset, _SCRIPTS)) + "\n})();",
         data=_json(data),
@@ -65,13 +73,15 @@ def view(content: Content) -> dict[str, Any]:
         "title": _title(content),
         "version": __version__,
         "kinds": dict(palette.KINDS),
-        "colours": [palette.BLUE, palette.ORANGE, palette.GREEN, palette.VERMILION, palette.PURPLE, palette.SKY,
-                    "#8C6D31", palette.GREY],
+        "colours": list(palette.CYCLE),
+        "verdicts": _verdicts(content, estimates),
         "estimates": estimates,
         "simulations": simulations,
         "traces": [trace_view(name, document) for name, document in content.traces],
         "bounds": [_bound(document) for document in content.rooflines],
         "tables": [table_view(table) for table in content.tables],
+        "summaries": content.summaries,
+        "studies": [study_view(document) for document in content.studies],
         "winners": content.winners,
         "measured": measured_view(content.records, [saved.estimate for saved in content.estimates]),
         "records": [_record(document) for document in content.records],
@@ -80,15 +90,25 @@ def view(content: Content) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _verdicts(content: Content, estimates: list[dict[str, Any]]) -> list[str]:
+    found = [e["verdict"] for e in estimates]
+    found += map(verdicts.simulation, content.simulations)
+    found += map(verdicts.study, content.studies)
+    found += map(verdicts.table, content.tables)
+    return [words for words in (*found, *map(verdicts.validation, content.validations)) if words]
+
+
 def _title(content: Content) -> str:
     names = list(dict.fromkeys(saved.estimate.workload_name for saved in content.estimates))
     chips = list(dict.fromkeys(saved.estimate.hardware_name for saved in content.estimates))
     if names:
         return f"{', '.join(names)} on {', '.join(chips)}"
+    if content.studies:
+        return "Search: " + ", ".join(str(document["space"]) for document in content.studies)
     if content.tables or content.winners:
         return "Designs: " + (", ".join(table.name for table in content.tables) or "winners")
     if content.simulations:
-        return simulation_view(content.simulations[0])["title"]
+        return verdicts.name_of(content.simulations[0])
     return "Validation" if content.validations else "Measurements" if content.records else "Roofline"
 
 

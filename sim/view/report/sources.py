@@ -17,6 +17,7 @@ from sim.results_io import from_dict
 _TABLES = frozenset({"dovetail.sweep/1"})
 _ENDINGS = (".json", ".jsonl", ".csv")
 _WINNERS = "winners"
+_SUMMARY = "summary.txt"
 TEXT_BYTES = 20_000
 """Longest file of a winner that is shown whole."""
 TRACE_HEAD = 200
@@ -51,6 +52,9 @@ class Content:
     records: list[Document] = field(default_factory=list)
     traces: list[tuple[str, Document]] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
+    studies: list[Document] = field(default_factory=list)
+    summaries: list[str] = field(default_factory=list)
+    """What a search says of itself in words."""
     winners: dict[str, dict[str, str]] = field(default_factory=dict)
     """winner id -> file name -> text"""
 
@@ -61,7 +65,7 @@ class Content:
 def read_sources(paths: Iterable[str | Path]) -> Content:
     """Read result files, and folders of them.
 
-    Of a folder: every .json, .jsonl and .csv in it, and the files of `winners/<id>/`.
+    Of a folder: every .json, .jsonl and .csv in it, `summary.txt`, and the files of `winners/<id>/`.
     Raises: ResultError: nothing there, a file that is truncated, foreign, or of another schema.
     """
     content = Content()
@@ -81,6 +85,8 @@ def _read_folder(folder: Path, content: Content) -> None:
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.suffix in _ENDINGS:
             _read_file(path, content)
+    if (folder / _SUMMARY).is_file():
+        content.summaries.append(_text(folder / _SUMMARY))
     home = folder / _WINNERS
     for winner in sorted(home.iterdir()) if home.is_dir() else ():
         files = [winner] if winner.is_file() else sorted(path for path in winner.iterdir() if path.is_file())
@@ -116,7 +122,8 @@ def _sort_in(document: Document, path: Path, content: Content) -> None:
     elif schema in _TABLES:
         content.tables.append(Table(name=path.name, columns=_columns_of(document, path)))
     else:
-        kinds = {"roofline": content.rooflines, "validate": content.validations, "baseline": content.records}
+        kinds = {"roofline": content.rooflines, "validate": content.validations, "baseline": content.records,
+                 "study": content.studies}  # fmt: skip
         family = schema.partition(".")[2].partition("/")[0]
         if family in kinds:
             kinds[family].append(document)

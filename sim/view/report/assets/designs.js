@@ -29,14 +29,14 @@ function scatter({ points, x, y, logX, logY, chosen, line, onpick, words, diagon
   const parts = [];
   for (const v of marksX) {
     parts.push(s("line", { class: "grid", x1: X(v), x2: X(v), y1: top, y2: H - bottom }),
-      s("text", { x: X(v), y: H - bottom + 17, "text-anchor": "middle" }, count(v)));
+      s("text", { x: X(v), y: H - bottom + 17, "text-anchor": "middle" }, withUnit(x, v)));
   }
   for (const v of marksY) {
     parts.push(s("line", { class: "grid", x1: left, x2: W - right, y1: Y(v), y2: Y(v) }),
-      s("text", { x: left - 8, y: Y(v) + 4, "text-anchor": "end" }, count(v)));
+      s("text", { x: left - 8, y: Y(v) + 4, "text-anchor": "end" }, withUnit(y, v)));
   }
-  parts.push(s("text", { x: (left + W - right) / 2, y: H - 8, "text-anchor": "middle" }, x),
-    s("text", { transform: `translate(14 ${(top + H - bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, y));
+  parts.push(s("text", { x: (left + W - right) / 2, y: H - 8, "text-anchor": "middle" }, plainName(x)),
+    s("text", { transform: `translate(14 ${(top + H - bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, plainName(y)));
   if (diagonal) {
     const low = Math.min(...all), high = Math.max(...all);
     parts.push(s("line", { class: "front", x1: X(low), y1: Y(low), x2: X(high), y2: Y(high) }));
@@ -62,9 +62,14 @@ function scatter({ points, x, y, logX, logY, chosen, line, onpick, words, diagon
     s("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `${y} against ${x}` }, parts, order)));
 }
 
+const plainName = (name) => name.replace(/ \[[^\]]+\]$/, "").replace(/_(bytes_per_s|per_s|s|j|w|mm2|bytes)$/, "").replaceAll("_", " ");
 const cellText = (value) => (value === null ? "–" : typeof value === "number" ? String(+value.toPrecision(5)) : value);
 function withUnit(name, value) {
   if (typeof value !== "number") return cellText(value);
+  const inName = name.match(/ \[([^\]]+)\]$/);
+  if (inName) return si(value, inName[1].replace("mm2", "mm²"));
+  if (name.endsWith("utilization") || name.endsWith("_rate")) return share(value);
+  if (name.endsWith("_mm2")) return `${digits(value)} mm²`;
   for (const [end, unit] of [["bytes_per_s", "B/s"], ["_per_s", "/s"], ["_s", "s"], ["_j", "J"], ["_w", "W"], ["_bytes", "B"]]) {
     if (name.endsWith(end)) return si(value, unit);
   }
@@ -105,7 +110,8 @@ function designsSection(found) {
 
 function design(found, i) {
   const names = Object.keys(found.columns);
-  const id = ["id", "winner", "trial", "number"].map((key) => found.columns[key] && String(found.columns[key][i])).find((key) => key && data.winners[key]);
+  const marks = ["id", "winner", "trial", "number"].flatMap((key) => (found.columns[key] ? [String(found.columns[key][i])] : []));
+  const id = marks.flatMap((mark) => [mark, mark.padStart(5, "0")]).find((mark) => data.winners[mark]);
   return [h("h3", {}, id ? `Design ${id}` : `Design of row ${i + 1}`),
     h("dl", {}, names.map((name) => [h("dt", {}, name), h("dd", {}, withUnit(name, found.columns[name][i]))])),
     ...(id ? winnerFiles(id) : [])];

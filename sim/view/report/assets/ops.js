@@ -1,14 +1,14 @@
 // Every op: sorted by a click on a column, filtered by words and by what binds, opened by a click on a row.
-const OPS_SHOWN = 100;
+const OPS_SHOWN = innerWidth < 640 ? 25 : 100;
 
 function opTable(e) {
   const ops = e.ops, n = ops.name.length;
   const columns = [
     ["op", "text", (i) => text(ops.name[i]), (v) => v],
-    ["kind", "text", (i) => text(ops.kind[i]), (v) => v],
-    ["bound by", "text", (i) => text(ops.bound[i]), (v) => v],
     ["share", "number", (i) => ops.latency_s[i] / e.latency_s, share],
     ["time", "number", (i) => ops.latency_s[i], time],
+    ["bound by", "text", (i) => text(ops.bound[i]), (v) => v],
+    ["kind", "text", (i) => text(ops.kind[i]), (v) => v],
     ["roofline", "number", (i) => ops.roofline_s[i], time],
     ["MACs", "number", (i) => ops.macs[i], count],
     ["MAC util.", "number", (i) => ops.mac_utilization[i], share],
@@ -17,7 +17,7 @@ function opTable(e) {
   ];
   const lower = ops.name.map((place, i) => `${text(place)} ${text(ops.module[i])} ${text(ops.kind[i])}`.toLowerCase());
   const longest = Math.max(...ops.latency_s);
-  let sorted = 4, down = true, limit = OPS_SHOWN;
+  let sorted = 2, down = true, limit = OPS_SHOWN;
 
   const body = h("tbody", {}), told = h("span", { class: "soft", "aria-live": "polite" });
   const search = h("input", { type: "search", placeholder: "filter by name, module or kind", "aria-label": "filter ops", oninput: () => fill(true) });

@@ -44,7 +44,7 @@ function measured(lines) {
   const known = lines.filter((line) => line[1] && line[2]);
   if (!lines.length) return null;
   const points = known.map((line) => [line[1], line[2]]);
-  return h("div", {}, points.length ? scatter({ points, x: "measured [s]", y: "estimated [s]", logX: true, logY: true, diagonal: true,
+  return h("div", {}, points.length ? scatter({ points, x: "measured_s", y: "estimated_s", logX: true, logY: true, diagonal: true,
     words: (k) => `${known[k][0]}\nmeasured ${time(known[k][1])}, estimated ${time(known[k][2])}` }) : null,
   table([["workload", "text"], ["measured", "number"], ["estimated", "number"], ["estimated / measured", "number"]],
     lines.map(([name, theirs, ours]) => [name, time(theirs), time(ours), ours ? digits(ours / theirs) : "–"])));
@@ -66,7 +66,7 @@ if (able.length) {
   section("Where the energy goes", energySection(able));
   const bounded = able.filter((e) => e.roofline);
   section("Roofline", bounded.length ? choice(bounded.map(label), (i) => rooflineFigure(bounded[i].roofline, data.kinds)) : null);
-  section("Ops over time", choice(able.map(label), (i) => opTimeline(able[i])));
+  section("Ops and memory over time", choice(able.map(label), (i) => opTimeline(able[i])));
   section("Ops", choice(able.map(label), (i) => opTable(able[i])));
   section("Memory", memorySection(able));
   section("What if", whatIfSection(able));
@@ -74,13 +74,16 @@ if (able.length) {
 section("Bounds", data.bounds.map((bound) => [h("h3", {}, bound.title), rooflineFigure(bound, data.kinds)]).flat());
 section("Simulated", data.simulations.flatMap(simulation), data.traces.flatMap((trace) => [h("h3", {}, trace.title), runTimeline(trace)]));
 section("Designs", data.tables.flatMap((found) => [h("h3", {}, `${found.name}, ${found.rows} designs`), designsSection(found)]));
+section("Search", data.summaries.map((words) => h("pre", { class: "summary" }, words)));
 section("Winners", Object.keys(data.winners).flatMap((id) => [h("h3", {}, id), ...winnerFiles(id)]));
 section("Measured against estimated", measured(data.measured));
 section("Measurements", data.records.length ? table([["what", "text"], ["device", "text"], ["precision", "text"], ["mode", "text"], ["median", "number"],
   ["samples", "number"], ["date", "text"], ["source", "text"]], data.records.map((r) => [r[0], ...r.slice(1, 4).map(cellText), time(r[4]),
   cellText(r[5]), cellText(r[6]), cellText(r[7])])) : null);
 section("Validation", data.validations.map(validation));
-section("Where the numbers come from", estimates.flatMap((e) => [h("h3", {}, `${e.workload} on ${e.chip}`),
+const lines = (title, pairs) => [h("h3", {}, title), h("dl", {}, pairs.map(([what, words]) => [h("dt", {}, what), h("dd", {}, words)]))];
+section("Where the numbers come from", data.studies.flatMap((found) => lines("search", found)),
+  data.simulations.flatMap((run) => lines(`simulated: ${run.title}`, run.provenance)), estimates.flatMap((e) => [h("h3", {}, `${e.workload} on ${e.chip}`),
   h("dl", {}, e.provenance.map(([what, words]) => [h("dt", {}, what), h("dd", {}, words)])),
   e.infeasible_tensors.length ? h("pre", {}, e.infeasible_tensors.join("\n")) : null,
   e.notes.map((note) => h("p", { class: "soft" }, note))]), h("p", { class: "soft" }, `This page was written by Dovetail ${data.version}.`));

@@ -7,7 +7,7 @@ function rooflineFigure(view, kinds) {
   const parts = [];
   for (const v of ticks(x0, x1)) {
     parts.push(s("line", { class: "grid", x1: X(v), x2: X(v), y1: top, y2: H - bottom }),
-      s("text", { x: X(v), y: H - bottom + 17, "text-anchor": "middle" }, v < 1e4 && v >= 1e-3 ? String(v) : v.toExponential(0)));
+      s("text", { x: X(v), y: H - bottom + 17, "text-anchor": "middle" }, v >= 1e-3 ? count(v) : v.toExponential(0)));
   }
   for (const v of ticks(y0, y1)) {
     parts.push(s("line", { class: "grid", x1: left, x2: W - right, y1: Y(v), y2: Y(v) }),

@@ -124,7 +124,7 @@ function timeline({ rows, steps, end, aria }) {
     h("span", { class: "soft" }, "drag to move, Ctrl + wheel to zoom")), canvas);
 }
 
-// The estimate's ops one after the other, and the rate at which each memory moves bytes meanwhile.
+// The estimate's ops one after the other; what each memory holds meanwhile, and how fast it moves bytes.
 function opTimeline(e) {
   const ops = e.ops, bars = [], bound = [];
   const kinds = data.kinds, names = [...new Set(ops.bound.map(text))];
@@ -138,16 +138,20 @@ function opTimeline(e) {
     start += length;
     return at;
   });
-  const steps = e.memories.map(([name], m) => {
+  const held = e.memories.map(([name], m) => [name, m]).filter(([, m]) => ops.held[m].some((value) => value)).map(([name, m]) => ({
+    name: `${name} holds`, most: Math.max(...ops.held[m]), words: bytes, colour: data.colours[m % 8],
+    values: ops.held[m].map((value, i) => [starts[i], ops.latency_s[i], value || 0]),
+  }));
+  const rates = e.memories.map(([name], m) => {
     const values = ops.traffic[m].map((moved, i) => [starts[i], ops.latency_s[i], ops.latency_s[i] ? moved / ops.latency_s[i] : 0]);
-    return { name, values, most: Math.max(1, ...values.map((v) => v[2])), words: (v) => si(v, "B/s"), colour: data.colours[m % 8] };
+    return { name: `${name} moves`, values, most: Math.max(1, ...values.map((v) => v[2])), words: (v) => si(v, "B/s"), colour: data.colours[m % 8] };
   });
   const used = [...new Set(ops.kind.map(text))];
   return h("div", {},
-    timeline({ rows: [{ name: "ops", bars }, { name: "bound by", bars: bound }], steps, end: start, aria: `ops of ${label(e)} over time` }),
+    timeline({ rows: [{ name: "ops", bars }, { name: "bound by", bars: bound }], steps: [...held, ...rates], end: start, aria: `ops of ${label(e)} over time` }),
     legend(used.map((kind) => [kind, kinds[kind]])),
     legend(names.map((name, i) => [`bound by ${name}`, data.colours[i % data.colours.length]])),
-    h("figcaption", {}, "An op's bar is its increment of the total; below, bytes moved over each memory per second of it."));
+    h("figcaption", {}, "An op's bar is its increment of the total; below, what each memory holds while it runs (tensors and tiles), and the bytes that it moves over each memory per second."));
 }
 
 // Slices of a simulated run, a row a track, and counters such as the bytes that a memory holds.

@@ -1,0 +1,104 @@
+"""One paragraph in words for each result of a report: what a reader should take away."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import isfinite
+from typing import Any
+
+from sim.documents import Document
+from sim.view import rows
+from sim.view.report.sources import Table
+
+_BEST = {
+    "latency_s": (min, "The fastest takes", rows.time_text),
+    "energy_j": (min, "The most frugal takes", rows.energy_text),
+    "quality": (max, "The best quality is", "{:.4g}".format),
+    "area_mm2": (min, "The smallest has", "{:.3g} mm²".format),
+}
+"""Column -> what is best in it, in words."""
+
+
+_UNITS = {"1/s": "per_s", "USD": "cost", "J s": "edp"}
+
+
+def bare(name: str) -> str:
+    """ "energy [J]", as a search writes it, -> "energy_j"."""
+    quantity, bracket, unit = name.rstrip("]").partition(" [")
+    return f"{quantity}_{_UNITS.get(unit, unit.lower())}" if bracket else name
+
+
+def name_of(document: Document) -> str:
+    """ "resnet50 on tesla-fsd-npu", or the scenario and its chip."""
+    workload = str(document.get("scenario") or (document.get("workload") or {}).get("name") or "")
+    chip = str((document.get("hardware") or {}).get("name", ""))
+    return " on ".join(part for part in (workload, chip) if part) or "simulation"
+
+
+def simulation(document: Document) -> str:
+    """How long it took or how many deadlines were missed, what was busiest, what others cost."""
+    streams: Mapping[str, Any] = document["streams"]
+    timed = {name: stream for name, stream in streams.items() if stream.get("deadline_s")}
+    words = f"{name_of(document)}, event by event"
+    if timed:
+        missed = {name: stream["miss_rate"] for name, stream in timed.items() if stream.get("miss_rate")}
+        told = ", ".join(f"{name} misses {rows.share_text(rate)} of its deadlines" for name, rate in missed.items())
+        words += f": {told or 'every deadline is met'}"
+        worst = max(timed, key=lambda name: (timed[name].get("latency_max_s") or 0) / timed[name]["deadline_s"])
+        slowest, limit = timed[worst].get("latency_max_s") or 0.0, timed[worst]["deadline_s"]
+        words += f"; {worst} comes nearest, its slowest job takes {rows.time_text(slowest)} of {rows.time_text(limit)}."
+    else:
+        words += f", takes {rows.time_text(document['latency_s'])}."
+    used = {**document["units"], **document["ports"]}
+    busiest = max(used, key=lambda name: used[name].get("utilization") or 0.0, default=None)
+    if busiest is not None:
+        words += f" {busiest} is busiest, {rows.share_text(used[busiest].get('utilization'))} of the time."
+    slowed = document.get("contended_s")
+    return words + (f" Transfers lost {rows.time_text(slowed)} to each other." if slowed else "")
+
+
+def table(found: Table) -> str:
+    """The best design of each familiar column, with what was chosen for it."""
+    columns = found.columns
+    count = len(next(iter(columns.values()), []))
+    chosen = [name for name, values in columns.items() if len(set(map(str, values))) > 1]
+    told = [f"{found.name} holds {count} designs."]
+    settings = [name for name in chosen if "." in name or name in ("hardware", "workload", "precision", "batch")]
+    for name in chosen:
+        if (column := bare(name)) not in _BEST:
+            continue
+        pick, title, text = _BEST[column]
+        known = [(value, -i) for i, value in enumerate(map(_number, columns[name])) if value is not None]
+        if known:
+            best, place = pick(known)
+            words = ", ".join(f"{key} {columns[key][-place]}" for key in settings)
+            told.append(f"{title} {text(best)}{f' ({words})' if words else ''}.")
+    return " ".join(told)
+
+
+def _number(value: Any) -> float | None:
+    """None where a cell is empty, text or not finite."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if isfinite(number) else None
+
+
+def study(document: Document) -> str:
+    """How far a search went."""
+    return (
+        f"{document['space']}: {document['trials']} trials settled {document['points']} model-chip pairs, "
+        f"{document['costed']} of them by a full estimate."
+    )
+
+
+def validation(document: Document) -> str:
+    """Gates first, then what only informs."""
+    checks = document.get("checks")
+    if checks is None:
+        return ""
+    failed = [str(check["id"]) for check in checks if check["verdict"] == "fail"]
+    passed = sum(check["verdict"] == "pass" for check in checks)
+    words = f"{passed} of {len(checks)} checks pass, {len(checks) - passed - len(failed)} inform without a gate"
+    return words + (f"; {len(failed)} fail: {', '.join(failed)}." if failed else " and none fails.")
