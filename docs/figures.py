@@ -18,9 +18,11 @@ def bounds() -> Any:
     return sim.plot.roofline_grid([sim.roofline(graph, sim.load_hardware(name)) for name in CHIPS])
 
 
-def roofline() -> Any:
-    """What the estimate says of the same ops."""
-    return sim.plot.roofline_grid(_estimates())
+def search() -> Any:
+    """The front of energy and loss that a search over a decoder and its memory system finds."""
+    from sim.view.search import frontier
+
+    return frontier(sim.search(Path(__file__).parent / "small-decoder.yaml", progress=print)).figure
 
 
 def breakdown() -> Any:
@@ -33,7 +35,7 @@ def _estimates() -> list[Any]:
     return [sim.estimate(graph, sim.load_hardware(name)) for name in CHIPS]
 
 
-FIGURES = {"bounds": bounds, "roofline": roofline, "breakdown": breakdown}
+FIGURES = {"breakdown": breakdown, "bounds": bounds, "search": search}
 
 
 def main() -> None:

@@ -30,6 +30,33 @@ def breakdown() -> Any:
     return sim.plot.breakdown([sim.estimate(sim.load_workload(WORKLOAD), sim.load_hardware(name)) for name in chips])
 
 
+def timeline() -> Any:
+    """Two cameras and a planner on one unit: the first 60 ms."""
+    ax = sim.plot.timeline(_cameras().first.timeline)
+    ax.set_xlim(0, 60)
+    return ax
+
+
+def memory() -> Any:
+    """Tensors and tiles on an accelerator with a scratchpad, against its capacities."""
+    chip = sim.load_hardware(CHIP)
+    capacities = {memory.name: memory.capacity_bytes for memory in (*chip.memories, *chip.main_unit.memories)}
+    return sim.plot.memory(_estimate(), capacities_bytes=capacities)
+
+
+def _cameras() -> Any:
+    from sim.events.experiment import run_scenario
+    from sim.events.scenario import parse_scenario
+
+    def stream(name: str, workload: str, rate: str, deadline: str, **more: object) -> dict[str, object]:
+        arrivals = {"kind": "periodic", "rate": rate}
+        return {"name": name, "workload": workload, "target": "npu", "arrivals": arrivals, "deadline": deadline, **more}
+
+    streams = [stream("camera", WORKLOAD, "36 Hz", "20 ms", copies=2), stream("planner", "resnet18", "20 Hz", "50 ms")]
+    document = {"name": "cameras", "hardware": CHIP, "length": "0.1 s", "policy": "priority", "streams": streams}
+    return run_scenario(parse_scenario(document, where="gallery"), sim.load_hardware(CHIP))
+
+
 def heat_map() -> Any:
     """Latency over array and DRAM: where the contours run level, the other axis does not matter."""
     grid = {"array.rows": [16, 32, 64, 128], "DRAM.bandwidth": [f"{rate} GB/s" for rate in (8, 17, 34, 68)]}
@@ -71,7 +98,18 @@ def measured_against_estimated() -> Any:
 
 
 FIGURES = {
-    f.__name__: f for f in (roofline, breakdown, heat_map, pareto, tornado, validation, measured_against_estimated)
+    f.__name__: f
+    for f in (
+        roofline,
+        breakdown,
+        timeline,
+        memory,
+        heat_map,
+        tornado,
+        pareto,
+        measured_against_estimated,
+        validation,
+    )
 }
 
 
@@ -79,7 +117,7 @@ def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     for name in sys.argv[1:] or FIGURES:
         path = FOLDER / f"{name}.png"
-        FIGURES[name]().figure.savefig(path, dpi=80)
+        FIGURES[name]().figure.savefig(path, dpi=80, bbox_inches="tight")
         print(path)
 
 

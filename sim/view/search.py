@@ -6,16 +6,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
-from sim.view.palette import BLUE, GREY, LIGHT_GREY, ORANGE, VERMILION
+from sim.view.palette import BLUE, CYCLE, GREY, LIGHT_GREY, ORANGE, VERMILION
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from sim.codesign.found import Found
 
+WIDE = 8
+"""Largest over smallest value from which on an axis is logarithmic."""
+
 UNITS = {
-    "latency": "s", "energy": "J", "edp": "J s", "area": "mm2", "power": "W", "peak_power": "W", "die_cost": "USD",
+    "latency": "s", "energy": "J", "edp": "J s", "area": "mm²", "power": "W", "peak_power": "W", "die_cost": "USD",
     "throughput": "1/s",
 }  # fmt: skip
 
@@ -23,9 +28,7 @@ UNITS = {
 def _axes(ax: Axes | None) -> Axes:
     if ax is not None:
         return ax
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(7, 4.5), layout="constrained").subplots()
+    return Figure(figsize=(7, 4.5), dpi=150, layout="constrained").subplots()
 
 
 def label(objective: str) -> str:
@@ -56,15 +59,22 @@ def frontier(found: Found, *, x: int = 0, y: int = 1, ax: Axes | None = None) ->
         if here[0] is not None and here[1] is not None:
             ax.scatter(*here, color=VERMILION, marker="*", s=90)
             ax.annotate(point.name, here, xytext=(4, 4), textcoords="offset points", fontsize=8)
-    shown = [r.values[k] for r in found.feasible for k in (x, y)]
-    if shown and min(shown) > 0:
-        ax.set_xscale("log")
-        ax.set_yscale("log")
-    ax.set_xlabel(label(found.objectives[x]))
-    ax.set_ylabel(label(found.objectives[y]))
-    if shown:
-        ax.legend(frameon=False)
+    for axis, k, set_scale in ((ax.xaxis, x, ax.set_xscale), (ax.yaxis, y, ax.set_yscale)):
+        values = [row.values[k] for row in found.feasible]
+        if values and 0 < WIDE * min(values) < max(values):
+            set_scale("log")
+        axis.set_major_formatter(EngFormatter())
+        better = "smaller is better" if found.signs[k] > 0 else "larger is better"
+        axis.set_label_text(f"{label(found.objectives[k])}, {better}")
+    if found.feasible:
+        ax.legend(frameon=False, fontsize=8.5)
+    _plain(ax)
     return ax
+
+
+def _plain(ax: Axes) -> None:
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.set_axisbelow(True)
 
 
 def coordinates(found: Found) -> tuple[list[str], np.ndarray, list[list[str]]]:
@@ -125,10 +135,11 @@ def importance(found: Found, *, ax: Axes | None = None) -> Axes:
     height = 0.8 / max(1, len(shares))
     for i, (objective, by_name) in enumerate(shares.items()):
         places = [k + (i - (len(shares) - 1) / 2) * height for k in range(len(names))]
-        ax.barh(places, [by_name[n] for n in names], height, label=objective)
+        ax.barh(places, [by_name[n] for n in names], height, label=objective, color=CYCLE[i % len(CYCLE)])
     ax.set_yticks(range(len(names)), names, fontsize=8)
     ax.set_xlabel("share of variance explained by the parameter alone")
-    ax.legend(frameon=False)
+    ax.legend(frameon=False, fontsize=8.5)
+    _plain(ax)
     return ax
 
 
@@ -140,6 +151,7 @@ def hypervolume_history(found: Found, *, ax: Axes | None = None) -> Axes:
     ax.axhline(1.0, color=GREY, linewidth=0.8)
     ax.set_xlabel("model-chip pairs settled")
     ax.set_ylabel("hypervolume (log objectives) / final")
+    _plain(ax)
     return ax
 
 

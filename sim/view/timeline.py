@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from matplotlib.figure import Figure
@@ -24,7 +24,7 @@ _CATEGORY = {
 BARS = 20_000
 """Bars drawn at most; later ones are left out and the title says so."""
 
-Steps = Sequence[tuple[float, float]]
+Steps = list[tuple[float, float]]
 """(from this second on, bytes)"""
 
 
@@ -68,7 +68,7 @@ def timeline(timeline: Timeline, *, ax: Axes | None = None, **bar_kwargs: Any) -
     for (colour, label, row), spans in spans_of.items():
         named = {} if label in labels else {"label": label}
         labels.add(label)
-        style = {"facecolors": colour, "edgecolor": "white", "linewidth": 0.3, **named, **bar_kwargs}
+        style = {"facecolors": colour, "linewidth": 0, **named, **bar_kwargs}
         ax.broken_barh(spans, (row - 0.4, 0.8), **style)
     for instant in timeline.instants:
         at = instant.at / TICKS_PER_S * scale
@@ -93,18 +93,18 @@ def held(result: Estimate | Timeline) -> tuple[dict[str, Steps], float]:
     of a timeline: its counters.
     """
     if isinstance(result, Timeline):
-        found = {
+        found: dict[str, Steps] = {
             name.removesuffix(" bytes"): [(at / TICKS_PER_S, value) for at, value in steps]
             for name, steps in result.counters.items()
         }
         return found, result.end_s
-    steps: dict[str, list[tuple[float, float]]] = {}
+    steps: dict[str, Steps] = {}
     start = 0.0
     for op in result.ops:
         for memory, size in op.held_bytes.items():
             steps.setdefault(memory, []).append((start, size))
         start += op.latency_s
-    return dict(steps), start
+    return steps, start
 
 
 def memory(

@@ -17,11 +17,17 @@ from sim.cli import app
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
-BLOCK = re.compile(r"(<!-- not run: [^>]+ -->\n)?^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"(<!-- (?:not run|command): [^>]+ -->\n)?^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+README = ROOT / "README.md"
 
 
 def examples(page: Path) -> list[tuple[str, str]]:
-    """(language, text) of the page's fenced blocks in order, without those that say why they are not run."""
+    """(language, text) of the page's fenced blocks in order, without those that say why they are not run.
+
+    A block of YAML that begins with a comment is the file of that name.
+    """
     found = BLOCK.findall(page.read_text(encoding="utf-8"))
     return [(language, text) for skipped, language, text in found if not skipped]
 
@@ -40,7 +46,7 @@ def run_commands(text: str) -> None:
             Path(target).write_text(done.stdout)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if examples(page)], ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [page for page in (README, *PAGES) if examples(page)], ids=lambda page: page.stem)
 def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
@@ -51,6 +57,8 @@ def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             assert language in ("sh", "yaml"), f"{page.name}: no way to run a block of {language}"
             if language == "sh":
                 run_commands(text)
+            elif text.startswith("# "):
+                Path(text.splitlines()[0].removeprefix("# ")).write_text(text)
 
 
 def build_script() -> ModuleType:
