@@ -20,7 +20,7 @@ WIDE = 8
 """Largest over smallest value from which on an axis is logarithmic."""
 
 UNITS = {
-    "latency": "s", "energy": "J", "edp": "J s", "area": "mm²", "power": "W", "peak_power": "W", "die_cost": "USD",
+    "latency": "s", "energy": "J", "edp": "J s", "area": "mm2", "power": "W", "peak_power": "W", "die_cost": "USD",
     "throughput": "1/s",
 }  # fmt: skip
 

@@ -32,7 +32,8 @@ def test_frontier_shows_front_known_and_baseline(found: Found) -> None:
     assert known == [[2, 2]]
     assert baseline == [[0.5, 9]]
     assert {t.get_text() for t in ax.texts} == {"ours", "gpu"}
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("latency [s]", "area [mm2]")
+    better = ", smaller is better"
+    assert (ax.get_xlabel(), ax.get_ylabel()) == (f"latency [s]{better}", f"area [mm2]{better}")
 
 
 def test_coordinates_order_quantities_by_size(found: Found) -> None:
