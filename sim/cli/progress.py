@@ -47,10 +47,10 @@ class Progress:
         if self._thread is not None:
             self._thread.join()
 
-    def __call__(self, share: float, words: str = "") -> None:
-        """New words begin a stage with a clock of its own."""
-        if words and words != self._words:
-            self._words, self._steps, self._done, self._begun = words, 1, 0, time.monotonic()
+    def __call__(self, share: float, what: str = "") -> None:
+        """`what`, where it is new, begins a stage with a clock of its own."""
+        if what and what != self._words:
+            self._words, self._steps, self._done, self._begun = what, 1, 0, time.monotonic()
         self._share = share
 
     def tell(self, words: str, share: float) -> None:
