@@ -1,7 +1,8 @@
 """Fit the GPU kernel constants on the public data set, check their transfer, and ablate the model.
 
     python benchmarks/gpu_constants.py fit [--write]    # held-out errors; rewrite sim/cost/gpu/fitted/*.yaml
-    python benchmarks/gpu_constants.py transfer         # constants of one GPU scored on another's rows
+    python benchmarks/gpu_constants.py joint [--write]  # one fit over A100 and H100: what unmeasured GPUs get
+    python benchmarks/gpu_constants.py transfer         # leave one device out: A100's constants on H100, and back
     python benchmarks/gpu_constants.py ablate           # what each mechanism is worth
 
 The data folder is DOVETAIL_DATA or ../shared/data beside the checkout.
@@ -18,10 +19,11 @@ from pathlib import Path
 import yaml
 
 from sim.baseline.fit import PROBLEMS, conv_model, fit_kernel
+from sim.baseline.joint import LIBRARY_CONSTANTS, fit_joint, shared_constants
 from sim.baseline.kernel_rows import kind_of, read_rows, select
 from sim.baseline.score import error_statistics
 from sim.cost.gpu.device import Generation, GpuDevice
-from sim.cost.gpu.sets import KINDS, constants_for
+from sim.cost.gpu.sets import KINDS, constants_for, fitted_sets
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("DOVETAIL_DATA", ROOT.parent / "shared" / "data")) / "gpu_kernels"
@@ -31,7 +33,8 @@ EAGER = "sitar-lab/NeuSight commit 6945927d (MIT): PyTorch 2.1.0, event-timed, m
 # Data sheets; the clock is the one at which the data sheet's matrix rate holds.
 _A100 = {
     "generation": Generation.AMPERE, "sms": 108, "clock_hz": 1.41e9, "l2_bytes": 40e6,
-    "smem_bytes_per_sm": 164 * 1024, "peak_flop_per_s": {"bf16": 312e12, "fp32": 19.5e12},
+    "smem_bytes_per_sm": 164 * 1024, "l2_bytes_per_s": 5120 * 1.41e9,
+    "peak_flop_per_s": {"bf16": 312e12, "fp32": 19.5e12},
 }  # fmt: skip
 _DEVICES = (
     GpuDevice(name="a100-sxm", dram_bytes_per_s=2.039e12, **_A100),
@@ -40,6 +43,7 @@ _DEVICES = (
     GpuDevice(
         name="h100-sxm", generation=Generation.HOPPER, sms=132, clock_hz=1.83e9, l2_bytes=50e6,
         smem_bytes_per_sm=228 * 1024, peak_flop_per_s={"bf16": 989.4e12}, dram_bytes_per_s=3.35e12,
+        l2_bytes_per_s=5120 * 1.83e9,
     ),
     GpuDevice(
         name="v100-pcie-32gb", generation=Generation.VOLTA, sms=80, clock_hz=1.38e9, l2_bytes=6e6,
@@ -47,6 +51,8 @@ _DEVICES = (
     ),
 )  # fmt: skip
 DEVICES = {device.name: device for device in _DEVICES}
+JOINT = {"a100-sxm": "mma-sync", "h100-sxm": "wgmma"}
+"""Devices of the joint fit and the kernel library that each stands for."""
 VECTOR = tuple(f"vector_{name}" for name in ("binary", "unary", "softmax", "layer_norm"))
 
 
@@ -92,25 +98,47 @@ def fit(write: bool) -> None:
             )
             for regime, part in found.regimes.items():
                 print(f"{'':37s}{regime:24s} {part.rows:5d} rows {percent(part)}")
-            constants[kind] = {f.name: float(f"{getattr(found.constants, f.name):.4g}") for f in fields(KINDS[kind])}
+            constants[kind] = rounded(kind, found.constants)
             errors[kind] = {k: round(v, 4) for k, v in s.to_dict().items() if v is not None}
         if write:
             save(name, constants, errors)
 
 
-def save(name: str, constants: dict, errors: dict) -> None:
+def joint(write: bool) -> None:
+    """Shared constants over all serving GPUs, the library's per library; errors two-fold by families."""
+    constants: dict[str, dict] = {name: {} for name in JOINT}
+    errors: dict[str, dict] = {name: {} for name in JOINT}
+    for kind in LIBRARY_CONSTANTS:
+        tables = [(read_rows(DATA / f"{SETS[name][kind]}.csv"), DEVICES[name]) for name in JOINT]
+        found = fit_joint(kind, tables, precision="bf16")
+        for name, s in found.held_out.items():
+            print(f"joint {name:15s} {kind:18s} {s.rows:5d} rows {percent(s)}  rho {s.spearman:.4f}", flush=True)
+            constants[name][kind] = rounded(kind, found.constants[name])
+            errors[name][kind] = {k: round(v, 4) for k, v in s.to_dict().items() if v is not None}
+    if write:
+        for name, library in JOINT.items():
+            save(name, constants[name], errors[name], library=library)
+
+
+def rounded(kind: str, constants: object) -> dict[str, float]:
+    return {f.name: float(f"{getattr(constants, f.name):.4g}") for f in fields(KINDS[kind])}
+
+
+def save(name: str, constants: dict, errors: dict, library: str | None = None) -> None:
     """One set as YAML: constants fitted on all rows, errors of the two-fold check by families."""
     device = DEVICES[name]
+    rows = f"the {' and '.join(JOINT)} rows together" if library else f"the {name} rows"
     document = {
-        "name": name,
+        "name": library or name,
         "generation": str(device.generation),
         "clock_hz": device.clock_hz,
         "date": datetime.now(UTC).date().isoformat(),
-        "source": f"fitted on the {name} rows of {SERVING if 'sxm' in name else EAGER}",
+        "source": f"fitted on {rows} of {SERVING if 'sxm' in name else EAGER}",
+        **({"joint": True} if library else {}),
         "error": errors,
         "constants": constants,
     }
-    path = ROOT / "sim" / "cost" / "gpu" / "fitted" / f"{name}.yaml"
+    path = ROOT / "sim" / "cost" / "gpu" / "fitted" / f"{library or name}.yaml"
     path.parent.mkdir(exist_ok=True)
     head = "# Fitted by benchmarks/gpu_constants.py; errors are fractions, each half of the shape families\n"
     head += "# scored with constants fitted on the other half. Units and ranges: sim/cost/gpu/constants.py.\n"
@@ -133,7 +161,21 @@ def transfer() -> None:
                 constants = constants_for(DEVICES[target], source)
                 predicted = layout.predict(rows, DEVICES[target], stem.rsplit("_", 1)[-1], constants)
                 s = error_statistics(predicted.values, rows[layout.measured])
-                print(f"{source:15s} -> {target:15s} {kind:18s} {s.rows:5d} rows {percent(s)}")
+                print(f"{source:15s} -> {target:15s} {kind:18s} {s.rows:5d} rows {percent(s)}", flush=True)
+                if kind in LIBRARY_CONSTANTS:
+                    library_refitted(source, target, kind, rows)
+
+
+def library_refitted(source: str, target: str, kind: str, rows) -> None:
+    """Shared constants of one GPU on the other, whose library's few are fitted: another GPU of a known library."""
+    held = shared_constants(kind, fitted_sets()[source].constants[kind]) | PROBLEMS[kind].fixed(DEVICES[target])
+    mine = shared_constants(kind, fitted_sets()[target].constants[kind])
+    held |= {
+        n: mine[n] for n in PROBLEMS[kind].fixed(DEVICES[source]) if n not in PROBLEMS[kind].fixed(DEVICES[target])
+    }
+    s = fit_kernel(kind, rows, DEVICES[target], precision="bf16", fixed=held).held_out
+    names = ", ".join(LIBRARY_CONSTANTS[kind])
+    print(f"{'':36s}{kind:18s} {s.rows:5d} rows {percent(s)}  with {names} refitted", flush=True)
 
 
 OFF = {
@@ -168,6 +210,7 @@ def ablate() -> None:
 if __name__ == "__main__":
     actions = {
         "fit": lambda: fit("--write" in sys.argv),
+        "joint": lambda: joint("--write" in sys.argv),
         "transfer": transfer,
         "ablate": ablate,
     }

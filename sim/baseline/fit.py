@@ -259,7 +259,7 @@ def fit_kernel(
     predicted, found = np.zeros(measured.size), []
     for half in (0, 1):
         learn, score = np.flatnonzero(family % 2 == half), family % 2 != half
-        constants = _solve(problem, select(rows, _thinned(learn)), device, precision, first, names)
+        constants = _solve(problem, select(rows, thinned(learn)), device, precision, first, names)
         found.append(constants)
         predicted[score] = problem.model(select(rows, score), device, precision)(constants)
     constants = _polish(problem, rows, device, precision, found, names)
@@ -282,7 +282,7 @@ def middle(family: type) -> object:
     return family(**{f.name: float(np.sqrt(f.metadata["low"] * f.metadata["high"])) for f in fields(family)})
 
 
-def _thinned(index: np.ndarray) -> np.ndarray:
+def thinned(index: np.ndarray) -> np.ndarray:
     """At most MAX_ROWS of the rows, evenly spaced."""
     return index[:: max(1, -(-index.size // MAX_ROWS))]
 
@@ -320,7 +320,7 @@ def _polish(problem: Problem, rows: Rows, device: GpuDevice, precision: str, fou
 
     The choice of the fastest kernel gives the loss local minima, so one more start is worth its time.
     """
-    rows = select(rows, _thinned(np.arange(rows["latency_ms"].size)))
+    rows = select(rows, thinned(np.arange(rows["latency_ms"].size)))
     model, measured = problem.model(rows, device, precision), rows["latency_ms"] * 1e-3
 
     def loss(constants) -> float:

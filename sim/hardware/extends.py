@@ -1,7 +1,7 @@
 """`extends`: a chip file over the one that it extends.
 
-Maps merge key by key, memories, units and levels of a hierarchy by name; everything else (links too)
-is replaced, notes are not inherited. A number
+Maps merge key by key, memories, units and levels of a hierarchy by name; everything else (links, the
+precisions of an array and its sparsity patterns too) is replaced, notes are not inherited. A number
 keeps the source of the file that states it.
 """
 
@@ -14,6 +14,8 @@ from sim.errors import ConfigError
 
 _LISTS = ("memories", "units", "hierarchy")
 _KINDS = ("memory", "fanout", "array")
+_WHOLE = ("source", "macs_per_cycle", "weight_sparsity")
+"""Maps that a file states in full: an older chip lacks precisions that its base has."""
 _NOT_NUMBERS = frozenset(
     {"name", "source", "kind", "holds", "home", "hierarchy", "vector", "costing", "buffering", "overheads", "ends"}
     | {"dataflow", "skew", "folds", "preload", "accumulate", "multicast", "topology"}
@@ -73,7 +75,7 @@ def _component(old: Mapping[str, Any], new: Mapping[str, Any], *, where: str) ->
             result[key] = _by_name(before, value, where=f"{where}.{key}")
         elif key in ("vector", "overheads") and isinstance(before, Mapping) and isinstance(value, Mapping):
             result[key] = _component(before, value, where=f"{where}.{key}")
-        elif isinstance(before, Mapping) and isinstance(value, Mapping) and key != "source":
+        elif isinstance(before, Mapping) and isinstance(value, Mapping) and key not in _WHOLE:
             result[key] = {**before, **value}
         else:
             result[key] = value

@@ -78,9 +78,11 @@ def mac_energy_j(subject: Subject, array: str, dtype: str) -> Any:
         return _result(subject, d.column(f"{array}.mac_energy.{dtype}"))
     if not _has_node(d):
         return _result(subject, np.array(np.nan))
-    return _result(
-        subject, tech.mac_energy_j(dtype=dtype, node_nm=d.column("technology.node"), voltage_share=supply_share(d))
-    )
+    modelled = tech.mac_energy_j(
+        dtype=dtype, node_nm=d.column("technology.node"), voltage_share=supply_share(d),
+        integer=_integer(_component(d, array)),
+    )  # fmt: skip
+    return _result(subject, modelled)
 
 
 def vector_energy_j(subject: Subject, vector: str, primitive: str) -> Any:
@@ -125,6 +127,11 @@ def _component(d: Designs, name: str) -> Any:
     return d.chip.component(name)
 
 
+def _integer(array: Array) -> bool:
+    """Whether an array has no floating types, so that mixed widths are integers too."""
+    return not any(dtype.startswith(("fp", "bf", "tf")) for dtype in array.macs_per_cycle)
+
+
 # Area
 
 
@@ -136,7 +143,10 @@ def area_breakdown_mm2(subject: Subject) -> dict[str, Any] | None:
     d = _designs(subject)
     if not _has_node(d):
         return None
-    return {part.name: _result(subject, copies * _area(d, unit, part)) for unit, part, copies in _copies(d)}
+    parts = {part.name: copies * _area(d, unit, part) for unit, part, copies in _copies(d)}
+    units = sum(d.column(f"{unit.name}.count") for unit in d.chip.units)
+    parts["control"] = units * tech.control_area_mm2(node_nm=d.column("technology.node"))
+    return {name: _result(subject, np.asarray(column)) for name, column in parts.items()}
 
 
 def _area(d: Designs, unit: Unit | None, part: Any) -> np.ndarray:
@@ -164,19 +174,41 @@ def _area(d: Designs, unit: Unit | None, part: Any) -> np.ndarray:
     return np.zeros(len(d))  # a fan-out is its copies
 
 
+def cell_register_bits(d: Designs, array: Array) -> np.ndarray:
+    """Flip-flops of one cell: an activation, a weight (two where preloads hide), a partial sum.
+
+    A type at half rate takes half of the cell's width. Where an adder tree reduces (no skew, outputs
+    not stationary) a cell holds its product instead of a partial sum.
+    """
+    name = array.name
+    width = np.max(
+        [tech.operand_bits(t) * d.column(f"{name}.macs_per_cycle.{t}") for t in array.macs_per_cycle], axis=0
+    )
+    hidden = d.column(f"{name}.preload") == "hidden"
+    sums = np.where(_tree(d, array), 2 * width, d.column(f"{name}.accumulate"))
+    return np.asarray(width * (2 + hidden) + sums)
+
+
+def _tree(d: Designs, array: Array) -> np.ndarray:
+    """Whether products are summed over cells in one cycle."""
+    stays = np.isin(d.column(f"{array.name}.dataflow"), ("output_stationary", "row_stationary"))
+    return np.asarray((d.column(f"{array.name}.skew") == "none") & ~stays)
+
+
 def _array_area(d: Designs, array: Array, node: np.ndarray) -> np.ndarray:
-    modes = [
-        d.column(f"{array.name}.macs_per_cycle.{dtype}") * tech.mac_area_mm2(dtype=dtype, node_nm=node)
-        for dtype in array.macs_per_cycle
-    ]
+    integer, tree = _integer(array), _tree(d, array)
+    modes = []
+    for dtype in array.macs_per_cycle:
+        chained, summed = (tech.mac_area_mm2(dtype=dtype, node_nm=node, integer=integer, tree=t) for t in (False, True))
+        modes.append(d.column(f"{array.name}.macs_per_cycle.{dtype}") * np.where(tree, summed, chained))
     widest = np.max(modes, axis=0)
     mac = widest + data.SHARED_MODE * (np.sum(modes, axis=0) - widest)
-    extra = 1.0 + data.HIDDEN_PRELOAD * (d.column(f"{array.name}.preload") == "hidden")
+    extra = 1.0 + data.SPARSE_MUX * d.column(f"{array.name}.skips_zeros")
     for pattern in array.weight_sparsity:
         extra = extra + data.SPARSE_MUX * d.column(f"{array.name}.weight_sparsity.{pattern}")
-    extra = extra + data.SPARSE_MUX * d.column(f"{array.name}.skips_zeros")
     cells = d.column(f"{array.name}.rows") * d.column(f"{array.name}.cols")
-    area = cells * data.CELL_OVERHEAD * mac * extra
+    registers = tech.register_area_mm2(bits=cell_register_bits(d, array), node_nm=node)
+    area = cells * data.CELL_OVERHEAD * (mac * extra + registers)
     if array.drain_bytes_per_cycle is not None:
         width = d.column(f"{array.name}.drain_bandwidth")
         area = area + tech.sram_area_mm2(capacity_bytes=0.0, bytes_per_cycle=width, node_nm=node)
@@ -212,7 +244,7 @@ def _fitted(d: Designs, field: str, model: Any) -> np.ndarray:
 
 
 def power_breakdown_w(subject: Subject) -> dict[str, Any] | None:
-    """Modelled power of each component at its full rate, and `leakage` [W]; None without a node.
+    """Modelled power of each component at its full rate, `leakage` and `clock` [W]; None without a node.
 
     An array runs its dearest precision, a vector unit its dearest primitive; DRAM includes standby.
     """
@@ -221,6 +253,7 @@ def power_breakdown_w(subject: Subject) -> dict[str, Any] | None:
         return None
     result = {part.name: copies * _power(d, unit, part) for unit, part, copies in _copies(d)}
     result["leakage"] = np.asarray(_leakage(d))
+    result["clock"] = _clock_w(d)
     return {name: _result(subject, column) for name, column in result.items()}
 
 
@@ -261,6 +294,22 @@ def _leakage(d: Designs) -> np.ndarray:
     return tech.leakage_w(area_mm2=area, node_nm=d.column("technology.node"), voltage_share=supply_share(d))
 
 
+def _clock_w(d: Designs) -> np.ndarray:
+    """Power of clocking the flip-flops of arrays and of memories made of registers; nothing is gated."""
+    bit_hz = np.zeros(len(d))
+    for unit, part, copies in _copies(d):
+        if isinstance(part, Array):
+            assert unit is not None
+            bits = d.column(f"{part.name}.rows") * d.column(f"{part.name}.cols") * cell_register_bits(d, part)
+        elif isinstance(part, Memory) and part.kind == "register":
+            bits = 8.0 * d.column(f"{part.name}.capacity")
+        else:
+            continue
+        bit_hz = bit_hz + copies * bits * d.column(f"{unit.name}.clock" if unit else "clock")
+    node = d.column("technology.node")
+    return np.asarray(bit_hz * tech.clock_energy_j(node_nm=node, voltage_share=supply_share(d)))
+
+
 def peak_power_w(subject: Subject) -> Any:
     """Power with every component at its full rate [W], scaled to the stated power where there is one."""
     return _result(subject, _fitted(_designs(subject), "power", model_power_w))
@@ -272,14 +321,14 @@ def model_power_w(d: Designs) -> np.ndarray:
 
 
 def idle_power_w(subject: Subject) -> Any:
-    """Power that flows all the time [W]: leakage and DRAM standby, scaled to the stated idle power."""
+    """Power that flows all the time [W]: leakage, clocks, DRAM standby, scaled to the stated idle power."""
     return _result(subject, _fitted(_designs(subject), "idle_power", model_idle_w))
 
 
 def model_idle_w(d: Designs) -> np.ndarray:
     if not _has_node(d):
         return np.full(len(d), np.nan)
-    return np.asarray(_leakage(d) + sum(_standby(d, memory) for memory in d.chip.memories))
+    return np.asarray(_leakage(d) + _clock_w(d) + sum(_standby(d, memory) for memory in d.chip.memories))
 
 
 def resource_paths(chip: Chip) -> list[str]:

@@ -70,12 +70,13 @@ def op_energy_j(operation: str, *, node_nm: ArrayLike) -> np.ndarray:
     return _lookup(table, node_nm) * 1e-12
 
 
-def mac_parts(dtype: str) -> dict[str, float]:
+def mac_parts(dtype: str, *, integer: bool = False) -> dict[str, float]:
     """A multiply-accumulate as operations: {"int8 mult": 1, "int32 add": 1} for int8.
 
     Integer multipliers go with the product of the widths (int32 measures 15.5 times int8, the rule
-    says 16). Activations of 16 bits and more are floating point, so w4a16 costs a bf16 product.
-    fp8 is 0.35 of an fp16 product, fp64 four fp32 products (both estimated by significand).
+    says 16). Activations of 16 bits and more are floating point, so w4a16 costs a bf16 product, but
+    for an array without floating types (`integer`). fp8 is 0.35 of an fp16 product, fp64 four fp32
+    products (both estimated by significand).
     Raises: ConfigError: a type without a rule.
     """
     table: dict[str, dict[str, float]] = {
@@ -87,7 +88,7 @@ def mac_parts(dtype: str) -> dict[str, float]:
     mixed = _MIXED.match(dtype)
     if mixed:
         weight, activation = int(mixed[1]), int(mixed[2])
-        if activation >= 16:
+        if activation >= 16 and not integer:
             return table["bf16" if activation == 16 else "fp32"]
         return {"int8 mult": weight * activation / 64, "int32 add": 1}
     if dtype in table:
@@ -97,13 +98,28 @@ def mac_parts(dtype: str) -> dict[str, float]:
     raise ConfigError(f'no energy is known for a multiply-accumulate in "{dtype}"')
 
 
-def mac_energy_j(*, dtype: str, node_nm: ArrayLike, voltage_share: ArrayLike = 1.0) -> np.ndarray:
+def operand_bits(dtype: str) -> int:
+    """Width of the wider operand: 16 for "bf16" and "w4a16"."""
+    mixed = _MIXED.match(dtype)
+    return max(int(mixed[1]), int(mixed[2])) if mixed else int(BITS[dtype])
+
+
+def mac_energy_j(
+    *, dtype: str, node_nm: ArrayLike, voltage_share: ArrayLike = 1.0, integer: bool = False
+) -> np.ndarray:
     """Energy of one multiply-accumulate [J], without the registers' and wires' share.
 
     Example: int8 at 45 nm is 0.2 + 0.1 = 0.3 pJ.
     """
-    total = sum(n * op_energy_j(operation, node_nm=node_nm) for operation, n in mac_parts(dtype).items())
+    parts = mac_parts(dtype, integer=integer).items()
+    total = sum(n * op_energy_j(operation, node_nm=node_nm) for operation, n in parts)
     return np.asarray(total * np.square(voltage_share))
+
+
+def clock_energy_j(*, node_nm: ArrayLike, voltage_share: ArrayLike = 1.0) -> np.ndarray:
+    """Energy that one flip-flop and its share of the clock tree take per cycle, whatever they hold [J]."""
+    scale = op_energy_j("int8 mult", node_nm=node_nm) / op_energy_j("int8 mult", node_nm=45.0)
+    return np.asarray(t.CLOCK_FJ_45 * 1e-15 * scale * np.square(voltage_share))
 
 
 def primitive_energy_j(*, primitive: str, node_nm: ArrayLike, voltage_share: ArrayLike = 1.0) -> np.ndarray:
@@ -144,10 +160,28 @@ def dram_energy_j_per_byte(*, kind: str) -> float:
     return t.DRAM_PJ_PER_BIT[kind] * 8e-12
 
 
-def mac_area_mm2(*, dtype: str, node_nm: ArrayLike) -> np.ndarray:
-    """Area of a bare multiplier and adder [mm2]; a cell with registers is CELL_OVERHEAD of it."""
-    square_micron = sum(n * t.AREA_45_UM2[operation] for operation, n in mac_parts(dtype).items())
+def mac_area_mm2(*, dtype: str, node_nm: ArrayLike, integer: bool = False, tree: bool = False) -> np.ndarray:
+    """Area of a bare multiplier and adder [mm2].
+
+    Args:
+        integer: the array has no floating types (`mac_parts`).
+        tree: products are summed in an adder tree, floating ones as aligned integers (ALIGNED_ADD_UM2_45).
+    """
+    area = dict(t.AREA_45_UM2)
+    if tree:
+        area |= {name: t.ALIGNED_ADD_UM2_45 for name in area if name.endswith("add") and not name.startswith("int")}
+    square_micron = sum(n * area[operation] for operation, n in mac_parts(dtype, integer=integer).items())
     return np.asarray(square_micron * 1e-6 * _lookup(t.LOGIC_AREA, node_nm))
+
+
+def register_area_mm2(*, bits: ArrayLike, node_nm: ArrayLike) -> np.ndarray:
+    """Area of flip-flops [mm2]."""
+    return np.asarray(np.asarray(bits, dtype=float) * t.FLIP_FLOP_UM2_45 * 1e-6 * _lookup(t.LOGIC_AREA, node_nm))
+
+
+def control_area_mm2(*, node_nm: ArrayLike) -> np.ndarray:
+    """Area of what a unit has beside its datapath and memories [mm2]: sequencer, DMA engines, registers."""
+    return np.asarray(t.CONTROL_MM2_45 * _lookup(t.LOGIC_AREA, node_nm))
 
 
 def primitive_area_mm2(*, primitive: str, node_nm: ArrayLike) -> np.ndarray:

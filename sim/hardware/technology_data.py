@@ -59,12 +59,12 @@ BITCELL_UM2 = MappingProxyType(
 
 NOMINAL_VOLTAGE_V = MappingProxyType(
     {
-        65.0: 1.1, 45.0: 0.9, 40.0: 0.9, 32.0: 0.9, 28.0: 0.9, 22.0: 0.85, 20.0: 0.9, 16.0: 0.8, 14.0: 0.8, 12.0: 0.8,
+        65.0: 1.0, 45.0: 0.9, 40.0: 0.9, 32.0: 0.9, 28.0: 0.9, 22.0: 0.85, 20.0: 0.9, 16.0: 0.8, 14.0: 0.8, 12.0: 0.8,
         10.0: 0.75, 8.0: 0.75, 7.0: 0.75, 6.0: 0.75, 5.0: 0.75, 4.0: 0.75, 3.0: 0.7,
     }
 )  # fmt: skip
-"""Supply at which the energies below hold and the maximum clock is reached (45 nm: horowitz14; the
-rest mem)."""
+"""Supply at which the energies below hold and the maximum clock is reached (45 nm: horowitz14; 65 nm:
+stillmaker17's 1.0 V; the rest mem)."""
 
 LEAKAGE_W_PER_MM2 = MappingProxyType(
     {
@@ -160,15 +160,24 @@ SRAM_KINDS = frozenset({"sram", "cache", "register"})
 """Kinds of on-chip memory."""
 
 # Constants of the area and power model.
-CELL_OVERHEAD = 2.5
-"""Area of an array cell over its bare multiplier and adder (registers, control, wires). Estimated:
-2.8 in Eyeriss (MACs 7.4 % of 12.25 mm2, eyeriss_jssc17) and 2.3 in TPU v4i (MXU 11 % of 400 mm2)."""
+CELL_OVERHEAD = 2.0
+"""Area of an array cell over its multiplier, adder and registers (control, wires, utilisation). Derived:
+1.6 in Eyeriss (MACs 7.4 % of 12.25 mm2 over 168 cells, eyeriss_jssc17) and 2.0 in TPU v4i (MXU 11 % of
+400 mm2, four of 128 x 128); the larger, since Eyeriss counts its MACs alone."""
 SHARED_MODE = 0.1
 """Extra area for each further precision of a cell, as a share of its own MAC: modes share the
 multiplier. Estimated."""
-HIDDEN_PRELOAD = 0.15
-"""Extra area of a cell with a second set of stationary registers, as a share of its MAC. Estimated:
-one 8-bit register beside a MAC with its 32-bit accumulator."""
+FLIP_FLOP_UM2_45 = 6.5
+"""Area of a flip-flop at 45 nm. Estimated: 4.5 um2 in an open 45 nm cell library (mem), placed at 70 %."""
+CLOCK_FJ_45 = 4.0
+"""Energy of clocking one flip-flop for one cycle at 45 nm. Estimated: about 5 fF at 0.9 V, its clock pin
+and inner inverters (2 to 3 fF) and as much again for its share of the tree; no clock gating."""
+ALIGNED_ADD_UM2_45 = 440.0
+"""Adding a floating product in an adder tree: 32-bit integer adder (137 um2, horowitz14) and an alignment
+shifter of 160 two-way multiplexers (1.9 um2 each, mem)."""
+CONTROL_MM2_45 = 1.2
+"""Sequencer, DMA engines and registers of a unit, at 45 nm. Derived from one point, NVDLA with 32 MACs
+(primer: 0.85 mm2 at 28 nm), of which its modelled buffers and cells take 0.4 mm2; its other six sizes check it."""
 SPARSE_MUX = 0.1
 """Extra area of a cell per unit of speed-up by N:M weights (operand multiplexers). Estimated."""
 SRAM_ARRAY_EFFICIENCY = 0.4

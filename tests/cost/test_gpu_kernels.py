@@ -5,6 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sim.baseline.fit import PROBLEMS
+from sim.baseline.joint import LIBRARY_CONSTANTS
 from sim.cost.gpu import attention, conv, gemm, vector
 from sim.cost.gpu.device import Generation, GpuDevice, device_from_chip
 from sim.cost.gpu.result import TERM_OF, hit_rate, soft_max
@@ -333,7 +335,8 @@ def test_device_from_chip_reads_the_data_sheet():
 
 
 def test_transfer_says_where_constants_come_from():
-    """H200 takes H100's (same generation, latencies by the clock), B200 and L40S change generation."""
+    """H200 takes H100's (same generation); B200 and L40S the joint set of their library. Times inside a CTA go
+    with the clock, launch floors do not."""
 
     def named(name, generation, clock_hz=1.83e9):
         return GpuDevice(**{n: getattr(H100, n) for n in H100.__dataclass_fields__}
@@ -342,13 +345,33 @@ def test_transfer_says_where_constants_come_from():
     assert constants_for(H100).origin["gemm"] == "h100-sxm, measured"
     h200 = constants_for(named("h200", Generation.HOPPER, 2 * 1.83e9))
     assert h200.origin["gemm"] == "h100-sxm, same generation"
-    assert h200.gemm.launch_s == pytest.approx(constants_for(H100).gemm.launch_s / 2)
+    assert h200.gemm.prologue_s == pytest.approx(constants_for(H100).gemm.prologue_s / 2)
+    assert h200.gemm.launch_s == constants_for(H100).gemm.launch_s
     assert h200.gemm.matrix_efficiency == constants_for(H100).gemm.matrix_efficiency
-    assert constants_for(named("b200", Generation.BLACKWELL)).origin["decode"] == "h100-sxm, generation changed"
-    assert constants_for(named("l40s", Generation.ADA)).origin["prefill"] == "a100-sxm, generation changed"
+    assert constants_for(named("b200", Generation.BLACKWELL)).origin["decode"] == "wgmma, generation changed"
+    l40s = constants_for(named("l40s", Generation.ADA, 2.82e9))
+    assert l40s.origin["prefill"] == "mma-sync, generation changed"
+    assert l40s.decode.block_s == pytest.approx(fitted_sets()["mma-sync"].constants["decode"].block_s / 2)
     assert constants_for(named("v", Generation.VOLTA)).origin["vector_binary"].startswith("v100-pcie-32gb")
     with pytest.raises(CalibrationError, match="h100-sxm"):
         constants_for(H100, "h100-smx")
+
+
+def test_joint_sets_differ_in_the_librarys_constants_alone():
+    """One fit over both libraries: what is not the library's, and both have, is one number."""
+    one, two = (fitted_sets()[name].constants for name in ("mma-sync", "wgmma"))
+    for kind, own in LIBRARY_CONSTANTS.items():
+        differ = {f for f in one[kind].__dataclass_fields__ if getattr(one[kind], f) != getattr(two[kind], f)}
+        held = set(PROBLEMS[kind].fixed(A100)) ^ set(PROBLEMS[kind].fixed(H100))
+        assert set(own) <= differ <= set(own) | held | {"single_rate"}
+
+
+def test_l2_bandwidth_of_the_data_sheet_is_a_ceiling():
+    """Warm weights cannot leave L2 faster than it reads: 8 MB at 1 TB/s take 8 us at least."""
+    c = constants_for(A100).gemm
+    slow = GpuDevice(**{n: getattr(A100, n) for n in A100.__dataclass_fields__} | {"l2_bytes_per_s": 1e12})
+    assert gemm.gemm_s(16, 2048, 2048, device=slow, constants=c, weight_copies=1).time_s >= 8e-6
+    assert gemm.gemm_s(16, 2048, 2048, device=A100, constants=c, weight_copies=1).time_s < 8e-6
 
 
 def test_fitted_constants_lie_inside_their_physical_range():

@@ -119,7 +119,7 @@ def test_without_a_node_nothing_is_invented():
 
 # Modelled area without any fit against published dies: (chip, low, high, why the range)
 DIES = [
-    ("tpu-v1", 200, 331, "ISCA 2017: at most half of 662 mm2"),
+    ("tpu-v1", 120, 331, "ISCA 2017: at most half of 662 mm2, of which buffers and compute are 67 %"),
     ("tpu-v4i", 140, 400, "ISCA 2021: below 400 mm2, of which CMEM and MXU are 39 %"),
     ("h100-sxm", 400, 814, "no front ends, schedulers or register files are modelled"),
     ("tesla-fsd", 90, 260, "no camera, video, security blocks are modelled"),

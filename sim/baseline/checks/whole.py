@@ -64,14 +64,6 @@ def whole() -> Iterator[Check]:
     yield from _tesla()
     yield from _nvdla()
     for network, name in (("alexnet", "AlexNet/CONV1-5"), ("vgg16", "VGG-16/13 CONV")):
-        yield against(
-            fact("eyeriss-v1", "chip_power", workload=name),
-            partial(_field, lambda e: e.power_w and 1e3 * e.power_w, network, "eyeriss", "int16"),
-            id=f"eyeriss.power.{network}",
-            tolerance=0.15,
-            gate=False,
-            note="our best mapping and dense operands, so far from the paper's mapping and zero gating",
-        )
         (frames,) = (f for f in facts("eyeriss-v1", "throughput", workload=name) if f.value != AT_HIGHER_VOLTAGE)
         yield against(
             frames,
@@ -107,13 +99,6 @@ def _nvdla() -> Iterator[Check]:
             tolerance=0.15,
             gate=False,
             note="the vendor's estimator, not silicon; ours with the mapper and its waiting terms",
-        )
-        yield against(
-            fact(f"nvdla-{macs}", "area"),
-            partial(_field, lambda e: e.area_mm2, "resnet50", chip, "int8"),
-            id=f"nvdla.area.{macs}",
-            tolerance=0.20,
-            note="the vendor's synthesis estimate with memories, 28 nm",
         )
 
 

@@ -33,8 +33,9 @@ SM_THREADS = 2048
 SM_BLOCKS = 32
 SCHEDULED_SEQUENCES = 992
 """FlashAttention-3 runs a scheduling kernel up to this many sequences."""
-HEAD_DIMS = {False: (128,), True: (64, 128, 192, 256)}
-"""Head dimensions with data, by `Library.warp_specialised`."""
+HEAD_DIMS = (64, 128, 192, 256)
+"""Head dimensions with data: 128 on both libraries, the others on wgmma kernels, in which only the count of
+clocks depends on them. At 512 another kernel runs."""
 DECODE_STEEPNESS = 6.0
 FP32_BYTES = 4
 
@@ -91,9 +92,8 @@ class AttentionProblem:
         """Query heads per KV head."""
         return self.heads / self.kv_heads
 
-    def flags(self, device: GpuDevice) -> dict[str, np.ndarray]:
-        known = HEAD_DIMS[device.library.warp_specialised]
-        return {"head_dim": ~np.isin(self.head_dim, known)}
+    def flags(self) -> dict[str, np.ndarray]:
+        return {"head_dim": ~np.isin(self.head_dim, HEAD_DIMS)}
 
 
 def _at_head_dim(head_dim: np.ndarray) -> np.ndarray:
@@ -133,7 +133,7 @@ def attention_decode_s(
     per_block = c.block_s * x.head_dim / HEAD_DIM_REFERENCE * stored / 2
     busy = rounds * (c.start_s + (per_cta - 1) * per_block) * _at_head_dim(x.head_dim)
     hit = hit_rate(cache, c.l2_share * device.l2_bytes, DECODE_STEEPNESS)
-    l2_bytes_per_s = c.l2_bytes_per_clock_sm * device.sms * device.clock_hz
+    l2_bytes_per_s = min(c.l2_bytes_per_clock_sm * device.sms * device.clock_hz, device.l2_bytes_per_s)
     memory = (cache * (1 - hit) + queries * (c.l2_share <= 0)) / (c.dram_efficiency * device.dram_bytes_per_s)
     memory = memory + (cache * hit + queries) / l2_bytes_per_s
     overlapped = soft_max(busy, memory, c.overlap)
@@ -161,7 +161,7 @@ def attention_decode_s(
         "ctas": (ctas * splits).astype(int),
         "waves": rounds.astype(int),
     }
-    return KernelTime(time_s=sum(terms.values()), terms_s=terms, kernel=kernel, flags=x.flags(device))
+    return KernelTime(time_s=sum(terms.values()), terms_s=terms, kernel=kernel, flags=x.flags())
 
 
 def runs_decode_kernel(new_tokens, heads, kv_heads, device: GpuDevice) -> np.ndarray:
@@ -302,7 +302,7 @@ def prefill_time(plan: PrefillPlan, constants: PrefillConstants, dtype: str = "b
         "ctas": plan.ctas.astype(int),
         "waves": waves.astype(int),
     }
-    return KernelTime(time_s=sum(terms.values()), terms_s=terms, kernel=kernel, flags=x.flags(device))
+    return KernelTime(time_s=sum(terms.values()), terms_s=terms, kernel=kernel, flags=x.flags())
 
 
 def _cache_write_s(plan: PrefillPlan, c: PrefillConstants, byte_s: float) -> np.ndarray:

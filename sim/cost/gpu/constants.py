@@ -11,6 +11,9 @@ from dataclasses import dataclass, field, fields, replace
 
 from sim.errors import CalibrationError
 
+CLOCKED = ("prologue_s", "block_s", "token_s", "row_s")
+"""Times that go with the SM clock: what happens inside a CTA."""
+
 
 def constant(unit: str, low: float, high: float, datasheet: float):
     """A fitted constant: its unit, physical range, and the value that leaves the data sheet untouched."""
@@ -34,11 +37,12 @@ class Constants:
         return cls(**{f.name: f.metadata["datasheet"] for f in fields(cls)})
 
     def at_clock(self, ratio: float):
-        """The set with its latencies (unit s) divided by the clock ratio new/reference. The host's and
-        DRAM's own times keep."""
-        held = ("host_s", "dram_ramp_s")
-        times = (f.name for f in fields(self) if f.metadata["unit"] == "s" and f.name not in held)
-        scaled = {name: getattr(self, name) / ratio for name in times}
+        """The set with the times inside a CTA divided by the clock ratio new/reference.
+
+        Floors (launches, the start of a round, split and combine kernels, DRAM, the host) keep: on A100
+        (1.41 GHz) and H100 (1.83 GHz) launches and starts agree within 14 % in time, not in clocks.
+        """
+        scaled = {f.name: getattr(self, f.name) / ratio for f in fields(self) if f.name in CLOCKED}
         return replace(self, **scaled)
 
     def at_limits(self, names: Iterable[str] | None = None, tolerance: float = 0.01) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import product
+from math import inf
 
 from sim.errors import ConfigError, PrecisionError, nearest
 from sim.hardware.chip import Chip, Fanout, Memory, Unit
@@ -107,6 +108,9 @@ class GpuDevice:
     dram_bytes_per_s: float
     l2_bytes: float
     smem_bytes_per_sm: float
+    l2_bytes_per_s: float = inf
+    """L2 bandwidth of the data sheet: a ceiling for what is read from it once. What CTAs share on the way
+    (multicast, SM caches) goes by the fitted B/clock/SM."""
     algorithms: tuple[str, ...] = ("direct",)
     """Convolution algorithms of its library ("direct" = implicit GEMM, "winograd_2x2", "winograd_4x4")."""
 
@@ -181,6 +185,7 @@ def device_from_chip(chip: Chip, unit: Unit | None = None) -> GpuDevice:
         peak_flop_per_s={d: 2 * cells * r * unit.clock_hz for d, r in unit.array.macs_per_cycle.items()},
         dram_bytes_per_s=home.read.at(unit.clock_hz) * unit.clock_hz,
         l2_bytes=outer[-1].capacity_bytes,
+        l2_bytes_per_s=outer[-1].read.at(unit.clock_hz) * unit.clock_hz,
         smem_bytes_per_sm=inner[0].capacity_bytes,
         algorithms=chip.algorithms,
     )

@@ -177,7 +177,7 @@ def gemm_time(plan: GemmPlan, constants: GemmConstants) -> KernelTime:
     l2_bytes_per_s = c.l2_bytes_per_clock_sm * device.sms * device.clock_hz
     memory = np.maximum(
         (dram + o) / (c.dram_efficiency * device.dram_bytes_per_s),
-        np.maximum(plan.l2_bytes, from_dram + o) / l2_bytes_per_s,
+        np.maximum(plan.l2_bytes / l2_bytes_per_s, (from_dram + o) / min(l2_bytes_per_s, device.l2_bytes_per_s)),
     )
     compute = plan.compute_s / c.matrix_efficiency
     prologue = plan.fill * c.prologue_s * plan.cta_k / (plan.cta_k + c.prologue_k)

@@ -2,8 +2,10 @@
 
 The YAML files in `fitted/` hold one generation each: the device, its clock, the source of the
 measurements, the date and the held-out error of the fit, and the constants of each kernel kind.
-Transfer (`constants_for`): the nearest generation that has the kind; bandwidths between L2 and SM
-are in B/clock/SM and scale by themselves; latencies scale with the clock inside a generation.
+Transfer (`constants_for`): the device itself, else a GPU of its generation, else the joint set of its
+kernel library (fitted over all measured GPUs, `sim.baseline.joint`), else the nearest that has the
+kind. Bandwidths between L2 and SM are in B/clock/SM and scale by themselves; times inside a CTA scale
+with the clock.
 """
 
 from __future__ import annotations
@@ -45,6 +47,8 @@ class FittedSet:
     """kernel kind -> its constants"""
     error: Mapping[str, Mapping[str, float]]
     """kernel kind -> held-out rows, median, mean, p90, bias (fractions)"""
+    joint: bool = False
+    """Fitted over several GPUs; `generation` and `clock_hz` are those of the library's GPU."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +87,7 @@ def parse_set(document: Mapping[str, object], where: str) -> FittedSet:
         source=document["source"],
         constants=constants,
         error=document["error"],
+        joint=bool(document.get("joint", False)),
     )
 
 
@@ -99,11 +104,13 @@ def fitted_sets() -> Mapping[str, FittedSet]:
 
 
 def _distance(fitted: FittedSet, device: GpuDevice) -> tuple:
-    """Order of preference: the device itself, its generation, the same library, then by age."""
+    """Order of preference: the device itself, its generation, the library's joint set, the library, age."""
     order = list(Generation)
     return (
         fitted.name != device.name,
+        fitted.joint or fitted.generation is not device.generation,
         LIBRARIES[fitted.generation] is not device.library,
+        not fitted.joint,
         abs(order.index(fitted.generation) - order.index(device.generation)),
         fitted.name,
     )
@@ -134,11 +141,10 @@ def constants_for(device: GpuDevice, calibration: str = "auto") -> GpuConstants:
         constants = best.constants[kind]
         if best.name == device.name and best.clock_hz == device.clock_hz:
             origin[kind] = f"{best.name}, measured"
-        elif best.generation is device.generation:
-            origin[kind] = f"{best.name}, same generation"
-            constants = constants.at_clock(device.clock_hz / best.clock_hz)
         else:
-            origin[kind] = f"{best.name}, generation changed"
+            same = best.generation is device.generation and not best.joint
+            origin[kind] = f"{best.name}, {'same generation' if same else 'generation changed'}"
+            constants = constants.at_clock(device.clock_hz / best.clock_hz)
         chosen[kind] = constants
     return _bundle(chosen, origin)
 
