@@ -48,9 +48,8 @@ def test_a_refused_computation_fails_its_gate_with_the_message():
     assert "the chip lacks int8" in found.to_dict()["note"]
 
 
-KNOWN_FAILURES = {"nvdla.area.2048", "nvdla.area.64"}
-"""Gates that do not hold yet: the area model is 2.1 times the primer's NVDLA with 2048 MACs and 0.66
-times the one with 64. A gate that fails beside these, or one that begins to hold, must show here."""
+KNOWN_FAILURES: set[str] = set()
+"""Gates that do not hold. One that begins to fail, or to hold, must show here."""
 
 
 def test_gates_hold_but_for_those_that_are_known_not_to():
