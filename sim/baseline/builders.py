@@ -34,6 +34,7 @@ def operation(spec: OpSpec, device: str) -> Operation:
     """As `build_op`, function and operands apart; on "meta" the operands take no memory."""
     builders = {
         "gemm": _gemm, "bmm": _bmm, "gemm_2to4": _gemm_2to4, "conv2d": _conv2d, "attention_prefill": _attention,
+        "linear_layer": _layer, "conv2d_layer": _layer, "max_pool2d": _max_pool2d, "transpose": _transpose,
         "attention_decode": _attention, "gemm_int4": _gemm_int4, "gemm_block_sparse": _gemm_block_sparse,
         "detection_postprocess": _detection,
     }  # fmt: skip
@@ -109,6 +110,50 @@ def _conv2d(spec: OpSpec, device: str) -> Operation:
     x = torch.randn(shape, device=device, dtype=dtype).contiguous(memory_format=layout)
     w = torch.randn(filters, device=device, dtype=dtype).contiguous(memory_format=layout)
     return lambda x, w: torch.nn.functional.conv2d(x, w, None, stride, padding, 1, groups), (x, w)
+
+
+def _layer(spec: OpSpec, device: str) -> Operation:
+    """A module of torch.nn with a contiguous input, as whole workloads run it: int8 quantised at its borders."""
+    import torch
+
+    from sim.baseline.workloads import quantised
+
+    p = spec.params
+    layer: torch.nn.Module
+    shape: tuple[int, ...]
+    if spec.kind == "linear_layer":
+        layer, shape = torch.nn.Linear(p["k"], p["n"], bias=False, device=device), (p["m"], p["k"])
+    else:
+        layer = torch.nn.Conv2d(
+            p["in_channels"], p["out_channels"], p["kernel"], p["stride"], p["padding"], groups=p["groups"], bias=False,
+            device=device,
+        )  # fmt: skip
+        shape = (p["batch"], p["in_channels"], p["height"], p["width"])
+    if spec.precision == "int8":
+        if device != "cpu":
+            raise MeasurementError("int8 layers: torch offers them on the CPU only (torch.ops.quantized)")
+        return quantised(layer), (torch.randn(shape),)
+    dtype = _dtype(spec.precision)
+    return layer.to(dtype), (torch.randn(shape, device=device, dtype=dtype),)
+
+
+def _max_pool2d(spec: OpSpec, device: str) -> Operation:
+    import torch
+
+    p = spec.params
+    shape = (p["batch"], p["channels"], p["height"], p["width"])
+    x = torch.randn(shape, device=device, dtype=_dtype(spec.precision))
+    pool = torch.nn.functional.max_pool2d
+    return lambda x: pool(x, p["kernel"], p["stride"], p["padding"]), (x,)
+
+
+def _transpose(spec: OpSpec, device: str) -> Operation:
+    """A copy whose result is contiguous in the other axis."""
+    import torch
+
+    p = spec.params
+    x = torch.randn(p["batch"], p["rows"], p["columns"], device=device, dtype=_dtype(spec.precision))
+    return lambda x: x.transpose(1, 2).contiguous(), (x,)
 
 
 def _attention(spec: OpSpec, device: str) -> Operation:

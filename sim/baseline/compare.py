@@ -45,11 +45,13 @@ class Comparison:
 
 def op_graph(spec: OpSpec) -> Graph:
     """The op as a one-op graph, traced on meta; integer and fp8 ops as their fp32 form (the precision is
-    an argument of the estimate)."""
+    an argument of the estimate). Bare int8 ops get int8 operands; layers quantise at their borders."""
     import torch
 
     import sim
     from sim.baseline.builders import operation
+    from sim.workload.passes import apply_precision
+    from sim.workload.precision import parse_precision
 
     plain = spec.precision if spec.precision in ("fp32", "bf16", "fp16") else "fp32"
     function, operands = operation(op_spec(spec.kind, spec.params, plain), "meta")
@@ -58,7 +60,9 @@ def op_graph(spec: OpSpec) -> Graph:
         def forward(self, *arguments):
             return function(*arguments)
 
-    return sim.trace(OneOp(), operands)
+    graph = sim.trace(OneOp(), operands)
+    bare = spec.precision == "int8" and not spec.kind.endswith("_layer")
+    return apply_precision(graph, parse_precision("int8")) if bare else graph
 
 
 def compare_records(records: Sequence[BaselineRecord], hardware: str) -> Comparison:

@@ -174,6 +174,13 @@ class CpuDevice:
         self._ticks, self._own_s = self._cpu_ticks(), sum(os.times()[:2])
 
     @property
+    def best_clock_hz(self) -> float:
+        """The highest clock seen so far. Raises: MeasurementError: it cannot be measured here."""
+        if not self._best_clock_hz:
+            raise MeasurementError(f"{self.key}: the core clock cannot be measured here (no compiler): give --hw")
+        return self._best_clock_hz
+
+    @property
     def peaks(self) -> Peaks:
         """At the highest clock seen so far, plus 5 % for what the chain may have missed."""
         return cpu_peaks(

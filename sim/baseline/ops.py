@@ -7,7 +7,8 @@ stored width, inputs and outputs apart: the compulsory traffic of the op.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 from types import MappingProxyType
 
 from sim.errors import MeasurementError, nearest
@@ -127,6 +128,46 @@ def _conv2d(p: Mapping[str, int], precision: str) -> Work:
     )  # fmt: skip
 
 
+def _layer(bare: Callable[[Mapping[str, int], str], Work]) -> Callable[[Mapping[str, int], str], Work]:
+    """A layer as whole workloads run it: with int8 weights, activations outside it stay fp32."""
+
+    def work(p: Mapping[str, int], precision: str) -> Work:
+        found = bare(p, precision)
+        if precision != "int8":
+            return found
+        wide = bare(p, "fp32")
+        weights = found.macs / _outputs_per_weight(p)
+        return replace(found, in_bytes=wide.in_bytes - 3 * weights, out_bytes=wide.out_bytes)
+
+    return work
+
+
+def _outputs_per_weight(p: Mapping[str, int]) -> float:
+    """MACs that one weight of a linear or convolution layer takes part in."""
+    if "m" in p:
+        return p["m"]
+    sides = (
+        conv_output(p[side], kernel=p["kernel"], stride=p["stride"], padding=p["padding"])
+        for side in ("height", "width")
+    )
+    return p["batch"] * prod(sides)
+
+
+def _max_pool2d(p: Mapping[str, int], precision: str) -> Work:
+    sides = [conv_output(p[side], kernel=p["kernel"], stride=p["stride"], padding=p["padding"]) for side in _SIDES]
+    outputs = p["batch"] * p["channels"] * prod(sides)
+    read = p["batch"] * p["channels"] * p["height"] * p["width"]
+    return Work(
+        macs=0, vector_flops=outputs * p["kernel"] ** 2, in_bytes=read * _bytes(precision),
+        out_bytes=outputs * _bytes(precision),
+    )  # fmt: skip
+
+
+def _transpose(p: Mapping[str, int], precision: str) -> Work:
+    size = p["batch"] * p["rows"] * p["columns"] * _bytes(precision)
+    return Work(macs=0, vector_flops=0, in_bytes=size, out_bytes=size)
+
+
 def _attention_prefill(p: Mapping[str, int], precision: str) -> Work:
     """Causal: query i sees keys 0..i; two products and a softmax (5 flops a score)."""
     batch, heads, length, dim = p["batch"], p["heads"], p["length"], p["head_dim"]
@@ -176,12 +217,15 @@ def _detection(p: Mapping[str, int], precision: str) -> Work:
     return Work(macs=0, vector_flops=flops, in_bytes=read, out_bytes=0)
 
 
+_SIDES = ("height", "width")
 _MATRIX = {"m": None, "n": None, "k": None}
 _HEADS = {"batch": 1, "heads": None, "kv_heads": None, "head_dim": 128}
 _CONV = {
     "batch": 1, "in_channels": None, "out_channels": None, "height": None, "width": None, "kernel": 3, "stride": 1,
     "padding": 1, "groups": 1,
 }  # fmt: skip
+
+_POOL = {"batch": 1, "channels": None, "height": None, "width": None, "kernel": 3, "stride": 2, "padding": 1}
 
 OP_KINDS: Mapping[str, OpKind] = MappingProxyType(
     {
@@ -200,6 +244,12 @@ OP_KINDS: Mapping[str, OpKind] = MappingProxyType(
             name: OpKind(params={"rows": None, "columns": None}, precisions=FLOATS, work=_vector(name))
             for name in VECTOR_FLOPS
         },
+        "linear_layer": OpKind(params=_MATRIX, precisions=(*FLOATS, "int8"), work=_layer(_gemm)),
+        "conv2d_layer": OpKind(params=_CONV, precisions=(*FLOATS, "int8"), work=_layer(_conv2d)),
+        "max_pool2d": OpKind(params=_POOL, precisions=("fp32", "bf16", "fp16"), work=_max_pool2d),
+        "transpose": OpKind(
+            params={"batch": 1, "rows": None, "columns": None}, precisions=("fp32", "bf16", "fp16"), work=_transpose
+        ),
         "detection_postprocess": OpKind(
             params={"batch": 1, "boxes": None, "classes": 80, "candidates": 1000}, precisions=("fp32",), work=_detection
         ),
@@ -253,6 +303,7 @@ def _check_divisors(kind: str, p: Mapping[str, int]) -> None:
     """Sizes that must divide one another."""
     needs: dict[str, list[tuple[str, int]]] = {
         "conv2d": [("in_channels", p.get("groups", 1)), ("out_channels", p.get("groups", 1))],
+        "conv2d_layer": [("in_channels", p.get("groups", 1)), ("out_channels", p.get("groups", 1))],
         "attention_prefill": [("heads", p.get("kv_heads", 1))],
         "attention_decode": [("heads", p.get("kv_heads", 1))],
         "gemm_int4": [("k", INT4_GROUP)],

@@ -75,7 +75,7 @@ GPU_PEAKS: Mapping[str, Peaks] = MappingProxyType(
 
 FLOP_PER_CYCLE: Mapping[str, Mapping[str, int]] = MappingProxyType(
     {
-        "amx": {"fp32": 64, "bf16": 2048, "fp16": 2048, "int8": 4096},
+        "amx": {"fp32": 64, "bf16": 1024, "fp16": 1024, "int8": 2048},
         "avx512-zen4": {"fp32": 32, "bf16": 64, "fp16": 32, "int8": 128},
         "avx512": {"fp32": 64, "bf16": 128, "fp16": 128, "int8": 256},
         "avx2": {"fp32": 32, "bf16": 32, "fp16": 32, "int8": 64},
@@ -83,7 +83,8 @@ FLOP_PER_CYCLE: Mapping[str, Mapping[str, int]] = MappingProxyType(
 )
 """Per core. avx512: two 512-bit FMA pipes (Intel 64 and IA-32 Optimization Manual, Skylake server and later);
 bf16 VDPBF16PS doubles, VNNI quadruples. avx512-zen4: 512-bit operations are issued as two 256-bit halves on two pipes
-(AMD Software Optimization Guide for Zen 4, 2023, section 2.11). amx: TDPBF16PS 16x16x32 MACs in 16 cycles."""
+(AMD Software Optimization Guide for Zen 4, 2023, section 2.11). amx: TDPBF16PS makes
+16 x 16 x 32 MACs in 16 cycles, TDPBSSD twice that; fp16 as where the unit has it."""
 
 LOAD_BYTES_PER_CYCLE: Mapping[str, int] = MappingProxyType({"amx": 192, "avx512-zen4": 96, "avx512": 192, "avx2": 96})
 """Per core, level-1 loads plus stores (Zen 4: 64 loaded and 32 stored; avx512: two loads and a store of 64 B)."""

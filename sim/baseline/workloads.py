@@ -155,28 +155,35 @@ def build_module(
     return module, args, kwargs
 
 
-def _int8(module):
-    """Replace linear and convolution layers by quantised ones. See INT8_METHOD."""
+def quantised(layer: torch.nn.Module) -> torch.nn.Module:
+    """A linear or convolution layer with int8 weights, quantised and dequantised at its borders. See INT8_METHOD."""
     import torch
 
     ops = torch.ops.quantized
 
     class Int8(torch.nn.Module):
-        def __init__(self, layer: torch.nn.Module) -> None:
+        def __init__(self) -> None:
             super().__init__()
             weight = layer.weight.detach().float()
             scale = max(float(weight.abs().max()) / 127, 1e-8)
-            quantised = torch.quantize_per_tensor(weight, scale, 0, torch.qint8)
+            packed = torch.quantize_per_tensor(weight, scale, 0, torch.qint8)
             bias = None if layer.bias is None else layer.bias.detach().float()
             if isinstance(layer, torch.nn.Linear):
-                self.packed, self.run = ops.linear_prepack(quantised, bias), ops.linear
+                self.packed, self.run = ops.linear_prepack(packed, bias), ops.linear
             else:
                 arguments = (list(layer.stride), list(layer.padding), list(layer.dilation), layer.groups)
-                self.packed, self.run = ops.conv2d_prepack(quantised, bias, *arguments), ops.conv2d
+                self.packed, self.run = ops.conv2d_prepack(packed, bias, *arguments), ops.conv2d
 
         def forward(self, x):
             q = torch.quantize_per_tensor(x.contiguous(), ACTIVATION_SCALE, 64, torch.quint8)
             return self.run(q, self.packed, ACTIVATION_SCALE, 64).dequantize()
+
+    return Int8()
+
+
+def _int8(module):
+    """Replace linear and convolution layers by quantised ones."""
+    import torch
 
     def quantisable(layer: torch.nn.Module) -> bool:
         if type(layer) is torch.nn.Linear:
@@ -187,7 +194,7 @@ def _int8(module):
     for layer in list(module.modules()):
         for child_name, child in list(layer.named_children()):
             if quantisable(child):
-                setattr(layer, child_name, Int8(child))
+                setattr(layer, child_name, quantised(child))
                 replaced += 1
     if replaced == 0:
         raise MeasurementError("int8: the model has no linear or convolution layer of torch.nn to quantise")

@@ -3,54 +3,118 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from sim.baseline.calibrate import Fitted
+    from sim.hardware.calibration import Calibration
+    from sim.hardware.chip import Chip
+
+OPS_S, NETWORKS_S = 170.0, 330.0
+"""Seconds after which no further op or network is begun, so that `--device cpu` ends within ten minutes."""
+
 
 def calibrate(
-    device: Annotated[str, typer.Option("--device", help="Device key of the records: baselines/<device>.jsonl.")],
+    device: Annotated[
+        str, typer.Option("--device", help="cpu: measure and fit this machine. Or the key of a measured device.")
+    ],
     hw: Annotated[str | None, typer.Option("--hw", help="Its chip; default: the bundled chip of that name.")] = None,
-    baseline: Annotated[Path | None, typer.Option("--baseline", help="Another file of records.")] = None,
-    measure: Annotated[bool, typer.Option("--measure", help="Measure the CPU grids first, nine minutes.")] = False,
+    baseline: Annotated[
+        Path | None, typer.Option("--baseline", help="Records; default: baselines/<device>.jsonl.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Default: <device>.json beside the bundled calibrations.")
     ] = None,
+    figure: Annotated[
+        Path | None, typer.Option("--figure", help="Measured against estimated, held out: ops and networks, as .png.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the calibration as one JSON document.")] = False,
 ) -> None:
-    """Fit a CPU's few constants to its measured ops; whole models and half of the shapes are held out."""
+    """Fit a CPU's constants to its measured ops and networks; errors are of shapes and models that were held out."""
     import sim
-    from sim.baseline.calibrate import calibrate as run
+    from sim.baseline.calibrate import calibration_of, fit
     from sim.cli import common
     from sim.cli.progress import Progress
     from sim.hardware import calibration
 
     chip = sim.load_hardware(hw) if hw else None
-    if measure:
-        from sim.cli.measure import measure as take
-
-        baseline = baseline or Path("baselines") / f"{device}.jsonl"
-        take("cpu-ops", output=baseline, time_limit=180.0)
-        take("cpu-workloads", output=baseline, time_limit=360.0)
+    if device == "cpu":
+        device, chip, baseline = _measured_here(chip, baseline)
+        output = output or Path(f"{device}.json")
     with Progress(f"fitting the constants of {device}"):
-        found = run(device, chip=chip, baseline=baseline)
+        fitted = fit(device, chip=chip, baseline=baseline)
+        found = calibration_of(device, fitted)
     file = output or Path(calibration.__file__).parent / f"{device}.json"
     calibration.write_calibration(file, found)
     common.say(f"{found.source}: written to {file}")
-    if found.at_limits:
-        common.say(f"at the end of their physical range: {', '.join(found.at_limits)}")
+    if chip is not None and chip.name == device:
+        common.say(f"use it: dovetail estimate WORKLOAD --hw {_described(chip, file)} --calibration {file}")
+    if figure:
+        _draw(fitted, found, figure)
     if json:
         common.print_json(found.to_dict())
     else:
         common.show(error_table(found))
+        common.say(interval_line(found))
+    if found.at_limits:
+        common.say(f"at the end of their physical range: {', '.join(found.at_limits)}")
 
 
-def error_table(found):
+def _measured_here(chip: Chip | None, baseline: Path | None) -> tuple[str, Chip, Path]:
+    """Measure both grids on this machine, what its file does not hold yet: (device, chip, file)."""
+    from sim.baseline.device import CpuDevice
+    from sim.baseline.own_chip import own_chip
+    from sim.cli.measure import measure
+
+    machine = CpuDevice()
+    chip = chip or own_chip(machine)
+    file = baseline or Path("baselines") / f"{machine.key}.jsonl"
+    for grid, seconds in (("cpu-ops", OPS_S), ("cpu-workloads", NETWORKS_S)):
+        measure(grid, output=file, time_limit=seconds)
+    return machine.key, chip, file
+
+
+def _described(chip: Chip, file: Path) -> Path:
+    """Write the chip beside its calibration."""
+    from sim.hardware.dump import dump
+
+    path = file.with_suffix(".yaml")
+    path.write_text(dump(chip), encoding="utf-8")
+    return path
+
+
+def _draw(fitted: Fitted, found: Calibration, path: Path) -> None:
+    """Two files: <path> of whole networks, <path stem>-ops of ops."""
+    import sim
+    from sim.baseline.calibrate import held_out
+
+    points = held_out(fitted, found)
+    for networks, file in ((True, path), (False, path.with_stem(f"{path.stem}-ops"))):
+        if any(p.network is networks for p in points):
+            sim.plot.held_out(points, networks=networks).figure.savefig(file)  # type: ignore[union-attr]
+
+
+def interval_line(found: Calibration) -> str:
+    """How often the 90 % intervals held for networks of models that were left out."""
+    r = found.residuals
+    if not r.points or r.median_width is None:
+        return "intervals: too few whole networks to test them; they rest on the normal distribution"
+    return (
+        f"90 % intervals, each model left out: {r.covered} of {r.points} networks of {r.models} models inside, "
+        f"median width {100 * r.median_width:.0f} % of the estimate"
+    )
+
+
+def error_table(found: Calibration) -> Table:
     """Held-out errors by class of ops and for whole networks, in percent."""
     from rich.table import Table
 
     table = Table("held out", "rows", "mean", "median", "p90", "bias", box=None)
     for name, one in found.error.items():
-        errors = (f"{100 * one[key]:.1f} %" for key in ("mean_error", "median_error", "p90_error", "bias"))
+        errors = (f"{100 * (one[key] or 0.0):.1f} %" for key in ("mean_error", "median_error", "p90_error", "bias"))
         table.add_row(name, str(one["rows"]), *errors)
     return table

@@ -1,66 +1,101 @@
-"""Ops on a CPU: a library's efficiency by class, start costs, cores, caches, and the host's gaps.
+"""Ops on a CPU as an eager framework and its libraries run them: kernels, packing, layouts, caches, the host's gaps.
 
-    T = host + softmax_p(compute + vector, memory)
-    compute = (MACs + start) / (rate e_class e_width) * spread       rate: data sheet, all cores
-    vector  = lanes / e_vector * spread
-    spread  = cores ((1 - f) + f / n)                                Amdahl: n threads, share f parallel
-    memory  = far bytes / min(e_B B, n b) + near bytes / (w n clock)  DRAM, shared cache
+    T = host + spread (compute + vector + layout) + memory
+    host    = calls host_s                                               dispatch; fork and join of threads
+    compute = MACs (1 + fill / k) / (rate e) + packed / p + streamed / g  rate: data sheet, one core
+    vector  = lanes / e + (compares c + scores s + rows r) / clock
+    layout  = reordered bytes / r + permuted elements c / clock
+    spread  = (1 - f) + f / n                                             Amdahl: n threads, share f parallel
+    memory  = bytes from the private cache / (n b_2) + from the shared one / (n b_3) + from DRAM / (e_B B)
 
-Bytes are near where the cyclic working set fits the share of the last-level cache (`hit_rate`). Pure
-functions over ops; `CpuConstants.datasheet()` leaves the data sheet untouched.
+Terms of products add: kernels alternate between packing, loading and multiplying more than they overlap them (a
+soft maximum that was free to choose chose the sum on both measured machines). Lanes and memory of element-wise
+work overlap: their soft maximum. Bytes are near where the cyclic
+working set fits the share of a cache (`hit_rate`). Pure functions over ops; `CpuConstants.datasheet()`
+leaves the data sheet untouched.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
 from sim.cost.gpu.constants import Constants, constant
 from sim.cost.gpu.result import hit_rate, soft_max
 
-CLASSES = ("gemm", "conv", "depthwise", "attention", "vector", "movement")
-"""Classes of ops; the first four do MACs and have an efficiency of their own."""
+CLASSES = ("gemm", "layer", "conv", "depthwise", "attention", "decode", "vector", "rows", "movement")
+"""Classes of ops. "layer": a linear layer of a quantised network, with packed int8 weights; "decode": attention
+with one query; "rows": reductions along rows (softmax, norms). All before "vector" do MACs."""
+PRODUCTS = CLASSES[:6]
 WIDTHS = ("word", "half", "byte")
 """fp32 and wider, 16-bit, 8-bit and narrower types."""
 STEEPNESS = 4.0
-"""How abruptly a working set falls out of the last-level cache (estimated: sliced, hashed, not LRU)."""
+"""How abruptly a working set falls out of a cache (estimated: sliced, hashed, not LRU)."""
+PRIVATE_SHARE = 0.5
+"""Share of a core's private cache that one op's operands fill before they spill (estimated: half for what comes in)."""
+GRAIN = 32_768
+"""Elements below which element-wise work stays on one thread (at::internal::GRAIN_SIZE of PyTorch)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CpuConstants(Constants):
-    """Fitted constants of one CPU with its library."""
+    """Fitted constants of one CPU with its library. Efficiencies are shares of the data-sheet rate."""
 
     host_s: float = constant("s", 5e-7, 2e-4, 0.0)
-    """Framework dispatch, and the fork and join of the threads, per op (eager mode)."""
-    gemm_efficiency: float = constant("1", 0.02, 1.0, 1.0)
-    """Share of the data-sheet rate that large matrix products reach."""
-    conv_efficiency: float = constant("1", 0.02, 1.0, 1.0)
-    """... convolutions."""
-    depthwise_efficiency: float = constant("1", 0.002, 1.0, 1.0)
-    """... convolutions with one channel a group."""
-    attention_efficiency: float = constant("1", 0.01, 1.0, 1.0)
-    """... products of attention."""
-    half_efficiency: float = constant("1", 0.005, 1.0, 1.0)
-    """16-bit types: times this (formats are converted, or the unit is fed badly)."""
-    byte_efficiency: float = constant("1", 0.005, 1.0, 1.0)
-    """8-bit types: times this."""
-    vector_efficiency: float = constant("1", 0.005, 1.0, 1.0)
-    """Share of the vector lanes' rate."""
-    start_macs: float = constant("MAC", 1e2, 1e8, 0.0)
-    """Packing and edges: this much work on top of every product."""
+    """Framework dispatch of one call, fork and join of the threads included (eager mode)."""
+    gemm_word: float = constant("1", 0.02, 1.0, 1.0)
+    """Efficiency of fp32 matrix products."""
+    conv_word: float = constant("1", 0.02, 1.0, 1.0)
+    """... of fp32 convolutions."""
+    half_efficiency: float = constant("1", 0.01, 1.0, 1.0)
+    """... of products and convolutions in 16-bit types: one library makes both."""
+    byte_efficiency: float = constant("1", 0.01, 1.0, 1.0)
+    """... in 8-bit types."""
+    layer_byte: float = constant("1", 0.005, 1.0, 1.0)
+    """... of linear layers with packed int8 weights: another library than plain products, without matrix tiles."""
+    depthwise_efficiency: float = constant("1", 0.02, 1.0, 1.0)
+    """... of convolutions with one channel a group: on the fp32 lanes, whatever the type."""
+    attention_word: float = constant("1", 0.02, 1.0, 1.0)
+    attention_half: float = constant("1", 0.01, 1.0, 1.0)
+    decode_word: float = constant("1", 0.01, 1.0, 1.0)
+    """... of attention with one query: products with one row a head."""
+    decode_half: float = constant("1", 5e-4, 1.0, 1.0)
+    score_word: float = constant("clock", 0.05, 50.0, 0.0)
+    """Softmax of one score inside the attention kernel: one core."""
+    score_half: float = constant("clock", 0.05, 50.0, 0.0)
+    fill_k: float = constant("element", 0.1, 200.0, 0.0)
+    """Reduction length at which half of a product's time is the load and store of its results."""
+    pack_word: float = constant("element/clock/core", 0.1, 64.0, 1e9)
+    """Weights that the library copies into panels at every call (fp32 with more than one row)."""
+    pack_narrow: float = constant("element/clock/core", 0.1, 64.0, 1e9)
+    """... of 16 and 8 bits."""
+    gemv_elements: float = constant("element/clock/core", 0.3, 64.0, 1e9)
+    """fp32 weights that a product with one row takes in."""
+    reorder_bytes: float = constant("B/clock/core", 0.2, 64.0, 1e9)
+    """Blocked layouts of convolutions: weights at every call, activations from planes and back; read and written."""
+    permute_clocks: float = constant("clock/element", 0.05, 30.0, 0.0)
+    """Copies that move the contiguous axis, element by element."""
+    pool_clocks: float = constant("clock", 0.1, 50.0, 0.0)
+    """One compare of a pooling window over planes: scalar code."""
+    vector_efficiency: float = constant("1", 0.02, 1.5, 1.0)
+    """Element-wise lanes. Above 1: the primitives' rates in the chip file are estimates."""
+    rows_efficiency: float = constant("1", 0.02, 1.5, 1.0)
+    """... of reductions along rows."""
+    row_clocks: float = constant("clock", 1.0, 5000.0, 0.0)
+    """Start of one row of a reduction: one core."""
+    overlap: float = constant("1", 1.0, 6.0, 16.0)
+    """Exponent p of the soft maximum of lanes and memory in element-wise work and reductions."""
     parallel_share: float = constant("1", 0.3, 1.0, 1.0)
     """Share of an op that all threads work on."""
     dram_efficiency: float = constant("1", 0.1, 1.0, 1.0)
     """Reachable share of the DRAM bandwidth."""
     core_bytes_per_s: float = constant("B/s", 1e9, 1e11, 1e18)
     """What one core can request from DRAM."""
-    cache_share: float = constant("1", 0.05, 1.0, 0.0)
+    cache_share: float = constant("1", 0.01, 1.0, 0.0)
     """Share of the last-level cache in which a working set stays between ops."""
     cache_bytes_per_clock_core: float = constant("B/clock/core", 1.0, 64.0, 1e9)
     """Last-level cache to one core."""
-    overlap: float = constant("1", 1.0, 6.0, 16.0)
-    """Exponent p of the soft maximum of compute and memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,21 +109,44 @@ class CpuMachine:
     clock_hz: float
     dram_bytes_per_s: float
     cache_bytes: float
+    private_bytes: float
+    """A core's own cache; 0: none described."""
+    private_bytes_per_clock: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CpuWork:
-    """Ops, arrays of one length."""
+    """Ops, arrays of one length. Seconds are of one core at data-sheet rates."""
 
     kind: np.ndarray
     """Index into CLASSES."""
     width: np.ndarray
     """Index into WIDTHS."""
+    calls: np.ndarray
+    """Calls of the framework; 0 for parts of a fused op."""
+    grains: np.ndarray
+    """Threads that the work is worth (inf: the library decides and takes all)."""
     macs: np.ndarray
     matrix_s: np.ndarray
-    """MACs at the data-sheet rate of all cores."""
     lanes_s: np.ndarray
-    """Vector work at the data-sheet rate of all cores."""
+    reduction: np.ndarray
+    """Length of the reduction (inf: no MACs)."""
+    packed: np.ndarray
+    """Weights that are packed into panels at every call."""
+    streamed: np.ndarray
+    """Weights of a product with one row in fp32."""
+    reordered_bytes: np.ndarray
+    permuted: np.ndarray
+    """Elements that change their contiguous axis."""
+    scores: np.ndarray
+    """Scores of an attention kernel."""
+    rows: np.ndarray
+    """Rows of a reduction."""
+    compares: np.ndarray
+    """Scalar compares of pooling windows."""
+    border_s: np.ndarray
+    """Quantising and dequantising at a layer's borders: vector lanes."""
+    border_bytes: np.ndarray
     held_bytes: np.ndarray
     """Weights and caches that it reads."""
     passing_bytes: np.ndarray
@@ -97,48 +155,109 @@ class CpuWork:
     """Weights that are used between two uses of these (inf: they never stay in the cache)."""
 
 
+INDEX_COLUMNS = ("kind", "width")
+
+
+def work_from_rows(rows: list[dict[str, float]]) -> CpuWork:
+    """Columns from one mapping per op; what a row leaves out is 0, `reduction` and `grains` inf."""
+    missing = {"reduction": np.inf, "grains": np.inf}
+    columns = {f.name: [row.get(f.name, missing.get(f.name, 0.0)) for row in rows] for f in fields(CpuWork)}
+    return CpuWork(**{name: np.array(v, dtype=int if name in INDEX_COLUMNS else float) for name, v in columns.items()})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CpuTime:
-    """Seconds per op; host, compute, vector and exposed memory sum to the total."""
+    """Seconds per op; host, compute, vector, borders and memory (layouts included) sum to the total."""
 
     host_s: np.ndarray
     compute_s: np.ndarray
     vector_s: np.ndarray
-    exposed_s: np.ndarray
-    far_bytes: np.ndarray
+    border_s: np.ndarray
     memory_s: np.ndarray
+    far_bytes: np.ndarray
 
     @property
     def total_s(self) -> np.ndarray:
-        return self.host_s + self.compute_s + self.vector_s + self.exposed_s
+        return self.host_s + self.compute_s + self.vector_s + self.border_s + self.memory_s
 
 
 def cpu_time(work: CpuWork, machine: CpuMachine, constants: CpuConstants, *, host: bool | np.ndarray = True) -> CpuTime:
     """Time of each op. `host`: eager mode, with the gap of every call; False = compiled into one program.
 
-    Example: 1e9 MACs at a sheet rate of 1e11 MAC/s, efficiency 0.5, all cores, nothing moved: 20 ms.
+    Example: 1e9 MACs in 20 ms of one core at sheet rate, efficiency 0.5, two threads, nothing moved: 20 ms.
     """
-    c = constants
-    by_class = np.array([c.gemm_efficiency, c.conv_efficiency, c.depthwise_efficiency, c.attention_efficiency, 1, 1])
-    by_width = np.array([1.0, c.half_efficiency, c.byte_efficiency])
-    spread = machine.cores * ((1 - c.parallel_share) + c.parallel_share / machine.threads)
-    started = work.matrix_s * (1 + c.start_macs / np.maximum(work.macs, 1.0))
-    compute = started / (by_class[work.kind] * by_width[work.width]) * spread
-    vector = work.lanes_s / c.vector_efficiency * spread
-    usable = c.cache_share * machine.cache_bytes
-    passing_far = work.passing_bytes * (1 - hit_rate(work.passing_bytes, usable, STEEPNESS))
-    held_far = work.held_bytes * (1 - hit_rate(work.cycle_bytes + work.passing_bytes, usable, STEEPNESS))
-    far = passing_far + held_far
-    near = work.passing_bytes + work.held_bytes - far
-    far_rate = np.minimum(c.dram_efficiency * machine.dram_bytes_per_s, machine.threads * c.core_bytes_per_s)
-    memory = far / far_rate + near / (c.cache_bytes_per_clock_core * machine.threads * machine.clock_hz)
-    busy = compute + vector
-    overlapped = soft_max(busy, memory, c.overlap)
+    c, clock = constants, machine.clock_hz
+    threads = np.maximum(1.0, np.minimum(machine.threads, work.grains))
+    spread = (1 - c.parallel_share) + c.parallel_share / threads
+    packing = work.packed / np.array([c.pack_word, c.pack_narrow, c.pack_narrow])[work.width]
+    streaming = work.streamed / c.gemv_elements
+    product = work.matrix_s * (1 + c.fill_k / work.reduction) / _efficiency(c)[work.kind, work.width]
+    vector = _vector_s(work, c, clock) * spread
+    layout = (work.reordered_bytes / c.reorder_bytes + work.permuted * c.permute_clocks) / clock * spread
+    memory, far = _memory(work, machine, c, threads)
+    streams = (work.kind == CLASSES.index("vector")) | (work.kind == CLASSES.index("rows"))
+    exposed = np.where(streams, soft_max(vector, memory, c.overlap) - vector, memory)
     return CpuTime(
-        host_s=np.where(host, c.host_s, 0.0) * np.ones(busy.shape),
-        compute_s=compute,
+        host_s=np.where(host, c.host_s * work.calls, 0.0),
+        compute_s=(product + (packing + streaming) / clock) * spread,
         vector_s=vector,
-        exposed_s=overlapped - busy,
+        border_s=_border_s(work, machine, c, threads, spread),
+        memory_s=layout + exposed,
         far_bytes=far,
-        memory_s=memory,
     )
+
+
+def _vector_s(work: CpuWork, c: CpuConstants, clock: float) -> np.ndarray:
+    """One core's vector and scalar work."""
+    lanes = work.lanes_s / np.where(work.kind == CLASSES.index("rows"), c.rows_efficiency, c.vector_efficiency)
+    scores = work.scores * np.array([c.score_word, c.score_half, c.score_half])[work.width]
+    return lanes + (work.compares * c.pool_clocks + scores + work.rows * c.row_clocks) / clock
+
+
+def _border_s(
+    work: CpuWork, machine: CpuMachine, c: CpuConstants, threads: np.ndarray, spread: np.ndarray
+) -> np.ndarray:
+    """Quantising and dequantising: conversions, and their bytes at the shared cache or DRAM."""
+    near = hit_rate(work.border_bytes, c.cache_share * machine.cache_bytes, STEEPNESS)
+    rate = c.cache_bytes_per_clock_core * threads * machine.clock_hz
+    moved = work.border_bytes * (near / rate + (1 - near) / _far_rate(machine, c, threads))
+    return work.border_s / c.vector_efficiency * spread + moved
+
+
+def _efficiency(c: CpuConstants) -> np.ndarray:
+    """[class, width] share of the data-sheet rate."""
+    gemm = [c.gemm_word, c.half_efficiency, c.byte_efficiency]
+    attention = [c.attention_word, c.attention_half, c.attention_half]
+    table = {
+        "gemm": gemm,
+        "layer": [c.layer_byte] * 3,
+        "conv": [c.conv_word, c.half_efficiency, c.byte_efficiency],
+        "depthwise": [c.depthwise_efficiency] * 3,
+        "attention": attention,
+        "decode": [c.decode_word, c.decode_half, c.decode_half],
+    }
+    return np.array([table.get(name, [1.0] * 3) for name in CLASSES])
+
+
+def _far_rate(machine: CpuMachine, c: CpuConstants, threads: np.ndarray) -> np.ndarray:
+    return np.minimum(c.dram_efficiency * machine.dram_bytes_per_s, threads * c.core_bytes_per_s)
+
+
+def _memory(work: CpuWork, machine: CpuMachine, c: CpuConstants, threads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(seconds, bytes from DRAM) of each op's operands by the caches that hold them."""
+    shared, private = c.cache_share * machine.cache_bytes, PRIVATE_SHARE * machine.private_bytes
+    shared_rate = c.cache_bytes_per_clock_core * threads * machine.clock_hz
+    private_rate = max(machine.private_bytes_per_clock, 1e-9) * threads * machine.clock_hz
+    seconds, far = np.zeros(work.macs.shape), np.zeros(work.macs.shape)
+    pairs = (
+        (work.passing_bytes, work.passing_bytes),
+        (work.held_bytes, work.cycle_bytes + work.passing_bytes),
+    )
+    for moved, cycle in pairs:
+        own = hit_rate(cycle / threads, private, STEEPNESS)
+        kept = (1 - own) * hit_rate(cycle, shared, STEEPNESS)
+        missed = moved * (1 - own - kept)
+        seconds = seconds + moved * own / private_rate + moved * kept / shared_rate
+        seconds = seconds + missed / _far_rate(machine, c, threads)
+        far = far + missed
+    return seconds, far

@@ -29,6 +29,7 @@ def log_deviation(
     Args:
         times_s, classes, problems: per op its time, its class, and what it computes (equal = the same error).
         device: standard deviation of the device's part; parts: class -> (class, op).
+            A row may stand for several equal ops: their times add, as their errors do.
     Raises: KeyError: a class without residuals.
     Example: two equal times of one class, other problems, device 0, class 0, op 0.1: 0.1 / sqrt(2) = 0.0707.
     """

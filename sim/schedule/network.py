@@ -205,7 +205,8 @@ def cost_network(
             f'inputs "{options.inputs}": expected {" or ".join(INPUTS)}.{nearest(options.inputs, INPUTS)}'
         )
     shared = shared or Shared()
-    ready = shared.ready.get(precision.name) or prepare(graph, precision)
+    eager = chips[0].main_unit.costing is Costing.CPU
+    ready = shared.ready.get(precision.name) or prepare(graph, precision, eager=eager)
     shared.ready[precision.name] = ready
     coster = _Coster(ready, chips, subject if subject is not None else chips[0], options, precision, shared)
     _check_home(coster)

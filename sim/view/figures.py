@@ -17,6 +17,7 @@ from sim.cost.roofline import Roofline
 from sim.results import Estimate, Term
 from sim.view import palette, rows
 from sim.view.charts import heat_map, measured_against_estimated, pareto, tornado, validation
+from sim.view.held_out import held_out
 from sim.view.labels import place_labels
 from sim.view.points import RooflineView, view_of
 from sim.view.timeline import memory, timeline
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "breakdown",
     "heat_map",
+    "held_out",
     "measured_against_estimated",
     "memory",
     "pareto",

@@ -11,17 +11,19 @@ import numpy as np
 import pytest
 
 import sim
-from sim.baseline.calibrate import calibrate, tabulate
+from sim.baseline.calibrate import calibrate
+from sim.baseline.cpu_rows import tabulate
 from sim.baseline.record import BaselineRecord, Kind, append_record
-from sim.cost.cpu import CpuConstants, CpuMachine, CpuWork, cpu_time
+from sim.baseline.residuals import conformal_score, coverage
+from sim.cost.cpu import CLASSES, CpuConstants, CpuMachine, CpuWork, cpu_time, work_from_rows
 from sim.errors import CalibrationError
 from sim.hardware.calibration import Calibration, calibration_from_dict, read_calibration, write_calibration
 from sim.workload.graph import Graph
 
-TRUTH = CpuConstants(
-    host_s=8e-6, gemm_efficiency=0.7, conv_efficiency=0.45, depthwise_efficiency=0.05, attention_efficiency=0.7,
-    half_efficiency=0.6, byte_efficiency=1.0, vector_efficiency=0.3, start_macs=2e5, parallel_share=1.0,
-    dram_efficiency=0.75, core_bytes_per_s=1e18, cache_share=0.6, cache_bytes_per_clock_core=12.0, overlap=3.0,
+TRUTH = replace(
+    CpuConstants.datasheet(), host_s=8e-6, gemm_word=0.7, half_efficiency=0.6, fill_k=20.0, pack_word=1.0,
+    pack_narrow=2.0, gemv_elements=2.0, vector_efficiency=0.3, dram_efficiency=0.75, cache_share=0.6,
+    cache_bytes_per_clock_core=12.0, overlap=3.0,
 )  # fmt: skip
 NOISE = 0.03
 
@@ -53,7 +55,8 @@ def ops() -> list[BaselineRecord]:
 
 
 def models() -> list[BaselineRecord]:
-    return [record(workload="mlp", batch=batch, hidden=w) for batch in (1, 16, 64) for w in (128, 512, 1024, 2048)]
+    """Four widths stand for four models."""
+    return [record(workload=f"mlp{w}", batch=b, hidden=w) for b in (1, 16, 64) for w in (128, 512, 1024, 2048)]
 
 
 def measured(records: list[BaselineRecord], seed: int) -> list[BaselineRecord]:
@@ -78,7 +81,7 @@ def fitted(tmp_path_factory) -> Calibration:
 def test_the_hidden_truth_is_found(fitted):
     """What the rows pin down comes back: large products pin the efficiency, small ones the host's gap."""
     assert fitted.constants["host_s"] == pytest.approx(TRUTH.host_s, rel=0.05)
-    assert fitted.constants["gemm_efficiency"] == pytest.approx(TRUTH.gemm_efficiency, rel=0.1)
+    assert fitted.constants["gemm_word"] == pytest.approx(TRUTH.gemm_word, rel=0.1)
     assert fitted.constants["half_efficiency"] == pytest.approx(TRUTH.half_efficiency, rel=0.15)
 
 
@@ -88,7 +91,8 @@ def test_held_out_errors_are_near_the_noise(fitted):
     assert fitted.error["gemm"]["median_error"] < 0.03
     assert fitted.error["networks"]["rows"] == len(models())
     assert fitted.error["networks"]["median_error"] < 0.04
-    assert fitted.residuals.models == len(models())
+    assert (fitted.residuals.models, fitted.residuals.points) == (4, 12)
+    assert fitted.residuals.covered >= 9  # 12 points at 90 %: 9 or more with 97 %
 
 
 def test_intervals_cover_other_networks(fitted, tmp_path):
@@ -96,7 +100,7 @@ def test_intervals_cover_other_networks(fitted, tmp_path):
     file = tmp_path / "xeon-spr.json"
     write_calibration(file, fitted)
     chip = sim.load_hardware("xeon-spr")
-    fresh = [record(workload="mlp", batch=b, hidden=w) for b in (2, 4, 8, 32, 128) for w in (192, 256, 384, 640)]
+    fresh = [record(workload=f"mlp{w}", batch=b, hidden=w) for b in (2, 4, 8, 32, 128) for w in (192, 256, 384, 640)]
     inside = 0
     for seed in (2, 3):
         for one in measured(fresh, seed):
@@ -110,9 +114,25 @@ def test_intervals_cover_other_networks(fitted, tmp_path):
 
 def test_constants_without_rows_are_named(fitted):
     named = " ".join(fitted.notes)
-    for name in ("conv_efficiency", "depthwise_efficiency", "parallel_share"):
+    for name in ("conv_word", "depthwise_efficiency", "parallel_share"):
         assert name in named
-    assert fitted.constants["conv_efficiency"] == pytest.approx(fitted.constants["gemm_efficiency"], rel=1e-5)
+    assert fitted.constants["conv_word"] == pytest.approx(fitted.constants["gemm_word"], rel=1e-5)
+
+
+def test_conformal_score_by_hand():
+    """Nine scores: rank ceil(10 x 0.9) = 9, the largest; nineteen: rank 18; eight are too few."""
+    assert conformal_score(np.arange(1.0, 10.0)) == 9.0
+    assert conformal_score(np.arange(1.0, 20.0)) == 18.0
+    assert conformal_score(np.arange(1.0, 9.0)) is None
+
+
+def test_coverage_leaves_the_model_out():
+    """Ten points of a, scores 0.1 to 1.0, and nine of b, 1 to 9. a's intervals come from b alone: rank 9, score 9,
+    all ten inside, width 2 sinh(0.1 x 9). b's come from a alone: rank 10, score 1.0, one inside."""
+    scores = np.array([0.1 * i for i in range(1, 11)] + [1.0 * i for i in range(1, 10)])
+    covered, width = coverage(scores, np.full(19, 0.1), np.array(["a"] * 10 + ["b"] * 9))
+    assert covered == 11
+    assert width == pytest.approx(2 * math.sinh(0.1 * 9.0))
 
 
 def test_documents_round_trip(fitted, tmp_path):
@@ -124,7 +144,7 @@ def test_documents_round_trip(fitted, tmp_path):
 
 def test_too_few_records(tmp_path):
     path = write(tmp_path / "xeon-spr.jsonl", ops()[:10])
-    with pytest.raises(CalibrationError, match="10 op records"):
+    with pytest.raises(CalibrationError, match="10 records"):
         calibrate("xeon-spr", baseline=path, graph_of=graph_of)
     with pytest.raises(CalibrationError, match="0 records"):
         calibrate("xeon-spr", baseline=tmp_path / "none.jsonl", graph_of=graph_of)
@@ -151,30 +171,58 @@ def test_a_calibration_of_another_costing_is_refused(fitted, tmp_path):
                      calibration="elsewhere")  # fmt: skip
 
 
-def _one(**columns: float) -> CpuWork:
-    base = dict.fromkeys(CpuWork.__dataclass_fields__, 0.0) | columns
-    return CpuWork(**{k: np.array([v], dtype=int if k in ("kind", "width") else float) for k, v in base.items()})
+def _one(kind: str = "gemm", **columns: float) -> CpuWork:
+    return work_from_rows([{"kind": CLASSES.index(kind), **columns}])
 
 
-MACHINE = CpuMachine(name="cpu", cores=4, threads=4, clock_hz=1e9, dram_bytes_per_s=1e10, cache_bytes=1e6)
+MACHINE = CpuMachine(
+    name="cpu", cores=4, threads=4, clock_hz=1e9, dram_bytes_per_s=1e10, cache_bytes=1e6, private_bytes=0.0,
+    private_bytes_per_clock=0.0,
+)  # fmt: skip
 
 
-def test_cpu_time_by_hand():
-    """1e9 MACs at 1e11 MAC/s with efficiency 0.5: 20 ms, plus a gap of 10 us; nothing moved. With half of
-    it serial on 4 cores: 4 (0.5 + 0.5 / 4) = 2.5 times as long, 50 ms. 100 MB of weights at 0.5 of
-    10 GB/s: 20 ms alone."""
-    half = replace(CpuConstants.datasheet(), gemm_efficiency=0.5, host_s=1e-5)
-    product = _one(macs=1e9, matrix_s=1e-2)
-    assert cpu_time(product, MACHINE, half).total_s == pytest.approx([0.02001])
+def test_products_by_hand():
+    """40 ms of one core at efficiency 0.5 on 4 cores: 20 ms, plus two calls of 10 us. With half of it serial:
+    0.08 (0.5 + 0.5 / 4) = 50 ms. A reduction as long as `fill_k` takes twice as long. 4e6 weights packed at one a
+    clock: 1 ms. 100 MB of weights at 0.5 of 10 GB/s: 20 ms alone."""
+    half = replace(CpuConstants.datasheet(), gemm_word=0.5, host_s=1e-5)
+    product = _one(macs=1e9, matrix_s=4e-2, calls=2)
+    assert cpu_time(product, MACHINE, half).total_s == pytest.approx([0.02002])
     serial = cpu_time(product, MACHINE, replace(half, parallel_share=0.5), host=False)
     assert serial.total_s == pytest.approx([0.05])
+    short = cpu_time(_one(matrix_s=4e-2, reduction=16.0), MACHINE, replace(half, fill_k=16.0), host=False)
+    assert short.total_s == pytest.approx([0.04])
+    packed = cpu_time(_one(packed=4e6), MACHINE, replace(half, pack_word=1.0), host=False)
+    assert packed.total_s == pytest.approx([1e-3])
     moved = cpu_time(_one(held_bytes=1e8), MACHINE, replace(half, dram_efficiency=0.5), host=False)
-    assert moved.total_s == pytest.approx([0.02])
+    assert moved.total_s == pytest.approx([0.02], rel=1e-5)
+
+
+def test_layouts_and_scalar_work_by_hand():
+    """8e6 B reordered at 2 B a clock and core: 1 ms on four cores; 1e6 elements at 4 clocks, as long; 2e6 compares
+    at 2 clocks; all on one thread where the work is worth no more."""
+    c = replace(CpuConstants.datasheet(), reorder_bytes=2.0, permute_clocks=4.0, pool_clocks=2.0)
+    assert cpu_time(_one("conv", reordered_bytes=8e6), MACHINE, c, host=False).memory_s == pytest.approx([1e-3])
+    assert cpu_time(_one("movement", permuted=1e6), MACHINE, c, host=False).memory_s == pytest.approx([1e-3])
+    assert cpu_time(_one("vector", compares=2e6), MACHINE, c, host=False).vector_s == pytest.approx([1e-3])
+    assert cpu_time(_one("vector", compares=2e6, grains=1.0), MACHINE, c, host=False).vector_s == pytest.approx([4e-3])
+
+
+def test_caches_by_hand():
+    """1 MB that fits the whole 10 MB share: at 10 B a clock and core, 25 us on four cores; 100 MB come from DRAM."""
+    machine = replace(MACHINE, cache_bytes=1e7)
+    c = replace(CpuConstants.datasheet(), cache_share=1.0, cache_bytes_per_clock_core=10.0)
+    near = cpu_time(_one("vector", passing_bytes=1e6), machine, c, host=False)
+    assert near.total_s == pytest.approx([25e-6], rel=1e-3)
+    far = cpu_time(_one("vector", passing_bytes=1e8), machine, c, host=False)
+    assert far.far_bytes == pytest.approx([1e8], rel=1e-3)
+    assert far.total_s == pytest.approx([0.01], rel=1e-3)
 
 
 def test_terms_sum_and_datasheet_is_the_bound():
-    """With the data sheet's constants the soft maximum is never below the larger of its sides."""
-    work = _one(macs=1e9, matrix_s=1e-2, lanes_s=2e-3, passing_bytes=1.1e8)
+    """With the data sheet's constants an op is never below the larger of its lanes and its bytes."""
+    work = _one("vector", lanes_s=4e-2, passing_bytes=1.2e8)
     time = cpu_time(work, MACHINE, CpuConstants.datasheet())
-    assert time.total_s >= max(1.2e-2, 1.1e-2)
-    assert time.total_s == pytest.approx(time.host_s + time.compute_s + time.vector_s + time.exposed_s)
+    assert time.total_s >= 1.2e-2 * (1 - 1e-6)
+    parts = time.host_s + time.compute_s + time.vector_s + time.border_s + time.memory_s
+    assert time.total_s == pytest.approx(parts)

@@ -20,6 +20,10 @@ SMALL = {
     "conv2d": {"in_channels": 4, "out_channels": 6, "height": 9, "width": 7, "stride": 2, "groups": 2},
     "attention_prefill": {"heads": 4, "kv_heads": 2, "head_dim": 8, "length": 6},
     "attention_decode": {"heads": 4, "kv_heads": 2, "head_dim": 8, "context": 6},
+    "linear_layer": {"m": 5, "n": 8, "k": 16},
+    "conv2d_layer": {"in_channels": 4, "out_channels": 6, "height": 9, "width": 7, "stride": 2},
+    "max_pool2d": {"channels": 4, "height": 9, "width": 7},
+    "transpose": {"batch": 2, "rows": 3, "columns": 8},
     "detection_postprocess": {"boxes": 20, "classes": 3},
     **{
         name: {"rows": 3, "columns": 8}
@@ -34,6 +38,18 @@ def test_gemm_work_by_hand():
     assert (spec.macs, spec.in_bytes, spec.out_bytes) == (24, 40, 12)
     spec = op_spec("gemm", {"m": 2, "n": 3, "k": 4}, "int8").work
     assert (spec.macs, spec.in_bytes, spec.out_bytes) == (24, 20, 24)
+
+
+def test_layer_and_pool_work_by_hand():
+    """An int8 layer reads 2 x 4 activations at 4 B and 3 x 4 weights at 1 B, and writes 2 x 3 at 4 B. A pool 3 x 3,
+    stride 2, padding 1 over 9 x 7 gives 5 x 4: 20 outputs of 9 compares."""
+    work = op_spec("linear_layer", {"m": 2, "n": 3, "k": 4}, "int8").work
+    assert (work.macs, work.in_bytes, work.out_bytes) == (24, 44, 24)
+    conv = {"in_channels": 2, "out_channels": 3, "height": 4, "width": 4, "batch": 2}
+    work = op_spec("conv2d_layer", conv, "int8").work
+    assert (work.in_bytes, work.out_bytes) == (2 * 2 * 16 * 4 + 3 * 2 * 9, 2 * 3 * 16 * 4)
+    work = op_spec("max_pool2d", {"channels": 1, "height": 9, "width": 7}, "fp32").work
+    assert (work.vector_flops, work.out_bytes) == (180, 80)
 
 
 def test_sparse_and_int4_work_by_hand():

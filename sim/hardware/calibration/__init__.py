@@ -29,7 +29,12 @@ class Residuals:
     """class of ops -> (class, op)"""
     conformal: float | None = None
     models: int = 0
-    """Whole models behind `conformal`."""
+    """Whole models behind `conformal`, and the points that they were measured at."""
+    points: int = 0
+    covered: int = 0
+    """Points inside the 90 % interval that the other models' points give."""
+    median_width: float | None = None
+    """Of those intervals: (high - low) / estimate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,281 @@
+"""What an eager framework and its libraries do for each op of a graph on a CPU: the columns of `CpuWork`.
+
+Read off PyTorch 2.13 with oneDNN, MKL and FBGEMM (`ONEDNN_VERBOSE=1` and the profiler show each copy):
+- matrix products pack their weights at every call, but for one row in fp32 or int8;
+- convolutions lay their weights out in blocks at every call, and with planes outside (NCHW) the activations too;
+- int8 layers hold packed weights; around them activations stay fp32, are quantised, for a convolution made
+  contiguous and channels-last, and dequantised;
+- attention runs as one kernel where its operands have four axes; otherwise as products with a softmax between;
+- the root-mean-square norm is a chain of element-wise calls in fp32;
+- pooling over planes is scalar code; after a quantised convolution everything is channels-last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import ceil, inf
+
+from sim.cost.compulsory import touched_elements
+from sim.cost.cpu import CLASSES, GRAIN, WIDTHS, CpuWork, work_from_rows
+from sim.cost.vector import lane_cycles
+from sim.errors import PrecisionError
+from sim.hardware.chip import Chip, Fanout
+from sim.mapping.problem import INPUT, OUTPUT, WEIGHT
+from sim.schedule.shapes import is_depthwise, is_window, product_shape
+from sim.workload.graph import EinsumOp, Graph, MovementOp, Op, OperandRole, Primitive, Region, Role, ViewOp
+from sim.workload.precision import BITS
+
+VIEW_CALLS = 0.25
+"""A view costs this share of a call: no output, no kernel (estimated)."""
+LAYER_CALLS = {"layer": 3.0, "conv": 5.0, "depthwise": 5.0}
+"""Further calls at the borders of a quantised layer: quantise, contiguous and channels-last copies, dequantise."""
+UNFUSED_CALLS = 3.0
+"""Further calls per part of attention that runs unfused: scaled operands, mask, test for empty rows."""
+UNFUSED_PASSES = 4.0
+"""Times that its scores pass through memory."""
+NORM_CALLS = {"word": 6.0, "half": 8.0}
+"""Calls of a root-mean-square norm: power, mean, sum, root, two products; 16-bit inputs are widened and narrowed."""
+NORM_BYTES = {"word": 28.0, "half": 36.0}
+"""Bytes of it per element: seven passes in fp32, two more copies for 16-bit inputs."""
+KEY_BLOCK = 512
+"""Keys that the attention kernel takes at once (kvSplitSize of PyTorch's CPU kernel)."""
+ROW_KINDS = ("softmax", "layer_norm", "group_norm", "rms_norm", "mean", "sum", "var")
+"""Parts of the names of ops that reduce along rows."""
+
+
+def library_work(graph: Graph, chip: Chip) -> CpuWork:
+    """Columns of every op of a graph prepared with `eager=True` but its views, in order.
+
+    Raises: PrecisionError: a type for which the chip's array has no rate.
+    """
+    context = _Context(graph, chip)
+    rows, views, seen = [], 0, set()
+    for op in graph.ops:
+        if isinstance(op, ViewOp):
+            views += 1
+            continue
+        row = context.row(op)
+        if context.fused(op):
+            row["calls"] = float(op.region not in seen)
+            seen.add(op.region)
+        row["calls"] += VIEW_CALLS * views
+        rows.append(row)
+        views = 0
+    return work_from_rows(rows)
+
+
+def compute_type(op: EinsumOp, graph: Graph, chip: Chip) -> str:
+    """The array rate that the library's kernel runs at: a quantised layer its weights' type, else the input's."""
+    weight, value = (graph.tensors[op.einsum.operand(role).tensor].dtype for role in (WEIGHT, INPUT))
+    wanted = weight if is_layer(op, graph) else value
+    rates = chip.main_unit.array.macs_per_cycle
+    if wanted not in rates:
+        raise PrecisionError(
+            f"{chip.name}: array {chip.main_unit.array.name} has no rate for {wanted} ({op.name}); it has "
+            f"{', '.join(rates)}; choose --precision {next(iter(rates))}"
+        )
+    return wanted
+
+
+def is_layer(op: EinsumOp, graph: Graph) -> bool:
+    """Whether it is a layer of a quantised network: integer weights, activations kept in fp32."""
+    weight, value = (graph.tensors[op.einsum.operand(role).tensor] for role in (WEIGHT, INPUT))
+    return weight.role is Role.WEIGHT and weight.bits <= 8 and BITS.get(value.dtype, 32) >= 32
+
+
+def weight_bytes(graph: Graph) -> float:
+    """Bytes of all weights and caches that products and vector ops read, each storage once: what is looked up
+    by rows (embeddings) stays out."""
+    found: dict[str, float] = {}
+    for op in graph.ops:
+        for key in () if isinstance(op, MovementOp | ViewOp) else op.inputs:
+            tensor = graph.tensors[key]
+            if tensor.role in (Role.WEIGHT, Role.KV_CACHE):
+                name = tensor.storage or tensor.id
+                found[name] = max(found.get(name, 0.0), float(tensor.size_bytes))
+    return sum(found.values())
+
+
+class _Context:
+    """A graph on a chip: what the rows share."""
+
+    def __init__(self, graph: Graph, chip: Chip) -> None:
+        self.graph, self.chip, self.unit = graph, chip, chip.main_unit
+        self.cores = 1
+        for level in self.unit.hierarchy:
+            self.cores *= level.count if isinstance(level, Fanout) else 1
+        self.cycle_bytes = weight_bytes(graph)
+        self.quantised = any(isinstance(op, EinsumOp) and is_layer(op, graph) for op in graph.ops)
+
+    def row(self, op: Op) -> dict[str, float]:
+        if isinstance(op, EinsumOp):
+            row = self._product(op)
+        elif isinstance(op, MovementOp):
+            row = self._movement(op)
+        else:
+            row = self._vector(op)
+        return row | {"cycle_bytes": self.cycle_bytes}
+
+    def region(self, op: Op) -> Region | None:
+        region = self.graph.regions.get(op.region or "")
+        return region if region is not None and region.kind == "attention" else None
+
+    def fused(self, op: Op) -> bool:
+        """Whether it is a part of an attention kernel."""
+        return self.region(op) is not None and len(self.graph.tensors[op.inputs[0]].shape) == 4
+
+    def lanes_s(self, primitives: Mapping[Primitive, float]) -> float:
+        """Seconds of one core."""
+        return lane_cycles(self.unit.vector, primitives, chip=self.chip.name) * self.cores / self.unit.clock_hz
+
+    def product_s(self, macs: float, compute: str) -> float:
+        array = self.unit.array
+        return macs / (array.rows * array.cols * array.macs_per_cycle[compute] * self.unit.clock_hz)
+
+    def _product(self, op: EinsumOp) -> dict[str, float]:
+        graph, region, shape = self.graph, self.region(op), product_shape(op)
+        layer, compute = is_layer(op, graph), compute_type(op, graph, self.chip)
+        kind = _class_of(op, layer=layer, region=region if self.fused(op) else None)
+        if kind == "depthwise":
+            compute = "fp32" if "fp32" in self.unit.array.macs_per_cycle else compute
+        width = "byte" if layer else _width(compute)
+        size = {role: self._operand_bytes(op, role) for role in (INPUT, WEIGHT, OUTPUT)}
+        weight_held = graph.tensors[op.einsum.operand(WEIGHT).tensor].role in (Role.WEIGHT, Role.KV_CACHE)
+        row = {
+            "kind": CLASSES.index(kind),
+            "width": WIDTHS.index(width),
+            "calls": 1.0 + (LAYER_CALLS[kind] if layer else 0.0),
+            "macs": float(op.einsum.macs),
+            "matrix_s": self.product_s(op.einsum.macs, compute),
+            "reduction": float(shape.k),
+            "lanes_s": self.lanes_s(_epilogue(op)),
+            "held_bytes": size[WEIGHT] if weight_held else 0.0,
+            "passing_bytes": size[INPUT] + size[OUTPUT] + (0.0 if weight_held else size[WEIGHT]),
+        }
+        if region is not None:
+            row |= self._attention(op, row, region, size)
+        if kind == "gemm":
+            weights = float(shape.batch * shape.n * shape.k)
+            one_row = shape.m == 1 and width != "half"
+            row["packed"] = 0.0 if one_row else weights
+            row["streamed"] = weights if one_row and width == "word" else 0.0
+        if layer:
+            row |= self._borders(op, kind)
+        elif kind in ("conv", "depthwise") and width != "byte":  # int8 convolutions hold packed weights
+            planes = graph.tensors[op.inputs[0]].layout == ()
+            row["reordered_bytes"] = 2 * (size[WEIGHT] + (size[INPUT] + size[OUTPUT] if planes else 0.0))
+        return row
+
+    def _operand_bytes(self, op: EinsumOp, role: OperandRole) -> float:
+        tensor = self.graph.tensors[op.einsum.operand(role).tensor]
+        return touched_elements(op.einsum, role) * tensor.bits * tensor.density / 8
+
+    def _attention(
+        self, op: EinsumOp, row: Mapping[str, float], region: Region, size: Mapping[OperandRole, float]
+    ) -> dict[str, float]:
+        """Fused: scores stay in the caches, blocks above the diagonal are skipped, and one query reads its
+        group's keys and values once a head. Unfused: further calls."""
+        if not self.fused(op):
+            return {"calls": row["calls"] + UNFUSED_CALLS}
+        a = region.attrs
+        first = "scores" in op.kind
+        passing = size[INPUT] + size[WEIGHT] if first else size[WEIGHT] + size[OUTPUT]
+        if int(a.get("query_length", 2)) <= 1:
+            group = float(a.get("heads", 1)) / float(a.get("kv_heads", 1))
+            return {"passing_bytes": row["passing_bytes"] - (0.0 if row["held_bytes"] else size[WEIGHT]),
+                    "held_bytes": size[WEIGHT] * group}  # fmt: skip
+        matrix_s = row["matrix_s"] * self._causal_share(op)
+        return {"passing_bytes": passing, "held_bytes": 0.0, "matrix_s": matrix_s}
+
+    def _causal_share(self, op: Op) -> float:
+        region = self.region(op)
+        if region is None or not region.attrs.get("causal"):
+            return 1.0
+        return _kept_keys(int(region.attrs["query_length"]), int(region.attrs["key_length"]))
+
+    def _borders(self, op: EinsumOp, kind: str) -> dict[str, float]:
+        elements = [float(touched_elements(op.einsum, role)) for role in (INPUT, OUTPUT)]
+        return {
+            "border_s": self.lanes_s({Primitive.CONVERT: sum(elements)}),
+            "border_bytes": 5 * sum(elements),  # fp32 on the one side, a byte on the other
+            "permuted": 0.0 if kind == "layer" else 2 * elements[0],
+        }
+
+    def _movement(self, op: MovementOp) -> dict[str, float]:
+        tensors = self.graph.tensors
+        held = sum(n for key, n in op.read_bytes.items() if tensors[key].role in (Role.WEIGHT, Role.KV_CACHE))
+        elements = float(sum(tensors[key].elements for key in op.write_bytes))
+        source = tensors[op.inputs[0]] if len(op.inputs) == 1 else None
+        moves_axis = source is not None and source.layout and source.layout[-1] != len(source.shape) - 1
+        return {
+            "kind": CLASSES.index("movement"),
+            "calls": 1.0,
+            "grains": max(1.0, elements / GRAIN),
+            "lanes_s": self.lanes_s(op.primitives),
+            "permuted": elements if moves_axis else 0.0,
+            "held_bytes": float(held),
+            "passing_bytes": float(sum(op.read_bytes.values()) + sum(op.write_bytes.values()) - held),
+        }
+
+    def _vector(self, op: Op) -> dict[str, float]:
+        tensors = [self.graph.tensors[key] for key in (*op.inputs, *op.outputs)]
+        work = dict(getattr(op, "primitives", {}))
+        width = _width(tensors[0].dtype) if tensors else "word"
+        elements = float(max([t.elements for t in tensors if t.role is not Role.WEIGHT], default=1))
+        row = {
+            "kind": CLASSES.index("rows" if _is_rows(op) else "vector"),
+            "width": WIDTHS.index(width),
+            "calls": 1.0,
+            "grains": max(1.0, elements / GRAIN),
+            "passing_bytes": float(sum(t.size_bytes for t in tensors)),
+        }
+        if "rms_norm" in op.kind:
+            size = self.graph.tensors[op.outputs[0]].elements
+            row |= {"calls": NORM_CALLS[width], "passing_bytes": NORM_BYTES[width] * size}
+        if self.region(op) is not None:
+            row |= {"passing_bytes": row["passing_bytes"] * UNFUSED_PASSES, "calls": 1.0 + UNFUSED_CALLS}
+            if self.fused(op):
+                share = self._causal_share(op)
+                scores = float(self.graph.tensors[op.outputs[0]].elements) * share
+                return row | {"passing_bytes": 0.0, "grains": inf, "scores": scores}
+        if "pool" in op.kind and not self.quantised:
+            return row | {"compares": float(sum(work.values()))}
+        if width == "half":
+            work[Primitive.CONVERT] = work.get(Primitive.CONVERT, 0) + sum(t.elements for t in tensors)
+        if _is_rows(op):
+            row["rows"] = elements / max(1, tensors[0].shape[-1] if tensors[0].shape else 1)
+        return row | {"lanes_s": self.lanes_s(work)}
+
+
+def _class_of(op: EinsumOp, *, layer: bool, region: Region | None) -> str:
+    if region is not None:
+        return "decode" if int(region.attrs.get("query_length", 2)) <= 1 else "attention"
+    if is_window(op):
+        return "depthwise" if is_depthwise(op) else "conv"
+    return "layer" if layer else "gemm"
+
+
+def _width(dtype: str) -> str:
+    bits = BITS.get(dtype, 32)
+    return "word" if bits >= 32 else "half" if bits > 8 else "byte"
+
+
+def _is_rows(op: Op) -> bool:
+    return "batch_norm" not in op.kind and any(name in op.kind for name in ROW_KINDS)
+
+
+def _epilogue(op: EinsumOp) -> dict[Primitive, float]:
+    elements = 1
+    for axis in op.einsum.output.projection:
+        elements *= axis.size
+    return {primitive: float(count * elements) for primitive, count in op.epilogue.items()}
+
+
+def _kept_keys(queries: int, keys: int) -> float:
+    """Share of the scores that a causal kernel computes: whole blocks of KEY_BLOCK keys up to each block of queries.
+
+    Example: 1,024 queries in blocks of 256 over 1,024 keys: (512 + 512 + 1,024 + 1,024) / 4,096 = 0.75.
+    """
+    block = 256 if queries >= 768 else 64 if queries >= 192 else 32
+    starts = range(0, queries, block)
+    return sum(min(keys, ceil(min(q + block, keys) / KEY_BLOCK) * KEY_BLOCK) for q in starts) / (len(starts) * keys)

@@ -1,0 +1,100 @@
+"""What a framework does for each op on a CPU, by hand."""
+
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import torch
+
+import sim
+from sim.cost.cpu import CLASSES, WIDTHS, CpuWork
+from sim.errors import PrecisionError
+from sim.schedule.cpu_work import library_work
+from sim.schedule.prepare import prepare
+from sim.workload.precision import parse_precision
+
+
+def rows(module: torch.nn.Module, *inputs: torch.Tensor, precision: str = "fp32", chip: str = "epyc-zen4"):
+    """Columns by op, in order."""
+    with torch.device("meta"):
+        graph = sim.trace(module.to("meta").eval(), tuple(x.to("meta") for x in inputs))
+    work = library_work(prepare(graph, parse_precision(precision), eager=True), sim.load_hardware(chip))
+    columns = {f.name: getattr(work, f.name) for f in fields(CpuWork)}
+    return [{name: value[i] for name, value in columns.items()} for i in range(len(work.macs))]
+
+
+def test_linear_layers_pack_unless_one_row_in_fp32():
+    """8 x 4 weights. fp32, 5 rows: 32 packed; one row: 32 streamed; bf16: packed whatever the rows. int8: packed
+    ahead; 5 x 8 + 5 x 4 elements are converted at the borders, at 5 B each (fp32 and a byte)."""
+    layer = torch.nn.Linear(8, 4, bias=False)
+    (many,) = rows(layer, torch.zeros(5, 8))
+    (one,) = rows(layer, torch.zeros(1, 8))
+    (half,) = rows(layer, torch.zeros(1, 8), precision="bf16")
+    (quantised,) = rows(layer, torch.zeros(5, 8), precision="int8")
+    assert (many["packed"], many["streamed"]) == (32, 0)
+    assert (one["packed"], one["streamed"]) == (0, 32)
+    assert (half["packed"], WIDTHS[int(half["width"])]) == (32, "half")
+    assert CLASSES[int(quantised["kind"])] == "layer"
+    assert (quantised["packed"], quantised["border_bytes"], quantised["permuted"]) == (0, 300, 0)
+    assert quantised["passing_bytes"] == 4 * 60  # activations outside the layer stay fp32
+    assert quantised["held_bytes"] == 32
+
+
+def test_convolutions_are_laid_out_anew():
+    """2 x 3 x 3 x 3 = 54 weights, 2 x 36 inputs, 3 x 36 outputs, all read and written at 4 B: 8 x 234 B with planes
+    outside, 8 x 54 B channels-last. int8: no reorder, but 72 inputs permuted twice."""
+    layer = torch.nn.Conv2d(2, 3, 3, padding=1, bias=False)
+    x = torch.zeros(1, 2, 6, 6)
+    (planes,) = rows(layer, x)
+    (last,) = rows(layer, x.contiguous(memory_format=torch.channels_last))
+    (quantised,) = rows(layer, x, precision="int8")
+    assert planes["reordered_bytes"] == 8 * 234
+    assert last["reordered_bytes"] == 8 * 54
+    assert (quantised["reordered_bytes"], quantised["permuted"]) == (0, 144)
+
+
+def test_pooling_over_planes_is_scalar_but_not_after_int8():
+    pool = torch.nn.MaxPool2d(2)
+    (row,) = rows(pool, torch.zeros(1, 2, 4, 4))
+    assert (row["compares"], row["lanes_s"]) == (32, 0)  # 8 outputs of 4 compares
+    after = rows(torch.nn.Sequential(torch.nn.Conv2d(2, 2, 1, bias=False), pool), torch.zeros(1, 2, 4, 4),
+                 precision="int8")  # fmt: skip
+    assert after[1]["compares"] == 0
+    assert after[1]["lanes_s"] > 0
+
+
+class Attention(torch.nn.Module):
+    def forward(self, q, k, v):
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+def test_attention_is_one_call_and_skips_blocks():
+    """1,024 queries in blocks of 256 and keys in blocks of 512: 512, 512, 1,024, 1,024 of 1,024 keys: 3/4 of the
+    scores. Five axes have no kernel: products, and a softmax of its own."""
+    q = torch.zeros(1, 1, 1024, 64)
+    scores, softmax, context = rows(Attention(), q, q, q)
+    assert (scores["calls"], softmax["calls"], context["calls"]) == (1, 0, 0)
+    assert softmax["scores"] == 1024 * 1024 * 0.75
+    assert CLASSES[int(context["kind"])] == "attention"
+    unfused = rows(Attention(), q[None], q[None], q[None])
+    assert CLASSES[int(unfused[0]["kind"])] == "gemm"
+    assert all(row["calls"] > 1 for row in unfused)
+    assert unfused[1]["scores"] == 0
+
+
+def test_small_element_wise_work_stays_on_one_thread():
+    relu = torch.nn.ReLU()
+    (small,) = rows(relu, torch.zeros(100))
+    (large,) = rows(relu, torch.zeros(4, 32768))
+    assert (small["grains"], large["grains"]) == (1, 4)
+
+
+def test_a_network_costs_as_an_estimate_and_unknown_rates_are_refused():
+    """Ops sum to the estimate, whose breakdown names the borders of int8 layers."""
+    graph = sim.load_workload("mlp", batch=4)
+    found = sim.estimate(graph, sim.load_hardware("epyc-zen4"), precision="int8")
+    assert found.breakdown_s["dequantise"] > 0
+    assert sum(found.breakdown_s.values()) == pytest.approx(found.latency_s)
+    assert np.isfinite(found.latency_s)
+    with pytest.raises(PrecisionError, match="no rate for fp8_e4m3"):
+        sim.estimate(graph, sim.load_hardware("epyc-zen4"), precision="fp8_e4m3")
