@@ -127,6 +127,7 @@ class CpuWork:
     grains: np.ndarray
     """Threads that the work is worth (inf: the library decides and takes all)."""
     macs: np.ndarray
+    """Done, without what a causal kernel skips."""
     matrix_s: np.ndarray
     lanes_s: np.ndarray
     reduction: np.ndarray

@@ -68,9 +68,10 @@ def _times(coster: _Coster) -> tuple[list[CpuTime], CpuWork, dict[int, int]]:
     """Times of all ops per chip, once per network."""
     if ("cpu",) not in coster.mapped:
         positions = [i for i, op in enumerate(coster.graph.ops) if not isinstance(op, ViewOp)]
-        works = [library_work(coster.graph, chip) for chip in coster.chips]
+        choice = coster.options.calibration
+        works = [library_work(coster.graph, c, skips=cpu_calibration(c, choice) is not None) for c in coster.chips]
         times = [
-            cpu_time(work, cpu_machine(chip), cpu_constants(chip, coster.options.calibration))
+            cpu_time(work, cpu_machine(chip), cpu_constants(chip, choice))
             for work, chip in zip(works, coster.chips, strict=True)
         ]
         coster.mapped[("cpu",)] = (times, works[0], {position: i for i, position in enumerate(positions)})
@@ -94,7 +95,7 @@ def cost_cpu(op: Op, position: int, coster: _Coster) -> GroupCost:
     if isinstance(op, EinsumOp):
         rate = compute_type(op, coster.graph, coster.chips[0])
         cores = np.array([cpu_machine(c).cores for c in coster.chips])
-        slots = float(op.einsum.macs) / coster.unit.array.macs_per_cycle[rate] / cores
+        slots = float(work.macs[i]) / coster.unit.array.macs_per_cycle[rate] / cores
     return GroupCost(
         op=op,
         name=op.name,

@@ -43,12 +43,13 @@ ROW_KINDS = ("softmax", "layer_norm", "group_norm", "rms_norm", "mean", "sum", "
 """Parts of the names of ops that reduce along rows."""
 
 
-def library_work(graph: Graph, chip: Chip) -> CpuWork:
+def library_work(graph: Graph, chip: Chip, *, skips: bool = True) -> CpuWork:
     """Columns of every op of a graph prepared with `eager=True` but its views, in order.
 
+    `skips`: causal attention leaves out blocks above the diagonal; without, every product counts (the roofline's).
     Raises: PrecisionError: a type for which the chip's array has no rate.
     """
-    context = _Context(graph, chip)
+    context = _Context(graph, chip, skips=skips)
     rows, views, seen = [], 0, set()
     for op in graph.ops:
         if isinstance(op, ViewOp):
@@ -99,8 +100,8 @@ def weight_bytes(graph: Graph) -> float:
 class _Context:
     """A graph on a chip: what the rows share."""
 
-    def __init__(self, graph: Graph, chip: Chip) -> None:
-        self.graph, self.chip, self.unit = graph, chip, chip.main_unit
+    def __init__(self, graph: Graph, chip: Chip, *, skips: bool) -> None:
+        self.graph, self.chip, self.unit, self.skips = graph, chip, chip.main_unit, skips
         self.cores = 1
         for level in self.unit.hierarchy:
             self.cores *= level.count if isinstance(level, Fanout) else 1
@@ -184,12 +185,12 @@ class _Context:
             group = float(a.get("heads", 1)) / float(a.get("kv_heads", 1))
             return {"passing_bytes": row["passing_bytes"] - (0.0 if row["held_bytes"] else size[WEIGHT]),
                     "held_bytes": size[WEIGHT] * group}  # fmt: skip
-        matrix_s = row["matrix_s"] * self._causal_share(op)
-        return {"passing_bytes": passing, "held_bytes": 0.0, "matrix_s": matrix_s}
+        done = {name: row[name] * self._causal_share(op) for name in ("macs", "matrix_s")}
+        return {"passing_bytes": passing, "held_bytes": 0.0} | done
 
     def _causal_share(self, op: Op) -> float:
         region = self.region(op)
-        if region is None or not region.attrs.get("causal"):
+        if not self.skips or region is None or not region.attrs.get("causal"):
             return 1.0
         return _kept_keys(int(region.attrs["query_length"]), int(region.attrs["key_length"]))
 
