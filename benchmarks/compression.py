@@ -1,18 +1,22 @@
 """What each technique costs in quality, over seeds, with paired bootstrap intervals.
 
-    python benchmarks/compression.py -o results [--seeds 5] [--train-steps 3000] [--tune-steps 600]
+    nice python benchmarks/compression.py -o runs [--task digits|text|both] [--seeds 5] [--report FILE.json]
 
-Trains the cluttered-digits CNN once per seed (checkpointed, so a killed run goes on), applies
-every technique to it, and prints loss against the float model in percentage points of accuracy,
-mean [95 % interval]. One process, one thread; per-seed accuracies stay in the output folder.
+Trains the task's model once per seed (checkpointed, so a killed run goes on), applies every technique
+to it and prints the loss against the float model, mean [95 % interval], in the metric's unit. One
+process, one thread. Per-example results stay in the output folder; `--report` writes the summary as
+data (`benchmarks/compression.json` is the one that the documentation quotes).
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -23,111 +27,218 @@ import torch
 from sim.compression.distillation import distil
 from sim.compression.fakequant import Grid
 from sim.compression.prune import prune_channels
-from sim.compression.quantisation import quantise, quantise_aware_training
+from sim.compression.quantisation import quantise, quantise_aware_training, quantise_kv_cache, weight_only
+from sim.compression.sensitivities import mixed_precision
 from sim.compression.sparsify import sparsify_nm, sparsify_unstructured
 from sim.compression.statistics import Interval, paired_bootstrap
 from sim.compression.tasks.digits import DigitsTask
-from sim.compression.training import train, trained
+from sim.compression.tasks.text import TextTask
+from sim.compression.training import Task, train, trained
 
-STUDENT = {"width": 4}
-"""A third of the width; trained for half the steps, alone or taught."""
 INT8 = {"weights": Grid(granularity="channel"), "activations": Grid(symmetric=False)}
 INT4 = {"weights": Grid(dtype="int4"), "activations": Grid(dtype="int4", symmetric=False)}
-TUNE_RATE = 3e-3
-"""Peak learning rate of fine-tuning; chosen on seed 0, which is therefore not among the seeds."""
+FP8 = {"weights": Grid(dtype="fp8_e4m3", granularity="channel"), "activations": Grid(dtype="fp8_e4m3")}
+TOKEN = Grid(symmetric=False)
+"""int8 activations with a range per token, found at run time."""
+SENSITIVITY_EXAMPLES = 1000
 
-COMPARISONS = {
-    "int8 PTQ": ("float", "int8 PTQ"),
-    "fp8 PTQ": ("float", "fp8 PTQ"),
-    "int4 PTQ": ("float", "int4 PTQ"),
-    "int4 QAT": ("float", "int4 QAT"),
-    "int4 QAT over PTQ (gain)": ("int4 QAT", "int4 PTQ"),
-    "2:4 one-shot": ("float", "2:4 one-shot"),
-    "2:4 fine-tuned": ("float", "2:4 fine-tuned"),
-    "30 % dense, fine-tuned": ("float", "30 % dense, fine-tuned"),
-    "half the channels, fine-tuned": ("float", "half the channels, fine-tuned"),
-    "distilled student over student (gain)": ("student distilled", "student alone"),
-    "with features over logits (gain)": ("student distilled with features", "student distilled"),
+Maker = Callable[[], torch.nn.Module]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A task, its model, and how long things are trained."""
+
+    task: Task
+    workload: str
+    train_steps: int
+    tune_steps: int
+    tune_rate: float
+    """Peak learning rate of fine-tuning; chosen on seed 0, which is therefore not among the seeds."""
+    student: Mapping[str, int]
+    """Knobs of the student, trained for half the steps, alone or taught."""
+    hints: Mapping[str, str]
+    """Layers whose features the student learns."""
+    contrasts: Mapping[str, Mapping[str, float]]
+    """Row -> weight of each variant's quality; losses are `_lost`, gains `_gained`."""
+
+    def build(self, **knobs: int) -> torch.nn.Module:
+        path = Path(__file__).resolve().parent.parent / "workloads" / f"{self.workload}.py"
+        spec = spec_from_file_location(f"workloads_{self.workload}", path)
+        module = module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module.build(**knobs)[0]
+
+
+def _lost(variant: str) -> dict[str, float]:
+    return {"float": 1.0, variant: -1.0}
+
+
+def _gained(variant: str, over: str) -> dict[str, float]:
+    return {variant: 1.0, over: -1.0}
+
+
+QAT_OVER_HALF = {"int4 QAT": 1.0, "float": -0.5, "int4 PTQ": -0.5}
+"""(QAT - PTQ) - (float - PTQ) / 2: above 0 where training recovers more than half of the loss."""
+COMMON = (
+    "int8 PTQ", "int8 dynamic", "fp8 PTQ", "int4 PTQ", "int4 QAT", "mixed int4/int8, 5 bits", "2:4 one-shot",
+    "2:4 fine-tuned",
+)  # fmt: skip
+DISTILLED = {
+    "distilled student over student (gain)": _gained("student distilled", "student alone"),
+    "with features over logits (gain)": _gained("student distilled with features", "student distilled"),
 }
-"""Row -> (reference, compared): the difference is accuracy of the first minus that of the second."""
 
 
-def load_build(name: str) -> Callable:
-    path = Path(__file__).resolve().parent.parent / "workloads" / f"{name}.py"
-    spec = spec_from_file_location(f"workloads_{name}", path)
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.build
+def digits(options: argparse.Namespace) -> Subject:
+    pruned = ("30 % dense, fine-tuned", "half the channels, fine-tuned")
+    rows = {name: _lost(name) for name in (*COMMON, *pruned)}
+    return Subject(
+        task=DigitsTask(), workload="digits_cnn", train_steps=options.train_steps or 1500,
+        tune_steps=options.tune_steps or 300, tune_rate=3e-3, student={"width": 4}, hints={"body": "body"},
+        contrasts=rows | {"int4 QAT recovers more than half by": QAT_OVER_HALF} | DISTILLED,
+    )  # fmt: skip
 
 
-def variants(float_model, build, task, options, seed):
-    """Name -> a function that makes the variant's module."""
-    tune = {"task": task, "steps": options.tune_steps, "learning_rate": TUNE_RATE, "seed": seed}
+def text(options: argparse.Namespace) -> Subject:
+    own = ("W4A16, groups of 32", "int8 smoothed", "KV cache int8", "KV cache int4", "KV cache fp8")
+    rows = {name: _lost(name) for name in (*COMMON, *own)}
+    return Subject(
+        task=TextTask(), workload="byte_gpt", train_steps=options.train_steps or 600,
+        tune_steps=options.tune_steps or 150, tune_rate=1e-3, student={"width": 32, "depth": 1},
+        hints={"norm": "norm"},
+        contrasts=rows | {"int4 QAT recovers more than half by": QAT_OVER_HALF} | DISTILLED,
+    )  # fmt: skip
+
+
+def variants(model: torch.nn.Module, subject: Subject, seed: int) -> dict[str, Maker]:
+    """Name -> a function that makes the variant's module; each starts from the trained float model."""
+    task = subject.task
+    tune = {"task": task, "steps": subject.tune_steps, "learning_rate": subject.tune_rate, "seed": seed}
     calibration = task.calibration(256)
-    example = (calibration[:1],)
+    half = {"steps": subject.train_steps // 2, "seed": seed, "learning_rate": task.learning_rate}
 
-    def student():
+    def student() -> torch.nn.Module:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return build(**STUDENT)[0]
+            return subject.build(**subject.student)
 
-    def taught(features):
-        rate = task.learning_rate
-        return distil(student(), float_model, task, steps=options.train_steps // 2, learning_rate=rate, seed=seed,
-                      features=features).module  # fmt: skip
+    def taught(hints: Mapping[str, str]) -> torch.nn.Module:
+        return distil(student(), model, task, features=hints, **half).module
 
-    fp8 = {"weights": Grid(dtype="fp8_e4m3", granularity="channel"), "activations": Grid(dtype="fp8_e4m3")}
-    return {
-        "int8 PTQ": lambda: quantise(float_model, **INT8, calibration=calibration).module,
-        "fp8 PTQ": lambda: quantise(float_model, **fp8, calibration=calibration).module,
-        "int4 PTQ": lambda: quantise(float_model, **INT4, calibration=calibration).module,
-        "int4 QAT": lambda: quantise_aware_training(float_model, **INT4, **tune).module,
-        "2:4 one-shot": lambda: sparsify_nm(float_model).module,
-        "2:4 fine-tuned": lambda: sparsify_nm(float_model, **tune).module,
-        "30 % dense, fine-tuned": lambda: sparsify_unstructured(float_model, density=0.3, **tune).module,
-        "half the channels, fine-tuned": lambda: prune_channels(float_model, example, keep=0.5, **tune).module,
-        "student alone": lambda: train(student(), task, steps=options.train_steps // 2, seed=seed),
+    def ptq(grids: Mapping[str, Grid], **more: object) -> torch.nn.Module:
+        return quantise(model, **grids, calibration=calibration, **more).module
+
+    judge = partial(task.evaluate, limit=SENSITIVITY_EXAMPLES, part="validation")
+    made: dict[str, Maker] = {
+        "int8 PTQ": lambda: ptq(INT8),
+        "int8 dynamic": lambda: ptq(INT8, dynamic=True),
+        "fp8 PTQ": lambda: ptq(FP8),
+        "int4 PTQ": lambda: ptq(INT4),
+        "int4 QAT": lambda: quantise_aware_training(model, **INT4, **tune).module,
+        "mixed int4/int8, 5 bits": lambda: mixed_precision(model, judge, mean_bits=5, activations=TOKEN).module,
+        "2:4 one-shot": lambda: sparsify_nm(model).module,
+        "2:4 fine-tuned": lambda: sparsify_nm(model, **tune).module,
+        "student alone": lambda: train(student(), task, **half),
         "student distilled": partial(taught, {}),
-        "student distilled with features": partial(taught, {"body": "body"}),
+        "student distilled with features": partial(taught, subject.hints),
+    }
+    if subject.workload == "digits_cnn":
+        return made | {
+            "30 % dense, fine-tuned": lambda: sparsify_unstructured(model, density=0.3, **tune).module,
+            "half the channels, fine-tuned": lambda: prune_channels(model, (calibration[:1],), keep=0.5, **tune).module,
+        }
+    return made | {
+        "W4A16, groups of 32": lambda: weight_only(model).module,
+        "int8 smoothed": lambda: ptq(INT8, smoothing=0.5),
+        "KV cache int8": lambda: quantise_kv_cache(model).module,
+        "KV cache int4": lambda: quantise_kv_cache(model, dtype="int4").module,
+        "KV cache fp8": lambda: quantise_kv_cache(model, dtype="fp8_e4m3").module,
     }
 
 
-def run_seed(seed: int, task: DigitsTask, build: Callable, options: argparse.Namespace) -> dict[str, np.ndarray]:
-    """Per-image rightness (0 or 100) of every variant of one seed; finished ones are read back."""
-    checkpoint = options.output / f"float-{seed}.pt"
-    model = trained(task, lambda: build()[0], steps=options.train_steps, seed=seed, checkpoint=checkpoint)
+def run_seed(seed: int, subject: Subject, folder: Path) -> dict[str, np.ndarray]:
+    """Per-example quality of every variant of one seed; finished ones are read back."""
+
+    def progress(step: int, steps: int, loss: float) -> None:
+        print(f"seed {seed}: training, step {step} of {steps}, loss {loss:.3f}", file=sys.stderr, flush=True)
+
+    model = trained(
+        subject.task, subject.build, steps=subject.train_steps, seed=seed, checkpoint=folder / f"float-{seed}.pt",
+        progress=progress,
+    )  # fmt: skip
     found = {}
-    for name, make in {"float": lambda: model, **variants(model, build, task, options, seed)}.items():
-        path = options.output / f"{seed}-{name.replace(' ', '_').replace(':', '-')}.npy"
+    for name, make in {"float": lambda: model, **variants(model, subject, seed)}.items():
+        path = folder / f"{seed}-{name.replace(' ', '_').replace(':', '-').replace('/', '-')}.npy"
         if not path.exists():
             start = time.process_time()
-            np.save(path, task.evaluate(make()).per_example.numpy())
-            print(f"seed {seed}: {name:32s} {np.load(path).mean():6.2f} %  {time.process_time() - start:5.1f} s CPU",
-                  file=sys.stderr, flush=True)  # fmt: skip
+            np.save(path, subject.task.evaluate(make()).per_example.numpy())
+            seconds = time.process_time() - start
+            print(
+                f"seed {seed}: {name:34s} {np.load(path).mean():7.3f}  {seconds:5.1f} s CPU",
+                file=sys.stderr,
+                flush=True,
+            )
         found[name] = np.load(path)
     return found
 
 
+def summary(subject: Subject, runs: list[dict[str, np.ndarray]]) -> dict[str, object]:
+    """Means per seed and the contrasts with their intervals: losses and gains in the metric's unit."""
+    score = subject.task.evaluate(subject.build(), limit=10)
+    sign = 1.0 if score.higher_is_better else -1.0
+
+    def interval(weights: Mapping[str, float]) -> Interval:
+        return paired_bootstrap(np.stack([sum(sign * w * run[v] for v, w in weights.items()) for run in runs]))
+
+    return {
+        "task": subject.task.name,
+        "workload": subject.workload,
+        "metric": score.metric,
+        "higher_is_better": score.higher_is_better,
+        "protocol": {
+            "seeds": len(runs), "train_steps": subject.train_steps, "tune_steps": subject.tune_steps,
+            "tune_rate": subject.tune_rate, "student": dict(subject.student), "test_examples": len(runs[0]["float"]),
+        },
+        "quality_per_seed": {name: [round(float(run[name].mean()), 4) for run in runs] for name in runs[0]},
+        "contrasts": {row: asdict(interval(weights)) for row, weights in subject.contrasts.items()},
+    }  # fmt: skip
+
+
+def show(found: Mapping[str, object]) -> None:
+    quality = np.array(found["quality_per_seed"]["float"])
+    print(
+        f"{found['task']}: float {found['metric']} {quality.mean():.2f} (seeds {quality.min():.2f} to {quality.max():.2f})"
+    )
+    for row, i in found["contrasts"].items():
+        print(f"  {row:42s} {i['mean']:+7.3f} [{i['low']:+.3f}, {i['high']:+.3f}] over {i['seeds']} seeds")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, help="folder of checkpoints and per-example results"
+    )
+    parser.add_argument("--task", choices=("digits", "text", "both"), default="both")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--train-steps", type=int, default=3000)
-    parser.add_argument("--tune-steps", type=int, default=600)
+    parser.add_argument("--train-steps", type=int, help="default: 1500 digits, 600 text")
+    parser.add_argument("--tune-steps", type=int, help="default: 300 digits, 150 text")
+    parser.add_argument("--report", type=Path, help="JSON file for the summary")
     options = parser.parse_args()
-    options.output.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    task, build = DigitsTask(), load_build("digits_cnn")
-    runs = [run_seed(seed, task, build, options) for seed in range(1, options.seeds + 1)]
-    accuracy = np.array([run["float"].mean() for run in runs])
-    print(f"float accuracy {accuracy.mean():.2f} % (seeds {accuracy.min():.2f} to {accuracy.max():.2f})")
-    for row, (reference, compared) in COMPARISONS.items():
-        interval = paired_bootstrap(np.stack([run[reference] - run[compared] for run in runs]))
-        print(f"{row:40s} {show(interval)}")
-
-
-def show(interval: Interval) -> str:
-    return f"{interval.mean:+6.2f} [{interval.low:+.2f}, {interval.high:+.2f}] points over {interval.seeds} seeds"
+    made = {"digits": digits, "text": text}
+    subjects = {name: make(options) for name, make in made.items() if options.task in (name, "both")}
+    runs: dict[str, list[dict[str, np.ndarray]]] = {name: [] for name in subjects}
+    for seed in range(1, options.seeds + 1):
+        for name, subject in subjects.items():
+            runs[name].append(run_seed(seed, subject, options.output / name))
+    found = [summary(subject, runs[name]) for name, subject in subjects.items()]
+    for each in found:
+        show(each)
+    if options.report:
+        meta = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
+        document = {"schema": "dovetail.compression_benchmark/1", "versions": meta, "tasks": found}
+        options.report.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

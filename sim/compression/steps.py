@@ -112,7 +112,7 @@ def _(step: r.MixedPrecision, model: CompressedModel, context: Context) -> Compr
         raise ConfigError("mixed_precision uses dynamic activation ranges; set activations.dynamic: true")
 
     def evaluate(module: nn.Module) -> Score:
-        return task.evaluate(module, limit=step.evaluation_samples)
+        return task.evaluate(module, limit=step.evaluation_samples, part="validation")
 
     return mixed_precision(
         model,

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "dovetail.compress/1"
 SENSITIVITY_EXAMPLES = 2000
-"""Test examples per evaluation when each layer is measured alone."""
+"""Validation examples per evaluation when each layer is measured alone."""
 Progress = Callable[[str, int, int, float], None]
 """Called as progress(stage, step, steps, loss)."""
 
@@ -161,7 +161,9 @@ def _sensitivities(module: nn.Module, task: Task | None, choices: tuple[str, ...
         return ()
     if task is None:
         raise ConfigError("sensitivity is measured on a task, and this workload has none")
-    return sensitivity(module, lambda m: task.evaluate(m, limit=SENSITIVITY_EXAMPLES), choices=choices)
+    return sensitivity(
+        module, lambda m: task.evaluate(m, limit=SENSITIVITY_EXAMPLES, part="validation"), choices=choices
+    )
 
 
 def _graph(source: Workload, made: CompressedModel, recipe: Recipe, example_inputs: tuple) -> Graph:  # type: ignore[type-arg]

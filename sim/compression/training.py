@@ -62,7 +62,9 @@ class Task(Protocol):
 
     def calibration(self, count: int) -> torch.Tensor: ...
 
-    def evaluate(self, module: nn.Module, *, limit: int | None = None) -> Score: ...
+    def evaluate(self, module: nn.Module, *, limit: int | None = None, part: str = "test") -> Score:
+        """Quality on the first `limit` examples of "test", or of "validation", on which choices may be made."""
+        ...
 
 
 def train(

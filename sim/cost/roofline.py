@@ -23,6 +23,7 @@ from sim._version import __version__
 from sim.cost.ceilings import Ceiling, bandwidths, ceilings, compute_type, macs_per_s, memory_s, primitive_s
 from sim.cost.compulsory import Footprint, footprint
 from sim.cost.flash import op_share
+from sim.cost.sparsity import reduction_speedup
 from sim.errors import ResultError
 from sim.hardware.chip import Chip, Unit
 from sim.workload.graph import EinsumOp, Graph, MovementOp, Op, OperandRole, Primitive, Role, VectorOp, ViewOp
@@ -319,8 +320,5 @@ def _rate_of(op: EinsumOp, graph: Graph, unit: Unit, precision: Precision) -> tu
     learned = any(t.role is Role.WEIGHT for t in factors)
     speed_up = 1.0
     for tensor in factors:
-        if tensor.pattern is not None and tensor.pattern in unit.array.weight_sparsity:
-            speed_up *= unit.array.weight_sparsity[tensor.pattern]
-        elif unit.array.skips_zeros:
-            speed_up /= tensor.density
+        speed_up *= reduction_speedup(unit.array, op, tensor)
     return compute_type(precision, learned=learned), speed_up

@@ -119,7 +119,8 @@ class Array:
     """A rows x cols array of multiply-accumulate cells.
 
     `macs_per_cycle` maps a compute dtype ("int8", "bf16", "w4a8") to MACs per cell and cycle.
-    `weight_sparsity` maps an N:M pattern to its speed-up of the reduction.
+    `weight_sparsity` maps an N:M pattern to its speed-up of the reduction, which holds for einsums
+    that reduce over at least `sparse_min_channels` channels (of a group).
     `drain_bytes_per_cycle` bounds results leaving an output-stationary array (None: they shift
     out along the rows in `rows` cycles).
     """
@@ -134,6 +135,7 @@ class Array:
     macs_per_cycle: Mapping[str, float]
     accumulate_bits: int = 32
     weight_sparsity: Mapping[str, float] = field(default_factory=dict)
+    sparse_min_channels: int = 1
     skips_zeros: bool = False
     drain_bytes_per_cycle: float | None = None
     mac_energy_j: Mapping[str, float] = field(default_factory=dict)

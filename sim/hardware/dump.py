@@ -62,7 +62,8 @@ def _array(a: Array) -> dict[str, Any]:
         "rows": a.rows, "cols": a.cols, "dataflow": a.dataflow.value, "skew": a.skew.value, "folds": a.folds.value,
         "preload": a.preload.value, "macs_per_cycle": _table(a.macs_per_cycle),
         "accumulate": f"{a.accumulate_bits} bit",
-        "weight_sparsity": _table(a.weight_sparsity), "skips_zeros": a.skips_zeros,
+        "weight_sparsity": _table(a.weight_sparsity), "sparse_min_channels": a.sparse_min_channels,
+        "skips_zeros": a.skips_zeros,
         "drain_bandwidth": _optional(a.drain_bytes_per_cycle, D.CYCLE_RATE), "mac_energy": _energies(a.mac_energy_j),
     }  # fmt: skip
 

@@ -106,6 +106,7 @@ class ArraySpec(Spec):
     macs_per_cycle: dict[f.ComputeDtype, f.Number] = Field(min_length=1)
     accumulate: f.Accumulator = 32
     weight_sparsity: dict[f.SparsityPattern, f.Number] = {}
+    sparse_min_channels: f.Count = 1
     skips_zeros: bool = False
     drain_bandwidth: f.CycleRate | None = None
     mac_energy: dict[f.ComputeDtype, f.Energy] = {}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sim.cost.sparsity import reduction_speedup
 from sim.cost.vector import Stream, lane_cycles
 from sim.errors import DovetailError, PrecisionError
 from sim.hardware.designs import Designs
@@ -108,15 +109,11 @@ def einsum_key(op: EinsumOp, problem: Problem, compute: str) -> tuple:
 def _problem(op: EinsumOp, coster: _Coster) -> Problem:
     graph, array = coster.graph, coster.unit.array
     tensors = {role: graph.tensors[op.einsum.operand(role).tensor] for role in ROLES}
-    pattern = tensors[WEIGHT].pattern
-    speedup = array.weight_sparsity.get(pattern, 1.0) if pattern else 1.0
-    if array.skips_zeros and not pattern:
-        speedup = 1.0 / (tensors[WEIGHT].density * tensors[INPUT].density)
     return Problem(
         einsum=op.einsum,
         bits={role: t.bits * t.density for role, t in tensors.items()},
         accumulate_bits=array.accumulate_bits,
-        reduction_speedup=speedup,
+        reduction_speedup=prod(reduction_speedup(array, op, tensors[role]) for role in (INPUT, WEIGHT)),
     )
 
 

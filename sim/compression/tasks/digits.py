@@ -2,7 +2,8 @@
 
 Each image is a 24 x 24 canvas with one whole digit under a random affine map, fragments of
 other digits as clutter, random contrast and Gaussian noise; the label is the whole digit. Source
-digits of training and test images are disjoint (every fourth goes to the test set). All
+digits of training and test images are disjoint (every fourth goes to the test set); validation
+images are other draws from the training digits. All
 randomness comes from one `numpy.random.Generator` (PCG64) in a fixed order and the arithmetic is
 IEEE double with one final rounding to uint8, so that a seed gives the same bytes everywhere.
 
@@ -32,6 +33,11 @@ NOISE = 0.10
 """Standard deviation of the noise in units of full ink."""
 
 
+PARTS = ("train", "test", "validation")
+"""Each has its own random stream; choices (which layer takes which width) are made on the last."""
+VALIDATION_IMAGES = 4000
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Images:
     """`pixels` is uint8 [n, 1, 24, 24], `labels` int64 [n]."""
@@ -44,9 +50,9 @@ class Images:
         return (torch.from_numpy(self.pixels).float() - 64.0) / 64.0, torch.from_numpy(self.labels)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=3)
 def sources(part: str) -> tuple[np.ndarray, np.ndarray]:
-    """The 8x8 source digits of a part ("train" or "test"): ink in [0, 1], [n, 8, 8], and labels."""
+    """The 8x8 source digits of a part: ink in [0, 1], [n, 8, 8], and labels. Validation shares those of training."""
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
@@ -59,8 +65,8 @@ def sources(part: str) -> tuple[np.ndarray, np.ndarray]:
 
 @lru_cache(maxsize=8)
 def generate(part: str, count: int, seed: int) -> Images:
-    """`count` images of a part; images of different seeds are independent."""
-    rng = np.random.default_rng([seed, 0 if part == "train" else 1])
+    """`count` images of a part ("train", "test", "validation"); different seeds are independent."""
+    rng = np.random.default_rng([seed, PARTS.index(part)])
     ink, labels = sources(part)
     pixels = np.empty((count, 1, CANVAS, CANVAS), np.uint8)
     chosen = rng.integers(0, len(labels), count)
@@ -154,9 +160,9 @@ class DigitsTask:
     def calibration(self, count: int) -> torch.Tensor:
         return self._tensors("train", self.train_images)[0][:count]
 
-    def evaluate(self, module: nn.Module, *, limit: int | None = None) -> Score:
+    def evaluate(self, module: nn.Module, *, limit: int | None = None, part: str = "test") -> Score:
         """Accuracy in percent; `per_example` is 100 for a right answer, else 0."""
-        inputs, labels = self._tensors("test", self.test_images)
+        inputs, labels = self._tensors(part, self.test_images if part == "test" else VALIDATION_IMAGES)
         inputs, labels = inputs[:limit], labels[:limit]
         module.eval()
         with torch.no_grad():

@@ -1,7 +1,8 @@
 """A byte-level language task on text that every Python ships: `pydoc_data.topics`.
 
 The text differs between Python versions, so its SHA-256 is part of the task's name and of every
-result. The last tenth is the test set; the metric is bits per byte over all its positions.
+result. The last tenth is the test set and the tenth before it the validation set; the metric is bits
+per byte over all positions.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch.nn import functional
 from sim.compression.training import Score
 
 TEST_SHARE = 0.1
+VALIDATION_SHARE = 0.1
 
 
 @lru_cache(maxsize=1)
@@ -42,8 +44,10 @@ class TextTask:
         self.context, self.batch_size, self.steps = context, batch_size, steps
         self.learning_rate = 3e-3
         self.name = f"text-{corpus_hash()}"
-        split = int(len(corpus()) * (1 - TEST_SHARE))
-        self._train, self._test = corpus()[:split], corpus()[split:]
+        last = int(len(corpus()) * (1 - TEST_SHARE))
+        first = int(len(corpus()) * (1 - TEST_SHARE - VALIDATION_SHARE))
+        self._train = corpus()[:first]
+        self._held = {"validation": corpus()[first:last], "test": corpus()[last:]}
 
     def batch(self, *, seed: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         rng = np.random.default_rng([seed, step])
@@ -60,14 +64,15 @@ class TextTask:
         starts = np.random.default_rng([2**31, count]).integers(0, len(self._train) - self.context - 1, count)
         return self._windows(self._train, starts)[0]
 
-    def evaluate(self, module: nn.Module, *, limit: int | None = None) -> Score:
+    def evaluate(self, module: nn.Module, *, limit: int | None = None, part: str = "test") -> Score:
         """Bits per byte of consecutive windows; `per_example` is the mean of each window."""
-        starts = np.arange(0, len(self._test) - self.context - 1, self.context)[:limit]
+        text = self._held[part]
+        starts = np.arange(0, len(text) - self.context - 1, self.context)[:limit]
         module.eval()
         parts = []
         with torch.no_grad():
             for i in range(0, len(starts), 128):
-                inputs, targets = self._windows(self._test, starts[i : i + 128])
+                inputs, targets = self._windows(text, starts[i : i + 128])
                 nats = functional.cross_entropy(module(inputs).transpose(1, 2), targets, reduction="none").mean(1)
                 parts.append(nats / np.log(2))
         per_example = torch.cat(parts)

@@ -1,0 +1,25 @@
+"""What zeros in a tensor save on an array. Pure functions."""
+
+from __future__ import annotations
+
+from sim.hardware.chip import Array
+from sim.workload.graph import EinsumOp, Tensor
+
+
+def reduction_speedup(array: Array, op: EinsumOp, tensor: Tensor) -> float:
+    """Dense over executed reduction steps that a factor of the einsum brings; 1 where the array cannot.
+
+    An N:M pattern that the array lists brings its rate if the einsum reduces over enough channels
+    (`sparse_min_channels`); an array that skips zeros skips those of any other tensor.
+
+    Example: 2:4 on an array with {"2:4": 2} -> 2; density 0.25 on one that skips zeros -> 4.
+    """
+    rate = array.weight_sparsity.get(tensor.pattern or "")
+    if rate is not None:
+        return rate if channels(op) >= array.sparse_min_channels else 1.0
+    return 1.0 / tensor.density if array.skips_zeros else 1.0
+
+
+def channels(op: EinsumOp) -> int:
+    """Channels that one output sums over: the largest reduction rank, be it a GEMM's K or a convolution's C."""
+    return max((op.einsum.ranks[rank] for rank in op.einsum.reduction_ranks), default=1)
