@@ -208,7 +208,8 @@ def summary(subject: Subject, runs: list[dict[str, np.ndarray]]) -> dict[str, ob
 def show(found: Mapping[str, object]) -> None:
     quality = np.array(found["quality_per_seed"]["float"])
     print(
-        f"{found['task']}: float {found['metric']} {quality.mean():.2f} (seeds {quality.min():.2f} to {quality.max():.2f})"
+        f"{found['task']}: float {found['metric']} {quality.mean():.2f}"
+        f" (seeds {quality.min():.2f} to {quality.max():.2f})"
     )
     for row, i in found["contrasts"].items():
         print(f"  {row:42s} {i['mean']:+7.3f} [{i['low']:+.3f}, {i['high']:+.3f}] over {i['seeds']} seeds")

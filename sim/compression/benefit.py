@@ -6,12 +6,13 @@ Loads no torch: it reads graphs, chips and estimates.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from sim.compression.annotations import KV_CACHE, Annotation, annotate
+from sim.compression.annotations import KV_CACHE, Annotation, annotate, input_name
+from sim.cost.sparsity import channels
 from sim.hardware.chip import Array, Chip
-from sim.workload.graph import Graph, Role
+from sim.workload.graph import EinsumOp, Graph, OperandRole, Role
 from sim.workload.precision import BITS
 
 if TYPE_CHECKING:
@@ -67,24 +68,48 @@ def benefits(
         after: trace of the compressed module without its emulation (pruned shapes included);
             `annotations` are applied here.
         estimate: `sim.estimate` or a stand-in: (graph, chip, precision=name) -> Estimate. The
-            compressed graph carries its own widths where annotated; `precision` rules the rest.
+            compressed graph carries its own widths where annotated; the rest (attention's products,
+            residual streams) stays in the wide type of the model before.
     """
     rows = []
     for chip in chips:
         array = chip.main_unit.array
         wide = wide_precision(array)
-        marked = annotate(after, annotations)
+        marked = annotate(after, as_run(annotations, array))
         old = estimate(before, chip, precision=wide)
-        new = estimate(marked, chip, precision=compressed_precision(annotations, array, wide))
+        new = estimate(marked, chip, precision=wide)
+        runs = compressed_precision(annotations, array, wide)
+        notes = (*support_notes(annotations, array), *_narrow_notes(marked, array), *_cache_notes(after, annotations))
         rows.append(
             Benefit(
                 chip=chip.name,
-                before=_cost(old, stored_weight_bytes(before, {}, wide), chip),
-                after=_cost(new, stored_weight_bytes(after, annotations, wide), chip),
-                notes=(*support_notes(annotations, array), *_cache_notes(after, annotations), *_bounds(new)),
+                before=_cost(old, wide, stored_weight_bytes(before, {}, wide), chip),
+                after=_cost(new, runs, stored_weight_bytes(after, annotations, wide), chip),
+                notes=(*notes, *_bounds(new)),
             )
         )
     return tuple(rows)
+
+
+def as_run(annotations: Mapping[str, Annotation], array: Array) -> dict[str, Annotation]:
+    """The annotations with the types in which this array computes; stored bits stay.
+
+    Where the array has no rate for a layer's pair of types, its inputs are computed in the narrowest
+    type that holds them, and its weights are widened to it on the way (a cost of its own).
+    """
+    result = dict(annotations)
+    for name, note in annotations.items():
+        if not _is_weight(name) or note.dtype is None:
+            continue
+        inputs = input_name(name.rpartition(".")[0])
+        given = annotations.get(inputs, Annotation(dtype=wide_precision(array))).dtype or wide_precision(array)
+        if compute_name(note.dtype, given) in array.macs_per_cycle:
+            continue
+        if given not in array.macs_per_cycle and inputs in annotations:
+            result[inputs] = replace(annotations[inputs], dtype=_runs_as(note.dtype, given, array))
+        if note.dtype.startswith("fp"):  # a byte that is widened; no array mixes fp8 with another type
+            result[name] = replace(note, dtype="int8")
+    return result
 
 
 def wide_precision(array: Array) -> str:
@@ -156,10 +181,25 @@ def stored_weight_bytes(graph: Graph, annotations: Mapping[str, Annotation], wid
     return total
 
 
-def _cost(result: Estimate, weight_bytes: float, chip: Chip) -> Cost:
+def _narrow_notes(marked: Graph, array: Array) -> tuple[str, ...]:
+    """Layers whose pattern the array knows but that reduce over too few channels for its rate."""
+    narrow = [
+        op.module or op.name
+        for op in marked
+        if isinstance(op, EinsumOp)
+        and marked.tensors[op.einsum.operand(OperandRole.WEIGHT).tensor].pattern in array.weight_sparsity
+        and channels(op) < array.sparse_min_channels
+    ]
+    if not narrow:
+        return ()
+    fewest = array.sparse_min_channels
+    return (f"2:4 needs {fewest} channels here: {', '.join(narrow)} have fewer and gain traffic only",)
+
+
+def _cost(result: Estimate, precision: str, weight_bytes: float, chip: Chip) -> Cost:
     home = result.traffic_bytes.get(chip.main_unit.home)
     return Cost(
-        precision=result.precision,
+        precision=precision,
         latency_s=result.latency_s,
         energy_j=result.energy_j,
         dram_bytes=0.0 if home is None else home.read + home.write,

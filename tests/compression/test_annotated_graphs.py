@@ -1,11 +1,19 @@
 """Annotations reach the right tensors of a graph, and a chip without the unit gains only traffic."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from sim.compression.annotations import Annotation, annotate, merge
-from sim.compression.benefit import benefits, compressed_precision, stored_weight_bytes, support_notes, wide_precision
+from sim.compression.benefit import (
+    as_run,
+    benefits,
+    compressed_precision,
+    stored_weight_bytes,
+    support_notes,
+    wide_precision,
+)
 from sim.errors import WorkloadError
 from sim.hardware.chip import Array, Chip, Dataflow, Folds, Preload, Skew, Unit, VectorUnit
 from sim.results import Term, Traffic
@@ -180,3 +188,46 @@ def test_sparse_weight_bytes_count_metadata(graph):
     """64 weights in bf16 at 2:4: 64 x (16 / 2 + 1) / 8 = 72; the two others 128 each."""
     notes = {"fc2.weight": Annotation(density=0.5, pattern="2:4")}
     assert stored_weight_bytes(graph, notes, "bf16") == 72 + 256
+
+
+@pytest.mark.parametrize(
+    ("annotations", "rates", "weight", "inputs"),
+    [
+        (W4A4, {"bf16": 1, "int8": 1}, ("int4", 4), ("int8", 4)),
+        (W4A4, {"bf16": 1, "int4": 4}, ("int4", 4), ("int4", 4)),
+        (W8A8, {"bf16": 1}, ("int8", 8), ("bf16", 8)),
+        (FP8, {"bf16": 1, "int8": 2}, ("int8", 8), ("bf16", 8)),
+        (FP8, {"bf16": 1, "fp8_e4m3": 2}, ("fp8_e4m3", 8), ("fp8_e4m3", 8)),
+        (W4A16, {"int8": 1}, ("int4", 4.5), ("int8", 16)),
+    ],
+)
+def test_what_runs_as_something_wider_keeps_its_stored_bits(annotations, rates, weight, inputs):
+    found = as_run(annotations, make_array(rates))
+    assert (found["fc.weight"].dtype, found["fc.weight"].bits) == weight
+    assert (found["fc:input"].dtype, found["fc:input"].bits) == inputs
+
+
+@pytest.mark.parametrize(("chip", "halved"), [("tesla-fsd-npu", False), ("h100-sxm", True)])
+def test_a_type_without_a_unit_is_costed_and_saves_what_is_stored(chip, halved):
+    """int4 and fp8 on real chips: weights of 64 x 64 move at 4 and 8 bits, whatever they are computed in."""
+    from sim.analytical import estimate
+    from sim.hardware.load import load_hardware
+    from sim.workload.builders import gemm
+
+    graph = gemm(64, 64, 64, dtype="fp32")
+    (op,) = graph
+    names = {role: op.einsum.operand(role).tensor for role in (OperandRole.WEIGHT, OperandRole.INPUT)}
+    weight = graph.tensors[names[OperandRole.WEIGHT]]
+    graph = graph.with_(
+        ops=(replace(op, module="fc"),), tensors={**graph.tensors, weight.id: replace(weight, name="fc.weight")}
+    )
+    rows = {
+        kind: benefits(graph, graph, notes, [load_hardware(chip)], estimate=estimate)[0]
+        for kind, notes in (("int4", W4A4), ("fp8", FP8))
+    }
+    assert rows["int4"].after.weight_bytes == 64 * 64 / 2
+    assert rows["fp8"].after.weight_bytes == 64 * 64
+    assert rows["int4"].before.dram_bytes - rows["int4"].after.dram_bytes >= 64 * 64 / 2
+    assert (rows["fp8"].after.dram_bytes < rows["fp8"].before.dram_bytes) == halved
+    assert any("no int4 unit: int4 weights run as int8" in note for note in rows["int4"].notes)
+    assert any("no fp8_e4m3 unit" in note for note in rows["fp8"].notes) != halved

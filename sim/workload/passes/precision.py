@@ -9,9 +9,11 @@ from types import MappingProxyType
 
 from sim.errors import PrecisionError, nearest
 from sim.workload.graph import Graph, MovementOp, Op, Role, Tensor
+from sim.workload.passes.sparsify import position_bits
 from sim.workload.precision import BITS, Precision
 
-_FLOATING = {"fp64", "fp32", "tf32", "bf16", "fp16", "fp8_e4m3", "fp8_e5m2"}
+_FLOATING = {"fp64", "fp32", "tf32", "bf16", "fp16"}
+"""Types of models as they are written; narrower ones were chosen by a pass and stay."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +41,8 @@ def apply_precision(graph: Graph, precision: Precision | PrecisionPolicy) -> Gra
 
     Weights take the weight type of the op that reads them first, results the activation type of the
     op that makes them, KV caches the KV type; views follow their storage. Integers (token ids,
-    indices) and tensors that a quantising pass made integer stay. Movements move the new bytes.
+    indices) and tensors that a quantising pass made integer or fp8, or gave a stored width of their own, stay;
+    positions of sparse elements are kept. Movements move the new bytes.
 
     Needs: nothing. Promises: ops, shapes and MACs as before; applying the same twice changes nothing.
     Raises: PrecisionError: a pattern of the policy that matches no op.
@@ -71,7 +74,8 @@ def _by_storage(graph: Graph, policy: PrecisionPolicy) -> dict[str, Precision]:
 
 
 def _retyped(tensor: Tensor, precision: Precision) -> Tensor:
-    if tensor.dtype not in _FLOATING:
+    extra = position_bits(tensor)
+    if tensor.dtype not in _FLOATING or tensor.bits != BITS[tensor.dtype] + extra:
         return tensor
     match tensor.role:
         case Role.WEIGHT:
@@ -80,7 +84,7 @@ def _retyped(tensor: Tensor, precision: Precision) -> Tensor:
             dtype = precision.kv
         case _:
             dtype = precision.activation
-    return replace(tensor, dtype=dtype, bits=BITS[dtype])
+    return replace(tensor, dtype=dtype, bits=BITS[dtype] + extra)
 
 
 def _rescaled(op: MovementOp, scale: Mapping[str, float]) -> MovementOp:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from sim.errors import WorkloadError
-from sim.workload.graph import EinsumOp, Graph, OperandRole, Role
+from sim.workload.graph import EinsumOp, Graph, OperandRole, Role, Tensor
 
 
 def metadata_bits(n: int, m: int) -> float:
@@ -15,6 +15,13 @@ def metadata_bits(n: int, m: int) -> float:
     Source: Mishra et al., "Accelerating Sparse Deep Neural Networks", arXiv:2104.08378, section 3.
     """
     return float((m - 1).bit_length()) if n < m else 0.0
+
+
+def position_bits(tensor: Tensor) -> float:
+    """Bits that a stored element of a sparse tensor spends on where it stood: N:M, or a bitmap of the dense tensor."""
+    if tensor.pattern is None:
+        return 0.0
+    return 1 / tensor.density if tensor.pattern == "unstructured" else metadata_bits(*_parse(tensor.pattern))
 
 
 def sparsify(graph: Graph, pattern: str = "2:4", *, ops: str = "*") -> Graph:
