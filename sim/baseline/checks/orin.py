@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cache, partial
+from typing import Any
 
 from sim.baseline.checks.check import Check, against, group
 from sim.baseline.checks.edge import ORIN_CLOCK_RATIO_15W, ORIN_MEMORY_RATIO_15W
 from sim.baseline.checks.whole import hardware
 from sim.baseline.published import fact
 
-NETWORKS: Mapping[str, tuple[str, Mapping[str, object]]] = {
+NETWORKS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "RetinaNet ResNeXt-50 800x800": ("retinanet", {}),
     "ResNet-34 backbone 1280x768": (
         "retinanet",
@@ -45,7 +46,7 @@ def latency_s(network: str, mode: str, pattern: str | None) -> float | None:
     clock, memory = MODES[mode]
     scaled = {
         "clock": f"{chip.main_unit.clock_hz * clock} Hz",
-        "DRAM.bandwidth": f"{chip.memory('DRAM').read.per_s * memory} B/s",
+        "DRAM.bandwidth": f"{chip.memory('DRAM').read.at(1.0) * memory} B/s",
     }
     workload, knobs = NETWORKS[network]
     graph = sim.load_workload(workload, **knobs)
