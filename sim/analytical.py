@@ -109,7 +109,7 @@ def read(network: Network, d: int, *, precision: str, options: Options) -> Estim
     bound = roofline(graph, chip, precision, homes=_inner_homes(network))
     floors = {point.name: point for point in bound.ops}
     feasible = not network.infeasible[d]
-    place = {op.name: position for position, op in enumerate(network.graph.ops)}
+    place = {TRANSFER: 0} | {op.name: position for position, op in enumerate(network.graph.ops)}
     ops = tuple(_op(network, i, d, floors, place[group.op.name]) for i, group in enumerate(network.groups))
     energies = [op.energy_j for op in ops]
     dynamic = reduce(lambda a, b: a + b, energies, 0.0) if all(e is not None for e in energies) else None  # type: ignore[operator, arg-type, return-value]
