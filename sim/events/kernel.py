@@ -170,9 +170,15 @@ class Kernel:
     def _advance(self, horizon: float) -> None:
         """Moves the state on to `horizon`, or to the first end of a group before it."""
         while self._now < horizon:
+            single = [job for job in self.running if not job.folded]
+            if not single:  # the common case: nothing but ends matter
+                until = min([job.end for job in self.running], default=_NEVER)
+                if until <= self._now or horizon == until == _NEVER:
+                    return
+                self._now = int(min(until, horizon))
+                continue
             if any(self._over(job) for job in self.running):
                 return
-            single = [job for job in self.running if not job.folded]
             for job in single:
                 self._settle(job)
             if any(self._over(job) for job in self.running):

@@ -206,7 +206,7 @@ class Machine:
             yield self.env.timeout(work.launch)
         work = work.without(job.prefetched.pop(task.at, 0.0))
         following = job.program.following[task.at]
-        prefetch = job.program.works[following].prefetch() if following is not None else None
+        prefetch = job.program.works[following].prefetch if following is not None else None
         priority = job.priority if self.port_priority else 0
         if self.kernel:
             running = self.kernel.start(work, prefetch, priority, engine.name)

@@ -90,7 +90,7 @@ def _after_prefetch(program: Program) -> list[Work]:
     """Each group with as much prefetched as fits into the idle time of the DMA engine before it."""
     works = list(program.works)
     for at, after in enumerate(program.following):
-        fetch = program.works[after].prefetch() if after is not None else None
+        fetch = program.works[after].prefetch if after is not None else None
         if fetch is not None and fetch.ticks:
             works[after] = program.works[after].without(min(1.0, int(works[at].slack[-1]) / fetch.ticks))
     return works

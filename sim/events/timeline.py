@@ -50,13 +50,21 @@ class Timeline:
 
     @property
     def tracks(self) -> tuple[str, ...]:
-        """Track names in order of first appearance."""
-        return tuple(dict.fromkeys([s.track for s in self.slices] + [i.track for i in self.instants]))
+        """Track names: units in order of first appearance, the instances of each by number."""
+        names = dict.fromkeys([s.track for s in self.slices] + [i.track for i in self.instants])
+        units = list(dict.fromkeys(name.partition("[")[0] for name in names))
+        return tuple(sorted(names, key=lambda name: (units.index(name.partition("[")[0]), _instance(name))))
 
     @property
     def end_s(self) -> float:
         ends = [s.end for s in self.slices] + [at for steps in self.counters.values() for at, _ in steps]
         return max(ends, default=0) / TICKS_PER_S
+
+
+def _instance(track: str) -> int:
+    """2 of "npu[2].dma"; 0 where nothing is numbered."""
+    number = track.partition("[")[2].partition("]")[0]
+    return int(number) if number.isdigit() else 0
 
 
 class Recorder:

@@ -156,6 +156,7 @@ class Work:
             self.cache[j] = _step(self, j)
         return self.cache[j]
 
+    @cached_property
     def prefetch(self) -> Phase | None:
         """What may be moved in the idle time of the group before."""
         return self.ports.transfer("prefetch", self.group.prefetch_bytes, self.group.name)
