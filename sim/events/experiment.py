@@ -205,6 +205,13 @@ def _check_deadlines(scenario: Scenario, schedules: Mapping[str, Schedule]) -> N
 
 def _schedule(spec: StreamSpec, chip: Chip, build: Builder) -> Schedule:
     schedule = build(spec.workload, spec.knobs, spec.precision, _on_target(spec, chip))
+    if spec.target is not None:
+        unit, known = parse_target(spec.target)[0], sorted({*schedule.units, *(u.name for u in chip.units)})
+        if unit not in known:
+            raise ConfigError(
+                f'stream "{spec.name}": unknown resource "{unit}"; the chip has {", ".join(known)}.'
+                f"{nearest(unit, known)}"
+            )
     for stage, first in ((spec.before, True), (spec.after, False)):
         if stage is not None:
             schedule = with_host_stage(
@@ -245,10 +252,6 @@ def _place(spec: StreamSpec, schedule: Schedule) -> dict[str, int | None]:
     place: dict[str, int | None] = {}
     if spec.target is not None:
         unit, instance = parse_target(spec.target)
-        if unit not in schedule.units:
-            known = ", ".join(sorted(schedule.units))
-            hint = nearest(unit, schedule.units)
-            raise ConfigError(f'stream "{spec.name}": unknown resource "{unit}"; the chip has {known}.{hint}')
         place[unit] = instance
     for stage in (spec.before, spec.after):
         if stage is not None and stage.unit not in place and stage.parallel == 1:

@@ -270,18 +270,26 @@ class Server:
 
 
 def offered_utilization(
-    requests: Sequence[Request], rate_per_s: float, table: StepTable, cache: Cache, max_batch: int
+    requests: Sequence[Request], rate_per_s: float, table: StepTable, cache: Cache, max_batch: int, prefill_chunk: int
 ) -> float:
-    """rate x time of a mean request in a full batch; above 1 the queue grows without bound.
+    """rate x mean time of a request in a full batch; above 1 the queue grows without bound.
 
-    The batch is full when `max_batch` requests run or the pages are used up by requests half done.
+    The batch is full when `max_batch` requests run or the pages are used up by requests half done. A
+    request takes what its prompt's chunks add to the steps, which grows faster than its length, and its
+    share of the steps that make its tokens.
     """
     prompt = float(np.mean([r.prompt_tokens for r in requests]))
     output = float(np.mean([r.output_tokens for r in requests]))
     fit = cache.pages * cache.page_tokens / (prompt + output / 2)
     batch = max(1, int(min(max_batch, fit)))
     each = table.decode(batch, prompt + output / 2) / batch
-    return rate_per_s * (max(0.0, table.prefill(prompt) - table.decode(1, table.contexts[0])) + output * each)
+    one = table.decode(1, table.contexts[0])
+
+    def reading(tokens: int) -> float:
+        chunks = ((min(prefill_chunk, tokens - at), at) for at in range(0, tokens, prefill_chunk))
+        return sum(max(0.0, table.chunk(n, before) - one) for n, before in chunks)
+
+    return rate_per_s * (float(np.mean([reading(r.prompt_tokens) for r in requests])) + output * each)
 
 
 def serve(

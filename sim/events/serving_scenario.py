@@ -54,7 +54,7 @@ def run_serving(
     cache = size_cache(spec, chip, held)
     seconds, joules = step_tables(spec, chip, build, cache, progress)
     requests = [draw_requests(spec.requests, seed, r) for r in range(scenario.replications)]
-    load = offered_utilization(requests[0], _rate(spec.requests), seconds, cache, spec.max_batch)
+    load = offered_utilization(requests[0], _rate(spec.requests), seconds, cache, spec.max_batch, spec.prefill_chunk)
     if check and load > 1:
         raise InfeasibleError(
             f"{chip.name}: utilisation {load:.2f} at a full batch: the queue grows without bound; "

@@ -94,8 +94,15 @@ def test_everything_is_served_and_pages_return():
 def test_offered_load():
     """Prompt 10 (1 ms less the shared reading 1 ms: 0) and 3 tokens at 1.5 / 2 ms each in a batch of two:
     2.25 ms a request, so 444 requests a second are the limit."""
-    load = offered_utilization([request(0.0)], 444.44, TABLE, ROOMY, 2)
+    load = offered_utilization([request(0.0)], 444.44, TABLE, ROOMY, 2, 64)
     assert load == pytest.approx(1.0, rel=1e-4)
+
+
+def test_offered_load_counts_each_prompt():
+    """Half the prompts are 10 tokens (no more than the shared reading), half 190 in chunks of 100: 10 - 1 and 9 - 1,
+    so 8.5 ms on average; three tokens at 0.75 ms: 10.75 ms a request."""
+    asked = [request(0.0), request(0.0, prompt=190)]
+    assert offered_utilization(asked, 100.0, TABLE, ROOMY, 2, 100) == pytest.approx(1.075)
 
 
 def test_bad_input():
