@@ -14,7 +14,7 @@ from sim.mapping.mapping import Mapping as LoopNest
 from sim.mapping.nest import check_capacity, footprint_bytes, nest
 from sim.mapping.nested import map_nested
 from sim.mapping.problem import Problem
-from sim.mapping.search import routes
+from sim.mapping.search import needs_rates
 from sim.workload.graph import OperandRole
 
 SPACES = ("even", "uneven", "fixed_dataflow")
@@ -40,7 +40,7 @@ def map_einsum(
         from sim.mapping.uneven import map_uneven
 
         return map_uneven(problem, machine, homes, objective=objective, reserved_bytes=reserved_bytes)
-    mapper = map_problem if len(routes(machine, homes)) < 2 else map_nested
+    mapper = map_nested if needs_rates(machine, homes) else map_problem
     fixed = space == "fixed_dataflow"
     return mapper(problem, machine, homes, objective=objective, reserved_bytes=reserved_bytes, fixed=fixed)
 

@@ -69,12 +69,19 @@ class Grid:
     """
 
     def __init__(
-        self, problem: Problem, machine: Machine, route: Route, parts: Mapping[str, int], instances: int = 1
+        self,
+        problem: Problem,
+        machine: Machine,
+        route: Route,
+        parts: Mapping[str, int],
+        instances: int = 1,
+        arrays: Mapping[str, int] | None = None,
     ) -> None:
-        """`parts[rank]`: instances that share a tile of the rank; `instances`: of the border's memory."""
+        """`parts[rank]`: instances of the border's memory that share a tile of the rank; `instances`:
+        all of them; `arrays[rank]`: arrays beside each that share what it holds."""
         self.problem, self.machine, self.route, self.instances = problem, machine, route, instances
-        self.parts = dict(parts)
-        full = {letter: class_tiles(problem, machine.array, letter, parts) for letter in CLASSES}
+        self.spread = bool(parts or arrays)
+        full = {letter: class_tiles(problem, machine.array, letter, parts, arrays) for letter in CLASSES}
         self.lists = thinned(full, MOST_TILINGS)
         self.shape = tuple(len(self.lists[letter]) for letter in CLASSES)
         self.letters = tuple(c for c in CLASSES if c == "M" or len(self.lists[c]) > 1)
@@ -159,7 +166,7 @@ class Grid:
     def fed(self) -> dict[tuple[int, int], np.ndarray]:
         """What the array itself takes and gives over the whole einsum: (level, direction) -> bytes."""
         problem, array, innermost = self.problem, self.machine.array, self.route.innermost
-        if array.dataflow == Dataflow.ROW_STATIONARY or self.parts:
+        if array.dataflow == Dataflow.ROW_STATIONARY or self.spread:
             return {}  # a bound may leave them out
         whole = problem.whole
         extent = {c: float(np.prod([whole[r] for r in problem.in_class(c)] or [1])) for c in CLASSES}

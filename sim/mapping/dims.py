@@ -74,12 +74,15 @@ class ClassTiles:
         return replace(self, **cut)
 
 
-def class_tiles(problem: Problem, array: ArrayShape, letter: str, parts: Mapping[str, int]) -> ClassTiles:
-    """Candidate tilings of a class. `parts[rank]` instances share a tile of the rank.
+def class_tiles(
+    problem: Problem, array: ArrayShape, letter: str, parts: Mapping[str, int], arrays: Mapping[str, int] | None = None
+) -> ClassTiles:
+    """Candidate tilings of a class. `parts[rank]` instances of the memory share a tile of the rank,
+    `arrays[rank]` arrays beside each instance share what it holds.
 
     Lists recur across layers and chips: they are remembered by what they depend on.
     """
-    owned = {role: owned_axes(problem, letter, role) for role in ROLES}
+    owned, arrays = {role: owned_axes(problem, letter, role) for role in ROLES}, arrays or {}
     ranks = dict.fromkeys([*problem.in_class(letter), *(r for axes in owned.values() for a in axes for r in a.ranks)])
     extent = problem.einsum.ranks
     key = (
@@ -89,13 +92,13 @@ def class_tiles(problem: Problem, array: ArrayShape, letter: str, parts: Mapping
         problem.window_ranks.intersection(ranks),
         problem.reduction_speedup if letter == "K" else 1.0,
         array,
-        tuple(sorted((r, n) for r, n in parts.items() if r in ranks)),
+        *(tuple(sorted((r, n) for r, n in split.items() if r in ranks)) for split in (parts, arrays)),
     )
     if key not in _LISTS:
         if len(_LISTS) > 5000:
             _LISTS.clear()
         _check_axes(problem)
-        _LISTS[key] = _Lister(problem, array, letter, parts, owned).tilings()
+        _LISTS[key] = _Lister(problem, array, letter, parts, arrays, owned).tilings()
     return _LISTS[key]
 
 
@@ -126,11 +129,11 @@ _LISTS: dict[tuple, ClassTiles] = {}
 class _Lister:
     def __init__(
         self, problem: Problem, array: ArrayShape, letter: str, parts: Mapping[str, int],
-        owned: Mapping[OperandRole, tuple[Axis, ...]],
+        arrays: Mapping[str, int], owned: Mapping[OperandRole, tuple[Axis, ...]],
     ) -> None:  # fmt: skip
         self.problem, self.array, self.letter, self.owned = problem, array, letter, owned
         self.ranks = tuple(r for r in problem.in_class(letter) if r in problem.tiled_ranks)
-        self.parts = {r: n for r, n in parts.items() if r in self.ranks}
+        self.parts, self.arrays = ({r: n for r, n in split.items() if r in self.ranks} for split in (parts, arrays))
         self.extent = {r: int(problem.einsum.ranks[r]) for r in problem.ranks}
         binding = BINDINGS[Dataflow(array.dataflow)]
         fields = {binding.rows: "rows", binding.cols: "cols", binding.stream: "stream"}
@@ -194,15 +197,20 @@ class _Lister:
         return boxes
 
     def _shared(self, box: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        """The largest instance's part of a box."""
+        """The largest part of a box in one instance of the memory."""
         return {r: -(-size // self.parts.get(r, 1)) for r, size in box.items()} if self.parts else box
+
+    def _run(self, box: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """The largest part of a box on one array."""
+        held = self._shared(box)
+        return {r: -(-size // self.arrays.get(r, 1)) for r, size in held.items()} if self.arrays else held
 
     def _array_sums(self, boxes: list[Box]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(folds, per-fold cycles, once cycles) of the largest instance, summed over tiles."""
         length = len(boxes[0][0])
         folds, streamed, once = (np.zeros(length) for _ in range(3))
         for count, box in boxes:
-            here = self._array_view(self._shared(box))
+            here = self._array_view(self._run(box))
             if self.field == "stream":
                 per_fold, rest = fold_cycles(np.broadcast_to(here, length), **self.fold_arguments)
                 streamed += count * per_fold
@@ -281,7 +289,7 @@ class _Lister:
             folds=folds,
             streamed=streamed,
             once=once,
-            depth=np.broadcast_to(self._extent(self._shared(tiles)), length).astype(float),
+            depth=np.broadcast_to(self._extent(self._run(tiles)), length).astype(float),
             **factors,
         )
 
@@ -312,10 +320,10 @@ class _Lister:
         return {
             "rows": array.rows,
             "cols": array.cols,
-            "dataflow": array.dataflow,
-            "preload": array.preload,
-            "folds": array.folds,
-            "skew": array.skew,
+            "dataflow": Dataflow(array.dataflow),
+            "preload": Preload(array.preload),
+            "folds": Folds(array.folds),
+            "skew": Skew(array.skew),
             "drain_cycles": drain,
         }
 

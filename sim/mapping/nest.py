@@ -182,7 +182,8 @@ def footprint_bytes(nest: Nest, problem: Problem, machine: Machine) -> dict[int,
     sums: list[tuple[StoreAt, np.ndarray, np.ndarray]] = []
     """Output stores from the outside in: elements, and whether they ever hold partial sums."""
     for border, tiles in zip(nest.borders, nest.tiles, strict=True):
-        for rank, key in (*((r, r) for r in border.loops), *((r, spread(r)) for r in border.spatial)):
+        split = () if border.fanout == len(machine.levels) else border.spatial  # arrays share what is stored
+        for rank, key in (*((r, r) for r in border.loops), *((r, spread(r)) for r in split)):
             partial = partial | ((rank in problem.reduction) & (tiles[key] < sizes[rank]))
             sizes[rank] = np.minimum(tiles[key], sizes[rank])
         if sums and any(s.role is OUTPUT for s in border.stores):

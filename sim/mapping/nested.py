@@ -149,7 +149,7 @@ class _Search:
         choices, value, costed = climb(self.problem, tuple(c for _, c in best[2]), best[0], costs)
         chain, problem, homes = [], self.problem, self.homes
         for choice in choices:
-            space = SingleBorder(problem, self.machine, homes, self.fixed)
+            space = SingleBorder(problem, self.machine, homes, self.fixed, rated=True)
             chain.append((space, choice))
             problem, homes = space.inside(choice)
         energy = self._exact([tuple(chain)], d, room)[1]
@@ -178,7 +178,7 @@ class _Search:
         known: dict[tuple, list[Chain]],
     ) -> Iterator[Chain]:
         """Choices for all borders, the inner ones on the problem of a whole tile."""
-        space = SingleBorder(problem, self.machine, homes, self.fixed)
+        space = SingleBorder(problem, self.machine, homes, self.fixed, rated=True)
         for choice in self.lister(space, numbers, float(room[space.route.level]), looks and looks[0]):
             if space.last:
                 yield ((space, choice),)

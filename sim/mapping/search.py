@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations, product
+from math import prod
 
 import numpy as np
 
@@ -47,6 +48,13 @@ def routes(
             found.append((index, roles, {r: at[r] for r in roles}))
             at |= dict.fromkeys(roles, index)
     return found
+
+
+def needs_rates(machine: Machine, homes: Mapping[OperandRole, int]) -> bool:
+    """Whether steps of the outermost border cannot be costed before the rates are known: another
+    memory lies inside, or instances of the memory each have several arrays."""
+    found = routes(machine, homes)
+    return len(found) > 1 or (len(found) == 1 and machine.levels[found[0][0]].fanout > 1 and machine.array.fanout > 1)
 
 
 def innermost(machine: Machine, homes: Mapping[OperandRole, int]) -> dict[OperandRole, int]:
@@ -96,9 +104,15 @@ class SingleBorder:
     """Even mappings of a machine with one memory (at most) between the homes and the array."""
 
     def __init__(
-        self, problem: Problem, machine: Machine, homes: Mapping[OperandRole, int], fixed: bool = False
+        self,
+        problem: Problem,
+        machine: Machine,
+        homes: Mapping[OperandRole, int],
+        fixed: bool = False,
+        rated: bool = False,
     ) -> None:
-        """`fixed`: only loop orders of the array's dataflow (see `fixed_class`)."""
+        """`fixed`: only loop orders of the array's dataflow (see `fixed_class`); `rated`: costs may need
+        rates, so that instances of the memory and arrays beside each may be used together."""
         self.problem, self.machine, self.homes = problem, machine, dict(homes)
         self.fixed = fixed_class(machine) if fixed else None
         found = routes(machine, homes)
@@ -112,9 +126,9 @@ class SingleBorder:
             innermost=innermost(machine, homes),
             copies=2 if machine.levels[level].double_buffered else 1,
         )
-        self.options = self._options()
+        self.options = self._options(rated)
 
-    def _options(self) -> list[tuple[tuple[str, int, int], ...]]:
+    def _options(self, rated: bool) -> list[tuple[tuple[str, int, int], ...]]:
         """Combined ways to use the fan-out at the memory and the one at the array."""
         inside = len(self.machine.levels)
         levels = [self.route.level] if self.route.stored else []
@@ -123,17 +137,15 @@ class SingleBorder:
             [tuple((r, n, level) for r, n in way.items()) for way in split_options(self.machine, self.problem, level)]
             for level in levels
         ]
-        # One fan-out at a time: a border inside the memory's would need rates to be costed.
-        return [sum(combination, ()) for combination in product(*ways) if sum(map(bool, combination)) <= 1]
+        # Without rates one fan-out at a time: the border of the arrays would lie inside the memory's.
+        return [sum(c, ()) for c in product(*ways) if rated or sum(map(bool, c)) <= 1]
 
     def grids(self) -> Iterator[tuple[tuple[tuple[str, int, int], ...], Grid]]:
         for option in self.options:
-            parts: dict[str, int] = {}
-            instances = 1
-            for rank, count, level in option:
-                parts[rank] = parts.get(rank, 1) * count
-                instances *= count if level == self.route.level else 1
-            yield option, Grid(self.problem, self.machine, self.route, parts, instances)
+            parts = {rank: count for rank, count, level in option if level == self.route.level}
+            arrays = {rank: count for rank, count, level in option if level != self.route.level}
+            instances = prod(parts.values())
+            yield option, Grid(self.problem, self.machine, self.route, parts, instances, arrays)
 
     def nests(self, choices: Sequence[Choice]) -> Iterator[tuple[np.ndarray, Nest]]:
         """(positions, nest) of choices of one order and one option at a time."""

@@ -28,7 +28,7 @@ from sim.mapping.mapper import Objective, Winners, dynamic_energy, join, map_pro
 from sim.mapping.nest import Nest, footprint_bytes, nest
 from sim.mapping.nested import map_nested
 from sim.mapping.problem import Problem
-from sim.mapping.search import Choice, SingleBorder, routes
+from sim.mapping.search import Choice, SingleBorder, needs_rates, routes
 from sim.mapping.uneven_bound import UnevenBound
 from sim.workload.graph import OperandRole
 
@@ -72,10 +72,11 @@ def map_uneven(
             looks=NESTED_LOOKS,
         )
         return _better(even, other, objective)
-    even = map_problem(problem, machine, homes, objective=objective, reserved_bytes=reserved_bytes)
+    mapper = map_nested if needs_rates(machine, homes) else map_problem
+    even = mapper(problem, machine, homes, objective=objective, reserved_bytes=reserved_bytes)
     if not borders:
         return even
-    search = _Border(SingleBorder(problem, machine, homes), objective)
+    search = _Border(SingleBorder(problem, machine, homes, rated=True), objective)
     room = machine.capacity_bytes - (0.0 if reserved_bytes is None else reserved_bytes)
     found = [
         search.design(d, float(room[d, search.space.route.level]), _value(even, d, objective))

@@ -95,6 +95,7 @@ def random_machine(rng: random.Random, *, memories=None, capacity=1e9, designs=1
             )
         )
         ports += [f"{name}.read", f"{name}.write"] if split else [name]
+    arrays = rng.choice([1, 1, 1, 2, 3]) if fanouts else 1
     rates = np.array([[rng.choice([0.5, 1.0, 2.0, 3.0, 7.0]) for _ in ports] for _ in range(designs)])
     return Machine(
         levels=tuple(levels),
@@ -109,6 +110,8 @@ def random_machine(rng: random.Random, *, memories=None, capacity=1e9, designs=1
             macs_per_cell=rng.choice([1, 1, 2, 0.5]),
             accumulate_bits=32,
             drain_bytes_per_cycle=None,
+            fanout=arrays,
+            fanout_name="FA" if arrays > 1 else None,
         ),
         rates=rates,
         capacity_bytes=np.full((designs, len(levels)), capacity),
@@ -148,4 +151,8 @@ def random_mapping(rng: random.Random, p: Problem, m: Machine, *, tile_windows=F
                     nodes.append(Loop(rank=rank, tile=tile, fanout=level.fanout_name))
                     current[rank] = tile
             nodes += [Store(memory=level.name, operand=r, double_buffered=level.double_buffered) for r in group]
+    splittable = [r for r in ranks if r not in p.reduction and current[r] > 1]
+    if m.array.fanout > 1 and splittable:
+        rank = rng.choice(splittable)
+        nodes.append(Loop(rank=rank, tile=-(-current[rank] // m.array.fanout), fanout=m.array.fanout_name))
     return Mapping(nodes=tuple(nodes))

@@ -215,8 +215,8 @@ def case(rng: random.Random, memories: int, largest: int):
     return p, m, homes, rng.choice(list(Objective))
 
 
-def check(seed: int, space: str, memories: int, largest: int, most: int = MOST) -> tuple[float, bool, int]:
-    """(mapper's value over the optimum, whether divisors miss the optimum, mappings) of one case."""
+def check(seed: int, space: str, memories: int, largest: int, most: int = MOST) -> tuple[float, bool, int, tuple]:
+    """(mapper's value over the optimum, whether divisors miss the optimum, mappings, the case) of one case."""
     rng = random.Random(seed)
     while True:
         p, m, homes, objective = case(rng, memories, largest)
@@ -226,7 +226,20 @@ def check(seed: int, space: str, memories: int, largest: int, most: int = MOST) 
     least, ragged, count = found
     won = map_einsum(p, m, homes, space=space, objective=objective)
     if won.row[0] < 0:
-        return np.inf, ragged, count
+        return np.inf, ragged, count, (p, m)
     t, e = won.cost.time[0], won.energy_j[0]
     ours = {"latency": t, "energy": e, "edp": e * t}[objective.value]
-    return ours / least, ragged, count
+    return ours / least, ragged, count, (p, m)
+
+
+def describe(p, m) -> dict:
+    """What makes a case hard: ranks, windows that overlap, fan-outs."""
+    ranks = p.einsum.ranks
+    overlap = any(
+        len(axis.terms) > 1 and any(ranks[r] > 1 for r in axis.ranks if r in p.window_ranks)
+        and any(c <= (ranks[w] - 1) for r, c in axis.terms if r not in p.window_ranks and ranks[r] > 1
+                for w in axis.ranks if w in p.window_ranks)
+        for axis in p.axes[ROLES[0]]
+    )  # fmt: skip
+    fanout = any(level.fanout > 1 for level in m.levels) or m.array.fanout > 1
+    return {"memories": len(m.levels), "seven_ranks": len(ranks) >= 7, "overlap": overlap, "fanout": fanout}
