@@ -1,22 +1,23 @@
-"""The mapper over several memory borders: the best tiles outside, and for each the best inside.
+"""The mapper over several memory borders.
 
-Each border is bounded as if the array lay directly inside it; the best candidates by bound are
-expanded inwards on the problem of one whole tile job, and every combination is costed exactly.
-Small problems are expanded without a limit, which makes the result the optimum of the even space;
-beyond `ALL_BELOW` the number of candidates per border is limited to `LOOKS` and the result is where
-hill climbing from the best of those ends (`benchmarks/mapper_gap.py` measures its gap).
+Small problems are expanded border by border, each candidate inwards on the problem of one whole tile
+job, and every combination is costed exactly: the result is the optimum of the space. Beyond `ALL_BELOW`
+a beam search by a quick cost (`beam`, `fluid`) finds even chains; the best are costed exactly, and so
+are their most promising neighbours until none is better. `benchmarks/mapper_gap.py` measures how far
+that is from a search many times as wide.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from sim.mapping.beam import Effort, best_chains, canonical, neighbours
 from sim.mapping.bound import Numbers
-from sim.mapping.climb import Choices, climb
 from sim.mapping.evaluate import Rows, evaluate_rows, step_table
+from sim.mapping.fluid import Chains, Fluid
 from sim.mapping.machine import Machine
 from sim.mapping.mapper import Objective, Winners, dynamic_energy, join, outer_tiles
 from sim.mapping.mapping import Mapping as LoopNest
@@ -27,12 +28,16 @@ from sim.workload.graph import OperandRole
 
 ALL_BELOW = 64
 """Iteration-space volume (windows left out) up to which every candidate is expanded."""
-LOOKS = (12, 4, 2)
-"""Candidates kept per border from the outside in, for larger problems; one further in."""
+COSTED = 24
+"""Chains of the beam, and neighbours of the best in each round of polishing, that are costed exactly."""
+POLISH = 6
+"""Rounds of polishing at most."""
 AT_ONCE = 16_384
 """Mappings costed together (memory against speed)."""
 
 Chain = tuple[tuple[SingleBorder, Choice], ...]
+Found = tuple[float, float, Chain]
+"""(value, energy, chain)"""
 Lister = Callable[[SingleBorder, Numbers, float, int | None], Iterable[Choice]]
 """Choices of one border on one design (numbers, room in bytes), at most so many candidates, best bounds first."""
 
@@ -59,17 +64,22 @@ def map_nested(
     fixed: bool = False,
     lister: Lister = even_choices,
     all_below: int = ALL_BELOW,
-    looks: tuple[int, ...] = LOOKS,
+    looks: tuple[int, ...] | None = None,
+    effort: Effort | None = None,
 ) -> Winners:
     """Best mapping found for each design of a machine with two or more memory borders.
 
     Args: fixed: only loop orders of the array's dataflow; lister: the choices at each border;
-        all_below, looks: how far the search goes (module constants).
+        all_below: iteration-space volume up to which all choices are expanded; looks: candidates
+        per border beyond it (None: a beam search of `effort`, even chains only).
     """
     machine = machine.awake(homes)
     room = machine.capacity_bytes - (0.0 if reserved_bytes is None else reserved_bytes)
     volume = float(np.prod([problem.einsum.ranks[r] for r in problem.tiled_ranks] or [1]))
-    search = _Search(problem, machine, dict(homes), objective, fixed, lister, None if volume <= all_below else looks)
+    effort = None if volume <= all_below or looks else effort or Effort()
+    search = _Search(
+        problem, machine, dict(homes), objective, fixed, lister, None if volume <= all_below else looks, effort
+    )
     found = [search.design(d, room[d]) for d in range(len(machine))]
     best = [f for f in found if f[0] is not None]
     rows = np.cumsum([f[0] is not None for f in found]) - 1
@@ -88,7 +98,7 @@ def map_nested(
         first_weight_bytes=tuple(f for f, _ in outer),
         footprint_bytes=tuple(f for _, f in outer),
         need_bytes=min((f[1] for f in found), default=0.0),
-        proven_gap=float("nan") if search.looks else 0.0,
+        proven_gap=float("nan") if search.looks or search.effort else 0.0,
         latency_cycles=machine.latency_cycles,
         candidates=sum(f[2] for f in found),
         refined=sum(f[2] for f in found),
@@ -104,16 +114,27 @@ class _Search:
     fixed: bool
     lister: Lister
     looks: tuple[int, ...] | None
+    effort: Effort | None
 
     def design(self, d: int, room: np.ndarray) -> tuple[tuple | None, float, int]:
         """(winner: (energy, cost, table, mapping) or None, least footprint seen, candidates) of one design."""
         machine, problem = self.machine, self.problem
-        numbers = Numbers(machine.rates[[d]], machine.setup_cycles[[d]], machine.latency_cycles[[d]])
+        if self.effort:
+            best, least, count = self._beam(d, room, self.effort)
+        else:
+            numbers = Numbers(*(a[[d]] for a in (machine.rates, machine.setup_cycles, machine.latency_cycles)))
+            chains = list(self.chains(problem, self.homes, numbers, room, self.looks, {}))
+            best, least, count = *self._best(chains, d, room), len(chains)
+        if best is None:
+            return None, least, count
+        rows = _rows(_nest([best[2]], problem, machine, self.homes), problem, machine, d, 1)
+        return (best[1], evaluate_rows(rows), step_table(rows), self.mapping(best[2])), least, count
+
+    def _best(self, chains: list[Chain], d: int, room: np.ndarray) -> tuple[Found | None, float]:
+        """(the best chain that fits, least footprint)."""
         groups: dict[tuple, list[Chain]] = {}
-        count = 0
-        for chain in self.chains(problem, self.homes, numbers, room, self.looks, {}):
+        for chain in chains:
             groups.setdefault(tuple(c.shape for _, c in chain), []).append(chain)
-            count += 1
         best, least = None, np.inf
         for members in groups.values():
             for start in range(0, len(members), AT_ONCE):
@@ -123,37 +144,89 @@ class _Search:
                 i = int(np.argmin(value))
                 if np.isfinite(value[i]) and (best is None or value[i] < best[0]):
                     best = (float(value[i]), float(energy[i]), some[i])
-        if best is None:
-            return None, least, count
-        if self.looks is not None:
-            best, more = self._climbed(best, d, room)
-            count += more
-        rows = _rows(_nest([best[2]], problem, machine, self.homes), problem, machine, d, 1)
-        return (best[1], evaluate_rows(rows), step_table(rows), _mapping(best[2])), least, count
+        return best, least
 
-    def _climbed(self, best: tuple[float, float, Chain], d: int, room: np.ndarray) -> tuple[tuple, int]:
-        """The best chain after hill climbing, and how many mappings that costed."""
-        spaces = [space for space, _ in best[2]]
+    def _beam(self, d: int, room: np.ndarray, effort: Effort) -> tuple[Found | None, float, int]:
+        """(best chain, least footprint, chains costed) of a beam search, polished by exact costs."""
+        fluid = Fluid(
+            self.problem, self.machine, self.homes,
+            design=d, room=room, objective=self.objective, fixed=self.fixed,
+        )  # fmt: skip
+        beam, _, count = best_chains(fluid, effort)
+        spaces = [s for s, _ in self._whole()]
+        tried: set[tuple] = set()
 
-        def costs(around: Sequence[Choices]) -> np.ndarray:
-            values = np.full(len(around), np.inf)
-            groups: dict[tuple, list[int]] = {}
-            for position, choices in enumerate(around):
-                if all(space.allows(c) for space, c in zip(spaces, choices, strict=True)):
-                    groups.setdefault(tuple(c.shape for c in choices), []).append(position)
-            for members in groups.values():
-                chains = [tuple(zip(spaces, around[i], strict=True)) for i in members]
-                values[members] = self._exact(chains, d, room)[0]
-            return values
+        def cost(chains: Chains) -> Found | None:
+            made = [self._chain(fluid, spaces, chains, i) for i in range(len(chains))]
+            fresh = [chain for chain in made if tuple(c for _, c in chain) not in tried]
+            tried.update(tuple(c for _, c in chain) for chain in fresh)
+            return self._best(fresh, d, room)[0]
 
-        choices, value, costed = climb(self.problem, tuple(c for _, c in best[2]), best[0], costs)
-        chain, problem, homes = [], self.problem, self.homes
-        for choice in choices:
+        costed = round(COSTED * effort.width / Effort().width)
+        best = cost(beam.take(np.arange(min(costed, len(beam)))))
+        for _ in range(POLISH if best else 0):
+            at = self._chains(fluid, best[2])
+            near = canonical(fluid, Chains.join(list(neighbours(fluid, at))))
+            value = fluid.values(near)
+            count += len(near)
+            order = np.argsort(value, kind="stable")[:costed]
+            found = cost(near.take(order[np.isfinite(value[order])]))
+            if found is None or found[0] >= best[0]:
+                break
+            best = found
+        return best, self._least(fluid, spaces, d, room), count + len(tried)
+
+    def _least(self, fluid: Fluid, spaces: list[SingleBorder], d: int, room: np.ndarray) -> float:
+        """Footprint of the smallest tiles."""
+        shape = (1, len(spaces), len(fluid.ranks))
+        order = np.broadcast_to(np.arange(shape[2]), shape)
+        ones = Chains(np.ones(shape, dtype=np.int64), order, np.zeros(shape[:2], dtype=np.int64))
+        return self._exact([self._chain(fluid, spaces, ones, 0)], d, room)[2]
+
+    def _whole(self) -> Chain:
+        """The spaces of all borders with nothing cut."""
+        chain: list[tuple[SingleBorder, Choice]] = []
+        problem, homes = self.problem, self.homes
+        while True:
             space = SingleBorder(problem, self.machine, homes, self.fixed, rated=True)
-            chain.append((space, choice))
+            chain.append((space, Choice((), ())))
+            if space.last:
+                return tuple(chain)
+            problem, homes = space.inside(chain[-1][1])
+
+    def _chain(self, fluid: Fluid, spaces: list[SingleBorder], chains: Chains, i: int) -> Chain:
+        """One of `chains` as choices; the spaces stand for their memories alone."""
+        made, size = [], fluid.extent
+        for b, space in enumerate(spaces):
+            tile, part = chains.tiles[i, b], int(chains.parts[i, b])
+            order = [r for r in chains.order[i, b].tolist() if tile[r] < size[r]]
+            names = tuple(fluid.ranks[r] for r in order)
+            made.append((space, Choice(names, tuple(int(tile[r]) for r in order), fluid.options[b][part])))
+            size = -(-tile // fluid.shares[b][part])
+        return tuple(made)
+
+    def _chains(self, fluid: Fluid, chain: Chain) -> Chains:
+        """The choices as one row of `Chains`."""
+        tiles, orders, parts = [], [], []
+        size = fluid.extent
+        for b, (_, choice) in enumerate(chain):
+            cut = dict(zip(choice.order, choice.tiles, strict=True))
+            tile = np.array([cut.get(rank, n) for rank, n in zip(fluid.ranks, size.tolist(), strict=True)])
+            walked = [fluid.ranks.index(rank) for rank in choice.order]
+            orders.append([r for r in range(len(fluid.ranks)) if r not in walked] + walked)
+            parts.append(fluid.options[b].index(choice.parts))
+            tiles.append(tile)
+            size = -(-tile // fluid.shares[b][parts[-1]])
+        return Chains(np.array([tiles]), np.array([orders]), np.array([parts]))
+
+    def mapping(self, chain: Chain) -> LoopNest:
+        """The choices as a loop nest, each on the problem of the tile job outside."""
+        nodes, problem, homes = [], self.problem, self.homes
+        for _, choice in chain:
+            space = SingleBorder(problem, self.machine, homes, self.fixed, rated=True)
+            nodes += space.mapping(choice).nodes
             problem, homes = space.inside(choice)
-        energy = self._exact([tuple(chain)], d, room)[1]
-        return (value, float(energy[0]), tuple(chain)), costed
+        return LoopNest(nodes=tuple(nodes))
 
     def _exact(self, chains: list[Chain], d: int, room: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
         """(value, inf where a memory overflows; energy; least footprint) of chains of one shape."""
@@ -215,7 +288,3 @@ def _rows(nest: Nest, problem: Problem, machine: Machine, d: int, count: int) ->
         setup=np.repeat(machine.setup_cycles[[d]], count),
         latency=np.repeat(machine.latency_cycles[[d]], count),
     )
-
-
-def _mapping(chain: Chain) -> LoopNest:
-    return LoopNest(nodes=tuple(node for space, choice in chain for node in space.mapping(choice).nodes))

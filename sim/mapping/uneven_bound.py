@@ -148,11 +148,13 @@ class UnevenBound:
         """Bytes of an operand that is cut by the classes `cut`, the last of them innermost."""
         problem, width = self.problem, self.problem.bits[role] / 8
         tile, first, last, slid, again_, total = (np.ones(1) for _ in range(6))
+        # A store inside the split begins with the tile of one instance, not with that of a wave.
+        ends = ("first", "last") if block.grid.instances > 1 else ("wave_first", "wave_last")
         for c in CLASSES:
             name, whole = (c, role), c not in cut
             tile = tile * (block.whole["first", *name] if whole else block.factor["first", *name])
-            first = first * (block.whole["wave_first", *name] if whole else block.factor["wave_first", *name])
-            last = last * (block.whole["wave_last", *name] if whole else block.factor["wave_last", *name])
+            first = first * (block.whole[ends[0], *name] if whole else block.factor[ends[0], *name])
+            last = last * (block.whole[ends[1], *name] if whole else block.factor[ends[1], *name])
             slid = slid * (block.whole["slid", *name] if whole else block.factor["slid", *name])
             again_ = again_ * (block.whole["slid", *name] if whole else block.factor["slid_again", *name])
             total = total * (block.whole["slid", *name] if whole else block.factor["total", *name])
@@ -208,7 +210,14 @@ class UnevenBound:
         if route.copies == 2:
             time = self.latency + np.maximum(cycles + _longest(first) + _longest(last), longest)
         else:
-            time = self.latency + cycles + longest
+            # Behind the split an instance waits for its own moves alone; together they still bind the port.
+            outer = {
+                port
+                for r in self.stored
+                for port in (levels[route.parent[r]].read_port, levels[route.parent[r]].write_port)
+            }
+            waits = _longest([b / instances if p in outer else b for p, b in enumerate(busy)])
+            time = self.latency + np.maximum(cycles + waits, longest)
         value = time
         if self.objective is not Objective.LATENCY and self.energy:
             spent = joules + self.energy[2] * self.problem.macs / self.problem.reduction_speedup
@@ -226,7 +235,7 @@ def _longest(ports: list[np.ndarray]) -> np.ndarray:
     return longest
 
 
-FACTORS = ("first", "wave_first", "wave_last", "total", "slid", "slid_again")
+FACTORS = ("first", "last", "wave_first", "wave_last", "total", "slid", "slid_again")
 
 
 class _Block:

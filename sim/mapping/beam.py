@@ -1,0 +1,191 @@
+"""A beam search over chains of tiles, orders and splits, by the quick cost of `fluid`.
+
+The beam starts from chains that differ as much as they can (everything cut to one, nothing cut, random
+cuts) and keeps the best after each round. A round makes every neighbour: the tile of one rank at one
+border (another trip count, a multiple of the array's side, inner tiles clipped or scaled with it), one
+loop moved innermost or outermost, another split; and a sample of neighbours of neighbours, which trade
+one rank's room for another's. The draw is seeded: the same question has the same answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from sim.mapping.fluid import Chains, Fluid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """How far a search goes."""
+
+    width: int = 32
+    """Chains kept after a round."""
+    rounds: int = 24
+    pairs: int = 1500
+    """Neighbours of neighbours in a round."""
+    starts: int = 200
+    """Random chains at the start."""
+    patience: int = 2
+    """Rounds without gain after which it ends."""
+
+
+GAIN = 1e-3
+"""Share by which a round must better the best."""
+
+
+def best_chains(fluid: Fluid, effort: Effort) -> tuple[Chains, np.ndarray, int]:
+    """(chains, best first; their quick costs; chains costed)."""
+    draw = np.random.default_rng(0)
+    beam = canonical(fluid, starts(fluid, effort.starts, draw))
+    value, costed = fluid.values(beam), len(beam)
+    beam, value = _keep(beam, value, effort.width)
+    seen, still = np.inf, 0
+    for _ in range(effort.rounds):
+        if not len(beam):
+            break
+        near = Chains.join(list(neighbours(fluid, beam)))
+        far = near.take(draw.integers(len(near), size=effort.pairs))
+        near = canonical(fluid, Chains.join([near, changed(fluid, far, draw)]))
+        near = _distinct(near)
+        costed += len(near)
+        beam, value = _keep(Chains.join([beam, near]), np.concatenate([value, fluid.values(near)]), effort.width)
+        still = 0 if value[0] < seen * (1 - GAIN) else still + 1
+        seen = min(seen, float(value[0]))
+        if still >= effort.patience:
+            break
+    return beam, value, costed
+
+
+def _keep(chains: Chains, value: np.ndarray, most: int) -> tuple[Chains, np.ndarray]:
+    """The best `most` of different tiles and orders that fit."""
+    rows = np.flatnonzero(np.isfinite(value))
+    rows = rows[np.argsort(value[rows], kind="stable")][: 4 * most]
+    _, first = np.unique(_keys(chains.take(rows)), axis=0, return_index=True)
+    rows = rows[np.sort(first)][:most]
+    return chains.take(rows), value[rows]
+
+
+def _keys(chains: Chains) -> np.ndarray:
+    n = len(chains)
+    return np.concatenate([chains.tiles.reshape(n, -1), chains.order.reshape(n, -1), chains.parts], axis=1)
+
+
+def _distinct(chains: Chains) -> Chains:
+    """Chains that differ, by a hash of their numbers."""
+    keys = _keys(chains)
+    weights = np.random.default_rng(1).integers(1, 2**62, size=keys.shape[1], dtype=np.uint64)
+    with np.errstate(over="ignore"):
+        hashed = (keys.astype(np.uint64) * weights).sum(axis=1, dtype=np.uint64)
+    return chains.take(np.sort(np.unique(hashed, return_index=True)[1]))
+
+
+def canonical(fluid: Fluid, chains: Chains) -> Chains:
+    """Tiles no larger than what they cut; loops of one trip outermost, in the order of the ranks."""
+    tiles, order = chains.tiles.copy(), chains.order
+    size = np.broadcast_to(fluid.extent, tiles[:, 0].shape)
+    walked = np.empty(tiles.shape, dtype=bool)
+    for b in range(tiles.shape[1]):
+        tiles[:, b] = np.minimum(tiles[:, b], size)
+        walked[:, b] = tiles[:, b] < size
+        size = -(-tiles[:, b] // fluid.shares[b][chains.parts[:, b]])
+    ranks = tiles.shape[2]
+    place = np.empty_like(order)
+    np.put_along_axis(place, order, np.broadcast_to(np.arange(ranks), order.shape), axis=2)
+    place = np.where(walked, place + ranks, np.arange(ranks))
+    return Chains(tiles, np.argsort(place, axis=2, kind="stable"), chains.parts)
+
+
+def starts(fluid: Fluid, count: int, draw: np.random.Generator) -> Chains:
+    """Everything whole, everything cut to one inside some border, and random cuts."""
+    borders, ranks = len(fluid.routes), len(fluid.ranks)
+    shape = (count + borders + 1, borders, ranks)
+    tiles = np.broadcast_to(fluid.extent, shape).copy()
+    for b in range(borders):
+        tiles[b, b:] = 1
+    share = np.sort(draw.random((count, borders, ranks)), axis=1)[:, ::-1]
+    share = np.where(draw.random(share.shape) < 0.3, 1.0, share)
+    tiles[borders + 1 :] = np.ceil(fluid.extent ** np.minimum.accumulate(share, axis=1))
+    order = np.argsort(draw.random(shape), axis=2)
+    parts = np.stack([draw.integers(len(options), size=shape[0]) for options in fluid.options], axis=1)
+    return Chains(tiles, order, parts)
+
+
+def neighbours(fluid: Fluid, chains: Chains) -> Iterator[Chains]:
+    """Every change of one thing."""
+    n, borders, ranks = chains.tiles.shape
+    for b in range(borders):
+        for r in range(ranks):
+            rank = np.full(n, r)
+            ways = _ways(fluid, chains, b, rank)
+            yield _retiled(chains, b, rank, ways)
+            if b + 1 < borders:
+                yield _retiled(chains, b, rank, ways, scaled=True)
+            yield _moved(chains, b, rank, to=ranks - 1)
+            yield _moved(chains, b, rank, to=0)
+        for option in range(len(fluid.options[b])) if len(fluid.options[b]) > 1 else ():
+            parts = chains.parts.copy()
+            parts[:, b] = option
+            yield Chains(chains.tiles, chains.order, parts)
+
+
+def changed(fluid: Fluid, chains: Chains, draw: np.random.Generator) -> Chains:
+    """Each chain with one more random change of a tile."""
+    n, borders, ranks = chains.tiles.shape
+    made = []
+    at = draw.integers(borders, size=n)
+    for b in range(borders):
+        some = chains.take(np.flatnonzero(at == b))
+        rank = draw.integers(ranks, size=len(some))
+        ways = _ways(fluid, some, b, rank)
+        move = draw.integers(len(ways), size=len(some))
+        made.append(_retiled(some, b, rank, ways[move, np.arange(len(some))][None]))
+    return Chains.join(made)
+
+
+def _ways(fluid: Fluid, chains: Chains, b: int, rank: np.ndarray) -> np.ndarray:
+    """Other tiles of a rank of each chain at border b, (ways, n): more and fewer trips, one, the whole,
+    and the next multiples of the array's sides."""
+    rows = np.arange(len(chains))
+    outside = fluid.extent[rank]
+    if b:
+        outside = chains.tiles[rows, b - 1, rank]
+        outside = -(-outside // fluid.shares[b - 1][chains.parts[:, b - 1], rank])
+    tile = chains.tiles[rows, b, rank]
+    trips = -(-outside // tile)
+    counts = np.stack([trips + 1, trips - 1, trips * 2, trips // 2, trips * 4, trips // 4])
+    cut = -(-outside // np.minimum(np.maximum(counts, 1), outside))
+    array = fluid.machine.array
+    beside = [
+        t for side in (array.rows, array.cols) for t in ((tile // side + 1) * side, -(-tile // side) * side - side)
+    ]
+    ways = np.concatenate([cut, np.stack([np.ones_like(tile), outside, *beside])])
+    return np.minimum(np.maximum(ways, 1), outside)
+
+
+def _retiled(chains: Chains, b: int, rank: np.ndarray, ways: np.ndarray, *, scaled: bool = False) -> Chains:
+    """Chains with the tile of a rank each at border b replaced in every way that changes it; `scaled`:
+    the tiles inside change in proportion."""
+    rows = np.arange(len(chains))
+    old = chains.tiles[rows, b, rank]
+    way, row = np.nonzero(ways != old)
+    new, tiles = ways[way, row], chains.tiles[row]
+    count = np.arange(len(row))
+    tiles[count, b, rank[row]] = new
+    if scaled:
+        for inside in range(b + 1, tiles.shape[1]):
+            grown = -(-tiles[count, inside, rank[row]] * new // old[row])
+            tiles[count, inside, rank[row]] = np.maximum(grown, 1)
+    return Chains(tiles, chains.order[row], chains.parts[row])
+
+
+def _moved(chains: Chains, b: int, rank: np.ndarray, *, to: int) -> Chains:
+    """Chains with the loop of a rank at border b moved innermost or outermost."""
+    order = chains.order[:, b]
+    rest = order[order != rank[:, None]].reshape(len(order), -1)
+    moved = np.insert(rest, to, rank, axis=1)
+    changed_ = chains.order.copy()
+    changed_[:, b] = moved
+    return Chains(chains.tiles, changed_, chains.parts)

@@ -1,0 +1,347 @@
+"""A quick cost of mappings over several memories, to rank thousands of them before a few are costed exactly.
+
+Fluid: every border is summed over all its jobs before anything is compared. With double buffers
+
+    T_b = first loads + last stores + max(T_{b+1}, busy time of each port without them)
+
+and moves are added to T_{b+1} where there is no second buffer. Traffic follows the loops of all borders
+one after the other: an operand is moved again for every trip of the loops that it does not depend on
+and that stand outside its innermost walked rank; a window slides over the innermost relevant loop of a
+border. Ragged tiles count at their mean size. It is close to the recurrence and not a bound of it;
+whether a mapping fits is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from sim.mapping.array_job import array_accesses, array_time
+from sim.mapping.machine import Machine
+from sim.mapping.mapper import Objective
+from sim.mapping.nest import accumulates_outside
+from sim.mapping.problem import INPUT, OUTPUT, ROLES, WEIGHT, Problem
+from sim.mapping.search import fixed_class, innermost, routes, split_options
+from sim.workload.graph import OperandRole
+
+READ, WRITE = 0, 1
+Parts = tuple[tuple[str, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Chains:
+    """n mappings over B borders of R tiled ranks. `tiles` (n, B, R): what a border leaves of each rank,
+    before instances share it; `order` (n, B, R): rank numbers from the outside in; `parts` (n, B):
+    which way to use the fan-outs."""
+
+    tiles: np.ndarray
+    order: np.ndarray
+    parts: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.tiles)
+
+    def take(self, rows: np.ndarray) -> Chains:
+        return Chains(self.tiles[rows], self.order[rows], self.parts[rows])
+
+    @staticmethod
+    def join(some: Sequence[Chains]) -> Chains:
+        return Chains(*(np.concatenate([getattr(c, n) for c in some]) for n in ("tiles", "order", "parts")))
+
+
+class Fluid:
+    """The cost of chains of one problem on one design.
+
+    Args: room: bytes free per level; energy: J/byte read and written per level, J/MAC.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        machine: Machine,
+        homes: Mapping[OperandRole, int],
+        *,
+        design: int,
+        room: np.ndarray,
+        objective: Objective,
+        fixed: bool,
+    ) -> None:
+        self.problem, self.machine, self.room, self.objective = problem, machine, room, objective
+        self.rates, self.setup = machine.rates[design], float(machine.setup_cycles[design])
+        self.latency = float(machine.latency_cycles[design])
+        self.energy = (machine.read_energy_j_per_byte[design], machine.write_energy_j_per_byte[design])
+        self.mac_j = float(machine.mac_energy_j[design]) * problem.macs / problem.reduction_speedup
+        self.routes = routes(machine, homes)
+        self.innermost = innermost(machine, homes)
+        self.ranks = problem.tiled_ranks
+        self.extent = np.array([problem.einsum.ranks[r] for r in self.ranks], dtype=np.int64)
+        self.relevant = {role: np.array([r in problem.relevant[role] for r in self.ranks]) for role in ROLES}
+        self.reduced = np.array([r in problem.reduction for r in self.ranks])
+        letters = np.array([problem.rank_class[r] for r in self.ranks])
+        self.held = letters == fixed_class(machine) if fixed else None
+        """Ranks of which one has to be innermost where any of them is walked."""
+        self.options = [self._options(level, b == len(self.routes) - 1) for b, (level, _, _) in enumerate(self.routes)]
+        self.shares = [
+            self._shares(options, level) for options, (level, _, _) in zip(self.options, self.routes, strict=True)
+        ]
+        self.arrays = self._shares(self.options[-1], len(machine.levels))
+
+    def _options(self, level: int, last: bool) -> list[Parts]:
+        inside = len(self.machine.levels)
+        ways = [
+            [tuple((r, n, at) for r, n in way.items()) for way in split_options(self.machine, self.problem, at)]
+            for at in ([level, inside] if last else [level])
+        ]
+        return [sum(combination, ()) for combination in product(*ways)]
+
+    def _shares(self, options: list[Parts], level: int) -> np.ndarray:
+        """Instances of a level that share each rank: (options, R)."""
+        table = np.ones((len(options), len(self.ranks)), dtype=np.int64)
+        for row, option in enumerate(options):
+            for rank, count, at in option:
+                if at == level:
+                    table[row, self.ranks.index(rank)] = count
+        return table
+
+    def values(self, chains: Chains) -> np.ndarray:
+        """What the objective asks for, inf where a memory overflows or an order is not in the space: (n,)."""
+        books = _Books(self, chains)
+        time = books.time()
+        fits = books.fits & books.allowed
+        if self.objective is Objective.LATENCY:
+            return np.where(fits, time, np.inf)
+        energy = books.energy() + self.mac_j
+        return np.where(fits, energy if self.objective is Objective.ENERGY else energy * time, np.inf)
+
+
+@dataclass(slots=True)
+class _Step:
+    """One border, summed over all its jobs: port -> bytes and transfers moved, of them at both ends."""
+
+    moved: np.ndarray
+    """(ports, n) cycles"""
+    ends: list[np.ndarray]
+    """[first loads, last stores], each (ports, n) cycles"""
+    double: bool
+
+
+class _Books:
+    def __init__(self, fluid: Fluid, chains: Chains) -> None:
+        self.fluid, self.chains, self.n = fluid, chains, len(chains)
+        n, ranks = self.n, len(fluid.ranks)
+        self.size = np.broadcast_to(fluid.extent, (n, ranks))
+        """Largest extents of a job."""
+        self.mean = self.size.astype(float)
+        """Mean extents of a job (of its slowest instance)."""
+        self.count = np.ones((n, ranks))
+        """Pieces of each rank so far."""
+        self.again = {role: np.ones(n) for role in ROLES}
+        self.idle = {role: np.ones(n) for role in ROLES}
+        """Trips so far of loops on which the operand does not depend."""
+        self.instances = np.ones((len(fluid.machine.levels) + 1, n))
+        self.moved_j = np.zeros(n)
+        self.allowed = np.ones(n, dtype=bool)
+        self.used = {level: np.zeros(n) for level, _, _ in fluid.routes}
+        self.partial = np.zeros(n, dtype=bool)
+        self.sums: tuple[int, np.ndarray] | None = None
+        self.steps = [self._border(b) for b in range(len(fluid.routes))]
+        self._array()
+        self.fits = np.all([used <= fluid.room[level] for level, used in self.used.items()], axis=0)
+
+    # One border ----------------------------------------------------------------------------------
+    def _border(self, b: int) -> _Step:
+        fluid, chains = self.fluid, self.chains
+        level, stored, parents = fluid.routes[b]
+        outer_mean, outer_count = self.mean, self.count
+        tile = np.minimum(chains.tiles[:, b], self.size)
+        walked = tile < self.size
+        trips = np.maximum(np.ceil(self.mean / tile - 1e-9), 1.0)
+        self.count = self.count * trips
+        self.partial = self.partial | (walked & fluid.reduced).any(axis=1)
+        inner = self._loops(chains.order[:, b], trips, walked)
+        mean = outer_mean / trips
+        share = -(-tile // fluid.shares[b][chains.parts[:, b]])
+        self.size, self.mean = share, mean * (share / tile)
+        self.instances[level] = fluid.shares[b][chains.parts[:, b]].prod(axis=1)
+        step = _Step(
+            np.zeros((len(fluid.machine.ports), self.n)),
+            [np.zeros((len(fluid.machine.ports), self.n)) for _ in range(2)],
+            fluid.machine.levels[level].double_buffered,
+        )
+        jobs = outer_count.prod(axis=1)
+        for role in sorted(stored):
+            self._hold(level, role)
+            loads = self.again[role] * np.where(fluid.relevant[role], self.count, 1.0).prod(axis=1)
+            covers = ~((trips > 1) & fluid.relevant[role]).any(axis=1)
+            whole = self._elements(role, mean, outer_mean, trips, inner[role])
+            alone = len(fluid.options[b]) == 1
+            one = whole if alone else self._elements(role, self.mean, outer_mean, trips, inner[role])
+            exposed = np.where(covers, 1.0, np.minimum(jobs / loads, 1.0))
+            self._move(step, role, (level, parents[role]), (whole, one), loads, exposed)
+        return step
+
+    def _loops(self, order: np.ndarray, trips: np.ndarray, walked: np.ndarray) -> dict[OperandRole, np.ndarray]:
+        """Take in the loops of a border from the outside in; each operand's innermost walked rank, or -1."""
+        fluid = self.fluid
+        inner = {role: np.full(self.n, -1) for role in ROLES}
+        rows = np.arange(self.n)
+        last = np.full(self.n, -1)
+        for place in range(order.shape[1]):
+            rank = order[:, place]
+            n = trips[rows, rank]
+            for role in ROLES:
+                own = fluid.relevant[role][rank]
+                here = own & (n > 1)
+                self.again[role] = np.where(here, self.idle[role], self.again[role])
+                self.idle[role] = np.where(own, self.idle[role], self.idle[role] * n)
+                inner[role] = np.where(here, rank, inner[role])
+            last = np.where(walked[rows, rank], rank, last)
+        if fluid.held is not None:
+            self.allowed &= ~(walked & fluid.held).any(axis=1) | ((last >= 0) & fluid.held[last])
+        return inner
+
+    def _elements(
+        self, role: OperandRole, mean: np.ndarray, outer: np.ndarray, trips: np.ndarray, inner: np.ndarray
+    ) -> np.ndarray:
+        """Mean elements of one load; along the innermost relevant loop a window brings only what is new."""
+        problem, ranks = self.fluid.problem, self.fluid.ranks
+        elements = np.ones(self.n)
+        for axis in problem.axes[role]:
+            if len(axis.terms) == 1:
+                rank = axis.terms[0][0]
+                if rank in ranks:
+                    elements = elements * mean[:, ranks.index(rank)]
+                else:
+                    elements = elements * min(problem.einsum.ranks[rank], axis.size)
+                continue
+            window = 1 + sum((problem.einsum.ranks[r] - 1) * c for r, c in axis.terms if r in problem.window_ranks)
+            box: np.ndarray = np.full(self.n, float(window))
+            whole = box
+            slides = np.zeros(self.n, dtype=bool)
+            pieces = np.ones(self.n)
+            for rank, stride in axis.terms:
+                if rank in ranks:
+                    column = ranks.index(rank)
+                    box = box + (mean[:, column] - 1) * np.minimum(stride, box)
+                    whole = whole + (outer[:, column] - 1) * np.minimum(stride, whole)
+                    slides |= inner == column
+                    pieces = pieces * trips[:, column]
+            box, whole = np.minimum(box, axis.size), np.minimum(whole, axis.size)
+            elements = elements * np.where(slides, np.minimum(whole / pieces, box), box)
+        return elements
+
+    def _hold(self, level: int, role: OperandRole) -> None:
+        """Bytes in the memory: exact, as `nest.footprint_bytes`."""
+        fluid = self.fluid
+        sizes = self._sizes(self.size)
+        held = fluid.problem.elements(role, sizes) * (2 if fluid.machine.levels[level].double_buffered else 1) / 8
+        if role is OUTPUT:
+            self._close_sums(self.partial)
+            self.sums = (level, np.broadcast_to(held, self.n))
+        else:
+            self.used[level] = self.used[level] + held * fluid.problem.bits[role]
+
+    def _close_sums(self, wide: np.ndarray) -> None:
+        if self.sums is not None:
+            level, held = self.sums
+            problem = self.fluid.problem
+            self.used[level] = self.used[level] + held * np.where(wide, problem.accumulate_bits, problem.bits[OUTPUT])
+
+    def _sizes(self, size: np.ndarray) -> dict[str, np.ndarray]:
+        fluid = self.fluid
+        sizes = {r: np.int64(n) for r, n in fluid.problem.einsum.ranks.items()}
+        return sizes | {rank: size[:, i] for i, rank in enumerate(fluid.ranks)}
+
+    def _move(
+        self,
+        step: _Step,
+        role: OperandRole,
+        levels: tuple[int, int],
+        elements: tuple[np.ndarray, np.ndarray],
+        loads: np.ndarray,
+        exposed: np.ndarray,
+    ) -> None:
+        """Book an operand's moves. elements: of a load for all instances and for one; exposed: share of
+        the loads that nothing hides."""
+        fluid, (level, parent) = self.fluid, levels
+        machine, problem = fluid.machine, fluid.problem
+        child_level, parent_level = machine.levels[level], machine.levels[parent]
+        whole, one = elements
+        here = self.instances[level]
+        outer = whole if child_level.multicast or role is OUTPUT else np.maximum(one * here, whole)
+        between = self.instances[parent + 1 : level].prod(axis=0)
+        above, all_ = self.instances[: parent + 1].prod(axis=0), self.instances[: level + 1].prod(axis=0)
+
+        def book(port: int, bytes_each: np.ndarray, count: np.ndarray, way: int) -> None:
+            cycles = count * (bytes_each / fluid.rates[port] + fluid.setup * (bytes_each > 0))
+            step.moved[port] += cycles
+            step.ends[way][port] += cycles * exposed
+
+        reads, writes = fluid.energy
+        if role is OUTPUT:
+            again = self.again[OUTPUT]
+            wide, narrow = problem.accumulate_bits / 8, problem.bits[OUTPUT] / 8
+            back = (again - 1) / again  # share of the visits that find a partial sum outside
+            ways = [(wide * back, False), ((wide * (again - 1) + narrow) / again, True)]
+        else:
+            ways = [(np.full(self.n, problem.bits[role] / 8), False)]
+        for width, out in ways:
+            up = parent_level.write_port if out else parent_level.read_port
+            down = child_level.read_port if out else child_level.write_port
+            book(up, outer * width, loads * between, int(out))
+            book(down, one * width, loads, int(out))
+            if fluid.objective is not Objective.LATENCY:
+                first, second = (writes[parent], reads[level]) if out else (reads[parent], writes[level])
+                self.moved_j += loads * width * (outer * between * above * first + one * all_ * second)
+
+    # The array -----------------------------------------------------------------------------------
+    def _array(self) -> None:
+        fluid, problem, machine = self.fluid, self.fluid.problem, self.fluid.machine
+        split = fluid.arrays[self.chains.parts[:, -1]]
+        side_by_side = split.prod(axis=1)
+        share = -(-self.size // split)
+        mean = np.ceil(self.mean * (share / self.size) - 1e-9).astype(np.int64)
+        sizes = self._sizes(mean)
+        jobs = self.count.prod(axis=1)
+        cycles, _, _ = array_time(problem, machine.array, sizes)
+        self.run = jobs * cycles
+        accesses = array_accesses(problem, machine.array, sizes)
+        self.fed = np.zeros((len(machine.ports), self.n))
+        self._close_sums(self.partial | accumulates_outside(problem, machine, self._sizes(self.size)))
+        wide, narrow = problem.accumulate_bits / 8, problem.bits[OUTPUT] / 8
+        once = 1 / np.where(fluid.reduced, self.count, 1.0).prod(axis=1)
+        passes, out = accesses["passes"], accesses["output"]
+        for role, way, moved in (
+            (INPUT, READ, accesses["input"] * problem.bits[INPUT] / 8),
+            (WEIGHT, READ, accesses["weight"] * problem.bits[WEIGHT] / 8),
+            (OUTPUT, WRITE, out * ((passes - 1) * wide + once * narrow + (1 - once) * wide)),
+            (OUTPUT, READ, out * wide * (passes - once)),
+        ):
+            level = fluid.innermost[role]
+            port = machine.levels[level].write_port if way == WRITE else machine.levels[level].read_port
+            inside = self.instances[level + 1 :].prod(axis=0) * side_by_side
+            self.fed[port] += jobs * moved * inside / fluid.rates[port]
+            if fluid.objective is not Objective.LATENCY:
+                joules = fluid.energy[way][level] * self.instances.prod(axis=0) * side_by_side
+                self.moved_j += jobs * moved * joules
+
+    # Sums ----------------------------------------------------------------------------------------
+    def time(self) -> np.ndarray:
+        """Cycles, from the array outwards."""
+        time, busy = np.broadcast_to(self.run, self.n), self.fed
+        for step in reversed(self.steps):
+            first, last = (ends.max(axis=0) for ends in step.ends)
+            between = step.moved - step.ends[0] - step.ends[1]
+            if step.double:
+                time = first + last + np.maximum(time, (busy + between).max(axis=0))
+            else:
+                time = first + last + np.maximum(time, busy.max(axis=0)) + between.max(axis=0)
+            busy = busy + step.moved
+        return time + self.fluid.latency
+
+    def energy(self) -> np.ndarray:
+        """Dynamic energy of the memories, J."""
+        return self.moved_j
