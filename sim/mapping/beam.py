@@ -69,8 +69,9 @@ def _keep(chains: Chains, value: np.ndarray, most: int) -> tuple[Chains, np.ndar
 
 
 def _keys(chains: Chains) -> np.ndarray:
-    n = len(chains)
-    return np.concatenate([chains.tiles.reshape(n, -1), chains.order.reshape(n, -1), chains.parts], axis=1)
+    n, borders, ranks = chains.tiles.shape
+    flat = [a.reshape(n, borders * ranks) for a in (chains.tiles, chains.order)]
+    return np.concatenate([*flat, chains.parts], axis=1)
 
 
 def _distinct(chains: Chains) -> Chains:

@@ -351,7 +351,7 @@ class Bounds:
         one = grids[0]
         self.grids, self.double = grids, one.route.copies == 2
         self.starts = np.cumsum([0] + [grid.tilings for grid in grids])
-        apart = any(grid.parts or grid.instances > 1 for grid in grids)
+        apart = any(grid.spread or grid.instances > 1 for grid in grids)
         wired = wirings(one.machine, one.route, apart)
         self.kinds = list(dict.fromkeys(wiring for wiring in wired if wiring))
         self.wire = tuple(self.kinds.index(wiring) if wiring else None for wiring in wired)

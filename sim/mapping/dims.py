@@ -19,7 +19,7 @@ import numpy as np
 
 from sim.errors import MappingError
 from sim.mapping.array_job import gemm_view
-from sim.mapping.arrays import BINDINGS, Dataflow, ceil_div, fold_cycles
+from sim.mapping.arrays import BINDINGS, Dataflow, Folds, Preload, Skew, ceil_div, fold_cycles
 from sim.mapping.machine import ArrayShape
 from sim.mapping.problem import ROLES, Problem
 from sim.workload.graph import Axis, OperandRole

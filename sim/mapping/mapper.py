@@ -69,6 +69,8 @@ class Winners:
     footprint_bytes: Sequence[float]
     """Per row: bytes of the outermost memory on chip, second copies included."""
     need_bytes: float
+    need_level: int | None = None
+    """The memory in which `need_bytes` are missing, where several might be it."""
     proven_gap: float
     """Largest share by which an optimum of the space may be better than the mapping found; 0 where
     proven optimal over the candidates, nan where nothing is proven."""

@@ -29,11 +29,16 @@ class Loop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Store:
-    """From here inward, `memory` holds the operand's tile: what all loops below touch."""
+    """From here inward, `memory` holds the operand's tile: what all loops below touch.
+
+    A store in another memory than the store before it begins a job of its own: its tile comes when the
+    tile outside has arrived. `beside`: the two memories lie side by side, and both tiles move together.
+    """
 
     memory: str
     operand: OperandRole
     double_buffered: bool = True
+    beside: bool = False
 
 
 Node = Loop | Store
@@ -60,6 +65,8 @@ class Mapping:
                 entry = {"store": node.operand.value, "memory": node.memory}
                 if not node.double_buffered:
                     entry["double_buffered"] = False
+                if node.beside:
+                    entry["beside"] = True
             nodes.append(entry)
         return {"schema": MAPPING_SCHEMA, "nodes": nodes}
 
@@ -83,15 +90,17 @@ def _node(entry: object, *, where: str) -> Node:
         if not isinstance(tile, int) or isinstance(tile, bool) or tile < 1:
             raise MappingError(f"{where}: tile is {tile!r}, expected a positive integer")
         return Loop(rank=str(entry["loop"]), tile=tile, fanout=entry.get("fanout"))
-    if "store" in keys and keys <= {"store", "memory", "double_buffered"} and "memory" in keys:
+    if "store" in keys and keys <= {"store", "memory", "double_buffered", "beside"} and "memory" in keys:
         try:
             role = OperandRole(entry["store"])
         except ValueError:
             raise MappingError(f"{where}: store is {entry['store']!r}, expected input, weight or output") from None
-        return Store(
-            memory=str(entry["memory"]), operand=role, double_buffered=bool(entry.get("double_buffered", True))
-        )
+        flags = {"double_buffered": entry.get("double_buffered", True), "beside": entry.get("beside", False)}
+        for name, value in flags.items():
+            if not isinstance(value, bool):
+                raise MappingError(f"{where}: {name} is {value!r}, expected true or false")
+        return Store(memory=str(entry["memory"]), operand=role, **flags)
     raise MappingError(
-        f"{where}: expected keys loop, tile [, fanout] or store, memory [, double_buffered]; "
+        f"{where}: expected keys loop, tile [, fanout] or store, memory [, double_buffered, beside]; "
         f"got {', '.join(sorted(keys))}"
     )

@@ -2,8 +2,8 @@
 
 A *border* is a run of temporal loops, then spatial loops, then the stores that their iterations
 fill. The array comes after the last border. A rank that occurs twice in a run starts a new border
-without stores, so that within one border each rank has one loop. A store in another memory starts one too:
-its tile comes when the tile outside has arrived.
+without stores, so that within one border each rank has one loop. A store in another memory starts one too
+(its tile comes when the tile outside has arrived), unless it says that it lies `beside`.
 """
 
 from __future__ import annotations
@@ -155,7 +155,13 @@ class _Builder:
                 f"{where}: {node.operand.value} already lies in {names[self.at[node.operand]]}, "
                 f"which is not outside {node.memory}"
             )
-        if self.stores and self.stores[-1].level != level:
+        inside = any(s.role is node.operand for s in self.stores)
+        if inside and node.beside:
+            raise MappingError(
+                f"{where}: {node.operand.value} comes from {names[self.at[node.operand]]}, whose tile moves in the "
+                "same step; drop `beside`"
+            )
+        if inside or (self.stores and self.stores[-1].level != level and not node.beside):
             self._close()
         self.stores.append(StoreAt(level, self.at[node.operand], node.operand, node.double_buffered))
         self.at[node.operand] = level

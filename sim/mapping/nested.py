@@ -97,7 +97,8 @@ def map_nested(
         energy_j=energy,
         first_weight_bytes=tuple(f for f, _ in outer),
         footprint_bytes=tuple(f for _, f in outer),
-        need_bytes=min((f[1] for f in found), default=0.0),
+        need_bytes=min((f[1][0] for f in found), default=0.0),
+        need_level=next((f[1][1] for f in found if f[0] is None), None),
         proven_gap=float("nan") if search.looks or search.effort else 0.0,
         latency_cycles=machine.latency_cycles,
         candidates=sum(f[2] for f in found),
@@ -116,38 +117,37 @@ class _Search:
     looks: tuple[int, ...] | None
     effort: Effort | None
 
-    def design(self, d: int, room: np.ndarray) -> tuple[tuple | None, float, int]:
-        """(winner: (energy, cost, table, mapping) or None, least footprint seen, candidates) of one design."""
+    def design(self, d: int, room: np.ndarray) -> tuple[tuple | None, tuple[float, int], int]:
+        """(winner: (energy, cost, table, mapping) or None, least footprint and its level, candidates)."""
         machine, problem = self.machine, self.problem
         if self.effort:
-            best, least, count = self._beam(d, room, self.effort)
+            best, count = self._beam(d, room, self.effort)
         else:
             numbers = Numbers(*(a[[d]] for a in (machine.rates, machine.setup_cycles, machine.latency_cycles)))
             chains = list(self.chains(problem, self.homes, numbers, room, self.looks, {}))
-            best, least, count = *self._best(chains, d, room), len(chains)
+            best, count = self._best(chains, d, room), len(chains)
         if best is None:
-            return None, least, count
+            return None, self._least(room), count
         rows = _rows(_nest([best[2]], problem, machine, self.homes), problem, machine, d, 1)
-        return (best[1], evaluate_rows(rows), step_table(rows), self.mapping(best[2])), least, count
+        return (best[1], evaluate_rows(rows), step_table(rows), self.mapping(best[2])), (np.inf, 0), count
 
-    def _best(self, chains: list[Chain], d: int, room: np.ndarray) -> tuple[Found | None, float]:
-        """(the best chain that fits, least footprint)."""
+    def _best(self, chains: list[Chain], d: int, room: np.ndarray) -> Found | None:
+        """The best chain that fits."""
         groups: dict[tuple, list[Chain]] = {}
         for chain in chains:
             groups.setdefault(tuple(c.shape for _, c in chain), []).append(chain)
-        best, least = None, np.inf
+        best = None
         for members in groups.values():
             for start in range(0, len(members), AT_ONCE):
                 some = members[start : start + AT_ONCE]
-                value, energy, used = self._exact(some, d, room)
-                least = min(least, used)
+                value, energy = self._exact(some, d, room)
                 i = int(np.argmin(value))
                 if np.isfinite(value[i]) and (best is None or value[i] < best[0]):
                     best = (float(value[i]), float(energy[i]), some[i])
-        return best, least
+        return best
 
-    def _beam(self, d: int, room: np.ndarray, effort: Effort) -> tuple[Found | None, float, int]:
-        """(best chain, least footprint, chains costed) of a beam search, polished by exact costs."""
+    def _beam(self, d: int, room: np.ndarray, effort: Effort) -> tuple[Found | None, int]:
+        """(best chain, chains costed) of a beam search, polished by exact costs."""
         fluid = Fluid(
             self.problem, self.machine, self.homes,
             design=d, room=room, objective=self.objective, fixed=self.fixed,
@@ -160,7 +160,7 @@ class _Search:
             made = [self._chain(fluid, spaces, chains, i) for i in range(len(chains))]
             fresh = [chain for chain in made if tuple(c for _, c in chain) not in tried]
             tried.update(tuple(c for _, c in chain) for chain in fresh)
-            return self._best(fresh, d, room)[0]
+            return self._best(fresh, d, room)
 
         costed = round(COSTED * effort.width / Effort().width)
         best = cost(beam.take(np.arange(min(costed, len(beam)))))
@@ -174,14 +174,17 @@ class _Search:
             if found is None or found[0] >= best[0]:
                 break
             best = found
-        return best, self._least(fluid, spaces, d, room), count + len(tried)
+        return best, count + len(tried)
 
-    def _least(self, fluid: Fluid, spaces: list[SingleBorder], d: int, room: np.ndarray) -> float:
-        """Footprint of the smallest tiles."""
-        shape = (1, len(spaces), len(fluid.ranks))
-        order = np.broadcast_to(np.arange(shape[2]), shape)
-        ones = Chains(np.ones(shape, dtype=np.int64), order, np.zeros(shape[:2], dtype=np.int64))
-        return self._exact([self._chain(fluid, spaces, ones, 0)], d, room)[2]
+    def _least(self, room: np.ndarray) -> tuple[float, int]:
+        """(bytes, level): what the smallest tiles need in the memory that they overflow most."""
+        whole = self._whole()
+        ranks = self.problem.tiled_ranks
+        chain = ((whole[0][0], Choice(ranks, (1,) * len(ranks))), *whole[1:])
+        held = footprint_bytes(_nest([chain], self.problem, self.machine, self.homes), self.problem, self.machine)
+        need = {level: float(sum(float(b[0]) for b in operands.values())) for level, operands in held.items()}
+        level = max(need, key=lambda at: need[at] / max(float(room[at]), 1e-9))
+        return need[level], level
 
     def _whole(self) -> Chain:
         """The spaces of all borders with nothing cut."""
@@ -228,18 +231,16 @@ class _Search:
             problem, homes = space.inside(choice)
         return LoopNest(nodes=tuple(nodes))
 
-    def _exact(self, chains: list[Chain], d: int, room: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-        """(value, inf where a memory overflows; energy; least footprint) of chains of one shape."""
+    def _exact(self, chains: list[Chain], d: int, room: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(value, inf where a memory overflows; energy) of chains of one shape."""
         nest = _nest(chains, self.problem, self.machine, self.homes)
-        fits, least = np.ones(len(chains), dtype=bool), np.inf
+        fits = np.ones(len(chains), dtype=bool)
         for level, operands in footprint_bytes(nest, self.problem, self.machine).items():
-            used = sum(operands.values(), np.zeros(len(chains)))
-            fits &= used <= room[level]
-            least = min(least, float(used.min()))
+            fits &= sum(operands.values(), np.zeros(len(chains))) <= room[level]
         cost = evaluate_rows(_rows(nest, self.problem, self.machine, d, len(chains)))
         energy = dynamic_energy(self.machine, self.problem, cost.traffic, np.full(len(chains), d))
         by = {Objective.LATENCY: cost.time, Objective.ENERGY: energy, Objective.EDP: energy * cost.time}
-        return np.where(fits, by[self.objective], np.inf), energy, least
+        return np.where(fits, by[self.objective], np.inf), energy
 
     def chains(
         self,

@@ -126,6 +126,8 @@ class SingleBorder:
             innermost=innermost(machine, homes),
             copies=2 if machine.levels[level].double_buffered else 1,
         )
+        self.at = dict.fromkeys(stored, level)
+        """Memory of each operand that is stored."""
         self.options = self._options(rated)
 
     def _options(self, rated: bool) -> list[tuple[tuple[str, int, int], ...]]:
@@ -161,11 +163,11 @@ class SingleBorder:
     def stores(self, depths: tuple[int, ...], loops: int) -> list[tuple[int, tuple[StoreAt, ...]]]:
         """(loops outside, stores) from the outside in; always an entry at the innermost depth."""
         route = self.route
-        double = self.machine.levels[route.level].double_buffered
+        double = route.copies == 2
         stored = [r for r in ROLES if r in route.stored]
         at: dict[int, list[StoreAt]] = {}
         for role, depth in zip(stored, depths or (loops,) * len(stored), strict=True):
-            at.setdefault(depth, []).append(StoreAt(route.level, route.parent[role], role, double))
+            at.setdefault(depth, []).append(StoreAt(self.at[role], route.parent[role], role, double))
         at.setdefault(loops, [])
         return [(depth, tuple(at[depth])) for depth in sorted(at)]
 
@@ -228,7 +230,7 @@ class SingleBorder:
         extent = {r: int(self.problem.einsum.ranks[r]) for r in self.problem.ranks} | dict(
             zip(choice.order, choice.tiles, strict=True)
         )
-        inside, memory = len(self.machine.levels), self.machine.levels[self.route.level]
+        inside, levels = len(self.machine.levels), self.machine.levels
 
         def split(at: bool) -> None:
             for rank, count, level in choice.parts:
@@ -243,10 +245,42 @@ class SingleBorder:
             nodes += [Loop(rank=r, tile=t) for r, t in walked]
             if not position:
                 split(at=False)
-            nodes += [Store(memory=memory.name, operand=s.role, double_buffered=s.double_buffered) for s in stores]
+            before = (None, *(s.level for s in stores))
+            nodes += [
+                Store(
+                    memory=levels[s.level].name,
+                    operand=s.role,
+                    double_buffered=s.double_buffered,
+                    beside=last not in (None, s.level),
+                )
+                for s, last in zip(stores, before, strict=False)
+            ]
             start = depth
         split(at=True)
         return LoopNest(nodes=tuple(nodes))
+
+
+class SideBySide(SingleBorder):
+    """One border over several memories, each of which holds operands of its own (see `side_by_side`)."""
+
+    def __init__(self, problem: Problem, machine: Machine, homes: Mapping[OperandRole, int]) -> None:
+        super().__init__(problem, machine, homes)
+        found = routes(machine, homes)
+        self.at = {role: level for level, roles, _ in found for role in roles}
+        parents = {role: parent for _, _, ways in found for role, parent in ways.items()}
+        self.route = replace(self.route, parent=parents, stored=frozenset(self.at))
+        self.last = True
+        self.options = self._options(rated=True)
+
+
+def side_by_side(machine: Machine, homes: Mapping[OperandRole, int]) -> bool:
+    """Whether several memories lie side by side: no operand passes from one to another, all buffer
+    alike, and none inside the first has instances of its own."""
+    found = routes(machine, homes)
+    roles = [role for _, stored, _ in found for role in stored]
+    alike = len({machine.levels[level].double_buffered for level, _, _ in found}) == 1
+    single = all(machine.levels[level].fanout == 1 for level, _, _ in found[1:])
+    return len(found) > 1 and len(roles) == len(set(roles)) and alike and single
 
 
 def expand(grid: Grid, number: int, axis: int, option: tuple[tuple[str, int, int], ...]) -> list[Choice]:

@@ -4,7 +4,8 @@ Over the borders of one memory the space holds every order of the walked ranks (
 every integer tile, and every place of each operand's store between those loops; at least one store
 stands inside all of them, and a rank that is split over instances of the memory is not walked inside
 the split. Each store between loops ends an atomic job, as everywhere. Stores that all stand inside all
-loops are the even mappings, so the best uneven mapping is never worse than the best even one.
+loops are the even mappings, so the best uneven mapping is never worse than the best even one. Memories
+side by side, each with operands of its own, are searched as one border too: their tiles move together.
 
 Problems with at most `ALL` mappings are enumerated, which is exact. For larger ones the candidate
 tiles are the lists of `dims` and the classes M, N, K and B keep their ranks together; candidates are
@@ -28,7 +29,7 @@ from sim.mapping.mapper import Objective, Winners, dynamic_energy, join, map_pro
 from sim.mapping.nest import Nest, footprint_bytes, nest
 from sim.mapping.nested import map_nested
 from sim.mapping.problem import Problem
-from sim.mapping.search import Choice, SingleBorder, needs_rates, routes
+from sim.mapping.search import Choice, SideBySide, SingleBorder, needs_rates, routes, side_by_side
 from sim.mapping.uneven_bound import UnevenBound
 from sim.workload.graph import OperandRole
 
@@ -71,18 +72,23 @@ def map_uneven(
             all_below=ALL_NESTED,
             looks=NESTED_LOOKS,
         )
-        return _better(even, other, objective)
+        best = _better(even, other, objective)
+        if not side_by_side(machine, homes):
+            return best
+        return _single(SideBySide(problem, machine, homes), best, objective, reserved_bytes)
     mapper = map_nested if needs_rates(machine, homes) else map_problem
     even = mapper(problem, machine, homes, objective=objective, reserved_bytes=reserved_bytes)
     if not borders:
         return even
-    search = _Border(SingleBorder(problem, machine, homes, rated=True), objective)
+    return _single(SingleBorder(problem, machine, homes, rated=True), even, objective, reserved_bytes)
+
+
+def _single(space: SingleBorder, known: Winners, objective: Objective, reserved_bytes: np.ndarray | None) -> Winners:
+    """The better of what is known and the best uneven mapping over one border."""
+    search, machine = _Border(space, objective), space.machine
     room = machine.capacity_bytes - (0.0 if reserved_bytes is None else reserved_bytes)
-    found = [
-        search.design(d, float(room[d, search.space.route.level]), _value(even, d, objective))
-        for d in range(len(machine))
-    ]
-    return _better(even, search.winners(found, even), objective)
+    found = [search.design(d, room[d], _value(known, d, objective)) for d in range(len(machine))]
+    return _better(known, search.winners(found, known), objective)
 
 
 def _value(won: Winners, d: int, objective: Objective) -> float:
@@ -174,7 +180,7 @@ class _Border:
         self.costed = 0
         self.listed = len(self.every or ())
 
-    def design(self, d: int, room: float, best: float) -> Choice | None:
+    def design(self, d: int, room: np.ndarray, best: float) -> Choice | None:
         """The best choice below `best` for design d."""
         won: Choice | None = None
         for bounded, choices in self._batches(d, room, best):
@@ -185,7 +191,7 @@ class _Border:
                 best, won = value, choice
         return won
 
-    def _batches(self, d: int, room: float, best: float) -> Iterator[tuple[float, list[Choice]]]:
+    def _batches(self, d: int, room: np.ndarray, best: float) -> Iterator[tuple[float, list[Choice]]]:
         """(lower bound of the batch, choices)."""
         if self.every is not None:
             yield -np.inf, self.every
@@ -214,12 +220,13 @@ class _Border:
             latency=np.repeat(machine.latency_cycles[[d]], count),
         )
 
-    def _least(self, choices: list[Choice], d: int, room: float) -> tuple[float, Choice | None]:
+    def _least(self, choices: list[Choice], d: int, room: np.ndarray) -> tuple[float, Choice | None]:
         """The least exact value among choices that fit."""
         space, best, won = self.space, np.inf, None
         for members, made in space.nests(choices):
-            used = footprint_bytes(made, space.problem, space.machine).get(space.route.level, {})
-            fits = np.broadcast_to(sum(used.values(), np.zeros(1)) <= room, members.shape)
+            fits = np.ones(members.shape, dtype=bool)
+            for level, held in footprint_bytes(made, space.problem, space.machine).items():
+                fits &= sum(held.values(), np.zeros(1)) <= room[level]
             if not fits.any():
                 continue
             self.costed += len(members)

@@ -54,13 +54,17 @@ class _Moved(NamedTuple):
 
 
 class UnevenBound:
-    """Bounds of one problem on one design. `energy`: J/byte per level read and written, J/MAC."""
+    """Bounds of one problem on one design.
+
+    `room`: bytes free, per level of the machine or of the one memory; `energy`: J/byte per level read
+    and written, J/MAC.
+    """
 
     def __init__(
         self,
         space: SingleBorder,
         numbers: Numbers,
-        room: float,
+        room: np.ndarray | float,
         objective: Objective = Objective.LATENCY,
         energy: tuple[np.ndarray, np.ndarray, float] | None = None,
     ) -> None:
@@ -176,7 +180,7 @@ class UnevenBound:
     def _partial(self, block: _Block) -> np.ndarray:
         partial = block.trips["K"] > 1
         outside = self.machine.array.dataflow in ("weight_stationary", "input_stationary")
-        if outside and self.route.innermost[OUTPUT] == self.route.level:
+        if outside and self.route.innermost[OUTPUT] == self.space.at.get(OUTPUT):
             partial = partial | (block.depth["K"] > self.machine.array.rows)
         return partial
 
@@ -184,10 +188,9 @@ class UnevenBound:
         levels, route = self.machine.levels, self.route
         busy, first, last = ([np.zeros(1) for _ in self.machine.ports] for _ in range(3))
         joules: np.ndarray = np.zeros(1)
-        child = levels[route.level]
         instances = block.grid.instances
         for role, moved in zip(self.stored, parts, strict=True):
-            parent = levels[route.parent[role]]
+            parent, child = levels[route.parent[role]], levels[self.space.at[role]]
             for port, amount, share in (
                 (parent.read_port, moved.loads, 1),
                 (child.write_port, moved.loads, instances),
@@ -204,8 +207,8 @@ class UnevenBound:
                 target[port] = target[port] + amount / (share * self.rates[port])
             if self.energy:
                 read, write, _ = self.energy
-                joules = joules + moved.loads * (read[route.parent[role]] + write[route.level])
-                joules = joules + moved.stores * (write[route.parent[role]] + read[route.level])
+                joules = joules + moved.loads * (read[route.parent[role]] + write[self.space.at[role]])
+                joules = joules + moved.stores * (write[route.parent[role]] + read[self.space.at[role]])
         longest = _longest(busy)
         if route.copies == 2:
             time = self.latency + np.maximum(cycles + _longest(first) + _longest(last), longest)
@@ -222,9 +225,13 @@ class UnevenBound:
         if self.objective is not Objective.LATENCY and self.energy:
             spent = joules + self.energy[2] * self.problem.macs / self.problem.reduction_speedup
             value = spent * time if self.objective is Objective.EDP else np.broadcast_to(spent, time.shape)
-        fits = sum((m.footprint for m in parts), np.zeros(1)) <= self.room
-        for moved in parts:
+        used: dict[int, np.ndarray] = {}
+        fits = np.ones(1, dtype=bool)
+        for role, moved in zip(self.stored, parts, strict=True):
+            used[self.space.at[role]] = used.get(self.space.at[role], np.zeros(1)) + moved.footprint
             fits = fits & moved.real
+        for level, held in used.items():
+            fits = fits & (held <= (self.room[level] if isinstance(self.room, np.ndarray) else self.room))
         return np.where(fits, value, np.inf)
 
 

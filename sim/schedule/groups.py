@@ -225,12 +225,13 @@ def _assemble(op, problem, full, parts, homes, held, level, widened, coster) -> 
         get(k) for k in ("time", "array", "spatial", "preload", "setup", "first")
     )
     traffic = _scatter(parts, n, lambda w: w.cost.traffic)
-    port_busy = (
-        _scatter(parts, n, lambda w: w.cost.port_bytes) / full.rates
-        + _scatter(parts, n, lambda w: w.cost.port_moves) * full.setup_cycles[:, None]
-    )
     if traffic.ndim == 1:  # nothing fits anywhere
         traffic, port_busy = np.full((n, len(full.levels), 3, 2), np.nan), np.full((n, len(full.ports)), np.nan)
+    else:
+        port_busy = (
+            _scatter(parts, n, lambda w: w.cost.port_bytes) / full.rates
+            + _scatter(parts, n, lambda w: w.cost.port_moves) * full.setup_cycles[:, None]
+        )
     home = full.levels[0]
     home_busy = np.maximum(port_busy[:, home.read_port], port_busy[:, home.write_port])
     terms = {
@@ -304,6 +305,8 @@ def _arrays(full: Machine) -> int:
 
 
 def _too_large(op, won, full, d, held, level, coster):
+    if won.need_level not in (None, level):  # another memory than the one that holds tensors
+        level, held = won.need_level, 0.0
     memory = full.levels[level].name if level else full.levels[-1].name
     room = float(full.capacity_bytes[d, level] - held) if level else float(full.capacity_bytes[d, -1])
     tensors = tuple(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from sim.errors import WorkloadError
 from sim.schedule.order import in_order
-from sim.workload.graph import Graph
+from sim.workload.graph import EinsumOp, Graph
 from sim.workload.passes import PrecisionPolicy, apply_precision, dead_code, fuse_epilogues
 from sim.workload.precision import BITS, Precision
 
@@ -16,16 +17,27 @@ def prepare(graph: Graph, precision: Precision, *, eager: bool = False) -> Graph
     """Precision, order, then fusion. The last few results are remembered by identity: a sweep asks often.
 
     `eager`: as a framework runs it op by op: no epilogue is fused, and between quantised layers activations and
-    caches stay in fp32.
+    caches stay in fp32. Raises: WorkloadError: an op works on nothing (a batch or a width of 0).
     """
     key = (id(graph), precision, eager)
     if key not in _CACHE or _CACHE[key][0] is not graph:
         if len(_CACHE) > 8:
             _CACHE.clear()
+        _check_extents(graph)
         typed = apply_precision(graph, _outside_layers(precision) if eager else precision)
         ready = in_order(dead_code(typed))
         _CACHE[key] = (graph, ready if eager else fuse_epilogues(ready))
     return _CACHE[key][1]
+
+
+def _check_extents(graph: Graph) -> None:
+    for op in graph.ops:
+        empty = [rank for rank, n in op.einsum.ranks.items() if n < 1] if isinstance(op, EinsumOp) else []
+        if empty:
+            raise WorkloadError(
+                f"{op.name} ({op.kind}) works on nothing: rank {', '.join(empty)} has size 0, "
+                "expected at least 1; is a knob of the workload 0?"
+            )
 
 
 def _outside_layers(precision: Precision | PrecisionPolicy) -> Precision | PrecisionPolicy:

@@ -34,6 +34,7 @@ FILES = {
     "rank.yaml": MAPPING + "- {loop: Z, tile: 4}\n" + STORES.replace("{}", "SRAM"),
     "memory.yaml": MAPPING + STORES.replace("{}", "SRM"),
     "other.yaml": "schema: dovetail.chip/1\n",
+    "beside.yaml": MAPPING + "- {store: weight, memory: SRAM, beside: 3}\n",
     "operand.yaml": MAPPING + "- {store: weights, memory: SRAM}\n",
 }
 
@@ -50,6 +51,8 @@ CASES = [
     ("mlp --hw systolic -p batch=many", 2, ["knob batch='many'", "expected int"]),
     ("mlp --hw tesla-fsd-npu --precision fp32", 2, ["tesla-fsd-npu", "no rate for fp32", "choose --precision int8"]),
     ("mlp --hw systolic --precision int9", 2, ['precision "int9"', "expected one of", 'Did you mean "int8"?']),
+    ("mlp --hw systolic -p batch=0", 2, ["0.addmm (aten.addmm) works on nothing", "rank M has size 0", "expected at least 1"]),
+    ("gemm --hw systolic --mapping beside.yaml", 2, ["beside.yaml: nodes[0]: beside is 3, expected true or false"]),
     ("raising.py --hw systolic", 2, ["raising.py:6 in forward", "RuntimeError: weights were never loaded"]),
     ("gemm --hw systolic --mapping rank.yaml", 2, ["mm: mapping node 0", 'rank "Z"', "M, N, K"]),
     ("gemm --hw systolic --mapping memory.yaml", 2, ['no memory "SRM"', "DRAM, SRAM", 'Did you mean "SRAM"?']),
@@ -103,6 +106,23 @@ def test_a_saved_mapping_costs_the_same(folder: Path, workload: str, hardware: s
     assert two["latency_s"] == one["latency_s"]
     assert [op["latency_s"] for op in two["ops"]] == [op["latency_s"] for op in one["ops"]]
     assert two["traffic_bytes"] == one["traffic_bytes"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [("systolic --set SRAM.capacity=1B", "bytes in SRAM, 1 are free"),
+     ("gemmini-16 --set scratchpad.capacity=1B", "bytes in scratchpad, 1 are free"),
+     ("eyeriss --set psum_spad.capacity=1B", "bytes in psum_spad, 1 are free"),
+     ("systolic --map-space uneven --set SRAM.capacity=1B", "bytes in SRAM, 1 are free")],
+)  # fmt: skip
+def test_a_tile_that_fits_nowhere_is_an_answer(folder: Path, words: str, said: str) -> None:
+    """Infeasible: the memory, what the smallest tile needs of it, the tensors; exit code 1."""
+    done = runner.invoke(app, ["estimate", "mlp", "--hw", *words.split()])
+    assert done.exit_code == 1
+    text = " ".join(done.stdout.split())
+    assert "infeasible: 0.addmm: the smallest tile needs" in text
+    assert said in text
+    assert done.stderr == ""
 
 
 def test_a_sweep_marks_what_fits_nowhere(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import takewhile
 
 import numpy as np
 
@@ -150,7 +151,11 @@ def random_mapping(rng: random.Random, p: Problem, m: Machine, *, tile_windows=F
                     tile = -(-current[rank] // level.fanout)
                     nodes.append(Loop(rank=rank, tile=tile, fanout=level.fanout_name))
                     current[rank] = tile
-            nodes += [Store(memory=level.name, operand=r, double_buffered=level.double_buffered) for r in group]
+            open_ = list(takewhile(lambda node: isinstance(node, Store), reversed(nodes)))
+            beside = bool(open_) and not {node.operand for node in open_} & set(group) and rng.random() < 0.5
+            nodes += [
+                Store(memory=level.name, operand=r, double_buffered=level.double_buffered, beside=beside) for r in group
+            ]
     splittable = [r for r in ranks if r not in p.reduction and current[r] > 1]
     if m.array.fanout > 1 and splittable:
         rank = rng.choice(splittable)

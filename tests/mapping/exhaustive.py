@@ -8,6 +8,7 @@ walks the cut ranks in any order, may spread output ranks over its instances, an
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from itertools import islice, permutations, product
 
 import numpy as np
@@ -39,6 +40,47 @@ def splits(p, extent, count):
 def mappings(p, m, homes, space):
     """Every mapping of the space as nodes."""
     yield from _inside(p, m, dict(homes), space, 1, {r: int(n) for r, n in p.einsum.ranks.items()})
+    if space == "uneven":
+        yield from _together(p, m, homes)
+
+
+def _together(p, m, homes):
+    """Memories side by side, each with operands of its own, behind one run of loops."""
+    at = {r: [i for i, level in enumerate(m.levels) if i > homes[r] and r in level.holds] for r in ROLES}
+    roles = [r for r in ROLES if at[r]]
+    levels = sorted({at[r][0] for r in roles})
+    alike = len({m.levels[i].double_buffered for i in levels}) == 1
+    if (
+        len(levels) < 2
+        or not alike
+        or any(len(at[r]) > 1 for r in roles)
+        or any(m.levels[i].fanout > 1 for i in levels[1:])
+    ):
+        return
+    extent = {r: int(n) for r, n in p.einsum.ranks.items()}
+    outer, ranks = m.levels[levels[0]], p.tiled_ranks
+    for tiles in product(*[range(1, extent[r] + 1) for r in ranks]):
+        tile = dict(zip(ranks, tiles, strict=True))
+        for order in permutations([r for r in ranks if tile[r] < extent[r]]):
+            for split in splits(p, extent, outer.fanout):
+                for depths in _places("uneven", order, len(roles), split):
+                    nodes, inner = _one(order, tile, split, roles, depths, outer, extent)
+                    nodes = list(_named(nodes, m, at))
+                    for arrays in [{}] if m.array.fanout == 1 else splits(p, inner, m.array.fanout):
+                        yield Mapping(nodes=(*nodes, *_spatial(arrays, dict(inner), m.array.fanout_name)))
+
+
+def _named(nodes, m, at):
+    """Every store in its operand's memory, beside a store in another one right before it."""
+    before = None
+    for node in nodes:
+        if isinstance(node, Loop):
+            before = None
+            yield node
+            continue
+        memory = m.levels[at[node.operand][0]].name
+        yield replace(node, memory=memory, beside=before not in (None, memory))
+        before = memory
 
 
 def _inside(p, m, at, space, level, extent):

@@ -64,7 +64,8 @@ class Interpreter:
                 loops.append(node)
             else:
                 level = names.index(node.memory)
-                if stores and stores[-1][0] != level:  # another memory is filled after this one
+                inside = any(store[2] is node.operand for store in stores)
+                if inside or (stores and stores[-1][0] != level and not node.beside):  # filled after this one
                     close()
                 stores.append((level, at[node.operand], node.operand, node.double_buffered))
                 at[node.operand] = level

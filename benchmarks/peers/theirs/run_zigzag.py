@@ -54,6 +54,7 @@ def layers(answers: object) -> list[dict]:
             {
                 "name": cost.layer.name,
                 "cycles": float(cost.latency_total2),
+                "last_store_cycles": float(cost.latency_total2 - cost.latency_total1),
                 "temporal": loops(cost.temporal_mapping.mapping_dic_stationary),
                 "spatial": str(cost.spatial_mapping_int),
             }
