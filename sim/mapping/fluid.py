@@ -252,7 +252,7 @@ class _Books:
 
     def _sizes(self, size: np.ndarray) -> dict[str, np.ndarray]:
         fluid = self.fluid
-        sizes = {r: np.int64(n) for r, n in fluid.problem.einsum.ranks.items()}
+        sizes: dict[str, np.ndarray] = {r: np.asarray(n) for r, n in fluid.problem.einsum.ranks.items()}
         return sizes | {rank: size[:, i] for i, rank in enumerate(fluid.ranks)}
 
     def _move(

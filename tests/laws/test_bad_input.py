@@ -51,7 +51,7 @@ CASES = [
     ("mlp --hw systolic -p batch=many", 2, ["knob batch='many'", "expected int"]),
     ("mlp --hw tesla-fsd-npu --precision fp32", 2, ["tesla-fsd-npu", "no rate for fp32", "choose --precision int8"]),
     ("mlp --hw systolic --precision int9", 2, ['precision "int9"', "expected one of", 'Did you mean "int8"?']),
-    ("mlp --hw systolic -p batch=0", 2, ["0.addmm (aten.addmm) works on nothing", "rank M has size 0", "expected at least 1"]),
+    ("mlp --hw systolic -p batch=0", 2, ["0.addmm (aten.addmm) works on nothing", "rank M has size 0"]),
     ("gemm --hw systolic --mapping beside.yaml", 2, ["beside.yaml: nodes[0]: beside is 3, expected true or false"]),
     ("raising.py --hw systolic", 2, ["raising.py:6 in forward", "RuntimeError: weights were never loaded"]),
     ("gemm --hw systolic --mapping rank.yaml", 2, ["mm: mapping node 0", 'rank "Z"', "M, N, K"]),
@@ -64,7 +64,7 @@ CASES = [
     ("mlp --hw systolic --calibration h1000", 2, ['calibration "h1000"', "expected auto or none"]),
     ("gemm --hw systolic --set SRAM.capacity=16KiB --mapping whole.yaml", 1,
      ["mm: mapping needs 12582912 bytes in SRAM", "capacity 16384", "use smaller tiles"]),
-    ("llama -p size=70b --hw tesla-fsd-npu", 1, ["do not fit DRAM", "8.59 GB on tesla-fsd-npu", "embed"]),
+    ("llama -p size=70b --hw tesla-fsd-npu --quiet", 1, ["do not fit DRAM", "8.59 GB on tesla-fsd-npu", "embed"]),
 ]  # fmt: skip
 
 
