@@ -19,9 +19,11 @@ from sim.codesign.choice import ModelChoice
 from sim.codesign.found import logarithmic
 from sim.codesign.pareto import hypervolume, nadir, non_dominated
 from sim.codesign.scenario import Costing
-from sim.codesign.space import Space, load_space
+from sim.codesign.schema import overlay
+from sim.codesign.space import Space, build_space
 from sim.codesign.study.run import run_study
 from sim.hardware.designs import Designs
+from sim.hardware.load import read_yaml
 from sim.sweeping import sweep
 
 HERE = Path(__file__).parent
@@ -129,11 +131,17 @@ def strategies(whole: Whole, budget: int, rng: np.random.Generator) -> dict[str,
     }
 
 
-def joint(space: Space, whole: Whole, remembered: Remembered, budget: int, seed: int) -> tuple[float, float, float]:
-    """(share of the hypervolume, seconds in all, of which in evaluations)."""
-    inner = int(np.prod([p.count for p in space.inner]))
+def joint(
+    document: dict, whole: Whole, remembered: Remembered, budget: int, seed: int, **sampler: Any
+) -> tuple[float, float, float]:
+    """(share of the hypervolume, seconds in all, of which in evaluations).
+
+    `budget` counts the pairs that are handed to `estimate`, as for the others; looking at a roofline is free.
+    """
+    inside = overlay(document, {"budget": {"trials": 10 * budget, "pairs": budget}, "sampler": sampler})
+    space = build_space(inside, where="search-space.yaml", folder=HERE)
     started = time.process_time()
-    found = run_study(space, trials=max(1, budget // inner), timeout_s=None, storage=None, workers=1, seed=seed,
+    found = run_study(space, trials=None, timeout_s=None, storage=None, workers=1, seed=seed,
                       output=None, progress=None, sweep=remembered)  # fmt: skip
     values = logarithmic(found.minimised(found.feasible))
     share = hypervolume(values, whole.reference) / whole.volume
@@ -152,7 +160,8 @@ def main() -> None:
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.05, 0.1, 0.2], help="shares of the space")
     arguments = parser.parse_args()
     remembered = Remembered()
-    space = load_space(HERE / "search-space.yaml")
+    document = read_yaml(HERE / "search-space.yaml")
+    space = build_space(document, where="search-space.yaml", folder=HERE)
     whole = Whole(space, remembered)
     print(f"{len(whole.values)} points, {remembered.calls / remembered.seconds:.0f} costed a CPU second, true front "
           f"{int(non_dominated(whole.values).sum())} points")  # fmt: skip
@@ -161,9 +170,11 @@ def main() -> None:
         results: dict[str, list[float]] = {}
         seconds = np.zeros(2)
         for seed in range(arguments.seeds):
-            share, total, inside = joint(space, whole, remembered, budget, seed)
+            share, total, inside = joint(document, whole, remembered, budget, seed)
             seconds += (total, inside)
             results.setdefault("joint", []).append(share)
+            unguided = joint(document, whole, remembered, budget, seed, screen=0)
+            results.setdefault("joint, unguided", []).append(unguided[0])
             for name, value in strategies(whole, budget, np.random.default_rng(seed)).items():
                 results.setdefault(name, []).append(value)
         print(f"budget {budget} pairs ({part:.0%}), {arguments.seeds} seeds; outside evaluations "

@@ -18,6 +18,7 @@ import numpy as np
 from sim.codesign.bounds import lower_bounds
 from sim.codesign.checks import physical_metrics
 from sim.codesign.choice import ModelChoice, Part, Scenario, stored_bytes
+from sim.codesign.guide import Guide, Promise
 from sim.codesign.pareto import dominated_by, non_dominated
 from sim.errors import DovetailError
 from sim.hardware.designs import Designs
@@ -28,6 +29,10 @@ BATCH = 32
 """Designs costed between two looks at what they exclude."""
 LEFT = "not costed, the trial's estimates ran out"
 """Reason of a row that nothing settled."""
+UNLIKELY = "not costed, unlikely to improve the front"
+"""Reason of a row whose optimistic prediction adds next to nothing (`sim.codesign.guide`)."""
+BEFORE = "costed in an earlier trial"
+"""Reason of a row that is not costed again."""
 ALLOWED = "accepted"
 """Reason of a row that is costed and meets every limit."""
 
@@ -85,6 +90,9 @@ def evaluate(
     against: np.ndarray | None = None,
     estimates: int | None = None,
     sweep: Sweep | None = None,
+    guide: Guide | None = None,
+    features: np.ndarray | None = None,
+    before: np.ndarray | None = None,
 ) -> Table:
     """Cost one model choice on every design that is worth it.
 
@@ -92,9 +100,28 @@ def evaluate(
         against: (k, m) objectives already reached; designs that these beat at their bound are not costed.
         estimates: how many designs may be costed at most; all if None.
         sweep: `sim.sweep` if None.
+        guide, features (n, f): what earlier choices taught; designs that it holds for unlikely to improve
+            the front are not costed. Without it all are that the roofline leaves.
+        before: (n,) designs that were costed earlier.
     Raises: DovetailError: the choice runs on none of the chips (unknown precision, unsupported op).
     """
-    return _Evaluation(choice, designs, scenario, sweep or _sweep()).run(against, estimates)
+    evaluation = _Evaluation(choice, designs, scenario, sweep or _sweep())
+    if before is not None:
+        evaluation.reason[before] = BEFORE
+    if guide is not None:
+        assert features is not None
+        return evaluation.run(against, estimates, _Guided(guide, features, evaluation.at_roofline))
+    return evaluation.run(against, estimates, None)
+
+
+def at_roofline(choice: ModelChoice, designs: Designs, scenario: Scenario) -> np.ndarray:
+    """Objectives (n, m) at the roofline, to be minimised; nan where a limit is broken there already.
+
+    Raises: as `evaluate`.
+    """
+    evaluation = _Evaluation(choice, designs, scenario, _sweep())
+    evaluation.reject_at_roofline()
+    return np.where((evaluation.reason == "")[:, None], evaluation.at_roofline, np.nan)
 
 
 def _sweep() -> Sweep:
@@ -118,6 +145,11 @@ class _Evaluation:
         bounds = [lower_bounds(graph, designs, self.precision) for graph in self.graphs]
         latency, energy = (np.array([b[k] for b in bounds]) for k in (0, 1))
         self._set(slice(None), latency, energy)
+        self.at_roofline = self._objectives()
+
+    def reject_at_roofline(self) -> None:
+        """Rows that miss a limit whatever the mapping."""
+        self._reject(~self.costed, " at its roofline")
 
     def _model_metrics(self) -> dict[str, np.ndarray]:
         """What the chip does not change: quality, stored bytes."""
@@ -151,11 +183,10 @@ class _Evaluation:
         for name, column in named.items():
             self.metrics.setdefault(name, np.full(self.n, np.nan))[rows] = column
 
-    def run(self, against: np.ndarray | None, estimates: int | None) -> Table:
-        self._reject(~self.costed, " at its roofline")
+    def run(self, against: np.ndarray | None, estimates: int | None, guided: _Guided | None) -> Table:
+        self.reject_at_roofline()
         left = self.n if estimates is None else estimates
         front = np.empty((0, len(self.scenario.objectives))) if against is None else np.asarray(against, dtype=float)
-        best = None
         while (open_ := np.flatnonzero(self.reason == "")).size:
             objectives = self._objectives()
             beaten = dominated_by(objectives[open_], front)
@@ -168,9 +199,18 @@ class _Evaluation:
                 break
             if not open_.size:
                 break
-            rows = _promising(objectives[open_], open_)[: min(BATCH, left)]
+            if guided is None:
+                rows = _promising(objectives[open_], open_)[: min(BATCH, left)]
+            else:
+                rows = guided.pick(open_, front, min(BATCH, left))
+                if not len(rows) and self.costed.any():
+                    self.reason[open_] = UNLIKELY
+                    break
+                rows = rows if len(rows) else open_[[np.argmin(_rank(objectives[open_]))]]
             left -= len(rows)
             self._cost(np.sort(rows))
+            if guided is not None:
+                guided.learn(rows[self.costed[rows]], self._objectives())
             best = self._objectives()[self.accepted_rows()]
             front = np.concatenate([front, best[non_dominated(best)]]) if len(best) else front
         return Table(
@@ -244,6 +284,21 @@ class _Evaluation:
                 self.reason[row] = f"{name + when * (not certain)}: {amount[row]:.1%} beyond its limit"
 
 
+class _Guided:
+    """The guide on the rows of one evaluation."""
+
+    def __init__(self, guide: Guide, features: np.ndarray, at_roofline: np.ndarray) -> None:
+        self.guide, self.features, self.at_roofline = guide, features, at_roofline
+
+    def pick(self, rows: np.ndarray, front: np.ndarray, most: int) -> np.ndarray:
+        """Some of `rows`, the most promising first; none where nothing promises to improve the front."""
+        predicted = self.guide.predict(self.features[rows], self.at_roofline[rows])
+        return rows[Promise.beyond(front, predicted, seed=len(front)).pick(predicted, most)]
+
+    def learn(self, rows: np.ndarray, objectives: np.ndarray) -> None:
+        self.guide.learn(self.features[rows], self.at_roofline[rows], objectives[rows])
+
+
 def _rank(objectives: np.ndarray) -> np.ndarray:
     """Sum of the ranks in each objective: scale-free promise of a row, small is good."""
     return np.argsort(np.argsort(objectives, axis=0, kind="stable"), axis=0, kind="stable").sum(axis=1)
@@ -264,4 +319,4 @@ def one_workload(graph: Graph, precision: str) -> ModelChoice:
     return ModelChoice(parts=(Part(label=graph.name or "graph", workload="", graph=graph),), precision=precision)
 
 
-__all__ = ["ALLOWED", "LEFT", "Table", "evaluate", "one_workload"]
+__all__ = ["ALLOWED", "BEFORE", "LEFT", "UNLIKELY", "Table", "at_roofline", "evaluate", "one_workload"]

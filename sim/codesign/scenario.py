@@ -6,9 +6,12 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from sim.codesign.checks import limits
 from sim.codesign.choice import Scenario
-from sim.codesign.evaluate import Sweep, Table, evaluate
+from sim.codesign.evaluate import Sweep, Table, at_roofline, evaluate
+from sim.codesign.guide import Guide
 from sim.codesign.quality import higher_is_better, judge, load_function
 from sim.codesign.schema import BaselineSpec, SpeedUpSpec
 from sim.errors import ConfigError
@@ -16,11 +19,11 @@ from sim.hardware.designs import Designs
 from sim.resources import data_dir
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from sim.baseline.record import BaselineRecord
     from sim.codesign.space import Assignment, Space
 
+BOUNDS_KEPT = 32_768
+"""Model-chip pairs whose roofline objectives a process remembers."""
 KEPT = 32
 """Sets of chips that a process remembers: building a grid tries every value on the chip."""
 
@@ -91,6 +94,10 @@ class Costing:
         self.space, self.sweep = space, sweep
         self.scenario = make_scenario(space)
         self._designs: OrderedDict[tuple, Designs] = OrderedDict()
+        self._bounds: OrderedDict[str, tuple[Assignment, np.ndarray, np.ndarray, np.ndarray]] = OrderedDict()
+        """Coarse choice -> what the guide sees of its chips, their objectives at the roofline, which are allowed."""
+        self._costed: dict[str, np.ndarray] = {}
+        """Coarse choice -> which of its chips this process has costed."""
 
     def designs(self, assignment: Assignment) -> Designs:
         """All chips of the inner grid, with the coarse chip keys of the assignment set."""
@@ -112,13 +119,62 @@ class Costing:
         grid = self.designs(assignment)
         return Designs.rows(grid.chip, {p.name: [assignment[p.name]] for p in self.space.inner})
 
-    def table(self, assignment: Assignment, *, against: np.ndarray | None = None, one: bool = False) -> Table:
-        """Cost the assignment's model choice on its chips, or on the one chip that it names."""
+    def table(
+        self, assignment: Assignment, *, against: np.ndarray | None = None, one: bool = False,
+        estimates: int | None = None, guide: Guide | None = None,
+    ) -> Table:  # fmt: skip
+        """Cost the assignment's model choice on its chips, or on the one chip that it names.
+
+        With a guide a choice may come again: what this process has costed of it is left out.
+        """
         designs = self.one(assignment) if one else self.designs(assignment)
-        return evaluate(
+        most = self.space.spec.budget.estimates
+        key = self.space.key(assignment)
+        table = evaluate(
             self.space.choice(assignment), designs, self.scenario, against=against,
-            estimates=self.space.spec.budget.estimates, sweep=self.sweep,
+            estimates=most if estimates is None else min(most, estimates), sweep=self.sweep, guide=guide,
+            features=None if guide is None else self._features(guide, assignment, designs),
+            before=None if one or guide is None else self._costed.get(key),
         )  # fmt: skip
+        if guide is not None and not one:
+            self._costed[key] = table.costed | self._costed.get(key, np.zeros(len(designs), dtype=bool))
+        return table
+
+    def _features(self, guide: Guide, assignment: Assignment, designs: Designs) -> np.ndarray:
+        """What the guide sees of each design."""
+        active = self.space.active(assignment)
+        order = {p.name: p.values or () for p in self.space.inner}
+        columns = {}
+        for path, index in designs.indices.items():
+            place = np.array([order[path].index(value) for value in designs.choices[path]])
+            columns[path] = place[np.broadcast_to(index, (len(designs),))]
+        return guide.encode(active, columns, len(designs))
+
+    def look(self, assignment: Assignment, guide: Guide) -> None:
+        """Put a coarse choice's chips among those that `promise` compares. Raises: as `evaluate`."""
+        key = self.space.key(assignment)
+        if key in self._bounds:
+            return
+        designs = self.designs(assignment)
+        bound = at_roofline(self.space.choice(assignment), designs, self.scenario)
+        features = self._features(guide, assignment, designs)
+        self._bounds[key] = dict(assignment), features, bound, np.isfinite(bound).all(axis=1)
+        while len(self._bounds) > max(2, BOUNDS_KEPT // len(designs)):
+            self._bounds.popitem(last=False)
+
+    def promise(self, guide: Guide) -> tuple[list[Assignment], np.ndarray, np.ndarray]:
+        """(coarse choices looked at; number of its choice, optimistic log objectives of every chip that may
+        still be costed)."""
+        choices, owners, features, bounds = [], [], [], []
+        for number, (key, (assignment, seen, bound, usable)) in enumerate(self._bounds.items()):
+            rows = usable & ~self._costed[key] if key in self._costed else usable
+            choices.append(assignment)
+            owners.append(np.full(int(rows.sum()), number))
+            features.append(seen[rows])
+            bounds.append(bound[rows])
+        if not choices:
+            return [], np.zeros(0, dtype=int), np.empty((0, len(self.scenario.objectives)))
+        return choices, np.concatenate(owners), guide.predict(np.concatenate(features), np.concatenate(bounds))
 
 
 def row_parameters(designs: Designs, row: int) -> dict[str, Any]:

@@ -154,11 +154,16 @@ class SamplerSpec(_Strict):
     name: Literal["auto", "nsga2", "nsga3", "tpe", "gp", "cmaes", "qmc", "random"] = "auto"
     seed: int = Field(default=0, ge=0)
     population: int = Field(default=32, ge=2)
+    screen: int = Field(default=24, ge=0)
+    """Coarse choices compared at the roofline before each trial: the sampler's own and random ones (0: none;
+    then all that the roofline leaves is costed)."""
 
 
 class BudgetSpec(_Strict):
     trials: int = Field(gt=0)
     timeout: str | None = None
+    pairs: int | None = Field(default=None, gt=0)
+    """Model-chip pairs handed to `estimate` in all; as many as the trials take if None."""
     inner_points: int = Field(default=2048, gt=0)
     """Chips that one trial's inner sweep may cover."""
     estimates: int = Field(default=256, gt=0)

@@ -16,6 +16,7 @@ import optuna
 
 from sim.codesign.evaluate import Sweep
 from sim.codesign.found import Found
+from sim.codesign.guide import Guide
 from sim.codesign.scenario import Costing
 from sim.codesign.space import Space, build_space
 from sim.codesign.study.leases import reclaim
@@ -115,9 +116,14 @@ def _alone(
     study: optuna.Study, costing: Costing, plan: Plan, total: int, deadline: float | None, report: _Progress
 ) -> None:
     run = _Runner(study, costing, plan, index=0)
-    while run.archive.finished < total and (deadline is None or time.monotonic() < deadline):
+    while _goes_on(run.archive, costing.space, total) and (deadline is None or time.monotonic() < deadline):
         run.step()
         report(run.archive)
+
+
+def _goes_on(archive: Archive, space: Space, total: int) -> bool:
+    pairs = space.spec.budget.pairs
+    return archive.finished < total and (pairs is None or archive.costed < pairs)
 
 
 class _Runner:
@@ -134,9 +140,11 @@ class _Runner:
         objectives = len(space.spec.objectives)
         self.sampler = InnerChoice(make_sampler(plan.sampler, space.spec.sampler, seed=own, objectives=objectives))
         study.sampler = self.sampler
+        self.guide = Guide(space.parameters) if space.spec.sampler.screen else None
 
     def step(self) -> None:
-        run_trial(self.study, self.sampler, self.costing, self.archive, self.plan.sampler, self.plan.seed)
+        plan = self.plan
+        run_trial(self.study, self.sampler, self.costing, self.archive, self.guide, plan.sampler, plan.seed)
         self.archive.update(self.study)
 
 
@@ -234,7 +242,7 @@ def _supervise(
                     crew.deaths = 0
                     archive.update(study)
                     report(archive)
-            late = deadline is not None and time.monotonic() >= deadline
+            late = (deadline is not None and time.monotonic() >= deadline) or not _goes_on(archive, space, total)
             for link in list(crew.idle):
                 if not late and archive.finished + len(crew.busy) < total:
                     crew.assign(link)

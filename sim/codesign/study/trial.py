@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,8 +12,9 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from sim.codesign.evaluate import LEFT, Table
+from sim.codesign.evaluate import BEFORE, LEFT, Table
 from sim.codesign.found import Row
+from sim.codesign.guide import Guide, Promise
 from sim.codesign.pareto import dominated_by, non_dominated, spread
 from sim.codesign.scenario import Costing, row_parameters
 from sim.codesign.study.leases import held
@@ -32,6 +34,8 @@ class Archive:
     finished: int = 0
     """Trials that were asked for and told; rows told in addition are not counted."""
     front: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+    costed: int = 0
+    """Model-chip pairs handed to `estimate`."""
     rows: dict[str, list[Row]] = field(default_factory=dict)
     """Key of the coarse choice -> rows told for it."""
     seen: set[int] = field(default_factory=set)
@@ -43,6 +47,7 @@ class Archive:
                 continue
             self.seen.add(trial.number)
             self.finished += "parent" not in trial.user_attrs
+            self.costed += trial.user_attrs.get("costed", 0)
             if trial.state is TrialState.COMPLETE:
                 row = read_row(trial)
                 self.rows.setdefault(trial.user_attrs.get("key", ""), []).append(row)
@@ -59,15 +64,19 @@ def read_row(trial: FrozenTrial) -> Row:
 
 
 def run_trial(
-    study: optuna.Study, sampler: InnerChoice, costing: Costing, archive: Archive, name: str, seed: int
-) -> int:
+    study: optuna.Study, sampler: InnerChoice, costing: Costing, archive: Archive, guide: Guide | None, name: str,
+    seed: int,
+) -> int:  # fmt: skip
     """Ask, cost, tell. Returns the trial's number. Raises: DovetailError: bad input, not a bad design."""
     space = costing.space
     trial = study.ask()
     with held(trial):
+        assert not trial.relative_params  # asking for them makes the sampler propose, which it does at first use
         fixed = trial.user_attrs.get("fixed", {})
+        again = False
         if not fixed:
-            sampler.proposal = _unseen(sampler.proposal, costing, archive, np.random.default_rng([trial.number, seed]))
+            drawn = np.random.default_rng([trial.number, seed])
+            sampler.proposal, again = _proposal(sampler.proposal, costing, archive, guide, drawn)
         coarse = {p.name: _suggest(trial, p) for p in space.coarse}
         wanted = {p.name: fixed.get(p.name, sampler.proposal.get(p.name)) for p in space.inner}
         rng = np.random.default_rng([seed, trial.number])
@@ -75,13 +84,17 @@ def run_trial(
         known = all(p.name in fixed for p in space.inner) and bool(fixed)
         key = space.key(coarse)
         trial.set_user_attr("key", key)
-        if key in archive.rows and not known:
+        if key in archive.rows and not known and not again:
             _repeat(study, sampler, trial, archive.rows[key], costing, wanted)
             return trial.number
         started = time.perf_counter()
         try:
             front = archive.front if archive.front.size else None
-            table = costing.table({**coarse, **wanted}, against=None if known else front, one=known)
+            pairs = space.spec.budget.pairs
+            table = costing.table(
+                {**coarse, **wanted}, against=None if known else front, one=known, guide=guide,
+                estimates=None if pairs is None else max(1, pairs - archive.costed),
+            )  # fmt: skip
         except DovetailError as error:
             if error.exit_code != 1 and type(error).__name__ != "TraceError":
                 raise
@@ -90,6 +103,29 @@ def run_trial(
         trial.set_user_attr("seconds", round(time.perf_counter() - started, 6))
         _tell(study, sampler, trial, table, costing, {**coarse, **wanted}, archive, TOLD_ROWS[name], known)
     return trial.number
+
+
+def _proposal(
+    proposal: Mapping[str, Any], costing: Costing, archive: Archive, guide: Guide | None, rng: np.random.Generator
+) -> tuple[dict[str, Any], bool]:
+    """(the sampler's proposal, or of all choices looked at so far the one of which a chip promises to add most to
+    the front; whether it is worth its chips although it may have been swept before).
+
+    Each trial looks at the sampler's proposal and some random choices.
+
+    A choice that no chip runs promises nothing. Where nothing promises anything, the sampler decides.
+    """
+    space = costing.space
+    first = _unseen(proposal, costing, archive, rng)
+    if guide is None or not space.coarse:
+        return first, False
+    fresh = [first, *({p.name: p.draw(rng) for p in space.coarse} for _ in range(space.spec.sampler.screen))]
+    for choice in fresh:
+        with suppress(DovetailError):
+            costing.look(choice, guide)
+    choices, owners, predicted = costing.promise(guide)
+    best = Promise.beyond(archive.front, predicted, seed=int(rng.integers(2**31))).best(predicted)
+    return (first, False) if best is None else ({**first, **choices[owners[best]]}, True)
 
 
 def _unseen(
@@ -156,8 +192,8 @@ def _tell(
 ) -> None:  # fmt: skip
     space = costing.space
     designs = costing.one(assignment) if known else costing.designs(assignment)
-    trial.set_user_attr("counts", table.counts)
-    trial.set_user_attr("points", len(table) - table.counts.get(LEFT, 0))
+    trial.set_user_attr("counts", {reason: n for reason, n in table.counts.items() if reason != BEFORE})
+    trial.set_user_attr("points", len(table) - table.counts.get(LEFT, 0) - table.counts.get(BEFORE, 0))
     trial.set_user_attr("costed", int(table.costed.sum()))
     trial.set_user_attr("quality_source", table.quality_source)
     rows = _rows_to_tell(table)

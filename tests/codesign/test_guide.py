@@ -1,0 +1,83 @@
+"""The guide: what it predicts, what it picks, and that a search follows it."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sim.codesign.guide import ENOUGH, POINTS, Guide, Promise
+from sim.codesign.ranges import Parameter
+from sim.codesign.space import build_space
+from sim.codesign.study.run import run_study
+
+SIDE = Parameter(name="array.rows", side="chip", values=(8, 16, 32, 64, 128))
+FLOW = Parameter(name="array.dataflow", side="chip", values=("output_stationary", "weight_stationary"))
+
+
+def encoded(guide: Guide, side: int, flow: int) -> np.ndarray:
+    return guide.encode({"array.rows": SIDE.values[side], "array.dataflow": FLOW.values[flow]}, {}, 1)
+
+
+def test_features_by_hand() -> None:
+    """A number is its place in its list; a name is one of several; columns override the assignment."""
+    guide = Guide((SIDE, FLOW))
+    assert encoded(guide, 4, 1).tolist() == [[1.0, 0.0, 1.0]]
+    rows = guide.encode({"array.dataflow": "output_stationary"}, {"array.rows": np.array([0, 2])}, 2)
+    assert rows.tolist() == [[0.0, 1.0, 0.0], [0.5, 1.0, 0.0]]
+
+
+def test_nothing_known_is_the_roofline_itself() -> None:
+    guide = Guide((SIDE,))
+    assert guide.predict(np.zeros((2, 1)), np.array([[1.0, 2.0], [4.0, 1.0]])) == pytest.approx(
+        np.log([[1.0, 2.0], [4.0, 1.0]])
+    )
+
+
+def test_predicts_between_what_it_saw_and_doubts_far_from_it() -> None:
+    """The ratio of estimate to roofline is exp(position): at a fifth point the prediction lies within the
+    doubt, and what the roofline knows exactly stays exact."""
+    guide = Guide((SIDE, FLOW))
+    seen = np.concatenate([encoded(guide, i, 0) for i in (0, 1, 3, 4)])
+    bound = np.array([[1.0, 3.0]] * 4)
+    guide.learn(seen, bound, bound * np.exp(np.stack([seen[:, 0], np.zeros(4)], axis=1)))
+    predicted = guide.predict(encoded(guide, 2, 0), bound[:1])
+    assert 0.3 < predicted[0, 0] <= 0.5 + 0.01
+    assert predicted[0, 1] == pytest.approx(np.log(3.0))
+    elsewhere = guide.predict(encoded(guide, 2, 1), bound[:1])
+    assert elsewhere[0, 0] < predicted[0, 0]  # optimistic where it knows less
+    assert elsewhere[0, 0] >= 0.0  # and never below the roofline
+
+
+def test_picks_what_adds_most_first_and_stops() -> None:
+    """In the unit square beyond the front {(1, 1)} (in logs): (0, 0.5) covers half of it, (0.5, 0) half,
+    together three quarters; (0.5, 0.5), dominated by neither, adds nothing to both."""
+    promise = Promise(np.random.default_rng(0).uniform(size=(POINTS, 2)))
+    rows = np.array([[0.0, 0.5], [0.5, 0.0], [0.5, 0.5], [2.0, 2.0]])
+    picked = promise.pick(rows, 4)
+    assert sorted(picked.tolist()) == [0, 1]
+    assert promise.best(np.array([[1.0, 1.0]])) is None
+    assert promise.best(np.array([[1.0 - ENOUGH / 10, 1.0 - ENOUGH / 10]])) is None
+
+
+def test_trials_take_the_proposal(document: dict[str, Any]) -> None:
+    """No coarse choice is swept twice before all were (the sampler alone repeats itself), and the guided
+    search finds the whole front of a small space with fewer estimates than the space has points."""
+    document["sampler"] = {"name": "random", "seed": 1, "screen": 0}
+    document["budget"] = {"trials": 8, "winners": 1}
+    everything = run_study(build_space(document, where="space"), trials=None, timeout_s=None, storage=None, workers=1,
+                           seed=None, output=None, progress=None)  # fmt: skip
+    assert everything.repeats == 0
+    document["sampler"]["screen"] = 8
+    guided = run_study(build_space(document, where="space"), trials=None, timeout_s=None, storage=None, workers=1,
+                       seed=None, output=None, progress=None)  # fmt: skip
+    assert guided.costed < everything.costed
+    front = {row.values for row in everything.front}
+    assert {row.values for row in guided.front} <= {row.values for row in guided.feasible}
+    assert len(front & {row.values for row in guided.front}) >= 0.8 * len(front)
+
+
+def test_pairs_end_the_search(document: dict[str, Any]) -> None:
+    document["budget"] = {"trials": 8, "pairs": 5, "winners": 1}
+    found = run_study(build_space(document, where="space"), trials=None, timeout_s=None, storage=None, workers=1,
+                      seed=None, output=None, progress=None)  # fmt: skip
+    assert found.costed == 5
