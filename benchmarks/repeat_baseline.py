@@ -2,13 +2,15 @@
 
     PYTHONPATH=. python benchmarks/repeat_baseline.py first.jsonl second.jsonl
 
-Prints the share of common points that agree (asked for: 95 %) and those that do not; exit code 1 below 95 %.
+Prints the share of common points that agree (asked for: 95 %), those that do not, and the repeatability: the median
+difference of ops and of whole workloads, which bounds what a model can be asked for. Exit code 1 below 95 %.
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from statistics import median
 
 from sim.baseline.record import read_baseline
 from sim.baseline.timing import agree
@@ -29,6 +31,11 @@ def main(first: Path, second: Path) -> int:
         if not agree(a, b):
             apart.append(f"{key}: {a[0] * 1e6:.2f} and {b[0] * 1e6:.2f} us, {b[0] / a[0] - 1:+.1%}")
     print("\n".join(apart))
+    for what in ("op", "workload"):
+        keys = [key for key in measured if getattr(runs[0][key], what) is not None]
+        off = [abs(runs[1][key].median_s / runs[0][key].median_s - 1) for key in keys]
+        if off:
+            print(f"repeatability of {len(off)} {what}s: median {median(off):.1%}, largest {max(off):.1%}")
     share = 1 - len(apart) / len(measured)
     below = sum("physical bound" in mark for run in runs for key in measured for mark in run[key].marks)
     print(f"{len(measured)} common points, {share:.1%} agree (asked for {ASKED:.0%}), {below} marked below their bound")

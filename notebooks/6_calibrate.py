@@ -79,7 +79,7 @@ print(f"{len(before)} products and convolutions in fp32")
 # ## Fit
 #
 # Few constants, each with a physical meaning and a range: the share of the peak that a product reaches, the size at
-# which it reaches half of that, the rate of each memory. Half of the shapes are held out to score the fit. Here we fit
+# which it reaches half of that, the rate of each memory. Families of shapes are held out to score the fit. Here we fit
 # the operations alone; with whole networks in the file (`sim.calibrate(DEVICE)`) the sums are scored as well.
 
 # %%
@@ -116,9 +116,8 @@ figure
 # ## On your machine
 #
 # ```
-# dovetail measure cpu-ops && dovetail measure cpu-workloads
-# dovetail calibrate --device YOUR-DEVICE --hw my-cpu.yaml -o mine.json
-# dovetail estimate resnet50 --hw my-cpu.yaml --calibration mine.json
+# dovetail calibrate --device cpu
+# dovetail estimate resnet50 --hw YOUR-DEVICE.yaml --calibration YOUR-DEVICE.json
 # ```
 #
-# The first command prints the name of your device; `dovetail new chip my-cpu --like epyc-zen4` gives a file to edit.
+# The first command measures and fits within ten minutes, and prints the second with the name of your device.

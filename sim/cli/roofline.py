@@ -17,6 +17,10 @@ def roofline(
     set_: SetOption = None,
     precision: PrecisionOption = None,
     output: Annotated[Path | None, typer.Option("-o", help="Figure: .png, .svg or .pdf.")] = None,
+    measured: Annotated[
+        Path | None,
+        typer.Option("--measured", metavar="FILE", help="Baseline whose record of this workload appears as a star."),
+    ] = None,
     csv: Annotated[bool, typer.Option("--csv", help="One line per op and chip on stdout.")] = False,
     json: JsonOption = False,
 ) -> None:
@@ -30,6 +34,8 @@ def roofline(
         raise ConfigError("--csv and --json exclude each other: stdout holds one document")
     if output is not None and output.suffix not in _FIGURES:
         raise ConfigError(f"-o {output}: expected a file ending in {', '.join(_FIGURES)}")
+    if measured is not None and output is None:
+        raise ConfigError("--measured draws into the figure: give -o FILE.png as well")
     chips = common.chips(hw, set_ or ())
     estimates = []
     with Progress(f"tracing {workload}", steps=1 + len(chips)) as progress:
@@ -49,7 +55,8 @@ def roofline(
         for bound in bounds:
             common.show(tables.roofline(bound), "")
     if output is not None:
-        _draw(estimates, bounds, output)
+        times_s = _measured_s(measured, graph, estimates) if measured is not None else []
+        _draw(estimates, bounds, output, times_s)
         common.say(f"figure written to {output}")
 
 
@@ -64,17 +71,42 @@ def _bound(estimate: Any, graph: Any, chip: Any, precision: str | None) -> Any:
     return Roofline.from_dict(estimate.roofline) if estimate.roofline else sim.roofline(graph, chip, precision)
 
 
-def _draw(estimates: list[Any], bounds: list[Any], path: Path) -> None:
+def _measured_s(file: Path, graph: Any, estimates: list[Any]) -> list[float]:
+    """The measured time of the workload at each estimate's precision: same knobs, the fastest mode that the file holds.
+
+    Raises: ConfigError: the file has no such record, with what it has of this workload."""
+    from sim.baseline.record import read_baseline
+    from sim.errors import ConfigError
+
+    records = [r for r in read_baseline(file).latest.values() if r.workload == graph.name and r.median_s is not None]
+    knobs = {name: str(value) for name, value in graph.knobs.items()}
+    out = []
+    for found in estimates:
+        same = [r for r in records if r.precision == found.precision]
+        same = [r for r in same if {name: str(value) for name, value in r.knobs.items()} == knobs]
+        if not same:
+            there = "; ".join(sorted({f"{r.precision} {dict(r.knobs)}" for r in records})) or "no record of it"
+            raise ConfigError(
+                f"{file}: {graph.name} at {found.precision} with {knobs} was not measured; there is {there}"
+            )
+        out.append(min(float(r.median_s or 0.0) for r in same))
+    return out
+
+
+def _draw(estimates: list[Any], bounds: list[Any], path: Path, measured_s: list[float]) -> None:
     from dataclasses import replace
 
     from sim.errors import ConfigError
     from sim.view import figures
+    from sim.view.measured_point import measured_point
 
     results = [
         bound if found.infeasible is not None else replace(found, roofline=bound.to_dict())
         for found, bound in zip(estimates, bounds, strict=True)
     ]
     figure = figures.roofline_grid(results)
+    for ax, bound, time_s in zip(figure.axes, bounds, measured_s, strict=False):
+        measured_point(bound, time_s, ax=ax)
     try:
         figure.savefig(path)
     except OSError as error:
