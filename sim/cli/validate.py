@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -90,12 +91,13 @@ def _tolerance(check) -> str:
 
 
 def score_table(documents):
-    """Scores of files as a rich table; errors in percent."""
+    """Scores of files as a rich table; errors in percent. Flagged rows lie outside the model and are not scored."""
     from rich.table import Table
 
-    table = Table("file", "kind", "rows", "mean", "median", "p90", "bias", "Spearman", box=None)
+    table = Table("file", "kind", "rows", "flagged", "mean", "median", "p90", "bias", "Spearman", box=None)
     for one in documents:
         errors = (f"{100 * one[key]:.1f} %" for key in ("mean_error", "median_error", "p90_error", "bias"))
         rank = "-" if one["spearman"] is None else f"{one['spearman']:.3f}"
-        table.add_row(str(one["path"]), str(one["kind"]), str(one["rows"]), *errors, rank)
+        flagged = str(one.get("flagged_rows", 0))
+        table.add_row(Path(str(one["path"])).name, str(one["kind"]), str(one["rows"]), flagged, *errors, rank)
     return table
