@@ -23,6 +23,8 @@ def build(source: Path) -> Path:
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number}"
         cell["metadata"] = {}
+        if "outputs" in cell:  # warnings of libraries name files of the machine that ran this
+            cell["outputs"] = [output for output in cell["outputs"] if output.get("name") != "stderr"]
     notebook.metadata = {"kernelspec": notebook.metadata["kernelspec"]}
     target = source.with_suffix(".ipynb")
     jupytext.write(notebook, target)
