@@ -42,6 +42,8 @@ class Case:
     inputs: str
     model: str = "AutoModel"
     config: dict[str, Any] = field(default_factory=dict)
+    layers: int = 2
+    """Layers of the small build (0: as the config says): hybrids need one of each kind."""
     config_type: str = ""
     """Model type when it is not the case's name."""
 
@@ -98,6 +100,12 @@ CASES: dict[str, Case] = {
     "d_fine": Case("image", "AutoModelForObjectDetection"),
     "nemotron": Case("text", LM, {"num_key_value_heads": 48}),
     "deepseek_v2": Case("text", LM, {"num_experts_per_tok": 6, "n_group": 8, "topk_group": 3}),
+    "recurrent_gemma": Case("text", LM, layers=3),
+    "jamba": Case("text", LM, layers=8),
+    "zamba": Case("text", LM, layers=6),
+    "bamba": Case("text", LM, {"attn_layer_indices": [1]}),
+    "funnel": Case("text", layers=0),
+    "upernet": Case("image", "AutoModelForSemanticSegmentation"),
     "depth_anything": Case("image", "AutoModelForDepthEstimation"),
     "videomae": Case("video"),
     "vivit": Case("video32"),
@@ -111,19 +119,19 @@ def build(name: str, size: str) -> tuple[torch.nn.Module, dict[str, torch.Tensor
     case = CASES[name]
     config = AutoConfig.for_model(case.config_type or name, **case.config)
     if size == "small":
-        shrink(config)
+        shrink(config, case.layers)
     with torch.device("meta"):
         module = getattr(transformers, case.model).from_config(config)
         return module, example(case.inputs, config)
 
 
-def shrink(config: Any) -> None:
-    """Two layers, where the config counts layers and does not derive the count from a list of stages."""
-    if any(isinstance(getattr(config, key, None), list | tuple) for key in ("depths", "hidden_sizes")):
+def shrink(config: Any, layers: int) -> None:
+    """`layers` layers, where the config counts layers and does not derive the count from a list of stages."""
+    if not layers or any(isinstance(getattr(config, key, None), list | tuple) for key in ("depths", "hidden_sizes")):
         return
     for key in LAYERS:
         if isinstance(vars(config).get(key), int):
-            setattr(config, key, min(2, getattr(config, key)))
+            setattr(config, key, min(layers, getattr(config, key)))
     if isinstance(vars(config).get("layer_types"), list):
         config.layer_types = config.layer_types[: config.num_hidden_layers]
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from sim.cli.estimate import HardwareOption, JsonOption, WorkloadArgument
 from sim.errors import ConfigError
 
+FIGURES = (".png", ".svg", ".pdf")
 SHOWN = 12
 """How many of the fastest designs the table on stdout holds."""
 
@@ -24,6 +26,9 @@ def sweep(
     p: Annotated[list[str] | None, typer.Option("-p", metavar="KNOB=V1,V2", help="Values of a knob.")] = None,
     precision: Annotated[str | None, typer.Option(metavar="P1,P2", help="Precisions; default: the chip's.")] = None,
     output: Annotated[Path | None, typer.Option("-o", help="Table: .csv or .parquet.")] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="Latency along the longest numeric range: .png, .svg or .pdf.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Estimate every combination; rows are in the order of the options, the last one fastest."""
@@ -34,6 +39,8 @@ def sweep(
 
     if output is not None and output.suffix not in ENDINGS:
         raise ConfigError(f"-o {output}: expected a file ending in {' or '.join(ENDINGS)}")
+    if figure is not None and figure.suffix not in FIGURES:
+        raise ConfigError(f"--figure {figure}: expected a file ending in {', '.join(FIGURES)}")
     grid = {path: values(text, where=f"--set {path}") for path, text in common.overrides(set_ or ()).items()}
     knobs = {name: text.split(",") for name, text in common.knobs(p or ()).items()}
     precisions = precision.split(",") if precision else None
@@ -48,13 +55,28 @@ def sweep(
     if output is not None:
         write_table(output, columns)
         common.say(f"{len(columns['hardware'])} designs written to {output}")
+    if figure is not None:
+        _draw(columns, figure, workload)
+        common.say(f"figure written to {figure}")
     if json:
         common.print_json({"schema": "dovetail.sweep/1", "version": sim.__version__, "workload": workload}
                           | {"columns": columns})  # fmt: skip
-    elif output is None:
+    elif output is None and figure is None:
         from sim.view import comparisons
 
         common.show(comparisons.designs(columns, limit=SHOWN))
+
+
+def _draw(columns: Mapping[str, Sequence[Any]], path: Path, title: str) -> None:
+    from sim.view.scaling import scaling_axis, scaling_figure
+
+    x = scaling_axis(columns)
+    if x is None:
+        raise ConfigError(f"--figure {path}: nothing numeric varies; give a range such as -p batch=1,2,4,8")
+    try:
+        scaling_figure(columns, x, title=title).savefig(path)
+    except OSError as error:
+        raise ConfigError(f"--figure {path}: cannot be written: {error.strerror}") from error
 
 
 def values(text: str, *, where: str) -> list[str]:

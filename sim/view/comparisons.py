@@ -76,7 +76,7 @@ def designs(columns: Mapping[str, Sequence[Any]], *, limit: int) -> Table:
     results = {"latency_s": rows.time_text, "energy_j": rows.energy_text, "mac_utilization": rows.share_text}
     latency = columns["latency_s"]
     order = sorted(range(len(latency)), key=lambda i: inf if latency[i] is None else latency[i])
-    varied = [name for name, values in columns.items() if _is_choice(name, values)]
+    varied = [name for name, values in columns.items() if is_choice(name, values)]
     known = [name for name in results if name in columns and any(v is not None for v in columns[name])]
     table = plain_table(f"The fastest of {len(order)} designs", *varied, *known, left=len(varied))
     for i in order[:limit]:
@@ -89,7 +89,7 @@ def designs(columns: Mapping[str, Sequence[Any]], *, limit: int) -> Table:
 _SCALARS = frozenset(Estimate.__dataclass_fields__) - {"precision", "batch"}
 
 
-def _is_choice(name: str, values: Sequence[Any]) -> bool:
+def is_choice(name: str, values: Sequence[Any]) -> bool:
     """A column that the user varied: not a result, and more than one value."""
     derived = name.endswith(("_s", "_j", "_w", "_mm2", "_per_s", "_bytes", "utilization", "hash"))
     return name not in _SCALARS and not derived and len({str(value) for value in values}) > 1

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from sim.cli import app
 from sim.cli.sweep import values
 from sim.errors import ConfigError
 from sim.sweep_io import columns_of, write_table
@@ -75,3 +77,31 @@ def test_parquet_needs_pyarrow(tmp_path: Path) -> None:
         assert path.read_bytes().startswith(b"PAR1")
     with pytest.raises(ConfigError, match=r"\.csv or \.parquet"):
         write_table(tmp_path / "table.xls", {"a": [1]})
+
+
+def test_a_range_is_drawn(tmp_path: Path) -> None:
+    """Latency and throughput along the batch, one line a chip; nothing numeric to draw is an error."""
+    words = ["sweep", "mlp", "--hw", "systolic", "--hw", "edge-npu", "--figure", str(tmp_path / "batch.png")]
+    runner = CliRunner()
+    done = runner.invoke(app, [*words, "-p", "batch=1,2,4"])
+    assert done.exit_code == 0, done.stderr
+    assert (tmp_path / "batch.png").stat().st_size > 10_000
+    refused = runner.invoke(app, words)
+    assert refused.exit_code == 2
+    assert "nothing numeric varies" in refused.stderr
+
+
+def test_the_lines_of_a_figure() -> None:
+    """By hand: two chips, three batches; the throughput is batch over latency."""
+    from sim.view.scaling import lines_of, number_of, scaling_axis, scaling_figure
+
+    columns = {
+        "hardware": ["a", "a", "b", "b"],
+        "batch": ["4", "2", "2", "4"],
+        "latency_s": [0.4, 0.3, 0.1, None],
+    }
+    assert scaling_axis(columns) == "batch"
+    assert lines_of(columns, "batch", "latency_s") == {"a": [(2.0, 0.3), (4.0, 0.4)], "b": [(2.0, 0.1)]}
+    assert [number_of(text) for text in ("34 GB/s", 8, "1e3", "int8", True)] == [34.0, 8.0, 1000.0, None, None]
+    assert len(scaling_figure(columns, "batch").axes) == 2
+    assert scaling_axis({"hardware": ["a", "b"], "latency_s": [1.0, 2.0]}) is None

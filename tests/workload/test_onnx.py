@@ -43,7 +43,14 @@ def test_a_convolution_and_a_computed_reshape(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "knobs"),
-    [("resnet18", {"width": 8, "resolution": 64}), ("vit", {"depth": 1, "width": 48, "heads": 3, "resolution": 64})],
+    [
+        ("resnet18", {"width": 8, "resolution": 64}),
+        ("vit", {"depth": 1, "width": 48, "heads": 3, "resolution": 64}),
+        ("mobilenet_v2", {"resolution": 64}),
+        ("gpt2", {"depth": 1, "context": 32, "vocabulary": 500}),
+        ("lstm", {"context": 3, "width": 32, "vocabulary": 500}),
+        ("digits_cnn", {}),
+    ],
 )
 @pytest.mark.filterwarnings("ignore")
 def test_models_that_torch_wrote(tmp_path, name, knobs):
@@ -51,7 +58,8 @@ def test_models_that_torch_wrote(tmp_path, name, knobs):
     workload = Workload(name, knobs)
     module, inputs = workload.build()
     path = str(tmp_path / f"{name}.onnx")
-    torch.onnx.export(module.eval(), inputs, path, dynamo=False)
+    with torch.no_grad():
+        torch.onnx.export(module.eval(), inputs, path, dynamo=False)
     graph = load_workload(path)
     assert graph.macs == workload.graph(cache=False).macs
     assert not unsupported(graph)
@@ -83,3 +91,64 @@ def test_inputs_without_shape_and_files_that_are_not_onnx(tmp_path):
     for name in ("bad.onnx", "none.onnx"):
         with pytest.raises(WorkloadError, match="cannot be read as ONNX"):
             load_workload(str(tmp_path / name))
+
+
+def node(kind, *inputs, outputs=1, **attributes):
+    return helper.make_node(kind, list(inputs), [f"y{i}" for i in range(outputs)], name=kind, **attributes)
+
+
+LAYERS = {
+    # name: (node, {input: shape}, weights, MACs by hand)
+    "LSTM": (
+        node("LSTM", "x", "w", "r", "b", outputs=3, hidden_size=4, direction="bidirectional"), {"x": [5, 2, 3]},
+        [("w", [2, 16, 3]), ("r", [2, 16, 4]), ("b", [2, 32])], 2 * 5 * 2 * 16 * 7,
+    ),
+    "GRU": (
+        node("GRU", "x", "w", "r", outputs=2, hidden_size=4), {"x": [5, 2, 3]},
+        [("w", [1, 12, 3]), ("r", [1, 12, 4])], 5 * 2 * 12 * 7,
+    ),
+    "Einsum": (node("Einsum", "x", "y", equation="bij,bkj->bik"), {"x": [2, 3, 4], "y": [2, 5, 4]}, [], 120),
+    "Trilu": (node("Trilu", "x", upper=0), {"x": [4, 4]}, [], 0),
+    "Sum": (node("Sum", "x", "y", "z"), {"x": [4, 4], "y": [4, 4], "z": [4]}, [], 0),
+    "Max": (node("Max", "x", "y", "z"), {"x": [4, 4], "y": [4, 4], "z": [4]}, [], 0),
+    "DepthToSpace": (node("DepthToSpace", "x", blocksize=2), {"x": [1, 8, 3, 3]}, [], 0),
+    "SpaceToDepth": (node("SpaceToDepth", "x", blocksize=2), {"x": [1, 2, 4, 6]}, [], 0),
+    "GlobalMaxPool": (node("GlobalMaxPool", "x"), {"x": [1, 8, 3, 3]}, [], 0),
+    "GridSample": (node("GridSample", "x", "y", mode="bilinear"), {"x": [1, 2, 4, 4], "y": [1, 3, 3, 2]}, [], 0),
+    "QuantizeLinear": (
+        node("QuantizeLinear", "x", "s", "z"), {"x": [2, 3]}, [("s", []), ("z", [], onnx.TensorProto.INT8)], 0,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_have_the_shapes_that_onnx_infers(tmp_path, name):
+    """Shapes against ONNX's own inference, MACs by hand, every op with a rule."""
+    made, inputs, weights, macs = LAYERS[name]
+    values = [helper.make_tensor_value_info(key, FLOAT, shape) for key, shape in inputs.items()]
+    tensors = []
+    for key, shape, *kind in weights:
+        count = 1
+        for size in shape:
+            count *= size
+        tensors.append(helper.make_tensor(key, kind[0] if kind else FLOAT, shape, [0] * count))
+    results = [helper.make_tensor_value_info(out, onnx.TensorProto.UNDEFINED, None) for out in made.output]
+    model = helper.make_model(
+        helper.make_graph([made], "g", values, results, tensors), opset_imports=[helper.make_opsetid("", 16)]
+    )
+    inferred = onnx.shape_inference.infer_shapes(model).graph.output
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    graph = load_workload(str(tmp_path / "m.onnx"))
+    expected = {tuple(d.dim_value for d in value.type.tensor_type.shape.dim) for value in inferred}
+    assert expected <= {t.shape for t in graph.tensors.values() if t.role is Role.OUTPUT}  # views share its storage
+    assert graph.macs == macs
+    assert not unsupported(graph)
+
+
+def test_boxes_left_by_suppression_are_the_most_that_may_be(tmp_path):
+    """2 classes, 5 boxes each kept of 10: 10 rows of (image, class, box); 45 pairs a class, 3 products each."""
+    nodes = [helper.make_node("NonMaxSuppression", ["b", "s", "k"], ["out"], name="nms")]
+    inputs = [("b", [1, 10, 4]), ("s", [1, 2, 10])]
+    graph = load_workload(saved(tmp_path, nodes, inputs, ["out"], [("k", INT64, [1], [5])]))
+    assert [t.shape for t in graph.tensors.values() if t.role is Role.OUTPUT] == [(10, 3)]
+    assert sum(n for op in graph for p, n in op.primitives.items() if p == "mul") == 2 * 3 * 45

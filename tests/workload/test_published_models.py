@@ -148,3 +148,41 @@ def test_mixtral_decode_macs_by_hand():
 def test_a_window_bounds_what_decode_reads():
     whole, window = (counted("llama", layers=1, phase="decode", context=1023, window=w) for w in (None, 128))
     assert whole.macs - window.macs == 2 * (1024 - 128) * 2048
+
+
+def test_detr_macs_by_hand():
+    """ResNet-50's convolutions on 25 x 37 instead of 7 x 7 cells, a projection, 6 + 6 layers, two heads.
+
+    The paper's 86 G are a mean over COCO's image sizes; 800 x 1,184 pixels take 89.5 G, 800 x 1,066 take 81.2 G.
+    """
+    cells, wide, queries, hidden = 25 * 37, 256, 100, 2048
+    backbone = (counted("resnet50").macs - 2048 * 1000) * cells // 49
+    encoder = 4 * cells * wide**2 + 2 * cells**2 * wide + 2 * cells * wide * hidden
+    own = 4 * queries * wide**2 + 2 * queries**2 * wide
+    cross = 2 * (queries + cells) * wide**2 + 2 * queries * cells * wide
+    decoder = own + cross + 2 * queries * wide * hidden
+    heads = queries * wide * (92 + 2 * wide + 4)
+    assert counted("detr").macs == backbone + cells * 2048 * wide + 6 * (encoder + decoder) + heads
+
+
+def test_whisper_macs_by_hand():
+    """Tiny: width 384, 4 + 4 layers, 1,500 states; the convolutions' outputs at 3,000 and 1,500 places.
+
+    Decode: one token sees 65 own keys and all states; its cross keys and values are there already.
+    """
+    width, states, depth = 384, 1500, 4
+    convolutions = 3 * width * (2 * states * 80 + states * width)
+    layer = states * 12 * width**2 + 2 * states**2 * width
+    assert counted("whisper").macs == convolutions + depth * (layer + 2 * states * width**2)
+    token = 14 * width**2 + 2 * (65 + states) * width
+    assert counted("whisper", phase="decode").macs == depth * token + width * 51865
+
+
+def test_robot_policy_prefix_macs_by_hand():
+    """One camera: SigLIP's 27 layers on 256 patches of 14 x 14; Gemma's 18 layers on 256 + 48 tokens, no head."""
+    tokens, width, hidden = 256, 1152, 4304
+    block = tokens * (4 * width**2 + 2 * width * hidden) + 2 * tokens**2 * width
+    vision = tokens * 3 * 14 * 14 * width + 27 * block + tokens * width * 2048
+    length = tokens + 48
+    layer = length * (2 * 2048 * 2048 + 2 * 2048 * 256 + 3 * 2048 * 16384) + 2 * length**2 * 2048
+    assert counted("robot_policy", phase="prefix", cameras=1).macs == pytest.approx(vision + 18 * layer, rel=1e-2)

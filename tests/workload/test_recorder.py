@@ -241,3 +241,25 @@ def test_a_user_registers_a_rule():
         unregister_rule("dovetailtest.mystery")
     with pytest.raises(DovetailError, match=r"namespace\.op"):
         register_rule("mystery")
+
+
+# -- numbers that the model makes itself keep their values ----------------------------------------
+
+
+def test_a_division_of_sizes_is_a_number():
+    """torch.div of two Python numbers, as Longformer writes it: 512 // 256 - 1 = 1 chunk, no question asked."""
+
+    def chunks(m, x):
+        count = torch.div(x.shape[0], 256, rounding_mode="trunc") - 1
+        return x.new_zeros(count + 1, 4) + 1
+
+    graph = graph_of(chunks, torch.zeros(512))
+    assert graph.tensors[graph.ops[-1].outputs[0]].shape == (2, 4)
+    assert not graph.notes
+
+
+def test_whole_numbers_in_a_tensor_are_known():
+    """torch.IntTensor([6])[0] as a size, as VITS writes it."""
+    graph = graph_of(lambda m, x: x[: torch.IntTensor([6])[0]] * 2, torch.zeros(8))
+    assert graph.tensors[graph.ops[-1].outputs[0]].shape == (6,)
+    assert not graph.notes

@@ -15,6 +15,7 @@ import torch
 
 from sim.errors import TraceError, WorkloadError, nearest
 from sim.workload.graph import Graph
+from sim.workload.trace import onnx_layers  # noqa: F401  (fills the table)
 from sim.workload.trace.onnx_ops import OPERATORS
 from sim.workload.trace.run import record
 
@@ -168,6 +169,8 @@ def _plain(value: Any) -> Any:
 
 _PARAMETERS = {
     "Reshape": 1, "Unsqueeze": 1, "Squeeze": 1, "Slice": 1, "Split": 1, "Expand": 1, "Tile": 1, "Pad": 1, "Resize": 1,
-    "TopK": 1, "Clip": 1, "Gather": 1, "ReduceMean": 1, "ReduceSum": 1, "ReduceMax": 1, "ReduceMin": 1, "ReduceL2": 1,
+    "TopK": 1, "Clip": 1, "Gather": 1, "Trilu": 1, "CumSum": 1, "NonMaxSuppression": 2,
+    "ReduceMean": 1, "ReduceSum": 1, "ReduceMax": 1, "ReduceMin": 1, "ReduceL2": 1,
+    "ReduceLogSumExp": 1,
 }  # fmt: skip
 """Operator -> first input that is a parameter (shape, axes, bounds) and stays a known value."""

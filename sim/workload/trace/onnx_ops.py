@@ -43,8 +43,10 @@ _POINTWISE: dict[str, Operator] = {
     "Ceil": torch.ceil, "Round": torch.round, "Reciprocal": torch.reciprocal, "Not": torch.logical_not,
     "Softplus": nnf.softplus, "HardSwish": nnf.hardswish, "Mish": nnf.mish, "Equal": torch.eq, "Less": torch.lt,
     "Greater": torch.gt, "LessOrEqual": torch.le, "GreaterOrEqual": torch.ge, "And": torch.logical_and,
-    "Or": torch.logical_or, "Where": torch.where, "Max": torch.maximum, "Min": torch.minimum, "Sign": torch.sign,
-    "PRelu": torch.prelu, "MatMul": torch.matmul, "Identity": torch.ops.aten.alias,
+    "Or": torch.logical_or, "Where": torch.where, "Sign": torch.sign,
+    "Selu": nnf.selu, "Celu": nnf.celu, "Softsign": nnf.softsign, "IsNaN": torch.isnan, "Tan": torch.tan,
+    "Atan": torch.atan, "Sinh": torch.sinh, "Cosh": torch.cosh, "Asin": torch.asin, "Acos": torch.acos,
+    "Xor": torch.logical_xor, "PRelu": torch.prelu, "MatMul": torch.matmul, "Identity": torch.ops.aten.alias,
 }  # fmt: skip
 
 
@@ -193,7 +195,7 @@ def log_softmax(attrs: dict, x: torch.Tensor) -> torch.Tensor:
 
 _REDUCTIONS: dict[str, Operator] = {
     "ReduceMean": torch.mean, "ReduceSum": torch.sum, "ReduceMax": torch.amax, "ReduceMin": torch.amin,
-    "ReduceL2": torch.linalg.vector_norm,
+    "ReduceL2": torch.linalg.vector_norm, "ReduceLogSumExp": torch.logsumexp,
 }  # fmt: skip
 
 

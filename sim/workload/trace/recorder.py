@@ -69,6 +69,9 @@ _ASKS = {torch.ops.aten._local_scalar_dense.default: None, torch.ops.aten.equal.
 """Questions about values that torch's own code asks (`x in tensor`, a tensor as a size)."""
 
 
+KNOWN_ELEMENTS = 64
+"""Largest tensor of constants that is computed with instead of recorded."""
+
 PROGRESS_EVERY = 1024
 """Ops between two reports of progress."""
 
@@ -123,6 +126,9 @@ class FunctionMode(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         recorder = self._recorder
+        if _is_known(args, kwargs):
+            with recorder.dispatch.paused():
+                return func(*args, **kwargs)
         args, kwargs = _on_meta(recorder, func, args, kwargs)
         if func in _MOVES:
             return args[0]
@@ -131,7 +137,8 @@ class FunctionMode(TorchFunctionMode):
         if func in _GROUPED:
             return self._grouped(func, args, kwargs)
         if func in _DIVISIONS and not tuple(tensors_in((args, kwargs))):
-            return func(*(torch.tensor(a, device="cpu") for a in args), **kwargs).item()  # sizes stay numbers
+            with recorder.dispatch.paused():  # sizes stay numbers
+                return func(*(torch.tensor(a, device="cpu") for a in args), **kwargs).item()
         answer = recorder.questions.answer(func, args, kwargs, recorder)
         if answer is not NotImplemented:
             return answer
@@ -203,6 +210,14 @@ class FunctionMode(TorchFunctionMode):
         return out
 
 
+def _is_known(args: Any, kwargs: Any) -> bool:
+    """Only small whole numbers that the model made itself (`torch.IntTensor([hidden])`): they have values."""
+    found = tuple(tensors_in((args, kwargs)))
+    return bool(found) and all(
+        t.device.type == "cpu" and not t.dtype.is_floating_point and t.numel() <= KNOWN_ELEMENTS for t in found
+    )
+
+
 def _on_meta(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
     """Constants become their meta twins, and wishes for a device become the meta device."""
     if kwargs.get("device") is not None:
@@ -242,7 +257,7 @@ class _Dispatch(TorchDispatchMode):
         if isinstance(func, HigherOrderOperator):
             with META, FunctionMode(self._recorder), self:  # torch takes the modes off while one of them answers
                 return run_control_flow(self._recorder.questions, func, args, kwargs)
-        if func in _ASKS and not self._paused:
+        if func in _ASKS and not self._paused and args[0].device == META:
             return self._recorder.questions.scalar(_ASKS[func], args[0])
         out = func(*args, **kwargs)
         if self._paused or func.namespace == "prim":

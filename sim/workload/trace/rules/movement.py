@@ -229,15 +229,21 @@ def one_hot(call: Call) -> Movement:
     return Movement(primitives={COMPARE: call.out.numel()})
 
 
+@register_rule("dovetail.onnx_nms")
+def nms_of_classes(call: Call) -> Movement:
+    """As `nms`, for each image and class on its own."""
+    boxes, scores = call.args[:2]
+    n, lists = boxes.shape[1], scores.shape[0] * scores.shape[1]
+    return Movement(primitives={primitive: lists * count for primitive, count in _overlaps(n).items()})
+
+
 @register_rule("torchvision.nms", "dovetail.nms")
 def nms(call: Call) -> Movement:
     """Sort, then every kept pair of boxes compared: n^2 / 2 overlaps, 14 operations each, at worst."""
-    boxes = call.args[0].shape[0]
+    return Movement(primitives=_overlaps(call.args[0].shape[0]))
+
+
+def _overlaps(boxes: int) -> dict[Primitive, int]:
     pairs = boxes * (boxes - 1) // 2
-    return Movement(
-        primitives={
-            COMPARE: boxes * max(boxes - 1, 1).bit_length() + 5 * pairs,
-            ADD: 6 * pairs,
-            Primitive.MUL: 3 * pairs,
-        }
-    )
+    compares = boxes * max(boxes - 1, 1).bit_length() + 5 * pairs
+    return {COMPARE: compares, ADD: 6 * pairs, Primitive.MUL: 3 * pairs}

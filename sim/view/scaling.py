@@ -1,0 +1,97 @@
+"""How latency and throughput grow along one knob or chip key of a sweep (batch, context, bandwidth)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, FixedLocator, LogLocator, NullLocator
+
+from sim.view import palette
+from sim.view.charts import _plain, axis_label
+from sim.view.comparisons import is_choice
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MARKERS = "osD^vPX*"
+SERIES = (palette.BLUE, palette.VERMILION, palette.GREEN, palette.PURPLE, palette.ORANGE, palette.SKY, palette.BLACK)
+
+
+def number_of(value: object) -> float | None:
+    """The number that a value of a sweep begins with: 4, "4", "34 GB/s"; None where there is none."""
+    match = re.match(r"\s*([+-]?\d+\.?\d*(?:[eE][+-]?\d+)?)", str(value))
+    return float(match[1]) if match and not isinstance(value, bool) else None
+
+
+def scaling_axis(columns: Mapping[str, Sequence[Any]]) -> str | None:
+    """The varied column with the most numbers, the last of equals; None when nothing numeric varies."""
+    varied = [
+        name
+        for name, values in columns.items()
+        if is_choice(name, values) and name != "hardware" and all(number_of(v) is not None for v in values)
+    ]
+    return max(reversed(varied), key=lambda name: len({str(v) for v in columns[name]}), default=None)
+
+
+def lines_of(columns: Mapping[str, Sequence[Any]], x: str, value: str) -> dict[str, list[tuple[float, float]]]:
+    """Label of all else that varies -> points (x, value) in the order of x; rows without a value are left out."""
+    others = [name for name, values in columns.items() if name != x and is_choice(name, values)]
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for i, at in enumerate(columns[x]):
+        found = columns[value][i]
+        if found is None or not isfinite(found):
+            continue
+        label = ", ".join(
+            str(columns[name][i]) if name == "hardware" else f"{name}={columns[name][i]}" for name in others
+        )
+        lines.setdefault(label, []).append((number_of(at) or 0.0, float(found)))
+    return {label: sorted(points) for label, points in lines.items()}
+
+
+def scaling(columns: Mapping[str, Sequence[Any]], x: str, *, value: str = "latency_s", ax: Axes | None = None) -> Axes:
+    """`value` along `x`, one line for each combination of what else varies; both axes logarithmic.
+
+    `columns` as `sim.sweep` gives them (`sweep_io.columns_of`).
+    """
+    ax = Figure(figsize=(6.4, 4.2), dpi=150, layout="constrained").subplots() if ax is None else ax
+    lines = lines_of(columns, x, value)
+    for (label, points), colour, marker in zip(lines.items(), cycle(SERIES), cycle(MARKERS), strict=False):
+        xs, ys = zip(*points, strict=True)
+        ax.plot(xs, ys, color=colour, marker=marker, markersize=4, linewidth=1.4, label=label)
+    ticks = sorted({at for points in lines.values() for at, _ in points})
+    ax.set_xscale("log", base=2)
+    ax.set_yscale("log")
+    ax.xaxis.set_major_locator(FixedLocator(ticks))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter(EngFormatter(sep=" "))
+    ax.yaxis.set_minor_formatter("")
+    ax.set_xlabel(x)
+    ax.set_ylabel(axis_label(value))
+    _plain(ax)
+    if len(lines) > 1:
+        ax.legend(frameon=False, fontsize=8)
+    return ax
+
+
+def scaling_figure(columns: Mapping[str, Sequence[Any]], x: str, *, title: str = "") -> Figure:
+    """Latency along `x`; for `x` = batch also the throughput, inferences a second."""
+    panels = ["latency_s"]
+    table = dict(columns)
+    if x == "batch":
+        table["throughput_per_s"] = [
+            None if seconds is None else (number_of(batch) or 0.0) / seconds
+            for batch, seconds in zip(columns[x], columns["latency_s"], strict=True)
+        ]
+        panels.append("throughput_per_s")
+    figure = Figure(figsize=(5.2 * len(panels) + 0.6, 4.0), dpi=150, layout="constrained")
+    for ax, value in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        scaling(table, x, value=value, ax=ax)
+    figure.suptitle(title)
+    return figure

@@ -1,0 +1,161 @@
+"""ONNX operators beyond single torch calls: recurrent layers, quantised arithmetic, scatters, detection.
+
+Same form as `onnx_ops`; importing this module adds them to its table.
+"""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as nnf
+
+from sim.workload.trace.onnx_ops import operator
+
+
+@operator("Sum", "Mean")
+def total(attrs: dict, *parts: Tensor) -> Tensor:
+    found = reduce(torch.add, parts)
+    return found / len(parts) if attrs["op_type"] == "Mean" else found
+
+
+@operator("Max", "Min")
+def extreme(attrs: dict, *parts: Tensor) -> Tensor:
+    return reduce(torch.maximum if attrs["op_type"] == "Max" else torch.minimum, parts)
+
+
+@operator("Dropout")
+def dropout(attrs: dict, x: Tensor, ratio: Any = None, training: Any = None) -> Tensor:
+    return torch.ops.aten.alias(x)
+
+
+@operator("Trilu")
+def triangle(attrs: dict, x: Tensor, k: Any = None) -> Tensor:
+    diagonal = int(k) if isinstance(k, np.ndarray) else 0
+    return x.triu(diagonal) if attrs.get("upper", 1) else x.tril(diagonal)
+
+
+@operator("CumSum")
+def cumulative(attrs: dict, x: Tensor, axis: Any) -> Tensor:
+    return x.cumsum(int(axis) if isinstance(axis, np.ndarray) else -1)
+
+
+@operator("Einsum")
+def einsum(attrs: dict, *parts: Tensor) -> Tensor:
+    return torch.einsum(attrs["equation"], *parts)
+
+
+@operator("DepthToSpace")
+def depth_to_space(attrs: dict, x: Tensor) -> Tensor:
+    return nnf.pixel_shuffle(x, attrs["blocksize"])
+
+
+@operator("SpaceToDepth")
+def space_to_depth(attrs: dict, x: Tensor) -> Tensor:
+    return nnf.pixel_unshuffle(x, attrs["blocksize"])
+
+
+@operator("GlobalMaxPool")
+def global_max_pool(attrs: dict, x: Tensor) -> Tensor:
+    return x.amax(dim=tuple(range(2, x.dim())), keepdim=True)
+
+
+@operator("LpNormalization")
+def lp_normalise(attrs: dict, x: Tensor) -> Tensor:
+    return nnf.normalize(x, p=attrs.get("p", 2), dim=attrs.get("axis", -1))
+
+
+@operator("GridSample")
+def grid_sample(attrs: dict, x: Tensor, grid: Tensor) -> Tensor:
+    mode = {"linear": "bilinear", "cubic": "bicubic"}.get(attrs.get("mode", "linear"), attrs.get("mode", "bilinear"))
+    return nnf.grid_sample(x, grid, mode=mode, align_corners=bool(attrs.get("align_corners", 0)))
+
+
+@operator("GatherND")
+def gather_nd(attrs: dict, x: Tensor, index: Tensor) -> Tensor:
+    """x[index[..., 0], index[..., 1], ...] behind `batch_dims` shared axes."""
+    shared, depth = attrs.get("batch_dims", 0), index.shape[-1]
+    flat = x.reshape(-1, *x.shape[shared + depth :])
+    rows = index[..., 0].reshape(-1)
+    return flat.index_select(0, rows).reshape(*index.shape[:-1], *x.shape[shared + depth :])
+
+
+@operator("ScatterND")
+def scatter_nd(attrs: dict, x: Tensor, index: Tensor, updates: Tensor) -> Tensor:
+    places = tuple(index[..., axis] for axis in range(index.shape[-1]))
+    return torch.index_put(x, places, updates.reshape(*index.shape[:-1], *x.shape[index.shape[-1] :]))
+
+
+@operator("ScatterElements")
+def scatter_elements(attrs: dict, x: Tensor, index: Tensor, updates: Tensor) -> Tensor:
+    axis = attrs.get("axis", 0)
+    if attrs.get("reduction", "none") == "none":
+        return x.scatter(axis, index, updates)
+    return x.scatter_add(axis, index, updates)
+
+
+@operator("OneHot")
+def one_hot(attrs: dict, index: Tensor, depth: Any, values: Tensor) -> Tensor:
+    if not isinstance(depth, np.ndarray):
+        raise NotImplementedError("OneHot whose depth is not known without data")
+    return nnf.one_hot(index, int(np.atleast_1d(depth)[0])).to(values.dtype)
+
+
+@operator("QuantizeLinear", "DequantizeLinear")
+def scale_and_round(attrs: dict, x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
+    """Between real numbers and integers: a scale, a shift, a change of type."""
+    axis = attrs.get("axis", 1) % max(x.dim(), 1)
+    shape = [-1 if i == axis and scale.numel() > 1 else 1 for i in range(x.dim())]
+    factor = scale.reshape(shape) if x.dim() else scale
+    if attrs["op_type"] == "DequantizeLinear":
+        return x.to(scale.dtype) * factor
+    return torch.clamp(torch.round(x / factor), -128, 127).to(zero.dtype if zero is not None else torch.uint8)
+
+
+@operator("MatMulInteger")
+def integer_product(attrs: dict, a: Tensor, b: Tensor, *zeros: Any) -> Tensor:
+    return torch.matmul(a.to(torch.int8), b.to(torch.int8)).to(torch.int32)
+
+
+@operator("QLinearMatMul")
+def quantised_product(attrs: dict, a: Tensor, sa: Any, za: Any, b: Tensor, *rest: Any) -> Tensor:
+    return torch.matmul(a, b.to(a.dtype))
+
+
+@operator("LSTM", "GRU", "RNN")
+def recurrent(attrs: dict, x: Tensor, w: Tensor, r: Tensor, b: Any = None, lengths: Any = None, *state: Any) -> Any:
+    """One layer, one or two directions; sequences count at their full length. Gates' order does not matter here."""
+    kind, both = attrs["op_type"], attrs.get("direction", "forward") == "bidirectional"
+    width, directions, batch = attrs["hidden_size"], w.shape[0], x.shape[1]
+    if attrs.get("layout", 0):
+        raise NotImplementedError(f"{kind} with layout=1: export it with the sequence as the first axis")
+    weights = []
+    for d in range(directions):
+        weights += [w[d], r[d], *((b[d].chunk(2)) if b is not None else ())]
+    start = [s if s is not None else x.new_empty(directions, batch, width) for s in (*state, None, None)[:2]]
+    rest = (weights, b is not None, 1, 0.0, False, both, False)
+    if kind == "LSTM":
+        out, *last = torch.lstm(x, start, *rest)
+    else:
+        out, *last = (torch.gru if kind == "GRU" else torch.rnn_tanh)(x, start[0], *rest)
+    return (out.reshape(x.shape[0], batch, directions, width).transpose(1, 2), *last)
+
+
+@torch.library.custom_op("dovetail::onnx_nms", mutates_args=())
+def _nms(boxes: Tensor, scores: Tensor, kept: int) -> Tensor:
+    raise NotImplementedError("only its shape and its cost are known")
+
+
+@_nms.register_fake
+def _(boxes: Tensor, scores: Tensor, kept: int) -> Tensor:
+    return boxes.new_empty((scores.shape[0] * scores.shape[1] * min(kept, boxes.shape[1]), 3), dtype=torch.int64)
+
+
+@operator("NonMaxSuppression")
+def nms(attrs: dict, boxes: Tensor, scores: Tensor, kept: Any = None, *thresholds: Any) -> Tensor:
+    """The most that may be left: `max_output_boxes_per_class` of every class and image."""
+    limit = int(np.atleast_1d(kept)[0]) if isinstance(kept, np.ndarray) else boxes.shape[1]
+    return torch.ops.dovetail.onnx_nms(boxes, scores, limit)
