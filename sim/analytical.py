@@ -113,12 +113,15 @@ def read(network: Network, d: int, *, precision: str, options: Options) -> Estim
     ops = tuple(_op(network, i, d, floors, place[group.op.name]) for i, group in enumerate(network.groups))
     energies = [op.energy_j for op in ops]
     dynamic = reduce(lambda a, b: a + b, energies, 0.0) if all(e is not None for e in energies) else None  # type: ignore[operator, arg-type, return-value]
+    split, stages, chips = _system(chip)
     latency = float(network.latency_s[d]) if feasible else inf
-    idle = idle_power_w(chip)
+    power = idle_power_w(chip)
+    idle = None if power is None else power * chips
+    area = chip_area_mm2(chip)
     energy = dynamic + idle * latency if dynamic is not None and idle is not None and feasible else dynamic
     slots = sum(float(g.mac_slots[d]) for g in network.groups if g.mac_slots is not None)
     array = network.unit.array
-    cells = array.rows * array.cols
+    cells = array.rows * array.cols * stages
     cycles = latency * network.unit.clock_hz
     return Estimate(
         workload_name=graph.name,
@@ -137,13 +140,13 @@ def read(network: Network, d: int, *, precision: str, options: Options) -> Estim
         latency_interval_s=latency_interval_s(network, d, options.calibration, latency),
         cycles=cycles,
         roofline_latency_s=bound.latency_s,
-        macs=sum(g.macs for g in network.groups),
-        effective_macs=sum(g.effective_macs for g in network.groups),
-        vector_ops=sum(g.vector_ops for g in network.groups),
+        macs=sum(g.macs for g in network.groups) * split,
+        effective_macs=sum(g.effective_macs for g in network.groups) * split,
+        vector_ops=sum(g.vector_ops for g in network.groups) * split,
         mac_utilization=slots / (cells * cycles) if slots and feasible else None,
         energy_j=energy,
         power_w=energy / latency if energy is not None and feasible else None,
-        area_mm2=chip_area_mm2(chip),
+        area_mm2=None if area is None else area * chips,
         peak_memory_bytes=_peaks(network, d),
         traffic_bytes=_total_traffic(ops),
         breakdown_s=_total_terms(ops),
@@ -156,6 +159,12 @@ def read(network: Network, d: int, *, precision: str, options: Options) -> Estim
     )
 
 
+def _system(chip: Chip) -> tuple[int, int, int]:
+    """(chips that share a layer, stages, chips in all). Work, energy, power and area of a result are those of all
+    chips; memory, traffic and utilisation those of one."""
+    return (chip.system.tensor_parallel, chip.system.pipeline, chip.system.chips) if chip.system else (1, 1, 1)
+
+
 def _op(network: Network, i: int, d: int, floors: Mapping[str, RooflinePoint], position: int) -> OpEstimate:
     group = network.groups[i]
     floor_s = (
@@ -166,15 +175,16 @@ def _op(network: Network, i: int, d: int, floors: Mapping[str, RooflinePoint], p
     latency, launch = float(network.increments_s[i][d]), float(group.launch_s[d])
     cycles = float(group.cycles[d])
     cells = network.unit.array.rows * network.unit.array.cols
-    energy = float(group.energy_j[d])
+    split = _system(network.chips[d])[0]
+    energy = float(group.energy_j[d]) * split
     used = group.mac_slots is not None and cycles > 0
     return OpEstimate(
         name=group.name,
         kind=group.op.kind,
         module=group.op.module,
         source=group.op.source,
-        macs=group.macs,
-        vector_ops=group.vector_ops,
+        macs=group.macs * split,
+        vector_ops=group.vector_ops * split,
         latency_s=latency,
         roofline_s=floor_s,
         cycles=cycles,
@@ -217,6 +227,7 @@ def _terms(network: Network, i: int, d: int, latency: float, launch: float) -> d
     terms[Term.LAUNCH] = launch
     saved = sum(terms.values()) - latency
     for term in (
+        Term.COMMUNICATION,
         Term.EXPOSED_MEMORY,
         Term.DMA_SETUP,
         Term.LAUNCH,
@@ -304,7 +315,7 @@ def _energy_parts(network: Network, d: int, dynamic: float | None, energy: float
     parts: dict[str, float] = {}
     for group in network.groups:
         for name, value in group.energy_parts_j.items():
-            parts[name] = parts.get(name, 0.0) + float(value[d])
+            parts[name] = parts.get(name, 0.0) + float(value[d]) * _system(network.chips[d])[0]
     if energy > dynamic:
         parts["leakage"] = energy - dynamic
     return parts

@@ -133,7 +133,8 @@ def _rows(graph: Graph, designs: Designs, precision: str, options: Options) -> d
     out["infeasible"] = np.zeros(n, dtype=bool)
     out["reason"] = np.full(n, "", dtype=object)
     chips = _chips(designs)
-    area, idle = (np.broadcast_to(np.asarray(f(designs), dtype=float), (n,)) for f in (chip_area_mm2, idle_power_w))
+    size = np.array([c.system.chips if c.system else 1 for c in chips])
+    area, idle = (size * np.asarray(f(designs), dtype=float) for f in (chip_area_mm2, idle_power_w))
     chosen = parse_precision(precision)
     for members in group_by_structure(chips):
         part = _part(designs, members)
@@ -164,19 +165,21 @@ def _fill(
     latency = network.latency_s
     dynamic = np.zeros(len(members))
     slots = np.zeros(len(members))
+    system = network.chips[0].system  # one structure, one system
+    split, stages = (system.tensor_parallel, system.pipeline) if system else (1, 1)
     for group in network.groups:
-        dynamic = dynamic + group.energy_j
+        dynamic = dynamic + group.energy_j * split
         if group.mac_slots is not None:
             slots = slots + group.mac_slots
     clock = np.array([c.main_unit.clock_hz for c in network.chips])
-    cells = network.unit.array.rows * network.unit.array.cols
+    cells = network.unit.array.rows * network.unit.array.cols * stages
     out["latency_s"][members] = latency
     with_idle = dynamic + idle[members] * latency
     out["energy_j"][members] = np.where(np.isnan(idle[members]), dynamic, with_idle)
     with np.errstate(invalid="ignore", divide="ignore"):
         out["mac_utilization"][members] = np.where(slots > 0, slots / (cells * (latency * clock)), np.nan)
-    out["macs"][members] = sum(g.macs for g in network.groups)
-    out["vector_ops"][members] = sum(g.vector_ops for g in network.groups)
+    out["macs"][members] = sum(g.macs for g in network.groups) * split
+    out["vector_ops"][members] = sum(g.vector_ops for g in network.groups) * split
     out["infeasible"][members] = network.infeasible
     for d, (reason, _) in network.reasons.items():
         out["reason"][members[d]] = reason

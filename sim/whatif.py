@@ -41,7 +41,7 @@ def resources(chip: Chip) -> Iterator[tuple[str, float, str | int]]:
             yield f"{level.name}.cols", level.cols, 0
     yield f"{unit.vector.name}.lanes", unit.vector.lanes, 0
     for link in chip.links:
-        if link.name == chip.host_link:
+        if link.name in (chip.host_link, chip.system.link if chip.system else None):
             value, rate = _value(link.bandwidth)
             yield f"{link.name}.bandwidth", value, rate
 

@@ -15,7 +15,19 @@ from math import ceil, prod
 import numpy as np
 
 from sim.hardware.chip import Chip, Fanout, Memory, Unit
-from sim.workload.graph import Axis, Einsum, EinsumOp, Graph, MovementOp, Op, OperandRole, Role, Tensor, ViewOp
+from sim.workload.graph import (
+    Axis,
+    CollectiveOp,
+    Einsum,
+    EinsumOp,
+    Graph,
+    MovementOp,
+    Op,
+    OperandRole,
+    Role,
+    Tensor,
+    ViewOp,
+)
 from sim.workload.precision import BITS, Precision
 
 _EXTERNAL = frozenset({Role.INPUT, Role.WEIGHT, Role.KV_CACHE})
@@ -139,6 +151,8 @@ def _op_bytes(op: Op, graph: Graph, bits: Mapping[str, float]) -> list[tuple[str
     def size(key: str, elements: float) -> float:
         return ceil(elements * bits[key] * graph.tensors[key].density / 8)
 
+    if isinstance(op, CollectiveOp):
+        return []  # what a chip sends and receives binds the link; it may come from and go to any memory
     if isinstance(op, MovementOp):
         scale = {key: bits[key] / graph.tensors[key].bits for key in (*op.read_bytes, *op.write_bytes)}
         reads = [(key, n * scale[key], 0.0) for key, n in op.read_bytes.items()]

@@ -21,12 +21,24 @@ import numpy as np
 
 from sim._version import __version__
 from sim.cost.ceilings import Ceiling, bandwidths, ceilings, compute_type, macs_per_s, memory_s, primitive_s
+from sim.cost.collectives import sent_bytes
 from sim.cost.compulsory import Footprint, footprint
 from sim.cost.flash import op_share
 from sim.cost.sparsity import reduction_speedup
 from sim.errors import ResultError
 from sim.hardware.chip import Chip, Unit
-from sim.workload.graph import EinsumOp, Graph, MovementOp, Op, OperandRole, Primitive, Role, VectorOp, ViewOp
+from sim.workload.graph import (
+    CollectiveOp,
+    EinsumOp,
+    Graph,
+    MovementOp,
+    Op,
+    OperandRole,
+    Primitive,
+    Role,
+    VectorOp,
+    ViewOp,
+)
 from sim.workload.precision import Precision, parse_precision
 
 ROOFLINE_SCHEMA = "dovetail.roofline/1"
@@ -262,6 +274,8 @@ def network_bound_s(graph: Graph, chips: Sequence[Chip], precision: str) -> np.n
             work = work + share * count * ones[primitive]
         if counts:
             totals["vector"] = totals.get("vector", 0.0) + work
+        if isinstance(op, CollectiveOp):
+            totals["link"] = totals.get("link", 0.0) + np.array([link_bound_s(op, chip) for chip in chips])
     read, write = footprint(graph, first, first.main_unit, chosen, {}).compulsory_bytes()
     home = [
         memory_s(bandwidths(chip, unit)[unit.home], read_bytes=read, write_bytes=write)
@@ -283,6 +297,8 @@ def _point(op: Op, graph: Graph, chip: Chip, unit: Unit, precision: Precision, p
         vector_ops += count
     traffic: dict[str, float] = {}
     rates = bandwidths(chip, unit)
+    if isinstance(op, CollectiveOp):
+        resources[f"link:{chip.system_link.name}"] = link_bound_s(op, chip)
     for memory, (read, write) in prints.of(op).items():
         traffic[memory] = read + write
         resources[f"memory:{memory}"] = memory_s(rates[memory], read_bytes=read, write_bytes=write)
@@ -296,6 +312,12 @@ def _point(op: Op, graph: Graph, chip: Chip, unit: Unit, precision: Precision, p
         traffic_bytes=traffic,
         resource_s=resources,
     )
+
+
+def link_bound_s(op: CollectiveOp, chip: Chip) -> float:
+    """The bytes that a chip must send over its links' bandwidth."""
+    sent = sent_bytes(collective=op.collective.value, message_bytes=op.message_bytes, chips=op.chips)
+    return float(sent / chip.system_link.bandwidth.at(1.0))
 
 
 def _primitives(op: Op) -> dict:

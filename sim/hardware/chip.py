@@ -226,12 +226,23 @@ class Technology:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class System:
-    """Several equal chips: `topology` is "ring", "switch" or "mesh"; links are per chip."""
+    """Several equal chips on one `link` of `Chip.links`, whose bandwidth is what one chip sends per second over all
+    its links together (it receives as much), and whose latency is that of one hop.
+
+    `pipeline` stages of `tensor_parallel` chips each: layers are cut into stages, and each layer is split within one.
+    """
 
     chips: int
     topology: str
-    link_bandwidth_bytes_per_s: float
-    link_latency_s: float
+    """ "ring" (two neighbours) or "switch" (any pair at full rate)."""
+    link: str
+    ports: int | None = None
+    """Of the switch: no more chips than this. A ring uses none."""
+    pipeline: int = 1
+
+    @property
+    def tensor_parallel(self) -> int:
+        return self.chips // self.pipeline
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,6 +297,13 @@ class Chip:
         from sim.hardware.override import set_path  # the loader stands above this contract
 
         return set_path(self, path, quantity)
+
+    @property
+    def system_link(self) -> Link:
+        """The link between the chips of a system."""
+        assert self.system is not None
+        name = self.system.link
+        return next(link for link in self.links if link.name == name)
 
     @property
     def main_unit(self) -> Unit:

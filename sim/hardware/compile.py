@@ -90,12 +90,7 @@ def _unit(u: s.UnitSpec, spec: s.ChipSpec) -> c.Unit:
 
 
 def _system(spec: s.SystemSpec) -> c.System:
-    return c.System(
-        chips=spec.chips,
-        topology=spec.topology,
-        link_bandwidth_bytes_per_s=spec.link_bandwidth.per_s,  # type: ignore[arg-type]
-        link_latency_s=spec.link_latency,
-    )
+    return c.System(chips=spec.chips, topology=spec.topology, link=spec.link, ports=spec.ports, pipeline=spec.pipeline)
 
 
 def parts(spec: s.ChipSpec) -> Iterator[tuple[str, str, s.Spec]]:
@@ -199,9 +194,25 @@ def _cross_checks(spec: s.ChipSpec) -> list[str]:
             served[name] = engines.name
     if spec.host_link is not None and spec.host_link not in [k.name for k in spec.links]:
         problems.append(f'host_link: "{spec.host_link}" is not the name of a link.{nearest(spec.host_link, seen)}')
-    if spec.system and spec.system.link_bandwidth.per_s is None:
-        problems.append("system.link_bandwidth: expected a rate per second, since chips share no clock")
-    return problems + _precision_check(spec) + _clock_check(spec)
+    return problems + _system_check(spec) + _precision_check(spec) + _clock_check(spec)
+
+
+def _system_check(spec: s.ChipSpec) -> list[str]:
+    if spec.system is None:
+        return []
+    links = [k.name for k in spec.links]
+    if spec.system.link not in links:
+        expected = f"one of {', '.join(links)}" if links else "a link, with bandwidth and latency, under links"
+        return [f'system.link: "{spec.system.link}" is no link: expected {expected}.{nearest(spec.system.link, links)}']
+    at = links.index(spec.system.link)
+    problems = []
+    if spec.links[at].bandwidth.per_s is None:
+        problems.append(
+            f"links[{at}].bandwidth: expected a rate per second, since the chips of a system share no clock"
+        )
+    if "latency" not in spec.links[at].model_fields_set:
+        problems.append(f"links[{at}].latency: missing: the link of a system needs the latency of one hop")
+    return problems
 
 
 def _precision_check(spec: s.ChipSpec) -> list[str]:

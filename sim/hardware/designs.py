@@ -50,10 +50,7 @@ _TECHNOLOGY = {
     "idle_power": "idle_power_w", "voltage": "voltage_v", "area_fit": "area_fit", "power_fit": "power_fit",
     "idle_power_fit": "idle_power_fit",
 }  # fmt: skip
-_SYSTEM = {
-    "chips": "chips", "topology": "topology", "link_bandwidth": "link_bandwidth_bytes_per_s",
-    "link_latency": "link_latency_s",
-}  # fmt: skip
+_SYSTEM = {name: name for name in ("chips", "topology", "link", "ports", "pipeline")}
 
 
 def clock_of(chip: Chip, name: str) -> float:

@@ -73,7 +73,10 @@ def _vector(v: VectorUnit) -> dict[str, Any]:
     return {"lanes": v.lanes, "rates": _table(v.rates), "fallback": fallback, "energy": _energies(v.energy_j)}
 
 
-_ALWAYS = frozenset({"kind", "holds", "dataflow", "skew", "folds", "preload", "accumulate", "multicast", "topology"})
+_ALWAYS = frozenset(
+    {"kind", "holds", "dataflow", "skew", "folds", "preload", "accumulate", "multicast"}
+    | {"topology", "link", "pipeline"}
+)
 
 
 class _Writer:
@@ -154,9 +157,7 @@ def to_document(chip: Chip) -> dict[str, Any]:
     }  # fmt: skip
     if s is not None:
         document["system"] = write.part("system", {
-            "chips": s.chips, "topology": s.topology,
-            "link_bandwidth": format_exact(s.link_bandwidth_bytes_per_s, D.RATE),
-            "link_latency": format_exact(s.link_latency_s, D.TIME),
+            "chips": s.chips, "topology": s.topology, "link": s.link, "ports": s.ports, "pipeline": s.pipeline,
         })  # fmt: skip
     return {key: value for key, value in document.items() if value not in (None, {}, [])}
 

@@ -236,12 +236,25 @@ class TechnologySpec(Spec):
 
 
 class SystemSpec(Spec):
-    unsourced = frozenset({"name", "source", "topology"})
+    unsourced = frozenset({"name", "source", "topology", "link", "pipeline"})
     chips: f.Count
-    topology: Literal["ring", "switch", "mesh"]
-    link_bandwidth: f.Bandwidth
-    link_latency: f.Time
+    topology: Literal["ring", "switch"]
+    link: str
+    ports: f.Count | None = None
+    pipeline: f.Count = 1
     source: Source
+
+    @model_validator(mode="after")
+    def _topology_fits_the_chips(self) -> SystemSpec:
+        if self.topology == "switch" and self.ports is not None and self.ports < self.chips:
+            raise ValueError(f"{self.chips} chips do not fit a switch of {self.ports} ports")
+        if self.chips % self.pipeline:
+            near = [n for n in range(1, self.chips + 1) if self.chips % n == 0]
+            raise ValueError(
+                f"{self.chips} chips do not divide into {self.pipeline} pipeline stages: expected one of "
+                f"{', '.join(map(str, near))}"
+            )
+        return self
 
 
 class ChipSpec(Spec):

@@ -138,7 +138,7 @@ def structure(chip: Chip, unit: Unit) -> tuple:
             levels.append((a.drain_bytes_per_cycle, tuple(sorted(a.macs_per_cycle.items()))))
             levels.append((tuple(sorted(a.weight_sparsity.items())), a.sparse_min_channels, a.skips_zeros))
     lanes = (unit.vector.lanes, tuple(sorted(unit.vector.rates.items())))
-    return (unit.name, unit.count, unit.buffering, tuple(levels), lanes)
+    return (unit.name, unit.count, unit.buffering, tuple(levels), lanes, chip.system)
 
 
 def group_by_structure(chips: Sequence[Chip], unit_index: int = 0) -> list[list[int]]:

@@ -6,7 +6,7 @@ bind is part of each step's compute; the home memory's ports are left to the eve
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from sim.mapping.mapping import Mapping as LoopNest
 from sim.mapping.steps import busiest
 from sim.schedule.groups import GroupCost
 from sim.schedule.host import TRANSFER
+from sim.schedule.links import awaited
+from sim.schedule.makespan import beside_unit
 from sim.schedule.network import Network, Options, cost_network
 from sim.schedule.plan import Group, Schedule, Steps
 from sim.workload.graph import Graph
@@ -70,8 +72,10 @@ def to_schedule(network: Network, d: int) -> Schedule:
     position = {op.name: at for at, op in enumerate(network.graph.ops)}
     for link in chip.links:
         rates[link.name] = link.bandwidth.at(clock) * clock
+    beside = beside_unit(network.groups, awaited(network.graph))
     groups = tuple(
-        _group(network, i, d, names, rates, _held(network, cost, d, position)) for i, cost in enumerate(network.groups)
+        _group(network, i, d, names, rates, beside, _held(network, cost, d, position))
+        for i, cost in enumerate(network.groups)
     )
     peaks = {home.name: float(network.residency.home_peak_bytes[d])}
     if network.residency.memory:
@@ -83,7 +87,7 @@ def to_schedule(network: Network, d: int) -> Schedule:
         ports=rates,
         peaks_bytes=peaks,
         clock_hz={unit.name: clock},
-        units={unit.name: unit.count},
+        units={unit.name: unit.count} | ({chip.system_link.name: 1} if any(beside) else {}),
         notes=network.notes,
         lasting_bytes={home.name: network.residency.lasting_bytes},
     )
@@ -92,33 +96,70 @@ def to_schedule(network: Network, d: int) -> Schedule:
 def _held(network: Network, cost: GroupCost, d: int, position: Mapping[str, int]) -> dict[str, float]:
     """Memory -> bytes held while the group runs."""
     kept, at = network.residency, position.get(cost.op.name)
-    live = float(kept.home_live_bytes[d, at]) if at is not None else 0.0
-    held = {network.unit.home: sum(kept.home_tensors.values()) + live}
+    held = {network.unit.home: float(kept.home_bytes[d, 0 if at is None else at])}
     if kept.memory:
         held[kept.memory] = float(cost.held_bytes[d] + cost.footprint_bytes[d])
     return held
 
 
 def _group(
-    network: Network, i: int, d: int, ports: tuple[str, str], rates: Mapping[str, float], held: Mapping[str, float]
+    network: Network,
+    i: int,
+    d: int,
+    ports: tuple[str, str],
+    rates: Mapping[str, float],
+    beside: Sequence[bool],
+    held: Mapping[str, float],
 ) -> Group:
     cost = network.groups[i]
+    if beside[i]:
+        return _collective(network, i, d, beside)
     steps = _steps(cost, d, ports, rates)
     fetch = float(cost.first_weight_bytes[d]) if network.prefetches[i][d] and cost.prefetch_s[d] > 0 else 0.0
     energy = float(cost.energy_j[d])
+    # The unit's time to launch a collective on the link, once this group is done, comes with its own.
+    follows = i + 1 < len(beside) and beside[i + 1]
+    launch = float(cost.launch_s[d]) + (float(network.groups[i + 1].launch_s[d]) if follows else 0.0)
     return Group(
         name=cost.name,
         ops=(cost.name,),
         unit=network.unit.name,
         kind="transfer" if cost.name == TRANSFER else "einsum" if cost.macs else "vector",
-        deps=(i - 1,) if i else (),
-        launch_s=float(cost.launch_s[d]),
+        deps=_deps(network, i, beside),
+        launch_s=launch,
         steps=steps,
-        latency_s=float(cost.launch_s[d] + cost.time_s[d]),
+        latency_s=launch + float(cost.time_s[d]),
         prefetch_bytes={ports[0]: fetch} if fetch else {},
         macs=cost.macs,
         energy_j=None if np.isnan(energy) else energy,
         held_bytes=held,
+    )
+
+
+def _deps(network: Network, i: int, beside: Sequence[bool]) -> tuple[int, ...]:
+    """The unit's group before, and the collectives beside the unit whose results the group reads."""
+    before = next((j for j in range(i - 1, -1, -1) if not beside[j]), None)
+    deps = {before} if before is not None else set()
+    if any(beside[:i]):
+        group, reads = network.groups[i], awaited(network.graph)
+        names = {name for op in (group.name, *group.fused) for name in reads.get(op, ())}
+        deps |= {j for j in range(i) if beside[j] and network.groups[j].name in names}
+    return tuple(sorted(deps))
+
+
+def _collective(network: Network, i: int, d: int, beside: Sequence[bool]) -> Group:
+    """A collective on the link, beside the unit."""
+    cost = network.groups[i]
+    return Group(
+        name=cost.name,
+        ops=(cost.name,),
+        unit=network.chips[d].system_link.name,
+        kind="transfer",
+        deps=_deps(network, i, beside),
+        launch_s=0.0,
+        steps=_whole(cost, d, ("", ""), {"": 0.0}),
+        latency_s=float(cost.time_s[d]),
+        energy_j=float(cost.energy_j[d]),
     )
 
 
@@ -244,7 +285,7 @@ def _whole(cost: GroupCost, d: int, ports: tuple[str, str], rates: Mapping[str, 
         repeat=np.array([1]),
         compute_s=np.array([time]),
         first_load_bytes={},
-        next_load_bytes={ports[0]: np.array([min(moved, time * rates[ports[0]])])},
+        next_load_bytes={ports[0]: np.array([min(moved, time * rates[ports[0]])])} if moved else {},
         store_bytes={},
         inner_bytes={},
         last_store_bytes={},

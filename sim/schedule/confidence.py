@@ -13,6 +13,7 @@ from sim.schedule.cpu import cpu_calibration
 from sim.schedule.gpu_kernels import gpu_of
 from sim.schedule.groups import GroupCost
 from sim.schedule.host import TRANSFER
+from sim.schedule.links import COLLECTIVE
 from sim.schedule.network import Network
 
 SAME_GENERATION = 0.08
@@ -64,6 +65,7 @@ def _kinds(network: Network) -> dict[str, float]:
 
 def _gpu_document(network: Network, origin: Mapping[str, str], *, changed: bool) -> dict[str, object]:
     sets, kinds = fitted_sets(), _kinds(network)
+    kinds.pop(COLLECTIVE, None)
     names = {kind: origin[kind].split(",")[0] for kind in kinds}
     # transferred: kernels that take most of the time were measured on another GPU
     main = names[next(iter(kinds))] if kinds else next(iter(sets))
@@ -106,8 +108,8 @@ def _class(kind: str, flagged: bool) -> str:
 
 def _gpu_parts(network: Network, origin: Mapping[str, str]) -> dict[str, tuple[float, float]]:
     """Kind -> (class, op) deviations: the held-out p90 as an op's, and where the constants come from as the class's."""
-    parts = {}
-    for kind in dict.fromkeys(g.cost_class for g in _kernels(network)):
+    parts = {COLLECTIVE: (UNMEASURED, UNMEASURED)}
+    for kind in dict.fromkeys(g.cost_class for g in _kernels(network) if g.cost_class != COLLECTIVE):
         name, _, how = origin[kind].partition(", ")
         own = log1p(fitted_sets()[name].error[kind]["p90_error"]) / Z90
         moved = {"measured": 0.0, "same generation": SAME_GENERATION}.get(how, GENERATION_CHANGED)

@@ -13,17 +13,19 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from sim.errors import ConfigError, InfeasibleError, UnsupportedOpError, WorkloadError, nearest
-from sim.hardware.chip import Chip, Costing, Unit
+from sim.hardware.chip import Chip, Costing, System, Unit
 from sim.hardware.designs import Designs
 from sim.mapping.mapper import Winners
 from sim.schedule.cpu import cost_cpu, cpu_calibration
 from sim.schedule.gpu import cost_gpu, gpu_notes, inside_storages
 from sim.schedule.groups import GroupCost, cost_einsum, room_class
 from sim.schedule.host import INPUTS, TRANSFER, input_transfer, transfer_note
+from sim.schedule.links import awaited, cost_collective
+from sim.schedule.makespan import Makespan
 from sim.schedule.prepare import prepare
 from sim.schedule.residency import Residency, residency, resident_memory
 from sim.schedule.streams import cost_roofline, cost_stream
-from sim.workload.graph import EinsumOp, Graph, Op, UnsupportedOp, ViewOp
+from sim.workload.graph import CollectiveOp, EinsumOp, Graph, Op, UnsupportedOp, ViewOp
 from sim.workload.precision import Precision
 
 PROGRESS_EVERY = 32
@@ -84,8 +86,8 @@ class Network:
 class Shared:
     """What evaluations of one traced graph under one objective and map space have in common."""
 
-    ready: dict[str, Graph] = field(default_factory=dict)
-    """The graph as it runs, per precision."""
+    ready: dict[tuple[str, System | None], Graph] = field(default_factory=dict)
+    """The graph as it runs, per precision and system of chips."""
     maps: dict[tuple, Winners] = field(default_factory=dict)
 
 
@@ -131,7 +133,9 @@ class _Coster:
                 self.options.progress(position / len(self.graph.ops))
             if isinstance(op, ViewOp):
                 continue
-            if self.unit.costing is Costing.GPU_KERNELS:
+            if isinstance(op, CollectiveOp):
+                groups.append(cost_collective(op, self))
+            elif self.unit.costing is Costing.GPU_KERNELS:
                 groups += [group] if (group := cost_gpu(op, position, self)) else []
             else:
                 groups.append(self._cost(op, position))
@@ -206,16 +210,17 @@ def cost_network(
         )
     shared = shared or Shared()
     eager = chips[0].main_unit.costing is Costing.CPU
-    ready = shared.ready.get(precision.name) or prepare(graph, precision, eager=eager)
-    shared.ready[precision.name] = ready
+    system = chips[0].system
+    ready = shared.ready.get((precision.name, system)) or prepare(graph, precision, system, eager=eager)
+    shared.ready[precision.name, system] = ready
     coster = _Coster(ready, chips, subject if subject is not None else chips[0], options, precision, shared)
     _check_home(coster)
     groups = coster.cost()
     if options.inputs == "host":
         arriving = input_transfer(ready, chips, np.zeros(len(chips)))
         groups = [arriving, *groups] if arriving is not None else groups
-    increments, hidden, prefetches = _makespan(groups, coster)
-    _override(groups, increments, options)
+    made = Makespan(groups, awaited(ready), len(chips))
+    _override(groups, made.increments, options)
     infeasible = np.zeros(len(chips), dtype=bool)
     infeasible[list(coster.reasons)] = True
     return Network(
@@ -223,9 +228,9 @@ def cost_network(
         chips=tuple(chips),
         unit=coster.unit,
         groups=tuple(groups),
-        increments_s=tuple(increments),
-        hidden_s=tuple(hidden),
-        prefetches=tuple(prefetches),
+        increments_s=tuple(made.increments),
+        hidden_s=tuple(made.hidden),
+        prefetches=tuple(made.prefetches),
         residency=coster.residency,
         infeasible=infeasible,
         reasons=coster.reasons,
@@ -280,28 +285,6 @@ def _called(graph: Graph, storage: str) -> str:
     """The user's name of the largest tensor in a storage."""
     inside = [t for key, t in graph.tensors.items() if (t.storage or key) == storage]
     return next((t.name for t in sorted(inside, key=lambda t: -t.elements) if t.name), storage)
-
-
-def _makespan(groups: list[GroupCost], coster: _Coster) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
-    """Increments: a group's weights may load while the group before still computes.
-
-    What is hidden is the part of the first load that waits for weights alone, at most the time in
-    which the group before leaves the home memory idle, and only where both fit on chip together.
-    """
-    increments, hidden, prefetches = [], [], []
-    slack = np.zeros(len(coster.chips))
-    used = np.zeros(len(coster.chips))
-    for group in groups:
-        fits = used + group.first_weight_bytes + group.held_bytes <= group.capacity_bytes
-        # A load that is there in full costs neither set-up nor latency; a part saves its own time.
-        part = np.where(slack >= group.first_weight_s, group.prefetch_s, np.minimum(group.prefetch_s, slack))
-        saved = np.where(fits, part, 0.0)
-        increments.append(group.launch_s + group.time_s - saved)
-        hidden.append(saved)
-        prefetches.append(fits)
-        slack = np.maximum(0.0, group.time_s - group.home_busy_s)
-        used = group.footprint_bytes
-    return increments, hidden, prefetches
 
 
 def _override(groups: list[GroupCost], increments: list[np.ndarray], options: Options) -> None:

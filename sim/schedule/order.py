@@ -7,7 +7,9 @@ that touch it.
 
 from __future__ import annotations
 
-from sim.workload.graph import Graph, ViewOp
+from heapq import heappop, heappush
+
+from sim.workload.graph import CollectiveOp, Graph, ViewOp
 
 
 def predecessors(graph: Graph) -> list[list[int]]:
@@ -56,3 +58,62 @@ def in_order(graph: Graph) -> Graph:
     if order == list(range(len(graph.ops))):
         return graph
     return graph.with_(ops=tuple(graph.ops[i] for i in order))
+
+
+def hide_collectives(graph: Graph) -> Graph:
+    """The graph with ops that wait for a collective put off while there is other work: it runs beside the collective.
+
+    Takes ops in their order, but those that read a result under way only when nothing else can run; then all
+    that was under way counts as arrived. Views stand before their first reader.
+    """
+    if not any(isinstance(op, CollectiveOp) for op in graph.ops):
+        return graph
+    views = [isinstance(op, ViewOp) for op in graph.ops]
+    needs = predecessors(graph)
+    work = _through_views(needs, views)
+    readers: dict[int, list[int]] = {}
+    for i, before in enumerate(work):
+        for j in before:
+            readers.setdefault(j, []).append(i)
+    left = [len(before) for before in work]
+    ready = [i for i, count in enumerate(left) if not count and not views[i]]
+    late: list[int] = []
+    order: list[int] = []
+    placed: set[int] = set()
+    under_way: set[int] = set()
+    while ready or late:
+        if not ready:
+            ready, late, under_way = sorted(late), [], set()
+        at = heappop(ready)
+        if under_way.intersection(work[at]):
+            late.append(at)
+            continue
+        _place(at, needs, views, placed, order)
+        if isinstance(graph.ops[at], CollectiveOp):
+            under_way.add(at)
+        for i in readers.get(at, ()):
+            left[i] -= 1
+            if not left[i] and not views[i]:
+                heappush(ready, i)
+    for at in range(len(graph.ops)):
+        _place(at, needs, views, placed, order)  # views that nothing reads
+    return graph.with_(ops=tuple(graph.ops[i] for i in order))
+
+
+def _through_views(needs: list[list[int]], views: list[bool]) -> list[set[int]]:
+    """Per op, the ops before it that do something, views seen through. Ops stand in a topological order."""
+    found: list[set[int]] = []
+    for before in needs:
+        found.append({k for j in before for k in (found[j] if views[j] else (j,))})
+    return found
+
+
+def _place(at: int, needs: list[list[int]], views: list[bool], placed: set[int], order: list[int]) -> None:
+    """The op, after the views that it reads."""
+    if at in placed:
+        return
+    for j in needs[at]:
+        if views[j]:
+            _place(j, needs, views, placed, order)
+    placed.add(at)
+    order.append(at)

@@ -5,27 +5,32 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sim.errors import WorkloadError
-from sim.schedule.order import in_order
+from sim.hardware.chip import System
+from sim.schedule.order import hide_collectives, in_order
 from sim.workload.graph import EinsumOp, Graph
-from sim.workload.passes import PrecisionPolicy, apply_precision, dead_code, fuse_epilogues
+from sim.workload.passes import PrecisionPolicy, apply_precision, dead_code, fuse_epilogues, pipeline, tensor_parallel
 from sim.workload.precision import BITS, Precision
 
-_CACHE: dict[tuple[int, Precision, bool], tuple[Graph, Graph]] = {}
+_CACHE: dict[tuple[int, Precision, System | None, bool], tuple[Graph, Graph]] = {}
 
 
-def prepare(graph: Graph, precision: Precision, *, eager: bool = False) -> Graph:
-    """Precision, order, then fusion. The last few results are remembered by identity: a sweep asks often.
+def prepare(graph: Graph, precision: Precision, system: System | None = None, *, eager: bool = False) -> Graph:
+    """Precision, order, one chip's share in a system of chips, then fusion.
+
+    The last few results are remembered by identity: a sweep asks often.
 
     `eager`: as a framework runs it op by op: no epilogue is fused, and between quantised layers activations and
     caches stay in fp32. Raises: WorkloadError: an op works on nothing (a batch or a width of 0).
     """
-    key = (id(graph), precision, eager)
+    key = (id(graph), precision, system, eager)
     if key not in _CACHE or _CACHE[key][0] is not graph:
         if len(_CACHE) > 8:
             _CACHE.clear()
         _check_extents(graph)
         typed = apply_precision(graph, _outside_layers(precision) if eager else precision)
         ready = in_order(dead_code(typed))
+        if system is not None:
+            ready = pipeline(hide_collectives(tensor_parallel(ready, system.tensor_parallel)), system.pipeline)
         _CACHE[key] = (graph, ready if eager else fuse_epilogues(ready))
     return _CACHE[key][1]
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from sim.hardware.chip import Costing, Fanout, Memory, Unit
 from sim.workload.graph import Graph, OperandRole, Role, ViewOp
+from sim.workload.passes.pipeline import stage_of
 
 RESIDENT_SHARE = 0.5
 """Share of the memory that resident activations may take (estimated: the other half holds the
@@ -41,6 +42,17 @@ class Residency:
     def home_peak_bytes(self) -> np.ndarray:
         """(D,) the most that lies in the home memory at once."""
         return self.home_bytes.max(axis=1, initial=0.0)
+
+
+def _fixed_bytes(graph: Graph, place: Mapping[str, str], always: Mapping[str, float]) -> np.ndarray:
+    """(ops,) bytes that always lie at home, on the chip that runs each op: stages of a pipeline have their own."""
+    stages = np.array(stage_of(graph), dtype=int)
+    if not stages.any():
+        return np.full(len(graph.ops), sum(always.values()))
+    used: list[set[str]] = [set() for _ in range(int(stages.max()) + 1)]
+    for op, stage in zip(graph.ops, stages, strict=True):
+        used[stage] |= {place[key] for key in (*op.inputs, *op.outputs)}
+    return np.array([sum(always.get(storage, 0.0) for storage in sorted(found)) for found in used])[stages]
 
 
 def resident_memory(unit: Unit) -> Memory | None:
@@ -104,12 +116,11 @@ def residency(graph: Graph, unit: Unit, capacity_bytes: np.ndarray, inside: Coll
             home[:, first : last + 1] += np.where(kept, 0.0, size)[:, None]
         held[:, first : last + 1] += np.where(kept, size, 0.0)[:, None]
         stays[storage] = kept
-    fixed = sum(always.values())
     return Residency(
         memory=memory.name if memory else None,
         stays=stays,
         held_bytes=held,
-        home_bytes=fixed + home,
+        home_bytes=_fixed_bytes(graph, place, always) + home,
         home_tensors=always,
         home_live_bytes=home,
         lasting_bytes=sum(b for s, b in always.items() if roles[s] & {Role.WEIGHT, Role.KV_CACHE}),

@@ -251,12 +251,31 @@ class ViewOp(OpBase):
     """Free: only the shape or the strides change; outputs share the input's storage."""
 
 
+class Collective(StrEnum):
+    """What chips do together; a "send" is from one pipeline stage to the next."""
+
+    ALL_REDUCE = "all_reduce"
+    ALL_GATHER = "all_gather"
+    REDUCE_SCATTER = "reduce_scatter"
+    ALL_TO_ALL = "all_to_all"
+    SEND = "send"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectiveOp(OpBase):
+    """Data between `chips` equal chips that run this graph side by side; `message_bytes` is the whole tensor."""
+
+    collective: Collective
+    chips: int
+    message_bytes: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnsupportedOp(OpBase):
     """An op without a rule. `estimate` refuses it unless told to cost it as memory traffic."""
 
 
-Op = EinsumOp | VectorOp | MovementOp | ViewOp | UnsupportedOp
+Op = EinsumOp | VectorOp | MovementOp | ViewOp | CollectiveOp | UnsupportedOp
 
 
 @dataclass(frozen=True, kw_only=True)

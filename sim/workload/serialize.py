@@ -10,6 +10,8 @@ from pathlib import Path
 from sim.errors import WorkloadError
 from sim.workload.graph import (
     Axis,
+    Collective,
+    CollectiveOp,
     Einsum,
     EinsumOp,
     Graph,
@@ -28,7 +30,10 @@ from sim.workload.graph import (
 
 SCHEMA = "dovetail.graph/1"
 
-_TYPES = {"einsum": EinsumOp, "vector": VectorOp, "movement": MovementOp, "view": ViewOp, "unsupported": UnsupportedOp}
+_TYPES = {
+    "einsum": EinsumOp, "vector": VectorOp, "movement": MovementOp, "view": ViewOp, "collective": CollectiveOp,
+    "unsupported": UnsupportedOp,
+}  # fmt: skip
 _NAMES = {cls: name for name, cls in _TYPES.items()}
 
 
@@ -156,6 +161,8 @@ def _op_from_dict(row: Mapping) -> Op:
     for name in ("primitives", "epilogue"):
         if name in values:
             values[name] = {Primitive(primitive): count for primitive, count in values[name].items()}
+    if "collective" in values:
+        values["collective"] = Collective(values["collective"])
     if "einsum" in values:
         values["einsum"] = _einsum_from_dict(values["einsum"])
     return cls(**values)

@@ -6,9 +6,12 @@ from collections import Counter
 from collections.abc import Iterable
 
 from sim.errors import WorkloadError
-from sim.workload.graph import EinsumOp, Graph, MovementOp, Role, UnsupportedOp, VectorOp, ViewOp
+from sim.workload.graph import CollectiveOp, EinsumOp, Graph, MovementOp, Role, UnsupportedOp, VectorOp, ViewOp
 
-_KINDS = {EinsumOp: "einsum", VectorOp: "vector", MovementOp: "movement", ViewOp: "view", UnsupportedOp: "unsupported"}
+_KINDS = {
+    EinsumOp: "einsum", VectorOp: "vector", MovementOp: "movement", ViewOp: "view", CollectiveOp: "collective",
+    UnsupportedOp: "unsupported",
+}  # fmt: skip
 
 
 def knobs_of(texts: Iterable[str]) -> dict[str, str]:

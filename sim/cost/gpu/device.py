@@ -178,7 +178,7 @@ def device_from_chip(chip: Chip, unit: Unit | None = None) -> GpuDevice:
         cells *= unit.hierarchy[i].count
     home = chip.memory(unit.home)
     return GpuDevice(
-        name=chip.name,
+        name=chip.calibration or chip.name,
         generation=Generation(generation),
         sms=sms,
         clock_hz=unit.clock_hz,

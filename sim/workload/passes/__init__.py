@@ -3,7 +3,18 @@
 from sim.workload.passes.attention import find_attention
 from sim.workload.passes.dead_code import dead_code
 from sim.workload.passes.fuse import fuse_epilogues
+from sim.workload.passes.pipeline import pipeline
 from sim.workload.passes.precision import PrecisionPolicy, apply_precision
 from sim.workload.passes.sparsify import sparsify
+from sim.workload.passes.tensor_parallel import tensor_parallel
 
-__all__ = ["PrecisionPolicy", "apply_precision", "dead_code", "find_attention", "fuse_epilogues", "sparsify"]
+__all__ = [
+    "PrecisionPolicy",
+    "apply_precision",
+    "dead_code",
+    "find_attention",
+    "fuse_epilogues",
+    "pipeline",
+    "sparsify",
+    "tensor_parallel",
+]

@@ -1,0 +1,90 @@
+"""Collectives of a system of chips as groups: on the link, beside the unit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sim.cost.collectives import collective_s, sent_bytes
+from sim.hardware.chip import Chip
+from sim.hardware.physical import link_energy_j_per_byte
+from sim.results import Term
+from sim.schedule.groups import GroupCost
+from sim.workload.graph import CollectiveOp, Graph, ViewOp
+
+if TYPE_CHECKING:
+    from sim.schedule.network import _Coster
+
+COLLECTIVE = "collective"
+"""Cost class: no interval was measured for it."""
+
+
+def cost_collective(op: CollectiveOp, coster: _Coster) -> GroupCost:
+    """A collective by the alpha-beta model, launched by the unit; it occupies the link, not the unit.
+
+    Each chip reads what it sends from the home memory and writes what it receives there.
+    """
+    chips, n, home = coster.chips, len(coster.chips), coster.unit.home
+    time = np.array([_seconds(op, chip) for chip in chips], dtype=float)
+    sent = np.full(n, float(sent_bytes(collective=op.collective.value, message_bytes=op.message_bytes, chips=op.chips)))
+    rate = np.array([_home_bytes_per_s(chip) for chip in chips])
+    link = chips[0].system_link.name
+    zero = np.zeros(n)
+    energy = sent * np.atleast_1d(np.asarray(link_energy_j_per_byte(coster.subject, link), dtype=float))
+    return GroupCost(
+        op=op,
+        name=op.name,
+        launch_s=np.array([c.main_unit.launch_s for c in chips]),
+        time_s=time,
+        terms_s={Term.COMMUNICATION: time},
+        traffic_bytes={home: {"communication": (sent, sent)}},
+        home_busy_s=np.minimum(time, 2 * sent / rate),
+        extra_home_s=zero,
+        prefetch_s=zero,
+        first_weight_bytes=zero,
+        first_weight_s=zero,
+        footprint_bytes=zero,
+        held_bytes=zero,
+        capacity_bytes=np.full(n, np.inf),
+        energy_j=energy,
+        energy_parts_j={link: energy},
+        cycles=time * np.array([c.main_unit.clock_hz for c in chips]),
+        bound=(f"link:{link}",) * n,
+        resources_s={f"link:{link}": time},
+        cost_class=COLLECTIVE,
+    )
+
+
+def _seconds(op: CollectiveOp, chip: Chip) -> float:
+    assert chip.system is not None
+    link = chip.system_link
+    return float(
+        collective_s(
+            collective=op.collective.value, message_bytes=float(op.message_bytes), chips=op.chips,
+            topology=chip.system.topology, bandwidth_bytes_per_s=link.bandwidth.at(1.0), latency_s=link.latency_s,
+        )
+    )  # fmt: skip
+
+
+def _home_bytes_per_s(chip: Chip) -> float:
+    home, clock = chip.memory(chip.main_unit.home), chip.main_unit.clock_hz
+    return home.read.at(clock) * clock * home.efficiency
+
+
+def awaited(graph: Graph) -> dict[str, tuple[str, ...]]:
+    """Op name -> the collectives whose results it reads, straight or through views; none for a graph without."""
+    made: dict[str, tuple[str, ...]] = {}
+    found: dict[str, tuple[str, ...]] = {}
+    for op in graph.ops:
+        before = tuple(dict.fromkeys(name for key in op.inputs for name in made.get(key, ())))
+        if isinstance(op, CollectiveOp):
+            made.update(dict.fromkeys(op.outputs, (op.name,)))
+        elif isinstance(op, ViewOp) and before:
+            made.update(dict.fromkeys(op.outputs, before))
+        if before and not isinstance(op, ViewOp):
+            found[op.name] = before
+    return found
+
+
+__all__ = ["awaited", "cost_collective"]

@@ -1,0 +1,68 @@
+"""How a split axis is carried through views and einsums."""
+
+from __future__ import annotations
+
+from sim.workload.graph import Einsum, Operand, Tensor
+
+
+def _strides(tensor: Tensor) -> list[int]:
+    """Elements between neighbours of each axis, as if the tensor were dense in its layout."""
+    strides, step = [0] * len(tensor.shape), 1
+    for axis in reversed(tensor.layout or range(len(tensor.shape))):
+        strides[axis], step = step, step * tensor.shape[axis]
+    return strides
+
+
+def follow_view(before: Tensor, after: Tensor, axis: int, chips: int) -> int | None:
+    """The axis of `after`, a view of `before` (or the other way round), that carries its split; None where none does.
+
+    Reshapes and transposes are followed by address: an axis covers addresses [stride, stride x size). It may be
+    merged with inner ones (heads x head dim) or come apart (features into heads): which features a chip has is
+    free, so the outermost part that divides is taken (of a fused QKV the heads, not the three). Slices and
+    selections keep the axis; equal chunks of the split axis itself stay split (fused QKV again).
+
+    Example: (1, 197, 2304) split at 2, seen as (1, 197, 3, 12, 64), on 4 chips: axis 3, three heads a chip.
+    """
+    if before.elements == after.elements:
+        return _same_elements(before, after, axis, chips)
+    size = before.shape[axis]
+    if len(before.shape) == len(after.shape):
+        other = after.shape[axis]
+        chunk = max(size, other) % min(size, other) == 0 if min(size, other) else False
+        return axis if chunk and other % chips == 0 else None
+    if len(before.shape) == len(after.shape) + 1:
+        for gone in range(len(before.shape)):
+            rest = before.shape[:gone] + before.shape[gone + 1 :]
+            if gone != axis and rest == after.shape:
+                return axis - (gone < axis)
+    return None
+
+
+def _same_elements(before: Tensor, after: Tensor, axis: int, chips: int) -> int | None:
+    low = _strides(before)[axis]
+    high = low * before.shape[axis]
+    fits = []
+    for at, (stride, size) in enumerate(zip(_strides(after), after.shape, strict=True)):
+        inside = stride >= low and stride * size <= high
+        merged = stride <= low and stride * size == high
+        if size % chips == 0 and (inside or merged):
+            fits.append((stride, at))
+    return max(fits)[1] if fits else None
+
+
+def rank_of(e: Einsum, operand: Operand, axis: int, chips: int) -> str | None:
+    """The rank whose split splits an operand's axis: the outermost of the axis, where it divides; else None."""
+    terms, size = operand.projection[axis].terms, operand.projection[axis].size
+    if not terms or operand.projection[axis].offset:
+        return None
+    rank, coefficient = max(terms, key=lambda term: term[1])
+    covers = coefficient * e.ranks[rank] == size
+    return rank if covers and e.ranks[rank] % chips == 0 else None
+
+
+def with_rank(e: Einsum, operand: Operand, rank: str) -> int | None:
+    """The axis of an operand on which `rank` is outermost; None where it is on none."""
+    for at, axis in enumerate(operand.projection):
+        if rank in axis.ranks and rank_of(e, operand, at, 1) == rank:
+            return at
+    return None

@@ -1,0 +1,223 @@
+"""Several chips: what is split and where collectives stand, by hand on small models; laws over both readings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import sim
+from sim.errors import ConfigError, WorkloadError
+from sim.hardware.chip import Chip
+from sim.hardware.physical import chip_area_mm2
+from sim.results import Term
+from sim.workload.graph import Collective, CollectiveOp, EinsumOp, Graph, Role
+from sim.workload.passes import pipeline, tensor_parallel
+from sim.workload.passes.pipeline import stage_of
+from sim.workload.serialize import graph_from_dict, graph_to_dict
+
+FILE = """
+schema: dovetail.chip/1
+extends: tesla-fsd-npu
+name: fsd-system
+title: NPUs on a made-up link
+links:
+  - {{name: wire, ends: [chip, DRAM], bandwidth: {bandwidth}, {latency} source: "estimated: a test"}}
+system: {{chips: {chips}, topology: {topology}, link: {link}, source: "estimated: a test"}}
+"""
+
+
+def system_file(folder: Path, **changes: object) -> Path:
+    values = {"bandwidth": "4 GB/s", "latency": "latency: 1 us,", "chips": 2, "topology": "ring", "link": "wire"}
+    path = folder / "system.yaml"
+    path.write_text(FILE.format(**{**values, **changes}))
+    return path
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Chip:
+    return sim.load_hardware(system_file(tmp_path))
+
+
+class Mlp(nn.Module):
+    """x + down(relu(up(x)))"""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(64, 256), nn.Linear(256, 64)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.down(torch.relu(self.up(x)))
+
+
+class Branches(nn.Module):
+    """Two independent MLPs whose results are added at the end: the first all-reduce has the second to hide behind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = Mlp(), Mlp()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.a(x) * self.b(x)
+
+
+@pytest.fixture(scope="module")
+def mlp() -> Graph:
+    return sim.trace(Mlp(), (torch.zeros(32, 64),))
+
+
+@pytest.fixture(scope="module")
+def branches() -> Graph:
+    return sim.trace(Branches(), (torch.zeros(32, 64),))
+
+
+@pytest.fixture(scope="module")
+def llama() -> Graph:
+    return sim.load_workload("llama", layers=2, context=64, phase="decode")
+
+
+@pytest.fixture(scope="module")
+def small() -> Graph:
+    return sim.load_workload("byte_gpt", depth=4, heads=4, kv_heads=4, width=64)
+
+
+def products(graph: Graph) -> dict[str, dict[str, int]]:
+    return {op.module: dict(op.einsum.ranks) for op in graph.ops if isinstance(op, EinsumOp)}
+
+
+def sent(graph: Graph) -> list[tuple[Collective, int]]:
+    return [(op.collective, op.message_bytes) for op in graph.ops if isinstance(op, CollectiveOp)]
+
+
+def test_columns_then_rows(mlp: Graph) -> None:
+    """up: 256 columns become 64 a chip; down: 256 rows become 64; one all-reduce of 32 x 64 fp32."""
+    part = tensor_parallel(mlp, 4)
+    assert sorted(products(part)["up"].values()) == [32, 64, 64]
+    assert sorted(products(part)["down"].values()) == [32, 64, 64]
+    assert sent(part) == [(Collective.ALL_REDUCE, 32 * 64 * 4)]
+    assert part.macs * 4 == mlp.macs
+    weights = {t.name: t.shape for t in part.tensors.values() if t.role is Role.WEIGHT and t.name}
+    assert weights == {"up.weight": (64, 64), "up.bias": (64,), "down.weight": (64, 64), "down.bias": (64,)}
+
+
+def test_attention_by_head_and_its_cache(llama: Graph) -> None:
+    """32 query and 8 KV heads over 8 chips: 4 and 1 each; the caches and every learned product divide by 8."""
+    part = tensor_parallel(llama, 8)
+    assert part.macs * 8 == llama.macs
+    regions = [r.attrs for r in part.regions.values() if r.kind == "attention"]
+    assert [(r["heads"], r["kv_heads"]) for r in regions] == [(4, 1)] * 2
+    cache = [t for t in part.tensors.values() if t.role is Role.KV_CACHE and t.name]
+    assert {t.shape for t in cache} == {(1, 1, 65, 64)}
+    kinds = [what for what, _ in sent(part)]
+    assert kinds.count(Collective.ALL_REDUCE) == 2 * 2 + 1  # o and down of each layer, the embedding
+    assert kinds.count(Collective.ALL_GATHER) == 1  # the logits
+    assert graph_from_dict(graph_to_dict(part)) == part
+
+
+def test_one_chip_changes_nothing(mlp: Graph) -> None:
+    assert tensor_parallel(mlp, 1) is mlp
+    assert pipeline(mlp, 1) is mlp
+
+
+def test_pipeline_cuts_between_layers(small: Graph) -> None:
+    cut = pipeline(small, 2)
+    assert [what for what, _ in sent(cut)] == [Collective.SEND]
+    assert cut.macs == small.macs
+    stages = stage_of(cut)
+    first = sum(op.einsum.macs for op, s in zip(cut.ops, stages, strict=True) if isinstance(op, EinsumOp) and s == 0)
+    assert 0.35 < first / cut.macs < 0.65
+    (send,) = [op for op in cut.ops if isinstance(op, CollectiveOp)]
+    later = {key for op, s in zip(cut.ops, stages, strict=True) if s == 1 for key in op.inputs}
+    assert set(send.outputs) <= later
+    assert not set(send.inputs) & later
+
+
+@pytest.mark.parametrize("topology", ["ring", "switch"])
+@pytest.mark.parametrize("stages", [1, 2])
+def test_both_readings_agree_and_stay_above_the_roofline(
+    tmp_path: Path, mlp: Graph, branches: Graph, topology: str, stages: int
+) -> None:
+    chip = sim.load_hardware(system_file(tmp_path, topology=topology, chips=4)).set("system.pipeline", stages)
+    for graph in (branches, mlp):
+        found, run = sim.estimate(graph, chip), sim.simulate(graph, chip)
+        assert found.roofline_latency_s <= found.latency_s
+        assert run.latency_s == pytest.approx(found.latency_s, rel=0.02)
+        assert sum(found.breakdown_s.values()) == pytest.approx(found.latency_s)
+        assert sum(op.latency_s for op in found.ops) == pytest.approx(found.latency_s)
+        assert sum(op.macs for op in found.ops) == found.macs == graph.macs
+        assert sum(op.energy_j for op in found.ops) <= found.energy_j
+        bounds = [op.bound for op in found.ops if op.kind.startswith("collective")]
+        assert set(bounds) == {"link:wire"}
+        assert found.breakdown_s[Term.COMMUNICATION] > 0
+
+
+def test_communication_hides_behind_what_does_not_need_it(pair: Chip, branches: Graph) -> None:
+    """The second branch computes while the first one's sum travels: less is exposed than both take on the link."""
+    slow = pair.set("wire.latency", "20 us")
+    found = sim.estimate(branches, slow)
+    gathered = [op for op in found.ops if op.kind == "collective.all_reduce"]
+    alone = 2 * (20e-6 + 32 * 64 * 2 / 2 / 4e9)  # two steps of a ring of two, 16-bit partial sums
+    assert len(gathered) == 2
+    exposed = [op.breakdown_s[Term.COMMUNICATION] for op in gathered]
+    assert exposed[0] < alone
+    assert exposed[1] <= alone
+    assert sum(exposed) >= 2 * alone - sum(op.latency_s for op in found.ops if op not in gathered)
+    assert sim.simulate(branches, slow).latency_s == pytest.approx(found.latency_s, rel=0.02)
+
+
+def test_memory_and_work_are_shared(tmp_path: Path, small: Graph) -> None:
+    """One chip of four holds a quarter of the products' weights; embeddings, norms and the small head are whole."""
+    one = sim.load_hardware("tesla-fsd-npu")
+    four = sim.load_hardware(system_file(tmp_path, chips=4))
+    alone, shared = sim.estimate(small, one), sim.estimate(small, four)
+    split = [op for op in small.ops if op.kind in ("aten.mm", "aten.addmm") and op.module != "head"]
+    learned = sum(op.einsum.ranks["N"] * op.einsum.ranks["K"] for op in split)
+    saved = alone.peak_memory_bytes["DRAM"] - shared.peak_memory_bytes["DRAM"]
+    assert saved == pytest.approx(0.75 * learned, rel=0.02)
+    head = next(op.einsum.macs for op in small.ops if op.module == "head")
+    assert shared.macs == alone.macs + 3 * head  # what nothing splits is done four times
+    assert shared.area_mm2 == pytest.approx(4 * chip_area_mm2(four))
+    staged = sim.estimate(small, four.set("system.pipeline", 4))
+    assert staged.peak_memory_bytes["DRAM"] < 0.6 * alone.peak_memory_bytes["DRAM"]
+
+
+def test_a_faster_link_is_never_slower_and_rows_equal_estimates(pair: Chip, branches: Graph) -> None:
+    grid = {"wire.bandwidth": ["1 GB/s", "4 GB/s", "16 GB/s"], "system.chips": [1, 2, 4]}
+    table = sim.sweep(branches, pair, grid)
+    assert (np.diff(table["latency_s"].reshape(3, 3), axis=0) <= 0).all()
+    for row in table.rows():
+        chip = pair.set("wire.bandwidth", row["wire.bandwidth"]).set("system.chips", row["system.chips"])
+        found = sim.estimate(branches, chip)
+        for name in ("latency_s", "energy_j", "area_mm2", "roofline_latency_s", "mac_utilization", "macs"):
+            assert row[name] == getattr(found, name), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"link": "wires"}, 'system.link: "wires" is no link: expected one of wire. Did you mean "wire"?'),
+        ({"latency": ""}, "links[0].latency: missing: the link of a system needs the latency of one hop"),
+        ({"bandwidth": "4 B/cycle"}, "links[0].bandwidth: expected a rate per second"),
+        ({"topology": "mesh"}, "system.topology"),
+        ({"chips": 0}, "system.chips"),
+    ],
+)
+def test_bad_systems(tmp_path: Path, changes: dict, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        sim.load_hardware(system_file(tmp_path, **changes))
+    assert words in str(caught.value)
+
+
+def test_counts_that_do_not_fit(pair: Chip) -> None:
+    with pytest.raises(ConfigError, match="2 chips do not divide into 3 pipeline stages: expected one of 1, 2"):
+        pair.set("system.pipeline", 3)
+    with pytest.raises(ConfigError, match="16 chips do not fit a switch of 8 ports"):
+        sim.load_hardware("h100-sxm-x8").set("system.chips", 16)
+
+
+def test_heads_that_do_not_divide(llama: Graph) -> None:
+    with pytest.raises(WorkloadError, match=r"8 kv heads do not divide over 16 chips .*one of 1, 2, 4, 8 chips"):
+        tensor_parallel(llama, 16)
