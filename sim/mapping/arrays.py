@@ -77,8 +77,8 @@ def fold_cycles(
 
     Args: stream: streamed extent [cycles]; rows, cols: array sides; all broadcast.
     """
-    t = np.asarray(stream)
-    s = np.asarray(rows) + np.asarray(cols) - 2 if skew is Skew.SYSTOLIC else 0
+    t, rows = np.asarray(stream), np.asarray(rows)
+    s = rows + np.asarray(cols) - 2 if skew is Skew.SYSTOLIC else 0
     if dataflow in (Dataflow.OUTPUT_STATIONARY, Dataflow.ROW_STATIONARY):
         if folds is Folds.SERIAL:
             return t + s, np.zeros_like(t)

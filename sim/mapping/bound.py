@@ -19,10 +19,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 
 import numpy as np
 
-from sim.mapping.arrays import BINDINGS, Dataflow
+from sim.hardware.chip import Dataflow
+from sim.mapping.arrays import BINDINGS
 from sim.mapping.dims import class_tiles, thinned
 from sim.mapping.machine import Machine
 from sim.mapping.problem import INPUT, OUTPUT, WEIGHT, Problem
@@ -169,7 +171,7 @@ class Grid:
         if array.dataflow == Dataflow.ROW_STATIONARY or self.spread:
             return {}  # a bound may leave them out
         whole = problem.whole
-        extent = {c: float(np.prod([whole[r] for r in problem.in_class(c)] or [1])) for c in CLASSES}
+        extent = {c: float(prod(int(whole[r]) for r in problem.in_class(c))) for c in CLASSES}
         macs = extent["M"] * extent["N"] * extent["K"] * extent["B"]
         binding = BINDINGS[Dataflow(array.dataflow)]
 

@@ -18,8 +18,9 @@ from itertools import product
 import numpy as np
 
 from sim.errors import MappingError
+from sim.hardware.chip import Dataflow, Folds, Preload, Skew
 from sim.mapping.array_job import gemm_view
-from sim.mapping.arrays import BINDINGS, Dataflow, Folds, Preload, Skew, ceil_div, fold_cycles
+from sim.mapping.arrays import BINDINGS, ceil_div, fold_cycles
 from sim.mapping.machine import ArrayShape
 from sim.mapping.problem import ROLES, Problem
 from sim.workload.graph import Axis, OperandRole
@@ -192,7 +193,7 @@ class _Lister:
             boxes = [
                 grown
                 for count, box in boxes
-                for grown in ((count * (trips - 1), box | {rank: tile}), (count, box | {rank: rest}))
+                for grown in ((count * (trips - 1), {**box, rank: tile}), (count, {**box, rank: rest}))
             ]
         return boxes
 
@@ -224,7 +225,7 @@ class _Lister:
         array = self.array
         if array.dataflow == Dataflow.ROW_STATIONARY:
             whole = self.problem.window_ranks
-            one = {r: np.int64(n if r in whole and self.letter == "K" else 1) for r, n in self.extent.items()}
+            one = {r: np.asarray(n if r in whole and self.letter == "K" else 1) for r, n in self.extent.items()}
             return np.asarray(gemm_view(self.problem, array, one | dict(box))[self.field or "B"])
         extent = self._extent(box)
         if self.field == "stream":
@@ -241,7 +242,7 @@ class _Lister:
 
     # This class's factors of an operand's elements ------------------------------------------------
     def _factor(self, axes: tuple[Axis, ...], box: Mapping[str, np.ndarray], length: int) -> np.ndarray:
-        sizes = self.extent | dict(box)
+        sizes = {r: np.asarray(n) for r, n in self.extent.items()} | dict(box)
         factor = np.ones(length)
         for axis in axes:
             factor = factor * self.problem.axis_extent(axis, sizes)

@@ -321,11 +321,11 @@ class _BorderJob:
         for store in self.border.stores:
             changed = self._changed(store.role, self.left)
             if store.role is OUTPUT:
-                changed, old, bits = changed & ~fresh, None, np.float64(self.problem.accumulate_bits)
+                changed, old, bits = changed & ~fresh, None, np.asarray(float(self.problem.accumulate_bits))
             else:
                 # Boxes of an operand without windows are the same or apart.
                 old = now if self.problem.slides(store.role) else None
-                bits = np.float64(self.problem.bits[store.role])
+                bits = np.asarray(float(self.problem.bits[store.role]))
             elements = self._elements(store, after, old, shift).where(changed)
             self._charge(moves[store.double_buffered], store, bits, elements, out=False)
             self._account(traffic, store, self.weight, bits, elements, out=False)
@@ -352,7 +352,7 @@ class _BorderJob:
             covers = self._covers(store.role)
             stays = state.stays_in[store.role] & covers
             output = store.role is OUTPUT
-            bits = np.float64(self.problem.accumulate_bits if output else self.problem.bits[store.role])
+            bits = np.asarray(float(self.problem.accumulate_bits if output else self.problem.bits[store.role]))
             absent = ~stays & ~state.fresh if output else ~stays
             elements = self._elements(store, self._ends(last=False), None, None).where(absent)
             self._charge(start, store, bits, elements, out=False)

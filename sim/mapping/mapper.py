@@ -64,9 +64,9 @@ class Winners:
     tables: Sequence[StepTable]
     mappings: Sequence[LoopNest]
     energy_j: np.ndarray
-    first_weight_bytes: Sequence[float]
+    first_weight_bytes: Sequence[float] | np.ndarray
     """Per row: the weight part of the very first load."""
-    footprint_bytes: Sequence[float]
+    footprint_bytes: Sequence[float] | np.ndarray
     """Per row: bytes of the outermost memory on chip, second copies included."""
     need_bytes: float
     need_level: int | None = None

@@ -151,7 +151,7 @@ class Problem:
 
     @cached_property
     def whole(self) -> Mapping[str, np.ndarray]:
-        return {r: np.int64(n) for r, n in self.einsum.ranks.items()}
+        return {r: np.asarray(n, dtype=np.int64) for r, n in self.einsum.ranks.items()}
 
     def size_bytes(self, role: OperandRole) -> float:
         """Bytes of the whole operand that the einsum touches (compulsory traffic)."""

@@ -158,7 +158,7 @@ class SingleBorder:
             first = choices[members[0]]
             tiles = np.array([choices[i].tiles for i in members]).reshape(len(members), len(first.order))
             borders, tables = self.borders(first, tiles)
-            yield np.array(members), Nest(tuple(borders), tuple(tables), self.route.innermost)
+            yield np.array(members), Nest(tuple(borders), tuple(tables), dict(self.route.innermost))
 
     def stores(self, depths: tuple[int, ...], loops: int) -> list[tuple[int, tuple[StoreAt, ...]]]:
         """(loops outside, stores) from the outside in; always an entry at the innermost depth."""
@@ -328,7 +328,7 @@ class Pool:
         if fixed is not None:
             walked = self.bounds.walked(fixed, positions)
             others = [a for a in range(len(CLASSES)) if a != AXIS[fixed]]
-            out[np.ix_(others, walked)] = np.inf
+            out[np.ix_(np.array(others), walked)] = np.inf
         return out
 
     def grid_of(self, positions: np.ndarray) -> np.ndarray:
