@@ -125,9 +125,10 @@ def _write_trace(path: Path | None, timeline: Timeline) -> None:
 
 
 def _table(title: str, columns: list[str], rows: list[list[str]]) -> Any:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     for at, column in enumerate(columns):
         table.add_column(column, no_wrap=at == 0, justify="left" if at == 0 else "right", overflow="fold")
     for row in rows:
