@@ -202,7 +202,8 @@ def _array_area(d: Designs, array: Array, node: np.ndarray) -> np.ndarray:
         chained, summed = (tech.mac_area_mm2(dtype=dtype, node_nm=node, integer=integer, tree=t) for t in (False, True))
         modes.append(d.column(f"{array.name}.macs_per_cycle.{dtype}") * np.where(tree, summed, chained))
     widest = np.max(modes, axis=0)
-    mac = widest + data.SHARED_MODE * (np.sum(modes, axis=0) - widest)
+    # Summed one after the other: what NumPy adds up pairwise depends, to the last bit, on the number of designs.
+    mac = widest + data.SHARED_MODE * (sum(modes) - widest)
     extra = 1.0 + data.SPARSE_MUX * d.column(f"{array.name}.skips_zeros")
     for pattern in array.weight_sparsity:
         extra = extra + data.SPARSE_MUX * d.column(f"{array.name}.weight_sparsity.{pattern}")

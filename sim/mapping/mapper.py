@@ -200,17 +200,17 @@ class _Search:
             self._rounds(scan, queues, fits, values)
         else:
             self._rounds(scan, [some[:1] for some in queues], fits, values)
+            queues = [some for some in queues if some[0].place[0] >= 0]  # else nothing has a value, in less room too
             places = scan.places([some[0].rank[2] // CLASS_COUNT for some in queues])
+            left = []
             for some, place in zip(queues, places, strict=True):
                 for queue in some[1:]:
                     if place < fits[queue.design]:
                         queue.rank, queue.place = some[0].rank, some[0].place
                         queue.positions = queue.bounds = queue.bounds[:0]
-            left = [
-                [q for q in some[1:] if place >= fits[q.design]] for some, place in zip(queues, places, strict=True)
-            ]
+                left.append([queue for queue in some[1:] if place >= fits[queue.design]])
             self._rounds(scan, left, fits, values)
-        return {queue.design: queue for queue in everyone}
+        return {queue.design: queue for queue in everyone if queue.place[0] >= 0}
 
     def _rounds(
         self, scan: Scan, queues: list[list[_Queue]], fits: Mapping[int, int], values: Mapping[int, np.ndarray]

@@ -1,6 +1,6 @@
 """The registry of checks: one module per subject, one function per group."""
 
-from sim.baseline.checks import array, edge, eyeriss, kernels, orin, technology, tpu, waiting, whole
+from sim.baseline.checks import array, edge, eyeriss, kernels, orin, systems, technology, tpu, waiting, whole
 from sim.baseline.checks.check import Check, CheckResult, Rule, all_checks, group
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "group",
     "kernels",
     "orin",
+    "systems",
     "technology",
     "tpu",
     "waiting",
