@@ -8,9 +8,9 @@ from DRAM and back, a network is the sum of its layers. They refill a tile in pl
 holds each tile once; ours reserves a second copy and gets twice the capacity here. The column `as
 theirs` is what is compared: our mapping without three things that they do not count, the preload of
 each tile job's first fold, the shorter of the two first loads (they overlap even on one DRAM port), and
-the last store beyond 64 cycles (what is left of theirs at 512 cubed; assumed for the others). `port` is what the shared port needs for
-every byte once, which no schedule can beat; a peer below it is marked. Their numbers: LOMA, lpf_limit 6,
-aim latency, one run each, measured with zigzag-dse 3.9.1 from PyPI.
+the last store beyond 64 cycles (theirs at 512 cubed; assumed for the others). `port` is what the shared
+port needs for every byte once, which no schedule can beat; a peer below it is marked. Their numbers:
+LOMA, lpf_limit 6, aim latency, one run each, measured with zigzag-dse 3.9.1.
 
 `--mappings` reads the GEMM mappings that a run of ZigZag found (`theirs/run_zigzag.py`, in an
 environment of its own) and costs them here: they must not be faster than ours.
