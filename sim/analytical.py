@@ -15,6 +15,7 @@ from sim.hardware.dump import chip_hash
 from sim.hardware.physical import chip_area_mm2, idle_power_w
 from sim.mapping.mapping import Mapping as LoopNest
 from sim.results import Estimate, OpEstimate, Term, Traffic
+from sim.savings import with_savings
 from sim.schedule.confidence import calibration_document, latency_interval_s
 from sim.schedule.gpu import inside_storages
 from sim.schedule.groups import GroupCost
@@ -56,7 +57,8 @@ def estimate(
         allow_unsupported: cost ops without a rule as memory traffic instead of refusing.
         overrides: op name -> latency in seconds that is known better.
         what_if: also cost the network with each resource larger and in each precision (`sim.whatif`): some
-            twenty further evaluations. Without `mapping` and `overrides`, which belong to one chip.
+            twenty further evaluations; and, on mapped units, with every op alone and all tensors at home, which
+            fills `saved`. Without `mapping` and `overrides`, which belong to one chip.
         inputs: "host": they come over the chip's host link, where it has one, as an op of their own; "resident": they
             are in the home memory already, as in most measurements of a device alone.
         progress: called now and then with the share of the ops that are costed, for each evaluation anew.
@@ -85,6 +87,7 @@ def estimate(
     found = read(network, 0, precision=chosen.name, options=options)
     if not what_if or given or overrides:
         return found
+    found = with_savings(found, network.of(0), graph, chip, chosen, options, shared)
     same = {
         "shared": shared,
         "objective": objective,
@@ -105,6 +108,7 @@ def _check_names(given: Mapping[str, object], network: Network) -> None:
 
 def read(network: Network, d: int, *, precision: str, options: Options) -> Estimate:
     """The estimate of design `d` of a costed network."""
+    network = network.of(d)
     chip, graph = network.chips[d], network.graph
     bound = roofline(graph, chip, precision, homes=_inner_homes(network))
     floors = {point.name: point for point in bound.ops}

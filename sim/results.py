@@ -43,6 +43,16 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """What fusion and tensors kept on chip save: every op alone with all tensors at home, less the schedule.
+
+    `traffic_bytes` is memory -> Traffic; negative where the schedule moves more (a memory on chip for DRAM)."""
+
+    latency_s: float
+    traffic_bytes: Mapping[str, Traffic]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OpEstimate:
     """One op's (or fused group's) part of the network; `latency_s` is its increment of the makespan."""
 
@@ -71,6 +81,8 @@ class OpEstimate:
     """tensor id -> memory in which it lives"""
     held_bytes: Mapping[str, float] = field(default_factory=dict)
     """memory -> bytes that lie in it while the op runs; the largest of a network is its `peak_memory_bytes`"""
+    saved: Saved | None = None
+    """against the ops inside it one by one; None where it was not asked (`what_if`) or the unit is not mapped"""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "breakdown_s", _complete(self.breakdown_s))
@@ -119,6 +131,8 @@ class Estimate:
     unsupported: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     energy_breakdown_j: Mapping[str, float] = field(default_factory=dict)
+    saved: Saved | None = None
+    """the sum over `ops`"""
     roofline: Mapping[str, object] = field(default_factory=dict)
     """The `dovetail.roofline/1` document of the network on this chip (`Roofline.to_dict`), or empty."""
 

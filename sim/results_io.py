@@ -14,7 +14,7 @@ from typing import Any
 from sim._version import __version__
 from sim.documents import Document, Reader, check_schema, plain, read_documents
 from sim.errors import ResultError
-from sim.results import ESTIMATE_SCHEMA, Estimate, OpEstimate, Term, Traffic, WhatIf
+from sim.results import ESTIMATE_SCHEMA, Estimate, OpEstimate, Saved, Term, Traffic, WhatIf
 
 _DERIVED = ("throughput_per_s", "below_datasheet_roofline", "flops")
 """Written for the reader of the file, computed again when it is loaded."""
@@ -66,6 +66,7 @@ def to_dict(estimate: Estimate) -> Document:
             "what_if": [
                 {"resource": w.resource, "factor": w.factor, "latency_s": w.latency_s} for w in estimate.what_if
             ],
+            "saved": _saved(estimate.saved),
             "roofline": estimate.roofline,
             "infeasible": estimate.infeasible,
             "unsupported": estimate.unsupported,
@@ -83,7 +84,16 @@ def _op_to_dict(op: OpEstimate) -> Document:
         level: {operand: _traffic(t) for operand, t in operands.items()} for level, operands in op.traffic_bytes.items()
     }
     plainly = {name: getattr(op, name) for name in OpEstimate.__dataclass_fields__}
-    return plainly | {"traffic_bytes": traffic}
+    return plainly | {"traffic_bytes": traffic, "saved": _saved(op.saved)}
+
+
+def _saved(saved: Saved | None) -> Document | None:
+    if saved is None:
+        return None
+    return {
+        "latency_s": saved.latency_s,
+        "traffic_bytes": {level: _traffic(t) for level, t in saved.traffic_bytes.items()},
+    }
 
 
 def from_dict(document: Any, *, where: str = "result") -> Estimate:
@@ -127,6 +137,7 @@ def from_dict(document: Any, *, where: str = "result") -> Estimate:
         breakdown_s=_read_breakdown(top.child("breakdown_s")),
         ops=tuple(_read_op(op) for op in top.children("ops")),
         what_if=tuple(_read_what_if(entry) for entry in top.children("what_if")),
+        saved=_read_saved(top),
         roofline=top.mapping("roofline"),
         infeasible=None if top.raw("infeasible") is None else top.mapping("infeasible"),
         unsupported=tuple(top.items("unsupported")),
@@ -186,9 +197,20 @@ def _read_op(reader: Reader) -> OpEstimate:
         fused=tuple(reader.items("fused")),
         homes=reader.mapping("homes"),
         held_bytes=reader.numbers("held_bytes") if "held_bytes" in reader.data else {},
+        saved=_read_saved(reader),
     )
     reader.done()
     return op
+
+
+def _read_saved(reader: Reader) -> Saved | None:
+    """What a network or an op saves; documents from before the key have none."""
+    if "saved" not in reader.data or reader.raw("saved") is None:
+        return None
+    inner = reader.child("saved")
+    saved = Saved(latency_s=inner.number("latency_s"), traffic_bytes=inner.each("traffic_bytes", _read_traffic))
+    inner.done()
+    return saved
 
 
 def load_results(path: str | Path) -> list[Estimate]:

@@ -167,10 +167,13 @@ def _fill(
     slots = np.zeros(len(members))
     system = network.chips[0].system  # one structure, one system
     split, stages = (system.tensor_parallel, system.pipeline) if system else (1, 1)
+    macs, vector_ops = np.zeros(len(members)), np.zeros(len(members))
     for group in network.groups:
-        dynamic = dynamic + group.energy_j * split
+        runs = np.ones(len(members), dtype=bool) if group.runs is None else group.runs
+        dynamic = dynamic + np.where(runs, group.energy_j * split, 0.0)
+        macs, vector_ops = macs + runs * group.macs, vector_ops + runs * group.vector_ops
         if group.mac_slots is not None:
-            slots = slots + group.mac_slots
+            slots = slots + np.where(runs, group.mac_slots, 0.0)
     clock = np.array([c.main_unit.clock_hz for c in network.chips])
     cells = network.unit.array.rows * network.unit.array.cols * stages
     out["latency_s"][members] = latency
@@ -178,8 +181,7 @@ def _fill(
     out["energy_j"][members] = np.where(np.isnan(idle[members]), dynamic, with_idle)
     with np.errstate(invalid="ignore", divide="ignore"):
         out["mac_utilization"][members] = np.where(slots > 0, slots / (cells * (latency * clock)), np.nan)
-    out["macs"][members] = sum(g.macs for g in network.groups) * split
-    out["vector_ops"][members] = sum(g.vector_ops for g in network.groups) * split
+    out["macs"][members], out["vector_ops"][members] = macs * split, vector_ops * split
     out["infeasible"][members] = network.infeasible
     for d, (reason, _) in network.reasons.items():
         out["reason"][members[d]] = reason

@@ -25,7 +25,7 @@ LAYERS = (
     ("results", "results_io"),
     ("cost",),
     ("schedule",),
-    ("analytical", "sweeping", "whatif"),
+    ("analytical", "savings", "sweeping", "whatif"),
     ("events",),
     ("baseline",),
     ("compression",),

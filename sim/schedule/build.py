@@ -53,6 +53,7 @@ def schedule(
 
 def to_schedule(network: Network, d: int) -> Schedule:
     """Design `d` of a costed network as a schedule."""
+    network = network.of(d)
     chip, unit = network.chips[d], network.unit
     home = chip.memory(unit.home)
     clock = unit.clock_hz if len(network.chips) == 1 else chip.main_unit.clock_hz

@@ -71,6 +71,8 @@ class GroupCost:
     stream: Stream | None = None
     fused: tuple[str, ...] = ()
     """Names of further ops that run inside."""
+    runs: np.ndarray | None = None
+    """(D,) designs that run it, all where None: a group and what it replaces exclude each other."""
     energy_parts_j: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Component -> dynamic energy; sums to `energy_j`."""
     cost_class: str = ""

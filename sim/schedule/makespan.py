@@ -53,9 +53,10 @@ class Makespan:
         # A load that is there in full costs neither set-up nor latency; a part saves its own time.
         part = np.where(self.slack >= group.first_weight_s, group.prefetch_s, np.minimum(group.prefetch_s, self.slack))
         saved = np.where(fits, part, 0.0)
-        self._add(group.launch_s + group.time_s - saved, saved, fits)
-        self.slack = np.maximum(0.0, group.time_s - group.home_busy_s)
-        self.used = group.footprint_bytes
+        runs = True if group.runs is None else group.runs
+        self._add(np.where(runs, group.launch_s + group.time_s - saved, 0.0), np.where(runs, saved, 0.0), fits & runs)
+        self.slack = np.where(runs, np.maximum(0.0, group.time_s - group.home_busy_s), self.slack)
+        self.used = np.where(runs, group.footprint_bytes, self.used)
 
     def _send(self, position: int, group: GroupCost) -> None:
         self._add(group.launch_s, np.zeros_like(group.time_s), np.zeros(len(group.time_s), dtype=bool))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from sim.errors import ConfigError, InfeasibleError, UnsupportedOpError, Workloa
 from sim.hardware.chip import Chip, Costing, System, Unit
 from sim.hardware.designs import Designs
 from sim.mapping.mapper import Winners
+from sim.schedule.choice import kept_or_not
 from sim.schedule.cpu import cost_cpu, cpu_calibration
 from sim.schedule.gpu import cost_gpu, gpu_notes, inside_storages
 from sim.schedule.groups import GroupCost, cost_einsum, room_class
@@ -47,6 +49,8 @@ class Options:
     overrides_s: Mapping[str, float] = field(default_factory=dict)
     calibration: str = "auto"
     inputs: str = "host"
+    apart: bool = False
+    """every op alone, every tensor at home: what fusion and residency are compared with"""
     progress: Callable[[float], None] = _silent
     """called now and then with the share of the ops that are costed"""
 
@@ -74,6 +78,14 @@ class Network:
     notes: tuple[str, ...]
     unsupported: tuple[str, ...]
 
+    def of(self, d: int) -> Network:
+        """The network as design `d` runs it: without the groups that it replaces by others."""
+        if all(group.runs is None for group in self.groups):
+            return self
+        own = [i for i, group in enumerate(self.groups) if group.runs is None or group.runs[d]]
+        columns = ("groups", "increments_s", "hidden_s", "prefetches")
+        return replace(self, **{name: tuple(getattr(self, name)[i] for i in own) for name in columns})
+
     @property
     def latency_s(self) -> np.ndarray:
         total = np.zeros(len(self.chips))
@@ -86,8 +98,8 @@ class Network:
 class Shared:
     """What evaluations of one traced graph under one objective and map space have in common."""
 
-    ready: dict[tuple[str, System | None], Graph] = field(default_factory=dict)
-    """The graph as it runs, per precision and system of chips."""
+    ready: dict[tuple[str, System | None, bool], Graph] = field(default_factory=dict)
+    """The graph as it runs, per precision and system of chips, ops apart or not."""
     maps: dict[tuple, Winners] = field(default_factory=dict)
 
 
@@ -102,7 +114,10 @@ class _Coster:
         options: Options,
         precision: Precision,
         shared: Shared | None = None,
+        *,
+        keep: bool = True,
     ) -> None:
+        self.keep = keep and not options.apart
         self.shared = shared or Shared()
         self.graph, self.chips, self.subject, self.options = graph, tuple(chips), subject, options
         self.precision_name = precision.name
@@ -118,7 +133,8 @@ class _Coster:
             for c in self.chips
         ]
         self.room_bytes = np.array(room, dtype=float)
-        return residency(self.graph, self.unit, self.room_bytes, inside_storages(self.graph, self.unit))
+        inside = inside_storages(self.graph, self.unit)
+        return residency(self.graph, self.unit, self.room_bytes, inside, keep=self.keep)
 
     def home_names(self) -> dict[str, str]:
         """tensor -> memory, for a single design (a unit costed by roofline)."""
@@ -211,11 +227,13 @@ def cost_network(
     shared = shared or Shared()
     eager = chips[0].main_unit.costing is Costing.CPU
     system = chips[0].system
-    ready = shared.ready.get((precision.name, system)) or prepare(graph, precision, system, eager=eager)
-    shared.ready[precision.name, system] = ready
-    coster = _Coster(ready, chips, subject if subject is not None else chips[0], options, precision, shared)
+    way = (precision.name, system, options.apart)
+    ready = shared.ready.get(way) or prepare(graph, precision, system, eager=eager, fuse=not options.apart)
+    shared.ready[way] = ready
+    make = partial(_Coster, ready, chips, subject if subject is not None else chips[0], options, precision, shared)
+    coster = make()
     _check_home(coster)
-    groups = coster.cost()
+    groups, homes = kept_or_not(coster.cost(), coster, partial(make, keep=False))
     if options.inputs == "host":
         arriving = input_transfer(ready, chips, np.zeros(len(chips)))
         groups = [arriving, *groups] if arriving is not None else groups
@@ -231,7 +249,7 @@ def cost_network(
         increments_s=tuple(made.increments),
         hidden_s=tuple(made.hidden),
         prefetches=tuple(made.prefetches),
-        residency=coster.residency,
+        residency=homes,
         infeasible=infeasible,
         reasons=coster.reasons,
         notes=_notes(ready, coster, groups),

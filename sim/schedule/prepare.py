@@ -11,18 +11,20 @@ from sim.workload.graph import EinsumOp, Graph
 from sim.workload.passes import PrecisionPolicy, apply_precision, dead_code, fuse_epilogues, pipeline, tensor_parallel
 from sim.workload.precision import BITS, Precision
 
-_CACHE: dict[tuple[int, Precision, System | None, bool], tuple[Graph, Graph]] = {}
+_CACHE: dict[tuple[int, Precision, System | None, bool, bool], tuple[Graph, Graph]] = {}
 
 
-def prepare(graph: Graph, precision: Precision, system: System | None = None, *, eager: bool = False) -> Graph:
-    """Precision, order, one chip's share in a system of chips, then fusion.
+def prepare(
+    graph: Graph, precision: Precision, system: System | None = None, *, eager: bool = False, fuse: bool = True
+) -> Graph:
+    """Precision, order, one chip's share in a system of chips, then fusion (unless `fuse` is off).
 
     The last few results are remembered by identity: a sweep asks often.
 
     `eager`: as a framework runs it op by op: no epilogue is fused, and between quantised layers activations and
     caches stay in fp32. Raises: WorkloadError: an op works on nothing (a batch or a width of 0).
     """
-    key = (id(graph), precision, system, eager)
+    key = (id(graph), precision, system, eager, fuse)
     if key not in _CACHE or _CACHE[key][0] is not graph:
         if len(_CACHE) > 8:
             _CACHE.clear()
@@ -31,7 +33,7 @@ def prepare(graph: Graph, precision: Precision, system: System | None = None, *,
         ready = in_order(dead_code(typed))
         if system is not None:
             ready = pipeline(hide_collectives(tensor_parallel(ready, system.tensor_parallel)), system.pipeline)
-        _CACHE[key] = (graph, ready if eager else fuse_epilogues(ready))
+        _CACHE[key] = (graph, fuse_epilogues(ready) if fuse and not eager else ready)
     return _CACHE[key][1]
 
 

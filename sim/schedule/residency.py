@@ -9,7 +9,7 @@ in which the ops run.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -37,6 +37,15 @@ class Residency:
     """(D, ops) bytes of what comes and goes at home while each op runs"""
     lasting_bytes: float
     """of `home_tensors`, what stays from one run to the next: weights and caches"""
+
+    def where(self, designs: np.ndarray, other: Residency) -> Residency:
+        """The homes of `other` on these designs (D,), of this on the rest."""
+        stays = {key: np.where(designs, other.stays[key], stay) for key, stay in self.stays.items()}
+        tables = {
+            name: np.where(designs[:, None], getattr(other, name), getattr(self, name))
+            for name in ("held_bytes", "home_bytes", "home_live_bytes")
+        }
+        return replace(self, stays=stays, **tables)
 
     @property
     def home_peak_bytes(self) -> np.ndarray:
@@ -88,8 +97,10 @@ def lifetimes(graph: Graph, place: Mapping[str, str]) -> dict[str, tuple[int, in
     return span
 
 
-def residency(graph: Graph, unit: Unit, capacity_bytes: np.ndarray, inside: Collection[str] = ()) -> Residency:
-    """Homes for D designs that differ in the capacity (D,) of the resident memory.
+def residency(
+    graph: Graph, unit: Unit, capacity_bytes: np.ndarray, inside: Collection[str] = (), *, keep: bool = True
+) -> Residency:
+    """Homes for D designs that differ in the capacity (D,) of the resident memory; all at home unless `keep`.
 
     Storages in `inside` never leave a fused kernel and take no room. GPUs and CPUs have caches, not
     scratchpads: nothing is placed on chip.
@@ -103,7 +114,7 @@ def residency(graph: Graph, unit: Unit, capacity_bytes: np.ndarray, inside: Coll
     home = np.zeros((designs, len(graph.ops)))
     stays: dict[str, np.ndarray] = {}
     always: dict[str, float] = {}
-    budget = capacity_bytes * RESIDENT_SHARE
+    budget = capacity_bytes * RESIDENT_SHARE if keep else np.full(designs, -1.0)
     for storage, (first, last) in sorted(span.items(), key=lambda item: (item[1], item[0])):
         size = sizes.get(storage, 0.0)
         if roles[storage] & {Role.WEIGHT, Role.INPUT, Role.KV_CACHE, Role.OUTPUT} or memory is None:

@@ -75,6 +75,14 @@ def traffic_bytes(op: OpEstimate, memory: str) -> float:
     return sum(t.read + t.write for t in op.traffic_bytes.get(memory, {}).values())
 
 
+def saved_text(op: OpEstimate) -> str:
+    """Time that fusion and kept tensors save an op, signed: "-0.3 us" where it pays for others."""
+    if op.saved is None:
+        return "-"
+    seconds = op.saved.latency_s
+    return ("-" if seconds < 0 else "") + time_text(abs(seconds)) if abs(seconds) > 1e-12 else "0"
+
+
 def terms(estimate: Estimate) -> list[tuple[Term, float, float]]:
     """(term, seconds, share) of the terms that take time, largest first."""
     rows = [(term, s, s / estimate.latency_s) for term, s in estimate.breakdown_s.items() if s]

@@ -91,6 +91,7 @@ def per_op(estimate: Estimate, *, limit: int | None = None) -> FittedTable:
         column("time", map(rows.time_text, seconds)),
         column("MAC util.", (rows.share_text(op.mac_utilization) for op in shown), drop=2),
         column(home, moved, drop=3),
+        *([column("saved", map(rows.saved_text, shown), drop=3)] if estimate.saved else []),
         column("tiles", (rows.tile_text(op.mapping) for op in shown), drop=4, shorten=Shorten.RIGHT, left=True),
     )
     return FittedTable(title="Ops by time", columns=columns, styles=styles)

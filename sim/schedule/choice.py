@@ -1,0 +1,112 @@
+"""With tensors kept on chip or without, for each design: what is faster, found by evaluation.
+
+Kept tensors save traffic but leave less room for tiles. Both ways are costed where the room may bind: some op's tiles
+fill more than half of what is left to them, and the network is slower than any schedule with all tensors at home must
+be at least.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sim.hardware.chip import Costing
+from sim.mapping.mapper import Objective
+from sim.schedule.groups import GroupCost
+from sim.schedule.makespan import Makespan
+from sim.schedule.residency import Residency
+from sim.workload.graph import Role, UnsupportedOp
+
+if TYPE_CHECKING:
+    from sim.schedule.network import _Coster
+
+BINDS = 0.5
+"""Share of the room left to tiles from which on more room may help (a tile that wanted more would fill it)."""
+
+
+def kept_or_not(
+    groups: list[GroupCost], coster: _Coster, at_home: Callable[[], _Coster]
+) -> tuple[list[GroupCost], Residency]:
+    """The groups and homes of each design: as costed, or with every tensor at home where that is better."""
+    kept = coster.residency
+    if coster.unit.costing is not Costing.MAPPED or not kept.memory or not _doubtful(groups, coster).any():
+        return groups, kept
+    other = at_home()
+    plain = other.cost()
+    better = worth(plain, coster) < worth(groups, coster)
+    for d in np.flatnonzero(better):
+        coster.reasons.pop(int(d), None)
+        if int(d) in other.reasons:
+            coster.reasons[int(d)] = other.reasons[int(d)]
+    if not better.any():
+        return groups, kept
+    both = [_where(~better, group) for group in groups] + [_where(better, group) for group in plain]
+    return both, kept.where(better, other.residency)
+
+
+def worth(groups: Sequence[GroupCost], coster: _Coster) -> np.ndarray:
+    """(D,) what the objective makes least of: seconds, joules or their product; inf where nothing fits."""
+    made = Makespan(groups, {}, len(coster.chips))
+    time = sum(made.increments, start=np.zeros(len(coster.chips)))
+    energy = sum((np.where(_runs(g), g.energy_j, 0.0) for g in groups), start=np.zeros(len(coster.chips)))
+    return np.where(np.isnan(time), np.inf, combined(time, energy, coster))
+
+
+def combined(time: np.ndarray, energy: np.ndarray, coster: _Coster) -> np.ndarray:
+    """The objective of a time and an energy; the time where the energy is not known."""
+    found = {Objective.LATENCY: time, Objective.ENERGY: energy, Objective.EDP: time * energy}
+    chosen = found[Objective(coster.options.objective)]
+    return np.where(np.isnan(chosen), time, chosen)
+
+
+def _runs(group: GroupCost) -> np.ndarray:
+    return np.True_ if group.runs is None else group.runs  # type: ignore[return-value]
+
+
+def _where(designs: np.ndarray, group: GroupCost) -> GroupCost:
+    """The group on these designs only."""
+    return replace(group, runs=designs & _runs(group))
+
+
+def _doubtful(groups: Sequence[GroupCost], coster: _Coster) -> np.ndarray:
+    """(D,) designs that might do better without any tensor on chip."""
+    tight = np.zeros(len(coster.chips), dtype=bool)
+    for group in groups:
+        room = group.capacity_bytes - group.held_bytes
+        tight |= (group.held_bytes > 0) & ~(group.footprint_bytes <= BINDS * room) & _runs(group)
+    if not tight.any() or coster.options.objective != "latency":
+        return tight
+    made = Makespan(groups, {}, len(coster.chips))
+    return tight & ~(sum(made.increments) <= _least_at_home(groups, coster))
+
+
+def _least_at_home(groups: Sequence[GroupCost], coster: _Coster) -> np.ndarray:
+    """(D,) seconds that the network takes at least when every tensor lies at home.
+
+    Launches, and the larger of all bytes at the home memory's port and, op by op, of the activations' bytes, the
+    ideal array cycles and the lanes (weights may be on their way earlier).
+    """
+    n = len(coster.chips)
+    launches, steps, moving = np.zeros(n), np.zeros(n), np.zeros(n)
+    tensors = coster.graph.tensors
+    for group in groups:
+        launches = launches + group.launch_s
+        if group.machine is None or isinstance(group.op, UnsupportedOp):
+            continue
+        home, clock = group.machine.levels[0], group.machine.clock_hz
+        rate = np.maximum(group.machine.rates[:, home.read_port], group.machine.rates[:, home.write_port]) * clock
+        shared = 1 if home.read_port == home.write_port else 2
+        sizes = {key: float(tensors[key].size_bytes) for key in (*group.op.inputs, *group.op.outputs)}
+        if hasattr(group.op, "read_bytes"):
+            sizes = {}  # a gather or a copy moves what it says, counted in no bound here
+        live = sum(size for key, size in sizes.items() if tensors[key].role is not Role.WEIGHT) / shared / rate
+        moving = moving + sum(sizes.values()) / shared / rate
+        ideal = group.ladder["ideal"] / clock if group.ladder else np.zeros(n)
+        steps = steps + np.maximum.reduce([live, ideal, group.resources_s.get("vector", np.zeros(n))])
+    return launches + np.maximum(steps, moving)
+
+
+__all__ = ["combined", "kept_or_not", "worth"]
