@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from sim.baseline.calibrate import Fitted
     from sim.hardware.calibration import Calibration
     from sim.hardware.chip import Chip
@@ -58,7 +56,9 @@ def calibrate(
     if json:
         common.print_json(found.to_dict())
     else:
-        common.show(error_table(found))
+        from sim.view.checks import calibration_table
+
+        common.show(calibration_table(found))
         common.say(interval_line(found))
     if found.at_limits:
         common.say(f"at the end of their physical range: {', '.join(found.at_limits)}")
@@ -107,14 +107,3 @@ def interval_line(found: Calibration) -> str:
         f"90 % intervals, each model left out: {r.covered} of {r.points} networks of {r.models} models inside, "
         f"median width {100 * r.median_width:.0f} % of the estimate"
     )
-
-
-def error_table(found: Calibration) -> Table:
-    """Held-out errors by class of ops and for whole networks, in percent."""
-    from rich.table import Table
-
-    table = Table("held out", "rows", "mean", "median", "p90", "bias", box=None)
-    for name, one in found.error.items():
-        errors = (f"{100 * (one[key] or 0.0):.1f} %" for key in ("mean_error", "median_error", "p90_error", "bias"))
-        table.add_row(name, str(one["rows"]), *errors)
-    return table

@@ -52,6 +52,15 @@ def show(*parts: RenderableType) -> None:
         out.print(part, markup=False) if isinstance(part, str) else out.print(part)
 
 
+def show_line(line: str) -> None:
+    """A line on stdout, continued under its own indent where the console is narrower."""
+    import textwrap
+
+    indent = line[: len(line) - len(line.lstrip())] + "  "
+    wrapped = textwrap.wrap(line, width(), subsequent_indent=indent, drop_whitespace=True, break_on_hyphens=False)
+    print("\n".join(wrapped))
+
+
 def say(text: str) -> None:
     """A remark on stderr, unless `--quiet`."""
     if not settings.quiet:

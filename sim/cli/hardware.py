@@ -12,18 +12,22 @@ from sim.errors import ConfigError, nearest
 
 
 def check(
-    file: Annotated[Path, typer.Argument(help="A YAML file of ours; its `schema:` says of which kind.")],
+    file: Annotated[Path, typer.Argument(help="A chip, search, scenario or recipe in YAML.")],
     overrides: Annotated[list[str] | None, typer.Option("--set", help="component.field=quantity, on a chip.")] = None,
 ) -> None:
     """Validate FILE and print what was understood of it; exit 2 with every error otherwise."""
+    from sim.cli import common
+
     for line in _checker(file)(file, overrides or []):
-        typer.echo(line)
+        common.show_line(line)
 
 
 def _checker(file: Path) -> Callable[[Path, list[str]], list[str]]:
     """The checker of the file's schema."""
     from sim.hardware.load import read_schema
 
+    if _is_scenario(file):
+        return _check_scenario
     schema = read_schema(file)
     if schema not in CHECKERS:
         raise ConfigError(
@@ -40,5 +44,54 @@ def _check_chip(file: Path, overrides: list[str]) -> list[str]:
     return describe(load_hardware(file, parse_overrides(overrides)))
 
 
-CHECKERS: dict[str, Callable[[Path, list[str]], list[str]]] = {"dovetail.chip/1": _check_chip}
+def _check_search(file: Path, overrides: list[str]) -> list[str]:
+    from sim.codesign.space import load_space
+
+    _no_overrides(file, overrides)
+    space = load_space(file)
+    model, chips, exact = space.size()
+    lines = [f"{space.spec.name}: {space.spec.title}".rstrip(": "), f"  chip {space.chip.name}"]
+    for parameter in space.parameters:
+        values = "a range" if parameter.values is None else ", ".join(map(str, parameter.values))
+        lines.append(f"  {parameter.name}: {values}")
+    size = f"{'' if exact else 'at most '}{model * chips:,.0f} designs"
+    return [*lines, f"  {size}, judged by {', '.join(space.spec.objective_names)}"]
+
+
+def _check_recipe(file: Path, overrides: list[str]) -> list[str]:
+    from sim.compression.recipe import load_recipe
+
+    _no_overrides(file, overrides)
+    recipe = load_recipe(file)
+    return [f"{recipe.name}: {recipe.title}".rstrip(": "), *(f"  {step.technique}" for step in recipe.steps)]
+
+
+def _check_scenario(file: Path, overrides: list[str]) -> list[str]:
+    from sim.events.scenario import load_scenario
+
+    _no_overrides(file, overrides)
+    found = load_scenario(file)
+    streams = [f"  stream {s.name}: {s.workload} on {s.target or 'the main unit'}" for s in found.streams]
+    served = [f"  serving {found.serving.workload}"] if found.serving else []
+    return [f"{found.name}: on {found.hardware}, {found.replications} replications", *streams, *served]
+
+
+def _is_scenario(file: Path) -> bool:
+    """Scenarios bear no schema: what has streams or serving is one."""
+    from sim.hardware.load import read_yaml
+
+    document = read_yaml(file)
+    return isinstance(document, dict) and "schema" not in document and bool({"streams", "serving"} & set(document))
+
+
+def _no_overrides(file: Path, overrides: list[str]) -> None:
+    if overrides:
+        raise ConfigError(f"{file}: --set {overrides[0]} is for a chip file")
+
+
+CHECKERS: dict[str, Callable[[Path, list[str]], list[str]]] = {
+    "dovetail.chip/1": _check_chip,
+    "dovetail.search/1": _check_search,
+    "dovetail.recipe/1": _check_recipe,
+}
 """Schema -> what reads such a file and says what it understood, line by line."""

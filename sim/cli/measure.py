@@ -121,20 +121,22 @@ def _comparisons(points: list[Point], machine: CpuDevice | CudaDevice, file: Pat
 
 
 def _show_comparison(comparison: Comparison, hardware: str) -> None:
-    from rich.table import Table
+    from sim.view.fitted import Shorten, fitted, number, words
 
-    table = Table(title=f"measured against the estimate on {hardware}")
-    for name, side in (("op or module", "left"), ("measured", "right"), ("estimated", "right"), ("ratio", "right")):
-        table.add_column(name, justify=side, overflow="fold")  # type: ignore[arg-type]
+    lines = []
     for row in (*comparison.rows, comparison.total):
         name = f"{row.name}: {row.note}" if row.note else row.name
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
-        table.add_row(name, _duration(row.measured_s), _duration(row.estimated_s), ratio)
-    show(table)
+        lines.append((name, _duration(row.measured_s), _duration(row.estimated_s), ratio))
+    heads = (words("op or module", shorten=Shorten.LEFT, at_least=28), number("measured"), number("estimated", drop=1),
+             number("ratio"))  # fmt: skip
+    show(fitted(f"Measured against the estimate on {hardware}", heads, lines))
 
 
 def _duration(seconds: float | None) -> str:
-    return "" if seconds is None else f"{seconds * 1e3:.4g} ms"
+    from sim.view.rows import time_text
+
+    return "" if seconds is None else time_text(seconds)
 
 
 def import_profile(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +17,7 @@ class Kind(StrEnum):
 
 
 _FOLDERS = {Kind.CHIP: ("hw_configs", ".yaml"), Kind.WORKLOAD: ("workloads", ".py"), Kind.SEARCH: ("searches", ".yaml")}
-_MODELS = {Kind.CHIP: "systolic", Kind.WORKLOAD: "mlp"}
+_MODELS = {Kind.CHIP: "systolic", Kind.WORKLOAD: "mlp", Kind.SEARCH: "template/search"}
 
 
 def new(
@@ -26,33 +27,59 @@ def new(
 ) -> None:
     """Write NAME.yaml or NAME.py into this folder, a copy of a bundled file to change."""
     from sim.cli import common
+    from sim.errors import ConfigError
+
+    source = _source(kind, like)
+    if not name.replace("-", "_").isidentifier():
+        raise ConfigError(f'"{name}" is no name: expected letters, digits, - and _, such as my-{kind.value}')
+    text = source.read_text(encoding="utf-8")
+    files = {Path(f"{name}{source.suffix}"): text}
+    if source.suffix == ".yaml":
+        text = "".join(f"name: {name}\n" if line.startswith("name:") else line for line in text.splitlines(True))
+        for module in _modules(text, source.parent):
+            own = f"{name.replace('-', '_')}_{module.name}"
+            text = text.replace(f"{module.name}:", f"{own}:")
+            files[Path(own)] = module.read_text(encoding="utf-8")
+        files[Path(f"{name}.yaml")] = text
+    for path in files:
+        if path.exists():
+            raise ConfigError(f"{path}: there is such a file; choose another name or folder")
+    for path, words in files.items():
+        try:
+            path.write_text(words, encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be written: {error.strerror}; choose another folder") from error
+    first = next(iter(files))
+    common.say(
+        f"{' and '.join(map(str, files))} written, a copy of {source.stem}; next: {_NEXT[kind].format(path=first)}"
+    )
+
+
+def _source(kind: Kind, like: str | None) -> Path:
+    """The bundled file to copy."""
     from sim.errors import ConfigError, nearest
     from sim.resources import data_dir
 
     folder, ending = _FOLDERS[kind]
+    if like is None:
+        return data_dir(folder) / f"{_MODELS[kind]}{ending}"
     bundled = {p.stem: p for p in sorted(data_dir(folder).glob(f"*{ending}")) if not p.stem.startswith("_")}
-    model = like or _MODELS.get(kind) or next(iter(bundled), "")
-    if model not in bundled:
+    if like not in bundled:
         raise ConfigError(
-            f'--like "{model}": no bundled {kind.value} has this name; there are {", ".join(bundled) or "none"}.'
-            f"{nearest(model, bundled)}"
+            f'--like "{like}": no bundled {kind.value} has this name; there are {", ".join(bundled) or "none"}.'
+            f"{nearest(like, bundled)}"
         )
-    if not name.replace("-", "_").isidentifier():
-        raise ConfigError(f'"{name}" is no name: expected letters, digits, - and _, such as my-{kind.value}')
-    path = Path(f"{name}{ending}")
-    text = bundled[model].read_text(encoding="utf-8")
-    if ending == ".yaml":
-        text = "".join(f"name: {name}\n" if line.startswith("name:") else line for line in text.splitlines(True))
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written: {error.strerror}; choose another name or folder") from error
-    common.say(f"{path} written, a copy of {model}; next: {_NEXT[kind].format(path=path)}")
+    return bundled[like]
+
+
+def _modules(text: str, folder: Path) -> list[Path]:
+    """The Python files beside a search that it takes functions from (`quality.py:parameters`)."""
+    names = dict.fromkeys(re.findall(r"([\w.-]+\.py):\w+", text))
+    return [folder / name for name in names if (folder / name).is_file()]
 
 
 _NEXT = {
     Kind.CHIP: "dovetail estimate resnet50 --hw {path}",
     Kind.WORKLOAD: "dovetail estimate {path} --hw tesla-fsd-npu",
-    Kind.SEARCH: "dovetail search {path} -o found",
+    Kind.SEARCH: "dovetail search {path} --dry-run",
 }

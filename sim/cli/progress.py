@@ -33,6 +33,7 @@ class Progress:
     def __init__(self, words: str, *, steps: int = 1) -> None:
         self._words, self._steps, self._done, self._share = words, steps, 0, 0.0
         self._begun = time.monotonic()
+        self._said = ""
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -61,6 +62,12 @@ class Progress:
         """The step before is done; `words` say what runs now."""
         self._words, self._share, self._done = words, 0.0, self._done + 1
 
+    def log(self, line: str) -> None:
+        """A line that says all itself: in place on a terminal, one after the other in a log."""
+        self._said = line
+        if self._thread is None:
+            common.say(line)
+
     def traced(self, ops: int) -> None:
         """What a long trace tells: nobody knows how many ops there will be."""
         self._words = f"{self._words.partition(': ')[0]}: {ops:,} ops"
@@ -71,6 +78,8 @@ class Progress:
         return min(1.0, (self._done + self._share) / self._steps)
 
     def line(self) -> str:
+        if self._said:
+            return self._said
         done = f"{self.share:.0%}, " if self.share else ""
         return f"{self._words}: {done}{time_left(self.share, time.monotonic() - self._begun)}"
 

@@ -26,6 +26,7 @@ def search(
 ) -> None:
     """Search which model on which chip; a second run with the same -o or --storage continues."""
     from sim.cli import common
+    from sim.cli.progress import Progress
     from sim.codesign.space import load_space
     from sim.errors import ConfigError
 
@@ -39,15 +40,19 @@ def search(
         raise ConfigError("search needs a folder for its answers: -o DIR (or --dry-run to only look at the space)")
     import sim
 
-    result = sim.search(
-        found, trials=trials, timeout_s=_seconds(timeout), storage=storage, workers=workers, seed=seed, output=output,
-        progress=common.say,
-    )  # fmt: skip
+    with Progress(f"searching {found.spec.name}") as progress:
+        result = sim.search(
+            found, trials=trials, timeout_s=_seconds(timeout), storage=storage, workers=workers, seed=seed,
+            output=output, progress=progress.log,
+        )  # fmt: skip
     from sim.view.search import write_figures
+    from sim.view.search_tables import front_table
 
     write_figures(result, output)
+    if result.front:
+        common.show(front_table(result))
     common.show((output / "summary.txt").read_text(encoding="utf-8").rstrip())
-    common.say(f"answers written to {output}")
+    common.say(f"answers written to {output}; next: dovetail report {output} -o {output.name}.html")
     if not result.front:
         raise typer.Exit(1)
 

@@ -61,7 +61,7 @@ def sweep(
     if json:
         common.print_json({"schema": "dovetail.sweep/1", "version": sim.__version__, "workload": workload}
                           | {"columns": columns})  # fmt: skip
-    elif output is None and figure is None:
+    else:
         from sim.view import comparisons
 
         common.show(comparisons.designs(columns, limit=SHOWN))

@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -21,6 +22,7 @@ from sim.documents import plain
 from sim.errors import DovetailError
 from sim.hardware.chip import Chip
 from sim.hardware.dump import chip_hash, dump
+from sim.units import Dimension, format_quantity
 from sim.workload.serialize import save_graph
 
 UNITS = {
@@ -41,6 +43,18 @@ class Winner:
     """The second evaluation gave the told values to the last bit."""
     simulated: Mapping[str, Any]
     """part -> simulated and estimated seconds, or why not"""
+
+
+_DIMENSIONS = {"latency": Dimension.TIME, "energy": Dimension.ENERGY, "power": Dimension.POWER,
+               "peak_power": Dimension.POWER, "area": Dimension.AREA}  # fmt: skip
+
+
+def value_text(objective: str, value: float) -> str:
+    """A value of an objective for people: "17.6 µs", "14.3 mm2", "0.2688"."""
+    dimension = _DIMENSIONS.get(objective)
+    if dimension is None or not isfinite(value):
+        return f"{value:.4g} {UNITS.get(objective, '')}".rstrip()
+    return format_quantity(value, dimension).replace(" u", " µ")
 
 
 def columns(found: Found) -> list[str]:
@@ -173,8 +187,8 @@ def summary(found: Found, costing: Costing, chosen: tuple[Winner, ...]) -> str:
         lines.append(f"No design meets all limits. The nearest, trial {miss.number}, misses {worst}.")
     lines.append(f"Pareto set: {len(found.front)} designs")
     for winner in chosen:
-        values = ", ".join(f"{name} {value:.4g} {UNITS[name]}".rstrip()
-                           for name, value in zip(found.objectives, winner.row.values, strict=True))  # fmt: skip
+        pairs = zip(found.objectives, winner.row.values, strict=True)
+        values = ", ".join(f"{name} {value_text(name, value)}" for name, value in pairs)
         lines += [f"winner {winner.id}: {values}", *(f"  {line}" for line in _why(winner.row, found))]
         lines.append(f"  reproduced exactly: {'yes' if winner.exact else 'NO'}")
         lines += [f"  {_confirmed(part, result)}" for part, result in winner.simulated.items()]
@@ -185,7 +199,8 @@ def _confirmed(part: str, result: Mapping[str, Any]) -> str:
     if "absent" in result:
         return f"{part}: not confirmed by the event simulator: {result['absent']}"
     ratio = result["simulated_s"] / result["estimated_s"] - 1
-    return f"{part}: event simulator {result['simulated_s']:.6g} s, {ratio:+.2%} against the estimate"
+    took = value_text("latency", result["simulated_s"])
+    return f"{part}: event simulator {took}, {round(100 * ratio, 2) + 0.0:+.2f} % against the estimate"
 
 
 def _why(row: Row, found: Found) -> list[str]:

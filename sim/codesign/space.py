@@ -146,7 +146,8 @@ class Space:
         from sim.hardware.dump import chip_hash
 
         loose = {"budget", "sampler", "title", "known", "name", "baselines"}
-        return {**self.spec.model_dump(mode="json", exclude=loose), "chip": chip_hash(self.chip)}
+        spec = validate(self.document, where=self.where)  # workloads as the file names them, wherever it lies
+        return {**spec.model_dump(mode="json", exclude=loose), "chip": chip_hash(self.chip)}
 
 
 def _label(spec: WorkloadSpec) -> str:
@@ -183,6 +184,8 @@ def build_space(document: Mapping[str, Any], *, where: str = "space", folder: Pa
     from sim.codesign.checks import check
 
     spec = validate(document, where=where)
+    here = [w.model_copy(update={"workload": _found(w.workload, folder)}) for w in spec.workloads]
+    spec = spec.model_copy(update={"workloads": here})
     chip_file = (folder or Path()) / spec.chip
     chip = load_hardware(chip_file if spec.chip.endswith((".yaml", ".yml")) and chip_file.is_file() else spec.chip)
     chip_parameters, chip = _hardware(spec, chip, where)
@@ -200,6 +203,13 @@ def build_space(document: Mapping[str, Any], *, where: str = "space", folder: Pa
     space = Space(**{**space.__dict__, "known": known})
     check(space)
     return space
+
+
+def _found(workload: str, folder: Path | None) -> str:
+    """A model file beside the search file is found from anywhere; a bundled name stays as it is."""
+    file, ending, function = workload.partition(".py")
+    path = (folder or Path()) / (file + ending)
+    return f"{path}{function}" if Path(workload.partition(":")[0]).suffix and path.is_file() else workload
 
 
 def _hardware(spec: SpaceSpec, chip: Chip, where: str) -> tuple[list[Parameter], Chip]:

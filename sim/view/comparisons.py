@@ -12,14 +12,16 @@ from rich.text import Text
 
 from sim.results import Estimate
 from sim.view import rows
+from sim.view.fitted import FittedTable, Shorten, fitted, number, words
 from sim.view.tables import plain_table
 
 
 def comparison(estimates: Sequence[Estimate]) -> Table:
     """Several results side by side, one column each."""
-    table = plain_table("Side by side", "", *(f"{e.workload_name} on {e.hardware_name}" for e in estimates))
-    for column in table.columns:
+    table = plain_table("Side by side", "", *labels(estimates))
+    for column in table.columns[1:]:
         column.no_wrap, column.overflow = False, "fold"
+    table.columns[0].no_wrap = True
 
     def line(name: str, texts: list[str]) -> None:
         table.add_row(name, *(Text(text) for text in texts))
@@ -32,35 +34,56 @@ def comparison(estimates: Sequence[Estimate]) -> Table:
     line("MAC utilisation", [rows.share_text(e.mac_utilization) for e in estimates])
     line("energy", [rows.energy_text(e.energy_j) for e in estimates])
     line("calibration", [str((e.calibration or {}).get("device", "none")) for e in estimates])
-    for term, words in rows.TERM_WORDS.items():
+    for term, name in rows.TERM_WORDS.items():
         if any(e.breakdown_s[term] for e in estimates):
-            line(f"  {words}", [rows.time_text(e.breakdown_s[term]) for e in estimates])
+            line(f"  {name}", [rows.time_text(e.breakdown_s[term]) for e in estimates])
     return table
 
 
 def difference(before: Estimate, after: Estimate, *, limit: int = 12) -> RenderableType:
     """Two results: the verdict in words, side by side, and the ops whose latency changed most."""
     ratio = after.latency_s / before.latency_s if before.latency_s else inf
+    old, new = labels([before, after])
     if not (isfinite(before.latency_s) and isfinite(after.latency_s)):
-        text = f"{_name(before)}: {rows.time_text(before.latency_s)}; {_name(after)}: {rows.time_text(after.latency_s)}"
+        text = f"{old}: {rows.time_text(before.latency_s)}; {new}: {rows.time_text(after.latency_s)}"
     elif ratio == 1:
-        text = f"{_name(before)} and {_name(after)} take the same time, {rows.time_text(before.latency_s)}."
+        text = f"{old} and {new} take the same time, {rows.time_text(before.latency_s)}."
     else:
         word = "slower" if ratio > 1 else "faster"
-        text = f"{_name(after)} is {max(ratio, 1 / ratio):.3g} times {word} than {_name(before)}."
-    table = plain_table("Ops that changed most", "op", "before", "after", "change")
-    for name, old, new in _changes(before, after)[:limit]:
-        table.add_row(Text(name), _time(old), _time(new), f"{(new or 0.0) - (old or 0.0):+.3g} s")
+        text = f"{new} is {max(ratio, 1 / ratio):.3g} times {word} than {old}."
+    lines = []
+    for name, first, second in _changes(before, after)[:limit]:
+        lines.append((name, _time(first), _time(second), _more((second or 0.0) - (first or 0.0))))
     parts: list[RenderableType] = [Text(text, style="bold"), Text(), comparison([before, after])]
-    return Group(*parts, table) if table.row_count else Group(*parts)
+    heads = (
+        words("op", shorten=Shorten.LEFT, at_least=28),
+        number("before", drop=1),
+        number("after"),
+        number("change"),
+    )
+    return Group(*parts, fitted("Ops that changed most", heads, lines)) if lines else Group(*parts)
 
 
-def _name(estimate: Estimate) -> str:
-    return f"{estimate.workload_name} on {estimate.hardware_name}"
+def labels(estimates: Sequence[Estimate]) -> list[str]:
+    """Workload and chip of each; where these are the same, the knobs, changes or precision that differ."""
+    names = [f"{e.workload_name} on {e.hardware_name}" for e in estimates]
+    if len(set(names)) == len(names):
+        return names
+    choices = [{"precision": e.precision, **e.knobs, **e.overrides} for e in estimates]
+    differ = [
+        key for key in dict.fromkeys(k for c in choices for k in c) if len({str(c.get(key)) for c in choices}) > 1
+    ]
+    told = [", ".join(f"{key}={c[key]}" for key in differ if key in c) for c in choices]
+    found = [f"{name} ({what})" if what else name for name, what in zip(names, told, strict=True)]
+    return found if len(set(found)) == len(found) else [f"{name} [{i}]" for i, name in enumerate(found, 1)]
 
 
 def _time(seconds: float | None) -> str:
     return "-" if seconds is None else rows.time_text(seconds)
+
+
+def _more(seconds: float) -> str:
+    return ("-" if seconds < 0 else "+") + rows.time_text(abs(seconds))
 
 
 def _changes(before: Estimate, after: Estimate) -> list[tuple[str, float | None, float | None]]:
@@ -71,19 +94,21 @@ def _changes(before: Estimate, after: Estimate) -> list[tuple[str, float | None,
     return sorted(found, key=lambda row: -abs((row[2] or 0.0) - (row[1] or 0.0)))
 
 
-def designs(columns: Mapping[str, Sequence[Any]], *, limit: int) -> Table:
+def designs(columns: Mapping[str, Sequence[Any]], *, limit: int) -> FittedTable:
     """The fastest rows of a sweep: what was varied, then latency, energy and utilisation."""
     results = {"latency_s": rows.time_text, "energy_j": rows.energy_text, "mac_utilization": rows.share_text}
     latency = columns["latency_s"]
     order = sorted(range(len(latency)), key=lambda i: inf if latency[i] is None else latency[i])
     varied = [name for name, values in columns.items() if is_choice(name, values)]
     known = [name for name in results if name in columns and any(v is not None for v in columns[name])]
-    table = plain_table(f"The fastest of {len(order)} designs", *varied, *known, left=len(varied))
+    lines = []
     for i in order[:limit]:
-        choices = [Text(str(columns[name][i])) for name in varied]
+        choices = [str(columns[name][i]) for name in varied]
         numbers = ["infeasible" if columns[n][i] is None else results[n](columns[n][i]) for n in known]
-        table.add_row(*choices, *numbers)
-    return table
+        lines.append([*choices, *numbers])
+    heads = [words(name, at_least=8) for name in varied]
+    heads += [number(rows.bare_words(name), drop=i) for i, name in enumerate(known)]
+    return fitted(f"The fastest of {len(order)} designs", heads, lines)
 
 
 _SCALARS = frozenset(Estimate.__dataclass_fields__) - {"precision", "batch"}

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sim.view import rows
+from sim.view.fitted import FittedTable, fitted, number, words
 from sim.view.palette import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from rich.table import Table
 
     from sim.compression.benefit import Cost
     from sim.compression.model import Report
@@ -37,18 +38,18 @@ class Candidate:
     quality_error: float | None = None
 
 
-def sensitivity_series(rows: Sequence[Sensitivity]) -> tuple[list[str], dict[str, list[float]]]:
+def sensitivity_series(found: Sequence[Sensitivity]) -> tuple[list[str], dict[str, list[float]]]:
     """Layers in order of appearance, and choice -> loss per layer (nan where a choice did not fit)."""
-    layers = list(dict.fromkeys(row.layer for row in rows))
-    found = {(row.layer, row.choice): row.loss for row in rows}
-    choices = dict.fromkeys(row.choice for row in rows)
-    return layers, {c: [found.get((layer, c), float("nan")) for layer in layers] for c in choices}
+    layers = list(dict.fromkeys(row.layer for row in found))
+    losses = {(row.layer, row.choice): row.loss for row in found}
+    choices = dict.fromkeys(row.choice for row in found)
+    return layers, {c: [losses.get((layer, c), float("nan")) for layer in layers] for c in choices}
 
 
-def sensitivity(rows: Sequence[Sensitivity], *, metric: str, ax: Axes | None = None) -> Axes:
+def sensitivity(found: Sequence[Sensitivity], *, metric: str, ax: Axes | None = None) -> Axes:
     """Quality lost per layer when it alone takes each choice (width or pattern), grouped bars."""
     ax = _axes(ax)
-    layers, series = sensitivity_series(rows)
+    layers, series = sensitivity_series(found)
     width = 0.8 / max(1, len(series))
     for i, (choice, losses) in enumerate(series.items()):
         places = [k + (i - (len(series) - 1) / 2) * width for k in range(len(layers))]
@@ -125,12 +126,12 @@ def study_candidates(study: Study) -> dict[str, tuple[Candidate, ...]]:
         for benefit in result.benefits:
             if study.quality is None or result.quality is None:
                 continue
-            rows = found.setdefault(
+            here = found.setdefault(
                 benefit.chip,
                 [_candidate(f"as trained, {benefit.before.precision}", benefit.before.latency_s, study.quality)],
             )
-            rows.append(_candidate(result.recipe, benefit.after.latency_s, result.quality))
-    return {chip: tuple(rows) for chip, rows in found.items()}
+            here.append(_candidate(result.recipe, benefit.after.latency_s, result.quality))
+    return {chip: tuple(here) for chip, here in found.items()}
 
 
 def _candidate(name: str, latency_s: float, quality: Quality) -> Candidate:
@@ -151,9 +152,9 @@ def study_figure(study: Study) -> Figure:
         raise ResultError("figure: quality against latency needs at least one --hw and a workload with a task")
     figure = Figure(figsize=(6 * len(panels), 4.5), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for ax, (chip, rows) in zip(axes, panels.items(), strict=True):
+    for ax, (chip, here) in zip(axes, panels.items(), strict=True):
         quality_latency(
-            rows, metric=study.quality.metric, higher_is_better=study.quality.higher_is_better, chip=chip, ax=ax
+            here, metric=study.quality.metric, higher_is_better=study.quality.higher_is_better, chip=chip, ax=ax
         )
     return figure
 
@@ -171,19 +172,19 @@ def sensitivity_figure(study: Study) -> Figure:
     return figure
 
 
-def study_tables(study: Study) -> list[Table | str]:
+def study_tables(study: Study) -> list[FittedTable | str]:
     """Quality per recipe, cost per chip and recipe, then what was left alone and what chips lack."""
-    from rich.table import Table
-
-    quality = Table(title=f"{study.workload}: quality and parameters")
-    for column in ("recipe", "quality", "± s.e.", "method", "parameters [kB]"):
-        quality.add_column(column)
-    for name, value, size in (
-        ("as trained", study.quality, study.parameter_bytes),
-        *((r.recipe, r.quality, r.parameter_bytes) for r in study.results),
-    ):
-        quality.add_row(name, *_quality_cells(value), f"{size / 1e3:.1f}")
-    parts: list[Table | str] = [quality]
+    sizes = [("as trained", study.quality, study.parameter_bytes)]
+    sizes += [(r.recipe, r.quality, r.parameter_bytes) for r in study.results]
+    lines = [(name, *_quality_cells(value), rows.size_text(size)) for name, value, size in sizes]
+    heads = (
+        words("recipe"),
+        number("quality"),
+        number("± s.e.", drop=2),
+        words("method", drop=1),
+        number("parameters"),
+    )
+    parts: list[FittedTable | str] = [fitted(f"{study.workload}: quality and parameters", heads, lines)]
     chips = dict.fromkeys(benefit.chip for result in study.results for benefit in result.benefits)
     parts += [_chip_table(study, chip) for chip in chips]
     parts += [f"note: {note}" for note in study.notes]
@@ -210,21 +211,17 @@ def _quality_cells(quality: Quality | None) -> tuple[str, str, str]:
     return f"{quality.value:.4g} {quality.metric}", error, str(quality.method)
 
 
-def _chip_table(study: Study, chip: str) -> Table:
+def _chip_table(study: Study, chip: str) -> FittedTable:
     """One inference on one chip: the model as trained, then every recipe."""
-    from rich.table import Table
-
-    table = Table(title=f"one inference on {chip}")
-    for column in ("recipe", "runs as", "latency [µs]", "speed-up", "energy [µJ]", "DRAM traffic [kB]", "weights [kB]"):
-        table.add_column(column, no_wrap=column == "recipe")
     found = [(r.recipe, b) for r in study.results for b in r.benefits if b.chip == chip]
-    table.add_row("as trained", *_cost_cells(found[0][1].before, "1"))
-    for recipe, benefit in found:
-        table.add_row(recipe, *_cost_cells(benefit.after, f"{benefit.speedup:.2f}"))
-    return table
+    lines = [("as trained", *_cost_cells(found[0][1].before, "1"))]
+    lines += [(recipe, *_cost_cells(benefit.after, f"{benefit.speedup:.2f}")) for recipe, benefit in found]
+    heads = (words("recipe"), words("runs as", drop=1), number("latency"), number("speed-up"), number("energy", drop=2),
+             number("DRAM traffic", drop=3), number("weights", drop=4))  # fmt: skip
+    return fitted(f"One inference on {chip}", heads, lines)
 
 
 def _cost_cells(cost: Cost, speedup: str) -> tuple[str, ...]:
-    energy = "unknown" if cost.energy_j is None else f"{1e6 * cost.energy_j:.4g}"
-    traffic, weights = (f"{size / 1e3:.4g}" for size in (cost.dram_bytes, cost.weight_bytes))
-    return cost.precision, f"{1e6 * cost.latency_s:.4g}", f"{speedup}x", energy, traffic, weights
+    energy = "unknown" if cost.energy_j is None else rows.energy_text(cost.energy_j)
+    traffic, weights = map(rows.size_text, (cost.dram_bytes, cost.weight_bytes))
+    return cost.precision, rows.time_text(cost.latency_s), f"{speedup} x", energy, traffic, weights

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from rich.box import SIMPLE_HEAD
@@ -32,7 +32,7 @@ class Column:
     shortened column keeps `at_least` cells."""
 
     title: str
-    cells: tuple[Text, ...]
+    cells: tuple[Text, ...] = ()
     shorten: Shorten = Shorten.NEVER
     left: bool = False
     drop: int = 0
@@ -72,10 +72,13 @@ class FittedTable:
 
     def kept(self, width: int) -> list[Column]:
         """The columns that `width` cells hold."""
-        found = list(self.columns)
-        while sum(c.least + GAP for c in found) > width and any(c.drop for c in found):
-            found.remove(max(found, key=lambda c: c.drop))
-        return found
+        kept: list[int] = []
+        spare = width
+        for i, column in sorted(enumerate(self.columns), key=lambda item: item[1].drop):
+            if column.least + GAP <= spare or column.drop == 0:
+                kept.append(i)
+                spare -= column.least + GAP
+        return [self.columns[i] for i in sorted(kept)]
 
     def widths(self, width: int) -> list[int]:
         """Cells of each kept column; what is left over goes to the shortened ones, the first first."""
@@ -90,9 +93,11 @@ class FittedTable:
 
     def table(self, width: int) -> Table:
         """As a rich table for a terminal of `width` columns."""
-        table = Table(title=self.title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False,
-                      padding=(0, 1, 0, 0))  # fmt: skip
         found, sizes = self.kept(width), self.widths(width)
+        left_out = [column.title for column in self.columns if column.title and column not in found]
+        table = Table(title=self.title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False,
+                      padding=(0, 1, 0, 0), caption_justify="left", caption_style="dim",
+                      caption=f"In a wider terminal also: {', '.join(left_out)}\n" if left_out else None)  # fmt: skip
         for column, size in zip(found, sizes, strict=True):
             justify = "left" if column.left else "right"
             table.add_column(column.title, justify=justify, width=size, no_wrap=True)  # type: ignore[arg-type]
@@ -100,3 +105,22 @@ class FittedTable:
             cells = [shortened(c.cells[row], size, c.shorten) for c, size in zip(found, sizes, strict=True)]
             table.add_row(*cells, style=self.styles[row] if row < len(self.styles) else "")
         return table
+
+
+def words(title: str, *, shorten: Shorten = Shorten.RIGHT, drop: int = 0, at_least: int = 12) -> Column:
+    """The head of a column of texts, which may lose their end."""
+    return Column(title=title, shorten=shorten, left=True, drop=drop, at_least=at_least)
+
+
+def number(title: str, *, drop: int = 0) -> Column:
+    """The head of a column of numbers, which are shown whole or not at all."""
+    return Column(title=title, drop=drop)
+
+
+def fitted(
+    title: str, heads: Sequence[Column], rows: Iterable[Sequence[str | Text]], *, styles: Sequence[str] = ()
+) -> FittedTable:
+    """A table from rows of texts, one a head; texts are shown as they are, markup in them is not obeyed."""
+    lines = [[cell if isinstance(cell, Text) else Text(cell) for cell in row] for row in rows]
+    columns = [replace(head, cells=tuple(line[i] for line in lines)) for i, head in enumerate(heads)]
+    return FittedTable(title=title, columns=tuple(columns), styles=styles)

@@ -13,6 +13,7 @@ from rich.text import Text
 from sim.cost.ceilings import bandwidths, instances, macs_per_s
 from sim.hardware.chip import Chip, Costing, Fanout, Memory, Unit
 from sim.view import rows
+from sim.view.fitted import FittedTable, fitted, number, words
 from sim.view.tables import plain_table
 
 
@@ -33,10 +34,14 @@ def chip(found: Chip) -> RenderableType:
         parts += [_hierarchy(found, unit), _peaks(found, unit)]
         if unit.costing is Costing.ROOFLINE:
             parts.append(Text(f"{unit.name} is costed as roofline plus launch floor only.", style="yellow"))
-    parts.append(_lines("Sources", [f"{key}: {text}" for key, text in found.sources.items()]))
-    doubtful = {path: text for path, text in found.provenance.items() if is_doubtful(text)}
+    if found.sources:
+        parts.append(_lines("Sources", [f"{key}: {text}" for key, text in found.sources.items()]))
+    doubtful: dict[str, list[str]] = {}
+    for path, text in found.provenance.items():
+        if is_doubtful(text):
+            doubtful.setdefault(text, []).append(path)
     if doubtful:
-        parts.append(_lines("Unverified", [f"{path}: {text}" for path, text in doubtful.items()]))
+        parts.append(_lines("Unverified", [f"{', '.join(paths)}: {text}" for text, paths in doubtful.items()]))
     if found.notes:
         parts.append(_lines("Notes", list(found.notes)))
     return Group(*parts)
@@ -55,22 +60,22 @@ def _lines(title: str, texts: Sequence[str]) -> RenderableType:
     return Group(Text(title, style="bold"), grid, Text())
 
 
-def _hierarchy(found: Chip, unit: Unit) -> Table:
+def _hierarchy(found: Chip, unit: Unit) -> FittedTable:
     count = f"{unit.count} x " if unit.count > 1 else ""
-    table = plain_table(f"{count}{unit.name} at {unit.clock_hz / 1e9:g} GHz", "level", "instances", "capacity", "read",
-                        "write", "holds")  # fmt: skip
-    table.columns[-1].justify = "left"
+    lines: list[tuple[str, ...]] = []
     copies, rates = instances(unit), bandwidths(found, unit)
     for level in (found.memory(unit.home), *unit.hierarchy):
         if isinstance(level, Fanout):
-            table.add_row(Text(level.name), f"x {level.count}", "", "", "", "multicast" if level.multicast else "")
+            lines.append((level.name, f"x {level.count}", "", "", "", "multicast" if level.multicast else ""))
         elif isinstance(level, Memory):
             read, write, shared = rates[level.name]
             size = rows.size_text(level.capacity_bytes) if isfinite(level.capacity_bytes) else "endless"
             written = "same port" if shared else _rate(write)
             holds = "" if level.name == unit.home else ", ".join(sorted(level.holds))
-            table.add_row(Text(level.name), str(copies.get(level.name, 1)), size, _rate(read), written, holds)
-    return table
+            lines.append((level.name, str(copies.get(level.name, 1)), size, _rate(read), written, holds))
+    heads = (words("level"), number("instances", drop=2), number("capacity"), number("read"), number("write", drop=1),
+             words("holds", drop=3, at_least=21))  # fmt: skip
+    return fitted(f"{count}{unit.name} at {unit.clock_hz / 1e9:g} GHz", heads, lines)
 
 
 def _rate(rate: float) -> str:

@@ -26,8 +26,13 @@ TERM_WORDS = {
 
 
 def time_text(seconds: float) -> str:
-    """1.93 ms; "infeasible" where there is no latency."""
-    return format_quantity(seconds, Dimension.TIME) if isfinite(seconds) else "infeasible"
+    """1.93 ms, 710 µs; "infeasible" where there is no latency."""
+    return _micro(format_quantity(seconds, Dimension.TIME)) if isfinite(seconds) else "infeasible"
+
+
+def _micro(text: str) -> str:
+    """ "710 us", as files write it, -> "710 µs"."""
+    return text.replace(" u", " µ")
 
 
 def size_text(size_bytes: float) -> str:
@@ -35,7 +40,7 @@ def size_text(size_bytes: float) -> str:
 
 
 def energy_text(energy_j: float | None) -> str:
-    return "-" if energy_j is None else format_quantity(energy_j, Dimension.ENERGY)
+    return "-" if energy_j is None else _micro(format_quantity(energy_j, Dimension.ENERGY))
 
 
 def share_text(share: float | None) -> str:
@@ -43,6 +48,18 @@ def share_text(share: float | None) -> str:
     if share is None or not isfinite(share):
         return "-"
     return f"{100 * share:.0f} %" if share >= 0.0995 or share == 0 else f"{100 * share:.1f} %"
+
+
+def bare_words(name: str) -> str:
+    """ "latency_s" -> "latency", "mac_utilization" -> "MAC util.": the head of a column whose cells carry the unit."""
+    return {"latency_s": "latency", "energy_j": "energy", "mac_utilization": "MAC util."}.get(name, name)
+
+
+def change_text(change: float) -> str:
+    """-0.22 -> "-22 %", 1.392 -> "+139 %", nothing for what rounds to nothing."""
+    if abs(change) < 0.0005:
+        return "0 %"
+    return f"{100 * change:+.0f} %" if abs(change) >= 0.0995 else f"{100 * change:+.1f} %"
 
 
 def count_text(count: float, unit: str = "") -> str:
@@ -95,6 +112,36 @@ def bounds(estimate: Estimate) -> list[tuple[str, float]]:
     for op in estimate.ops:
         shares[op.bound] = shares.get(op.bound, 0.0) + op.latency_s / estimate.latency_s
     return sorted(shares.items(), key=lambda row: -row[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a larger resource or another precision does to the latency: factor -> latency [s]."""
+
+    resource: str
+    latency_s: Mapping[float, float]
+
+    @property
+    def best_s(self) -> float:
+        return min(self.latency_s.values())
+
+
+PRECISION = "precision "
+"""Begins the resource of a what-if that is another precision and not a larger part."""
+FELT = 0.005
+"""Relative change of the latency that is told in a line of its own."""
+
+
+def changes(estimate: Estimate) -> tuple[list[Change], list[Change], list[str]]:
+    """(larger resources, other precisions, resources that change next to nothing), fastest first."""
+    found: dict[str, dict[float, float]] = {}
+    for entry in estimate.what_if:
+        found.setdefault(entry.resource, {})[entry.factor] = entry.latency_s
+    every = sorted((Change(name, by_factor) for name, by_factor in found.items()), key=lambda c: c.best_s)
+    larger = [change for change in every if not change.resource.startswith(PRECISION)]
+    felt = [c for c in larger if any(abs(s / estimate.latency_s - 1) >= FELT for s in c.latency_s.values())]
+    others = [Change(c.resource.removeprefix(PRECISION), c.latency_s) for c in every if c not in larger]
+    return felt, others, [change.resource for change in larger if change not in felt]
 
 
 def heaviest(estimate: Estimate) -> list[OpEstimate]:
@@ -179,7 +226,8 @@ def verdict(estimate: Estimate) -> str:
     found = bounds(estimate)
     if found:
         words = " and ".join(f"{bound_text(b)} binds {share_text(s)}" for b, s in found[:2])
-        parts.append(f"{words[:1].upper()}{words[1:]} of that time.")
+        largest = " and ".join(f"{share_text(share)} is {TERM_WORDS[term]}" for term, _, share in terms(estimate)[:2])
+        parts.append(f"{words[:1].upper()}{words[1:]} of that time; {largest}.")
     ratio = estimate.roofline_latency_s / estimate.latency_s
     parts.append(f"The data sheet's roofline is {time_text(estimate.roofline_latency_s)}, {share_text(ratio)} of it.")
     if estimate.below_datasheet_roofline:

@@ -17,10 +17,12 @@ from rich.text import Text
 from sim.cost.roofline import Roofline
 from sim.results import Estimate
 from sim.view import rows
-from sim.view.fitted import Column, FittedTable, Shorten
+from sim.view.fitted import Column, FittedTable, Shorten, fitted, number, words
 
 NAME = 28
 """Cells that an op's name keeps: enough to tell the layers of a block apart."""
+TILES = 20
+"""Cells without which tiles are not shown: two ranks of one memory."""
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 
 
@@ -92,7 +94,14 @@ def per_op(estimate: Estimate, *, limit: int | None = None) -> FittedTable:
         column("MAC util.", (rows.share_text(op.mac_utilization) for op in shown), drop=2),
         column(home, moved, drop=3),
         *([column("saved", map(rows.saved_text, shown), drop=3)] if estimate.saved else []),
-        column("tiles", (rows.tile_text(op.mapping) for op in shown), drop=4, shorten=Shorten.RIGHT, left=True),
+        column(
+            "tiles",
+            (rows.tile_text(op.mapping) for op in shown),
+            drop=4,
+            shorten=Shorten.RIGHT,
+            left=True,
+            at_least=TILES,
+        ),
     )
     return FittedTable(title="Ops by time", columns=columns, styles=styles)
 
@@ -121,14 +130,28 @@ def by_module(estimate: Estimate, *, depth: int = 2) -> FittedTable:
     return FittedTable(title="By module", columns=columns, styles=["" if row.path else "bold" for row in tree])
 
 
-def what_if(estimate: Estimate) -> Table:
-    """What a larger resource would give, best first."""
-    table = plain_table("What if", "resource", "factor", "latency", "saved")
-    for entry in sorted(estimate.what_if, key=lambda w: w.latency_s):
-        saved = 1 - entry.latency_s / estimate.latency_s
-        factor = f"x {entry.factor:g}"
-        table.add_row(Text(entry.resource), factor, rows.time_text(entry.latency_s), rows.share_text(saved))
-    return table
+def what_if(estimate: Estimate) -> RenderableType:
+    """What a larger resource would give, best first, then the other precisions."""
+    larger, precisions, unfelt = rows.changes(estimate)
+    factors = sorted({factor for change in larger for factor in change.latency_s})
+
+    def cells(seconds: float | None) -> tuple[str, str]:
+        if seconds is None:
+            return "-", ""
+        return rows.time_text(seconds), rows.change_text(seconds / estimate.latency_s - 1)
+
+    parts: list[RenderableType] = []
+    if larger:
+        heads = [words("resource", at_least=20), *(number(t) for f in factors for t in (f"x {f:g}", "change"))]
+        lines = [[c.resource, *(text for f in factors for text in cells(c.latency_s.get(f)))] for c in larger]
+        parts.append(fitted("What if a resource were larger", heads, lines))
+    if unfelt:
+        parts += [Text(f"Less than {rows.share_text(rows.FELT)} from more: {', '.join(unfelt)}."), Text()]
+    if precisions:
+        heads = [words("precision"), number("latency"), number("change")]
+        lines = [[change.resource, *cells(change.best_s)] for change in precisions]
+        parts.append(fitted("What if the precision were another one", heads, lines))
+    return Group(*parts)
 
 
 def roofline(bound: Roofline, *, limit: int = 12) -> RenderableType:

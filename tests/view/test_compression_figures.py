@@ -91,10 +91,10 @@ def test_tables_say_what_was_gained_left_alone_and_lacked():
         "90.5 accuracy %",
         "0.25",
         "bf16",
-        "2.00x",
+        "2.00 x",
         "unknown",
         "3",
-        "one inference on npu",
+        "One inference on npu",
     ):
         assert expected in text
     assert "int8-ptq: quantise left alone a, b: no treatment" in text

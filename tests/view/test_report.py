@@ -230,7 +230,7 @@ def test_a_search_folder_says_what_was_searched_and_what_is_best(tmp_path: Path)
     searched, best = shown["verdicts"]
     assert searched == "edge-vision: 3 trials settled 4 model-chip pairs, 3 of them by a full estimate."
     assert "The best quality is 71.66 (workload mobilenet_v2, array.rows 32)." in best
-    assert "The most frugal takes 450 uJ (workload mobilenet_v2, array.rows 32)." in best
+    assert "The most frugal takes 450 µJ (workload mobilenet_v2, array.rows 32)." in best
     assert "The smallest has 4.5 mm² (workload resnet18, array.rows 16)." in best
     assert shown["summaries"] == ["edge-vision: what & <why>\n"]
     (found,) = shown["tables"]

@@ -14,7 +14,7 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from sim.hardware.chip import Chip
-from sim.results import Estimate, Term
+from sim.results import Estimate, Term, WhatIf
 from sim.view import comparisons, fitted, inventory, rows, tables
 
 
@@ -117,7 +117,7 @@ def test_difference_finds_the_op_that_changed(estimate: Estimate) -> None:
     shown = text_of(comparisons.difference(estimate, after))
     ratio = after.latency_s / estimate.latency_s
     assert f"{ratio:.3g} times slower" in " ".join(shown.split())
-    assert "+0.063 s" in shown
+    assert "+63 ms" in shown
     assert "take the same time" in text_of(comparisons.difference(estimate, estimate))
 
 
@@ -130,7 +130,7 @@ def test_designs_are_sorted_and_only_the_varied_columns_stay() -> None:
     }
     shown = text_of(comparisons.designs(columns, limit=3))
     lines = [line.split() for line in shown.splitlines() if line.strip()]
-    assert lines[1] == ["array.rows", "latency_s"]
+    assert lines[1] == ["array.rows", "latency"]
     assert [line[0] for line in lines[3:]] == ["32", "16", "64"]
     assert lines[-1][-1] == "infeasible"
 
@@ -194,3 +194,40 @@ def test_names_lose_their_beginning_and_texts_their_end() -> None:
     assert [fitted.shortened(tiles, n, fitted.Shorten.RIGHT).plain for n in (13, 10, 9)] == ["SRAM C256…"] * 2 + [
         "SRAM…"
     ]
+
+
+def test_a_narrow_table_says_what_it_left_out() -> None:
+    """Name 4, two numbers of 6 and 9 cells, 2 between each: 13 columns hold the first two only."""
+    heads = (fitted.words("name", at_least=4), fitted.number("time"), fitted.number("deadline", drop=1))
+    table = fitted.fitted("T", heads, [("ab[x]", "123 ms", "1234.5 ms")])
+    assert [column.title for column in table.kept(25)] == ["name", "time", "deadline"]
+    shown = text_of(table, width=20)
+    assert "ab[x]" in shown
+    assert "123 ms" in shown
+    assert "1234.5" not in shown
+    assert "also: deadline" in " ".join(shown.split())
+
+
+def test_what_if_by_resource_and_precision(estimate: Estimate) -> None:
+    """Halved is -50 %, a change below 0.5 % is told in a line, a precision has a table of its own."""
+    t = estimate.latency_s
+    entries = (
+        ("clock", 2.0, t / 2),
+        ("clock", 1.25, 0.8 * t),
+        ("SRAM.capacity", 2.0, 0.999 * t),
+        ("precision fp32", 1.0, 2.4 * t),
+    )
+    found = replace(estimate, what_if=tuple(WhatIf(resource=r, factor=f, latency_s=s) for r, f, s in entries))
+    larger, precisions, unfelt = rows.changes(found)
+    assert [(c.resource, c.latency_s) for c in larger] == [("clock", {2.0: t / 2, 1.25: 0.8 * t})]
+    assert [(c.resource, c.best_s) for c in precisions] == [("fp32", 2.4 * t)]
+    assert unfelt == ["SRAM.capacity"]
+    shown = text_of(tables.what_if(found), width=60)
+    assert all(words in shown for words in ("-50 %", "-20 %", "+140 %", "Less than 0.5 % from more: SRAM.capacity."))
+
+
+def test_equal_names_are_told_apart_by_what_differs(estimate: Estimate) -> None:
+    plain, other = replace(estimate, overrides={}), replace(estimate, overrides={"array.rows": "64"})
+    name = f"{estimate.workload_name} on {estimate.hardware_name}"
+    assert comparisons.labels([plain, other]) == [name, f"{name} (array.rows=64)"]
+    assert comparisons.labels([estimate, estimate]) == [f"{name} [1]", f"{name} [2]"]

@@ -1,0 +1,78 @@
+"""Checks and scores as tables: ours beside theirs, how far apart, and whether that is near enough."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sim.view import rows
+from sim.view.fitted import FittedTable, fitted, number, words
+
+if TYPE_CHECKING:
+    from sim.baseline.checks import Check
+    from sim.baseline.validate import Validation
+    from sim.hardware.calibration import Calibration
+
+
+def check_table(validation: Validation) -> FittedTable:
+    """One line a check; units and whole sources are in the JSON."""
+    lines, styles = [], []
+    for row in validation.results:
+        check = row.check
+        ours = "-" if row.ours is None else _number(row.ours)
+        error = "-" if row.rel_error is None else rows.change_text(row.rel_error)
+        lines.append((check.id, ours, _number(check.theirs), error, _tolerance(check), row.verdict, _key(check.source)))
+        styles.append("bold red" if row.verdict == "fail" else "")
+    heads = (words("check", at_least=20), number("ours", drop=1), number("theirs", drop=1), number("error"),
+             number("tolerance", drop=2), words("verdict"), words("source", drop=3, at_least=10))  # fmt: skip
+    return fitted("Ours against published or measured", heads, lines, styles=styles)
+
+
+def _number(value: float) -> str:
+    """Four digits, without an exponent for large counts."""
+    return f"{value:.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
+
+
+def _key(source: str) -> str:
+    """The source without its place and confidence."""
+    return source.split(",")[0].split(" (")[0]
+
+
+def _tolerance(check: Check) -> str:
+    """How near ours must be, in words of the table."""
+    from sim.baseline.checks import Rule
+
+    words_of = {
+        Rule.RELATIVE: f"{100 * check.tolerance:g} %",
+        Rule.POINTS: f"{check.tolerance:g} points",
+        Rule.AT_LEAST: "at least",
+        Rule.AT_MOST: "at most",
+    }
+    return words_of[check.rule]
+
+
+_ERRORS = ("mean_error", "median_error", "p90_error", "bias")
+
+
+def score_table(documents: Iterable[Mapping[str, Any]]) -> FittedTable:
+    """Scores of files of measured rows. Flagged rows lie outside the model and are not scored."""
+    lines = []
+    for one in documents:
+        rank = "-" if one["spearman"] is None else f"{one['spearman']:.3f}"
+        counts = (str(one["rows"]), str(one.get("flagged_rows", 0)))
+        lines.append((Path(str(one["path"])).name, str(one["kind"]), *counts, *_errors(one), rank))
+    heads = (words("file"), words("kind", drop=4), number("rows"), number("flagged", drop=3), number("mean", drop=1),
+             number("median"), number("p90"), number("bias", drop=2), number("Spearman", drop=2))  # fmt: skip
+    return fitted("Ours against measured rows", heads, lines)
+
+
+def _errors(one: Mapping[str, Any]) -> list[str]:
+    return [f"{100 * (one[key] or 0.0):.1f} %" for key in _ERRORS]
+
+
+def calibration_table(found: Calibration) -> FittedTable:
+    """Held-out errors by class of ops and for whole networks."""
+    heads = (words("held out"), number("rows"), number("mean", drop=1), number("median"), number("p90"),
+             number("bias", drop=2))  # fmt: skip
+    return fitted("Error", heads, [(name, str(one["rows"]), *_errors(one)) for name, one in found.error.items()])

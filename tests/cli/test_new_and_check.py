@@ -1,0 +1,69 @@
+"""Files to start from are written whole, are checked, and run as they are; relative names hold from anywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from sim.cli import app
+from sim.codesign.space import load_space
+from sim.resources import data_dir
+
+
+def run(*words: str) -> str:
+    done = CliRunner().invoke(app, list(words))
+    assert done.exit_code == 0, done.stderr
+    return done.stdout
+
+
+def test_a_new_search_is_checked_and_brings_the_function_that_it_names(tmp_path: Path, monkeypatch) -> None:
+    """324 designs: 3 widths x 3 depths x 2 precisions, and 3 x 3 x 2 chips."""
+    monkeypatch.chdir(tmp_path)
+    run("new", "search", "my-space")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["my-space.yaml", "my_space_quality.py"]
+    shown = run("check", "my-space.yaml")
+    assert "324 designs, judged by latency, area, quality" in shown
+    assert "mlp.layers: 1, 2, 3" in shown
+    assert "18 model sides x 18 chips = 324 designs" in run("search", "my-space.yaml", "--dry-run")
+    again = CliRunner().invoke(app, ["new", "search", "my-space"])
+    assert again.exit_code == 2
+    assert "there is such a file" in again.stderr
+
+
+@pytest.mark.parametrize("like", ["driving-chip", "edge-vision"])
+def test_a_copy_of_a_bundled_search_stands_alone(tmp_path: Path, monkeypatch, like: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    run("new", "search", "mine", "--like", like)
+    assert "designs, judged by" in run("check", "mine.yaml")
+
+
+def test_a_model_beside_the_search_file_is_found_from_elsewhere(tmp_path: Path, monkeypatch) -> None:
+    """And the search stays the same one, from wherever it is run."""
+    monkeypatch.chdir(tmp_path)
+    run("new", "search", "my-space")
+    run("new", "workload", "my_model")
+    text = Path("my-space.yaml").read_text().replace("workload: mlp ", "workload: my_model.py ")
+    Path("my-space.yaml").write_text(text)
+    here = load_space("my-space.yaml").identity()
+    monkeypatch.chdir(data_dir("searches"))
+    assert load_space(tmp_path / "my-space.yaml").identity() == here
+
+
+def test_check_knows_scenarios_and_recipes() -> None:
+    scenarios, recipes = data_dir("workloads") / "scenarios", data_dir("workloads") / "recipes"
+    assert "stream planner: decoder on npu" in run("check", str(scenarios / "autopilot.yaml"))
+    assert "serving llama" in run("check", str(scenarios / "llm-serving-h100.yaml"))
+    assert "quantise" in run("check", str(recipes / "int8-ptq.yaml"))
+
+
+def test_check_refuses_what_it_cannot_use(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text("name: x\nhardware: tesla-fsd\nstreams: []\n")
+    refused = CliRunner().invoke(app, ["check", str(path)])
+    assert refused.exit_code == 2
+    assert "either streams or serving" in refused.stderr
+    refused = CliRunner().invoke(app, ["check", str(data_dir("searches") / "edge-vision.yaml"), "--set", "clock=1 GHz"])
+    assert refused.exit_code == 2
+    assert "is for a chip file" in refused.stderr
