@@ -57,6 +57,8 @@ class Subject:
     """Peak learning rate of fine-tuning; chosen on seed 0, which is therefore not among the seeds."""
     student: Mapping[str, int]
     """Knobs of the student, trained for half the steps, alone or taught."""
+    teaching: Mapping[str, float]
+    """Temperature and soft weight of distillation; chosen on the validation split of seeds 100 and 101."""
     hints: Mapping[str, str]
     """Layers whose features the student learns."""
     contrasts: Mapping[str, Mapping[str, float]]
@@ -95,7 +97,8 @@ def digits(options: argparse.Namespace) -> Subject:
     rows = {name: _lost(name) for name in (*COMMON, *pruned)}
     return Subject(
         task=DigitsTask(), workload="digits_cnn", train_steps=options.train_steps or 1500,
-        tune_steps=options.tune_steps or 300, tune_rate=3e-3, student={"width": 4}, hints={"body": "body"},
+        tune_steps=options.tune_steps or 600, tune_rate=3e-3, student={"width": 4}, hints={"body": "body"},
+        teaching={"temperature": 4.0, "soft_weight": 0.7},
         contrasts=rows | {"int4 QAT recovers more than half by": QAT_OVER_HALF} | DISTILLED,
     )  # fmt: skip
 
@@ -106,7 +109,7 @@ def text(options: argparse.Namespace) -> Subject:
     return Subject(
         task=TextTask(), workload="byte_gpt", train_steps=options.train_steps or 600,
         tune_steps=options.tune_steps or 150, tune_rate=1e-3, student={"width": 32, "depth": 1},
-        hints={"norm": "norm"},
+        hints={"norm": "norm"}, teaching={"temperature": 1.0, "soft_weight": 0.9},
         contrasts=rows | {"int4 QAT recovers more than half by": QAT_OVER_HALF} | DISTILLED,
     )  # fmt: skip
 
@@ -124,7 +127,7 @@ def variants(model: torch.nn.Module, subject: Subject, seed: int) -> dict[str, M
             return subject.build(**subject.student)
 
     def taught(hints: Mapping[str, str]) -> torch.nn.Module:
-        return distil(student(), model, task, features=hints, **half).module
+        return distil(student(), model, task, features=hints, **subject.teaching, **half).module
 
     def ptq(grids: Mapping[str, Grid], **more: object) -> torch.nn.Module:
         return quantise(model, **grids, calibration=calibration, **more).module
@@ -198,7 +201,8 @@ def summary(subject: Subject, runs: list[dict[str, np.ndarray]]) -> dict[str, ob
         "higher_is_better": score.higher_is_better,
         "protocol": {
             "seeds": len(runs), "train_steps": subject.train_steps, "tune_steps": subject.tune_steps,
-            "tune_rate": subject.tune_rate, "student": dict(subject.student), "test_examples": len(runs[0]["float"]),
+            "tune_rate": subject.tune_rate, "student": dict(subject.student), "teaching": dict(subject.teaching),
+            "test_examples": len(runs[0]["float"]),
         },
         "quality_per_seed": {name: [round(float(run[name].mean()), 4) for run in runs] for name in runs[0]},
         "contrasts": {row: asdict(interval(weights)) for row, weights in subject.contrasts.items()},
@@ -223,7 +227,7 @@ def main() -> None:
     parser.add_argument("--task", choices=("digits", "text", "both"), default="both")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--train-steps", type=int, help="default: 1500 digits, 600 text")
-    parser.add_argument("--tune-steps", type=int, help="default: 300 digits, 150 text")
+    parser.add_argument("--tune-steps", type=int, help="default: 600 digits, 150 text")
     parser.add_argument("--report", type=Path, help="JSON file for the summary")
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -120,7 +120,8 @@ class Array:
 
     `macs_per_cycle` maps a compute dtype ("int8", "bf16", "w4a8") to MACs per cell and cycle.
     `weight_sparsity` maps an N:M pattern to its speed-up of the reduction, which holds for einsums
-    that reduce over at least `sparse_min_channels` channels (of a group).
+    that reduce over at least `sparse_min_channels` channels (of a group). If `sparse_pass_bytes` is given, kernels
+    whose stored sparse weights are more than that are computed in several passes, each reading the input anew.
     `drain_bytes_per_cycle` bounds results leaving an output-stationary array (None: they shift
     out along the rows in `rows` cycles).
     """
@@ -136,6 +137,7 @@ class Array:
     accumulate_bits: int = 32
     weight_sparsity: Mapping[str, float] = field(default_factory=dict)
     sparse_min_channels: int = 1
+    sparse_pass_bytes: float | None = None
     skips_zeros: bool = False
     drain_bytes_per_cycle: float | None = None
     mac_energy_j: Mapping[str, float] = field(default_factory=dict)

@@ -69,7 +69,7 @@ def _level(level: s.LevelSpec) -> c.Level:
     return c.Array(
         name=a.name, rows=a.rows, cols=a.cols, dataflow=a.dataflow, skew=a.skew, folds=a.folds, preload=a.preload,
         macs_per_cycle=dict(a.macs_per_cycle), accumulate_bits=a.accumulate, weight_sparsity=dict(a.weight_sparsity),
-        sparse_min_channels=a.sparse_min_channels, skips_zeros=a.skips_zeros,
+        sparse_min_channels=a.sparse_min_channels, sparse_pass_bytes=a.sparse_pass, skips_zeros=a.skips_zeros,
         drain_bytes_per_cycle=a.drain_bandwidth, mac_energy_j=dict(a.mac_energy),
     )  # fmt: skip
 

@@ -32,6 +32,7 @@ _READERS: dict[type, dict[str, Callable[[Any], Any]]] = {
         "skew": lambda a: a.skew.value, "folds": lambda a: a.folds.value, "preload": lambda a: a.preload.value,
         "macs_per_cycle": lambda a: a.macs_per_cycle, "accumulate": lambda a: a.accumulate_bits,
         "weight_sparsity": lambda a: a.weight_sparsity, "sparse_min_channels": lambda a: a.sparse_min_channels,
+        "sparse_pass": lambda a: a.sparse_pass_bytes,
         "skips_zeros": lambda a: a.skips_zeros,
         "drain_bandwidth": lambda a: a.drain_bytes_per_cycle, "mac_energy": lambda a: a.mac_energy_j,
     },

@@ -63,6 +63,7 @@ def _array(a: Array) -> dict[str, Any]:
         "preload": a.preload.value, "macs_per_cycle": _table(a.macs_per_cycle),
         "accumulate": f"{a.accumulate_bits} bit",
         "weight_sparsity": _table(a.weight_sparsity), "sparse_min_channels": a.sparse_min_channels,
+        "sparse_pass": _optional(a.sparse_pass_bytes, D.SIZE),
         "skips_zeros": a.skips_zeros,
         "drain_bandwidth": _optional(a.drain_bytes_per_cycle, D.CYCLE_RATE), "mac_energy": _energies(a.mac_energy_j),
     }  # fmt: skip

@@ -107,6 +107,7 @@ class ArraySpec(Spec):
     accumulate: f.Accumulator = 32
     weight_sparsity: dict[f.SparsityPattern, f.Number] = {}
     sparse_min_channels: f.Count = 1
+    sparse_pass: f.Size | None = None
     skips_zeros: bool = False
     drain_bandwidth: f.CycleRate | None = None
     mac_energy: dict[f.ComputeDtype, f.Energy] = {}

@@ -136,7 +136,9 @@ def structure(chip: Chip, unit: Unit) -> tuple:
             a = level
             levels.append((a.name, a.rows, a.cols, a.dataflow, a.skew, a.folds, a.preload, a.accumulate_bits))
             levels.append((a.drain_bytes_per_cycle, tuple(sorted(a.macs_per_cycle.items()))))
-            levels.append((tuple(sorted(a.weight_sparsity.items())), a.sparse_min_channels, a.skips_zeros))
+            levels.append(
+                (tuple(sorted(a.weight_sparsity.items())), a.sparse_min_channels, a.sparse_pass_bytes, a.skips_zeros)
+            )
     lanes = (unit.vector.lanes, tuple(sorted(unit.vector.rates.items())))
     return (unit.name, unit.count, unit.buffering, tuple(levels), lanes, chip.system)
 

@@ -24,10 +24,11 @@ from sim.schedule.groups import GroupCost, cost_einsum, room_class
 from sim.schedule.host import INPUTS, TRANSFER, input_transfer, transfer_note
 from sim.schedule.links import awaited, cost_collective
 from sim.schedule.makespan import Makespan
-from sim.schedule.prepare import prepare
+from sim.schedule.prepare import pass_limit, prepare
 from sim.schedule.residency import Residency, residency, resident_memory
 from sim.schedule.streams import cost_roofline, cost_stream
 from sim.workload.graph import CollectiveOp, EinsumOp, Graph, Op, UnsupportedOp, ViewOp
+from sim.workload.passes import PassLimit
 from sim.workload.precision import Precision
 
 PROGRESS_EVERY = 32
@@ -98,8 +99,8 @@ class Network:
 class Shared:
     """What evaluations of one traced graph under one objective and map space have in common."""
 
-    ready: dict[tuple[str, System | None, bool], Graph] = field(default_factory=dict)
-    """The graph as it runs, per precision and system of chips, ops apart or not."""
+    ready: dict[tuple[str, System | None, bool, PassLimit | None], Graph] = field(default_factory=dict)
+    """The graph as it runs, per precision and system of chips, ops apart or not, passes of sparse weights."""
     maps: dict[tuple, Winners] = field(default_factory=dict)
 
 
@@ -226,9 +227,11 @@ def cost_network(
         )
     shared = shared or Shared()
     eager = chips[0].main_unit.costing is Costing.CPU
-    system = chips[0].system
-    way = (precision.name, system, options.apart)
-    ready = shared.ready.get(way) or prepare(graph, precision, system, eager=eager, fuse=not options.apart)
+    system, passes = chips[0].system, pass_limit(chips[0].main_unit.array)
+    way = (precision.name, system, options.apart, passes)
+    ready = shared.ready.get(way) or prepare(
+        graph, precision, system, eager=eager, fuse=not options.apart, passes=passes
+    )
     shared.ready[way] = ready
     make = partial(_Coster, ready, chips, subject if subject is not None else chips[0], options, precision, shared)
     coster = make()

@@ -5,26 +5,41 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sim.errors import WorkloadError
-from sim.hardware.chip import System
+from sim.hardware.chip import Array, System
 from sim.schedule.order import hide_collectives, in_order
 from sim.workload.graph import EinsumOp, Graph
-from sim.workload.passes import PrecisionPolicy, apply_precision, dead_code, fuse_epilogues, pipeline, tensor_parallel
+from sim.workload.passes import (
+    PassLimit,
+    PrecisionPolicy,
+    apply_precision,
+    dead_code,
+    fuse_epilogues,
+    pipeline,
+    split_sparse_passes,
+    tensor_parallel,
+)
 from sim.workload.precision import BITS, Precision
 
-_CACHE: dict[tuple[int, Precision, System | None, bool, bool], tuple[Graph, Graph]] = {}
+_CACHE: dict[tuple[int, Precision, System | None, bool, bool, PassLimit | None], tuple[Graph, Graph]] = {}
 
 
 def prepare(
-    graph: Graph, precision: Precision, system: System | None = None, *, eager: bool = False, fuse: bool = True
+    graph: Graph,
+    precision: Precision,
+    system: System | None = None,
+    *,
+    eager: bool = False,
+    fuse: bool = True,
+    passes: PassLimit | None = None,
 ) -> Graph:
-    """Precision, order, one chip's share in a system of chips, then fusion (unless `fuse` is off).
+    """Precision, order, one chip's share in a system of chips, fusion (unless `fuse` is off), sparse passes.
 
     The last few results are remembered by identity: a sweep asks often.
 
     `eager`: as a framework runs it op by op: no epilogue is fused, and between quantised layers activations and
     caches stay in fp32. Raises: WorkloadError: an op works on nothing (a batch or a width of 0).
     """
-    key = (id(graph), precision, system, eager, fuse)
+    key = (id(graph), precision, system, eager, fuse, passes)
     if key not in _CACHE or _CACHE[key][0] is not graph:
         if len(_CACHE) > 8:
             _CACHE.clear()
@@ -33,8 +48,21 @@ def prepare(
         ready = in_order(dead_code(typed))
         if system is not None:
             ready = pipeline(hide_collectives(tensor_parallel(ready, system.tensor_parallel)), system.pipeline)
-        _CACHE[key] = (graph, fuse_epilogues(ready) if fuse and not eager else ready)
+        ready = fuse_epilogues(ready) if fuse and not eager else ready
+        _CACHE[key] = (graph, ready if passes is None else split_sparse_passes(ready, passes))
     return _CACHE[key][1]
+
+
+def pass_limit(array: Array) -> PassLimit | None:
+    """What the array takes at once of sparse weights; None where nothing limits it."""
+    if array.sparse_pass_bytes is None:
+        return None
+    return PassLimit(
+        bytes=array.sparse_pass_bytes,
+        patterns=tuple(sorted(array.weight_sparsity)),
+        min_channels=array.sparse_min_channels,
+        kernels=array.cols,
+    )
 
 
 def _check_extents(graph: Graph) -> None:

@@ -48,9 +48,8 @@ def test_a_refused_computation_fails_its_gate_with_the_message():
     assert "the chip lacks int8" in found.to_dict()["note"]
 
 
-KNOWN_FAILURES = {f"orin-dla.sparse.{name}" for name in ("3.MAXN", "4.MAXN", "4.15W")}
-"""Gates that do not hold. 2:4 on the Orin DLA gains 18-25 % more here than published where 256 channels
-meet maps too large for the buffer. One that begins to fail, or to hold, must show here."""
+KNOWN_FAILURES: set[str] = set()
+"""Gates that do not hold. One that begins to fail, or to hold, must show here."""
 
 
 def test_gates_hold_but_for_those_that_are_known_not_to():

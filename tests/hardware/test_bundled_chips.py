@@ -20,7 +20,8 @@ DEMANDED = {
 FIELDS = {
     "capacity_bytes": "capacity", "latency_s": "latency", "burst_bytes": "burst", "request_bytes": "request",
     "read_energy_j_per_byte": "read_energy", "write_energy_j_per_byte": "write_energy",
-    "drain_bytes_per_cycle": "drain_bandwidth", "mac_energy_j": "mac_energy", "energy_j": "energy",
+    "drain_bytes_per_cycle": "drain_bandwidth", "sparse_pass_bytes": "sparse_pass",
+    "mac_energy_j": "mac_energy", "energy_j": "energy",
     "clock_hz": "clock", "launch_s": "launch", "dma_setup_s": "dma_setup", "energy_j_per_byte": "energy",
     "node_nm": "node", "max_clock_hz": "max_clock", "area_mm2": "area", "power_w": "power",
     "idle_power_w": "idle_power", "voltage_v": "voltage",

@@ -9,7 +9,7 @@ from typing import Any
 
 from sim.baseline.checks.check import Check, Rule, against, group
 from sim.baseline.published import fact, facts
-from sim.errors import ConfigError, WorkloadError
+from sim.errors import WorkloadError
 from sim.hardware.chip import Chip
 from sim.resources import data_dir
 
@@ -34,10 +34,7 @@ def _public(name: str) -> Callable[..., Any] | None:
 def hardware(name: str) -> Chip | None:
     """A bundled chip, or None where this installation does not have it."""
     load = _public("load_hardware")
-    try:
-        return load(name) if load else None
-    except ConfigError:
-        return None
+    return load(name) if load and (data_dir("hw_configs") / f"{name}.yaml").exists() else None
 
 
 @cache

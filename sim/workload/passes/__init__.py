@@ -5,10 +5,12 @@ from sim.workload.passes.dead_code import dead_code
 from sim.workload.passes.fuse import fuse_epilogues
 from sim.workload.passes.pipeline import pipeline
 from sim.workload.passes.precision import PrecisionPolicy, apply_precision
+from sim.workload.passes.sparse_passes import PassLimit, split_sparse_passes
 from sim.workload.passes.sparsify import sparsify
 from sim.workload.passes.tensor_parallel import tensor_parallel
 
 __all__ = [
+    "PassLimit",
     "PrecisionPolicy",
     "apply_precision",
     "dead_code",
@@ -16,5 +18,6 @@ __all__ = [
     "fuse_epilogues",
     "pipeline",
     "sparsify",
+    "split_sparse_passes",
     "tensor_parallel",
 ]
