@@ -17,6 +17,7 @@ from sim.mapping.mapping import Mapping as LoopNest
 from sim.results import Estimate, OpEstimate, Term, Traffic
 from sim.savings import with_savings
 from sim.schedule.confidence import calibration_document, latency_interval_s
+from sim.schedule.fusion import fused_notes
 from sim.schedule.gpu import inside_storages
 from sim.schedule.groups import GroupCost
 from sim.schedule.host import TRANSFER
@@ -262,9 +263,13 @@ def _homes(network: Network, group: GroupCost, d: int) -> dict[str, str]:
     stays, near = network.residency.stays, network.residency.memory
     tensors = network.graph.tensors
     names = {}
-    for key in (*group.op.inputs, *group.op.outputs):
-        kept = stays.get(tensors[key].storage or key)
-        names[key] = near if near and kept is not None and kept[d] else network.unit.home
+    inside = group.sliced.slicing.inside if group.sliced else frozenset()
+    members = [network.graph.ops[i] for i in group.sliced.slicing.members] if group.sliced else [group.op]
+    for key in (key for op in members for key in (*op.inputs, *op.outputs)):
+        storage = tensors[key].storage or key
+        kept = stays.get(storage)
+        on_chip = storage in inside or (kept is not None and kept[d])
+        names[key] = near if near and on_chip else network.unit.home
     return names
 
 
@@ -330,10 +335,21 @@ def _notes(network: Network, dynamic: float | None, options: Options) -> tuple[s
     notes += [
         f"{op} takes {seconds:g} s by --override, not by the model" for op, seconds in options.overrides_s.items()
     ]
-    notes += _proof(network)
+    notes += _not_given(network, options)
+    notes += [*fused_notes(network.groups), *_proof(network)]
     if dynamic is None:
         notes.append("energy is unknown: the chip file states no energies per action and no node to derive them from")
     return tuple(notes)
+
+
+def _not_given(network: Network, options: Options) -> list[str]:
+    """Ops that a file of mappings leaves out."""
+    given = options.mapping
+    rest = [group.name for group in network.groups if group.macs and group.name not in given]
+    if options.map_space != "given" or "*" in given or not rest:
+        return []
+    shown = ", ".join(rest[:3]) + (", ..." if len(rest) > 3 else "")
+    return [f"no mapping given for {len(rest)} ops ({shown}): costed with the best even ones"]
 
 
 def _proof(network: Network) -> list[str]:

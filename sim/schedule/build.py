@@ -19,6 +19,7 @@ from sim.schedule.links import awaited
 from sim.schedule.makespan import beside_unit
 from sim.schedule.network import Network, Options, cost_network
 from sim.schedule.plan import Group, Schedule, Steps
+from sim.schedule.slices import Sliced, slice_classes
 from sim.workload.graph import Graph
 from sim.workload.precision import parse_precision
 
@@ -174,6 +175,8 @@ def _steps(cost: GroupCost, d: int, ports: tuple[str, str], rates: Mapping[str, 
         return _transferred(cost, d, ports, rates)
     if cost.stream is not None:
         return _streamed(cost, d, ports, rates)
+    if cost.sliced is not None:
+        return _in_slices(cost, cost.sliced, d, ports)
     return _whole(cost, d, ports, rates)
 
 
@@ -258,6 +261,28 @@ def _streamed(cost: GroupCost, d: int, ports: tuple[str, str], rates: Mapping[st
         first_latency_s=(max(0.0, x - own[0]) + latency) / clock if x else 0.0,
         pause_s=np.maximum(0.0, pause[repeat > 0]) / clock,
         last_pause_s=max(0.0, y - own[1]) / clock if y else 0.0,
+    )
+
+
+def _in_slices(cost: GroupCost, cut: Sliced, d: int, ports: tuple[str, str]) -> Steps:
+    """Slices of a fused group, and what their pipeline exposes once as a step of its own."""
+    machine = cost.machine
+    assert machine is not None
+    clock, fill = machine.clock_hz[d], float(cut.fill[d])
+    classes = slice_classes(cut.slicing)
+    once, each, out = (float(of[d]) for of in (cut.outer_bytes, cut.inner_bytes, cut.store_bytes))
+    loads = [outer * once + inner * each for _, outer, inner, _ in classes] + [0.0] * (fill > 0)
+    stores = [store * out for *_, store in classes] + [0.0] * (fill > 0)
+    return Steps(
+        repeat=np.array([repeat for repeat, *_ in classes] + [1] * (fill > 0)),
+        compute_s=np.array([float(cut.step[d])] * len(classes) + [fill] * (fill > 0)) / clock,
+        first_load_bytes={ports[0]: once + each} if once + each else {},
+        next_load_bytes={ports[0]: np.array(loads)},
+        store_bytes={ports[1]: np.array(stores)},
+        inner_bytes={},
+        last_store_bytes={ports[1]: out} if out else {},
+        setup_s=float(machine.setup_cycles[d] / clock),
+        first_latency_s=float(machine.latency_cycles[d] / clock) if once + each else 0.0,
     )
 
 

@@ -28,10 +28,9 @@ BINDS = 0.5
 
 
 def kept_or_not(
-    groups: list[GroupCost], coster: _Coster, at_home: Callable[[], _Coster]
+    groups: list[GroupCost], kept: Residency, coster: _Coster, at_home: Callable[[], _Coster]
 ) -> tuple[list[GroupCost], Residency]:
     """The groups and homes of each design: as costed, or with every tensor at home where that is better."""
-    kept = coster.residency
     if coster.unit.costing is not Costing.MAPPED or not kept.memory or not _doubtful(groups, coster).any():
         return groups, kept
     other = at_home()

@@ -25,6 +25,7 @@ from sim.workload.precision import BITS
 
 if TYPE_CHECKING:
     from sim.schedule.network import _Coster
+    from sim.schedule.slices import Sliced
 
 ROOM_STEPS = 16
 """Resident bytes are rounded up to 1/16 of the memory, so that equal layers share one search."""
@@ -69,6 +70,8 @@ class GroupCost:
     bound: tuple[str, ...] = ()
     resources_s: Mapping[str, np.ndarray] = field(default_factory=dict)
     stream: Stream | None = None
+    sliced: Sliced | None = None
+    """How a fused group runs slice by slice."""
     fused: tuple[str, ...] = ()
     """Names of further ops that run inside."""
     runs: np.ndarray | None = None
@@ -137,13 +140,16 @@ def machine_of(coster: _Coster, compute: str) -> Machine:
 
 def cost_einsum(op: EinsumOp, position: int, coster: _Coster) -> GroupCost:
     """A mapped einsum with its epilogue, on every design."""
+    return cost_placed(op, homes_of(op, coster), coster.residency.held_bytes[:, position], coster)
+
+
+def cost_placed(op: EinsumOp, homes: Mapping[str, np.ndarray], held: np.ndarray, coster: _Coster) -> GroupCost:
+    """A mapped einsum whose tensors lie on chip or at home as `homes` (tensor -> (D,)) says, beside `held` bytes."""
     compute, widened = compute_and_widening(op, coster)
     problem, full = _problem(op, coster), machine_of(coster, compute)
-    homes = homes_of(op, coster)
     level = next((i for i, part in enumerate(full.levels) if part.name == coster.residency.memory), 0)
     roles = {role: op.einsum.operand(role).tensor for role in ROLES}
     pattern = np.stack([homes.get(roles[r], np.zeros(len(full), dtype=bool)) for r in ROLES], axis=1)
-    held = coster.residency.held_bytes[:, position]
     parts = []
     for variant in np.unique(pattern, axis=0):
         designs = np.flatnonzero((pattern == variant).all(axis=1))
@@ -185,8 +191,9 @@ def _map(
         tuple(a.tobytes() for a in (*numbers, *(energies if options.objective != "latency" else ()))),
     )
     if key not in coster.shared.maps:
+        space = "even" if options.map_space == "given" else options.map_space  # a file need not name every op
         coster.shared.maps[key] = map_einsum(
-            problem, part, at, objective=Objective(options.objective), space=options.map_space, reserved_bytes=reserved
+            problem, part, at, objective=Objective(options.objective), space=space, reserved_bytes=reserved
         )
     return coster.shared.maps[key]
 

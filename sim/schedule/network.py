@@ -19,6 +19,7 @@ from sim.hardware.designs import Designs
 from sim.mapping.mapper import Winners
 from sim.schedule.choice import kept_or_not
 from sim.schedule.cpu import cost_cpu, cpu_calibration
+from sim.schedule.fusion import fused
 from sim.schedule.gpu import cost_gpu, gpu_notes, inside_storages
 from sim.schedule.groups import GroupCost, cost_einsum, room_class
 from sim.schedule.host import INPUTS, TRANSFER, input_transfer, transfer_note
@@ -165,7 +166,7 @@ class _Coster:
         if self.unit.costing is not Costing.MAPPED:
             return cost_roofline(op, position, self)
         held = self.residency.held_bytes[:, position]
-        key = ("group", self._signature(op), room_class(held, self).tobytes())
+        key = ("group", self.signature(op), room_class(held, self).tobytes())
         found = self.mapped.get(key)
         if found is None:
             found = cost_einsum(op, position, self) if isinstance(op, EinsumOp) else cost_stream(op, position, self)
@@ -175,7 +176,7 @@ class _Coster:
         assert isinstance(found, GroupCost)
         return replace(found, op=op, name=op.name, held_bytes=held)
 
-    def _signature(self, op: Op) -> tuple:
+    def signature(self, op: Op) -> tuple:
         """All that the cost of an op depends on but its place in memory."""
         tensors, stays = self.graph.tensors, self.residency.stays
         rows = []
@@ -235,8 +236,9 @@ def cost_network(
     shared.ready[way] = ready
     make = partial(_Coster, ready, chips, subject if subject is not None else chips[0], options, precision, shared)
     coster = make()
-    _check_home(coster)
-    groups, homes = kept_or_not(coster.cost(), coster, partial(make, keep=False))
+    groups, homes = fused(coster.cost(), coster)
+    groups, homes = kept_or_not(groups, homes, coster, partial(make, keep=False))
+    _check_home(coster, homes)
     if options.inputs == "host":
         arriving = input_transfer(ready, chips, np.zeros(len(chips)))
         groups = [arriving, *groups] if arriving is not None else groups
@@ -283,9 +285,8 @@ def _unsupported(graph: Graph, options: Options) -> tuple[str, ...]:
     return tuple(f"{op.kind} at {op.source or op.name}" for op in found)
 
 
-def _check_home(coster: _Coster) -> None:
+def _check_home(coster: _Coster, held: Residency) -> None:
     """What always lies at home must fit there."""
-    held = coster.residency
     for d, chip in enumerate(coster.chips):
         home = chip.memory(chip.main_unit.home)
         if held.home_peak_bytes[d] > home.capacity_bytes:
@@ -297,9 +298,8 @@ def _check_home(coster: _Coster) -> None:
                 f"{room / 1e9:.2f} GB on {chip.name} (over by {needed / room - 1:.0%})"
             )
             coster.reasons[d] = (reason, names)
-    if len(coster.reasons) == len(coster.chips) == 1:
-        reason, names = coster.reasons[0]
-        raise InfeasibleError(f"{reason}; largest: {', '.join(names)}")
+            if len(coster.chips) == 1:
+                raise InfeasibleError(f"{reason}; largest: {', '.join(names)}")
 
 
 def _called(graph: Graph, storage: str) -> str:

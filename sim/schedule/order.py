@@ -55,9 +55,33 @@ def in_order(graph: Graph) -> Graph:
             if at not in placed:
                 placed.add(at)
                 order.append(at)
+    order = _attention_together(order, needs, graph)
     if order == list(range(len(graph.ops))):
         return graph
     return graph.with_(ops=tuple(graph.ops[i] for i in order))
+
+
+def _attention_together(order: list[int], needs: list[list[int]], graph: Graph) -> list[int]:
+    """The order with what stands inside an attention region and does not read from it put before the region.
+
+    Its scores then live only while attention runs, and it may run as one group.
+    """
+    place: dict[str, list[int]] = {}
+    for at, i in enumerate(order):
+        region = graph.ops[i].region
+        if region is not None and graph.regions[region].kind == "attention":
+            place.setdefault(region, []).append(at)
+    for region, members in place.items():  # regions do not overlap: a move inside one leaves the places of others
+        begin, end = members[0], members[-1] + 1
+        inside = {i for i in order[begin:end] if graph.ops[i].region == region}
+        if len(inside) == end - begin:
+            continue
+        late: set[int] = set()
+        for i in order[begin:end]:
+            if i in inside or late.intersection(needs[i]):
+                late.add(i)
+        order[begin:end] = [i for i in order[begin:end] if i not in late] + [i for i in order[begin:end] if i in late]
+    return order
 
 
 def hide_collectives(graph: Graph) -> Graph:

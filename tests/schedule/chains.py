@@ -7,7 +7,19 @@ from dataclasses import replace
 from itertools import pairwise
 
 import sim
-from sim.workload.graph import EinsumOp, Graph, Primitive, Role, Tensor, VectorOp
+from sim.workload.graph import (
+    Axis,
+    Einsum,
+    EinsumOp,
+    Graph,
+    Operand,
+    OperandRole,
+    Primitive,
+    Region,
+    Role,
+    Tensor,
+    VectorOp,
+)
 
 
 def chain(layers: Sequence[Graph], *, relu: bool = True) -> Graph:
@@ -70,3 +82,81 @@ def convolutions(size: int, channels: Sequence[int], kernels: Sequence[int], str
         layers.append(sim.conv2d(c, k, size, width, stride=stride, padding=width // 2, groups=groups))
         size = (size + 2 * (width // 2) - width) // stride + 1
     return chain(layers)
+
+
+def attention(heads: int, queries: int, keys: int, depth: int, *, shared: int = 1) -> Graph:
+    """softmax(q k^T) v in int8; `shared` queries heads use one head of keys and values. One multiply, one exponential
+    and one add per score."""
+    kv = heads // shared
+    head = Axis(terms=(("H", shared), ("G", 1)), size=heads) if shared > 1 else Axis(terms=(("H", 1),), size=heads)
+    own = Axis(terms=(("H", 1),), size=kv)
+    lengths = {"M": queries, "N": keys, "K": depth}
+    ranks = {"H": kv} | ({"G": shared} if shared > 1 else {})
+
+    def axis(rank: str, size: int) -> Axis:
+        return Axis(terms=((rank, 1),), size=size)
+
+    shapes = {
+        "q": (heads, queries, depth),
+        "k": (kv, keys, depth),
+        "v": (kv, keys, depth),
+        "scores": (heads, queries, keys),
+        "shares": (heads, queries, keys),
+        "out": (heads, queries, depth),
+    }
+    roles = {"q": Role.INPUT, "k": Role.INPUT, "v": Role.INPUT, "out": Role.OUTPUT}
+    tensors = {
+        key: Tensor(id=key, shape=s, dtype="int8", bits=8, role=roles.get(key, Role.ACTIVATION), name=key, storage=key)
+        for key, s in shapes.items()
+    }
+    first = Einsum(
+        ranks=ranks | lengths,
+        operands=(
+            Operand(tensor="q", role=OperandRole.INPUT, projection=(head, axis("M", queries), axis("K", depth))),
+            Operand(tensor="k", role=OperandRole.WEIGHT, projection=(own, axis("N", keys), axis("K", depth))),
+            Operand(tensor="scores", role=OperandRole.OUTPUT, projection=(head, axis("M", queries), axis("N", keys))),
+        ),
+    )
+    second = Einsum(
+        ranks=ranks | {"M": queries, "N": depth, "K": keys},
+        operands=(
+            Operand(tensor="shares", role=OperandRole.INPUT, projection=(head, axis("M", queries), axis("K", keys))),
+            Operand(tensor="v", role=OperandRole.WEIGHT, projection=(own, axis("K", keys), axis("N", depth))),
+            Operand(tensor="out", role=OperandRole.OUTPUT, projection=(head, axis("M", queries), axis("N", depth))),
+        ),
+    )
+    n = heads * queries * keys
+    region = Region(
+        id="r",
+        kind="attention",
+        attrs={
+            "heads": heads,
+            "kv_heads": kv,
+            "head_dim": depth,
+            "query_length": queries,
+            "key_length": keys,
+            "causal": False,
+        },
+    )
+    ops = (
+        EinsumOp(
+            name="scores", kind="attention.scores", inputs=("q", "k"), outputs=("scores",), einsum=first, region="r"
+        ),
+        VectorOp(
+            name="softmax",
+            kind="attention.softmax",
+            inputs=("scores",),
+            outputs=("shares",),
+            primitives={Primitive.EXP: n, Primitive.ADD: n, Primitive.MUL: n},
+            region="r",
+        ),
+        EinsumOp(
+            name="context",
+            kind="attention.context",
+            inputs=("shares", "v"),
+            outputs=("out",),
+            einsum=second,
+            region="r",
+        ),
+    )
+    return Graph(ops=ops, tensors=tensors, regions={"r": region}, name="attention")

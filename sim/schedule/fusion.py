@@ -1,0 +1,208 @@
+"""Ops that run as one group where that is better, slice by slice, design by design."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sim.cost.flash import flash_regions
+from sim.hardware.chip import Costing
+from sim.mapping.problem import ROLES
+from sim.schedule.choice import combined, worth
+from sim.schedule.groups import GroupCost, compute_and_widening
+from sim.schedule.residency import Residency, lifetimes, storages
+from sim.schedule.slices import Slicing, cost_slices, footprint_bytes, held_beside
+from sim.schedule.slicings import attention_slicings, chain_slicings, chains
+from sim.workload.graph import CollectiveOp, EinsumOp, ViewOp
+
+if TYPE_CHECKING:
+    from sim.schedule.network import _Coster
+
+FINER = 8
+"""Slices of the second way that is costed per design, beside the coarsest that fits: less of their pipeline shows."""
+WORTHWHILE = 0.01
+"""A chain is costed where its members wait for memory or launch for at least this share of their time."""
+
+
+def fused(groups: list[GroupCost], coster: _Coster) -> tuple[list[GroupCost], Residency]:
+    """The groups, with fused ones on the designs where they are better, and the homes that result.
+
+    `groups` holds one group per op that is no view, in order. A fused group follows the last op that it replaces.
+    """
+    graph, kept = coster.graph, coster.residency
+    if (
+        coster.unit.costing is not Costing.MAPPED
+        or not kept.memory
+        or coster.options.apart
+        or "*" in coster.options.mapping
+        or any(isinstance(op, CollectiveOp) for op in graph.ops)
+    ):
+        return groups, kept
+    at = dict(zip(_work(coster), groups, strict=True))
+    options = _winners(at, coster)
+    if not options:
+        return groups, kept
+    every = np.ones(len(coster.chips), dtype=bool)
+    better = worth(_merged(at, options, every), coster) < worth(groups, coster)
+    if not better.any():
+        return groups, kept
+    return _merged(at, options, better), _without_inside(options, better, coster)
+
+
+def _work(coster: _Coster) -> list[int]:
+    return [i for i, op in enumerate(coster.graph.ops) if not isinstance(op, ViewOp)]
+
+
+def _merged(at: dict[int, GroupCost], options: Sequence[GroupCost], where: np.ndarray) -> list[GroupCost]:
+    """Groups in order, each on the designs that run it; fused ones only on those of `where` (D,)."""
+    gone: dict[int, np.ndarray] = {}
+    after: dict[int, list[GroupCost]] = {}
+    for option in options:
+        assert option.sliced is not None
+        runs = option.runs & where
+        if runs.any():
+            members = option.sliced.slicing.members
+            after.setdefault(members[-1], []).append(replace(option, runs=runs))
+            for i in members:
+                gone[i] = gone.get(i, np.zeros(len(where), dtype=bool)) | runs
+    merged = []
+    for i, group in at.items():
+        if i not in gone:
+            merged.append(group)
+        elif not gone[i].all():
+            merged.append(replace(group, runs=~gone[i]))
+        merged += after.get(i, [])
+    return merged
+
+
+def _winners(at: dict[int, GroupCost], coster: _Coster) -> list[GroupCost]:
+    """Fused groups, each with the designs on which it beats its ops one by one and the other ways to cut it."""
+    place, sizes, _ = storages(coster.graph)
+    span = lifetimes(coster.graph, place)
+    taken = {i: np.zeros(len(coster.chips), dtype=bool) for i in at}
+    found = []
+    for ways, asked in _candidates(at, coster):
+        members = ways[0].members
+        free = asked & ~np.any([taken[i] for i in members], axis=0)
+        held = held_beside(ways[0], coster, span, sizes)
+        chosen = _fitting(ways, held, free, at[members[0]].capacity_bytes, coster)
+        if not chosen:
+            continue
+        costs = [_cost(ways[k], held, coster) for k in chosen]
+        # (A design decides among its own ways, whatever others in the sweep need.)
+        values = np.stack(
+            [
+                np.where(own, combined(c.launch_s + c.time_s, c.energy_j, coster), np.inf)
+                for c, own in zip(costs, chosen.values(), strict=True)
+            ]
+        )
+        best = np.nan_to_num(values, nan=np.inf).argmin(axis=0)
+        wins = free & (np.nanmin(values, axis=0, initial=np.inf) < _one_by_one([at[i] for i in members], coster))
+        for k, cost in enumerate(costs):
+            runs = wins & (best == k)
+            if runs.any():
+                found.append(replace(cost, runs=runs))
+        for i in members:
+            taken[i] = taken[i] | wins
+    return found
+
+
+def _candidates(at: dict[int, GroupCost], coster: _Coster) -> Iterator[tuple[list[Slicing], np.ndarray]]:
+    """(ways to cut a group that might run fused, coarsest first; designs (D,) to ask); longer groups come first."""
+    graph, stays = coster.graph, coster.residency.stays
+    every = np.ones(len(coster.chips), dtype=bool)
+    for region in flash_regions(graph).values():
+        if int(region.region.attrs["query_length"]) > 1:  # a decode step has no scores worth keeping
+            ways = attention_slicings(region, graph, coster.unit.array.accumulate_bits)
+            if _usable(ways, coster):
+                yield ways, every
+    for members in chains(graph, stays):
+        between = [graph.tensors[graph.ops[i].outputs[0]] for i in members[:-1]]
+        asked = ~np.any([stays[tensor.storage or tensor.id] for tensor in between], axis=0)
+        waiting = sum(at[i].launch_s + at[i].time_s - _array_s(at[i]) for i in members)
+        asked &= waiting > WORTHWHILE * sum(at[i].launch_s + at[i].time_s for i in members)
+        ways = chain_slicings(members, graph) if asked.any() else []
+        if _usable(ways, coster):
+            yield ways, asked
+
+
+def _usable(ways: list[Slicing], coster: _Coster) -> bool:
+    """Whether all operands may lie in the resident memory, at their own width, and no mapping is given."""
+    memory = next(m for m in coster.unit.memories if m.name == coster.residency.memory)
+    ops = [op for op in (coster.graph.ops[i] for i in (ways[0].members if ways else ())) if isinstance(op, EinsumOp)]
+    own = any(op.name in coster.options.mapping or compute_and_widening(op, coster)[1] for op in ops)
+    return bool(ops) and set(ROLES) <= memory.holds and not own
+
+
+def _array_s(group: GroupCost) -> np.ndarray:
+    assert group.ladder is not None
+    assert group.machine is not None
+    return group.ladder["compute"] / group.machine.clock_hz
+
+
+def _fitting(
+    ways: list[Slicing], held: np.ndarray, free: np.ndarray, capacity: np.ndarray, coster: _Coster
+) -> dict[int, np.ndarray]:
+    """Ways to cost -> designs: for each free design the coarsest that fits, and that of at least `FINER` slices."""
+    room = np.stack([footprint_bytes(way, coster) + held <= capacity for way in ways]) & free
+    fine = room & np.array([way.count >= FINER for way in ways])[:, None]
+    asked = {
+        k: np.any([(fit.argmax(axis=0) == k) & fit.any(axis=0) for fit in (room, fine)], axis=0)
+        for k in range(len(ways))
+    }
+    return {k: own for k, own in asked.items() if own.any()}
+
+
+def _cost(way: Slicing, held: np.ndarray, coster: _Coster) -> GroupCost:
+    """The cost of a fused group; one that only names tell from an earlier one is not costed again."""
+    graph = coster.graph
+    signatures = tuple(coster.signature(graph.ops[i]) for i in way.members)
+    key = ("sliced", way.what, way.outer, way.inner, signatures, held.tobytes())
+    found = coster.mapped.get(key)
+    if found is None:
+        found = coster.mapped[key] = cost_slices(way, held, coster)
+    assert isinstance(found, GroupCost)
+    assert found.sliced is not None
+    ops = [graph.ops[i] for i in way.members]
+    sliced = replace(found.sliced, slicing=way)
+    return replace(found, op=ops[0], name=ops[0].name, fused=tuple(op.name for op in ops[1:]), sliced=sliced)
+
+
+def _one_by_one(groups: Sequence[GroupCost], coster: _Coster) -> np.ndarray:
+    """(D,) the objective of groups in turn, all prefetch granted."""
+    time = sum((g.launch_s + g.time_s - g.prefetch_s for g in groups), start=np.zeros(len(coster.chips)))
+    energy = sum((g.energy_j for g in groups), start=np.zeros(len(coster.chips)))
+    value = combined(time, energy, coster)
+    return np.where(np.isnan(value), np.inf, value)
+
+
+def _without_inside(options: Sequence[GroupCost], where: np.ndarray, coster: _Coster) -> Residency:
+    """Homes in which tensors inside a fused group take no room at home."""
+    kept = coster.residency
+    place, sizes, _ = storages(coster.graph)
+    span = lifetimes(coster.graph, place)
+    home, live = kept.home_bytes.copy(), kept.home_live_bytes.copy()
+    for option in options:
+        assert option.sliced is not None
+        for storage in option.sliced.slicing.inside:
+            first, last = span[storage]
+            less = np.where(option.runs & where & ~kept.stays[storage], sizes[storage], 0.0)[:, None]
+            home[:, first : last + 1] -= less
+            live[:, first : last + 1] -= less
+    return replace(kept, home_bytes=home, home_live_bytes=live)
+
+
+def fused_notes(groups: Sequence[GroupCost]) -> list[str]:
+    """How the fused groups of one design run, alike ones together."""
+    found: dict[tuple[str, int], int] = {}
+    for group in groups:
+        if group.sliced is not None:
+            way = group.sliced.slicing
+            found[way.what, way.count] = found.get((way.what, way.count), 0) + 1
+    return [f"{count} x {what} run fused, in {slices} slices" for (what, slices), count in found.items()]
+
+
+__all__ = ["fused", "fused_notes"]

@@ -1,0 +1,355 @@
+"""Ways to cut groups of ops into slices: attention, and chains of layers.
+
+Attention (Dao et al., "FlashAttention", NeurIPS 2022, arXiv 2205.14135): a slice is some heads, or a block of a head's
+queries with all its keys, so that the scores of a slice never leave the chip. Where the keys of a head do not fit, a
+slice is a block of queries and a block of keys: the softmax runs online, which costs the lanes, per query and block of
+keys, one comparison, one exponential and two products, and one multiply-add for each element of the result. Masked
+blocks are computed: causal attention costs the full square, as it does op by op.
+
+Chains (Alwani et al., "Fused-layer CNN accelerators", MICRO 2016): a slice is a number of rows of the last result. Rows
+that the next window needs again stay in a line buffer, nothing is computed twice, and all weights of the chain stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil, prod
+
+import numpy as np
+
+from sim.cost.flash import FlashRegion
+from sim.mapping.problem import INPUT, WEIGHT
+from sim.schedule.slices import Slicing, VectorPart, cut
+from sim.workload.graph import Einsum, EinsumOp, Graph, MovementOp, Primitive, Role, VectorOp, ViewOp
+
+LONGEST = 3
+"""Layers of a chain (an inverted residual block has three)."""
+LEAST_ROWS = 16
+"""Query rows of a slice below which an array is hardly used."""
+KEY_BLOCKS = (1024, 256, 64)
+"""Keys of a block of the online softmax."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ranks:
+    """The ranks of the two products of attention by what they are; sizes by name."""
+
+    sizes: Mapping[str, int]
+    batch: tuple[str, ...]
+    rows: tuple[str, ...]
+    keys: tuple[str, str]
+    """in the product that makes scores, in the one that uses them"""
+    depth: int
+    """elements of a result row"""
+
+    @property
+    def units(self) -> int:
+        """Heads with keys of their own, batch included."""
+        return prod(self.sizes[rank] for rank in self.batch)
+
+    @property
+    def queries(self) -> int:
+        """Rows of scores of one unit."""
+        return prod(self.sizes[rank] for rank in self.rows)
+
+
+def _ranks(scores: Einsum, context: Einsum) -> _Ranks | None:
+    """None where the products are not those of attention with one block of keys."""
+    out = scores.output.ranks
+    batch = scores.operand(INPUT).ranks & scores.operand(WEIGHT).ranks & out
+    rows, keys = out - scores.operand(WEIGHT).ranks, out - scores.operand(INPUT).ranks
+    reduced = context.reduction_ranks
+    shared = {rank: n for rank, n in scores.ranks.items() if rank in batch | rows}
+    if len(keys) != 1 or len(reduced) != 1 or not rows or any(context.ranks.get(r) != n for r, n in shared.items()):
+        return None
+    (key,), (other,) = keys, reduced
+    depth = context.macs // (prod(shared.values()) * context.ranks[other])
+    if scores.ranks[key] != context.ranks[other]:
+        return None
+    order = [rank for rank in scores.ranks if rank in shared]
+    return _Ranks(
+        sizes=shared | {key: scores.ranks[key]},
+        batch=tuple(rank for rank in order if rank in batch),
+        rows=tuple(sorted((rank for rank in order if rank in rows), key=lambda rank: shared[rank])),
+        keys=(key, other),
+        depth=depth,
+    )
+
+
+def attention_slicings(region: FlashRegion, graph: Graph, accumulate_bits: int) -> list[Slicing]:
+    """Ways to run an attention region, coarsest first: several heads, one head, blocks of queries, and of keys."""
+    scores, context = graph.ops[region.scores], graph.ops[region.context]
+    assert isinstance(scores, EinsumOp)
+    assert isinstance(context, EinsumOp)
+    ranks = _ranks(scores.einsum, context.einsum)
+    members = tuple(i for i in region.members if not isinstance(graph.ops[i], MovementOp))
+    if ranks is None or not _together(members, graph):
+        return []
+    key, last = ranks.keys[0], ranks.rows[-1]
+    one = dict.fromkeys(ranks.batch, 1)
+    heads = max(ranks.batch, key=lambda rank: ranks.sizes[rank], default=None)
+    ways = [one | {heads: n} for n in _halves(ranks.sizes[heads], 1)[1:]] if heads else []
+    blocks = _halves(ranks.sizes[last], LEAST_ROWS)
+    ways += [one | {last: m} for m in blocks[bool(ways) or not heads :]]
+    keys = ranks.sizes[key]
+    ways += [one | {last: m, key: n} for m in blocks for n in KEY_BLOCKS if n < keys]
+    made = _Attention(region, graph, members, scores, context, ranks, accumulate_bits)
+    return [made.slicing(sizes) for sizes in ways]
+
+
+def _halves(n: int, least: int) -> list[int]:
+    """n, n / 2, n / 4, ... rounded up, not below `least`."""
+    found = [n]
+    while found[-1] > least:
+        found.append(max(least, ceil(found[-1] / 2)))
+    return found
+
+
+def _together(members: Sequence[int], graph: Graph) -> bool:
+    """Whether nothing but views stands between the ops of a group."""
+    between = range(min(members), max(members) + 1)
+    return all(i in members or isinstance(graph.ops[i], ViewOp) for i in between)
+
+
+@dataclass(frozen=True)
+class _Attention:
+    """What the ways to cut one attention region share."""
+
+    region: FlashRegion
+    graph: Graph
+    members: tuple[int, ...]
+    scores: EinsumOp
+    context: EinsumOp
+    ranks: _Ranks
+    accumulate_bits: int
+
+    def slicing(self, sizes: Mapping[str, int]) -> Slicing:
+        """`sizes`: rank -> extent of a slice; what is not named is whole."""
+        ranks, key = self.ranks, self.ranks.keys[0]
+        units = prod(ceil(ranks.sizes[r] / sizes.get(r, ranks.sizes[r])) for r in ranks.batch)
+        blocks = prod(ceil(ranks.sizes[r] / sizes.get(r, ranks.sizes[r])) for r in ranks.rows)
+        whole_keys, keys = ranks.sizes[key], sizes.get(key, ranks.sizes[key])
+        pieces = ceil(whole_keys / keys)
+        outer, inner = (units * blocks, pieces) if pieces > 1 else (units, blocks) if blocks > 1 else (1, units)
+        count = units * blocks * pieces
+        q, k, v, out = (
+            op.einsum.operand(role).tensor if role else op.einsum.output.tensor
+            for op, role in ((self.scores, INPUT), (self.scores, WEIGHT), (self.context, WEIGHT), (self.context, None))
+        )
+        size = {key: float(self.graph.tensors[key].size_bytes) for key in (q, k, v, out)}
+        if pieces > 1:
+            load_outer, load_inner = {q: size[q] / outer}, {x: size[x] / units / pieces for x in dict.fromkeys((k, v))}
+        elif blocks > 1:
+            load_outer, load_inner = {x: size[x] / units for x in dict.fromkeys((k, v))}, {q: size[q] / count}
+        else:
+            load_outer, load_inner = {}, {x: size[x] / count for x in dict.fromkeys((q, k, v))}
+        rows = prod(min(n, sizes.get(r, n)) for r, n in ranks.sizes.items() if r != key)
+        masks = self._masks(rows * keys, sizes)
+        result = rows * ranks.depth * self.accumulate_bits / 8 if pieces > 1 else 0.0
+        vectors = [self._part(op, count, masks) for i in self.members if isinstance(op := self.graph.ops[i], VectorOp)]
+        online = {Primitive.COMPARE: rows, Primitive.EXP: rows, Primitive.MUL: 2 * rows,
+                  Primitive.FMA: rows * ranks.depth} if pieces > 1 else {}  # fmt: skip
+        if online:
+            vectors.append(VectorPart(primitives=online, read_bytes=result, write_bytes=result))
+        shared = {r: sizes[r] for r in (*ranks.batch, *ranks.rows) if r in sizes}
+        products = (
+            (self.scores, cut(self.scores, shared | {key: keys})),
+            (self.context, cut(self.context, shared | {ranks.keys[1]: keys})),
+        )
+        return Slicing(
+            what=self._words(rows, keys, pieces),
+            members=self.members,
+            outer=outer,
+            inner=inner,
+            products=products,
+            vectors=tuple(vectors),
+            load_outer=load_outer,
+            load_inner=load_inner | masks,
+            store={out: size[out] / count},
+            buffer_bytes=2 * sum(self._inner_sizes()) / count + 2 * result,
+            inside=self.region.inside,
+            online_ops=sum(online.values()) * count,
+        )
+
+    def _words(self, rows: int, keys: int, pieces: int) -> str:
+        return f"attention ({rows} queries x {keys} keys a slice{', online softmax' if pieces > 1 else ''})"
+
+    def _inner_sizes(self) -> list[float]:
+        largest: dict[str, float] = {}
+        for i in self.members:
+            for name in self.graph.ops[i].outputs:
+                tensor = self.graph.tensors[name]
+                storage = tensor.storage or name
+                if storage in self.region.inside:
+                    largest[storage] = max(largest.get(storage, 0.0), float(tensor.size_bytes))
+        return list(largest.values())
+
+    def _masks(self, elements: int, sizes: Mapping[str, int]) -> dict[str, float]:
+        """What else the vector ops read: a mask over queries and keys, of all heads or of each."""
+        made = {key for i in self.members for key in self.graph.ops[i].outputs}
+        share = prod(
+            min(1.0, sizes[r] / self.ranks.sizes[r]) for r in (self.ranks.rows[-1], self.ranks.keys[0]) if r in sizes
+        )
+        found = {}
+        for i in self.members:
+            for key in self.graph.ops[i].inputs:
+                tensor = self.graph.tensors[key]
+                known = key in made or key in self._operands()
+                if isinstance(self.graph.ops[i], VectorOp) and not known:
+                    found[key] = min(elements, tensor.elements * share) * tensor.bits / 8
+        return found
+
+    def _operands(self) -> set[str]:
+        return {o.tensor for op in (self.scores, self.context) for o in op.einsum.operands}
+
+    def _part(self, op: VectorOp, count: int, masks: Mapping[str, float]) -> VectorPart:
+        tensors = self.graph.tensors
+        read = sum(masks.get(key, tensors[key].size_bytes / count) for key in dict.fromkeys(op.inputs))
+        return VectorPart(
+            primitives={primitive: n / count for primitive, n in op.primitives.items()},
+            read_bytes=read,
+            write_bytes=sum(tensors[key].size_bytes / count for key in op.outputs),
+        )
+
+
+@dataclass(frozen=True)
+class _Link:
+    """A layer of a chain: its op, and the ranks of its result's rows and images."""
+
+    op: EinsumOp
+    row: str
+    image: str | None
+
+    @property
+    def rows(self) -> int:
+        return self.op.einsum.ranks[self.row]
+
+    def reach(self, axis: int) -> tuple[int, int]:
+        """(rows of the input that a window spans, rows by which it moves)."""
+        terms = self.op.einsum.operand(INPUT).projection[axis].terms
+        ranks = self.op.einsum.ranks
+        step = next(coefficient for rank, coefficient in terms if rank == self.row)
+        return 1 + sum(c * (ranks[rank] - 1) for rank, c in terms if rank != self.row), step
+
+
+def chains(graph: Graph, stays: Mapping[str, np.ndarray]) -> list[tuple[int, ...]]:
+    """Positions of layers in a row whose tensors between only they touch and some design cannot keep; longest first."""
+    touched: dict[str, list[int]] = {}
+    for i, op in enumerate(graph.ops):
+        if not isinstance(op, ViewOp):
+            for storage in dict.fromkeys(graph.tensors[key].storage or key for key in (*op.inputs, *op.outputs)):
+                touched.setdefault(storage, []).append(i)
+    follows: dict[int, int] = {}
+    for i, op in enumerate(graph.ops):
+        if not isinstance(op, EinsumOp) or op.region is not None:
+            continue
+        made = graph.tensors[op.outputs[0]]
+        storage = made.storage or made.id
+        users = touched[storage]
+        if made.role is Role.ACTIVATION and len(users) == 2 and not np.all(stays[storage]) and _together(users, graph):
+            after = graph.ops[users[1]]
+            if isinstance(after, EinsumOp) and after.region is None:
+                read = graph.tensors[after.einsum.operand(INPUT).tensor]
+                if (read.storage or read.id) == storage and read.shape == made.shape:
+                    follows[i] = users[1]
+    found = []
+    for length in range(LONGEST, 1, -1):
+        for start in follows:
+            run = [start]
+            while len(run) < length and run[-1] in follows:
+                run.append(follows[run[-1]])
+            if len(run) == length:
+                found.append(tuple(run))
+    return found
+
+
+def chain_slicings(members: Sequence[int], graph: Graph) -> list[Slicing]:
+    """Ways to run a chain, coarsest first; none where its rows do not follow each other."""
+    ops = [op for op in (graph.ops[i] for i in members) if isinstance(op, EinsumOp)]
+    links = _links(ops)
+    if links is None:
+        return []
+    axis, layers = links
+    images = layers[-1].op.einsum.ranks[layers[-1].image] if layers[-1].image else 1
+    ways = _halves(layers[-1].rows, 1)[0 if images > 1 else 1 :]
+    return [_chain(tuple(members), layers, axis, ceil(layers[-1].rows / rows), images, graph) for rows in ways]
+
+
+def _links(ops: Sequence[EinsumOp]) -> tuple[int, list[_Link]] | None:
+    """(axis of the rows, layers): the axis after the images and channels of a convolution, the rows of a product."""
+    axis = 2 if len(ops[-1].einsum.output.projection) == 4 else len(ops[-1].einsum.output.projection) - 2
+    layers = []
+    for op in ops:
+        out, read, weight = op.einsum.output, op.einsum.operand(INPUT), op.einsum.operand(WEIGHT)
+        if (
+            axis < 0
+            or len(out.projection) != len(read.projection)
+            or len(out.projection) != len(ops[-1].einsum.output.projection)
+        ):
+            return None
+        terms = out.projection[axis].terms
+        row = terms[0][0]
+        if len(terms) != 1 or terms[0][1] != 1 or row not in read.projection[axis].ranks or row in weight.ranks:
+            return None
+        first = out.projection[0].ranks
+        image = (
+            first[0]
+            if axis > 0 and len(first) == 1 and first[0] in read.projection[0].ranks and first[0] not in weight.ranks
+            else None
+        )
+        if axis > 0 and image is None and out.projection[0].size > 1:
+            return None
+        layers.append(_Link(op, row, image))
+    return axis, layers
+
+
+def _chain(
+    members: tuple[int, ...], layers: Sequence[_Link], axis: int, cuts: int, images: int, graph: Graph
+) -> Slicing:
+    tensors, count = graph.tensors, cuts * images
+    size = lambda key: float(tensors[key].size_bytes)  # noqa: E731
+    products, buffers, lag = [], 0.0, False
+    load_outer: dict[str, float] = {}
+    load_inner: dict[str, float] = {}
+    first, last = layers[0].op, layers[-1].op
+    inside = frozenset(tensors[link.op.outputs[0]].storage or link.op.outputs[0] for link in layers[:-1])
+    entry = first.einsum.operand(INPUT).tensor
+    source = tensors[entry].storage or entry
+    for at, link in enumerate(layers):
+        rows = ceil(link.rows / cuts)
+        products.append((link.op, cut(link.op, {link.row: rows} | ({link.image: 1} if link.image else {}))))
+        read = link.op.einsum.operand(INPUT)
+        span, step = link.reach(axis)
+        row_bytes = size(read.tensor) / images / read.projection[axis].size
+        ahead = max(0, span - step) * row_bytes
+        buffers += ahead + (0.0 if at == 0 else rows * step * row_bytes)
+        lag |= at > 0 and span > step
+        for key in dict.fromkeys(link.op.inputs):
+            storage = tensors[key].storage or key
+            if storage in inside:
+                continue
+            if tensors[key].role is Role.WEIGHT:
+                load_outer[key] = size(key)
+            elif storage == source and key not in load_inner and at > 0:  # a residual: rows that came in wait for it
+                buffers += 2 * size(key) / count + ahead
+            else:
+                load_inner[key] = size(key) / count
+    kinds = " + ".join("depthwise" if link.op.einsum.ranks.get("G", 1) > 1 else "layer" for link in layers)
+    return Slicing(
+        what=f"chain of {len(layers)} layers ({kinds}, {ceil(layers[-1].rows / cuts)} rows a slice)",
+        members=members,
+        outer=1,
+        inner=count,
+        products=tuple(products),
+        vectors=(),
+        load_outer=load_outer,
+        load_inner=load_inner,
+        store={last.outputs[0]: size(last.outputs[0]) / count},
+        buffer_bytes=buffers,
+        inside=inside,
+        lag=lag,
+    )
+
+
+__all__ = ["attention_slicings", "chain_slicings", "chains"]

@@ -1,0 +1,194 @@
+"""Groups that run slice by slice: attention and chains of layers, by hand and by law."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from chains import attention, convolutions, products
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import sim
+from sim.cost.flash import flash_regions
+from sim.hardware.chip import Chip
+from sim.schedule.network import Options, cost_network
+from sim.schedule.prepare import prepare
+from sim.schedule.slices import Slicing, cut, slice_classes
+from sim.schedule.slicings import attention_slicings, chain_slicings, chains
+from sim.workload.graph import Graph, OperandRole
+from sim.workload.precision import parse_precision
+
+
+def network_of(graph: Graph, chip: Chip, **options: object):
+    return cost_network(graph, [chip], parse_precision(chip.default_precision), Options(**options))
+
+
+def test_attention_by_hand():
+    """8 heads of 256 queries x 512 keys x 64 on `systolic` (64 x 64, 64 lanes, 34 B/cycle from DRAM, all int8).
+
+    One head is a slice: 131,072 scores x (4 + 1 + 1) lane cycles / 64 lanes = 12,288 cycles, more than the array needs
+    (two products of 8 folds of 2 x 64 + 64 + 256 - 2 cycles and more). Loads of q, k and v: 81,920 bytes a slice, 34 a
+    cycle, 100 cycles set-up, 100 of latency before the first; the last result of 16,384 bytes is stored at the end.
+    """
+    chip, graph = sim.load_hardware("systolic"), attention(8, 256, 512, 64)
+    network = network_of(graph, chip)
+    (group,) = network.groups
+    assert group.sliced is not None
+    assert group.sliced.slicing.count == 8
+    array = float(group.sliced.fill[0])
+    assert 2 * 8 * (2 * 64 + 64 + 256 - 2) <= array < 12288
+    assert group.sliced.step[0] == 12288
+    load, store = 81920 / 34 + 100, 16384 / 34 + 100
+    expected = load + 100 + 8 * 12288 + array + store
+    assert group.time_s[0] * 1e9 == pytest.approx(expected, rel=1e-12)
+    found = sim.estimate(graph, chip, what_if=True)
+    assert found.latency_s == pytest.approx(expected * 1e-9 + 1e-6, rel=1e-12)  # one launch
+    moved = found.traffic_bytes["DRAM"]
+    assert (moved.read, moved.write) == (8 * 81920, 8 * 16384)
+    assert found.ops[0].fused == ("softmax", "context")
+    assert found.ops[0].homes["scores"] == found.ops[0].homes["shares"] == "SRAM"
+    assert found.macs == 2 * 8 * 256 * 512 * 64
+    assert any("attention (256 queries x 512 keys a slice)" in note for note in found.notes)
+
+
+def test_a_slice_of_each_kind():
+    """What a slice loads: whole heads; then the keys of a head once; then keys again for each block of queries."""
+    graph = attention(8, 256, 512, 64, shared=4)  # two heads of keys, each for four of queries
+    region = flash_regions(graph)["r"]
+    ways = attention_slicings(region, graph, 32)
+    heads = next(way for way in ways if way.count == 2)
+    assert (heads.outer, heads.inner, heads.load_outer) == (1, 2, {})
+    assert heads.load_inner == {"q": 4 * 256 * 64, "k": 512 * 64, "v": 512 * 64}
+    assert heads.buffer_bytes == 2 * 2 * 4 * 256 * 512  # scores and shares, two slices of each
+    rows = next(way for way in ways if way.outer == 2 and way.inner == 4)
+    assert rows.load_outer == {"k": 512 * 64, "v": 512 * 64}
+    assert rows.load_inner == {"q": 4 * 64 * 64}
+    online = next(way for way in ways if way.online_ops and way.outer == 2)  # all queries, blocks of 256 keys
+    assert (online.inner, online.load_outer) == (2, {"q": 4 * 256 * 64})
+    assert online.load_inner == {"k": 256 * 64, "v": 256 * 64}
+    # per query and block: a comparison, an exponential, two products, 64 multiply-adds
+    assert online.online_ops == 8 * 256 * 2 * (4 + 64)
+    for way in ways:
+        assert way.outer * way.inner == way.count
+        for member, part in way.products:
+            assert part.einsum.macs * way.count >= member.einsum.macs
+        for kind, work in (("exp", 8 * 256 * 512),):
+            assert sum(v.primitives[kind] for v in way.vectors[:1]) * way.count == pytest.approx(work)
+
+
+@given(st.integers(1, 9), st.integers(1, 9))
+def test_classes_load_and_store_everything_once(outer: int, inner: int):
+    """With the first load and the last store: every outer step once, every slice once."""
+    way = Slicing(
+        what="", members=(0,), outer=outer, inner=inner, products=(), vectors=(), load_outer={}, load_inner={},
+        store={}, buffer_bytes=0.0, inside=frozenset(),
+    )  # fmt: skip
+    classes = slice_classes(way)
+    assert sum(repeat for repeat, *_ in classes) == way.count
+    assert 1 + sum(repeat * share for repeat, share, _, _ in classes) == pytest.approx(outer)
+    assert 1 + sum(repeat * loads for repeat, _, loads, _ in classes) == way.count
+    assert 1 + sum(repeat * stores for repeat, *_, stores in classes) == way.count
+
+
+def test_a_cut_convolution_reads_its_window():
+    """7 rows of a 3 x 3 convolution with stride 2 read (7 - 1) x 2 + 3 = 15 rows; the weights stay whole."""
+    op = sim.conv2d(8, 16, 64, 3, stride=2, padding=1).ops[0]
+    part = cut(op, {"P": 7})
+    read, weight = part.einsum.operand(OperandRole.INPUT), part.einsum.operand(OperandRole.WEIGHT)
+    assert part.einsum.macs == op.einsum.macs * 7 // 32
+    assert [axis.size for axis in read.projection] == [1, 8, 15, 64]
+    assert weight == op.einsum.operand(OperandRole.WEIGHT)
+    assert part.einsum.output.projection[2].size == 7
+
+
+def test_a_chain_by_hand():
+    """1 x 1, depthwise 3 x 3, 1 x 1 (16 -> 96 -> 96 -> 24 channels, 96 x 96 pixels) on 64 KiB: rows pass through.
+
+    DRAM: input 96 x 96 x 16, weights 16 x 96 + 9 x 96 + 96 x 24, output 96 x 96 x 24, each once; alone, the two
+    tensors of 96 x 96 x 96 between the layers are written and read, and each ReLU reads and writes once more.
+    """
+    chip = sim.load_hardware("edge-npu", {"SRAM.capacity": "64 KiB"})
+    graph = convolutions(96, (16, 96, 96, 24), (1, -3, 1), (1, 1, 1))
+    found = sim.estimate(graph, chip, what_if=True)
+    assert [op.fused for op in found.ops] == [("layer1", "layer2")]
+    assert found.traffic_bytes["DRAM"].read == 96 * 96 * 16 + 16 * 96 + 9 * 96 + 96 * 24
+    assert found.traffic_bytes["DRAM"].write == 96 * 96 * 24
+    assert found.saved.traffic_bytes["DRAM"].read >= 96 * 96 * (4 * 96 + 24)
+    assert found.peak_memory_bytes["DRAM"] == 96 * 96 * (16 + 24) + 16 * 96 + 9 * 96 + 96 * 24
+    ready = prepare(graph, parse_precision("int8"))
+    longest = chains(ready, dict.fromkeys(("relu0", "relu1"), np.array([False])))[0]
+    one = chain_slicings(longest, ready)[-1]
+    assert one.count == 96
+    # line buffers of one row: 1 row before the window, which spans 3 rows and moves by 1; 1 row before the last layer
+    assert one.buffer_bytes == 96 * 96 * (1 + 2) + 96 * 96 * 1
+    assert one.lag
+
+
+def test_what_is_not_cut():
+    """A decode step, a tensor that a third op reads, and operands that the resident memory does not hold."""
+    chip = sim.load_hardware("systolic", {"SRAM.capacity": "64 KiB"})
+    assert len(network_of(attention(8, 1, 512, 64), chip).groups) == 3
+    graph = prepare(products(64, (64, 64, 64)), parse_precision("int8"))
+    assert chains(graph, {"relu0": np.array([False])}) == [(0, 1)]
+    assert chains(graph, {"relu0": np.array([True])}) == []  # it stays on chip anyway
+    tpu = sim.load_hardware("tpu-v1")  # weights do not lie in the unified buffer
+    assert all(group.sliced is None for group in network_of(attention(8, 256, 512, 64), tpu).groups)
+
+
+attentions = st.builds(
+    attention,
+    st.sampled_from([1, 2, 6]),
+    st.sampled_from([7, 64, 200]),
+    st.sampled_from([9, 130, 600]),
+    st.sampled_from([16, 64]),
+)
+images = st.builds(
+    convolutions,
+    st.integers(12, 60),
+    st.sampled_from([(8, 48, 48, 16), (24, 64, 64, 64)]),
+    st.sampled_from([(1, -3, 1), (3, -3, 3), (5, -5, 1)]),
+    st.sampled_from([(1, 1, 1), (1, 2, 1)]),
+)
+
+
+@settings(max_examples=12)
+@given(
+    st.one_of(attentions, images),
+    st.sampled_from(["24 KiB", "96 KiB", "512 KiB"]),
+    st.sampled_from(["systolic", "edge-npu"]),
+)
+def test_fused_groups_keep_the_laws(graph: Graph, capacity: str, name: str):
+    """Never worse than op by op; roofline <= both readings, which agree; breakdowns sum; bytes at least compulsory."""
+    chip = sim.load_hardware(name, {"SRAM.capacity": capacity})
+    found, run = sim.estimate(graph, chip), sim.simulate(graph, chip)
+    assert found.latency_s <= network_of(graph, chip, apart=True).latency_s[0] * (1 + 1e-12)
+    assert found.roofline_latency_s <= min(found.latency_s, run.latency_s) * (1 + 1e-9)
+    assert run.latency_s == pytest.approx(found.latency_s, rel=0.02)
+    assert sum(found.breakdown_s.values()) == pytest.approx(found.latency_s, rel=1e-9)
+    assert found.peak_memory_bytes["SRAM"] <= chip.main_unit.memories[0].capacity_bytes
+    least = found.roofline["compulsory_bytes"]
+    assert found.traffic_bytes["DRAM"].read >= least["read"] * (1 - 1e-9)
+    assert found.traffic_bytes["DRAM"].write >= least["write"] * (1 - 1e-9)
+    for op in found.ops:
+        assert all(seconds >= -1e-9 * op.latency_s for seconds in op.breakdown_s.values())
+        if op.cycles_ladder:
+            ladder = [op.cycles_ladder[key] for key in ("ideal", "spatially_mapped", "compute", "total")]
+            assert ladder == sorted(ladder)
+            assert 0 < op.mac_utilization <= 1
+
+
+@pytest.mark.parametrize(
+    "graph", [attention(6, 200, 600, 64), convolutions(60, (24, 64, 64, 64), (3, -3, 3), (1, 1, 1))]
+)
+def test_each_design_of_a_sweep_decides_for_itself(graph: Graph):
+    capacities = ["24 KiB", "96 KiB", "512 KiB", "8 MiB"]
+    chip = sim.load_hardware("edge-npu")
+    table = sim.sweep(graph, chip, {"SRAM.capacity": capacities, "DRAM.bandwidth": ["4 GB/s", "100 GB/s"]})
+    kinds = set()
+    for i in range(len(table)):
+        one = chip.set("SRAM.capacity", table["SRAM.capacity"][i]).set("DRAM.bandwidth", table["DRAM.bandwidth"][i])
+        found = sim.estimate(graph, one)
+        kinds.add(tuple(op.fused for op in found.ops))
+        for name in ("latency_s", "energy_j", "mac_utilization", "macs", "vector_ops"):
+            assert table[name][i] == getattr(found, name), (name, i)
+    assert len(kinds) > 1
