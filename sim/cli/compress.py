@@ -7,11 +7,20 @@ from typing import Annotated
 
 import typer
 
+from sim.cli import complete
+
 
 def compress(
-    workload: Annotated[str, typer.Argument(help="bundled name or model.py")],
-    recipe: Annotated[list[str], typer.Option("--recipe", help="bundled name or YAML file; repeatable")],
-    hw: Annotated[list[str], typer.Option("--hw", help="bundled name or YAML file; repeatable")] = [],  # noqa: B006
+    workload: Annotated[str, typer.Argument(help="bundled name or model.py", autocompletion=complete.workloads)],
+    recipe: Annotated[
+        list[str],
+        typer.Option(
+            "--recipe", help="bundled name or YAML file; repeatable", autocompletion=complete.names("workloads/recipes")
+        ),
+    ],
+    hw: Annotated[
+        list[str], typer.Option("--hw", help="bundled name or YAML file; repeatable", autocompletion=complete.chips)
+    ] = [],  # noqa: B006
     p: Annotated[list[str], typer.Option("-p", help="knob=value")] = [],  # noqa: B006
     seed: Annotated[int, typer.Option(help="seed of training and fine-tuning")] = 0,
     train_steps: Annotated[int | None, typer.Option(help="steps of training (default: the task's)")] = None,

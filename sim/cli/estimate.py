@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from sim.cli import complete
+
 
 class Objective(StrEnum):
     LATENCY = "latency"
@@ -26,9 +28,12 @@ class Inputs(StrEnum):
     RESIDENT = "resident"
 
 
-WorkloadArgument = Annotated[str, typer.Argument(help="Bundled name, model.py, model.onnx or graph.json.")]
+WorkloadArgument = Annotated[
+    str, typer.Argument(help="Bundled name, model.py, model.onnx or graph.json.", autocompletion=complete.workloads)
+]
 HardwareOption = Annotated[
-    list[str], typer.Option("--hw", metavar="CHIP", help="Bundled name or chip.yaml; repeatable.")
+    list[str],
+    typer.Option("--hw", metavar="CHIP", help="Bundled name or chip.yaml; repeatable.", autocompletion=complete.chips),
 ]
 KnobOption = Annotated[list[str] | None, typer.Option("-p", metavar="KNOB=VALUE", help="Knob of the workload.")]
 SetOption = Annotated[

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from sim.cli import complete
+
 
 class Listed(StrEnum):
     WORKLOADS = "workloads"
@@ -51,7 +53,14 @@ def _chips() -> dict[str, str]:
     return {name: sim.load_hardware(name).title for name in list_hardware()}
 
 
-def show(name: Annotated[str, typer.Argument(help="Bundled name, model.py or chip.yaml.")]) -> None:
+def show(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="Bundled name, model.py or chip.yaml.", autocompletion=complete.names("workloads", "hw_configs")
+        ),
+    ],
+) -> None:
     """A chip: hierarchy, peaks, sources, what is unverified. A workload: docstring, knobs, size."""
     import sim
     from sim.cli import common

@@ -7,12 +7,19 @@ from typing import Annotated
 
 import typer
 
+from sim.cli import complete
+
 SAMPLES = 10
 """Designs that `--dry-run` prints."""
 
 
 def search(
-    space: Annotated[str, typer.Argument(metavar="SPACE.yaml", help="Search file, or a bundled name.")],
+    space: Annotated[
+        str,
+        typer.Argument(
+            metavar="SPACE.yaml", help="Search file, or a bundled name.", autocompletion=complete.names("searches")
+        ),
+    ],
     trials: Annotated[int | None, typer.Option(help="Total of the study; default: the file's budget.")] = None,
     timeout: Annotated[str | None, typer.Option(metavar="TIME", help='Stop after this long, e.g. "10 min".')] = None,
     storage: Annotated[

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sim.cli import complete
 from sim.cli.common import knobs, pairs, print_json, say, show
 from sim.cli.progress import Progress
 from sim.errors import ConfigError
@@ -21,9 +22,12 @@ def simulate(
         typer.Argument(
             metavar="WORKLOAD|SCENARIO",
             help="A workload, or a scenario (.yaml or name).",
+            autocompletion=complete.names("workloads", "workloads/scenarios"),
         ),
     ],
-    hw: Annotated[str | None, typer.Option("--hw", help="A chip: bundled name or YAML path.")] = None,
+    hw: Annotated[
+        str | None, typer.Option("--hw", help="A chip: bundled name or YAML path.", autocompletion=complete.chips)
+    ] = None,
     p: Annotated[list[str] | None, typer.Option("-p", help="knob=value of the workload.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="path=value of the chip.")] = None,
     precision: Annotated[str | None, typer.Option(help="Precision; default: the chip's.")] = None,

@@ -8,9 +8,16 @@ from typing import Annotated
 
 import typer
 
+from sim.cli import complete
+
 
 def trace(
-    workload: Annotated[str, typer.Argument(help="A bundled name, model.py, model.py:function or graph.json.")],
+    workload: Annotated[
+        str,
+        typer.Argument(
+            help="A bundled name, model.py, model.py:function or graph.json.", autocompletion=complete.workloads
+        ),
+    ],
     param: Annotated[list[str] | None, typer.Option("-p", "--param", help="knob=value; may be repeated.")] = None,
     via: Annotated[str, typer.Option(help="Front end: recorder or export.")] = "recorder",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the graph as JSON.")] = None,

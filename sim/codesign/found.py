@@ -61,6 +61,8 @@ class Found:
     sampler: str
     seed: int
     quality_sources: tuple[str, ...] = ()
+    quality_metric: str = ""
+    """What the objective "quality" measures; empty where it is none."""
     baselines: tuple[Baseline, ...] = ()
     parents: Mapping[int, int] = field(default_factory=dict)
     """Number of a told row -> number of the trial that found it."""

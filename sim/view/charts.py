@@ -10,7 +10,8 @@ from math import inf, isfinite, nan
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
+from matplotlib.patheffects import Normal, Stroke
+from matplotlib.ticker import EngFormatter, Formatter, FuncFormatter
 
 from sim.results import Estimate
 from sim.view import palette, rows
@@ -28,6 +29,14 @@ def axis_label(column: str) -> str:
         if column.endswith(ending):
             return f"{column.removesuffix(ending).replace('_', ' ')} [{unit}]"
     return column
+
+
+def formatter(column: str) -> Formatter:
+    """Ticks with their unit, "4.2 ms"; plain numbers where a prefix would read badly (kmm²)."""
+    unit = next((unit for ending, unit in UNITS.items() if column.endswith(ending)), "")
+    if unit in ("s", "J", "W"):
+        return EngFormatter(unit=unit)
+    return EngFormatter(sep="") if unit == "1/s" else FuncFormatter(lambda value, _: f"{value:g}")
 
 
 def _axes(ax: Axes | None, size: tuple[float, float] = (7.0, 4.6)) -> Axes:
@@ -62,10 +71,16 @@ def heat_map(table: Any, x: str, y: str, *, value: str = "latency_s", ax: Axes |
     ax = _axes(ax)
     image = ax.imshow(cells, origin="lower", aspect="auto", cmap="cividis")
     if len(across) > 1 and len(up) > 1 and any(isfinite(v) for row in cells for v in row):
-        ax.contour(cells, levels=6, colors="white", linewidths=0.7)
-    bar = ax.figure.colorbar(image, ax=ax, format=EngFormatter())
+        lines = ax.contour(cells, levels=6, colors="white", linewidths=0.9)
+        words = formatter(value)
+        texts = ax.clabel(lines, fontsize=7.5, fmt=words.__call__)
+        for drawn in (lines, *texts):
+            drawn.set_path_effects([Stroke(linewidth=2.0, foreground="black", alpha=0.6), Normal()])
+    bar = ax.figure.colorbar(image, ax=ax, format=formatter(value))
     bar.set_label(axis_label(value))
-    ax.set_xticks(range(len(across)), [str(v) for v in across], rotation=30, ha="right")
+    slanted = sum(len(str(v)) for v in across) > 60
+    ax.set_xticks(range(len(across)), [str(v) for v in across], rotation=30 if slanted else 0,
+                  ha="right" if slanted else "center")  # fmt: skip
     ax.set_yticks(range(len(up)), [str(v) for v in up])
     ax.set_xlabel(x)
     ax.set_ylabel(y)
@@ -143,7 +158,7 @@ def pareto(
         ax.plot(a, b, marker="D", color=palette.BLACK, linestyle="none")
         ax.annotate(name, (a, b), xytext=(6, 4), textcoords="offset points", fontsize=8.5)
     for axis, column in ((ax.xaxis, x), (ax.yaxis, y)):
-        axis.set_major_formatter(EngFormatter())
+        axis.set_major_formatter(formatter(column))
         axis.set_label_text(axis_label(column))
     ax.legend(frameon=False, fontsize=8.5)
     _plain(ax)
@@ -170,11 +185,9 @@ def measured_against_estimated(
     ax.plot(ends, ends, color=palette.GREY, linewidth=0.9)
     theirs, ours = zip(*pairs.values(), strict=True)
     ax.scatter(theirs, ours, s=26, color=palette.BLUE, zorder=3)
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_formatter(EngFormatter())
     ax.set(xscale="log", yscale="log", xlim=ends, ylim=ends, xlabel=f"{reference} [s]", ylabel="estimated [s]")
     for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_formatter(EngFormatter())
+        axis.set_major_formatter(EngFormatter(unit="s"))
         axis.set_minor_formatter("")
     far = sorted(pairs, key=lambda name: -abs(pairs[name][1] / pairs[name][0] - 1))[:3]
     for name in far:
@@ -185,11 +198,17 @@ def measured_against_estimated(
     return ax
 
 
+_LIMITS = ("at_most", "at_least")
+
+
 def validation_groups(document: Mapping[str, Any]) -> dict[str, list[tuple[float, str]]]:
-    """Group of checks -> (relative error, verdict) of those with a number, from `dovetail.validate/1`."""
+    """Group of checks -> (relative error, verdict) of those with a number, from `dovetail.validate/1`.
+
+    What is compared with a limit (at most, at least) has no error that means anything and is left out.
+    """
     groups: dict[str, list[tuple[float, str]]] = {}
     for check in document["checks"]:
-        if check["rel_error"] is not None:
+        if check["rel_error"] is not None and check.get("rule") not in _LIMITS:
             groups.setdefault(check["id"].partition(".")[0], []).append((check["rel_error"], check["verdict"]))
     return groups
 
@@ -212,7 +231,9 @@ def validation(document: Mapping[str, Any], *, limit: float = 1.0, ax: Axes | No
     ax.set_yticks(range(len(groups)), [f"{name} ({len(checks)})" for name, checks in groups.items()], fontsize=8.5)
     ax.invert_yaxis()
     ax.set_xlim(-105 * limit, 105 * limit)
-    ax.set_xlabel("ours against published or measured [%]")
+    limits = sum(check.get("rule") in _LIMITS for check in document["checks"])
+    left_out = f"; {limits} checks against a limit are not drawn" if limits else ""
+    ax.set_xlabel(f"ours against published or measured [%]{left_out}")
     ax.legend(frameon=False, fontsize=8.5, ncols=3, loc="lower left", bbox_to_anchor=(0, 1.0))
     _plain(ax)
     return ax

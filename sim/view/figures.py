@@ -19,7 +19,7 @@ from sim.view import palette, rows
 from sim.view.charts import heat_map, measured_against_estimated, pareto, tornado, validation
 from sim.view.held_out import held_out
 from sim.view.labels import place_labels
-from sim.view.points import RooflineView, view_of
+from sim.view.points import Point, RooflineView, view_of
 from sim.view.timeline import memory, timeline
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ def roofline(result: Estimate | Roofline, *, ax: Axes | None = None) -> Axes:
 
     Each disc is an op (or several equal ones): area is its share of the time, colour its kind. Of
     an `Estimate` the discs stand at what is achieved, of a `Roofline` at what is attainable. An op
-    whose operands all lie on chip is hollow and stands at its intensity over that memory.
+    that moves (almost) all its bytes on chip is hollow and stands at its intensity over that memory; one
+    beyond the axes is an arrow at the edge.
     """
     view = view_of(result)
     ax = _axes(ax, (9.0, 6.2))
@@ -68,7 +69,10 @@ def roofline(result: Estimate | Roofline, *, ax: Axes | None = None) -> Axes:
     _draw_legend(ax, view)
     heaviest = sorted(view.points, key=lambda point: -point.share)[:LABELS]
     place_labels(
-        ax, [(p.x, p.y, p.label) for p in heaviest], [(p.x, p.y, sqrt(_area(p.share)) / 2) for p in view.points], texts
+        ax,
+        [(*_inside(ax, p)[:2], p.label) for p in heaviest],
+        [(*_inside(ax, p)[:2], sqrt(_area(p.share)) / 2) for p in view.points],
+        texts,
     )
     return ax
 
@@ -166,10 +170,20 @@ def _area(share: float) -> float:
     return _SMALLEST + (_LARGEST - _SMALLEST) * share
 
 
+def _inside(ax: Axes, point: Point) -> tuple[float, float, str]:
+    """(x, y, marker) of a point: at the edge, as an arrow, where it lies beyond the axes."""
+    left, right = ax.get_xlim()
+    low, high = ax.get_ylim()
+    air, rise = (right / left) ** 0.012, (high / low) ** 0.015
+    x, y = min(max(point.x, left * air), right / air), max(point.y, low * rise)
+    return x, y, ">" if point.x > right else "<" if point.x < left else "v" if point.y < low else "o"
+
+
 def _draw_points(ax: Axes, view: RooflineView) -> None:
     for point in sorted(view.points, key=lambda p: -p.share):
         colour = palette.KINDS[point.kind]
-        ax.scatter([point.x], [point.y], s=_area(point.share), color="none" if point.on_chip else colour,
+        x, y, marker = _inside(ax, point)
+        ax.scatter([x], [y], s=_area(point.share), color="none" if point.on_chip else colour, marker=marker,
                    edgecolors=colour if point.on_chip else "white", linewidths=1.0 if point.on_chip else 0.6,
                    alpha=0.9, zorder=4)  # fmt: skip
 
@@ -185,7 +199,11 @@ def _draw_legend(ax: Axes, view: RooflineView) -> None:
         names.append(f"{kind}, {rows.share_text(share)} of the time")
     if any(p.on_chip for p in view.points):
         handles.append(ax.scatter([], [], s=36, color="none", edgecolors=palette.GREY))
-        names.append("hollow: operands lie on chip")
+        names.append("hollow: (almost) all bytes on chip")
+    beyond = sum(p.share for p in view.points if _inside(ax, p)[2] != "o")
+    if beyond:
+        handles.append(ax.scatter([], [], s=36, color=palette.GREY, marker=">"))
+        names.append(f"beyond the axes, {rows.share_text(beyond)} of the time")
     largest = max((p.share for p in view.points), default=0.0)
     step = min(0.25, 2.0 ** round(log2(largest))) if largest else 0.0
     for share in sorted({step, step / 8}) if step else ():

@@ -7,6 +7,7 @@ from math import cos, pi, sin
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.patheffects import Normal, Stroke
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 _RADII = (12, 20, 30, 44, 60, 80)
 """Distances [pt] from the point that are tried in turn, each in `_DIRECTIONS` directions."""
 _DIRECTIONS = 16
+HALO = [Stroke(linewidth=2.2, foreground="white"), Normal()]
+"""A white rim, so that a text is read where a line runs behind it."""
 
 
 def renderer_of(ax: Axes) -> Any:
@@ -48,6 +51,7 @@ def place_labels(
     for x, y, text in labels:
         note = ax.annotate(
             text, (x, y), xytext=(0, 0), textcoords="offset points", fontsize=7.5, ha="center", va="center", zorder=6,
+            path_effects=HALO,
             arrowprops={"arrowstyle": "-", "color": palette.GREY, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 2},
         )  # fmt: skip
         box = _free_position(note, renderer, taken, discs, inside)

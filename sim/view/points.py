@@ -13,6 +13,11 @@ from sim.view import rows
 
 SAME = 0.06
 """Ops nearer than this in both logarithms, and of one kind, are drawn as one disc."""
+CAUGHT = 1e-3
+"""An op that moves less than this share of its on-chip bytes over the home memory lies on chip."""
+RIGHT, BELOW, FAR = 0.05, 0.01, 10.0
+"""Outermost ops that together make up less than this share of the time are drawn at the right edge and at the lower one
+where the axis gets shorter by the factor `FAR`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +113,13 @@ def _flats(ceilings: Iterable[Ceiling], peak: Ceiling) -> tuple[tuple[str, float
 
 
 def _estimate_points(estimate: Estimate, home: str) -> list[Point]:
-    """An op that moves less than a byte over the home memory (a cache that catches all but all) is on chip."""
+    """Each op at its intensity over the home memory, or over the first that moves its bytes where it lies on chip."""
     points = []
     for op in estimate.ops:
         flops = 2 * op.macs + op.vector_ops
         moved = {memory: rows.traffic_bytes(op, memory) for memory in op.traffic_bytes}
-        place = next((memory for memory in (home, *moved) if moved.get(memory, 0.0) >= 1), None)
+        least = max(1.0, CAUGHT * max(moved.values(), default=0.0))
+        place = next((memory for memory in (home, *moved) if moved.get(memory, 0.0) >= least), None)
         if flops and op.latency_s and place is not None:
             share = op.latency_s / estimate.latency_s
             label = op.module or op.name
@@ -191,13 +197,24 @@ def _common_label(names: Sequence[str]) -> str:
     return f"{names[0]} and {len(names) - 1} more"
 
 
+def _reach(sides: Iterable[tuple[float, float]], margin: float) -> float:
+    """Of (place, share of the time), the largest place on the axis, without those that stretch it for little."""
+    order = sorted(sides, reverse=True)
+    share = 0.0
+    for place, more in order:
+        share += more
+        if share >= margin:
+            return place if order[0][0] >= FAR * place else order[0][0]
+    return order[0][0]
+
+
 def _limits(
     points: Sequence[Point], roofs: Sequence[Roof], flats: Sequence[tuple[str, float, bool]]
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Room for every point, the home's ridge and the running peak; memories beyond may be cut."""
+    """Room for the points that matter, the home's ridge and the running peak; memories beyond may be cut."""
     peak = next(rate for _, rate, running in flats if running)
     corners = [peak / roof.bandwidth_bytes_per_s for roof in roofs if roof.home]
-    xs = [p.x for p in points] + corners
-    ys = [p.y for p in points] + [peak]
-    xs, ys = [x for x in xs if isfinite(x)], [y for y in ys if isfinite(y)]
+    xs = [min(p.x for p in points), _reach([(p.x, p.share) for p in points], RIGHT)] if points else []
+    ys = [1 / _reach([(1 / p.y, p.share) for p in points], BELOW)] if points else []
+    xs, ys = [x for x in (*xs, *corners) if isfinite(x)], [*ys, *(p.y for p in points if p.y > peak), peak]
     return (min(xs) / 4, max(xs) * 6), (min(ys) / 4, max(*ys, *(rate for _, rate, _ in flats)) * 3)

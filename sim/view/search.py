@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
 
+from sim.view.charts import formatter
 from sim.view.palette import BLUE, CYCLE, GREY, LIGHT_GREY, ORANGE, VERMILION
 
 if TYPE_CHECKING:
@@ -31,8 +31,10 @@ def _axes(ax: Axes | None) -> Axes:
     return Figure(figsize=(7, 4.5), dpi=150, layout="constrained").subplots()
 
 
-def label(objective: str) -> str:
-    """The objective with its unit."""
+def label(objective: str, metric: str = "") -> str:
+    """The objective with its unit, or what a quality measures."""
+    if objective == "quality" and metric:
+        return f"quality ({metric})"
     return f"{objective} [{UNITS[objective]}]" if objective in UNITS else objective
 
 
@@ -42,8 +44,10 @@ def frontier(found: Found, *, x: int = 0, y: int = 1, ax: Axes | None = None) ->
     With more than two objectives the Pareto set is that of all of them, seen in these two.
     """
     ax = _axes(ax)
+    best = {row.number for row in found.front}
+    beaten = tuple(row for row in found.feasible if row.number not in best)
     for rows, style in (
-        (found.feasible, {"color": LIGHT_GREY, "s": 12, "label": "feasible"}),
+        (beaten, {"color": LIGHT_GREY, "s": 12, "label": "feasible, beaten"}),
         (found.front, {"color": BLUE, "s": 22, "label": "Pareto set"}),
         (tuple(r for r in found.rows if r.known), {"color": ORANGE, "s": 45, "marker": "D", "label": "known designs"}),
     ):
@@ -63,9 +67,9 @@ def frontier(found: Found, *, x: int = 0, y: int = 1, ax: Axes | None = None) ->
         values = [row.values[k] for row in found.feasible]
         if values and 0 < WIDE * min(values) < max(values):
             set_scale("log")
-        axis.set_major_formatter(EngFormatter())
+        axis.set_major_formatter(formatter(f"{found.objectives[k]}_{UNITS.get(found.objectives[k], '').lower()}"))
         better = "smaller is better" if found.signs[k] > 0 else "larger is better"
-        axis.set_label_text(f"{label(found.objectives[k])}, {better}")
+        axis.set_label_text(f"{label(found.objectives[k], found.quality_metric)}, {better}")
     if found.feasible:
         ax.legend(frameon=False, fontsize=8.5)
     _plain(ax)

@@ -67,3 +67,24 @@ def test_steps_count_as_equally_long(capfd: pytest.CaptureFixture[str]) -> None:
         progress.step("reading")
         assert progress.share == pytest.approx(0.5)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("dovetail esti", {"estimate"}),
+        ("dovetail estimate resnet", {"resnet18", "resnet50"}),
+        ("dovetail estimate resnet50 --hw tesla-f", {"tesla-fsd", "tesla-fsd-npu"}),
+        ("dovetail simulate autop", {"autopilot"}),
+        ("dovetail compress digits_cnn --recipe int8-p", {"int8-ptq"}),
+        ("dovetail search edge", {"edge-vision"}),
+        ("dovetail estimate resnet50 --objective ", {"latency", "energy", "edp"}),
+        ("dovetail search --dry", {"--dry-run"}),
+        ("dovetail estimate ./my_mod", set()),  # a path: the shell's own
+    ],
+)
+def test_the_shell_completes_commands_options_and_names(line: str, found: set[str]) -> None:
+    """As the script that --install-completion writes asks for it."""
+    words = {"_DOVETAIL_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1)}
+    shown = CliRunner().invoke(app, [], env=words, prog_name="dovetail").stdout
+    assert set(shown.split()) == found

@@ -26,8 +26,8 @@ def found() -> Found:
 
 def test_frontier_shows_front_known_and_baseline(found: Found) -> None:
     ax = frontier(found)
-    feasible, front, known, baseline = (c.get_offsets().tolist() for c in ax.collections)
-    assert feasible == [[1, 4], [2, 2], [4, 4]]
+    beaten, front, known, baseline = (c.get_offsets().tolist() for c in ax.collections)
+    assert beaten == [[4, 4]]
     assert front == [[1, 4], [2, 2]]
     assert known == [[2, 2]]
     assert baseline == [[0.5, 9]]

@@ -12,7 +12,7 @@ from matplotlib.text import Annotation, Text
 import sim
 from sim.cost.roofline import roofline
 from sim.hardware.chip import Chip
-from sim.results import Estimate, Term
+from sim.results import Estimate, Term, Traffic
 from sim.view import figures, palette, points
 from sim.view.labels import renderer_of, text_box
 from sim.workload.graph import Graph
@@ -107,3 +107,33 @@ def test_every_term_and_kind_has_its_own_colour() -> None:
     assert set(palette.TERMS) == set(Term)
     for colours in (palette.TERMS, palette.KINDS):
         assert len(set(colours.values())) == len(colours)
+
+
+def test_an_op_that_takes_no_time_does_not_stretch_the_axis(estimate: Estimate) -> None:
+    """A thousandth of the time at 10^9 FLOP/byte: the axis ends where it did, the op is an arrow at its edge."""
+    before = points.view_of(estimate)
+    far = points.Point(1e9, 1e9, 1e-3, "vector", "pool", False)
+    assert points._reach([(p.x, p.share) for p in (*before.points, far)], points.RIGHT) == max(
+        p.x for p in before.points
+    )
+    assert points._reach([(10.0, 0.5), (50.0, 0.01)], 0.05) == 50.0  # five times further: nothing gained
+    assert points._reach([(10.0, 0.5), (5000.0, 0.5)], 0.05) == 5000.0  # half of the time: it counts
+    ax = figures.roofline(estimate)
+    x, _, marker = figures._inside(ax, far)
+    assert marker == ">"
+    assert x < ax.get_xlim()[1]
+    near = before.points[0]
+    assert figures._inside(ax, near) == (near.x, near.y, "o")
+
+
+def test_what_caches_catch_stands_at_the_memory_that_moves_it(estimate: Estimate) -> None:
+    """20 bytes of DRAM beside 10^6 of SRAM: 2 FLOP / 10^6 bytes of SRAM, and hollow."""
+    op = replace(
+        estimate.ops[0],
+        macs=1_000_000,
+        vector_ops=0,
+        traffic_bytes={"DRAM": {"input": Traffic(read=20)}, "SRAM": {"input": Traffic(read=1e6)}},
+    )
+    (point,) = points.view_of(replace(estimate, ops=(op,), latency_s=op.latency_s)).points
+    assert point.on_chip
+    assert point.x == pytest.approx(2.0)

@@ -44,9 +44,16 @@ def read_found(study: optuna.Study, costing: Costing, *, sampler: str, seed: int
         points=points, costed=costed, counts=dict(counts), left_untold=left, repeats=repeats, seconds=seconds,
         reached=tuple(reached), sampler=sampler, seed=seed,
         quality_sources=tuple(sorted({t.user_attrs.get("quality_source", "") for t in asked} - {""})),
-        baselines=baselines(space),
+        quality_metric=_metric(space), baselines=baselines(space),
         parents={t.number: t.user_attrs["parent"] for t in trials if "parent" in t.user_attrs},
     )  # fmt: skip
+
+
+def _metric(space: Space) -> str:
+    quality = space.spec.quality
+    if quality is None:
+        return ""
+    return "loss, nats a token" if quality.method == "scaling_law" else quality.metric
 
 
 def baselines(space: Space) -> tuple[Baseline, ...]:

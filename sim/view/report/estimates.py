@@ -64,11 +64,23 @@ def estimate_view(saved: Saved, pool: Pool) -> dict[str, Any]:
             [name, short(t.read), short(t.write), short(estimate.peak_memory_bytes.get(name))]
             for name, t in estimate.traffic_bytes.items()
         ],
-        "what_if": [[w.resource, w.factor, short(w.latency_s)] for w in estimate.what_if],
+        "what_if": _what_if(estimate),
         "roofline": _roofline(estimate),
         "ops": _ops(estimate, pool),
         "provenance": _provenance(saved),
         "notes": [*estimate.notes, *(f"Without a cost rule, costed as traffic: {op}" for op in estimate.unsupported)],
+    }
+
+
+def _what_if(estimate: Estimate) -> dict[str, Any] | None:
+    """Bars of larger resources and of other precisions, and the resources of which more changes nothing."""
+    if not estimate.what_if:
+        return None
+    larger, precisions, unfelt = rows.changes(estimate)
+    return {
+        "larger": [[c.resource, [[f, short(s)] for f, s in sorted(c.latency_s.items())]] for c in larger],
+        "precisions": [[c.resource, short(c.best_s)] for c in precisions],
+        "unfelt": unfelt,
     }
 
 

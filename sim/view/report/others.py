@@ -38,7 +38,7 @@ def simulation_view(document: Document) -> dict[str, Any]:
         "streams": [{"name": name, **values} for name, values in top.mapping("streams").items()],
         "memories": [[name, peak] for name, peak in (document.get("peak_memory_bytes") or {}).items()],
         "timeline": {
-            "tracks": list(dict.fromkeys(op.text("unit") for op in ops)),
+            "tracks": sorted({op.text("unit") for op in ops}),
             "slices": [
                 [op.text("unit"), op.text("name"), short(op.number("start_s")), short(op.number("latency_s")),
                  op.text("stream")]
@@ -110,7 +110,7 @@ def trace_view(name: str, document: Document) -> dict[str, Any]:
 
     return {
         "title": name,
-        "tracks": list(dict.fromkeys(track(event) for event in slices)),
+        "tracks": sorted({track(event) for event in slices}),
         "slices": [
             [track(e), str(e["name"]), short(e["ts"] / 1e6), short(e["dur"] / 1e6), _stream(e)] for e in slices[:SLICES]
         ],

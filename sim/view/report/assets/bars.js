@@ -39,19 +39,28 @@ function energySection(estimates) {
 }
 
 function whatIfSection(estimates) {
-  const known = estimates.filter((e) => e.feasible && e.what_if.length);
+  const known = estimates.filter((e) => e.feasible && e.what_if);
   if (!known.length) return null;
   return choice(known.map(label), (i) => {
-    const e = known[i];
-    const rows = [...e.what_if].sort((a, b) => a[2] - b[2]);
-    const longest = Math.max(e.latency_s, ...rows.map((row) => row[2]));
-    const bars = [["as it is", 1, e.latency_s], ...rows].map(([name, factor, seconds]) => h("div", { class: "bar-row" },
-      h("div", { class: "name" }, factor === 1 ? name : `${name} × ${digits(factor)}`),
-      h("div", { class: "track" }, tipped(
-        h("i", { tabindex: "0", style: { width: `${(100 * seconds) / longest}%`, background: data.colours[factor === 1 ? 7 : 0] } }),
-        `${name}: ${time(seconds)}, ${share(1 - seconds / e.latency_s)} saved`)),
-      h("div", { class: "value" }, time(seconds))));
-    return h("figure", {}, bars);
+    const e = known[i], { larger, precisions, unfelt } = e.what_if;
+    const every = [e.latency_s, ...larger.flatMap(([, steps]) => steps.map((step) => step[1])), ...precisions.map((p) => p[1])];
+    const longest = Math.max(...every);
+    const change = (seconds) => `${seconds > e.latency_s ? "+" : "−"}${share(Math.abs(seconds / e.latency_s - 1))}`;
+    const bar = (name, seconds, colour, marks, words) => h("div", { class: "bar-row wide" }, h("div", { class: "name" }, name),
+      h("div", { class: "track" },
+        tipped(h("i", { tabindex: "0", style: { width: `${(100 * seconds) / longest}%`, background: colour } }), words),
+        marks.map((at) => h("b", { style: { left: `${(100 * at) / longest}%` } }))),
+      h("div", { class: "value" }, time(seconds), seconds === e.latency_s ? "" : h("span", { class: "soft" }, ` ${change(seconds)}`)));
+    const bars = larger.map(([name, steps]) => {
+      const [factor, seconds] = steps[steps.length - 1];
+      const words = steps.map(([f, s]) => `${name} × ${digits(f)}: ${time(s)}, ${change(s)}`).join("\n");
+      return bar(`${name} × ${digits(factor)}`, seconds, data.colours[0], steps.slice(0, -1).map((step) => step[1]), words);
+    });
+    const others = precisions.map(([name, seconds]) => bar(`in ${name}`, seconds, data.colours[2], [], `${name}: ${time(seconds)}, ${change(seconds)}`));
+    const smaller = [...new Set(larger.flatMap(([, steps]) => steps.slice(0, -1).map((step) => step[0])))];
+    return h("figure", {}, bar("as it is", e.latency_s, data.colours[7], [], time(e.latency_s)), bars, others,
+      larger.length && smaller.length ? legend([[`the resource × ${smaller.map(digits).join(", × ")}`, null]]) : null,
+      unfelt.length ? h("figcaption", {}, `Less than 0.5 % from more: ${unfelt.join(", ")}.`) : null);
   });
 }
 

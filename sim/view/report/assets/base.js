@@ -1,4 +1,5 @@
 // Elements, numbers and the tooltip. Text of users goes in as text nodes only.
+const NARROW = innerWidth < 640;
 const data = JSON.parse(document.getElementById("data").textContent);
 
 function make(space, tag, attributes, children) {
@@ -29,7 +30,11 @@ function si(value, unit) {
   return `${digits(value / scale)} ${prefix}${unit}`.trimEnd();
 }
 const time = (value) => si(value, "s");
-const bytes = (value) => si(value, "B");
+function bytes(value) {  // sizes take binary prefixes, as in the terminal; rates decimal ones
+  if (value === null || value === undefined) return "–";
+  const [scale, prefix] = [[2 ** 40, "Ti"], [2 ** 30, "Gi"], [2 ** 20, "Mi"], [2 ** 10, "Ki"]].find(([size]) => value >= 0.9995 * size) || [1, ""];
+  return `${String(+(value / scale).toPrecision(3))} ${prefix}B`;
+}
 const share = (value) => (value === null || value === undefined ? "–" : `${digits(100 * value)} %`);
 const count = (value) => (value === null || value === undefined ? "–" : si(value, ""));
 const text = (place) => data.texts[place];

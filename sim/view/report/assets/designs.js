@@ -15,7 +15,7 @@ function front(points, signX, signY) {  // places of the points that are best in
 }
 
 function scatter({ points, x, y, logX, logY, chosen, line, onpick, words, diagonal }) {
-  const W = 900, H = 460, left = 84, right = 24, top = 14, bottom = 48;
+  const W = NARROW ? 430 : 900, H = NARROW ? 380 : 460, left = 84, right = 24, top = 14, bottom = 48;
   const scale = (values, log, low, high) => {
     let a = Math.min(...values), b = Math.max(...values);
     if (log) { a /= 1.15; b *= 1.15; } else { const room = (b - a || Math.abs(b) || 1) * 0.05; a -= room; b += room; }
@@ -58,7 +58,7 @@ function scatter({ points, x, y, logX, logY, chosen, line, onpick, words, diagon
     return disc;
   });
   const order = discs.map((disc, k) => [special.has(k), disc]).sort((a, b) => a[0] - b[0]).map((pair) => pair[1]);
-  return h("div", { class: "scroll" }, h("div", { style: { "min-width": "520px" } },
+  return h("div", { class: "scroll" }, h("div", {},
     s("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `${y} against ${x}` }, parts, order)));
 }
 

@@ -1,5 +1,5 @@
 // Every op: sorted by a click on a column, filtered by words and by what binds, opened by a click on a row.
-const OPS_SHOWN = innerWidth < 640 ? 25 : 100;
+const OPS_SHOWN = NARROW ? 25 : 100;
 
 function opTable(e) {
   const ops = e.ops, n = ops.name.length;
@@ -57,8 +57,8 @@ function opTable(e) {
   }
   function row(i) {
     const line = h("tr", { class: "op", tabindex: "0" }, columns.map(([title, kind, value, words]) => h("td", { class: kind },
-      title === "share" ? h("span", { class: "cell-bar", style: { width: `${(46 * ops.latency_s[i]) / longest}px`, "margin-right": "6px" } }) : null,
-      words(value(i)))));
+      title === "share" ? h("span", { class: "share" }, h("span", { class: "cell-bar", style: { width: `${(100 * ops.latency_s[i]) / longest}%` } }),
+        h("span", {}, words(value(i)))) : words(value(i)))));
     const toggle = () => {
       if (line.classList.toggle("open")) line.after(h("tr", {}, h("td", { class: "more", colspan: columns.length }, details(i))));
       else line.nextSibling.remove();

@@ -1,9 +1,10 @@
 // Log-log roofline as SVG; a disc is one op or several equal ones, its area their share of the time.
 function rooflineFigure(view, kinds) {
-  const W = 900, H = 500, left = 70, right = 20, top = 16, bottom = 46;
+  const W = NARROW ? 430 : 900, H = NARROW ? 400 : 500, left = 70, right = 20, top = 16, bottom = 46;
   const [x0, x1] = view.x, [y0, y1] = view.y;
   const X = (v) => left + ((W - left - right) * Math.log(v / x0)) / Math.log(x1 / x0);
   const Y = (v) => H - bottom - ((H - top - bottom) * Math.log(v / y0)) / Math.log(y1 / y0);
+  const beyond = ([x, y]) => (x > x1 ? "right" : x < x0 ? "left" : y < y0 ? "below" : "");
   const parts = [];
   for (const v of ticks(x0, x1)) {
     parts.push(s("line", { class: "grid", x1: X(v), x2: X(v), y1: top, y2: H - bottom }),
@@ -18,18 +19,23 @@ function rooflineFigure(view, kinds) {
   parts.push(...roofLines(view, { X, Y, x0, x1, y0, left, right: W - right, bottom: H - bottom }));
   const discs = [...view.points].sort((a, b) => b[2] - a[2]).map(([x, y, part, kind, name, onChip]) => {
     const colour = kinds[kind];
-    const disc = s("circle", { cx: X(x), cy: Y(y), r: Math.sqrt(7 + 330 * part), tabindex: "0", fill: onChip ? "transparent" : colour,
-      stroke: onChip ? colour : "var(--back)", "stroke-width": onChip ? 1.6 : 0.8, "fill-opacity": onChip ? 1 : 0.88 });
+    const look = { tabindex: "0", fill: onChip ? "transparent" : colour, stroke: onChip ? colour : "var(--back)",
+      "stroke-width": onChip ? 1.6 : 0.8, "fill-opacity": onChip ? 1 : 0.88 };
+    const r = Math.sqrt(7 + 330 * part), out = beyond([x, y]);
+    const disc = out ? s("path", { class: "beyond", d: { right: `M${W - right} ${Y(y)} l${-2 * r} ${-r} v${2 * r} z`,
+      left: `M${left} ${Y(y)} l${2 * r} ${-r} v${2 * r} z`, below: `M${X(x)} ${H - bottom} l${-r} ${-2 * r} h${2 * r} z` }[out], ...look })
+      : s("circle", { cx: X(x), cy: Y(y), r, ...look });
     return tipped(disc, `${name}\n${kind}, ${share(part)} of the time\n${digits(x)} FLOP/byte, ${si(y, "FLOP/s")}`
-      + (onChip ? "\noperands lie on chip" : ""));
+      + (onChip ? "\n(almost) all bytes stay on chip" : ""));
   });
   const used = [...new Set(view.points.map((point) => point[3]))];
   const shares = used.map((kind) => [kind, sum(view.points.filter((p) => p[3] === kind).map((p) => p[2]))]).sort((a, b) => b[1] - a[1]);
   return h("figure", {}, h("figcaption", {}, view.subtitle),
-    h("div", { class: "scroll" }, h("div", { style: { "min-width": "560px" } },
+    h("div", { class: "scroll" }, h("div", {},
       s("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": "Roofline" }, parts, discs))),
     legend(shares.map(([kind, part]) => [`${kind}, ${share(part)} of the time`, kinds[kind]])),
-    h("figcaption", {}, "Area: share of the time. Hollow: operands lie on chip, placed at the intensity over that memory."));
+    h("figcaption", {}, "Area: share of the time. Hollow: (almost) all bytes stay on chip; placed at the intensity over that memory."
+      + (view.points.some(beyond) ? " An arrow at the edge: further out." : "")));
 }
 
 function roofLines(view, { X, Y, x0, x1, y0, left, right, bottom }) {

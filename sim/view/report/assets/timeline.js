@@ -1,6 +1,6 @@
 // Rows of bars over time, zoomed by the buttons, by dragging, and by the wheel while Ctrl or Shift is held.
 function timeline({ rows, steps, end, aria }) {
-  const ROW = 26, STEP = 58, LEFT = 108, AXIS = 24;
+  const ROW = 26, STEP = 58, LEFT = NARROW ? 108 : 150, AXIS = 24;
   const height = rows.length * ROW + steps.length * STEP + AXIS;
   const canvas = h("canvas", { height, tabindex: "0", role: "img", "aria-label": aria, style: { height: `${height}px` } });
   let from = 0, to = end;
@@ -25,14 +25,16 @@ function timeline({ rows, steps, end, aria }) {
     const unit = 10 ** Math.floor(Math.log10((to - from) / 4));
     const step = [1, 2, 5, 10].map((k) => k * unit).find((k) => (to - from) / k <= Math.max(3, W / 130)) || 10 * unit;
     for (let t = Math.ceil(from / step) * step; t <= to; t += step) {
-      if (X(t) < W - 24) pen.fillText(time(+t.toPrecision(9)), X(t), height - AXIS / 2);
+      if (X(t) > W - 24) break;
+      pen.fillText(time(+t.toPrecision(9)), X(t), height - AXIS / 2);
       pen.fillRect(X(t), height - AXIS, 1, 4);
     }
   }
   function name(pen, words, y, colour) {
     pen.fillStyle = colour;
     pen.textAlign = "left";
-    pen.fillText(words.length > 16 ? `${words.slice(0, 15)}…` : words, 0, y);
+    while (words.length > 4 && pen.measureText(words).width > LEFT - 6) words = `${words.slice(0, -2)}…`;
+    pen.fillText(words, 0, y);
   }
   function drawBars(pen, row, y, { ink, back, W }) {
     name(pen, row.name, y + ROW / 2, ink);
@@ -155,18 +157,23 @@ function opTimeline(e) {
 }
 
 // Slices of a simulated run, a row a track, and counters such as the bytes that a memory holds.
+const streamColours = new Map();  // the same in every timeline of the page
+function streamColour(name) {
+  if (!streamColours.has(name)) streamColours.set(name, data.colours[streamColours.size % data.colours.length]);
+  return streamColours.get(name);
+}
 function runTimeline(run) {
   const streams = [...new Set(run.slices.map((slice) => slice[4]))];
   const rows = run.tracks.map((track) => ({ name: track, bars: run.slices.filter((slice) => slice[0] === track).map(
     ([, name, start, length, stream]) => ({ start, length, name, words: stream,
-      colour: data.colours[streams.indexOf(stream) % data.colours.length] })) }));
+      colour: streamColour(stream) })) }));
   const end = Math.max(1e-12, ...run.slices.map(([, , start, length]) => start + length));
   const steps = run.counters.map(([name, points], i) => ({
-    name, colour: data.colours[i % 8], words: (v) => (name.endsWith("bytes") ? bytes(v) : count(v)),
+    name: name.replace(" bytes", ""), colour: data.colours[i % 8], words: (v) => (name.includes(" bytes") ? bytes(v) : count(v)),
     most: Math.max(1, ...points.map((p) => p[1])),
     values: points.map(([at, value], k) => [at, (k + 1 < points.length ? points[k + 1][0] : end) - at, value]),
   }));
   return h("div", {}, run.left_out ? h("p", { class: "soft" }, `${count(run.left_out)} later slices are not shown.`) : null,
     timeline({ rows, steps, end, aria: "units over time" }),
-    streams.length > 1 ? legend(streams.map((name, i) => [name || "–", data.colours[i % data.colours.length]])) : null);
+    streams.length > 1 ? legend(streams.map((name) => [name || "–", streamColour(name)])) : null);
 }
