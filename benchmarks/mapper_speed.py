@@ -27,12 +27,12 @@ sys.path.insert(0, str(ROOT))
 
 import sim  # noqa: E402
 from sim.mapping import dims  # noqa: E402
-from sim.mapping.bound import Numbers  # noqa: E402
 from sim.mapping.evaluate import Rows, evaluate_rows  # noqa: E402
 from sim.mapping.machine import machine  # noqa: E402
 from sim.mapping.nest import footprint_bytes, nest  # noqa: E402
 from sim.mapping.problem import ROLES, Problem  # noqa: E402
 from sim.mapping.search import Pool, SingleBorder  # noqa: E402
+from sim.mapping.terms import Numbers  # noqa: E402
 from sim.workload.graph import EinsumOp  # noqa: E402
 
 SWEEP = {

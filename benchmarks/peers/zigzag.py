@@ -34,10 +34,10 @@ import sim  # noqa: E402
 from sim.errors import InfeasibleError, MappingError  # noqa: E402
 from sim.mapping.api import cost_mapping, map_einsum  # noqa: E402
 from sim.mapping.machine import Machine, machine  # noqa: E402
-from sim.mapping.mapper import Winners  # noqa: E402
 from sim.mapping.mapping import Loop, Mapping, Store  # noqa: E402
 from sim.mapping.nest import footprint_bytes, nest  # noqa: E402
 from sim.mapping.problem import INPUT, OUTPUT, ROLES, WEIGHT, Problem  # noqa: E402
+from sim.mapping.winners import Winners  # noqa: E402
 from sim.workload.graph import EinsumOp  # noqa: E402
 
 GEMMS = ((512, 512, 512), (37, 1000, 2048), (197, 768, 768), (12544, 64, 147), (1, 4096, 4096), (1024, 1024, 1024),

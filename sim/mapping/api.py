@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from sim.errors import MappingError
 from sim.mapping.evaluate import Cost, Rows, StepTable, evaluate_rows, step_table
 from sim.mapping.machine import Machine
-from sim.mapping.mapper import Objective, Winners, dynamic_energy, map_problem, outer_tiles
+from sim.mapping.mapper import Question, map_problems
 from sim.mapping.mapping import Mapping as LoopNest
 from sim.mapping.nest import check_capacity, footprint_bytes, nest
 from sim.mapping.nested import map_nested
 from sim.mapping.problem import Problem
 from sim.mapping.search import needs_rates
+from sim.mapping.winners import Objective, Winners, dynamic_energy, outer_tiles
 from sim.workload.graph import OperandRole
 
 SPACES = ("even", "uneven", "fixed_dataflow")
@@ -34,15 +36,29 @@ def map_einsum(
     Args: homes: operand -> level where it lies; space: one of SPACES; reserved_bytes: (D, levels).
     Raises: MappingError: unknown space.
     """
+    return next(map_einsums([Question(problem, machine, homes, objective, reserved_bytes)], space=space))
+
+
+def map_einsums(questions: Sequence[Question], *, space: str = "even") -> Iterator[Winners]:
+    """As `map_einsum` for many, in order; what their searches have in common is done once."""
     if space not in SPACES:
         raise MappingError(f'map space "{space}" is unknown: expected one of {", ".join(SPACES)}')
+    single = [space != "uneven" and not needs_rates(q.machine, q.homes) for q in questions]
+    fixed = space == "fixed_dataflow"
+    together = map_problems(replace(q, fixed=fixed) for q, one in zip(questions, single, strict=True) if one)
+    for question, one in zip(questions, single, strict=True):
+        yield next(together) if one else _alone(question, space)
+
+
+def _alone(question: Question, space: str) -> Winners:
+    """The answer over several borders, or of an uneven space."""
+    where = (question.problem, question.machine, question.homes)
     if space == "uneven":
         from sim.mapping.uneven import map_uneven
 
-        return map_uneven(problem, machine, homes, objective=objective, reserved_bytes=reserved_bytes)
-    mapper = map_nested if needs_rates(machine, homes) else map_problem
+        return map_uneven(*where, objective=question.objective, reserved_bytes=question.reserved_bytes)
     fixed = space == "fixed_dataflow"
-    return mapper(problem, machine, homes, objective=objective, reserved_bytes=reserved_bytes, fixed=fixed)
+    return map_nested(*where, objective=question.objective, reserved_bytes=question.reserved_bytes, fixed=fixed)
 
 
 def cost_mapping(
@@ -82,4 +98,15 @@ def cost_mapping(
     )
 
 
-__all__ = ["SPACES", "Cost", "Objective", "StepTable", "Winners", "cost_mapping", "footprint_bytes", "map_einsum"]
+__all__ = [
+    "SPACES",
+    "Cost",
+    "Objective",
+    "Question",
+    "StepTable",
+    "Winners",
+    "cost_mapping",
+    "footprint_bytes",
+    "map_einsum",
+    "map_einsums",
+]

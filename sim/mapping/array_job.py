@@ -15,7 +15,7 @@ from sim.hardware.chip import Dataflow, Folds, Preload, Skew
 from sim.mapping.arrays import BINDINGS, ceil_div, fold_cycles
 from sim.mapping.machine import ArrayShape
 from sim.mapping.problem import INPUT, OUTPUT, ROLES, WEIGHT, Problem
-from sim.mapping.steps import READ, ROLE_INDEX, WRITE, Cost, Rows, State
+from sim.mapping.steps import READ, ROLE_INDEX, WRITE, Cost, Rows, State, columns
 
 
 def extents(problem: Problem, sizes: Mapping[str, np.ndarray], letter: str) -> np.ndarray:
@@ -31,7 +31,7 @@ def gemm_view(problem: Problem, array: ArrayShape, sizes: Mapping[str, np.ndarra
     "stream": cycles}. Sparse weights and narrow types shorten the reduction and the stream."""
     view = {letter: extents(problem, sizes, letter) for letter in "MNKB"}
     dense = view["K"]
-    view["K"] = np.ceil(dense / problem.reduction_speedup) if problem.reduction_speedup != 1 else dense
+    view["K"] = np.ceil(dense / problem.reduction_speedup) if np.any(problem.reduction_speedup != 1) else dense
     if array.dataflow == Dataflow.ROW_STATIONARY:
         return view | _row_stationary(problem, array, sizes, view)
     binding = BINDINGS[Dataflow(array.dataflow)]
@@ -126,12 +126,12 @@ def array_accesses(problem: Problem, array: ArrayShape, sizes: Mapping[str, np.n
 
 def array_job(rows: Rows, state: State) -> Cost:
     """Cost of a batch of tile jobs."""
-    problem, machine = rows.problem, rows.machine
+    problem, machine = rows.problem.at(state.row), rows.machine
     cycles, streaming, preload = array_time(problem, machine.array, state.sizes)
     accesses = array_accesses(problem, machine.array, state.sizes)
     n = len(state.row)
-    port_bytes = np.zeros((n, len(machine.ports)))
-    traffic = np.zeros((n, len(machine.levels), len(ROLES), 2))
+    port_bytes = columns((n,), (len(machine.ports),))
+    traffic = columns((n,), (len(machine.levels), len(ROLES), 2))
 
     def move(role_index: int, level: int, direction: int, moved: np.ndarray) -> None:
         port = machine.levels[level].write_port if direction == WRITE else machine.levels[level].read_port

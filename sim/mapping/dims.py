@@ -83,7 +83,7 @@ def class_tiles(
 
     Lists recur across layers and chips: they are remembered by what they depend on.
     """
-    owned, arrays = {role: owned_axes(problem, letter, role) for role in ROLES}, arrays or {}
+    owned, arrays = {role: problem.owned[role][letter] for role in ROLES}, arrays or {}
     ranks = dict.fromkeys([*problem.in_class(letter), *(r for axes in owned.values() for a in axes for r in a.ranks)])
     extent = problem.einsum.ranks
     key = (
@@ -101,16 +101,6 @@ def class_tiles(
         _check_axes(problem)
         _LISTS[key] = _Lister(problem, array, letter, parts, arrays, owned).tilings()
     return _LISTS[key]
-
-
-def owned_axes(problem: Problem, letter: str, role: OperandRole) -> tuple[Axis, ...]:
-    """Axes of an operand that a class owns: those of its non-window ranks (of its window, if that is all)."""
-    owned = []
-    for axis in problem.axes[role]:
-        plain = [r for r in axis.ranks if r not in problem.window_ranks] or list(axis.ranks)
-        if problem.rank_class[plain[0]] == letter:
-            owned.append(axis)
-    return tuple(owned)
 
 
 def _check_axes(problem: Problem) -> None:

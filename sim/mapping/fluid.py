@@ -21,10 +21,10 @@ import numpy as np
 
 from sim.mapping.array_job import array_accesses, array_time
 from sim.mapping.machine import Machine
-from sim.mapping.mapper import Objective
 from sim.mapping.nest import accumulates_outside
 from sim.mapping.problem import INPUT, OUTPUT, ROLES, WEIGHT, Problem
 from sim.mapping.search import fixed_class, innermost, routes, split_options
+from sim.mapping.winners import Objective
 from sim.workload.graph import OperandRole
 
 READ, WRITE = 0, 1

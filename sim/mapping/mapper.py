@@ -12,21 +12,21 @@ that a sweep finds for each design what a search of its own would find, to the l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from sim.mapping.bound import Numbers
-from sim.mapping.evaluate import Cost, StepTable
+from sim.mapping.evaluate import Cost
 from sim.mapping.machine import Machine
-from sim.mapping.mapping import Mapping as LoopNest
-from sim.mapping.nest import footprint_bytes, nest
-from sim.mapping.problem import WEIGHT, Problem
-from sim.mapping.scan import ROUNDING, Scan
+from sim.mapping.problem import Problem
+from sim.mapping.scan import ROUNDING, Scan, bands, clocks, corner, together
 from sim.mapping.search import Pool, SingleBorder
-from sim.mapping.settle import CLASS_COUNT, Pairs, Settled
+from sim.mapping.settle import CLASS_COUNT, Pairs, Rated, Settled, Tables
+from sim.mapping.steps import join
+from sim.mapping.terms import Numbers
+from sim.mapping.winners import Lazy, Objective, Winners, dynamic_energy
 from sim.workload.graph import OperandRole
 
 LOOKS = (3, 24, 192, 768)
@@ -44,63 +44,6 @@ AT_ONCE = 8_000_000
 """Bounds held at a time (designs x candidates)."""
 
 
-class Objective(StrEnum):
-    LATENCY = "latency"
-    ENERGY = "energy"
-    EDP = "edp"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Winners:
-    """The best mapping of an einsum for each of D designs.
-
-    `row[d]` is the row of `cost` and `table` for design d, -1 where nothing fits; `energy_j` is
-    dynamic (memories and MACs), nan where the chip states no energies; `need_bytes` is the least
-    footprint of any candidate, for the message when nothing fits.
-    """
-
-    row: np.ndarray
-    cost: Cost
-    tables: Sequence[StepTable]
-    mappings: Sequence[LoopNest]
-    energy_j: np.ndarray
-    first_weight_bytes: Sequence[float] | np.ndarray
-    """Per row: the weight part of the very first load."""
-    footprint_bytes: Sequence[float] | np.ndarray
-    """Per row: bytes of the outermost memory on chip, second copies included."""
-    need_bytes: float
-    need_level: int | None = None
-    """The memory in which `need_bytes` are missing, where several might be it."""
-    proven_gap: float
-    """Largest share by which an optimum of the space may be better than the mapping found; 0 where
-    proven optimal over the candidates, nan where nothing is proven."""
-    latency_cycles: np.ndarray
-    """(D,) latency of the home memory that the times hold (0 where nothing is read there)."""
-    candidates: int
-    refined: int
-
-    def first_load_bytes(self, rows: np.ndarray) -> np.ndarray:
-        """Bytes of the very first load, (rows, ports)."""
-        return np.stack([self.tables[int(row)].first.bytes[0] for row in rows])
-
-
-class Lazy(Sequence):
-    """A sequence whose items are made when they are asked for, equal ones once."""
-
-    def __init__(self, keys: Sequence, make: Callable) -> None:
-        self.keys, self.make = list(keys), make
-        self.made: dict = {}
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def __getitem__(self, index):
-        key = self.keys[index]
-        if key not in self.made:
-            self.made[key] = self.make(key)
-        return self.made[key]
-
-
 def map_problem(
     problem: Problem,
     machine: Machine,
@@ -115,12 +58,65 @@ def map_problem(
     Args: homes: operand -> level in which it lies; reserved_bytes: (D, levels) taken by tensors
         that stay on chip; fixed: only loop orders of the array's dataflow.
     """
-    machine = machine.awake(homes)
-    space = SingleBorder(problem, machine, homes, fixed)
-    room = machine.capacity_bytes[:, space.route.level]
-    if reserved_bytes is not None:
-        room = room - reserved_bytes[:, space.route.level]
-    return _Search(space, objective, room).run()
+    asked = Question(problem, machine, homes, objective, reserved_bytes, fixed)
+    return next(iter(map_problems([asked])))
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What `map_problem` is asked."""
+
+    problem: Problem
+    machine: Machine
+    homes: Mapping[OperandRole, int]
+    objective: Objective = Objective.LATENCY
+    reserved_bytes: np.ndarray | None = None
+    fixed: bool = False
+
+    def search(self, tables: Tables) -> _Search:
+        machine = self.machine.awake(self.homes)
+        space = SingleBorder(self.problem, machine, self.homes, self.fixed)
+        room = machine.capacity_bytes[:, space.route.level]
+        if self.reserved_bytes is not None:
+            room = room - self.reserved_bytes[:, space.route.level]
+        return _Search(space, self.objective, room, tables)
+
+
+def map_problems(asked: Iterable[Question]) -> Iterator[Winners]:
+    """As `map_problem` for many, in order: searches go in step, so that what they refine is costed together."""
+    tables, running = Tables(), []
+    for question in asked:
+        search = question.search(tables)
+        run = search.run()
+        running.append((search, run, _sent(run)))  # begun at once, while its numbers are in the cache
+        if sum(search.bounds for search, _, _ in running) > AT_ONCE:
+            yield from _in_step(tables, running)
+            tables, running = Tables(), []
+    yield from _in_step(tables, running)
+
+
+def _in_step(tables: Tables, running: Sequence[tuple[_Search, Asking[Winners], Ask | Winners]]) -> list[Winners]:
+    """The winners of searches that ask for rows, times and costs together."""
+    asks = dict(enumerate(ask for _, _, ask in running))
+    won: dict[int, Winners] = {}
+    while asks:
+        won |= {number: ask for number, ask in asks.items() if isinstance(ask, Winners)}
+        answers: dict[int, Any] = {number: None for number, ask in asks.items() if isinstance(ask, Keys)}
+        tables.add((running[number][0].settled, ask.keys) for number, ask in asks.items() if isinstance(ask, Keys))
+        for kind, answer_all in ((Times, tables.times), (Costs, tables.costs)):
+            alike = {number: ask.rows for number, ask in asks.items() if isinstance(ask, kind)}
+            answers |= zip(alike, answer_all(list(alike.values())), strict=True)
+        asks = {number: _sent(running[number][1], answer) for number, answer in answers.items()}
+    return [won[number] for number in range(len(running))]
+
+
+def _sent(run: Asking[Winners], answer: Any = None) -> Ask | Winners:
+    """What a search asks next, or found."""
+    try:
+        return run.send(answer)
+    except StopIteration as end:
+        found: Winners = end.value
+        return found
 
 
 @dataclass(slots=True)
@@ -144,62 +140,103 @@ class _Queue:
     """(table, row) of the best."""
 
 
+class Keys(NamedTuple):
+    """Asks for the rows of keys (sorted, once each); answered by nothing."""
+
+    keys: np.ndarray
+
+
+class Times(NamedTuple):
+    """Asks for cycles (rows,)."""
+
+    rows: Rated
+
+
+class Costs(NamedTuple):
+    """Asks for full costs."""
+
+    rows: Rated
+
+
+Ask = Keys | Times | Costs
+Found = TypeVar("Found")
+Asking = Generator[Ask, Any, Found]
+"""Part of a search: yields what it asks, is sent the answers, returns what it found."""
+
+
 class _Search:
-    def __init__(self, space: SingleBorder, objective: Objective, room: np.ndarray) -> None:
+    def __init__(self, space: SingleBorder, objective: Objective, room: np.ndarray, tables: Tables) -> None:
         self.space, self.objective, self.room = space, objective, room
         self.machine = machine = space.machine
         self.pool = Pool(space)
-        self.settled = Settled(self.pool)
-        clocks = np.column_stack([machine.rates, machine.setup_cycles, machine.latency_cycles])
+        self.settled = Settled(self.pool, tables)
+        numbers = np.column_stack([machine.rates, machine.setup_cycles, machine.latency_cycles])
         energies = [machine.read_energy_j_per_byte, machine.write_energy_j_per_byte, machine.mac_energy_j]
         if objective is not Objective.LATENCY:
-            clocks = np.column_stack([clocks, *energies])
+            numbers = np.column_stack([numbers, *energies])
         # Designs that differ in nothing that matters here are mapped once.
-        self.distinct, self.design = _distinct(np.column_stack([clocks, *energies, room]))
-        self.clock_designs, self.clock = _distinct(clocks)
+        self.distinct, self.design = _distinct(np.column_stack([numbers, *energies, room]))
+        self.clock_designs, self.clock = _distinct(numbers)
+        first = self.clock_designs
+        self.clocks = clocks(machine.rates[first], machine.setup_cycles[first], machine.latency_cycles[first])
+        latency = objective is Objective.LATENCY  # energies differ by clock too
+        self.bands = bands(self.clocks) if latency else [[c] for c in range(len(self.clocks))]
         small = len(self.pool) <= EXACT_BELOW
         self.slack = SLACK if small else -TOLERANCE
         self.looks = (*LOOKS, len(self.pool)) if small else LOOKS
 
-    def run(self) -> Winners:
-        scan = Scan(self.pool, self.room[self.distinct])
-        step = max(1, AT_ONCE // max(1, len(self.pool)))
-        found: dict[int, _Queue] = {}
-        for start in range(0, len(self.clock_designs), step):
-            values = {c: self._values(scan, c) for c in range(start, min(start + step, len(self.clock_designs)))}
-            members = [int(d) for d in self.distinct if self.clock[d] in values]
-            found |= self._search(scan, members, values)
-        return self._winners(found)
+    @property
+    def bounds(self) -> int:
+        """Bounds held at a time."""
+        return len(self.pool) * len(self.bands)
 
-    def _values(self, scan: Scan, clock: int) -> np.ndarray:
-        """Bounds of the objective for the candidates of the scan."""
-        machine, d = self.machine, int(self.clock_designs[clock])
-        times = scan.times(machine.rates[d], float(machine.setup_cycles[d]), float(machine.latency_cycles[d]))
+    def run(self) -> Asking[Winners]:
+        """The whole search."""
+        self.scan = Scan(self.pool, self.room[self.distinct])
+        self.lower = [self._lower(band) for band in self.bands] if len(self.scan.positions) else []
+        found = yield from self._search()
+        won = yield from self._winners(found)
+        return won
+
+    def _lower(self, band: list[int]) -> np.ndarray:
+        """Bounds of the objective at the fastest corner of a band."""
+        times = self.scan.everywhere(corner([self.clocks[c] for c in band], min))
         if self.objective is Objective.LATENCY:
             return times
+        machine, d, problem = self.machine, int(self.clock_designs[band[0]]), self.space.problem
         energy = self.pool.energies(machine.read_energy_j_per_byte[d], machine.write_energy_j_per_byte[d])
-        problem = self.space.problem
         energy = energy + float(machine.mac_energy_j[d]) * problem.macs / problem.reduction_speedup
-        return scan.of(energy) if self.objective is Objective.ENERGY else scan.of(energy) * times
+        return self.scan.of(energy) if self.objective is Objective.ENERGY else self.scan.of(energy) * times
 
-    def _search(self, scan: Scan, designs: list[int], values: Mapping[int, np.ndarray]) -> dict[int, _Queue]:
+    def _values(
+        self, band: int, clocks: Sequence[int], limit: np.ndarray | float
+    ) -> tuple[np.ndarray, Iterable[np.ndarray]]:
+        """(places in the scan, bounds of the objective on each of some clocks of a band) of the candidates that
+        are not above a limit at its fastest corner."""
+        places = np.flatnonzero(self.lower[band] <= limit)
+        if len(self.bands[band]) == 1:
+            return places, [self.lower[band][places]]
+        return places, self.scan.some(places).time(*together([self.clocks[c] for c in clocks]))
+
+    def _search(self) -> Asking[dict[int, _Queue]]:
         """The best of each design; designs where nothing fits are left out.
 
         What wins with the most room wins with less if it fits there, so that room is searched first. (Where
         the search stops short of a proof, what it finds depends on its path: each design then goes its own.)
         """
-        fits = {d: scan.fits(self.room[d]) for d in designs}
+        scan = self.scan
+        fits = self.fits = {int(d): scan.fits(self.room[d]) for d in self.distinct}
         by_clock: dict[int, list[int]] = {}
-        for d in sorted(designs, key=lambda d: -fits[d]):
+        for d in sorted(fits, key=lambda d: -fits[d]):
             if fits[d]:
                 by_clock.setdefault(int(self.clock[d]), []).append(d)
-        queues = [self._start(scan, clock, members, fits, values[clock]) for clock, members in by_clock.items()]
+        queues = self._start(by_clock)
         everyone = [queue for some in queues for queue in some]
-        self._round(everyone, LOOKS[0])
+        yield from self._round(everyone, LOOKS[0])
         if self.slack < 0:
-            self._rounds(scan, queues, fits, values)
+            yield from self._rounds(queues)
         else:
-            self._rounds(scan, [some[:1] for some in queues], fits, values)
+            yield from self._rounds([some[:1] for some in queues])
             queues = [some for some in queues if some[0].place[0] >= 0]  # else nothing has a value, in less room too
             places = scan.places([some[0].rank[2] // CLASS_COUNT for some in queues])
             left = []
@@ -209,51 +246,70 @@ class _Search:
                         queue.rank, queue.place = some[0].rank, some[0].place
                         queue.positions = queue.bounds = queue.bounds[:0]
                 left.append([queue for queue in some[1:] if place >= fits[queue.design]])
-            self._rounds(scan, left, fits, values)
+            yield from self._rounds(left)
         return {queue.design: queue for queue in everyone if queue.place[0] >= 0}
 
-    def _rounds(
-        self, scan: Scan, queues: list[list[_Queue]], fits: Mapping[int, int], values: Mapping[int, np.ndarray]
-    ) -> None:
+    def _rounds(self, queues: list[list[_Queue]]) -> Asking[None]:
         """Finish queues, given per clock, in rounds that they share."""
-        for some in queues:
-            if some:
-                self._fill(scan, some, fits, values[some[0].clock])
+        self._fill({some[0].clock: some for some in queues if some})
         waiting = [queue for some in queues for queue in some]
         for look in self.looks[1:]:
             waiting = [queue for queue in waiting if self._open(queue)]
             if not waiting:
                 break
-            self._round(waiting, look)
+            yield from self._round(waiting, look)
 
-    def _start(
-        self, scan: Scan, clock: int, designs: list[int], fits: Mapping[int, int], bounds: np.ndarray
-    ) -> list[_Queue]:
-        """Queues of the designs of one clock with their least bounds."""
-        least = [float(bounds[: fits[d]].min()) * (1 + NEAR) for d in designs]
-        near = np.flatnonzero(bounds[: fits[designs[0]]] <= max(least))
-        value = bounds[near]
+    def _start(self, by_clock: Mapping[int, list[int]]) -> list[list[_Queue]]:
+        """Queues of designs, given per clock by falling room, with their least bounds."""
         queues = []
-        for d, limit in zip(designs, least, strict=True):
-            mine = near[(value <= limit) & (near < fits[d])]
-            if len(mine) > LOOKS[0]:
-                mine = mine[np.argsort(bounds[mine], kind="stable")[: LOOKS[0]]]
-            queues.append(_Queue(d, clock, scan.positions[mine], bounds[mine], taken=mine))
+        for number, band in enumerate(self.bands):
+            present = [clock for clock in band if clock in by_clock]
+            if present:
+                slowest = corner([self.clocks[c] for c in band], max)
+                upper = self.lower[number] if len(band) == 1 else self.scan.everywhere(slowest)
+                limit = self.scan.least(upper) * ((1 + NEAR) * (1 + ROUNDING))
+                places, bounds = self._values(number, present, limit)
+                queues += [
+                    self._first(clock, by_clock[clock], places, own) for clock, own in zip(present, bounds, strict=True)
+                ]
         return queues
 
-    def _fill(self, scan: Scan, queues: list[_Queue], fits: Mapping[int, int], bounds: np.ndarray) -> None:
-        """What is left for the queues of one clock once they know a value."""
-        limits = [self._limit(queue) * (1 + ROUNDING) for queue in queues]
-        left = np.flatnonzero(bounds[: fits[queues[0].design]] <= max(limits))
+    def _first(self, clock: int, designs: list[int], places: np.ndarray, bounds: np.ndarray) -> list[_Queue]:
+        """Queues of the designs of one clock."""
+        fits = np.searchsorted(places, [self.fits[d] for d in designs])
+        least = [float(bounds[:fit].min()) * (1 + NEAR) for fit in fits]
+        near = np.flatnonzero(bounds[: fits[0]] <= max(least))
+        value = bounds[near]
+        queues = []
+        for d, fit, limit in zip(designs, fits, least, strict=True):
+            mine = near[(value <= limit) & (near < fit)]
+            if len(mine) > LOOKS[0]:
+                mine = mine[np.argsort(bounds[mine], kind="stable")[: LOOKS[0]]]
+            taken = places[mine]
+            queues.append(_Queue(d, clock, self.scan.positions[taken], bounds[mine], taken=taken))
+        return queues
+
+    def _fill(self, queues: Mapping[int, list[_Queue]]) -> None:
+        """What is left for queues, given per clock, once they know a value."""
+        limits = {clock: [self._limit(queue) * (1 + ROUNDING) for queue in some] for clock, some in queues.items()}
+        for number, band in enumerate(self.bands):
+            present = [clock for clock in band if clock in queues]
+            if present:
+                most = max(max(limits[clock]) for clock in present)
+                places, bounds = self._values(number, present, most)
+                for clock, own in zip(present, bounds, strict=True):
+                    self._fill_clock(queues[clock], limits[clock], places, own)
+
+    def _fill_clock(self, queues: list[_Queue], limits: list[float], places: np.ndarray, bounds: np.ndarray) -> None:
+        left = np.flatnonzero(bounds <= max(limits))
         value = bounds[left]
         order = np.argsort(value, kind="stable")
-        left, value = left[order], value[order]
+        left, value = places[left[order]], value[order]
         for queue, limit in zip(queues, limits, strict=True):
-            mine = (value <= limit) & (left < fits[queue.design])
+            mine = (value <= limit) & (left < self.fits[queue.design])
             for one in queue.taken:
                 mine &= left != one
-            chosen = left[mine]
-            queue.positions, queue.bounds, queue.next = scan.positions[chosen], value[mine], 0
+            queue.positions, queue.bounds, queue.next = self.scan.positions[left[mine]], value[mine], 0
 
     def _limit(self, queue: _Queue) -> float:
         """Bounds above this cannot win."""
@@ -266,7 +322,7 @@ class _Search:
             return True
         return bool((queue.held[1] <= limit).any())
 
-    def _round(self, queues: list[_Queue], look: int) -> None:
+    def _round(self, queues: list[_Queue], look: int) -> Asking[None]:
         """Refine the next `look` candidates of each queue."""
         if not queues:
             return
@@ -290,8 +346,8 @@ class _Search:
         keys, owner = keys[chosen], owner[chosen]
         if len(keys):
             order = np.lexsort((keys, owner))
-            self.settled.add(np.unique(keys))
-            self._compare(queues, keys[order], owner[order])
+            yield Keys(np.unique(keys))
+            yield from self._compare(queues, keys[order], owner[order])
 
     def _split(self, queues: list[_Queue], look: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Take the next candidates: (keys, bounds, number of the queue, number of the tiling) per innermost class."""
@@ -313,7 +369,7 @@ class _Search:
         letters, tiling = np.nonzero(np.isfinite(bounds))
         return positions[tiling] * CLASS_COUNT + letters, bounds[letters, tiling], owner[tiling], tiling
 
-    def _compare(self, queues: list[_Queue], keys: np.ndarray, owner: np.ndarray) -> None:
+    def _compare(self, queues: list[_Queue], keys: np.ndarray, owner: np.ndarray) -> Asking[None]:
         """Cost the rows of keys, each on the design of its queue, and keep each queue's best."""
         pairs = self.settled.pairs(keys)
         if not len(pairs.key):
@@ -321,7 +377,8 @@ class _Search:
         owner = owner[pairs.key]
         designs = np.array([queue.design for queue in queues])[owner]
         clocks = np.array([queue.clock for queue in queues])[owner]
-        time = self._times(pairs, clocks) + self.machine.latency_cycles[designs]
+        cycles = yield from self._times(pairs, clocks)
+        time = cycles + self.machine.latency_cycles[designs]
         value = time
         if self.objective is not Objective.LATENCY:
             energy = self._energy(pairs, designs)
@@ -337,16 +394,19 @@ class _Search:
             if rank < queue.rank:
                 queue.rank, queue.place = rank, (int(pairs.table[i]), int(pairs.row[i]))
 
-    def _times(self, pairs: Pairs, clocks: np.ndarray) -> np.ndarray:
+    def _times(self, pairs: Pairs, clocks: np.ndarray) -> Asking[np.ndarray]:
         """Cycles of pairs; designs that differ in their room alone are costed once."""
-        machine = self.machine
         if len(self.distinct) == 1:
-            at = self.clock_designs[clocks]
-            return self.settled.times(pairs, machine.rates[at], machine.setup_cycles[at])
-        code = clocks * self.settled.rows + self.settled.number(pairs)
-        _, first, inverse = np.unique(code, return_index=True, return_inverse=True)
-        at = self.clock_designs[clocks[first]]
-        return self.settled.times(pairs.take(first), machine.rates[at], machine.setup_cycles[at])[inverse]
+            times: np.ndarray = yield Times(self._rated(pairs.table, pairs.row, self.clock_designs[clocks]))
+            return times
+        number, rows = self.settled.number(pairs)
+        _, first, inverse = np.unique(clocks * rows + number, return_index=True, return_inverse=True)
+        some = pairs.take(first)
+        times = yield Times(self._rated(some.table, some.row, self.clock_designs[clocks[first]]))
+        return times[inverse]
+
+    def _rated(self, table: np.ndarray, row: np.ndarray, designs: np.ndarray) -> Rated:
+        return Rated(table, row, self.machine.rates[designs], self.machine.setup_cycles[designs])
 
     def _energy(self, pairs: Pairs, designs: np.ndarray) -> np.ndarray:
         return dynamic_energy(self.machine, self.space.problem, self.settled.traffic(pairs), designs)
@@ -364,14 +424,14 @@ class _Search:
         gaps = [1.0 - float(queue.bounds[queue.next]) / queue.rank[0] for queue in left]
         return max([0.0 if self.slack > 0 else TOLERANCE, *gaps])
 
-    def _winners(self, found: dict[int, _Queue]) -> Winners:
+    def _winners(self, found: dict[int, _Queue]) -> Asking[Winners]:
         machine, pool, settled = self.machine, self.pool, self.settled
         designs = np.array(sorted(found), dtype=np.int64)
         queues = [found[int(d)] for d in designs]
         places = [queue.place for queue in queues]
         row_of = {int(d): row for row, d in enumerate(designs)}
         rows = np.array([row_of.get(int(self.distinct[g]), -1) for g in self.design])
-        cost = self._costs(designs, places)
+        cost = yield from self._costs(designs, places)
         energy = np.full(len(machine), np.nan)
         fits = np.flatnonzero(rows >= 0)
         energy[fits] = dynamic_energy(machine, self.space.problem, cost.traffic[rows[fits]], fits) if len(fits) else ()
@@ -379,10 +439,10 @@ class _Search:
         return Winners(
             row=rows,
             cost=cost,
-            tables=Lazy(places, lambda place: settled.tables[place[0]].take(np.array([place[1]]))),
-            mappings=Lazy(places, lambda place: self.space.mapping(settled.choice(*place))),
+            tables=Lazy(places, lambda place: settled.tables.made[place[0]].take(np.array([place[1]]))),
+            mappings=Lazy(places, lambda place: self.space.mapping(settled.tables.choice(*place))),
             energy_j=energy,
-            first_weight_bytes=pool.weight_tile_bytes()[positions],
+            first_weight_bytes=pool.weight_tile_bytes(positions),
             footprint_bytes=pool.footprint[positions],
             need_bytes=float(pool.footprint.min()),
             proven_gap=self._gap(found),
@@ -391,22 +451,15 @@ class _Search:
             refined=settled.rows,
         )
 
-    def _costs(self, designs: np.ndarray, places: list[tuple[int, int]]) -> Cost:
+    def _costs(self, designs: np.ndarray, places: list[tuple[int, int]]) -> Asking[Cost]:
         """Full costs of the winners, in the order of `designs`."""
-        machine = self.machine
         if not places:
             return join([])
-        parts, members = [], []
-        tables, rows = np.array(places).T
-        for table in np.unique(tables):
-            mine = np.flatnonzero(tables == table)
-            at = designs[mine]
-            cost = self.settled.tables[table].take(rows[mine]).cost(machine.rates[at], machine.setup_cycles[at])
-            cost.time = cost.time + machine.latency_cycles[at]
-            cost.first = cost.first + machine.latency_cycles[at]
-            parts.append(cost)
-            members.append(mine)
-        return join(parts).take(np.argsort(np.concatenate(members), kind="stable"))
+        table, row = np.array(places).T
+        cost: Cost = yield Costs(self._rated(table, row, designs))
+        cost.time = cost.time + self.machine.latency_cycles[designs]
+        cost.first = cost.first + self.machine.latency_cycles[designs]
+        return cost
 
 
 def _distinct(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -417,33 +470,3 @@ def _distinct(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         np.nan_to_num(numbers, nan=-1.0, posinf=1e300), axis=0, return_index=True, return_inverse=True
     )
     return first, inverse.ravel()
-
-
-def outer_tiles(
-    mapping: LoopNest, problem: Problem, machine: Machine, homes: Mapping[OperandRole, int]
-) -> tuple[float, float]:
-    """(weight bytes of the very first load, bytes in the outermost memory on chip) of a mapping."""
-    made = nest(mapping, problem, machine, dict(homes))
-    footprints = footprint_bytes(made, problem, machine)
-    level = min(footprints, default=0)
-    used = float(sum(float(b[0]) for b in footprints.get(level, {}).values()))
-    weight = footprints.get(level, {}).get(WEIGHT)
-    if weight is None:
-        return 0.0, used
-    return float(weight[0]) / (2 if machine.levels[level].double_buffered else 1), used
-
-
-def dynamic_energy(machine: Machine, problem: Problem, traffic: np.ndarray, designs: np.ndarray) -> np.ndarray:
-    """Energy of memories and MACs in J: traffic (n, levels, operands, read/write) on designs (n,)."""
-    moved = traffic.sum(axis=2)
-    read, write = machine.read_energy_j_per_byte[designs], machine.write_energy_j_per_byte[designs]
-    memories = (moved[..., 0] * read + moved[..., 1] * write).sum(axis=1)
-    return memories + machine.mac_energy_j[designs] * problem.macs / problem.reduction_speedup
-
-
-def join(costs: Sequence[Cost]) -> Cost:
-    """Costs of single rows as one batch."""
-    names = ("time", "port_bytes", "port_moves", "traffic", "array", "spatial", "preload", "setup", "first", "drain")
-    if not costs:
-        return Cost(*(np.zeros(0) for _ in names))
-    return Cost(*(np.concatenate([getattr(c, name) for c in costs]) for name in names))

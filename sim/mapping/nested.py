@@ -15,15 +15,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from sim.mapping.beam import Effort, best_chains, canonical, neighbours
-from sim.mapping.bound import Numbers
 from sim.mapping.evaluate import Rows, evaluate_rows, step_table
 from sim.mapping.fluid import Chains, Fluid
 from sim.mapping.machine import Machine
-from sim.mapping.mapper import Objective, Winners, dynamic_energy, join, outer_tiles
 from sim.mapping.mapping import Mapping as LoopNest
 from sim.mapping.nest import Border, Nest, footprint_bytes, spread
 from sim.mapping.problem import Problem
 from sim.mapping.search import Choice, Pool, SingleBorder, innermost
+from sim.mapping.steps import join
+from sim.mapping.terms import Numbers
+from sim.mapping.winners import Objective, Winners, dynamic_energy, outer_tiles
 from sim.workload.graph import OperandRole
 
 ALL_BELOW = 64

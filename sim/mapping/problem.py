@@ -12,10 +12,11 @@ Ranks fall into four classes by the operands that depend on them:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -80,7 +81,11 @@ class Problem:
         return table
 
     def in_class(self, letter: str) -> tuple[str, ...]:
-        return tuple(r for r in self.ranks if self.rank_class[r] == letter)
+        return self._classes[letter]
+
+    @cached_property
+    def _classes(self) -> Mapping[str, tuple[str, ...]]:
+        return {letter: tuple(r for r in self.ranks if self.rank_class[r] == letter) for letter in "MNKB"}
 
     @cached_property
     def reduction(self) -> frozenset[str]:
@@ -94,6 +99,17 @@ class Problem:
         """
         shared = {r for role in (INPUT, OUTPUT) for axis in self.axes[role] if len(axis.terms) > 1 for r in axis.ranks}
         return frozenset(shared & self.relevant[WEIGHT])
+
+    @cached_property
+    def owned(self) -> Mapping[OperandRole, Mapping[str, tuple[Axis, ...]]]:
+        """Operand -> class -> its axes that the class owns: by their non-window rank (a window's, if that is all)."""
+        found: dict[OperandRole, dict[str, tuple[Axis, ...]]] = {role: dict.fromkeys("MNKB", ()) for role in ROLES}
+        for role in ROLES:
+            for axis in self.axes[role]:
+                plain = [r for r in axis.ranks if r not in self.window_ranks] or list(axis.ranks)
+                letter = self.rank_class[plain[0]]
+                found[role][letter] = (*found[role][letter], axis)
+        return found
 
     def slides(self, role: OperandRole) -> bool:
         """Whether boxes of the operand may overlap in part."""
@@ -144,8 +160,8 @@ class Problem:
         common = np.minimum(old_extent, moved + new_extent) - np.maximum(0, moved)
         if len(axis.terms) > 1:
             window = 1 + sum((old[r] - 1) * c for r, c in axis.terms if r in self.window_ranks)
-            steps = [c for r, c in axis.terms if r not in self.window_ranks]
-            skipping = np.logical_and(window < max(steps, default=1), moved != 0)
+            steps = [np.asarray(c) for r, c in axis.terms if r not in self.window_ranks]
+            skipping = np.logical_and(window < reduce(np.maximum, steps, np.asarray(1)), moved != 0)
             common = np.where(skipping, 0, common)  # pixels between windows were never loaded
         return np.clip(common, 0, np.minimum(new_extent, axis.size))
 
@@ -160,3 +176,68 @@ class Problem:
     @property
     def macs(self) -> int:
         return self.einsum.macs
+
+    @cached_property
+    def form(self) -> tuple:
+        """Equal for problems that differ in numbers only."""
+        return (self.ranks, tuple(tuple(axis.ranks for axis in self.axes[role]) for role in ROLES))
+
+    def at(self, rows: np.ndarray) -> Problem:
+        """The problem of some rows: this one (see `Stack`)."""
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stack(Problem):
+    """Problems of one form as one, each row having its own: numbers are arrays over rows.
+
+    `einsum` gives the form alone.
+    """
+
+    problems: tuple[Problem, ...]
+    number: np.ndarray
+    """(rows,) which of the problems each row has"""
+
+    @classmethod
+    def of(cls, problems: Sequence[Problem], number: np.ndarray) -> Problem:
+        """The stack of problems of one form on one array; the problem itself if there is only one."""
+        first = problems[0]
+        if len(problems) == 1:
+            return first
+
+        def spread(values: Sequence[float]) -> Any:
+            return values[0] if len(set(values)) == 1 else np.array(values)[number]
+
+        return cls(
+            einsum=first.einsum,
+            bits={role: spread([p.bits[role] for p in problems]) for role in ROLES},
+            accumulate_bits=first.accumulate_bits,
+            reduction_speedup=spread([p.reduction_speedup for p in problems]),
+            problems=tuple(problems),
+            number=number,
+        )
+
+    @cached_property
+    def sizes(self) -> np.ndarray:
+        """(ranks, rows)"""
+        return np.stack([p.sizes for p in self.problems], axis=1)[:, self.number]
+
+    @cached_property
+    def axes(self) -> Mapping[OperandRole, tuple[Axis, ...]]:
+        """As of a problem, with coefficients and sizes that are arrays where problems differ."""
+        number = self.number
+
+        def spread(values: Sequence[int]) -> Any:
+            return values[0] if len(set(values)) == 1 else np.array(values)[number]
+
+        def merged(axes: Sequence[Axis]) -> Axis:
+            terms = zip(*(axis.terms for axis in axes), strict=True)
+            return Axis(
+                size=spread([axis.size for axis in axes]),
+                terms=tuple((same[0][0], spread([c for _, c in same])) for same in terms),
+            )
+
+        return {role: tuple(map(merged, zip(*(p.axes[role] for p in self.problems), strict=True))) for role in ROLES}
+
+    def at(self, rows: np.ndarray) -> Problem:
+        return self.of(self.problems, self.number[rows])

@@ -6,17 +6,21 @@ halves the memory traffic; what it rounds stays within `ROUNDING`, which every c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from sim.mapping.bound import End
 from sim.mapping.search import Pool
+from sim.mapping.terms import Parts
 
-ROUNDING = 2e-6
-"""Share by which a bound in single precision (a dozen roundings of 6e-8) may miss the bound itself."""
+ROUNDING = 4e-6
+"""Share by which a bound in single precision (some thirty roundings of 6e-8) may miss the bound itself."""
+
+WIDE = 3.0
+"""Largest over least pace of a port within a band of clocks: then about a tenth of the candidates has a bound
+at the fastest corner below the least bound at the slowest."""
 
 
 class Scan:
@@ -34,7 +38,8 @@ class Scan:
             self.fitting = np.searchsorted(place[order], np.arange(len(self.rooms)), side="right")
             self.positions = order[: self.fitting[-1]]
         self.pool = pool
-        self.terms: _Terms | None = None
+        whole = len(self.positions) == len(pool) and len(self.rooms) == 1
+        self.order = None if whole else self.positions
         self.place: np.ndarray | None = None
 
     def fits(self, room: float) -> int:
@@ -50,75 +55,71 @@ class Scan:
 
     def of(self, values: np.ndarray) -> np.ndarray:
         """Numbers of all candidates of the pool, in this order."""
-        whole = len(self.positions) == len(values) and len(self.rooms) == 1
-        return (values if whole else values[self.positions]).astype(np.float32)
-
-    def times(self, rates: np.ndarray, setup: float, latency: float) -> np.ndarray:
-        """The bound in cycles on a design with these rates (ports,)."""
-        if self.terms is None:
-            self.terms = _Terms(self)
-        return self.terms.times(1.0 / rates, setup, latency)
-
-
-@dataclass(frozen=True, slots=True)
-class _Term:
-    """What some ports serve alike: bytes between the ends, and the ends."""
-
-    moved: np.ndarray
-    first: End
-    last: End
-
-
-class _Terms:
-    """The terms of `bound.Bounds`, each once: ports that serve the same bind by the slower one."""
-
-    def __init__(self, scan: Scan) -> None:
-        bounds = self.bounds = scan.pool.bounds
-        self.scan, self.double, self.cycles = scan, bounds.double, scan.of(bounds.cycles)
-        self.terms = []
-        for moved, *ends in zip(bounds.least, bounds.first, bounds.last, strict=True):
-            self.terms.append(_Term(scan.of(moved), *(End(scan.of(end.bytes), end.count) for end in ends)))
-        self.wire = bounds.wire
-        self.fed = [None if fed is None or not fed.any() else scan.of(fed) for fed in bounds.fed]
-        alone = {entry for entry, fed in zip(self.wire, self.fed, strict=True) if fed is None}
-        self.alone = [entry in alone for entry in range(len(self.terms))]
-        """Whether a port serves the term and nothing of the array."""
+        return (values if self.order is None else values[self.order]).astype(np.float32)
 
     @cached_property
-    def count(self) -> list[np.ndarray]:
-        """Transfers between the ends of each term."""
-        return [self.scan.of(count) for count in self.bounds.least_count]
+    def parts(self) -> Parts:
+        return self.pool.bounds.everywhere(np.float32, self.order)
 
-    def times(self, pace: np.ndarray, setup: float, latency: float) -> np.ndarray:
-        """pace: cycles per byte and port."""
-        paused = [count * np.float32(setup) for count in self.count] if setup else [None] * len(self.terms)
-        slowest = [
-            max(float(pace[p]) for p, e in enumerate(self.wire) if e == entry) for entry in range(len(self.terms))
-        ]
-        moving = [_moving(term, rest, pace) for term, rest, pace in zip(self.terms, paused, slowest, strict=True)]
-        time = self.cycles
-        for busy, alone in zip(moving, self.alone, strict=True):
-            if self.double and alone:
-                time = np.maximum(time, busy)
-        for p, (entry, fed) in enumerate(zip(self.wire, self.fed, strict=True)):
-            if fed is not None:
-                busy = fed * np.float32(pace[p])
-                if self.double and entry is not None:
-                    busy = busy + _moving(self.terms[entry], paused[entry], float(pace[p]))
-                time = np.maximum(time, busy)
-        firsts, lasts = ([getattr(term, end) for term in self.terms] for end in ("first", "last"))
-        for waits in ([] if self.double else moving, _ends(firsts, slowest, setup), _ends(lasts, slowest, setup)):
-            if waits:
-                time = time + (waits[0] if len(waits) == 1 else np.maximum.reduce(waits))
-        return time + np.float32(latency)
+    def everywhere(self, corner: Clock) -> np.ndarray:
+        """The bound of all candidates in cycles."""
+        return self.parts.time(*corner)
+
+    def some(self, places: np.ndarray) -> Parts:
+        """What bounds candidates at some places."""
+        return self.parts if len(places) == len(self.positions) else self.parts.take(places)
+
+    def least(self, values: np.ndarray) -> np.ndarray:
+        """The least number of the candidates that fit, for the least room that each candidate fits."""
+        if len(self.rooms) == 1:
+            return np.asarray(values.min())
+        sizes = np.diff(self.fitting, prepend=0)
+        held = np.flatnonzero(sizes)
+        starts = (self.fitting - sizes)[held]
+        return np.repeat(np.minimum.accumulate(np.minimum.reduceat(values, starts)), sizes[held])
 
 
-def _moving(term: _Term, paused: np.ndarray | None, pace: float) -> np.ndarray:
-    busy = term.moved * np.float32(pace)
-    return busy if paused is None else busy + paused
+class Clock(NamedTuple):
+    """What a bound needs of one design: cycles per byte and port, per transfer, before the first load."""
+
+    pace: list[float]
+    setup: float
+    latency: float
 
 
-def _ends(ends: list[End], pace: list[float], setup: float) -> list[np.ndarray]:
-    """Cycles of the first load or the last store on the ports that take part."""
-    working = zip(ends, pace, strict=True)
-    return [end.bytes * np.float32(p) + np.float32(setup * end.count) for end, p in working if end.count]
+def clocks(rates: np.ndarray, setup: np.ndarray, latency: np.ndarray) -> list[Clock]:
+    """Of designs, (D, ports) and (D,)."""
+    return [Clock(*one) for one in zip((1.0 / rates).tolist(), setup.tolist(), latency.tolist(), strict=True)]
+
+
+def corner(some: Sequence[Clock], of: Callable) -> Clock:
+    """The fastest (`min`) or the slowest (`max`) that a design of these clocks may be."""
+    return Clock([of(same) for same in zip(*(c.pace for c in some), strict=True)],
+                 of(c.setup for c in some), of(c.latency for c in some))  # fmt: skip
+
+
+def together(some: Sequence[Clock]) -> Clock:
+    """Several as one, its numbers arrays (clocks, 1) in single precision."""
+
+    def column(numbers: Iterable[float]) -> Any:
+        return np.array(list(numbers), dtype=np.float32)[:, None]
+
+    pace: list[Any] = [column(same) for same in zip(*(c.pace for c in some), strict=True)]
+    return Clock(pace, column(c.setup for c in some), column(c.latency for c in some))
+
+
+def bands(some: Sequence[Clock]) -> list[list[int]]:
+    """Numbers of clocks that are near each other, so that few candidates are good for any of them."""
+    found: list[list[int]] = []
+    low: list[float] = []
+    high: list[float] = []
+    for number in sorted(range(len(some)), key=lambda n: some[n].pace):
+        pace = some[number].pace
+        if found:
+            low, high = list(map(min, low, pace)), list(map(max, high, pace))
+            if all(most <= least * WIDE for least, most in zip(low, high, strict=True)):
+                found[-1].append(number)
+                continue
+        found.append([number])
+        low = high = pace
+    return found

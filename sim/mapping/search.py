@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations, product
 from math import prod
 
 import numpy as np
 
-from sim.mapping.bound import AXIS, CLASSES, Bounds, Grid, Numbers, Route
+from sim.mapping.bound import Bounds
 from sim.mapping.machine import Machine
 from sim.mapping.mapping import Loop, Store
 from sim.mapping.mapping import Mapping as LoopNest
 from sim.mapping.nest import Border, Nest, StoreAt, spread
 from sim.mapping.problem import ROLES, Problem
+from sim.mapping.terms import AXIS, CLASSES, Grid, Numbers, Route, Terms
 from sim.workload.graph import Einsum, OperandRole
 
 
@@ -129,6 +130,16 @@ class SingleBorder:
         self.at = dict.fromkeys(stored, level)
         """Memory of each operand that is stored."""
         self.options = self._options(rated)
+
+    @property
+    def kind(self) -> Hashable:
+        """Equal for spaces whose mappings may be costed together: they differ in the problems' numbers only."""
+        route, machine = self.route, self.machine
+        at, parent, innermost = (
+            tuple(sorted(d.items())) for d in (self.at, route.parent, route.innermost)
+        )  # (stored operands are those of `at`)
+        widths = (self.problem.form, self.problem.accumulate_bits)
+        return (*widths, machine.levels, machine.ports, machine.array, route.level, route.copies, at, parent, innermost)
 
     def _options(self, rated: bool) -> list[tuple[tuple[str, int, int], ...]]:
         """Combined ways to use the fan-out at the memory and the one at the array."""
@@ -302,24 +313,33 @@ class Pool:
         self.grids = list(space.grids())
         self.space = space
         self.starts = np.cumsum([0] + [grid.tilings for _, grid in self.grids])
-        self.footprint = np.concatenate([grid.footprint_bytes() for _, grid in self.grids])
+        self.footprint = self._all(Terms.footprint_bytes)
         self.bounds = Bounds([grid for _, grid in self.grids])
 
     def __len__(self) -> int:
         return int(self.starts[-1])
 
+    def _all(self, of: Callable[[Terms], np.ndarray]) -> np.ndarray:
+        """A number of every candidate."""
+        terms = [Terms(grid) for _, grid in self.grids]
+        return np.concatenate([one.flat(of(one)) for one in terms])
+
     def times(self, numbers: Numbers) -> np.ndarray:
         """Bounds in cycles, (D, candidates)."""
+        parts = self.bounds.everywhere()
         designs = zip(numbers.rates, numbers.setup.tolist(), numbers.latency.tolist(), strict=True)
-        return np.stack([self.bounds.time(*design) for design in designs])
+        return np.stack([parts.time((1.0 / rates).tolist(), *pauses) for rates, *pauses in designs])
 
     def energies(self, read: np.ndarray, write: np.ndarray) -> np.ndarray:
         """Dynamic memory energy (a lower bound of it) for J/byte per level."""
-        return np.concatenate([grid.energies(read, write) for _, grid in self.grids])
+        return self._all(lambda terms: terms.energies(read, write))
 
-    def weight_tile_bytes(self) -> np.ndarray:
-        """Bytes of the first weight tile, (candidates,)."""
-        return np.concatenate([grid.weight_tile_bytes() for _, grid in self.grids])
+    def weight_tile_bytes(self, positions: np.ndarray) -> np.ndarray:
+        """Bytes of the first weight tile of an instance of candidates, (n,); 0 where weights pass by."""
+        found = np.zeros(len(positions))
+        for mine, terms in self.bounds.of_grids(positions):
+            found[mine] = terms.weight_tile_bytes()
+        return found
 
     def class_times(self, numbers: Numbers, positions: np.ndarray) -> np.ndarray:
         """Bounds per innermost class of single candidates, each on a design of its own: (4, n)."""

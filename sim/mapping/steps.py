@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import NamedTuple
 
@@ -73,48 +74,58 @@ class Elements(NamedTuple):
         return Elements(*(np.where(moved, e, 0) for e in self))
 
 
+def columns(shape: tuple[int, ...], inner: tuple[int, ...]) -> np.ndarray:
+    """Zeros of shape (*shape, *inner), those of one inner index together in memory: they are added so."""
+    return np.zeros((*inner[::-1], *shape[::-1])).T
+
+
+def taken(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Entries along the first axis, in the layout of `columns`."""
+    return values[rows] if values.ndim == 1 else values.T[..., rows].T
+
+
 class Moves(NamedTuple):
-    """Transfers per port: bytes and how many pay the set-up, each (.., ports)."""
+    """Transfers per port: bytes and how many pay the set-up, each (n, ports)."""
 
     bytes: np.ndarray
     transfers: np.ndarray
 
     @classmethod
-    def none(cls, shape: tuple[int, ...], ports: int) -> Moves:
-        """Nothing moved yet. A port's numbers lie together in memory, because they are added port by port."""
-        return cls(*(np.moveaxis(np.zeros((ports, *shape)), 0, -1) for _ in range(2)))
+    def none(cls, length: int, ports: int) -> Moves:
+        """Nothing moved yet."""
+        return cls(*(columns((length,), (ports,)) for _ in range(2)))
 
     def take(self, rows: np.ndarray) -> Moves:
         """Those of some rows."""
-        return Moves(self.bytes[rows], self.transfers[rows])
+        return Moves(taken(self.bytes, rows), taken(self.transfers, rows))
 
-    def cycles(self, rates: np.ndarray, setup: np.ndarray) -> np.ndarray:
-        """Busy time (.., ports) for rates (.., ports) in bytes per cycle and setup (.., 1) in cycles."""
-        return self.bytes / rates + self.transfers * setup
-
-
-def busiest(cycles: np.ndarray) -> np.ndarray:
-    """The largest over the last axis, which is short: (.., ports) -> (..)."""
-    most = cycles[..., 0]
-    for port in range(1, cycles.shape[-1]):
-        most = np.maximum(most, cycles[..., port])
-    return most
+    def busiest(self, rates: np.ndarray, setup: np.ndarray) -> np.ndarray:
+        """Busy time of the busiest port, (n,), for rates (n or 1, ports) in bytes per cycle and setup in cycles."""
+        most: np.ndarray | None = None
+        for port in range(self.bytes.shape[-1]):
+            if self.transfers[:, port].any() or self.bytes[:, port].any():
+                busy = self.bytes[:, port] / rates[:, port] + self.transfers[:, port] * setup
+                most = busy if most is None else np.maximum(most, busy)
+        return np.zeros(len(self.bytes)) if most is None else most
 
 
 @dataclass(frozen=True, slots=True)
 class StepTable:
-    """The steps of a batch of jobs by class: how often, what each moves and runs. Arrays (n, classes).
+    """The steps of a batch of jobs by class: how often, what each moves and runs.
 
-    Only `run` (the child's time) depends on rates, and not even that where the child is the array.
+    Steps of job i are the entries `start[i]` to `start[i + 1]` of arrays (steps,). Only `run` (the
+    child's time) depends on rates, and not even that where the child is the array.
     """
 
+    start: np.ndarray
+    """(jobs + 1,)"""
     weight: np.ndarray
     busy: Moves
-    """(n, classes, ports): moves of double-buffered stores, and what the child itself moves."""
+    """(steps, ports): moves of double-buffered stores, and what the child itself moves."""
     single: Moves | None
     """Moves of stores without a second buffer, which nothing hides; None where there are none."""
     first: Moves
-    """(n, ports): before the first step."""
+    """(jobs, ports): before the first step."""
     last: Moves
     run: np.ndarray
     array: np.ndarray
@@ -125,54 +136,73 @@ class StepTable:
     moving: np.ndarray
     """Whether a tile of this border moves beside the step."""
     traffic: np.ndarray
-    """(n, levels, operands, read/write) bytes of all steps; no rate enters."""
+    """(jobs, levels, operands, read/write) bytes of all steps; no rate enters."""
+
+    def __len__(self) -> int:
+        return len(self.start) - 1
+
+    def _of(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(start, steps) of some jobs."""
+        count = np.diff(self.start)[rows]
+        start = np.concatenate([[0], np.cumsum(count)])
+        return start, np.arange(start[-1]) + np.repeat(self.start[rows] - start[:-1], count)
 
     def take(self, rows: np.ndarray) -> StepTable:
-        """The table of some rows, repeated and reordered at will."""
-        single = None if self.single is None else self.single.take(rows)
-        names = ("weight", "run", "array", "spatial", "preload", "setup", "moving", "traffic")
-        return StepTable(
-            busy=self.busy.take(rows),
-            single=single,
+        """The table of some jobs, repeated and reordered at will."""
+        few, steps = self._timed(rows)
+        names = ("array", "spatial", "preload", "setup", "moving")
+        return replace(few, traffic=taken(self.traffic, rows), **{name: getattr(self, name)[steps] for name in names})
+
+    def _timed(self, rows: np.ndarray) -> tuple[StepTable, np.ndarray]:
+        """(the table of some jobs in all that their time needs, their steps)."""
+        start, steps = self._of(rows)
+        few = replace(
+            self,
+            start=start,
+            weight=self.weight[steps],
+            busy=self.busy.take(steps),
+            single=None if self.single is None else self.single.take(steps),
             first=self.first.take(rows),
             last=self.last.take(rows),
-            **{name: getattr(self, name)[rows] for name in names},
+            run=self.run[steps],
         )
+        return few, steps
 
-    def _clock(self, rates: np.ndarray, setup: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(x_0, steps, y_n) cycles: (n,), (n, classes), (n,)."""
-        x, y = (busiest(ends.cycles(rates, setup[:, None])) for ends in (self.first, self.last))
-        rate, pause = rates[:, None, :], setup[:, None, None]
-        step = np.maximum(self.run, busiest(self.busy.cycles(rate, pause)))
+    def _job(self) -> np.ndarray:
+        return np.repeat(np.arange(len(self)), np.diff(self.start))
+
+    def _clock(
+        self, job: np.ndarray, rates: np.ndarray, setup: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(x_0, steps, y_n) cycles: (jobs,), (steps,), (jobs,)."""
+        x, y = (ends.busiest(rates, setup) for ends in (self.first, self.last))
+        rate, pause = taken(rates, job), setup[job]
+        step = np.maximum(self.run, self.busy.busiest(rate, pause))
         if self.single is not None:
-            step = step + busiest(self.single.cycles(rate, pause))
+            step = step + self.single.busiest(rate, pause)
         return x, step, y
 
     def time(self, rates: np.ndarray, setup: np.ndarray) -> np.ndarray:
-        """The recurrence, cycles (n,), for rates (n, ports) in bytes per cycle and setup (n,) cycles."""
-        x, step, y = self._clock(rates, setup)
-        return x + self._total(step) + y
+        """The recurrence, cycles (jobs,), for rates (jobs, ports) in bytes per cycle and setup (jobs,) cycles."""
+        job = self._job()
+        x, step, y = self._clock(job, rates, setup)
+        return x + summed(job, self.weight * step, len(self)) + y
 
     def times(self, rows: np.ndarray, rates: np.ndarray, setup: np.ndarray) -> np.ndarray:
-        """As `time` for some rows, each on rates (len(rows), ports) and a setup of its own."""
-        few = replace(
-            self,
-            weight=self.weight[rows],
-            busy=self.busy.take(rows),
-            single=None if self.single is None else self.single.take(rows),
-            first=self.first.take(rows),
-            last=self.last.take(rows),
-            run=self.run[rows],
-        )
-        return few.time(rates, setup)
+        """As `time` for some jobs, each on rates (len(rows), ports) and a setup of its own."""
+        return self._timed(rows)[0].time(rates, setup)
 
     def cost(self, rates: np.ndarray, setup: np.ndarray) -> Cost:
         """The recurrence and everything that it adds up."""
-        x, step, y = self._clock(rates, setup)
+        job = self._job()
+        x, step, y = self._clock(job, rates, setup)
         own = (self.busy,) if self.single is None else (self.busy, self.single)
-        setup_now = np.minimum(step - self.run, np.where(self.moving, setup[:, None], 0.0))
+        setup_now = np.minimum(step - self.run, np.where(self.moving, setup[job], 0.0))
         ends = setup * ((x > 0).astype(float) + (y > 0))
-        total = self._total
+
+        def total(values: np.ndarray) -> np.ndarray:
+            return weighted(job, self.weight, values, len(self))
+
         return Cost(
             time=x + total(step) + y,
             port_bytes=self.first.bytes + self.last.bytes + sum(total(m.bytes) for m in own),
@@ -186,18 +216,30 @@ class StepTable:
             drain=y,
         )
 
-    def _total(self, values: np.ndarray) -> np.ndarray:
-        return weighted_sum(self.weight, values)
+
+def join(costs: Sequence[Cost]) -> Cost:
+    """Costs of single rows as one batch."""
+    names = ("time", "port_bytes", "port_moves", "traffic", "array", "spatial", "preload", "setup", "first", "drain")
+    if not costs:
+        return Cost(*(np.zeros(0) for _ in names))
+    return Cost(*(np.concatenate([getattr(c, name) for c in costs]) for name in names))
 
 
-def weighted_sum(weight: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Sum over the classes, (n, classes, ..) -> (n, ..), one after the other.
+def summed(job: np.ndarray, values: np.ndarray, jobs: int) -> np.ndarray:
+    """Sum over the steps of each job, one after the other: (steps,) -> (jobs,)."""
+    return np.bincount(job, weights=values, minlength=jobs)
 
-    Classes that a row does not have weigh nothing, so that the sum of a row does not depend, to the
-    last bit, on the rows beside it (which pairwise summation would not give).
-    """
-    weight = weight.reshape(weight.shape + (1,) * (values.ndim - 2))
-    return np.add.accumulate(weight * values, axis=1)[:, -1] if values.shape[1] > 1 else (weight * values)[:, 0]
+
+def weighted(job: np.ndarray, weight: np.ndarray, values: np.ndarray, jobs: int) -> np.ndarray:
+    """Sum over the steps of each job, each `weight` times: (steps, ..) -> (jobs, ..)."""
+    if values.ndim == 1:
+        return summed(job, weight * values, jobs)
+    out = columns((jobs,), values.shape[1:])
+    for at in np.ndindex(*values.shape[1:]):
+        column = values[(slice(None), *at)]
+        if column.any():
+            out[(slice(None), *at)] = summed(job, weight * column, jobs)
+    return out
 
 
 @dataclass(frozen=True, slots=True)

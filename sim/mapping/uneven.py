@@ -22,15 +22,17 @@ from math import factorial, prod
 
 import numpy as np
 
-from sim.mapping.bound import Numbers
 from sim.mapping.evaluate import Rows, evaluate_rows, step_table
 from sim.mapping.machine import Machine
-from sim.mapping.mapper import Objective, Winners, dynamic_energy, join, map_problem, outer_tiles
+from sim.mapping.mapper import map_problem
 from sim.mapping.nest import Nest, footprint_bytes, nest
 from sim.mapping.nested import map_nested
 from sim.mapping.problem import Problem
 from sim.mapping.search import Choice, SideBySide, SingleBorder, needs_rates, routes, side_by_side
+from sim.mapping.steps import join
+from sim.mapping.terms import Numbers
 from sim.mapping.uneven_bound import UnevenBound
+from sim.mapping.winners import Objective, Winners, dynamic_energy, outer_tiles
 from sim.workload.graph import OperandRole
 
 ALL = 20_000

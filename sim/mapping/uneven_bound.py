@@ -20,10 +20,10 @@ from typing import NamedTuple
 import numpy as np
 
 from sim.mapping.arrays import BINDINGS, Dataflow
-from sim.mapping.bound import CLASSES, Grid, Numbers
-from sim.mapping.mapper import Objective
 from sim.mapping.problem import INPUT, OUTPUT, ROLES, WEIGHT
 from sim.mapping.search import Choice, SingleBorder
+from sim.mapping.terms import CLASSES, Grid, Numbers
+from sim.mapping.winners import Objective
 from sim.workload.graph import OperandRole
 
 FOREIGN = {INPUT: "N", WEIGHT: "M", OUTPUT: "K"}

@@ -12,7 +12,6 @@ import numpy as np
 
 from sim.hardware.chip import Chip
 from sim.mapping.mapping import Mapping as LoopNest
-from sim.mapping.steps import busiest
 from sim.schedule.groups import GroupCost
 from sim.schedule.host import TRANSFER
 from sim.schedule.links import awaited
@@ -186,16 +185,16 @@ def _mapped(cost: GroupCost, table, d: int, ports: tuple[str, str], latency: flo
     assert machine is not None
     clock, setup = machine.clock_hz[d], machine.setup_cycles[d]
     home = (machine.levels[0].read_port, machine.levels[0].write_port)
-    moved = table.busy.bytes[0]
-    busy = moved / machine.rates[d] + table.busy.transfers[0] * setup
+    moved = table.busy.bytes
+    busy = moved / machine.rates[d] + table.busy.transfers * setup
     near = [p for p in range(len(machine.ports)) if p not in home]
-    compute = np.maximum(table.run[0], busy[:, near].max(axis=-1, initial=0.0))
+    compute = np.maximum(table.run, busy[:, near].max(axis=-1, initial=0.0))
     if table.single is not None:
-        compute = compute + busiest(table.single.cycles(machine.rates[d], setup))[0]
+        compute = compute + table.single.busiest(machine.rates[[d]], setup)
     transfer = np.maximum.reduce([moved[:, p] / machine.rates[d, p] for p in home])
     pause = np.maximum.reduce([busy[:, p] for p in home]) - transfer
     first, last = table.first.bytes[0], table.last.bytes[0]
-    repeat = table.weight[0]
+    repeat = table.weight
     next_load = {name: moved[:, p] for name, p in zip(ports, home, strict=True)}
     extra = float(cost.time_s[d]) - (_alone(table, machine, d) + latency) / clock
     if extra > 1e-15:  # lanes, widening or a residual that outlast the mapped part
@@ -218,9 +217,9 @@ def _mapped(cost: GroupCost, table, d: int, ports: tuple[str, str], latency: flo
 
 def _end(moves, machine, d: int, home: tuple[int, int]) -> float:
     """Cycles by which a first load or last store outlasts its bytes at home: set-ups, ports on chip."""
-    busy = moves.cycles(machine.rates[d], machine.setup_cycles[d])[0]
     moved = moves.bytes[0]
-    return float(busy.max() - max(moved[p] / machine.rates[d, p] for p in home))
+    busy = moves.busiest(machine.rates[[d]], machine.setup_cycles[[d]])[0]
+    return float(busy - max(moved[p] / machine.rates[d, p] for p in home))
 
 
 def _alone(table, machine, d: int) -> float:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sim.hardware.chip import Costing
-from sim.mapping.mapper import Objective
+from sim.mapping.winners import Objective
 from sim.schedule.groups import GroupCost
 from sim.schedule.makespan import Makespan
 from sim.schedule.residency import Residency

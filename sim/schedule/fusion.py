@@ -11,8 +11,9 @@ import numpy as np
 from sim.cost.flash import flash_regions
 from sim.hardware.chip import Costing
 from sim.mapping.problem import ROLES
+from sim.schedule.asking import compute_and_widening
 from sim.schedule.choice import combined, worth
-from sim.schedule.groups import GroupCost, compute_and_widening
+from sim.schedule.groups import GroupCost
 from sim.schedule.residency import Residency, lifetimes, storages
 from sim.schedule.slices import Slicing, cost_slices, footprint_bytes, held_beside
 from sim.schedule.slicings import attention_slicings, chain_slicings, chains

@@ -19,8 +19,9 @@ from sim.hardware.chip import Costing, Unit
 from sim.mapping.machine import energies
 from sim.mapping.problem import WEIGHT
 from sim.results import Term
+from sim.schedule.asking import compute_and_widening
 from sim.schedule.gpu_kernels import Gpu, Kernel, gpu_of, kernel_of, product_op
-from sim.schedule.groups import GroupCost, bounds, compute_and_widening, vector_count, vector_energy
+from sim.schedule.groups import GroupCost, bounds, vector_count, vector_energy
 from sim.workload.graph import EinsumOp, Graph, MovementOp, Op
 
 if TYPE_CHECKING:

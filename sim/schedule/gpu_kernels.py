@@ -23,7 +23,7 @@ from sim.cost.vector import lane_cycles
 from sim.hardware.chip import Chip
 from sim.mapping.problem import INPUT, OUTPUT, WEIGHT
 from sim.results import Term
-from sim.schedule.groups import compute_and_widening
+from sim.schedule.asking import compute_and_widening
 from sim.schedule.shapes import is_depthwise, is_window, product_shape
 from sim.workload.graph import EinsumOp, Graph, MovementOp, Op, Primitive, Role, VectorOp
 from sim.workload.precision import BITS

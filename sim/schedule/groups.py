@@ -9,26 +9,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sim.cost.sparsity import reduction_speedup
 from sim.cost.vector import Stream, lane_cycles
-from sim.errors import DovetailError, PrecisionError
-from sim.hardware.designs import Designs
 from sim.hardware.physical import vector_energy_j
-from sim.mapping.api import Winners, cost_mapping, map_einsum
-from sim.mapping.machine import Energies, Machine, energies, machine
-from sim.mapping.mapper import Objective
-from sim.mapping.mapping import Mapping as LoopNest
-from sim.mapping.problem import INPUT, ROLES, WEIGHT, Problem
+from sim.mapping.api import Winners
+from sim.mapping.machine import Machine
+from sim.mapping.problem import ROLES, WEIGHT, Problem
 from sim.results import Term
-from sim.workload.graph import EinsumOp, Graph, Op, OperandRole, Primitive
-from sim.workload.precision import BITS
+from sim.schedule.asking import Asked, ask_all, asked, found
+from sim.workload.graph import EinsumOp, Op, Primitive
 
 if TYPE_CHECKING:
     from sim.schedule.network import _Coster
     from sim.schedule.slices import Sliced
-
-ROOM_STEPS = 16
-"""Resident bytes are rounded up to 1/16 of the memory, so that equal layers share one search."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,125 +76,17 @@ class GroupCost:
     """What lies outside the data behind the constants."""
 
 
-def compute_type_of(op: EinsumOp, graph: Graph) -> str:
-    """The array rate that a product asks for: its factors' type, or wXaY where they differ."""
-    weight, value = (graph.tensors[op.einsum.operand(role).tensor].dtype for role in (WEIGHT, INPUT))
-    return value if weight == value else f"w{BITS[weight]}a{BITS[value]}"
-
-
-def compute_and_widening(op: EinsumOp, coster: _Coster) -> tuple[str, bool]:
-    """(array rate to use, whether weights are widened first)."""
-    graph, array = coster.graph, coster.unit.array
-    wanted = compute_type_of(op, graph)
-    if wanted in array.macs_per_cycle:
-        return wanted, False
-    wide = graph.tensors[op.einsum.operand(INPUT).tensor].dtype
-    if "a" in wanted and wide in array.macs_per_cycle:
-        return wide, True
-    raise PrecisionError(
-        f"{coster.chips[0].name}: array {array.name} has no rate for {wanted} ({op.name}); it has "
-        f"{', '.join(array.macs_per_cycle)}; choose --precision {next(iter(array.macs_per_cycle))}"
-    )
-
-
-def einsum_key(op: EinsumOp, problem: Problem, compute: str) -> tuple:
-    """What two einsums must share to have one mapping: ranks, projections, widths."""
-    axes = tuple(problem.axes[role] for role in ROLES)
-    return (tuple(op.einsum.ranks.items()), axes, tuple(problem.bits.items()), problem.reduction_speedup, compute)
-
-
-def _problem(op: EinsumOp, coster: _Coster) -> Problem:
-    graph, array = coster.graph, coster.unit.array
-    tensors = {role: graph.tensors[op.einsum.operand(role).tensor] for role in ROLES}
-    return Problem(
-        einsum=op.einsum,
-        bits={role: t.bits * t.density for role, t in tensors.items()},
-        accumulate_bits=array.accumulate_bits,
-        reduction_speedup=prod(reduction_speedup(array, op, tensors[role]) for role in (INPUT, WEIGHT)),
-    )
-
-
-def homes_of(op: Op, coster: _Coster) -> dict[str, np.ndarray]:
-    """tensor -> (D,) whether it stays on chip."""
-    tensors, stays = coster.graph.tensors, coster.residency.stays
-    no = np.zeros(len(coster.chips), dtype=bool)
-    return {key: stays.get(tensors[key].storage or key, no) for key in (*op.inputs, *op.outputs)}
-
-
-def machine_of(coster: _Coster, compute: str) -> Machine:
-    key = ("machine", compute)
-    if key not in coster.mapped:
-        known = isinstance(coster.subject, Designs) or len(coster.chips) == 1
-        energy: Energies | None = energies(coster.subject, coster.unit, compute) if known else None
-        coster.mapped[key] = machine(coster.chips, compute, energy=energy)
-    return coster.mapped[key]  # type: ignore[return-value]
-
-
-def cost_einsum(op: EinsumOp, position: int, coster: _Coster) -> GroupCost:
+def cost_einsum(one: Asked, coster: _Coster) -> GroupCost:
     """A mapped einsum with its epilogue, on every design."""
-    return cost_placed(op, homes_of(op, coster), coster.residency.held_bytes[:, position], coster)
+    won = [(designs, found(question, one, coster)) for designs, question in one.questions]
+    return _assemble(one, won, coster)
 
 
 def cost_placed(op: EinsumOp, homes: Mapping[str, np.ndarray], held: np.ndarray, coster: _Coster) -> GroupCost:
     """A mapped einsum whose tensors lie on chip or at home as `homes` (tensor -> (D,)) says, beside `held` bytes."""
-    compute, widened = compute_and_widening(op, coster)
-    problem, full = _problem(op, coster), machine_of(coster, compute)
-    level = next((i for i, part in enumerate(full.levels) if part.name == coster.residency.memory), 0)
-    roles = {role: op.einsum.operand(role).tensor for role in ROLES}
-    pattern = np.stack([homes.get(roles[r], np.zeros(len(full), dtype=bool)) for r in ROLES], axis=1)
-    parts = []
-    for variant in np.unique(pattern, axis=0):
-        designs = np.flatnonzero((pattern == variant).all(axis=1))
-        at = {
-            r: level if on_chip and r in full.levels[level].holds else 0
-            for r, on_chip in zip(ROLES, variant, strict=True)
-        }
-        parts.append((designs, _map(op, problem, full.take(designs), at, held[designs], level, coster)))
-    return _assemble(op, problem, full, parts, homes, held, level, widened, coster)
-
-
-def _map(
-    op: EinsumOp,
-    problem: Problem,
-    part: Machine,
-    at: dict[OperandRole, int],
-    held: np.ndarray,
-    level: int,
-    coster: _Coster,
-) -> Winners:
-    """Winners for designs of equal homes; searches are shared by equal problems."""
-    options = coster.options
-    given = options.mapping.get(op.name) or options.mapping.get("*")
-    if isinstance(given, LoopNest):
-        try:
-            return cost_mapping(given, problem, part, at)
-        except DovetailError as error:
-            raise type(error)(f"{op.name}: {error}") from error
-    reserved = np.zeros((len(part), len(part.levels)))
-    if level:
-        reserved[:, level] = room_class(held, coster, part.capacity_bytes[:, level])
-    # (Energies decide between mappings only where they are the objective.)
-    energies = (part.read_energy_j_per_byte, part.write_energy_j_per_byte, part.mac_energy_j)
-    numbers = (reserved, part.rates, part.capacity_bytes, part.setup_cycles, part.latency_cycles)
-    key = (
-        einsum_key(op, problem, ""),
-        tuple(at.items()),
-        (part.levels, part.array),
-        tuple(a.tobytes() for a in (*numbers, *(energies if options.objective != "latency" else ()))),
-    )
-    if key not in coster.shared.maps:
-        space = "even" if options.map_space == "given" else options.map_space  # a file need not name every op
-        coster.shared.maps[key] = map_einsum(
-            problem, part, at, objective=Objective(options.objective), space=space, reserved_bytes=reserved
-        )
-    return coster.shared.maps[key]
-
-
-def room_class(held: np.ndarray, coster: _Coster, capacity: np.ndarray | None = None) -> np.ndarray:
-    """Resident bytes rounded up to `ROOM_STEPS` of the memory (endless memories have room for all)."""
-    size = coster.room_bytes if capacity is None else capacity
-    step = np.where(np.isfinite(size), size, 0.0) / ROOM_STEPS
-    return np.where(step > 0, np.ceil(held / np.where(step > 0, step, 1.0)) * step, 0.0)
+    one = asked(op, homes, held, coster)
+    ask_all([one], coster)
+    return cost_einsum(one, coster)
 
 
 def _scatter(parts: list[tuple[np.ndarray, Winners]], total: int, read) -> np.ndarray:
@@ -219,8 +103,10 @@ def _scatter(parts: list[tuple[np.ndarray, Winners]], total: int, read) -> np.nd
     return out if out is not None else np.full(total, np.nan)
 
 
-def _assemble(op, problem, full, parts, homes, held, level, widened, coster) -> GroupCost:
+def _assemble(one: Asked, parts: list[tuple[np.ndarray, Winners]], coster: _Coster) -> GroupCost:
     """The group's numbers from its winners."""
+    op, problem, full, homes = one.op, one.problem, one.machine, one.stays
+    held, level, widened = one.held_bytes, one.level, one.widened
     n, clock = len(full), full.clock_hz
     late = np.zeros(n)  # latency before the first load, where something comes from home
     for designs, won in parts:

@@ -16,12 +16,13 @@ import numpy as np
 from sim.errors import ConfigError, InfeasibleError, UnsupportedOpError, WorkloadError, nearest
 from sim.hardware.chip import Chip, Costing, System, Unit
 from sim.hardware.designs import Designs
-from sim.mapping.mapper import Winners
+from sim.mapping.winners import Winners
+from sim.schedule.asking import Asked, ask_all, asked, homes_of, room_class
 from sim.schedule.choice import kept_or_not
 from sim.schedule.cpu import cost_cpu, cpu_calibration
 from sim.schedule.fusion import fused
 from sim.schedule.gpu import cost_gpu, gpu_notes, inside_storages
-from sim.schedule.groups import GroupCost, cost_einsum, room_class
+from sim.schedule.groups import GroupCost, cost_einsum
 from sim.schedule.host import INPUTS, TRANSFER, input_transfer, transfer_note
 from sim.schedule.links import awaited, cost_collective
 from sim.schedule.makespan import Makespan
@@ -125,8 +126,11 @@ class _Coster:
         self.precision_name = precision.name
         self.unit = chips[0].main_unit
         self.residency = self._residency()
+        self.rooms = [held.tobytes() for held in room_class(self.residency.held_bytes.T, self)]
+        """What of the resident memory is taken at every position, in steps."""
         self.reasons: dict[int, tuple[str, tuple[str, ...]]] = {}
         self.mapped: dict[tuple, object] = {}
+        self.asked: dict[tuple, Asked] = {}
 
     def _residency(self) -> Residency:
         found = resident_memory(self.unit)
@@ -146,8 +150,11 @@ class _Coster:
 
     def cost(self) -> list[GroupCost]:
         groups = []
+        mapped = self.unit.costing is Costing.MAPPED
+        if mapped:
+            self._ask()
         for position, op in enumerate(self.graph.ops):
-            if position % PROGRESS_EVERY == PROGRESS_EVERY - 1:
+            if not mapped and position % PROGRESS_EVERY == PROGRESS_EVERY - 1:
                 self.options.progress(position / len(self.graph.ops))
             if isinstance(op, ViewOp):
                 continue
@@ -166,15 +173,28 @@ class _Coster:
         if self.unit.costing is not Costing.MAPPED:
             return cost_roofline(op, position, self)
         held = self.residency.held_bytes[:, position]
-        key = ("group", self.signature(op), room_class(held, self).tobytes())
+        key = self._group_key(op, position)
         found = self.mapped.get(key)
         if found is None:
-            found = cost_einsum(op, position, self) if isinstance(op, EinsumOp) else cost_stream(op, position, self)
+            found = cost_einsum(self.asked[key], self) if key in self.asked else cost_stream(op, position, self)
             if not self.reasons:
                 self.mapped[key] = found
             return found
         assert isinstance(found, GroupCost)
         return replace(found, op=op, name=op.name, held_bytes=held)
+
+    def _ask(self) -> None:
+        """Map the einsums of the graph, equal ones once."""
+        for position, op in enumerate(self.graph.ops):
+            if isinstance(op, EinsumOp):
+                key = self._group_key(op, position)
+                if key not in self.asked:
+                    held = self.residency.held_bytes[:, position]
+                    self.asked[key] = asked(op, homes_of(op, self), held, self)
+        ask_all(self.asked.values(), self)
+
+    def _group_key(self, op: Op, position: int) -> tuple:
+        return ("group", self.signature(op), self.rooms[position])
 
     def signature(self, op: Op) -> tuple:
         """All that the cost of an op depends on but its place in memory."""

@@ -9,7 +9,8 @@ import numpy as np
 from sim.cost.roofline import roofline
 from sim.cost.vector import lane_cycles, stream
 from sim.results import Term
-from sim.schedule.groups import GroupCost, bounds, homes_of, machine_of, vector_count, vector_energy
+from sim.schedule.asking import homes_of, machine_of
+from sim.schedule.groups import GroupCost, bounds, vector_count, vector_energy
 from sim.workload.graph import MovementOp, Op, VectorOp
 
 if TYPE_CHECKING:

@@ -16,10 +16,10 @@ from cases import conv, gemm, problem, random_einsum, random_machine
 
 from sim.mapping.api import map_einsum
 from sim.mapping.evaluate import Rows, evaluate_rows
-from sim.mapping.mapper import Objective
 from sim.mapping.mapping import Loop, Mapping, Store
 from sim.mapping.nest import Nest, nest
 from sim.mapping.problem import OUTPUT, ROLES
+from sim.mapping.winners import Objective
 
 FIXED = {"output_stationary": "K", "weight_stationary": "M", "input_stationary": "N"}
 

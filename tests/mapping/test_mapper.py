@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from cases import problem, random_einsum, random_machine
 
-from sim.mapping.bound import Numbers
 from sim.mapping.evaluate import Rows, evaluate_rows
-from sim.mapping.mapper import Objective, map_problem
+from sim.mapping.mapper import map_problem
 from sim.mapping.nest import footprint_bytes, nest
 from sim.mapping.problem import ROLES
 from sim.mapping.search import Choice, Pool, SingleBorder
+from sim.mapping.terms import Numbers
+from sim.mapping.winners import Objective
 
 
 def splits(p, count):

@@ -9,13 +9,13 @@ from exhaustive import best, case, check, cost, fits, mappings
 from interpreter import Interpreter
 
 from sim.mapping.api import map_einsum
-from sim.mapping.bound import Numbers
 from sim.mapping.machine import ArrayShape, Level, Machine
-from sim.mapping.mapper import Objective
 from sim.mapping.nested import map_nested
 from sim.mapping.problem import ROLES, Problem
 from sim.mapping.search import SingleBorder
+from sim.mapping.terms import Numbers
 from sim.mapping.uneven_bound import UnevenBound
+from sim.mapping.winners import Objective
 
 HOME = dict.fromkeys(ROLES, 0)
 

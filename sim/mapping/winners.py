@@ -1,0 +1,95 @@
+"""What the mapper answers: the winners of every design, and what their mappings take and cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from sim.mapping.evaluate import Cost, StepTable
+from sim.mapping.machine import Machine
+from sim.mapping.mapping import Mapping as LoopNest
+from sim.mapping.nest import footprint_bytes, nest
+from sim.mapping.problem import WEIGHT, Problem
+from sim.workload.graph import OperandRole
+
+
+class Objective(StrEnum):
+    LATENCY = "latency"
+    ENERGY = "energy"
+    EDP = "edp"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Winners:
+    """The best mapping of an einsum for each of D designs.
+
+    `row[d]` is the row of `cost` and `table` for design d, -1 where nothing fits; `energy_j` is
+    dynamic (memories and MACs), nan where the chip states no energies; `need_bytes` is the least
+    footprint of any candidate, for the message when nothing fits.
+    """
+
+    row: np.ndarray
+    cost: Cost
+    tables: Sequence[StepTable]
+    mappings: Sequence[LoopNest]
+    energy_j: np.ndarray
+    first_weight_bytes: Sequence[float] | np.ndarray
+    """Per row: the weight part of the very first load."""
+    footprint_bytes: Sequence[float] | np.ndarray
+    """Per row: bytes of the outermost memory on chip, second copies included."""
+    need_bytes: float
+    need_level: int | None = None
+    """The memory in which `need_bytes` are missing, where several might be it."""
+    proven_gap: float
+    """Largest share by which an optimum of the space may be better than the mapping found; 0 where
+    proven optimal over the candidates, nan where nothing is proven."""
+    latency_cycles: np.ndarray
+    """(D,) latency of the home memory that the times hold (0 where nothing is read there)."""
+    candidates: int
+    refined: int
+
+    def first_load_bytes(self, rows: np.ndarray) -> np.ndarray:
+        """Bytes of the very first load, (rows, ports)."""
+        return np.stack([self.tables[int(row)].first.bytes[0] for row in rows])
+
+
+class Lazy(Sequence):
+    """A sequence whose items are made when they are asked for, equal ones once."""
+
+    def __init__(self, keys: Sequence, make: Callable) -> None:
+        self.keys, self.make = list(keys), make
+        self.made: dict = {}
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, index):
+        key = self.keys[index]
+        if key not in self.made:
+            self.made[key] = self.make(key)
+        return self.made[key]
+
+
+def outer_tiles(
+    mapping: LoopNest, problem: Problem, machine: Machine, homes: Mapping[OperandRole, int]
+) -> tuple[float, float]:
+    """(weight bytes of the very first load, bytes in the outermost memory on chip) of a mapping."""
+    made = nest(mapping, problem, machine, dict(homes))
+    footprints = footprint_bytes(made, problem, machine)
+    level = min(footprints, default=0)
+    used = float(sum(float(b[0]) for b in footprints.get(level, {}).values()))
+    weight = footprints.get(level, {}).get(WEIGHT)
+    if weight is None:
+        return 0.0, used
+    return float(weight[0]) / (2 if machine.levels[level].double_buffered else 1), used
+
+
+def dynamic_energy(machine: Machine, problem: Problem, traffic: np.ndarray, designs: np.ndarray) -> np.ndarray:
+    """Energy of memories and MACs in J: traffic (n, levels, operands, read/write) on designs (n,)."""
+    moved = traffic.sum(axis=2)
+    read, write = machine.read_energy_j_per_byte[designs], machine.write_energy_j_per_byte[designs]
+    memories = (moved[..., 0] * read + moved[..., 1] * write).sum(axis=1)
+    return memories + machine.mac_energy_j[designs] * problem.macs / problem.reduction_speedup
