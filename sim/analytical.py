@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import reduce
 from math import inf
 
@@ -21,6 +21,7 @@ from sim.schedule.fusion import fused_notes
 from sim.schedule.gpu import inside_storages
 from sim.schedule.groups import GroupCost
 from sim.schedule.host import TRANSFER
+from sim.schedule.loads import LOAD, SUFFIX
 from sim.schedule.network import Network, Options, Shared, cost_network
 from sim.whatif import with_what_if
 from sim.workload.graph import Einsum, EinsumOp, Graph, OperandRole, Role, Tensor
@@ -115,7 +116,9 @@ def read(network: Network, d: int, *, precision: str, options: Options) -> Estim
     floors = {point.name: point for point in bound.ops}
     feasible = not network.infeasible[d]
     place = {TRANSFER: 0} | {op.name: position for position, op in enumerate(network.graph.ops)}
-    ops = tuple(_op(network, i, d, floors, place[group.op.name]) for i, group in enumerate(network.groups))
+    ops = tuple(
+        _op(network, i, d, floors, place[group.op.name.removesuffix(SUFFIX)]) for i, group in enumerate(network.groups)
+    )
     energies = [op.energy_j for op in ops]
     dynamic = reduce(lambda a, b: a + b, energies, 0.0) if all(e is not None for e in energies) else None  # type: ignore[operator, arg-type, return-value]
     split, stages, chips = _system(chip)
@@ -172,11 +175,7 @@ def _system(chip: Chip) -> tuple[int, int, int]:
 
 def _op(network: Network, i: int, d: int, floors: Mapping[str, RooflinePoint], position: int) -> OpEstimate:
     group = network.groups[i]
-    floor_s = (
-        float(group.time_s[d])
-        if group.name == TRANSFER
-        else _floor_s([floors[name] for name in (group.name, *group.fused)], network)
-    )
+    floor_s = _floor_s(group, d, floors, network)
     latency, launch = float(network.increments_s[i][d]), float(group.launch_s[d])
     cycles = float(group.cycles[d])
     cells = network.unit.array.rows * network.unit.array.cols
@@ -216,13 +215,36 @@ def _inner_homes(network: Network) -> dict[str, str]:
     return {key: nearest_memory for key, t in network.graph.tensors.items() if (t.storage or key) in inside}
 
 
-def _floor_s(points: Sequence[RooflinePoint], network: Network) -> float:
-    """Roofline of ops that run as one: work adds up per resource; what stays inside moves nowhere."""
-    if len(points) == 1:
-        return points[0].roofline_s
-    near = f"memory:{network.unit.memories[-1].name}"
-    names = dict.fromkeys(name for point in points for name in point.resource_s if name != near)
-    return max(sum(point.resource_s.get(name, 0.0) for point in points) for name in names)
+def _floor_s(group: GroupCost, d: int, floors: Mapping[str, RooflinePoint], network: Network) -> float:
+    """Roofline of ops that run as one: work adds up per resource; what stays inside or on chip does not move."""
+    home = f"memory:{network.unit.home}"
+    if group.name == TRANSFER or group.op.kind == LOAD:
+        memory = network.chips[d].memory(network.unit.home)
+        return (
+            float(group.resources_s[home][d]) * memory.efficiency if group.name != TRANSFER else float(group.time_s[d])
+        )
+    points = [floors[name] for name in (group.name, *group.fused)]
+    near = f"memory:{network.unit.memories[-1].name}" if len(points) > 1 and network.unit.memories else ""
+    total: dict[str, float] = {}
+    for point in points:
+        for name, seconds in point.resource_s.items():
+            total[name] = total.get(name, 0.0) + (seconds if name != near else 0.0)
+    kept, moved = (
+        _kept_weight_bytes(group, d, network),
+        sum(p.traffic_bytes.get(network.unit.home, 0.0) for p in points),
+    )
+    if kept:
+        total[home] = total[home] * max(0.0, 1.0 - kept / moved)
+    return max(total.values(), default=0.0)
+
+
+def _kept_weight_bytes(group: GroupCost, d: int, network: Network) -> float:
+    """Bytes of the weights of a product that are on chip already."""
+    if not network.residency.loads or not isinstance(group.op, EinsumOp):
+        return 0.0
+    tensor = network.graph.tensors[group.op.einsum.operand(OperandRole.WEIGHT).tensor]
+    stays = network.residency.stays[tensor.storage or tensor.id][d]
+    return float(tensor.size_bytes) if stays and tensor.role is Role.WEIGHT else 0.0
 
 
 def _terms(network: Network, i: int, d: int, latency: float, launch: float) -> dict[Term, float]:

@@ -34,7 +34,7 @@ def with_savings(
     if apart.infeasible[0]:
         return found
     before = _sums(apart, absorbed(network, apart))
-    ops = tuple(replace(op, saved=_less(before[op.name], op)) for op in found.ops)
+    ops = tuple(replace(op, saved=_less(before.get(op.name, (0.0, {})), op)) for op in found.ops)
     total = _total([op.saved for op in ops if op.saved is not None])
     return replace(found, ops=ops, saved=total, notes=(*found.notes, *_note(total, found)))
 

@@ -15,6 +15,7 @@ from sim.mapping.mapping import Mapping as LoopNest
 from sim.schedule.groups import GroupCost
 from sim.schedule.host import TRANSFER
 from sim.schedule.links import awaited
+from sim.schedule.loads import LOAD, SUFFIX
 from sim.schedule.makespan import beside_unit
 from sim.schedule.network import Network, Options, cost_network
 from sim.schedule.plan import Group, Schedule, Steps
@@ -96,7 +97,7 @@ def to_schedule(network: Network, d: int) -> Schedule:
 
 def _held(network: Network, cost: GroupCost, d: int, position: Mapping[str, int]) -> dict[str, float]:
     """Memory -> bytes held while the group runs."""
-    kept, at = network.residency, position.get(cost.op.name)
+    kept, at = network.residency, position.get(cost.op.name.removesuffix(SUFFIX))
     held = {network.unit.home: float(kept.home_bytes[d, 0 if at is None else at])}
     if kept.memory:
         held[kept.memory] = float(cost.held_bytes[d] + cost.footprint_bytes[d])
@@ -125,7 +126,7 @@ def _group(
         name=cost.name,
         ops=(cost.name,),
         unit=network.unit.name,
-        kind="transfer" if cost.name == TRANSFER else "einsum" if cost.macs else "vector",
+        kind="transfer" if cost.name == TRANSFER or cost.op.kind == LOAD else "einsum" if cost.macs else "vector",
         deps=_deps(network, i, beside),
         launch_s=launch,
         steps=steps,
@@ -172,6 +173,8 @@ def _steps(cost: GroupCost, d: int, ports: tuple[str, str], rates: Mapping[str, 
             return _mapped(cost, table, d, ports, float(won.latency_cycles[at[0]]))
     if cost.name == TRANSFER:
         return _transferred(cost, d, ports, rates)
+    if cost.op.kind == LOAD:
+        return _loaded(cost, d, ports)
     if cost.stream is not None:
         return _streamed(cost, d, ports, rates)
     if cost.sliced is not None:
@@ -282,6 +285,26 @@ def _in_slices(cost: GroupCost, cut: Sliced, d: int, ports: tuple[str, str]) -> 
         last_store_bytes={ports[1]: out} if out else {},
         setup_s=float(machine.setup_cycles[d] / clock),
         first_latency_s=float(machine.latency_cycles[d] / clock) if once + each else 0.0,
+    )
+
+
+def _loaded(cost: GroupCost, d: int, ports: tuple[str, str]) -> Steps:
+    """Weights that come on chip to stay: a first load, and nothing after it."""
+    machine = cost.machine
+    assert machine is not None
+    clock, moved = machine.clock_hz[d], float(cost.first_weight_bytes[d])
+    alone = moved / float(machine.rates[d, machine.levels[0].read_port]) / clock
+    slower = float(cost.first_weight_s[d]) - alone  # the memory on chip takes longer to write than home to read
+    return Steps(
+        repeat=np.array([1]),
+        compute_s=np.array([0.0]),
+        first_load_bytes={ports[0]: moved},
+        next_load_bytes={},
+        store_bytes={},
+        inner_bytes={},
+        last_store_bytes={},
+        setup_s=float(machine.setup_cycles[d] / clock),
+        first_latency_s=float(machine.latency_cycles[d] / clock) + slower,
     )
 
 

@@ -1,14 +1,14 @@
 """With tensors kept on chip or without, for each design: what is faster, found by evaluation.
 
-Kept tensors save traffic but leave less room for tiles. Both ways are costed where the room may bind: some op's tiles
-fill more than half of what is left to them, and the network is slower than any schedule with all tensors at home must
-be at least.
+Kept tensors save traffic but leave less room for tiles. Without any is costed too where the room may bind: some op's
+tiles fill more than half of what is left to them, and the network is slower than any schedule with all tensors at home
+must be at least. Without weights is costed where some could stay.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +17,7 @@ from sim.hardware.chip import Costing
 from sim.mapping.winners import Objective
 from sim.schedule.groups import GroupCost
 from sim.schedule.makespan import Makespan
-from sim.schedule.residency import Residency
+from sim.schedule.residency import Keep, Residency
 from sim.workload.graph import Role, UnsupportedOp
 
 if TYPE_CHECKING:
@@ -27,23 +27,39 @@ BINDS = 0.5
 """Share of the room left to tiles from which on more room may help (a tile that wanted more would fill it)."""
 
 
-def kept_or_not(
-    groups: list[GroupCost], kept: Residency, coster: _Coster, at_home: Callable[[], _Coster]
-) -> tuple[list[GroupCost], Residency]:
-    """The groups and homes of each design: as costed, or with every tensor at home where that is better."""
-    if coster.unit.costing is not Costing.MAPPED or not kept.memory or not _doubtful(groups, coster).any():
-        return groups, kept
-    other = at_home()
-    plain = other.cost()
-    better = worth(plain, coster) < worth(groups, coster)
+@dataclass(frozen=True)
+class Way:
+    """A network costed with one choice of what may stay on chip."""
+
+    coster: _Coster
+    groups: list[GroupCost]
+    homes: Residency
+
+
+def best_kept(way: Callable[[Keep], Way]) -> Way:
+    """The best way of each design: all that may stay does, or no weights, or no tensor at all."""
+    found = way(Keep.WEIGHTS)
+    if found.coster.unit.costing is not Costing.MAPPED or not found.homes.memory or found.coster.options.apart:
+        return found
+    if found.homes.loads:
+        found = _better(found, way(Keep.ACTIVATIONS))
+    if _doubtful(found.groups, found.coster).any():
+        found = _better(found, way(Keep.NOTHING))
+    return found
+
+
+def _better(found: Way, other: Way) -> Way:
+    """`found`, with the designs on which `other` is better run that way."""
+    coster = found.coster
+    better = worth(other.groups, coster) < worth(found.groups, coster)
     for d in np.flatnonzero(better):
         coster.reasons.pop(int(d), None)
-        if int(d) in other.reasons:
-            coster.reasons[int(d)] = other.reasons[int(d)]
+        if int(d) in other.coster.reasons:
+            coster.reasons[int(d)] = other.coster.reasons[int(d)]
     if not better.any():
-        return groups, kept
-    both = [_where(~better, group) for group in groups] + [_where(better, group) for group in plain]
-    return both, kept.where(better, other.residency)
+        return found
+    both = [_where(~better, group) for group in found.groups] + [_where(better, group) for group in other.groups]
+    return Way(coster, [g for g in both if _runs(g).any()], found.homes.where(better, other.homes))
 
 
 def worth(groups: Sequence[GroupCost], coster: _Coster) -> np.ndarray:
@@ -108,4 +124,4 @@ def _least_at_home(groups: Sequence[GroupCost], coster: _Coster) -> np.ndarray:
     return launches + np.maximum(steps, moving)
 
 
-__all__ = ["combined", "kept_or_not", "worth"]
+__all__ = ["Way", "best_kept", "combined", "worth"]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import numpy as np
 
@@ -18,16 +17,17 @@ from sim.hardware.chip import Chip, Costing, System, Unit
 from sim.hardware.designs import Designs
 from sim.mapping.winners import Winners
 from sim.schedule.asking import Asked, ask_all, asked, homes_of, room_class
-from sim.schedule.choice import kept_or_not
+from sim.schedule.choice import Way, best_kept
 from sim.schedule.cpu import cost_cpu, cpu_calibration
 from sim.schedule.fusion import fused
 from sim.schedule.gpu import cost_gpu, gpu_notes, inside_storages
 from sim.schedule.groups import GroupCost, cost_einsum
 from sim.schedule.host import INPUTS, TRANSFER, input_transfer, transfer_note
 from sim.schedule.links import awaited, cost_collective
+from sim.schedule.loads import with_loads
 from sim.schedule.makespan import Makespan
 from sim.schedule.prepare import pass_limit, prepare
-from sim.schedule.residency import Residency, residency, resident_memory
+from sim.schedule.residency import Keep, Residency, residency, resident_memory
 from sim.schedule.streams import cost_roofline, cost_stream
 from sim.workload.graph import CollectiveOp, EinsumOp, Graph, Op, UnsupportedOp, ViewOp
 from sim.workload.passes import PassLimit
@@ -118,9 +118,9 @@ class _Coster:
         precision: Precision,
         shared: Shared | None = None,
         *,
-        keep: bool = True,
+        keep: Keep = Keep.WEIGHTS,
     ) -> None:
-        self.keep = keep and not options.apart
+        self.keep = Keep.NOTHING if options.apart else keep
         self.shared = shared or Shared()
         self.graph, self.chips, self.subject, self.options = graph, tuple(chips), subject, options
         self.precision_name = precision.name
@@ -254,10 +254,15 @@ def cost_network(
         graph, precision, system, eager=eager, fuse=not options.apart, passes=passes
     )
     shared.ready[way] = ready
-    make = partial(_Coster, ready, chips, subject if subject is not None else chips[0], options, precision, shared)
-    coster = make()
-    groups, homes = fused(coster.cost(), coster)
-    groups, homes = kept_or_not(groups, homes, coster, partial(make, keep=False))
+    energy_of = subject if subject is not None else chips[0]
+
+    def costed(keep: Keep) -> Way:
+        coster = _Coster(ready, chips, energy_of, options, precision, shared, keep=keep)
+        groups, homes = fused(coster.cost(), coster)
+        return Way(coster, with_loads(groups, coster), homes)
+
+    chosen = best_kept(costed)
+    coster, groups, homes = chosen.coster, chosen.groups, chosen.homes
     _check_home(coster, homes)
     if options.inputs == "host":
         arriving = input_transfer(ready, chips, np.zeros(len(chips)))

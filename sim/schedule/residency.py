@@ -3,19 +3,31 @@
 The rule is simple and stated: an activation stays in the outermost shared memory of the unit from
 its producer to its last reader if, at every op in between, all that stays takes at most
 `RESIDENT_SHARE` of the memory; the rest is left to tiles. First come, first served, in the order
-in which the ops run.
+in which the ops run. Weights that several products use (the steps of a recurrent layer, heads that
+share weights) stay from the first to the last of them in what activations leave; they are loaded once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from enum import IntEnum
 
 import numpy as np
 
 from sim.hardware.chip import Costing, Fanout, Memory, Unit
-from sim.workload.graph import Graph, OperandRole, Role, ViewOp
+from sim.workload.graph import EinsumOp, Graph, OperandRole, Role, ViewOp
 from sim.workload.passes.pipeline import stage_of
+
+
+class Keep(IntEnum):
+    """What may stay on chip between ops; each includes those before it."""
+
+    NOTHING = 0
+    ACTIVATIONS = 1
+    WEIGHTS = 2
+    """those that several ops use"""
+
 
 RESIDENT_SHARE = 0.5
 """Share of the memory that resident activations may take (estimated: the other half holds the
@@ -35,6 +47,8 @@ class Residency:
     """storage -> bytes of everything that always lies at home"""
     home_live_bytes: np.ndarray
     """(D, ops) bytes of what comes and goes at home while each op runs"""
+    loads: Mapping[int, Mapping[str, float]]
+    """position of an op -> storage -> bytes of weights that come on chip before it, on the designs that keep them"""
     lasting_bytes: float
     """of `home_tensors`, what stays from one run to the next: weights and caches"""
 
@@ -97,10 +111,29 @@ def lifetimes(graph: Graph, place: Mapping[str, str]) -> dict[str, tuple[int, in
     return span
 
 
+def _shared_weights(
+    graph: Graph, place: Mapping[str, str], roles: Mapping[str, set[Role]]
+) -> dict[str, tuple[int, int]]:
+    """Storage -> (first, last) position of the products that use it, for weights that several do and nothing else."""
+    users: dict[str, list[int]] = {}
+    others: set[str] = set()
+    for position, op in enumerate(graph.ops):
+        used = place[op.einsum.operand(OperandRole.WEIGHT).tensor] if isinstance(op, EinsumOp) else None
+        if used is not None:
+            users.setdefault(used, []).append(position)
+        if not isinstance(op, ViewOp):
+            others |= {place[key] for key in op.inputs} - {used}
+    return {
+        storage: (at[0], at[-1])
+        for storage, at in users.items()
+        if len(at) > 1 and roles[storage] == {Role.WEIGHT} and storage not in others
+    }
+
+
 def residency(
-    graph: Graph, unit: Unit, capacity_bytes: np.ndarray, inside: Collection[str] = (), *, keep: bool = True
+    graph: Graph, unit: Unit, capacity_bytes: np.ndarray, inside: Collection[str] = (), *, keep: Keep = Keep.WEIGHTS
 ) -> Residency:
-    """Homes for D designs that differ in the capacity (D,) of the resident memory; all at home unless `keep`.
+    """Homes for D designs that differ in the capacity (D,) of the resident memory.
 
     Storages in `inside` never leave a fused kernel and take no room. GPUs and CPUs have caches, not
     scratchpads: nothing is placed on chip.
@@ -114,7 +147,7 @@ def residency(
     home = np.zeros((designs, len(graph.ops)))
     stays: dict[str, np.ndarray] = {}
     always: dict[str, float] = {}
-    budget = capacity_bytes * RESIDENT_SHARE if keep else np.full(designs, -1.0)
+    budget = capacity_bytes * RESIDENT_SHARE if keep >= Keep.ACTIVATIONS else np.full(designs, -1.0)
     for storage, (first, last) in sorted(span.items(), key=lambda item: (item[1], item[0])):
         size = sizes.get(storage, 0.0)
         if roles[storage] & {Role.WEIGHT, Role.INPUT, Role.KV_CACHE, Role.OUTPUT} or memory is None:
@@ -127,7 +160,19 @@ def residency(
             home[:, first : last + 1] += np.where(kept, 0.0, size)[:, None]
         held[:, first : last + 1] += np.where(kept, size, 0.0)[:, None]
         stays[storage] = kept
+    loads: dict[int, dict[str, float]] = {}
+    for storage, (first, last) in (
+        _shared_weights(graph, place, roles).items() if memory and keep >= Keep.WEIGHTS else ()
+    ):
+        if OperandRole.WEIGHT in memory.holds:  # type: ignore[union-attr]
+            size = sizes[storage]
+            kept = held[:, first : last + 1].max(axis=1) + size <= budget
+            held[:, first : last + 1] += np.where(kept, size, 0.0)[:, None]
+            stays[storage] = kept
+            if kept.any():
+                loads.setdefault(first, {})[storage] = size
     return Residency(
+        loads=loads,
         memory=memory.name if memory else None,
         stays=stays,
         held_bytes=held,

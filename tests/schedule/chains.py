@@ -22,8 +22,8 @@ from sim.workload.graph import (
 )
 
 
-def chain(layers: Sequence[Graph], *, relu: bool = True) -> Graph:
-    """Layers in a row; shapes must meet. Names: "layer0", "relu0", "layer1", ..."""
+def chain(layers: Sequence[Graph], *, relu: bool = True, tied: bool = False) -> Graph:
+    """Layers in a row; shapes must meet. Names: "layer0", "relu0", "layer1", ... `tied`: one weight for all."""
     ops: list[EinsumOp | VectorOp] = []
     tensors: dict[str, Tensor] = {}
     before = "input"
@@ -31,7 +31,11 @@ def chain(layers: Sequence[Graph], *, relu: bool = True) -> Graph:
         op = layer.ops[0]
         assert isinstance(op, EinsumOp)
         last = i == len(layers) - 1
-        names = {"input": before, "weight": f"weight{i}", "output": "output" if last and not relu else f"made{i}"}
+        names = {
+            "input": before,
+            "weight": "weight0" if tied else f"weight{i}",
+            "output": "output" if last and not relu else f"made{i}",
+        }
         for old, new in names.items():
             role = Role.WEIGHT if old == "weight" else Role.OUTPUT if new == "output" else Role.ACTIVATION
             role = Role.INPUT if new == "input" else role
@@ -68,9 +72,9 @@ def chain(layers: Sequence[Graph], *, relu: bool = True) -> Graph:
     return Graph(ops=tuple(ops), tensors=tensors, name="chain")
 
 
-def products(m: int, widths: Sequence[int], *, relu: bool = True) -> Graph:
+def products(m: int, widths: Sequence[int], *, relu: bool = True, tied: bool = False) -> Graph:
     """Matrix products of m rows through layers of these widths."""
-    return chain([sim.gemm(m, n, k) for k, n in pairwise(widths)], relu=relu)
+    return chain([sim.gemm(m, n, k) for k, n in pairwise(widths)], relu=relu, tied=tied)
 
 
 def convolutions(size: int, channels: Sequence[int], kernels: Sequence[int], strides: Sequence[int]) -> Graph:
