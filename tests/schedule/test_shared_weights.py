@@ -41,7 +41,7 @@ def test_by_hand(graph):
     assert found.roofline_latency_s <= found.latency_s
 
 
-@pytest.mark.parametrize("hardware", ["systolic", "tpu-v5e"])
+@pytest.mark.parametrize("hardware", ["systolic", "tesla-fsd-npu"])
 def test_both_readings_agree_and_rows_are_estimates(graph, hardware):
     capacities = ["600 KiB", "1.5 MiB", "4 MiB"]
     chip = sim.load_hardware(hardware)
