@@ -151,7 +151,7 @@ images = st.builds(
 )
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(
     st.one_of(attentions, images),
     st.sampled_from(["24 KiB", "96 KiB", "512 KiB"]),

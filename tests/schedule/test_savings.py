@@ -77,7 +77,7 @@ chains = st.one_of(
 memories = st.sampled_from(["8 KiB", "24 KiB", "64 KiB", "256 KiB", "4 MiB"])
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(chains, memories, st.sampled_from(["4 GB/s", "34 GB/s"]))
 def test_fused_is_never_worse_than_unfused(graph: Graph, capacity: str, bandwidth: str):
     chip = sim.load_hardware("systolic", {"SRAM.capacity": capacity, "DRAM.bandwidth": bandwidth})
