@@ -28,7 +28,7 @@ def axis_label(column: str) -> str:
     for ending, unit in UNITS.items():
         if column.endswith(ending):
             return f"{column.removesuffix(ending).replace('_', ' ')} [{unit}]"
-    return column
+    return palette.literal(column)
 
 
 def formatter(column: str) -> Formatter:
@@ -79,11 +79,11 @@ def heat_map(table: Any, x: str, y: str, *, value: str = "latency_s", ax: Axes |
     bar = ax.figure.colorbar(image, ax=ax, format=formatter(value))
     bar.set_label(axis_label(value))
     slanted = sum(len(str(v)) for v in across) > 60
-    ax.set_xticks(range(len(across)), [str(v) for v in across], rotation=30 if slanted else 0,
+    ax.set_xticks(range(len(across)), [palette.literal(v) for v in across], rotation=30 if slanted else 0,
                   ha="right" if slanted else "center")  # fmt: skip
-    ax.set_yticks(range(len(up)), [str(v) for v in up])
-    ax.set_xlabel(x)
-    ax.set_ylabel(y)
+    ax.set_yticks(range(len(up)), [palette.literal(v) for v in up])
+    ax.set_xlabel(palette.literal(x))
+    ax.set_ylabel(palette.literal(y))
     return ax
 
 
@@ -106,8 +106,8 @@ def tornado(estimate: Estimate, *, limit: int = 12, ax: Axes | None = None) -> A
     ax = _axes(ax, (7.0, 1.2 + 0.36 * len(found)))
     for place, (name, change) in enumerate(found):
         ax.barh(place, 100 * change, color=palette.BLUE if change <= 0 else palette.VERMILION, height=0.62)
-        ax.annotate(name, (0, place), xytext=(6 if change <= 0 else -6, 0), textcoords="offset points", va="center",
-                    ha="left" if change <= 0 else "right", fontsize=8.5)  # fmt: skip
+        side = {"xytext": (6, 0), "ha": "left"} if change <= 0 else {"xytext": (-6, 0), "ha": "right"}
+        ax.annotate(palette.literal(name), (0, place), textcoords="offset points", va="center", fontsize=8.5, **side)
     widest = max(abs(100 * change) for _, change in found) or 1.0
     ax.set_xlim(-1.15 * widest, 1.15 * widest)
     ax.axvline(0, color=palette.BLACK, linewidth=1.0)
@@ -156,7 +156,7 @@ def pareto(
             label=f"beaten by none ({len(best)})")  # fmt: skip
     for name, (a, b) in (marks or {}).items():
         ax.plot(a, b, marker="D", color=palette.BLACK, linestyle="none")
-        ax.annotate(name, (a, b), xytext=(6, 4), textcoords="offset points", fontsize=8.5)
+        ax.annotate(palette.literal(name), (a, b), xytext=(6, 4), textcoords="offset points", fontsize=8.5)
     for axis, column in ((ax.xaxis, x), (ax.yaxis, y)):
         axis.set_major_formatter(formatter(column))
         axis.set_label_text(axis_label(column))
@@ -192,7 +192,7 @@ def measured_against_estimated(
     far = sorted(pairs, key=lambda name: -abs(pairs[name][1] / pairs[name][0] - 1))[:3]
     for name in far:
         if abs(pairs[name][1] / pairs[name][0] - 1) > tolerance:
-            ax.annotate(name, pairs[name], xytext=(6, -10), textcoords="offset points", fontsize=8)
+            ax.annotate(palette.literal(name), pairs[name], xytext=(6, -10), textcoords="offset points", fontsize=8)
     ax.legend(frameon=False, fontsize=8.5, loc="upper left")
     _plain(ax)
     return ax

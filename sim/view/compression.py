@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sim.view import rows
 from sim.view.fitted import FittedTable, fitted, number, words
-from sim.view.palette import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
+from sim.view.palette import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, literal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,7 +55,7 @@ def sensitivity(found: Sequence[Sensitivity], *, metric: str, ax: Axes | None = 
         places = [k + (i - (len(series) - 1) / 2) * width for k in range(len(layers))]
         ax.bar(places, losses, width, label=choice, color=COLOURS[i % len(COLOURS)])
     ax.axhline(0, color="black", linewidth=0.8)
-    ax.set_xticks(range(len(layers)), layers, rotation=60, ha="right")
+    ax.set_xticks(range(len(layers)), [literal(layer) for layer in layers], rotation=60, ha="right")
     ax.set_ylabel(f"loss of {metric}, this layer alone")
     ax.set_yscale("symlog", linthresh=LINEAR_LOSS)  # int2 loses a hundred times what int8 does
     ax.legend(title="layer stored as", frameon=False, ncols=len(series), loc="lower center", bbox_to_anchor=(0.5, 1))
@@ -89,7 +89,7 @@ def quality_latency(
         ax.errorbar(1e6 * c.latency_s, c.quality, yerr=error, fmt="o", color=COLOURS[i % len(COLOURS)], zorder=2)
     for c, rise in zip(candidates, _label_rises(candidates), strict=True):
         where = (1e6 * c.latency_s, c.quality)
-        ax.annotate(c.name, where, xytext=(4, rise), textcoords="offset points", fontsize=8)
+        ax.annotate(literal(c.name), where, xytext=(4, rise), textcoords="offset points", fontsize=8)
     ax.margins(x=0.25)
     ax.set_xlabel(f"latency on {chip} [µs]")
     ax.set_ylabel(f"{metric} (bars: ±2 standard errors)")

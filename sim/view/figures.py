@@ -114,8 +114,10 @@ def _frame(ax: Axes, view: RooflineView) -> None:
     ax.spines[["top", "right"]].set_visible(False)
     ax.set_xlabel("operational intensity [FLOP/byte]")
     ax.set_ylabel("throughput [FLOP/s]")
-    ax.set_title(view.title, loc="left", fontsize=11, fontweight="bold", pad=18)
-    ax.text(0, 1.015, view.subtitle, transform=ax.transAxes, fontsize=8.5, color=palette.GREY, va="bottom")
+    ax.set_title(palette.literal(view.title), loc="left", fontsize=11, fontweight="bold", pad=18)
+    ax.text(
+        0, 1.015, palette.literal(view.subtitle), transform=ax.transAxes, fontsize=8.5, color=palette.GREY, va="bottom"
+    )
 
 
 def _draw_ceilings(ax: Axes, view: RooflineView) -> list[Any]:
@@ -226,7 +228,11 @@ def breakdown(result: Estimate | Sequence[Estimate], *, ax: Axes | None = None) 
     for term in used:
         ax.barh(0, 0, color=palette.TERMS[term], label=rows.TERM_WORDS[term])
     ax.plot([], [], color=palette.BLACK, linewidth=1.2, label="data sheet's roofline")
-    ax.set_yticks(range(len(estimates)), [f"{e.workload_name}\n{e.hardware_name}" for e in estimates], fontsize=8.5)
+    ax.set_yticks(
+        range(len(estimates)),
+        [palette.literal(f"{e.workload_name}\n{e.hardware_name}") for e in estimates],
+        fontsize=8.5,
+    )
     ax.invert_yaxis()
     ax.set_xlim(0, 1.12 * longest)
     ax.xaxis.set_major_formatter(EngFormatter(unit="s"))

@@ -50,8 +50,8 @@ def place_labels(
     inside = ax.get_window_extent(renderer)
     for x, y, text in labels:
         note = ax.annotate(
-            text, (x, y), xytext=(0, 0), textcoords="offset points", fontsize=7.5, ha="center", va="center", zorder=6,
-            path_effects=HALO,
+            palette.literal(text), (x, y), xytext=(0, 0), textcoords="offset points", fontsize=7.5, ha="center",
+            va="center", zorder=6, path_effects=HALO,
             arrowprops={"arrowstyle": "-", "color": palette.GREY, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 2},
         )  # fmt: skip
         box = _free_position(note, renderer, taken, discs, inside)

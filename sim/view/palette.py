@@ -9,6 +9,12 @@ from types import MappingProxyType
 
 from sim.results import Term
 
+
+def literal(text: object) -> str:
+    """A user's text for Matplotlib, which would take what stands between two dollar signs for a formula."""
+    return str(text).replace("$", r"\$")
+
+
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
 GREY, LIGHT_GREY = "#6B6B6B", "#D0D0D0"

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from sim.view.charts import formatter
-from sim.view.palette import BLUE, CYCLE, GREY, LIGHT_GREY, ORANGE, VERMILION
+from sim.view.palette import BLUE, CYCLE, GREY, LIGHT_GREY, ORANGE, VERMILION, literal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,13 +56,17 @@ def frontier(found: Found, *, x: int = 0, y: int = 1, ax: Axes | None = None) ->
     for row in found.rows:
         if row.known:
             ax.annotate(
-                row.known, (row.values[x], row.values[y]), xytext=(4, 4), textcoords="offset points", fontsize=8
+                literal(row.known),
+                (row.values[x], row.values[y]),
+                xytext=(4, 4),
+                textcoords="offset points",
+                fontsize=8,
             )
     for point in found.baselines:
         here = (point.values[x], point.values[y])
         if here[0] is not None and here[1] is not None:
             ax.scatter(*here, color=VERMILION, marker="*", s=90)
-            ax.annotate(point.name, here, xytext=(4, 4), textcoords="offset points", fontsize=8)
+            ax.annotate(literal(point.name), here, xytext=(4, 4), textcoords="offset points", fontsize=8)
     for axis, k, set_scale in ((ax.xaxis, x, ax.set_xscale), (ax.yaxis, y, ax.set_yscale)):
         values = [row.values[k] for row in found.feasible]
         if values and 0 < WIDE * min(values) < max(values):
@@ -126,7 +130,7 @@ def parallel_coordinates(found: Found, *, ax: Axes | None = None) -> Axes:
         for i, text in enumerate(marks):
             ax.text(place, i / max(1, len(marks) - 1), text, fontsize=7, ha="center",
                     bbox={"color": "white", "alpha": 0.7, "pad": 0.5})  # fmt: skip
-    ax.set_xticks(range(len(names)), names, rotation=35, ha="right", fontsize=8)
+    ax.set_xticks(range(len(names)), [literal(name) for name in names], rotation=35, ha="right", fontsize=8)
     ax.set_yticks([])
     return ax
 
@@ -140,7 +144,7 @@ def importance(found: Found, *, ax: Axes | None = None) -> Axes:
     for i, (objective, by_name) in enumerate(shares.items()):
         places = [k + (i - (len(shares) - 1) / 2) * height for k in range(len(names))]
         ax.barh(places, [by_name[n] for n in names], height, label=objective, color=CYCLE[i % len(CYCLE)])
-    ax.set_yticks(range(len(names)), names, fontsize=8)
+    ax.set_yticks(range(len(names)), [literal(name) for name in names], fontsize=8)
     ax.set_xlabel("share of variance explained by the parameter alone")
     ax.legend(frameon=False, fontsize=8.5)
     _plain(ax)

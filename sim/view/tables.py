@@ -150,7 +150,7 @@ def what_if(estimate: Estimate) -> RenderableType:
     if precisions:
         heads = [words("precision"), number("latency"), number("change")]
         lines = [[change.resource, *cells(change.best_s)] for change in precisions]
-        parts.append(fitted("What if the precision were another one", heads, lines))
+        parts.append(fitted("In other precisions", heads, lines))
     return Group(*parts)
 
 

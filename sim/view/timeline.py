@@ -11,7 +11,7 @@ from matplotlib.ticker import EngFormatter
 from sim.events.ticks import TICKS_PER_S
 from sim.events.timeline import Timeline
 from sim.results import Estimate
-from sim.view.palette import BLACK, BLUE, CYCLE, GREEN, GREY, ORANGE, SKY, VERMILION, YELLOW
+from sim.view.palette import BLACK, BLUE, CYCLE, GREEN, GREY, ORANGE, SKY, VERMILION, YELLOW, literal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,14 +66,14 @@ def timeline(timeline: Timeline, *, ax: Axes | None = None, **bar_kwargs: Any) -
     for b in drawn:
         spans_of.setdefault((b.colour, b.label, b.row), []).append((b.start_s * scale, b.length_s * scale))
     for (colour, label, row), spans in spans_of.items():
-        named = {} if label in labels else {"label": label}
+        named = {} if label in labels else {"label": literal(label)}
         labels.add(label)
         style = {"facecolors": colour, "linewidth": 0, **named, **bar_kwargs}
         ax.broken_barh(spans, (row - 0.4, 0.8), **style)
     for instant in timeline.instants:
         at = instant.at / TICKS_PER_S * scale
         ax.plot(at, rows.index(instant.track) - 0.45, marker="v", color=BLACK, markersize=5)
-    ax.set_yticks(range(len(rows)), rows, fontsize=8.5)
+    ax.set_yticks(range(len(rows)), [literal(row) for row in rows], fontsize=8.5)
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.set_xlabel(f"time [{unit}]")
     ax.spines[["top", "right", "left"]].set_visible(False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from io import BytesIO
 from itertools import combinations
 
 import matplotlib as mpl
@@ -12,7 +13,7 @@ from matplotlib.text import Annotation, Text
 import sim
 from sim.cost.roofline import roofline
 from sim.hardware.chip import Chip
-from sim.results import Estimate, Term, Traffic
+from sim.results import Estimate, Term, Traffic, WhatIf
 from sim.view import figures, palette, points
 from sim.view.labels import renderer_of, text_box
 from sim.workload.graph import Graph
@@ -137,3 +138,21 @@ def test_what_caches_catch_stands_at_the_memory_that_moves_it(estimate: Estimate
     (point,) = points.view_of(replace(estimate, ops=(op,), latency_s=op.latency_s)).points
     assert point.on_chip
     assert point.x == pytest.approx(2.0)
+
+
+def test_names_are_never_formulas(estimate: Estimate) -> None:
+    """A dollar sign in a name is a dollar sign, and half a formula does not end the drawing."""
+    op = replace(estimate.ops[0], name="$x_{$", module="$x_{$.<b>", latency_s=0.5)
+    found = replace(
+        estimate,
+        workload_name=r"w$\frac",
+        hardware_name="c$_{",
+        ops=(op, *estimate.ops[1:]),
+        what_if=(WhatIf(resource="$a$", factor=2.0, latency_s=0.1),),
+    )
+    for draw in (figures.roofline, figures.breakdown, figures.tornado):
+        buffer = BytesIO()
+        draw(found).figure.savefig(buffer, format="svg")
+        assert b"<b>" not in buffer.getvalue()
+    shown = [t.get_text() for t in figures.roofline(found).texts]
+    assert r"\$x_{\$.<b>" in shown
