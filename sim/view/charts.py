@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 from matplotlib.patheffects import Normal, Stroke
-from matplotlib.ticker import EngFormatter, Formatter, FuncFormatter
+from matplotlib.ticker import EngFormatter, Formatter, FuncFormatter, MaxNLocator
 
 from sim.results import Estimate
 from sim.view import palette, rows
@@ -157,6 +157,7 @@ def pareto(
     for name, (a, b) in (marks or {}).items():
         ax.plot(a, b, marker="D", color=palette.BLACK, linestyle="none")
         ax.annotate(palette.literal(name), (a, b), xytext=(6, 4), textcoords="offset points", fontsize=8.5)
+    ax.xaxis.set_major_locator(MaxNLocator(5))  # ticks with units are long
     for axis, column in ((ax.xaxis, x), (ax.yaxis, y)):
         axis.set_major_formatter(formatter(column))
         axis.set_label_text(axis_label(column))

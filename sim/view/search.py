@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from sim.view.charts import formatter
 from sim.view.palette import BLUE, CYCLE, GREY, LIGHT_GREY, ORANGE, VERMILION, literal
@@ -71,6 +72,8 @@ def frontier(found: Found, *, x: int = 0, y: int = 1, ax: Axes | None = None) ->
         values = [row.values[k] for row in found.feasible]
         if values and 0 < WIDE * min(values) < max(values):
             set_scale("log")
+        elif axis is ax.xaxis:
+            axis.set_major_locator(MaxNLocator(6))
         axis.set_major_formatter(formatter(f"{found.objectives[k]}_{UNITS.get(found.objectives[k], '').lower()}"))
         better = "smaller is better" if found.signs[k] > 0 else "larger is better"
         axis.set_label_text(f"{label(found.objectives[k], found.quality_metric)}, {better}")
