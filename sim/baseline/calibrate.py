@@ -13,7 +13,17 @@ from pathlib import Path
 
 import numpy as np
 
-from sim.baseline.cpu_fit import Fit, active, all_rows, fit_all, hold_out_families, hold_out_models, middle, unseen
+from sim.baseline.cpu_fit import (
+    FOLDS,
+    Fit,
+    active,
+    all_rows,
+    fit_all,
+    hold_out_families,
+    hold_out_models,
+    middle,
+    unseen,
+)
 from sim.baseline.cpu_rows import CUSTOM_KERNELS, Table, family, record_graph, tabulate
 from sim.baseline.record import BaselineRecord, Mode, read_baseline
 from sim.baseline.residuals import network_deviations, residuals_of
@@ -76,6 +86,7 @@ def fit(
     chip: Chip | None = None,
     baseline: Path | None = None,
     graph_of: Callable[[BaselineRecord], Graph] | None = None,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> Fitted:
     """Fit the constants of `device`, and predict every record without having seen it.
 
@@ -83,6 +94,7 @@ def fit(
         chip: its description; by default the bundled chip that names it as its calibration, or bears its name.
         baseline: by default baselines/<device>.jsonl.
         graph_of: record -> graph of the op or workload that it measured.
+        progress: called with the share that is done, as far as the solves so far tell.
     Raises: CalibrationError: no or too few records (with the count), records of another device,
         contradictory ones, a chip that is no CPU.
     """
@@ -101,12 +113,20 @@ def fit(
     whole = tabulate(networks, chip, graph_of or record_graph) if networks else None
     names = active([table, whole] if whole else [table])
     _enough(device, table, whole, names)
+    solves = 2 + FOLDS + (len({r.workload for r in networks}) if whole else 0)
+
+    def part(done: int, of: int) -> Callable[[float], None]:
+        return lambda share: progress((done + of * share) / solves)
+
+    progress(0.0)
     from_ops = Fit(parts=((table, all_rows(table), 1.0),), names=names).solve(middle())
-    return Fitted(
-        chip=chip, file=file, names=names, constants=unseen(fit_all(table, whole, names, from_ops), names), ops=table,
-        op_s=hold_out_families(table, whole, names, middle()), networks=whole,
-        network_s=hold_out_models(table, whole, names, from_ops) if whole else None,
-    )  # fmt: skip
+    part(1, 1)(0.0)
+    constants = unseen(fit_all(table, whole, names, from_ops), names)
+    op_s = hold_out_families(table, whole, names, middle(), progress=part(2, FOLDS))
+    models = part(2 + FOLDS, solves - 2 - FOLDS)
+    network_s = hold_out_models(table, whole, names, from_ops, progress=models) if whole else None
+    return Fitted(chip=chip, file=file, names=names, constants=constants, ops=table, op_s=op_s, networks=whole,
+                  network_s=network_s)  # fmt: skip
 
 
 def calibration_of(device: str, fitted: Fitted) -> Calibration:

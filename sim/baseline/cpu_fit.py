@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -110,7 +110,14 @@ def fit_all(ops: Table, networks: Table | None, names: tuple[str, ...], start: C
     return Fit(parts=tuple(parts), names=names).solve(start)
 
 
-def hold_out_families(ops: Table, networks: Table | None, names: tuple[str, ...], start: CpuConstants) -> np.ndarray:
+def hold_out_families(
+    ops: Table,
+    networks: Table | None,
+    names: tuple[str, ...],
+    start: CpuConstants,
+    *,
+    progress: Callable[[float], None] = lambda share: None,
+) -> np.ndarray:
     """Each op's time, predicted with constants that saw no op of its family of shapes (in FOLDS parts).
 
     `start` must not have seen the ops either."""
@@ -118,6 +125,7 @@ def hold_out_families(ops: Table, networks: Table | None, names: tuple[str, ...]
     fold = np.array([order[family(r)] % FOLDS for r in ops.records])
     predicted = np.zeros(len(fold))
     for number in range(FOLDS):
+        progress(number / FOLDS)
         parts = [(ops, fold != number, 1.0)]
         parts += [(networks, all_rows(networks), NETWORK_WEIGHT)] if networks else []
         found = Fit(parts=tuple(parts), names=names).solve(start)
@@ -125,13 +133,21 @@ def hold_out_families(ops: Table, networks: Table | None, names: tuple[str, ...]
     return predicted
 
 
-def hold_out_models(ops: Table, networks: Table, names: tuple[str, ...], start: CpuConstants) -> np.ndarray:
+def hold_out_models(
+    ops: Table,
+    networks: Table,
+    names: tuple[str, ...],
+    start: CpuConstants,
+    *,
+    progress: Callable[[float], None] = lambda share: None,
+) -> np.ndarray:
     """Each network's time, predicted with constants that saw no network of the same model.
 
     `start` must not have seen networks either."""
     models = np.array([r.workload for r in networks.records])
     predicted = np.zeros(len(models))
-    for model in sorted(set(models)):
+    for number, model in enumerate(sorted(set(models))):
+        progress(number / len(set(models)))
         parts = ((ops, all_rows(ops), 1.0), (networks, models != model, NETWORK_WEIGHT))
         found = Fit(parts=parts, names=names).solve(start) if np.any(models != model) else start
         predicted[models == model] = networks.predict_s(found)[models == model]

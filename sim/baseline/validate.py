@@ -91,12 +91,17 @@ class Scored(Protocol):
 
 
 def against(
-    target: str, *, hw: str | None = None, precision: str | None = None, calibration: str = "auto"
+    target: str,
+    *,
+    hw: str | None = None,
+    precision: str | None = None,
+    calibration: str = "auto",
+    progress: Callable[[float], None] = lambda share: None,
 ) -> tuple[Scored, ...]:
     """Score a CSV file, every CSV file of a folder, or the baseline records of a device.
 
     What a file holds is told by its columns (`sim.baseline.kernel_rows.kinds`). Gemmini rows carry their
-    hardware; GPU rows and records need `hw`.
+    hardware; GPU rows and records need `hw`. `progress` is told the share of a folder's files that is done.
     Raises: ResultError: neither a file, nor a folder with CSV files, nor a device with records;
         CalibrationError of the kinds.
     """
@@ -105,7 +110,11 @@ def against(
         files = sorted(path.glob("**/*.csv"))
         if not files:
             raise ResultError(f"{target}: no CSV file in this folder")
-        return tuple(_score_file(file, hw, precision, calibration) for file in files)
+        scores = []
+        for number, file in enumerate(files):
+            progress(number / len(files))
+            scores.append(_score_file(file, hw, precision, calibration))
+        return tuple(scores)
     if path.suffix or path.exists():
         return (_score_file(path, hw, precision, calibration),)
     return (score_device(target, hw or target),)

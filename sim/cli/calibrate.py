@@ -43,8 +43,8 @@ def calibrate(
     if device == "cpu":
         device, chip, baseline = _measured_here(chip, baseline)
         output = output or Path(f"{device}.json")
-    with Progress(f"fitting the constants of {device}"):
-        fitted = fit(device, chip=chip, baseline=baseline)
+    with Progress(f"fitting the constants of {device}") as progress:
+        fitted = fit(device, chip=chip, baseline=baseline, progress=progress)
         found = calibration_of(device, fitted)
     file = output or Path(calibration.__file__).parent / f"{device}.json"
     calibration.write_calibration(file, found)

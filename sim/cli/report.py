@@ -14,12 +14,14 @@ def report(
 ) -> None:
     """One self-contained page: works from disk, needs no network, prints."""
     from sim.cli import common
+    from sim.cli.progress import Progress
     from sim.errors import ConfigError
     from sim.view.report import report as make
 
     if output.suffix not in (".html", ".htm"):
         raise ConfigError(f"-o {output}: expected a file ending in .html")
-    text = make(results)
+    with Progress("reading results"):
+        text = make(results)
     try:
         output.write_text(text, encoding="utf-8")
     except OSError as error:

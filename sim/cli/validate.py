@@ -29,8 +29,8 @@ def validate(
         from sim.baseline.validate import against as score_files
         from sim.baseline.validate import score_document
 
-        with Progress(f"scoring {against}"):
-            scores = score_files(against, hw=hw, precision=precision, calibration=calibration)
+        with Progress(f"scoring {against}") as progress:
+            scores = score_files(against, hw=hw, precision=precision, calibration=calibration, progress=progress)
         documents = [score_document(one, sim.__version__) for one in scores]
         if json:
             common.print_json(documents[0] if len(documents) == 1 else documents)
