@@ -23,6 +23,7 @@ from sim.schedule.groups import GroupCost
 from sim.schedule.host import TRANSFER
 from sim.schedule.loads import LOAD, SUFFIX
 from sim.schedule.network import Network, Options, Shared, cost_network
+from sim.steady import with_steady
 from sim.whatif import with_what_if
 from sim.workload.graph import Einsum, EinsumOp, Graph, OperandRole, Role, Tensor
 from sim.workload.precision import parse_precision
@@ -60,7 +61,8 @@ def estimate(
         overrides: op name -> latency in seconds that is known better.
         what_if: also cost the network with each resource larger and in each precision (`sim.whatif`): some
             twenty further evaluations; and, on mapped units, with every op alone and all tensors at home, which
-            fills `saved`. Without `mapping` and `overrides`, which belong to one chip.
+            fills `saved`, and as a stream of inferences on all units (`steady`). Without `mapping` and `overrides`,
+            which belong to one chip.
         inputs: "host": they come over the chip's host link, where it has one, as an op of their own; "resident": they
             are in the home memory already, as in most measurements of a device alone.
         progress: called now and then with the share of the ops that are costed, for each evaluation anew.
@@ -89,7 +91,8 @@ def estimate(
     found = read(network, 0, precision=chosen.name, options=options)
     if not what_if or given or overrides:
         return found
-    found = with_savings(found, network.of(0), graph, chip, chosen, options, shared)
+    for more in (with_savings, with_steady):
+        found = more(found, network.of(0), graph, chip, chosen, options, shared)
     same = {
         "shared": shared,
         "objective": objective,

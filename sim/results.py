@@ -53,6 +53,32 @@ class Saved:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """Ops that one unit runs of every inference, in a steady stream of them."""
+
+    first: str
+    last: str
+    latency_s: float
+    weights_on_chip_bytes: float
+    """0 where the stage's weights do not all fit: then they come from home each time"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steady:
+    """One inference after the other on all units of the kind: copies of a pipeline of stages.
+
+    `interval_s` is the time between two results, `latency_s` that of one inference, `bound` what sets the interval:
+    "stage:<number>" or the resource that the units share."""
+
+    interval_s: float
+    latency_s: float
+    throughput_per_s: float
+    copies: int
+    stages: tuple[Stage, ...]
+    bound: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OpEstimate:
     """One op's (or fused group's) part of the network; `latency_s` is its increment of the makespan."""
 
@@ -133,6 +159,8 @@ class Estimate:
     energy_breakdown_j: Mapping[str, float] = field(default_factory=dict)
     saved: Saved | None = None
     """the sum over `ops`"""
+    steady: Steady | None = None
+    """the best stream of inferences; None where it was not asked (`what_if`) or the unit is not mapped"""
     roofline: Mapping[str, object] = field(default_factory=dict)
     """The `dovetail.roofline/1` document of the network on this chip (`Roofline.to_dict`), or empty."""
 

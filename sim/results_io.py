@@ -14,7 +14,7 @@ from typing import Any
 from sim._version import __version__
 from sim.documents import Document, Reader, check_schema, plain, read_documents
 from sim.errors import ResultError
-from sim.results import ESTIMATE_SCHEMA, Estimate, OpEstimate, Saved, Term, Traffic, WhatIf
+from sim.results import ESTIMATE_SCHEMA, Estimate, OpEstimate, Saved, Stage, Steady, Term, Traffic, WhatIf
 
 _DERIVED = ("throughput_per_s", "below_datasheet_roofline", "flops")
 """Written for the reader of the file, computed again when it is loaded."""
@@ -67,6 +67,7 @@ def to_dict(estimate: Estimate) -> Document:
                 {"resource": w.resource, "factor": w.factor, "latency_s": w.latency_s} for w in estimate.what_if
             ],
             "saved": _saved(estimate.saved),
+            "steady": None if estimate.steady is None else _steady(estimate.steady),
             "roofline": estimate.roofline,
             "infeasible": estimate.infeasible,
             "unsupported": estimate.unsupported,
@@ -94,6 +95,11 @@ def _saved(saved: Saved | None) -> Document | None:
         "latency_s": saved.latency_s,
         "traffic_bytes": {level: _traffic(t) for level, t in saved.traffic_bytes.items()},
     }
+
+
+def _steady(steady: Steady) -> Document:
+    stages = [{name: getattr(stage, name) for name in Stage.__dataclass_fields__} for stage in steady.stages]
+    return {name: getattr(steady, name) for name in Steady.__dataclass_fields__} | {"stages": stages}
 
 
 def from_dict(document: Any, *, where: str = "result") -> Estimate:
@@ -138,6 +144,7 @@ def from_dict(document: Any, *, where: str = "result") -> Estimate:
         ops=tuple(_read_op(op) for op in top.children("ops")),
         what_if=tuple(_read_what_if(entry) for entry in top.children("what_if")),
         saved=_read_saved(top),
+        steady=_read_steady(top),
         roofline=top.mapping("roofline"),
         infeasible=None if top.raw("infeasible") is None else top.mapping("infeasible"),
         unsupported=tuple(top.items("unsupported")),
@@ -211,6 +218,33 @@ def _read_saved(reader: Reader) -> Saved | None:
     saved = Saved(latency_s=inner.number("latency_s"), traffic_bytes=inner.each("traffic_bytes", _read_traffic))
     inner.done()
     return saved
+
+
+def _read_steady(reader: Reader) -> Steady | None:
+    """The stream of inferences; documents from before the key have none."""
+    if "steady" not in reader.data or reader.raw("steady") is None:
+        return None
+    inner = reader.child("steady")
+    numbers = ("interval_s", "latency_s", "throughput_per_s")
+    steady = Steady(
+        **{name: inner.number(name) for name in numbers},
+        copies=inner.integer("copies"),
+        stages=tuple(_read_stage(stage) for stage in inner.children("stages")),
+        bound=inner.text("bound"),
+    )
+    inner.done()
+    return steady
+
+
+def _read_stage(reader: Reader) -> Stage:
+    stage = Stage(
+        first=reader.text("first"),
+        last=reader.text("last"),
+        latency_s=reader.number("latency_s"),
+        weights_on_chip_bytes=reader.number("weights_on_chip_bytes"),
+    )
+    reader.done()
+    return stage
 
 
 def load_results(path: str | Path) -> list[Estimate]:

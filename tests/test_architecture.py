@@ -25,7 +25,7 @@ LAYERS = (
     ("results", "results_io"),
     ("cost",),
     ("schedule",),
-    ("analytical", "savings", "sweeping", "whatif"),
+    ("analytical", "savings", "steady", "sweeping", "whatif"),
     ("events",),
     ("baseline",),
     ("compression",),

@@ -41,6 +41,8 @@ def best_kept(way: Callable[[Keep], Way]) -> Way:
     found = way(Keep.WEIGHTS)
     if found.coster.unit.costing is not Costing.MAPPED or not found.homes.memory or found.coster.options.apart:
         return found
+    if found.coster.options.cuts is not None:
+        return found
     if found.homes.loads:
         found = _better(found, way(Keep.ACTIVATIONS))
     if _doubtful(found.groups, found.coster).any():

@@ -54,6 +54,8 @@ class Options:
     inputs: str = "host"
     apart: bool = False
     """every op alone, every tensor at home: what fusion and residency are compared with"""
+    cuts: tuple[int, ...] | None = None
+    """in a stream of inferences, in which all weights of a stage stay on chip if they fit: where stages begin"""
     progress: Callable[[float], None] = _silent
     """called now and then with the share of the ops that are costed"""
 
@@ -120,7 +122,7 @@ class _Coster:
         *,
         keep: Keep = Keep.WEIGHTS,
     ) -> None:
-        self.keep = Keep.NOTHING if options.apart else keep
+        self.keep = Keep.NOTHING if options.apart else keep if options.cuts is None else Keep.ALL_WEIGHTS
         self.shared = shared or Shared()
         self.graph, self.chips, self.subject, self.options = graph, tuple(chips), subject, options
         self.precision_name = precision.name
@@ -140,7 +142,8 @@ class _Coster:
         ]
         self.room_bytes = np.array(room, dtype=float)
         inside = inside_storages(self.graph, self.unit)
-        return residency(self.graph, self.unit, self.room_bytes, inside, keep=self.keep)
+        cuts = self.options.cuts or ()
+        return residency(self.graph, self.unit, self.room_bytes, inside, keep=self.keep, cuts=cuts)
 
     def home_names(self) -> dict[str, str]:
         """tensor -> memory, for a single design (a unit costed by roofline)."""

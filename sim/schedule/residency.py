@@ -9,9 +9,10 @@ share weights) stay from the first to the last of them in what activations leave
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from itertools import pairwise
 
 import numpy as np
 
@@ -27,11 +28,16 @@ class Keep(IntEnum):
     ACTIVATIONS = 1
     WEIGHTS = 2
     """those that several ops use"""
+    ALL_WEIGHTS = 3
+    """those of each stage, from one inference to the next, where all of them fit"""
 
 
 RESIDENT_SHARE = 0.5
 """Share of the memory that resident activations may take (estimated: the other half holds the
 double-buffered tiles of the op that runs)."""
+STAGE_SHARE = 0.9
+"""Share of the memory that activations and all weights of a stage may take together (estimated: what does not stay
+passes through the rest)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +117,30 @@ def lifetimes(graph: Graph, place: Mapping[str, str]) -> dict[str, tuple[int, in
     return span
 
 
+@dataclass(frozen=True, slots=True)
+class StageWeights:
+    """A stage's positions in the graph, first to before `end`, and the storages of its products' weights."""
+
+    first: int
+    end: int
+    storages: tuple[str, ...]
+
+
+def stage_weights(graph: Graph, cuts: Sequence[int]) -> list[StageWeights]:
+    """The stages between cuts; a weight that products of two stages use belongs to none."""
+    borders = [0, *cuts, len(graph.ops)]
+    found: list[list[str]] = []
+    for first, end in pairwise(borders):
+        products = [op for op in graph.ops[first:end] if isinstance(op, EinsumOp)]
+        tensors = [graph.tensors[op.einsum.operand(OperandRole.WEIGHT).tensor] for op in products]
+        found.append(list(dict.fromkeys(t.storage or t.id for t in tensors if t.role is Role.WEIGHT)))
+    many = {s for i, own in enumerate(found) for other in found[i + 1 :] for s in own if s in other}
+    return [
+        StageWeights(first, end, tuple(s for s in own if s not in many))
+        for (first, end), own in zip(pairwise(borders), found, strict=True)
+    ]
+
+
 def _shared_weights(
     graph: Graph, place: Mapping[str, str], roles: Mapping[str, set[Role]]
 ) -> dict[str, tuple[int, int]]:
@@ -131,7 +161,13 @@ def _shared_weights(
 
 
 def residency(
-    graph: Graph, unit: Unit, capacity_bytes: np.ndarray, inside: Collection[str] = (), *, keep: Keep = Keep.WEIGHTS
+    graph: Graph,
+    unit: Unit,
+    capacity_bytes: np.ndarray,
+    inside: Collection[str] = (),
+    *,
+    keep: Keep = Keep.WEIGHTS,
+    cuts: Sequence[int] = (),
 ) -> Residency:
     """Homes for D designs that differ in the capacity (D,) of the resident memory.
 
@@ -155,22 +191,27 @@ def residency(
             kept = np.zeros(designs, dtype=bool)
         else:
             kept = held[:, first : last + 1].max(axis=1) + size <= budget
+            if any(first < cut <= last for cut in cuts):  # from one unit to another, through their shared memory
+                kept = np.zeros(designs, dtype=bool)
         if roles[storage] == {Role.ACTIVATION}:
             always.pop(storage, None)
             home[:, first : last + 1] += np.where(kept, 0.0, size)[:, None]
         held[:, first : last + 1] += np.where(kept, size, 0.0)[:, None]
         stays[storage] = kept
     loads: dict[int, dict[str, float]] = {}
-    for storage, (first, last) in (
-        _shared_weights(graph, place, roles).items() if memory and keep >= Keep.WEIGHTS else ()
-    ):
-        if OperandRole.WEIGHT in memory.holds:  # type: ignore[union-attr]
-            size = sizes[storage]
-            kept = held[:, first : last + 1].max(axis=1) + size <= budget
-            held[:, first : last + 1] += np.where(kept, size, 0.0)[:, None]
+    holds = memory is not None and OperandRole.WEIGHT in memory.holds
+    for storage, (first, last) in _shared_weights(graph, place, roles).items():
+        if holds and keep is Keep.WEIGHTS:
+            kept = held[:, first : last + 1].max(axis=1) + sizes[storage] <= budget
+            held[:, first : last + 1] += np.where(kept, sizes[storage], 0.0)[:, None]
             stays[storage] = kept
             if kept.any():
-                loads.setdefault(first, {})[storage] = size
+                loads.setdefault(first, {})[storage] = sizes[storage]
+    for stage in stage_weights(graph, cuts) if holds and keep is Keep.ALL_WEIGHTS else ():
+        weights = sum(sizes[storage] for storage in stage.storages)
+        kept = held[:, stage.first : stage.end].max(axis=1, initial=0.0) + weights <= capacity_bytes * STAGE_SHARE
+        held[:, stage.first : stage.end] += np.where(kept, weights, 0.0)[:, None]
+        stays |= dict.fromkeys(stage.storages, kept)
     return Residency(
         loads=loads,
         memory=memory.name if memory else None,

@@ -1,0 +1,79 @@
+"""A stream of inferences: weights that stay on chip, copies and pipelines of units, by hand and against events."""
+
+from __future__ import annotations
+
+import pytest
+from chains import products
+
+import sim
+from sim.events.simulate import simulate
+from sim.results_io import from_dict, to_dict
+from sim.schedule.build import to_schedule
+from sim.schedule.network import Options, cost_network
+from sim.steady import arrangement, balanced_cuts
+from sim.workload.precision import parse_precision
+
+WIDTH = 3200
+"""A weight of 10.24 MB: two of them fit the 32 MiB of an NPU, four do not."""
+
+
+def stream_of(graph, chip, cuts):
+    options = Options(cuts=cuts, inputs="resident")
+    return cost_network(graph, [chip], parse_precision(chip.default_precision), options)
+
+
+def test_a_pipeline_keeps_what_one_unit_cannot():
+    """Four equal layers on the two NPUs of `tesla-fsd`: each keeps two of the weights; DRAM carries the input, what
+    passes from one to the other (written and read) and the output: 4 x 96 x 3,200 bytes an inference."""
+    chip, graph = sim.load_hardware("tesla-fsd"), products(96, (WIDTH,) * 5)
+    found = sim.estimate(graph, chip, what_if=True, inputs="resident")
+    steady = found.steady
+    assert steady is not None
+    assert (steady.copies, [(s.first, s.last) for s in steady.stages]) == (
+        1,
+        [("layer0", "layer1"), ("layer2", "layer3")],
+    )
+    assert [stage.weights_on_chip_bytes for stage in steady.stages] == [2 * WIDTH**2] * 2
+    assert steady.bound.startswith("stage:")
+    assert steady.interval_s == max(stage.latency_s for stage in steady.stages)
+    assert steady.throughput_per_s == 1 / steady.interval_s
+    assert steady.latency_s == pytest.approx(sum(stage.latency_s for stage in steady.stages), rel=1e-12)
+    # one inference alone waits for its weights: 41 MB over 57.8 GB/s
+    assert found.latency_s > 4 * WIDTH**2 / 57.8e9 > steady.latency_s
+    stream = stream_of(graph, chip, (2,))
+    moved = [group.traffic_bytes["DRAM"] for group in stream.groups]
+    assert sum(float(r[0] + w[0]) for table in moved for r, w in table.values()) == 4 * 96 * WIDTH
+    assert any("pipeline of 2 stages on 2 x npu, 41 MB of weights stay" in note for note in found.notes)
+    assert from_dict(to_dict(found)) == found
+
+
+def test_copies_where_all_weights_fit():
+    """Two layers: each NPU keeps both weights and takes every second inference."""
+    chip, graph = sim.load_hardware("tesla-fsd"), products(96, (WIDTH,) * 3)
+    steady = sim.estimate(graph, chip, what_if=True, inputs="resident").steady
+    assert (steady.copies, len(steady.stages)) == (2, 1)
+    assert steady.interval_s == pytest.approx(steady.latency_s / 2, rel=1e-12)
+
+
+def test_units_share_the_home_memory():
+    """Weights that fit nowhere come from DRAM for each inference: more units cannot be faster than it."""
+    chip = sim.load_hardware("tesla-fsd", {"SRAM.capacity": "4 MiB"})
+    graph = products(8, (WIDTH,) * 5)
+    steady = sim.estimate(graph, chip, what_if=True, inputs="resident").steady
+    assert steady.bound == "memory:DRAM"
+    assert steady.interval_s >= 4 * WIDTH**2 / 57.8e9
+    assert all(stage.weights_on_chip_bytes == 0 for stage in steady.stages)
+
+
+@pytest.mark.parametrize(("workload", "hardware"), [("digits_cnn", "edge-npu"), ("byte_gpt", "tesla-fsd")])
+def test_the_stream_runs_as_costed(workload, hardware):
+    """The event simulator takes the same time for the stages; a stream is never slower than inferences in turn."""
+    graph, chip = sim.load_workload(workload), sim.load_hardware(hardware)
+    one = cost_network(graph, [chip], parse_precision(chip.default_precision), Options(inputs="resident"))
+    for stages in (1, 2):
+        cuts = balanced_cuts(one, stages)
+        assert len(cuts) == stages - 1
+        stream = stream_of(graph, chip, cuts)
+        found = arrangement(stream.of(0), cuts, 1)
+        assert simulate(to_schedule(stream, 0), chip).latency_s == pytest.approx(found.latency_s, rel=0.02)
+        assert found.interval_s <= one.latency_s[0] * (1 + 1e-9)
