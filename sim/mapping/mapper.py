@@ -12,8 +12,9 @@ that a sweep finds for each design what a search of its own would find, to the l
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -21,11 +22,11 @@ import numpy as np
 from sim.mapping.evaluate import Cost
 from sim.mapping.machine import Machine
 from sim.mapping.problem import Problem
-from sim.mapping.scan import ROUNDING, Scan, bands, clocks, corner, together
+from sim.mapping.scan import NARROW, ROUNDING, WIDE, Scan, bands, clocks, corner, together
 from sim.mapping.search import Pool, SingleBorder
 from sim.mapping.settle import CLASS_COUNT, Pairs, Rated, Settled, Tables
 from sim.mapping.steps import join
-from sim.mapping.terms import Numbers
+from sim.mapping.terms import Numbers, Parts
 from sim.mapping.winners import Lazy, Objective, Winners, dynamic_energy
 from sim.workload.graph import OperandRole
 
@@ -119,6 +120,10 @@ def _sent(run: Asking[Winners], answer: Any = None) -> Ask | Winners:
         return found
 
 
+_Bounded = tuple[int, np.ndarray, np.ndarray]
+LimitOf = Callable[[Sequence[int], np.ndarray | None, Callable[[], np.ndarray]], np.ndarray | float]
+
+
 @dataclass(slots=True)
 class _Queue:
     """One design: the candidates that may still beat the best, by ascending bound, and the best so far."""
@@ -180,7 +185,7 @@ class _Search:
         first = self.clock_designs
         self.clocks = clocks(machine.rates[first], machine.setup_cycles[first], machine.latency_cycles[first])
         latency = objective is Objective.LATENCY  # energies differ by clock too
-        self.bands = bands(self.clocks) if latency else [[c] for c in range(len(self.clocks))]
+        self.bands = bands(self.clocks, WIDE) if latency else [[c] for c in range(len(self.clocks))]
         small = len(self.pool) <= EXACT_BELOW
         self.slack = SLACK if small else -TOLERANCE
         self.looks = (*LOOKS, len(self.pool)) if small else LOOKS
@@ -208,15 +213,30 @@ class _Search:
         energy = energy + float(machine.mac_energy_j[d]) * problem.macs / problem.reduction_speedup
         return self.scan.of(energy) if self.objective is Objective.ENERGY else self.scan.of(energy) * times
 
-    def _values(
-        self, band: int, clocks: Sequence[int], limit: np.ndarray | float
-    ) -> tuple[np.ndarray, Iterable[np.ndarray]]:
-        """(places in the scan, bounds of the objective on each of some clocks of a band) of the candidates that
-        are not above a limit at its fastest corner."""
-        places = np.flatnonzero(self.lower[band] <= limit)
-        if len(self.bands[band]) == 1:
-            return places, [self.lower[band][places]]
-        return places, self.scan.some(places).time(*together([self.clocks[c] for c in clocks]))
+    def _values(self, number: int, present: Sequence[int], limit_of: LimitOf) -> Iterator[_Bounded]:
+        """(clock, places in the scan, bounds of the objective) for clocks of a band, of the candidates that are not
+        above a limit at the fastest corner of clocks still nearer to each other.
+
+        limit_of: clocks of the band, places, what their bounds are at clocks' slowest corner.
+        """
+        lower, scan = self.lower[number], self.scan
+        alone = len(self.bands[number]) == 1
+
+        def upper(of: Parts, clocks: Sequence[int]) -> np.ndarray:
+            return of.time(*corner([self.clocks[c] for c in clocks], max))
+
+        limit = limit_of(present, None, lambda: lower if alone else upper(scan.parts, present))
+        places = np.flatnonzero(lower <= limit)
+        if alone:
+            yield present[0], places, lower[places]
+            return
+        parts = scan.some(places)
+        for near in bands([self.clocks[c] for c in present], NARROW):
+            clocks = [present[n] for n in near]
+            least = parts.time(*corner([self.clocks[c] for c in clocks], min))
+            few = np.flatnonzero(least <= limit_of(clocks, places, partial(upper, parts, clocks)))
+            bounds = parts.take(few).time(*together([self.clocks[c] for c in clocks]))
+            yield from ((clock, places[few], own) for clock, own in zip(clocks, bounds, strict=True))
 
     def _search(self) -> Asking[dict[int, _Queue]]:
         """The best of each design; designs where nothing fits are left out.
@@ -261,17 +281,16 @@ class _Search:
 
     def _start(self, by_clock: Mapping[int, list[int]]) -> list[list[_Queue]]:
         """Queues of designs, given per clock by falling room, with their least bounds."""
+
+        def limit_of(clocks: Sequence[int], places: np.ndarray | None, upper: Callable[[], np.ndarray]) -> np.ndarray:
+            return self.scan.least(upper(), places) * ((1 + NEAR) * (1 + ROUNDING))
+
         queues = []
         for number, band in enumerate(self.bands):
             present = [clock for clock in band if clock in by_clock]
             if present:
-                slowest = corner([self.clocks[c] for c in band], max)
-                upper = self.lower[number] if len(band) == 1 else self.scan.everywhere(slowest)
-                limit = self.scan.least(upper) * ((1 + NEAR) * (1 + ROUNDING))
-                places, bounds = self._values(number, present, limit)
-                queues += [
-                    self._first(clock, by_clock[clock], places, own) for clock, own in zip(present, bounds, strict=True)
-                ]
+                values = self._values(number, present, limit_of)
+                queues += [self._first(clock, by_clock[clock], places, own) for clock, places, own in values]
         return queues
 
     def _first(self, clock: int, designs: list[int], places: np.ndarray, bounds: np.ndarray) -> list[_Queue]:
@@ -292,13 +311,15 @@ class _Search:
     def _fill(self, queues: Mapping[int, list[_Queue]]) -> None:
         """What is left for queues, given per clock, once they know a value."""
         limits = {clock: [self._limit(queue) * (1 + ROUNDING) for queue in some] for clock, some in queues.items()}
+
+        def most(clock: int) -> float:
+            return max(limits[clock])
+
         for number, band in enumerate(self.bands):
             present = [clock for clock in band if clock in queues]
             if present:
-                most = max(max(limits[clock]) for clock in present)
-                places, bounds = self._values(number, present, most)
-                for clock, own in zip(present, bounds, strict=True):
-                    self._fill_clock(queues[clock], limits[clock], places, own)
+                for clock, places, bounds in self._values(number, present, lambda own, *_: max(map(most, own))):
+                    self._fill_clock(queues[clock], limits[clock], places, bounds)
 
     def _fill_clock(self, queues: list[_Queue], limits: list[float], places: np.ndarray, bounds: np.ndarray) -> None:
         left = np.flatnonzero(bounds <= max(limits))

@@ -21,6 +21,8 @@ ROUNDING = 4e-6
 WIDE = 3.0
 """Largest over least pace of a port within a band of clocks: then about a tenth of the candidates has a bound
 at the fastest corner below the least bound at the slowest."""
+NARROW = 1.25
+"""The same within parts of a band: about a fiftieth is left."""
 
 
 class Scan:
@@ -69,13 +71,14 @@ class Scan:
         """What bounds candidates at some places."""
         return self.parts if len(places) == len(self.positions) else self.parts.take(places)
 
-    def least(self, values: np.ndarray) -> np.ndarray:
-        """The least number of the candidates that fit, for the least room that each candidate fits."""
+    def least(self, values: np.ndarray, places: np.ndarray | None = None) -> np.ndarray:
+        """The least number of the candidates (at these places) that fit, for the least room that each one fits."""
         if len(self.rooms) == 1:
             return np.asarray(values.min())
-        sizes = np.diff(self.fitting, prepend=0)
+        ends = self.fitting if places is None else np.searchsorted(places, self.fitting)
+        sizes = np.diff(ends, prepend=0)
         held = np.flatnonzero(sizes)
-        starts = (self.fitting - sizes)[held]
+        starts = (ends - sizes)[held]
         return np.repeat(np.minimum.accumulate(np.minimum.reduceat(values, starts)), sizes[held])
 
 
@@ -108,8 +111,9 @@ def together(some: Sequence[Clock]) -> Clock:
     return Clock(pace, column(c.setup for c in some), column(c.latency for c in some))
 
 
-def bands(some: Sequence[Clock]) -> list[list[int]]:
-    """Numbers of clocks that are near each other, so that few candidates are good for any of them."""
+def bands(some: Sequence[Clock], wide: float) -> list[list[int]]:
+    """Numbers of clocks that are near each other (within a factor in every port's pace), so that few candidates are
+    good for any of them."""
     found: list[list[int]] = []
     low: list[float] = []
     high: list[float] = []
@@ -117,7 +121,7 @@ def bands(some: Sequence[Clock]) -> list[list[int]]:
         pace = some[number].pace
         if found:
             low, high = list(map(min, low, pace)), list(map(max, high, pace))
-            if all(most <= least * WIDE for least, most in zip(low, high, strict=True)):
+            if all(most <= least * wide for least, most in zip(low, high, strict=True)):
                 found[-1].append(number)
                 continue
         found.append([number])
