@@ -106,8 +106,9 @@ def tornado(estimate: Estimate, *, limit: int = 12, ax: Axes | None = None) -> A
     ax = _axes(ax, (7.0, 1.2 + 0.36 * len(found)))
     for place, (name, change) in enumerate(found):
         ax.barh(place, 100 * change, color=palette.BLUE if change <= 0 else palette.VERMILION, height=0.62)
-        side = {"xytext": (6, 0), "ha": "left"} if change <= 0 else {"xytext": (-6, 0), "ha": "right"}
-        ax.annotate(palette.literal(name), (0, place), textcoords="offset points", va="center", fontsize=8.5, **side)
+        side, room = ("left", 6) if change <= 0 else ("right", -6)
+        ax.annotate(palette.literal(name), (0, place), xytext=(room, 0), textcoords="offset points", va="center",
+                    ha=side, fontsize=8.5)  # fmt: skip
     widest = max(abs(100 * change) for _, change in found) or 1.0
     ax.set_xlim(-1.15 * widest, 1.15 * widest)
     ax.axvline(0, color=palette.BLACK, linewidth=1.0)
