@@ -12,6 +12,8 @@ from sim.errors import ConfigError, DovetailError, WorkloadError
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
+EXIT_INTERRUPTED = 130
+"""Exit code after Ctrl-C: 128 + SIGINT, as of any program that a shell runs."""
 WIDTH = 100
 """Widest table in columns; a narrower terminal makes it narrower."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sim.cli import complete
-from sim.cli.common import knobs, pairs, print_json, say, show
+from sim.cli.common import EXIT_INTERRUPTED, knobs, pairs, print_json, say, show
 from sim.cli.progress import Progress
 from sim.errors import ConfigError
 
@@ -43,7 +43,10 @@ def simulate(
     seed: Annotated[int, typer.Option(help="Seed of random arrivals.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Contention, queues and deadlines: the schedule executed in simulated time."""
+    """Contention, queues and deadlines: the schedule executed in simulated time.
+
+    Ctrl-C ends it with what was simulated until then, marked partial, and exit code 130.
+    """
     from sim.events.scenario import list_scenarios
     from sim.hardware.load import load_hardware
 
@@ -70,9 +73,11 @@ def simulate(
     _write_trace(trace, result.timeline)
     if json:
         print_json(result.to_dict())
-        return
-    show(*view.one(result))
-    if expand:
+    else:
+        show(*view.one(result))
+    if result.partial:
+        _interrupted()
+    if expand and not json:
         folded = run_one(graph, chip, seed=seed, record=0, **options)
         say(f"folded: {folded.latency_s * 1e3:.6g} ms in {folded.events:,} events; expanded: {result.events:,} events")
 
@@ -111,9 +116,17 @@ def _scenario(
         show(*view.scenario(result))
         for note in result.notes:
             say(f"note: {note}")
-        if expand and not result.partial:
-            folded = run_scenario(scenario, chip, seed=seed, grain="folded", record=0)
-            say("\n".join(view.folding(result, folded)))
+    if result.partial:
+        _interrupted()
+    if expand and not (json or limit or scenario.serving):
+        folded = run_scenario(scenario, chip, seed=seed, grain="folded", record=0)
+        say("\n".join(view.folding(result, folded)))
+
+
+def _interrupted() -> None:
+    """Ends the command as the shell expects of one that Ctrl-C stopped."""
+    say("dovetail: interrupted: what was simulated until then stands above, marked partial")
+    raise typer.Exit(EXIT_INTERRUPTED)
 
 
 def _write_trace(path: Path | None, timeline: Timeline) -> None:

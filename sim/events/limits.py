@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from math import ceil, log
 
 from sim._version import __version__
 from sim.errors import ConfigError, InfeasibleError, nearest
@@ -42,7 +43,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
-    """`value` passed and `above` did not; both were simulated. For "rate", factors on the file's rate."""
+    """`value` passed and `above` was not shown to; both were simulated. For "rate", factors on the file's rate."""
 
     quantity: str
     value: float | None
@@ -220,11 +221,18 @@ def _trial(
     missed, jobs = (sum(column) for column in zip(*counts, strict=True))
     upper = _upper_bound(counts, level)
     if missed == 0 and upper > scenario.miss_bound:
+        needed = ceil(log(1 - level) / log(1 - scenario.miss_bound))
         raise ConfigError(
             f'scenario "{scenario.name}": 0 misses of {jobs} jobs only show a rate below {upper:.2%}; a bound of '
-            f"{scenario.miss_bound:.2%} at {level:.0%} needs a longer run or more replications"
+            f"{scenario.miss_bound:.2%} at {level:.0%} needs {needed} jobs: expected replications: "
+            f"{ceil(scenario.replications * needed / max(1, jobs))}, or a longer run"
         )
-    return Trial(value=value, missed=missed, jobs=jobs, upper_bound=upper, passed=upper <= scenario.miss_bound)
+    passed = upper <= scenario.miss_bound
+    undecided = not passed and missed <= scenario.miss_bound * jobs
+    return Trial(
+        value=value, missed=missed, jobs=jobs, upper_bound=upper, passed=passed,
+        why="(too few jobs to tell)" if undecided else "",
+    )  # fmt: skip
 
 
 def _misses(result: ScenarioResult) -> list[tuple[int, int]]:

@@ -243,7 +243,8 @@ class _Session:
         place = {u: i or 0 for u, i in (stream.place or {}).items()}
         one = replace(stream, arrivals_s=(0.0,), closed=False, place=place)
         session = _Session([one], "folded", "fifo", False, self.shared, self.capacity, self.dma_engines, None, 0)
-        session.execute(None)
+        if session.execute(None):
+            raise KeyboardInterrupt  # a second time, while the report of the first was made
         return to_seconds(session.jobs[0].ended)
 
     def _ports(self, span_s: float) -> dict[str, PortUse]:

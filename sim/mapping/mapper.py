@@ -457,11 +457,13 @@ class _Search:
         fits = np.flatnonzero(rows >= 0)
         energy[fits] = dynamic_energy(machine, self.space.problem, cost.traffic[rows[fits]], fits) if len(fits) else ()
         positions = np.array([queue.rank[2] // CLASS_COUNT for queue in queues], dtype=np.int64)
+        # What winners make later holds neither the pool nor the search: a network has a hundred of them.
+        made, space = settled.tables, self.space
         return Winners(
             row=rows,
             cost=cost,
-            tables=Lazy(places, lambda place: settled.tables.made[place[0]].take(np.array([place[1]]))),
-            mappings=Lazy(places, lambda place: self.space.mapping(settled.tables.choice(*place))),
+            tables=Lazy(places, lambda place: made.made[place[0]].take(np.array([place[1]]))),
+            mappings=Lazy(places, lambda place: space.mapping(made.choice(*place))),
             energy_j=energy,
             first_weight_bytes=pool.weight_tile_bytes(positions),
             footprint_bytes=pool.footprint[positions],

@@ -12,7 +12,7 @@ Ranks fall into four classes by the operands that depend on them:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from math import prod
@@ -35,6 +35,18 @@ _CLASS_OF = {
     (False, True, False): "K",
     (False, False, True): "M",
 }
+
+
+def _parts(axis: Axis, einsum: Einsum, weight: Collection[str]) -> tuple[Axis, ...]:
+    """An axis per rank where the ranks, all of the weight, are the digits of its index; the axis itself otherwise."""
+    size, terms = 1, sorted(axis.terms, key=lambda term: (term[1], einsum.ranks[term[0]]))
+    for rank, coefficient in terms:
+        if coefficient != size or rank not in weight:
+            return (axis,)
+        size *= einsum.ranks[rank]
+    if len(terms) == 1 or size != axis.size or axis.offset:
+        return (axis,)
+    return tuple(Axis(terms=((rank, 1),), size=einsum.ranks[rank]) for rank, _ in axis.terms)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +74,20 @@ class Problem:
 
     @cached_property
     def axes(self) -> Mapping[OperandRole, tuple[Axis, ...]]:
-        """Operand -> its axes; those on which no rank lies (broadcast) hold one element."""
-        return {role: tuple(axis for axis in self.einsum.operand(role).projection if axis.terms) for role in ROLES}
+        """Operand -> its axes; those on which no rank lies (broadcast) hold one element.
+
+        Channels of a grouped convolution (group x size + channel) are two axes, so that tiles may cut both.
+        """
+        weight = self.einsum.operand(WEIGHT).ranks
+        return {
+            role: tuple(
+                part
+                for axis in self.einsum.operand(role).projection
+                if axis.terms
+                for part in _parts(axis, self.einsum, weight)
+            )
+            for role in ROLES
+        }
 
     @cached_property
     def relevant(self) -> Mapping[OperandRole, frozenset[str]]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from sim.errors import InfeasibleError
 from sim.hardware.chip import Chip
 from sim.mapping.mapping import Mapping as LoopNest
 from sim.schedule.groups import GroupCost
@@ -53,8 +54,14 @@ def schedule(
 
 
 def to_schedule(network: Network, d: int) -> Schedule:
-    """Design `d` of a costed network as a schedule."""
+    """Design `d` of a costed network as a schedule.
+
+    Raises: InfeasibleError: it fits the chip nowhere.
+    """
     network = network.of(d)
+    if network.infeasible[d]:
+        reason, tensors = network.reasons[d]
+        raise InfeasibleError(reason + (f"; largest: {', '.join(tensors)}" if tensors else ""))
     chip, unit = network.chips[d], network.unit
     home = chip.memory(unit.home)
     clock = unit.clock_hz if len(network.chips) == 1 else chip.main_unit.clock_hz

@@ -69,7 +69,7 @@ def _times(coster: _Coster) -> tuple[list[CpuTime], CpuWork, dict[int, int]]:
     if ("cpu",) not in coster.mapped:
         positions = [i for i, op in enumerate(coster.graph.ops) if not isinstance(op, ViewOp)]
         choice = coster.options.calibration
-        works = [library_work(coster.graph, c, skips=cpu_calibration(c, choice) is not None) for c in coster.chips]
+        works = [library_work(coster.graph, c, calibrated=cpu_calibration(c, choice) is not None) for c in coster.chips]
         times = [
             cpu_time(work, cpu_machine(chip), cpu_constants(chip, choice))
             for work, chip in zip(works, coster.chips, strict=True)

@@ -43,13 +43,14 @@ ROW_KINDS = ("softmax", "layer_norm", "group_norm", "rms_norm", "mean", "sum", "
 """Parts of the names of ops that reduce along rows."""
 
 
-def library_work(graph: Graph, chip: Chip, *, skips: bool = True) -> CpuWork:
+def library_work(graph: Graph, chip: Chip, *, calibrated: bool = True) -> CpuWork:
     """Columns of every op of a graph prepared with `eager=True` but its views, in order.
 
-    `skips`: causal attention leaves out blocks above the diagonal; without, every product counts (the roofline's).
+    `calibrated`: the kernels are known, so causal attention leaves out blocks above the diagonal and its softmax is a
+    time per score; without, every product counts (as in the roofline) and the softmax at the rates of the lanes.
     Raises: PrecisionError: a type for which the chip's array has no rate.
     """
-    context = _Context(graph, chip, skips=skips)
+    context = _Context(graph, chip, calibrated=calibrated)
     rows, views, seen = [], 0, set()
     for op in graph.ops:
         if isinstance(op, ViewOp):
@@ -100,8 +101,8 @@ def weight_bytes(graph: Graph) -> float:
 class _Context:
     """A graph on a chip: what the rows share."""
 
-    def __init__(self, graph: Graph, chip: Chip, *, skips: bool) -> None:
-        self.graph, self.chip, self.unit, self.skips = graph, chip, chip.main_unit, skips
+    def __init__(self, graph: Graph, chip: Chip, *, calibrated: bool) -> None:
+        self.graph, self.chip, self.unit, self.calibrated = graph, chip, chip.main_unit, calibrated
         self.cores = 1
         for level in self.unit.hierarchy:
             self.cores *= level.count if isinstance(level, Fanout) else 1
@@ -190,7 +191,7 @@ class _Context:
 
     def _causal_share(self, op: Op) -> float:
         region = self.region(op)
-        if not self.skips or region is None or not region.attrs.get("causal"):
+        if not self.calibrated or region is None or not region.attrs.get("causal"):
             return 1.0
         return _kept_keys(int(region.attrs["query_length"]), int(region.attrs["key_length"]))
 
@@ -238,7 +239,9 @@ class _Context:
             if self.fused(op):
                 share = self._causal_share(op)
                 scores = float(self.graph.tensors[op.outputs[0]].elements) * share
-                return row | {"passing_bytes": 0.0, "grains": inf, "scores": scores}
+                row |= {"passing_bytes": 0.0, "grains": inf, "scores": scores}
+                # Without a calibration nothing is known of the kernel's time a score: its lanes at the file's rates.
+                return row if self.calibrated else row | {"lanes_s": self.lanes_s(work) * share}
         if "pool" in op.kind and not self.quantised:
             return row | {"compares": float(sum(work.values()))}
         if width == "half":

@@ -174,7 +174,7 @@ def limit(found: Limit) -> list[RenderableType]:
     heads = (number(found.quantity), number("jobs", drop=2), number("missed"), number("bound", drop=1), words("within"))
     top = "none" if found.value is None else _number(found.value)
     hertz = "" if found.rate_hz is None else f" times the file's ({found.rate_hz:.5g} Hz)"
-    above = "nothing above was tried" if found.above is None else f"{_number(found.above)} does not"
+    above = "nothing above was tried" if found.above is None else f"{_number(found.above)} was not shown to"
     told = (
         f"{found.quantity}: {top}{hertz} keeps misses within {found.bound:.2%} at {found.level:.0%} confidence; {above}"
     )

@@ -20,7 +20,7 @@ CHIPS = {
     "h100-sxm": ("mlp", "digits_cnn", "byte_gpt", "mobilenet_v2"),
     "epyc-zen4": ("mlp", "byte_gpt"),
 }
-"""A small part of `benchmarks/law1.py`, which runs every workload on every chip."""
+"""A small part of `benchmarks/matrix.py`, which runs every workload on every chip."""
 WORKLOADS = {
     "mlp": {},
     "conv2d": {"size": 28, "in_channels": 32, "out_channels": 48},

@@ -1,19 +1,24 @@
 """The mapper against brute force over the same space: every integer tile, every order, every split."""
 
+import gc
 import random
+import tracemalloc
 from itertools import permutations, product
 
 import numpy as np
 import pytest
 from cases import problem, random_einsum, random_machine
 
+import sim
 from sim.mapping.evaluate import Rows, evaluate_rows
+from sim.mapping.machine import machine
 from sim.mapping.mapper import map_problem
 from sim.mapping.nest import footprint_bytes, nest
-from sim.mapping.problem import ROLES
+from sim.mapping.problem import INPUT, OUTPUT, ROLES, WEIGHT
 from sim.mapping.search import Choice, Pool, SingleBorder
 from sim.mapping.terms import Numbers
 from sim.mapping.winners import Objective
+from sim.workload.graph import EinsumOp
 
 
 def splits(p, count):
@@ -131,3 +136,48 @@ def test_bound_never_exceeds_the_exact_time(seed):
         for choice in pool.choices(position):
             cost, _ = exact(p, m, space.mapping(choice), homes)
             assert bounds[position] <= cost.time[0] * (1 + 1e-9), (choice, bounds[position], cost.time[0])
+
+
+@pytest.mark.parametrize("groups", [2, 8])
+def test_groups_of_a_convolution_are_cut_like_any_rank(groups):
+    """Channels of a traced grouped convolution lie on one axis (group x size + channel). They are tiled as in the
+    same convolution with an axis for each: one group at a time fits where the whole tensors do not."""
+    graph = sim.conv2d(8, 8, 7, 7, padding=3, groups=groups)
+    (op,) = [o for o in graph.ops if isinstance(o, EinsumOp)]
+    traced = problem(op.einsum)
+    assert {"G"} <= set(traced.tiled_ranks)
+    assert not {"R", "S"} & set(traced.tiled_ranks)
+    rng = random.Random(0)
+    whole = {r: np.asarray(n) for r, n in op.einsum.ranks.items()}
+    for _ in range(20):
+        tile = {r: np.asarray(rng.randint(1, int(n))) for r, n in whole.items()}
+        inputs = tile["G"] * tile.get("C", 1) * np.prod([np.minimum(tile[a] + tile[b] - 1, 7) for a, b in ("PR", "QS")])
+        assert traced.elements(INPUT, tile) == inputs
+        assert traced.elements(WEIGHT, tile) == np.prod([tile[r] for r in "GKCRS" if r in tile])
+        assert traced.elements(OUTPUT, tile) == np.prod([tile[r] for r in "GKPQ" if r in tile])
+
+
+def test_a_depthwise_layer_larger_than_the_buffer_fits_by_groups():
+    """768 channels of 7 x 7 with windows of 7 x 7: input and weights are 37,632 bytes each, of which two copies
+    would need 150,528; nvdla-small has a buffer of 131,072."""
+    found = sim.estimate(sim.conv2d(768, 768, 7, 7, padding=3, groups=768), sim.load_hardware("nvdla-small"))
+    assert found.infeasible is None
+    assert found.latency_s >= found.roofline_latency_s
+
+
+def test_winners_hold_no_candidates():
+    """300,000 candidates take tens of megabytes while they are searched; what is left of them is the best."""
+    graph = sim.gemm(100, 256, 256, dtype="bf16")
+    (op,) = graph.ops
+    dojo = machine([sim.load_hardware("tesla-dojo-d1")], "bf16")
+    gc.disable()
+    try:
+        tracemalloc.start()
+        won = map_problem(problem(op.einsum), dojo, dict.fromkeys(ROLES, 0))
+        held, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    finally:
+        gc.enable()
+    assert won.candidates > 100_000
+    assert peak > 1e7
+    assert held < 1e6

@@ -98,3 +98,12 @@ def test_a_network_costs_as_an_estimate_and_unknown_rates_are_refused():
     assert np.isfinite(found.latency_s)
     with pytest.raises(PrecisionError, match="no rate for fp8_e4m3"):
         sim.estimate(graph, sim.load_hardware("epyc-zen4"), precision="fp8_e4m3")
+
+
+def test_softmax_of_a_fused_kernel_is_not_free_without_a_calibration():
+    """Its primitives on the lanes at the file's rates, the whole scores."""
+    graph = sim.trace(Attention(), (torch.zeros(1, 2, 64, 16),) * 3)
+    for calibration in ("none", "auto"):
+        found = sim.estimate(graph, sim.load_hardware("epyc-zen4"), calibration=calibration)
+        (softmax,) = [op for op in found.ops if "softmax" in op.name]
+        assert softmax.latency_s > 0
