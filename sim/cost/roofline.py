@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from sim.cost.compulsory import Footprint, footprint
 from sim.cost.flash import op_share
 from sim.cost.sparsity import reduction_speedup
 from sim.errors import ResultError
-from sim.hardware.chip import Chip, Unit
+from sim.hardware.chip import Chip, Costing, Fanout, Memory, Unit
 from sim.workload.graph import (
     CollectiveOp,
     EinsumOp,
@@ -214,7 +215,7 @@ def roofline(
             KV cache lie in the unit's home memory, and an activation on chip where it fits.
     Assumes: dense vector work as traced (give the graph that the chip runs, after fusion), but a GPU's
         fused attention skips what its mask hides; all resources overlap perfectly; each operand of an
-        op is touched once.
+        op is touched once; a CPU's caches hold what they can of the inference before (`cached_bytes`).
     Raises: PrecisionError, ConfigError: the array or the vector unit has no rate for what the graph does.
     """
     chosen = parse_precision(precision or chip.default_precision)
@@ -227,7 +228,7 @@ def roofline(
             if not name.startswith("memory:"):
                 totals[name] = totals.get(name, 0.0) + seconds
     read, write = prints.compulsory_bytes()
-    totals[f"memory:{unit.home}"] = memory_s(bandwidths(chip, unit)[unit.home], read_bytes=read, write_bytes=write)
+    totals[f"memory:{unit.home}"] = _home_s(chip, unit, read, write)
     return Roofline(
         workload_name=graph.name,
         hardware_name=chip.name,
@@ -277,10 +278,7 @@ def network_bound_s(graph: Graph, chips: Sequence[Chip], precision: str) -> np.n
         if isinstance(op, CollectiveOp):
             totals["link"] = totals.get("link", 0.0) + np.array([link_bound_s(op, chip) for chip in chips])
     read, write = footprint(graph, first, first.main_unit, chosen, {}).compulsory_bytes()
-    home = [
-        memory_s(bandwidths(chip, unit)[unit.home], read_bytes=read, write_bytes=write)
-        for chip, unit in zip(chips, units, strict=True)
-    ]
+    home = [_home_s(chip, unit, read, write) for chip, unit in zip(chips, units, strict=True)]
     return np.maximum.reduce([np.broadcast_to(total, len(chips)) for total in (*totals.values(), np.array(home))])
 
 
@@ -301,7 +299,10 @@ def _point(op: Op, graph: Graph, chip: Chip, unit: Unit, precision: Precision, p
         resources[f"link:{chip.system_link.name}"] = link_bound_s(op, chip)
     for memory, (read, write) in prints.of(op).items():
         traffic[memory] = read + write
-        resources[f"memory:{memory}"] = memory_s(rates[memory], read_bytes=read, write_bytes=write)
+        at_home = memory == unit.home
+        resources[f"memory:{memory}"] = (
+            _home_s(chip, unit, read, write) if at_home else memory_s(rates[memory], read_bytes=read, write_bytes=write)
+        )
     return RooflinePoint(
         name=op.name,
         kind=op.kind,
@@ -312,6 +313,31 @@ def _point(op: Op, graph: Graph, chip: Chip, unit: Unit, precision: Precision, p
         traffic_bytes=traffic,
         resource_s=resources,
     )
+
+
+def _home_s(chip: Chip, unit: Unit, read: float, write: float) -> float:
+    """Seconds that bytes take at the home memory, at best."""
+    cached = cached_bytes(unit)
+    kept = min(read, cached)
+    return memory_s(
+        bandwidths(chip, unit)[unit.home], read_bytes=read - kept, write_bytes=max(0.0, write - (cached - kept))
+    )
+
+
+def cached_bytes(unit: Unit) -> float:
+    """What the caches of a CPU may hold of an inference's operands from the one before: at most all that they have.
+
+    0 for other units: their memories on chip hold what the schedule says, and nothing from before.
+    """
+    if unit.costing is not Costing.CPU:
+        return 0.0
+    total, copies = 0.0, 1
+    for level in unit.hierarchy:
+        if isinstance(level, Fanout):
+            copies *= level.count
+        elif isinstance(level, Memory) and isfinite(level.capacity_bytes):
+            total += copies * level.capacity_bytes
+    return total
 
 
 def link_bound_s(op: CollectiveOp, chip: Chip) -> float:

@@ -23,6 +23,9 @@ from sim.events.fluid import Uses
 from sim.events.ticks import TICKS_PER_S, to_tick_array, to_ticks
 from sim.schedule.plan import Group, Schedule
 
+_WHOLE = 1 - 1e-6
+"""Share of a prefetch from which it counts as complete: what is left is rounding."""
+
 
 @dataclass(frozen=True, slots=True)
 class Phase:
@@ -170,7 +173,9 @@ class Work:
         for port, b in done.items():
             left = first[port] - b if b else first.get(port, 0.0)
             first[port] = left if left > 1e-9 * b else 0.0
-        group = replace(self.group, steps=replace(self.group.steps, first_load_bytes=first))
+        wait = self.group.steps.first_latency_s - (self.group.prefetch_setup_s if share > _WHOLE else 0.0)
+        steps = replace(self.group.steps, first_load_bytes=first, first_latency_s=max(0.0, wait))
+        group = replace(self.group, steps=steps)
         chain = _first_load(group, self.ports)
         moves = self.moves.copy()
         moves[0] = sum(p.ticks for p in chain)

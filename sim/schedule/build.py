@@ -139,6 +139,7 @@ def _group(
         steps=steps,
         latency_s=launch + float(cost.time_s[d]),
         prefetch_bytes={ports[0]: fetch} if fetch else {},
+        prefetch_setup_s=max(0.0, float(cost.prefetch_s[d]) - fetch / rates[ports[0]]) if fetch else 0.0,
         macs=cost.macs,
         energy_j=None if np.isnan(energy) else energy,
         held_bytes=held,

@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from sim.schedule.groups import GroupCost
+from sim.schedule.host import TRANSFER
 from sim.workload.graph import CollectiveOp
 
 
@@ -16,7 +17,8 @@ class Makespan:
 
     The unit runs its groups in order. A group's weights may load while the group before still computes: hidden is
     the part of the first load that waits for weights alone, at most the time in which the unit leaves the home memory
-    idle, and only where both fit on chip together. A collective is launched by the unit and then occupies the link,
+    idle, and only where both fit on chip together. Nothing loads while the inputs come over the host link: the unit
+    begins when they are there. A collective is launched by the unit and then occupies the link,
     one at a time; the unit goes on with what does not need its result (`beside_unit`). Its increment is its launch and
     what the unit waits for it, at the first group that reads the result or at the end: hidden communication costs
     nothing. Weights load during one that the unit waits for at once, not during a wait later on.
@@ -55,7 +57,8 @@ class Makespan:
         saved = np.where(fits, part, 0.0)
         runs = True if group.runs is None else group.runs
         self._add(np.where(runs, group.launch_s + group.time_s - saved, 0.0), np.where(runs, saved, 0.0), fits & runs)
-        self.slack = np.where(runs, np.maximum(0.0, group.time_s - group.home_busy_s), self.slack)
+        idle = np.zeros_like(saved) if group.name == TRANSFER else np.maximum(0.0, group.time_s - group.home_busy_s)
+        self.slack = np.where(runs, idle, self.slack)
         self.used = np.where(runs, group.footprint_bytes, self.used)
 
     def _send(self, position: int, group: GroupCost) -> None:

@@ -67,6 +67,8 @@ class Group:
     """Alone on the chip, launch included, nothing prefetched."""
     prefetch_bytes: Mapping[str, float] = field(default_factory=dict)
     """Part of `first_load_bytes` that may be moved while the group before still computes."""
+    prefetch_setup_s: float = 0.0
+    """Fixed time of the first load (part of `first_latency_s`) that falls away when all of it was moved so."""
     instance: int = 0
     """Which of the unit's `count` copies."""
     macs: int = 0

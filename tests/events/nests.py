@@ -33,7 +33,10 @@ def steps(*, repeat, compute, load=None, store=None, inner=None, first=None, las
     )
 
 
-def group(of: Steps, *, name="g", unit="NPU", deps=(), launch_s=0.0, prefetch=None, instance=0, energy_j=None) -> Group:
+def group(
+    of: Steps, *, name="g", unit="NPU", deps=(), launch_s=0.0, prefetch=None, prefetch_setup_s=0.0, instance=0,
+    energy_j=None,
+) -> Group:  # fmt: skip
     return Group(
         name=name,
         ops=(name,),
@@ -44,6 +47,7 @@ def group(of: Steps, *, name="g", unit="NPU", deps=(), launch_s=0.0, prefetch=No
         steps=of,
         latency_s=0.0,
         prefetch_bytes=prefetch or {},
+        prefetch_setup_s=prefetch_setup_s,
         instance=instance,
         energy_j=energy_j,
     )

@@ -212,3 +212,16 @@ def test_causes_of_misses():
         Stream(name=n, schedule=memory_bound(10), place={"NPU": i}, deadline_s=15 * NS) for i, n in enumerate("ab")
     ]
     assert [j.missed for j in run(shared).jobs] == ["contention", "contention"]
+
+
+def test_a_whole_prefetch_saves_the_set_up_of_its_transfer_too():
+    """As above, but the first load waits 25 for set-ups, of which 5 belong to the 40 bytes that come early: 100 + 20 +
+    20 + 10 = 150. Where group 0 computes for 30 only, 30 bytes come and all set-ups stay: 30 + 25 + 30 + 10 = 95."""
+    for compute, ticks in ((100, 150), (30, 95)):
+        after = group(
+            steps(repeat=[1], compute=[10 * NS], first=60, first_latency_s=25 * NS),
+            name="g1", deps=(0,), prefetch={"DRAM": 40.0}, prefetch_setup_s=5 * NS,
+        )  # fmt: skip
+        both = schedule(group(steps(repeat=[1], compute=[compute * NS]), name="g0"), after)
+        for grain in ("expand", "folded", "summary"):
+            assert to_ticks(run([Stream(name="a", schedule=both)], grain=grain).latency_s) == ticks * 10**6

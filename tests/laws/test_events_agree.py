@@ -19,6 +19,10 @@ CHIPS = {
     "nvdla-small": ("mlp", "gemm"),
     "h100-sxm": ("mlp", "digits_cnn", "byte_gpt", "mobilenet_v2"),
     "epyc-zen4": ("mlp", "byte_gpt"),
+    "xeon-icx": ("mlp",),  # its weights fit the caches
+    "tesla-fsd": ("mlp",),  # a link to the host
+    "tpu-v6e": ("mlp", "gemm"),
+    "tesla-dojo-d1": ("digits_cnn", "byte_gpt"),  # loads that set-ups dominate
 }
 """A small part of `benchmarks/matrix.py`, which runs every workload on every chip."""
 WORKLOADS = {
