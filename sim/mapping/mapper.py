@@ -108,6 +108,7 @@ def _in_step(tables: Tables, running: Sequence[tuple[_Search, Asking[Winners], A
             alike = {number: ask.rows for number, ask in asks.items() if isinstance(ask, kind)}
             answers |= zip(alike, answer_all(list(alike.values())), strict=True)
         asks = {number: _sent(running[number][1], answer) for number, answer in answers.items()}
+    tables.groups.clear()  # they know their searches: candidates would live until the garbage collector comes by
     return [won[number] for number in range(len(running))]
 
 
@@ -457,13 +458,15 @@ class _Search:
         fits = np.flatnonzero(rows >= 0)
         energy[fits] = dynamic_energy(machine, self.space.problem, cost.traffic[rows[fits]], fits) if len(fits) else ()
         positions = np.array([queue.rank[2] // CLASS_COUNT for queue in queues], dtype=np.int64)
-        # What winners make later holds neither the pool nor the search: a network has a hundred of them.
-        made, space = settled.tables, self.space
+        # Winners hold neither candidates nor the search: a network has a hundred of them.
+        space, tables = self.space, settled.tables
+        steps = {place: tables.made[place[0]].take(np.array([place[1]])) for place in set(places)}
+        choices = {place: tables.choice(*place) for place in steps}
         return Winners(
             row=rows,
             cost=cost,
-            tables=Lazy(places, lambda place: made.made[place[0]].take(np.array([place[1]]))),
-            mappings=Lazy(places, lambda place: space.mapping(made.choice(*place))),
+            tables=tuple(steps[place] for place in places),
+            mappings=Lazy(places, lambda place: space.mapping(choices[place])),
             energy_j=energy,
             first_weight_bytes=pool.weight_tile_bytes(positions),
             footprint_bytes=pool.footprint[positions],
