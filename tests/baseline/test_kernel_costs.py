@@ -49,7 +49,7 @@ def test_one_row_moves_a_quarter_of_the_weights_with_int4() -> None:
     graph = op_graph(op_spec("gemm_int4", {"m": 1, "n": 8192, "k": 8192}, "w4a16"))
     narrow, wide = (sim.estimate(graph, H100, precision=p, inputs="resident") for p in ("w4a16", "fp16"))
     moved = [sum(t.read for t in e.ops[0].traffic_bytes["DRAM"].values()) for e in (narrow, wide)]
-    # 8192 x 8192 weights of half a byte and of two, and the row of 8192 x 2 bytes (the model adds what L2 misses twice).
+    # 8192 x 8192 weights of half a byte and of two, and the row of 8192 x 2 bytes (plus what L2 misses twice).
     assert moved == pytest.approx([8192 * 8192 / 2 + 16384, 8192 * 8192 * 2 + 16384], rel=0.01)
     assert narrow.latency_s < wide.latency_s
 
