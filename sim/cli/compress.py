@@ -24,7 +24,10 @@ def compress(
     p: Annotated[list[str], typer.Option("-p", help="knob=value")] = [],  # noqa: B006
     seed: Annotated[int, typer.Option(help="seed of training and fine-tuning")] = 0,
     train_steps: Annotated[int | None, typer.Option(help="steps of training (default: the task's)")] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="file that keeps the trained model between runs")] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="file of the trained model, those of fine-tuning beside it: a killed run goes on"),
+    ] = None,
     figure: Annotated[Path | None, typer.Option("-o", help="figure of quality against latency per chip")] = None,
     sensitivity: Annotated[Path | None, typer.Option(help="figure of each layer's loss, alone, by width")] = None,
     json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout")] = False,

@@ -7,13 +7,14 @@ T^2. [2] Romero et al., FitNets, ICLR 2015 (arXiv 1412.6550): hints through a le
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from sim.compression.model import CompressedModel, Report, as_compressed
-from sim.compression.training import Progress, Task, held, train
+from sim.compression.training import Progress, Task, fingerprint, held, train
 from sim.errors import ConfigError, nearest
 
 
@@ -30,6 +31,7 @@ def distil(
     feature_weight: float = 1.0,
     seed: int = 0,
     progress: Progress | None = None,
+    checkpoint: Path | None = None,
 ) -> CompressedModel:
     """Train a copy of `student` against labels, the teacher's logits and, if named, its features.
 
@@ -59,6 +61,7 @@ def distil(
         loss = loss + soft_weight * soft_loss(logits, wanted, temperature)
         return loss + feature_weight * pairs.error()
 
+    settings = (temperature, soft_weight, sorted((features or {}).items()), feature_weight, sorted(out.grids.items()))
     try:
         with held(out.module, out.masks, out.grids):
             train(
@@ -69,6 +72,8 @@ def distil(
                 seed=seed,
                 progress=progress,
                 objective=objective,
+                checkpoint=checkpoint,
+                origin=fingerprint(teacher, holder, settings=settings) if checkpoint else "",
             )
     finally:
         pairs.remove()

@@ -7,6 +7,7 @@ rank filters by their norm. [2] Fang et al., DepGraph, CVPR 2023 (arXiv 2301.129
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -29,6 +30,7 @@ def prune_channels(
     seed: int = 0,
     skip: tuple[str, ...] = (),
     progress: Progress | None = None,
+    checkpoint: Path | None = None,
 ) -> CompressedModel:
     """Keep the share `keep` of every prunable channel set, by the l2 norm of its filters [1].
 
@@ -61,8 +63,10 @@ def prune_channels(
         sizes[item.producers[0]] = (item.size, kept)
     report = Report(technique="prune_channels", treated=tuple(treated), untreated=leave, details={"channels": sizes})
     result = out.with_(report)
-    if steps and treated:
-        finetune(result, task, steps=steps, learning_rate=learning_rate, seed=seed, progress=progress)  # type: ignore[arg-type]
+    if steps and treated and task is not None:
+        finetune(
+            result, task, steps=steps, learning_rate=learning_rate, seed=seed, progress=progress, checkpoint=checkpoint
+        )
     return result
 
 

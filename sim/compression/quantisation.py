@@ -7,6 +7,7 @@ rounding. [2] Xiao et al., SmoothQuant (arXiv 2211.10438), eq. 4: migration of a
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -100,6 +101,7 @@ def quantise_aware_training(
     percentile: float = 100.0,
     skip: tuple[str, ...] = (),
     progress: Progress | None = None,
+    checkpoint: Path | None = None,
 ) -> CompressedModel:
     """Fine-tune with fake quantisation in the forward pass [1], from the trained float model.
 
@@ -118,7 +120,7 @@ def quantise_aware_training(
     with torch.no_grad():  # training starts from the float weights; the grids act in the forward
         for name, parameter in out.module.named_parameters():
             parameter.copy_(originals[name])
-    finetune(out, task, steps=steps, learning_rate=learning_rate, seed=seed, progress=progress)
+    finetune(out, task, steps=steps, learning_rate=learning_rate, seed=seed, progress=progress, checkpoint=checkpoint)
     report = Report(
         technique="quantise_aware_training",
         treated=out.report.treated,

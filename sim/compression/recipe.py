@@ -195,6 +195,7 @@ def apply_recipe(
     build: Callable[..., tuple] | None = None,
     seed: int = 0,
     progress: Callable[[int, int, float], None] | None = None,
+    checkpoint: Path | None = None,
 ) -> CompressedModel:
     """Apply the steps in order to a copy of the model.
 
@@ -203,6 +204,8 @@ def apply_recipe(
             is no task.
         task: data for training, calibration and measured sensitivity.
         build: the workload's `build`, for the student of a distillation.
+        checkpoint: file of the trained model: a step that trains keeps its own beside it, named by
+            recipe and step, and goes on from it.
     Raises: ConfigError: a step needs data or a builder that is not there, or treats no layer.
     """
     from sim.compression.model import as_compressed
@@ -212,9 +215,11 @@ def apply_recipe(
     for index, step in enumerate(recipe.steps):
         where = f"recipe {recipe.name}: steps[{index}] ({step.technique})"
         try:
+            kept = checkpoint and checkpoint.with_name(f"{checkpoint.stem}.{recipe.name}.{index}{checkpoint.suffix}")
             out = apply_step(
-                out, step, example_inputs=example_inputs, task=task, build=build, seed=seed, progress=progress
-            )
+                out, step, example_inputs=example_inputs, task=task, build=build, seed=seed, progress=progress,
+                checkpoint=kept,
+            )  # fmt: skip
         except ConfigError as error:
             raise ConfigError(f"{where}: {error}") from error
         if not out.report.treated:

@@ -7,6 +7,8 @@ by magnitude once, then train on with the mask fixed. [2] Han et al., NeurIPS 20
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import nn
 
@@ -42,6 +44,7 @@ def sparsify_nm(
     seed: int = 0,
     skip: tuple[str, ...] = (),
     progress: Progress | None = None,
+    checkpoint: Path | None = None,
 ) -> CompressedModel:
     """One-shot N:M magnitude pruning, then `steps` of fine-tuning with the mask fixed [1].
 
@@ -55,7 +58,7 @@ def sparsify_nm(
     masks = {name: nm_mask(layer.weight, n, m) for name, layer in treat.items()}
     note = Annotation(density=n / m, pattern=f"{n}:{m}")
     report = Report(technique=f"sparsify {n}:{m}", treated=tuple(treat), untreated=leave, details={"steps": steps})
-    return _apply(out, masks, note, report, task, steps, learning_rate, seed, progress)
+    return _apply(out, masks, note, report, task, steps, learning_rate, seed, progress, checkpoint)
 
 
 def sparsify_unstructured(
@@ -68,6 +71,7 @@ def sparsify_unstructured(
     seed: int = 0,
     skip: tuple[str, ...] = (),
     progress: Progress | None = None,
+    checkpoint: Path | None = None,
 ) -> CompressedModel:
     """Keep the `density` share of largest magnitudes over all treated layers together [2].
 
@@ -92,7 +96,7 @@ def sparsify_unstructured(
         parts = kept.split([s.numel() for s in size.values()])
         masks = {name: part.reshape(size[name].shape) for name, part in zip(size, parts, strict=True)}
     report = Report(technique="sparsify unstructured", treated=tuple(treat), untreated=leave, details={"steps": steps})
-    return _apply(out, masks, None, report, task, steps, learning_rate, seed, progress)
+    return _apply(out, masks, None, report, task, steps, learning_rate, seed, progress, checkpoint)
 
 
 def _apply(
@@ -105,6 +109,7 @@ def _apply(
     learning_rate: float,
     seed: int,
     progress: Progress | None,
+    checkpoint: Path | None,
 ) -> CompressedModel:
     if steps and task is None:
         raise ConfigError(f"{report.technique}: {steps} steps of fine-tuning need a task with training data")
@@ -118,8 +123,10 @@ def _apply(
                 density=all_masks[parameter].float().mean().item(), pattern="unstructured"
             )
     result = out.with_(report, annotations, masks=all_masks)
-    if steps and masks:
-        finetune(result, task, steps=steps, learning_rate=learning_rate, seed=seed, progress=progress)  # type: ignore[arg-type]
+    if steps and masks and task is not None:
+        finetune(
+            result, task, steps=steps, learning_rate=learning_rate, seed=seed, progress=progress, checkpoint=checkpoint
+        )
     return result
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import singledispatch
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,16 +18,24 @@ from sim.compression.prune import prune_channels
 from sim.compression.quantisation import quantise, quantise_aware_training, quantise_kv_cache, weight_only
 from sim.compression.sensitivities import mixed_precision
 from sim.compression.sparsify import sparsify_nm, sparsify_unstructured
-from sim.compression.training import Score, Task
+from sim.compression.training import Progress, Score, Task
 from sim.errors import ConfigError
 
 
 class Context:
     """What steps may need beside the model."""
 
-    def __init__(self, example_inputs: tuple, task: Task | None, build: Callable | None, seed: int, progress) -> None:  # type: ignore[no-untyped-def, type-arg]
+    def __init__(
+        self,
+        example_inputs: tuple[Any, ...],
+        task: Task | None,
+        build: Callable[..., tuple[Any, ...]] | None,
+        seed: int,
+        progress: Progress | None,
+        checkpoint: Path | None,
+    ) -> None:
         self.example_inputs, self.task, self.build = example_inputs, task, build
-        self.seed, self.progress = seed, progress
+        self.seed, self.progress, self.checkpoint = seed, progress, checkpoint
 
     def calibration(self, samples: int) -> torch.Tensor:
         if self.task is not None:
@@ -46,6 +56,7 @@ class Context:
             "learning_rate": step.learning_rate,
             "seed": self.seed,
             "progress": self.progress,
+            "checkpoint": self.checkpoint,
             "skip": tuple(step.skip),
         }
 
@@ -167,5 +178,6 @@ def _(step: r.Distil, model: CompressedModel, context: Context) -> CompressedMod
         feature_weight=step.feature_weight,
         seed=context.seed,
         progress=context.progress,
+        checkpoint=context.checkpoint,
     )
     return CompressedModel(module=result.module, reports=(*model.reports, result.report))

@@ -137,7 +137,7 @@ def run_study(
     for recipe in chosen:
         made = apply_recipe(
             module, recipe, example_inputs=example_inputs, task=task, build=build, seed=seed,
-            progress=_stage(progress, recipe.name),
+            progress=_stage(progress, recipe.name), checkpoint=checkpoint,
         )  # fmt: skip
         bought: tuple[Benefit, ...] = ()
         if chips:

@@ -8,6 +8,7 @@ uninterrupted one.
 from __future__ import annotations
 
 import copy
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -78,19 +79,21 @@ def train(
     checkpoint_every: int = 100,
     progress: Progress | None = None,
     objective: Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+    origin: str = "",
 ) -> nn.Module:
     """Train `module` in place with AdamW under a warm-up and cosine schedule; returns it.
 
     Args:
         checkpoint: file to resume from when it exists and to write (atomically) every
-            `checkpoint_every` steps; it is bound to task, steps and seed.
+            `checkpoint_every` steps; it is bound to task, steps, seed, learning rate and `origin`.
+        origin: what else the run depends on (`fingerprint`): the model that fine-tuning starts from.
         objective: loss of (module, inputs, targets); default the task's loss of the output.
     Raises: WorkloadError: the checkpoint is of another run; the loss is not finite.
     """
     steps = task.steps if steps is None else steps
     peak = task.learning_rate if learning_rate is None else learning_rate
     optimiser = torch.optim.AdamW(module.parameters(), lr=peak, weight_decay=0.01)
-    run = {"task": task.name, "steps": steps, "seed": seed, "learning_rate": peak}
+    run = {"task": task.name, "steps": steps, "seed": seed, "learning_rate": peak, "origin": origin}
     first = _resume(checkpoint, run, module, optimiser) if checkpoint else 0
     module.train()
     for step in range(first, steps):
@@ -131,12 +134,28 @@ def _resume(path: Path, run: dict, module: nn.Module, optimiser: torch.optim.Opt
     if not path.exists():
         return 0
     state = torch.load(path, weights_only=True)
-    saved = {key: state["run"][key] for key in run}
+    saved = {key: state["run"].get(key, "") for key in run}
     if saved != run:
-        raise WorkloadError(f"checkpoint {path} is of another run ({saved}); this one is {run}: name another file")
-    module.load_state_dict(state["module"])
+        raise WorkloadError(
+            f"checkpoint {path} is of another run ({saved}); this one is {run}: name another file, or delete this one"
+        )
+    try:
+        module.load_state_dict(state["module"])
+    except RuntimeError as error:  # other knobs: other shapes
+        raise WorkloadError(
+            f"checkpoint {path} is of another model: {str(error).splitlines()[-1].strip()}; name another file"
+        ) from error
     optimiser.load_state_dict(state["optimiser"])
     return state["run"]["step"]
+
+
+def fingerprint(*modules: nn.Module, settings: object = "") -> str:
+    """16 hex digits of the modules' tensors and the settings: two runs that differ in either have others."""
+    content = hashlib.sha256(repr(settings).encode())
+    for module in modules:
+        for name, tensor in module.state_dict().items():
+            content.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return content.hexdigest()[:16]
 
 
 def finetune(
@@ -147,12 +166,13 @@ def finetune(
     learning_rate: float,
     seed: int = 0,
     progress: Progress | None = None,
-    objective: Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+    checkpoint: Path | None = None,
 ) -> CompressedModel:
     """Train the module of `model` (in place) with its masks and weight grids held at every step.
 
     The forward sees masked and fake-quantised weights, the gradient goes straight through the
     rounding to full-precision copies; afterwards the weights lie on mask and grid again.
+    A `checkpoint` is bound to the model, masks and grids that the run starts from.
     """
     with held(model.module, model.masks, model.grids):
         train(
@@ -162,7 +182,8 @@ def finetune(
             seed=seed,
             learning_rate=learning_rate,
             progress=progress,
-            objective=objective,
+            checkpoint=checkpoint,
+            origin=fingerprint(model.module, settings=sorted(model.grids.items())) if checkpoint else "",
         )
     return model
 
