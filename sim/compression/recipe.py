@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sim.errors import ConfigError, nearest
+from sim.errors import ConfigError, DovetailError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from pydantic_core import ErrorDetails
     from torch import nn
@@ -220,11 +220,32 @@ def apply_recipe(
                 out, step, example_inputs=example_inputs, task=task, build=build, seed=seed, progress=progress,
                 checkpoint=kept,
             )  # fmt: skip
-        except ConfigError as error:
-            raise ConfigError(f"{where}: {error}") from error
+        except DovetailError as error:
+            raise type(error)(f"{where}: {error}") from error
         if not out.report.treated:
-            reasons = (
-                "; ".join(f"{name}: {why}" for name, why in out.report.untreated.items()) or "it has no such layer"
-            )
-            raise ConfigError(f"{where} does nothing to this model: {reasons}")
+            raise ConfigError(f"{where} does nothing to this model: {_reasons(out.report.untreated)}")
     return out
+
+
+def rehearsal(recipe: Recipe) -> Recipe:
+    """The same steps without their training and on two samples: what is wrong with a recipe shows in seconds."""
+    short = {"steps": 0, "calibration_samples": 2, "evaluation_samples": 2}
+    steps = []
+    for step in recipe.steps:
+        changes = {key: value for key, value in short.items() if hasattr(step, key)}
+        steps.append(step.model_copy(update=changes))
+    return recipe.model_copy(update={"steps": steps})
+
+
+def _reasons(untreated: Mapping[str, str]) -> str:
+    """Why no layer was treated, grouped; layers that nothing treats (norms) only where there are no others."""
+    groups: dict[str, list[str]] = {}
+    for name, why in untreated.items():
+        groups.setdefault(why, []).append(name)
+    own = {why: names for why, names in groups.items() if not why.endswith("has no treatment")}
+    return "; ".join(f"{_some(names)}: {why}" for why, names in (own or groups).items()) or "it has no such layer"
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:4])
+    return shown if len(names) <= 4 else f"{shown} and {len(names) - 4} more"

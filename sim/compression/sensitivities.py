@@ -132,7 +132,10 @@ def mixed_precision(
     treat, leave = layers(out.module, skip=skip)
     rows = sensitivity(out, evaluate, choices=choices, granularity=granularity, skip=skip, progress=progress)
     budget = sum(layer.weight.numel() for layer in treat.values()) * mean_bits / 8
-    chosen = allocate(rows, budget_bytes=budget)
+    try:
+        chosen = allocate(rows, budget_bytes=budget)
+    except ConfigError as error:
+        raise ConfigError(f"mean_bits {mean_bits:g} with choices {', '.join(choices)}: {error}") from error
     annotations: dict[str, Annotation] = {}
     grids = dict(out.grids)
     with torch.no_grad():

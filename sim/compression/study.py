@@ -17,7 +17,7 @@ from torch import nn
 from sim.compression.benefit import Benefit, benefits
 from sim.compression.model import CompressedModel, Report, weight_bytes
 from sim.compression.quality import Quality, trained
-from sim.compression.recipe import Recipe, apply_recipe, load_recipe
+from sim.compression.recipe import Recipe, apply_recipe, load_recipe, rehearsal
 from sim.compression.sensitivities import Sensitivity, sensitivity
 from sim.compression.tasks import load_task
 from sim.compression.training import Task, train
@@ -125,13 +125,16 @@ def run_study(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module, example_inputs = Workload(workload, judged).build(device=None if task else "meta")
+
+    def build(**changes: object) -> tuple:  # type: ignore[type-arg]
+        return Workload(workload, {**judged, **changes}).build()
+
+    for recipe in chosen:  # before minutes of training
+        apply_recipe(module, rehearsal(recipe), example_inputs=example_inputs, task=task, build=build, seed=seed)
     notes = [] if task else [f"{workload} has no task: no weights were made, only the cost is known"]
     if task is not None:
         train(module, task, steps=train_steps, seed=seed, checkpoint=checkpoint, progress=_stage(progress, "training"))
     rows = _sensitivities(module, task, tuple(sensitivity_choices))
-
-    def build(**changes: object) -> tuple:  # type: ignore[type-arg]
-        return Workload(workload, {**judged, **changes}).build()
 
     results = []
     for recipe in chosen:
