@@ -97,7 +97,7 @@ def digits(options: argparse.Namespace) -> Subject:
     rows = {name: _lost(name) for name in (*COMMON, *pruned)}
     return Subject(
         task=DigitsTask(), workload="digits_cnn", train_steps=options.train_steps or 1500,
-        tune_steps=options.tune_steps or 600, tune_rate=3e-3, student={"width": 4}, hints={"body": "body"},
+        tune_steps=options.tune_steps or 300, tune_rate=3e-3, student={"width": 4}, hints={"body": "body"},
         teaching={"temperature": 4.0, "soft_weight": 0.7},
         contrasts=rows | {"int4 QAT recovers more than half by": QAT_OVER_HALF} | DISTILLED,
     )  # fmt: skip
@@ -227,7 +227,7 @@ def main() -> None:
     parser.add_argument("--task", choices=("digits", "text", "both"), default="both")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--train-steps", type=int, help="default: 1500 digits, 600 text")
-    parser.add_argument("--tune-steps", type=int, help="default: 600 digits, 150 text")
+    parser.add_argument("--tune-steps", type=int, help="default: 300 digits, 150 text")
     parser.add_argument("--report", type=Path, help="JSON file for the summary")
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Write the generated pages of the documentation. Usage: python docs/build.py [chip-reference accuracy]"""
+"""Write the generated pages of the documentation. Usage: python docs/build.py [PAGE ...]"""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from sim.compression.recipe import Recipe
 from sim.hardware.load import json_schema
 
 FOLDER = Path(__file__).parent
@@ -16,6 +17,12 @@ _CHIP = """# Chip file reference
 
 Written by `python docs/build.py` from the JSON Schema that checks every chip file (`sim.hardware.load.json_schema`).
 A key marked with * is required. How the parts fit together: [Describe a chip](chip.md).
+"""
+
+_RECIPE = """# Recipe reference
+
+Written by `python docs/build.py` from the schema that checks every recipe (`sim.compression.recipe`). A key marked with
+* is required; an unknown key is an error. How to use recipes: [Compress a model](compression.md).
 """
 
 _ACCURACY = """# Accuracy
@@ -32,6 +39,14 @@ def chip_reference() -> str:
     parts = [_CHIP, _table("The file", schema)]
     parts += [_table(name.removesuffix("Spec"), part) for name, part in sorted(schema["$defs"].items())]
     return "\n".join(parts)
+
+
+def recipe_reference() -> str:
+    """The recipe schema: the file, then its steps by technique, then what they hold."""
+    schema = Recipe.model_json_schema()
+    parts = {name: part for name, part in schema["$defs"].items() if "technique" in part["properties"]}
+    parts |= schema["$defs"]
+    return "\n".join([_RECIPE, _table("The file", schema), *(_table(name, part) for name, part in parts.items())])
 
 
 def _table(title: str, part: dict[str, Any]) -> str:
@@ -55,8 +70,10 @@ def _kind(field: dict[str, Any]) -> str:
     if "$ref" in field:
         name = field["$ref"].rpartition("/")[2].removesuffix("Spec")
         return f"[{name}](#{name.lower()})"
-    if "anyOf" in field:
-        return " or ".join(_kind(option) for option in field["anyOf"] if option.get("type") != "null")
+    if options := field.get("anyOf", field.get("oneOf")):
+        return " or ".join(_kind(option) for option in options if option.get("type") != "null")
+    if "enum" in field:
+        return " or ".join(f"`{value}`" for value in field["enum"])
     if "const" in field:
         return f"`{field['const']}`"
     if field.get("type") == "array":
@@ -103,7 +120,7 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 
 
-PAGES = {"chip-reference": chip_reference, "accuracy": accuracy}
+PAGES = {"chip-reference": chip_reference, "recipe-reference": recipe_reference, "accuracy": accuracy}
 
 
 def main() -> None:

@@ -27,45 +27,60 @@ Dtype = Literal["int2", "int3", "int4", "int8", "fp8_e4m3"]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
 
 class WeightGrid(_Strict):
+    """The numbers that weights are rounded to; scales from the smallest and largest weight."""
+
     dtype: Dtype = "int8"
     granularity: Literal["tensor", "channel", "group"] = "channel"
+    """what shares a scale"""
     group: int = Field(default=0, ge=0)
+    """weights per scale, for granularity `group` alone"""
     symmetric: bool = True
+    """no zero point; fp8 has none"""
 
 
 class ActivationGrid(_Strict):
-    """Activations have one scale per tensor (or per token, when dynamic, in linear layers)."""
+    """The numbers that a layer's input is rounded to, one scale per tensor."""
 
     dtype: Dtype = "int8"
     symmetric: bool = False
     dynamic: bool = False
+    """ranges at run time: per token in linear layers, else per call"""
     percentile: float = Field(default=100.0, gt=50, le=100, strict=False)
+    """share of the observed magnitudes that a static range covers, in percent"""
 
 
 class _Step(_Strict):
     skip: list[str] = []
+    """shell patterns of layers to leave alone"""
 
 
 class _Tuned(_Step):
-    """Steps that may train afterwards; 0 steps need no data."""
-
     steps: int = Field(default=0, ge=0)
+    """steps of fine-tuning; 0 needs no data"""
     learning_rate: float = Field(default=1e-3, gt=0, strict=False)
+    """its peak, after a warm-up of a tenth; then half a cosine down to 0"""
 
 
 class Quantise(_Step):
+    """Post-training quantisation of convolutions and linear layers."""
+
     technique: Literal["quantise"]
     weights: WeightGrid = WeightGrid()
     activations: ActivationGrid | None = None
+    """none: weights alone"""
     calibration_samples: int = Field(default=256, gt=0)
+    """inputs that static ranges are observed on"""
     smoothing: float | None = Field(default=None, ge=0, le=1, strict=False)
+    """SmoothQuant's alpha: outliers behind a LayerNorm move into the weights that read it"""
 
 
 class QuantiseAwareTraining(_Tuned):
+    """Fine-tuning with rounding in the forward pass; activation ranges are observed once and stay."""
+
     technique: Literal["quantise_aware_training"]
     weights: WeightGrid = WeightGrid()
     activations: ActivationGrid | None = None
@@ -73,6 +88,8 @@ class QuantiseAwareTraining(_Tuned):
 
 
 class WeightOnly(_Step):
+    """Weights in groups with a 16-bit scale each, activations in 16 bits."""
+
     technique: Literal["weight_only"]
     dtype: Literal["int2", "int3", "int4", "int8"] = "int4"
     group: int = Field(default=32, gt=0)
@@ -80,46 +97,66 @@ class WeightOnly(_Step):
 
 
 class MixedPrecision(_Step):
+    """A width per layer: each layer is measured alone on validation data, and the exact best choice under the budget is
+    taken (losses of single layers are taken to add up)."""
+
     technique: Literal["mixed_precision"]
     mean_bits: float = Field(gt=0, strict=False)
+    """budget: bits per weight over all treated layers"""
     choices: list[Dtype] = ["int4", "int8"]
     activations: ActivationGrid | None = None
     evaluation_samples: int = Field(default=1000, gt=0)
 
 
 class SparsifyNm(_Tuned):
+    """n of every m consecutive input channels stay, the largest; the mask is fixed while fine-tuning."""
+
     technique: Literal["sparsify_nm"]
     n: int = Field(default=2, gt=0)
     m: int = Field(default=4, gt=1)
 
 
 class SparsifyUnstructured(_Tuned):
+    """The largest weights of all layers stay; only a chip that skips zeros computes less."""
+
     technique: Literal["sparsify_unstructured"]
     density: float = Field(gt=0, lt=1)
+    """share of the weights that stays"""
 
 
 class PruneChannels(_Tuned):
+    """Whole channels go and the tensors shrink: every chip gains. Comes before quantisation and sparsity."""
+
     technique: Literal["prune_channels"]
     keep: float = Field(gt=0, le=1, strict=False)
+    """share of every set of coupled channels that stays"""
     multiple: int = Field(default=1, gt=0)
+    """kept counts are rounded up to a multiple of this (an array's width)"""
 
 
 class QuantiseKvCache(_Strict):
+    """What attention caches, one scale per token and layer."""
+
     technique: Literal["quantise_kv_cache"]
     dtype: Dtype = "int8"
     layers: list[str] = []
+    """shell patterns of the key and value projections, where they have unusual names"""
 
 
 class Distil(_Strict):
-    """The model so far is the teacher; `student` are the workload's knobs for the new one."""
+    """The model so far is the teacher of a new, smaller one."""
 
     technique: Literal["distil"]
     student: dict[str, int | float | str | bool]
+    """the workload's knobs for the student"""
     steps: int = Field(gt=0)
     learning_rate: float = Field(default=1e-3, gt=0, strict=False)
     temperature: float = Field(default=4.0, gt=0, strict=False)
+    """4 suits ten classes; 1 suits 256 bytes, of which most never come (a high one teaches their logits above all)"""
     soft_weight: float = Field(default=0.7, ge=0, le=1, strict=False)
+    """share of the loss that the teacher's outputs have; the labels have the rest"""
     features: dict[str, str] = {}
+    """student layer: teacher layer whose outputs are compared"""
     feature_weight: float = Field(default=1.0, ge=0, strict=False)
 
 
@@ -131,11 +168,12 @@ TECHNIQUES = tuple(get_args(kind.model_fields["technique"].annotation)[0] for ki
 
 
 class Recipe(_Strict):
-    """What a recipe file says."""
+    """What a recipe file says; the steps are applied in order."""
 
     schema_: Literal["dovetail.recipe/1"] = Field(alias="schema")
     name: str
     title: str = ""
+    """one line for tables and reports"""
     steps: list[Annotated[Step, Field(discriminator="technique")]] = Field(min_length=1)
 
 

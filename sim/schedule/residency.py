@@ -19,6 +19,7 @@ import numpy as np
 from sim.hardware.chip import Costing, Fanout, Memory, Unit
 from sim.workload.graph import EinsumOp, Graph, OperandRole, Role, ViewOp
 from sim.workload.passes.pipeline import stage_of
+from sim.workload.passes.sparse_passes import JOIN
 
 
 class Keep(IntEnum):
@@ -97,7 +98,7 @@ def resident_memory(unit: Unit) -> Memory | None:
 def storages(graph: Graph) -> tuple[dict[str, str], dict[str, float], dict[str, set[Role]]]:
     """(tensor -> storage, storage -> bytes, storage -> roles). Views take no room of their own."""
     place = {key: tensor.storage or key for key, tensor in graph.tensors.items()}
-    views = {out for op in graph.ops if isinstance(op, ViewOp) for out in op.outputs}
+    views = {out for op in graph.ops if isinstance(op, ViewOp) and op.kind != JOIN for out in op.outputs}
     sizes: dict[str, float] = {}
     roles: dict[str, set[Role]] = {}
     for key, tensor in graph.tensors.items():

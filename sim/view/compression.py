@@ -24,6 +24,8 @@ COLOURS = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK)
 
 LINEAR_LOSS = 0.1
 """Below this loss the axis of sensitivities is linear: gains by chance are drawn too."""
+NAMES_SHOWN = 6
+"""Layers that a line of the tables names."""
 LABEL_POINTS = 9
 """Height of a label of a recipe."""
 
@@ -200,8 +202,14 @@ def _report_lines(report: Report) -> list[str]:
     reasons: dict[str, list[str]] = {}
     for layer, why in report.untreated.items():
         reasons.setdefault(why, []).append(layer)
-    lines = [f"{report.technique} left alone {', '.join(names)}: {why}" for why, names in reasons.items()]
+    lines = [f"{report.technique} left alone {_some(names)}: {why}" for why, names in reasons.items()]
     return lines + [f"{report.technique}: {note}" for note in report.notes]
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first few; the rest by their number (the JSON document has all)."""
+    shown = ", ".join(names[:NAMES_SHOWN])
+    return shown if len(names) <= NAMES_SHOWN else f"{shown} and {len(names) - NAMES_SHOWN} more"
 
 
 def _quality_cells(quality: Quality | None) -> tuple[str, str, str]:

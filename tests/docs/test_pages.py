@@ -74,6 +74,10 @@ def test_the_chip_reference_is_that_of_the_schema() -> None:
     assert (DOCS / "chip-reference.md").read_text(encoding="utf-8") == build_script().chip_reference()
 
 
+def test_the_recipe_reference_is_that_of_the_schema() -> None:
+    assert (DOCS / "recipe-reference.md").read_text(encoding="utf-8") == build_script().recipe_reference()
+
+
 def test_every_page_is_in_the_site_and_every_link_leads_somewhere() -> None:
     site = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
     assert sorted(name for entry in site["nav"] for name in entry.values()) == [page.name for page in PAGES]

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import sim
+from sim.schedule.residency import storages
 from sim.workload.graph import EinsumOp, OperandRole
 from sim.workload.passes import PassLimit, fuse_epilogues, sparsify, split_sparse_passes
 
@@ -60,6 +61,41 @@ def test_every_pass_reads_the_whole_input_and_its_share_of_the_rest():
         assert after.tensors[op.outputs[0]].shape == (1, kernels, 10, 12)
     made = {after.tensors[op.outputs[0]].storage for op in parts}
     assert len(made) == 1, "the parts lie in one result"
+    whole, sizes, _ = storages(after)
+    assert sizes[whole[parts[0].outputs[0]]] == 80 * 10 * 12 * 4
+
+
+def test_parts_that_two_products_share_are_made_once():
+    """A residual whose producer is split too: every tensor has one producer, and none is lost."""
+
+    class Chain(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = (nn.Conv2d(64, 64, 3, padding=1) for _ in range(2))
+
+        def forward(self, x):
+            y = torch.relu(self.first(x))
+            return torch.relu(self.second(y) + y)
+
+    graph = sparsify(fuse_epilogues(sim.trace(Chain(), (torch.zeros(1, 64, 10, 12),))), "2:4")
+    after = split_sparse_passes(graph, _limit(45_000))
+    made = [key for op in after for key in op.outputs]
+    assert len(made) == len(set(made))
+    assert after.macs == graph.macs
+    assert sum(isinstance(op, EinsumOp) for op in after) == 4
+
+
+def test_a_linear_layer_whose_weight_is_seen_through_a_view():
+    """512 x 1000 weights: parts of the view replace it, and nothing is counted twice."""
+    graph = sparsify(fuse_epilogues(sim.trace(nn.Linear(512, 1000), (torch.zeros(3, 512),))), "2:4")
+    after = split_sparse_passes(graph, _limit(300_000))
+    parts = _weights(after)
+    assert len(parts) == 4  # a kernel is 256 x 34 bits = 1,088 bytes: 272 a pass
+    stored = {t.storage or t.id for t in after.tensors.values() if t.id in {w.id for w in parts.values()}}
+    assert len(stored) == 4
+    assert after.parameters == graph.parameters
+    est = sim.estimate(graph, sim.load_hardware("orin-dla"), precision="int8")
+    assert est.roofline_latency_s <= est.latency_s
 
 
 @pytest.mark.parametrize(

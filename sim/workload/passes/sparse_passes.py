@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from sim.workload.graph import Axis, Einsum, EinsumOp, Graph, Op, Operand, OperandRole, Tensor, ViewOp
+from sim.workload.graph import Axis, Einsum, EinsumOp, Graph, Op, Operand, OperandRole, Role, Tensor, ViewOp
+from sim.workload.passes.dead_code import dead_code
+
+JOIN = "join"
+"""Kind of the view that is the whole of what several passes have made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +36,6 @@ def split_sparse_passes(graph: Graph, limit: PassLimit) -> Graph:
     """
     ops: list[Op] = []
     tensors = dict(graph.tensors)
-    gone: set[str] = set()
     for op in graph.ops:
         rank = _kernels(op, graph, limit) if isinstance(op, EinsumOp) else None
         if rank is None:
@@ -42,17 +45,16 @@ def split_sparse_passes(graph: Graph, limit: PassLimit) -> Graph:
         weight = graph.tensors[op.einsum.operand(OperandRole.WEIGHT).tensor]
         total = op.einsum.ranks[rank]
         per_pass = _per_pass(weight, total, limit)
-        parts = [_part(op, rank, i, start, min(per_pass, total - start), tensors) for i, start in
-                 enumerate(range(0, total, per_pass))]  # fmt: skip
+        views: list[ViewOp] = []
+        starts = range(0, total, per_pass)
+        parts = [_part(op, rank, i, start, min(per_pass, total - start), tensors, views)
+                 for i, start in enumerate(starts)]  # fmt: skip
         made = tuple(part.outputs[0] for part in parts)
         join = ViewOp(
-            name=f"{op.name}.join", kind="join", inputs=made, outputs=op.outputs, module=op.module, source=op.source
+            name=f"{op.name}.join", kind=JOIN, inputs=made, outputs=op.outputs, module=op.module, source=op.source
         )
-        ops += [*parts, join]
-        gone.add(weight.id)
-    still = {key for op in ops for key in op.inputs}
-    kept = {key: t for key, t in tensors.items() if key not in gone or key in still}
-    return graph.with_(ops=tuple(ops), tensors=kept) if gone else graph
+        ops += [*views, *parts, join]
+    return dead_code(graph.with_(ops=tuple(ops), tensors=tensors)) if len(ops) > len(graph.ops) else graph
 
 
 def _kernels(op: EinsumOp, graph: Graph, limit: PassLimit) -> str | None:
@@ -74,15 +76,18 @@ def _per_pass(weight: Tensor, kernels: int, limit: PassLimit) -> int:
     return max(1, fits // limit.kernels) * limit.kernels
 
 
-def _part(op: EinsumOp, rank: str, index: int, start: int, count: int, tensors: dict[str, Tensor]) -> EinsumOp:
-    """Pass `index` with `count` kernels from `start` on; its tensors are added to `tensors`."""
+def _part(
+    op: EinsumOp, rank: str, index: int, start: int, count: int, tensors: dict[str, Tensor], views: list[ViewOp]
+) -> EinsumOp:
+    """Pass `index` with `count` kernels from `start` on; its tensors and views of them are added."""
     e = op.einsum
     axis = next(i for i, a in enumerate(e.output.projection) if rank in a.ranks)
     whole = tensors[e.output.tensor]
     names: dict[str, str] = {}
 
-    def cut(key: str, at: int, storage: str) -> str:
+    def cut(key: str, at: int) -> str:
         tensor = tensors[key]
+        storage = "" if tensor.role is Role.WEIGHT else tensor.storage or key  # parts of a result lie in it
         names[key] = f"{key}[{start}:{start + count}]"
         shape = (*tensor.shape[:at], count, *tensor.shape[at + 1 :])
         tensors[names[key]] = replace(tensor, id=names[key], shape=shape, storage=storage)
@@ -92,17 +97,19 @@ def _part(op: EinsumOp, rank: str, index: int, start: int, count: int, tensors: 
         at = next((i for i, a in enumerate(old.projection) if rank in a.ranks), None)
         if at is None:
             return old
-        storage = (tensors[old.tensor].storage or old.tensor) if old.role is OperandRole.OUTPUT else ""
         sides = tuple(Axis(terms=a.terms, size=count, offset=a.offset) if i == at else a
                       for i, a in enumerate(old.projection))  # fmt: skip
-        return replace(old, tensor=cut(old.tensor, at, storage), projection=sides)
+        return replace(old, tensor=cut(old.tensor, at), projection=sides)
 
     operands = tuple(operand(old) for old in e.operands)
     for key in op.inputs:  # what the epilogue reads beside the operands: a bias, a residual
         shape = tensors[key].shape
         side = axis if shape == whole.shape else 0 if shape == (whole.shape[axis],) else None
         if key not in names and all(key != old.tensor for old in e.operands) and side is not None:
-            cut(key, side, tensors[key].storage or key)
+            made = f"{key}[{start}:{start + count}]" in tensors  # by the passes of another product
+            part = cut(key, side)
+            if not made and tensors[key].role is not Role.WEIGHT:
+                views.append(ViewOp(name=f"{op.name}.{index}.part", kind="part", inputs=(key,), outputs=(part,)))
     return replace(
         op,
         name=f"{op.name}.{index}",
