@@ -49,10 +49,8 @@ def new(
             path.write_text(words, encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"{path}: cannot be written: {error.strerror}; choose another folder") from error
-    first = next(iter(files))
-    common.say(
-        f"{' and '.join(map(str, files))} written, a copy of {source.stem}; next: {_NEXT[kind].format(path=first)}"
-    )
+    step = _NEXT[kind].format(path=next(iter(files)))
+    common.say(f"{' and '.join(map(str, files))} written, a copy of {like or 'the template'}; next: {step}")
 
 
 def _source(kind: Kind, like: str | None) -> Path:

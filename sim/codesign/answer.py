@@ -115,12 +115,15 @@ def _simulated(choice: ModelChoice, chip: Chip, costing: Costing) -> dict[str, A
     found: dict[str, Any] = {}
     scenario = costing.scenario
     for part, graph in zip(choice.parts, choice.graphs(), strict=True):
-        options = {"precision": choice.precision, "objective": scenario.mapping_for, "map_space": scenario.map_space}
         try:
             from sim.events.simulate import simulate
 
-            run = simulate(graph, chip, **options)
-            expected = estimate(graph, chip, **options)
+            run = simulate(
+                graph, chip, precision=choice.precision, objective=scenario.mapping_for, map_space=scenario.map_space
+            )
+            expected = estimate(
+                graph, chip, precision=choice.precision, objective=scenario.mapping_for, map_space=scenario.map_space
+            )
             found[part.label] = {"simulated_s": run.latency_s, "estimated_s": expected.latency_s,
                                  "contended_s": getattr(run, "contended_s", None)}  # fmt: skip
         except (ImportError, DovetailError) as error:
@@ -176,7 +179,10 @@ def summary(found: Found, costing: Costing, chosen: tuple[Winner, ...]) -> str:
             f"{found.costed} of them costed; sampler {found.sampler}, seed {found.seed}, "
             f"{found.seconds:.1f} s in evaluations"
         ),
-        *(f"  {count:8d}  {reason}" for reason, count in sorted(found.counts.items(), key=lambda item: -item[1])),
+        *(
+            f"  {count:8d}  {_reason(reason)}"
+            for reason, count in sorted(found.counts.items(), key=lambda item: -item[1])
+        ),
     ]
     if found.left_untold:
         lines.append(f"{found.left_untold} Pareto rows of single trials were thinned out before they were told back")
@@ -193,6 +199,11 @@ def summary(found: Found, costing: Costing, chosen: tuple[Winner, ...]) -> str:
         lines.append(f"  reproduced exactly: {'yes' if winner.exact else 'NO'}")
         lines += [f"  {_confirmed(part, result)}" for part, result in winner.simulated.items()]
     return "\n".join(lines) + "\n"
+
+
+def _reason(name: str) -> str:
+    """Why pairs did not count; what bears the name of a quantity broke its limit."""
+    return name if " " in name or name == "accepted" else f"over the limit of {name}"
 
 
 def _confirmed(part: str, result: Mapping[str, Any]) -> str:

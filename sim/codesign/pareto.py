@@ -34,7 +34,8 @@ def dominated_by(values: np.ndarray, others: np.ndarray) -> np.ndarray:
     result = np.zeros(len(values), dtype=bool)
     for start in range(0, len(values), BLOCK):
         block = values[start : start + BLOCK, None, :]
-        result[start : start + BLOCK] = ((others <= block).all(axis=2) & (others < block).any(axis=2)).any(axis=1)
+        no_worse, better = np.all(others <= block, axis=2), np.any(others < block, axis=2)
+        result[start : start + BLOCK] = np.any(no_worse & better, axis=1)
     return result
 
 

@@ -70,13 +70,14 @@ def expand(spec: RangeSpec, *, where: str) -> dict[str, Any]:
         raise ConfigError(f"{where}: low {spec.low} must be below high {spec.high}" + (" and above 0" * spec.log))
     whole = isinstance(spec.low, int) and isinstance(spec.high, int)
     if spec.points is not None:
-        steps = np.geomspace(low, high, spec.points) if spec.log else np.linspace(low, high, spec.points)
+        spaced = np.geomspace if spec.log else np.linspace
+        steps = [float(s) for s in spaced(low, high, spec.points)]
     elif spec.step is not None:
         step, step_unit = _split(spec.step, where)
         if step_unit != unit or step <= 0:
             raise ConfigError(f'{where}: step {spec.step} must be above 0 and in "{unit}" like low and high')
         whole = whole and isinstance(spec.step, int)
-        steps = low + step * np.arange(int((high - low) / step * (1 + 1e-12)) + 1)
+        steps = [low + step * i for i in range(int((high - low) / step * (1 + 1e-12)) + 1)]
     else:
         return {"values": None, "low": low, "high": high, "unit": unit, "log": spec.log}
     if whole:

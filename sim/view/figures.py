@@ -7,7 +7,7 @@ changes global settings: `sim.plot.roofline(estimate).figure.savefig("roofline.p
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import atan2, degrees, log2, sqrt
+from math import atan2, cos, degrees, log2, sin, sqrt
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
@@ -19,7 +19,7 @@ from sim.view import palette, rows
 from sim.view.charts import heat_map, measured_against_estimated, pareto, tornado, validation
 from sim.view.held_out import held_out
 from sim.view.labels import place_labels
-from sim.view.points import Point, RooflineView, view_of
+from sim.view.points import Point, Roof, RooflineView, view_of
 from sim.view.timeline import memory, timeline
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def _draw_ceilings(ax: Axes, view: RooflineView) -> list[Any]:
         style = "-" if roof.home else (0, (4, 3))
         ax.plot(xs, ys, color=palette.BLACK if roof.home else palette.GREY, linewidth=1.6 if roof.home else 1.0,
                 linestyle=style, zorder=2)  # fmt: skip
-        texts.append(_memory_label(ax, roof.memory_label, roof.bandwidth_bytes_per_s, min(top, roof.peak_flop_per_s)))
+        texts.append(_memory_label(ax, view, roof, min(top, roof.peak_flop_per_s)))
         if roof.home and left < corner < right:
             ax.plot([corner, corner], [bottom, roof.peak_flop_per_s], color=palette.GREY, linewidth=0.8, linestyle=":")
             texts.append(
@@ -155,17 +155,33 @@ def _draw_ceilings(ax: Axes, view: RooflineView) -> list[Any]:
     return texts
 
 
-def _memory_label(ax: Axes, label: str, bandwidth_bytes_per_s: float, roof_flop_per_s: float) -> Any:
-    """The memory's name along its slant, near the left end of what is visible of it."""
+_PLACES = (0.08, 0.3, 0.5, 0.02)
+"""Where along the visible slant a memory's name may begin, the first choice first."""
+
+
+def _memory_label(ax: Axes, view: RooflineView, roof: Roof, top_flop_per_s: float) -> Any:
+    """The memory's name along its slant, near the left end of what is visible of it, where no disc is."""
     left, _ = ax.get_xlim()
     bottom, _ = ax.get_ylim()
-    start = max(left, bottom / bandwidth_bytes_per_s)
-    x = start * (roof_flop_per_s / bandwidth_bytes_per_s / start) ** 0.08
-    y = x * bandwidth_bytes_per_s
-    points = ax.transData.transform([(x, y), (2 * x, 2 * y)])
-    rise, run = points[1][1] - points[0][1], points[1][0] - points[0][0]
-    return ax.annotate(label, (x, y), xytext=(-2, 3), textcoords="offset points", rotation=degrees(atan2(rise, run)),
-                       rotation_mode="anchor", fontsize=7.5, color=palette.BLACK)  # fmt: skip
+    rate = roof.bandwidth_bytes_per_s
+    start = max(left, bottom / rate)
+    (x0, y0), (x1, y1) = ax.transData.transform([(start, start * rate), (2 * start, 2 * start * rate)])
+    angle = atan2(y1 - y0, x1 - x0)
+    discs = [ax.transData.transform(_inside(ax, p)[:2]) for p in view.points]
+    size = ax.figure.dpi / 72
+
+    def covered(x: float) -> bool:
+        at = ax.transData.transform((x, x * rate))
+        for dx, dy in (disc - at for disc in discs):
+            along, across = dx * cos(angle) + dy * sin(angle), dy * cos(angle) - dx * sin(angle)
+            if -6 < along / size < 4.2 * len(roof.memory_label) + 6 and -4 < across / size < 14:
+                return True
+        return False
+
+    places = [start * (top_flop_per_s / rate / start) ** part for part in _PLACES]
+    x = next((place for place in places if not covered(place)), places[0])
+    return ax.annotate(roof.memory_label, (x, x * rate), xytext=(-2, 3), textcoords="offset points",
+                       rotation=degrees(angle), rotation_mode="anchor", fontsize=7.5, color=palette.BLACK)  # fmt: skip
 
 
 def _area(share: float) -> float:

@@ -47,13 +47,15 @@ def frontier(found: Found, *, x: int = 0, y: int = 1, ax: Axes | None = None) ->
     ax = _axes(ax)
     best = {row.number for row in found.front}
     beaten = tuple(row for row in found.feasible if row.number not in best)
-    for rows, style in (
-        (beaten, {"color": LIGHT_GREY, "s": 12, "label": "feasible, beaten"}),
-        (found.front, {"color": BLUE, "s": 22, "label": "Pareto set"}),
-        (tuple(r for r in found.rows if r.known), {"color": ORANGE, "s": 45, "marker": "D", "label": "known designs"}),
+    known = tuple(row for row in found.rows if row.known)
+    for rows, colour, size, marker, name in (
+        (beaten, LIGHT_GREY, 12, "o", "feasible, beaten"),
+        (found.front, BLUE, 22, "o", "Pareto set"),
+        (known, ORANGE, 45, "D", "known designs"),
     ):
         if rows:
-            ax.scatter([r.values[x] for r in rows], [r.values[y] for r in rows], **style)
+            across, up = ([row.values[k] for row in rows] for k in (x, y))
+            ax.scatter(across, up, color=colour, s=size, marker=marker, label=name)
     for row in found.rows:
         if row.known:
             ax.annotate(
@@ -66,8 +68,8 @@ def frontier(found: Found, *, x: int = 0, y: int = 1, ax: Axes | None = None) ->
     for point in found.baselines:
         here = (point.values[x], point.values[y])
         if here[0] is not None and here[1] is not None:
-            ax.scatter(*here, color=VERMILION, marker="*", s=90)
-            ax.annotate(literal(point.name), here, xytext=(4, 4), textcoords="offset points", fontsize=8)
+            ax.scatter(here[0], here[1], color=VERMILION, marker="*", s=90)
+            ax.annotate(literal(point.name), (here[0], here[1]), xytext=(4, 4), textcoords="offset points", fontsize=8)
     for axis, k, set_scale in ((ax.xaxis, x, ax.set_xscale), (ax.yaxis, y, ax.set_yscale)):
         values = [row.values[k] for row in found.feasible]
         if values and 0 < WIDE * min(values) < max(values):
@@ -178,6 +180,8 @@ def write_figures(found: Found, folder: Path) -> list[Path]:
     paths = []
     for name, ax in drawings.items():
         path = folder / f"{name}.png"
-        ax.figure.savefig(path, dpi=120)
+        figure = ax.get_figure(root=True)
+        assert figure is not None
+        figure.savefig(path, dpi=120)
         paths.append(path)
     return paths
