@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sim.cli import complete
+from sim.cli.estimate import SetOption
 
 
 def compress(
@@ -22,6 +23,7 @@ def compress(
         list[str], typer.Option("--hw", help="bundled name or YAML file; repeatable", autocompletion=complete.chips)
     ] = [],  # noqa: B006
     p: Annotated[list[str], typer.Option("-p", help="knob=value")] = [],  # noqa: B006
+    set_: SetOption = None,
     seed: Annotated[int, typer.Option(help="seed of training and fine-tuning")] = 0,
     train_steps: Annotated[int | None, typer.Option(help="steps of training (default: the task's)")] = None,
     checkpoint: Annotated[
@@ -49,7 +51,7 @@ def compress(
         study = run_study(
             workload,
             recipe,
-            hardware=hw,
+            hardware=common.chips(hw, set_ or ()),
             knobs=common.knobs(p),
             seed=seed,
             train_steps=train_steps,

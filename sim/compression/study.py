@@ -25,6 +25,7 @@ from sim.errors import ConfigError, nearest
 from sim.workload.graph import Graph
 
 if TYPE_CHECKING:
+    from sim.hardware.chip import Chip
     from sim.workload.load import Workload
 
 SCHEMA = "dovetail.compress/1"
@@ -99,7 +100,7 @@ def run_study(
     workload: str,
     recipes: Sequence[str],
     *,
-    hardware: Sequence[str] = (),
+    hardware: Sequence[str | Chip] = (),
     knobs: Mapping[str, object] | None = None,
     seed: int = 0,
     train_steps: int | None = None,
@@ -117,7 +118,7 @@ def run_study(
     from sim.workload.load import Workload
 
     chosen = [find_recipe(name) for name in recipes]
-    chips = [load_hardware(name) for name in hardware]
+    chips = [load_hardware(one) if isinstance(one, str) else one for one in hardware]
     source = Workload(workload, dict(knobs or {}))
     task = load_task(Path(workload).stem, knobs)
     # A task trains and judges whole windows; costs are those of the phase that was asked for.
