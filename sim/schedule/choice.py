@@ -90,28 +90,33 @@ def _where(designs: np.ndarray, group: GroupCost) -> GroupCost:
 
 def _doubtful(groups: Sequence[GroupCost], coster: _Coster) -> np.ndarray:
     """(D,) designs that might do better without any tensor on chip."""
-    tight = np.zeros(len(coster.chips), dtype=bool)
-    for group in groups:
-        room = group.capacity_bytes - group.held_bytes
-        tight |= (group.held_bytes > 0) & ~(group.footprint_bytes <= BINDS * room) & _runs(group)
+    tight = np.any([_tight(group) & _runs(group) for group in groups], axis=0)
     if not tight.any() or coster.options.objective != "latency":
         return tight
     made = Makespan(groups, {}, len(coster.chips))
     return tight & ~(sum(made.increments) <= _least_at_home(groups, coster))
 
 
+def _tight(group: GroupCost) -> np.ndarray:
+    """(D,) whether the group's tiles might want more room than kept tensors leave."""
+    room = group.capacity_bytes - group.held_bytes
+    return (group.held_bytes > 0) & ~(group.footprint_bytes <= BINDS * room)
+
+
 def _least_at_home(groups: Sequence[GroupCost], coster: _Coster) -> np.ndarray:
     """(D,) seconds that the network takes at least when every tensor lies at home.
 
-    Launches, and the larger of all bytes at the home memory's port and, op by op, of the activations' bytes, the
-    ideal array cycles and the lanes (weights may be on their way earlier).
+    The larger of launches with all bytes at the home memory's port, and of the sum over groups: what those with room
+    enough take as they are (with their tensors at home they can only be slower; their weights may be on their way
+    earlier), and of the others launch and the longest of activations' bytes, ideal array cycles and lanes.
     """
     n = len(coster.chips)
     launches, steps, moving = np.zeros(n), np.zeros(n), np.zeros(n)
     tensors = coster.graph.tensors
     for group in groups:
-        launches = launches + group.launch_s
+        alone = group.launch_s + group.time_s - group.prefetch_s
         if group.machine is None or isinstance(group.op, UnsupportedOp):
+            steps = steps + np.where(_runs(group), alone, 0.0)
             continue
         home, clock = group.machine.levels[0], group.machine.clock_hz
         rate = np.maximum(group.machine.rates[:, home.read_port], group.machine.rates[:, home.write_port]) * clock
@@ -120,10 +125,12 @@ def _least_at_home(groups: Sequence[GroupCost], coster: _Coster) -> np.ndarray:
         if hasattr(group.op, "read_bytes"):
             sizes = {}  # a gather or a copy moves what it says, counted in no bound here
         live = sum(size for key, size in sizes.items() if tensors[key].role is not Role.WEIGHT) / shared / rate
-        moving = moving + sum(sizes.values()) / shared / rate
         ideal = group.ladder["ideal"] / clock if group.ladder else np.zeros(n)
-        steps = steps + np.maximum.reduce([live, ideal, group.resources_s.get("vector", np.zeros(n))])
-    return launches + np.maximum(steps, moving)
+        least = group.launch_s + np.maximum.reduce([live, ideal, group.resources_s.get("vector", np.zeros(n))])
+        steps = steps + np.where(_runs(group), np.where(_tight(group), least, np.maximum(alone, least)), 0.0)
+        launches = launches + np.where(_runs(group), group.launch_s, 0.0)
+        moving = moving + np.where(_runs(group), sum(sizes.values()) / shared / rate, 0.0)
+    return np.maximum(steps, launches + moving)
 
 
 __all__ = ["Way", "best_kept", "combined", "worth"]

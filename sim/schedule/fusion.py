@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +16,7 @@ from sim.schedule.asking import compute_and_widening
 from sim.schedule.choice import combined, worth
 from sim.schedule.groups import GroupCost
 from sim.schedule.residency import Residency, lifetimes, storages
-from sim.schedule.slices import Slicing, cost_slices, footprint_bytes, held_beside
+from sim.schedule.slices import Slicing, ask_parts, cost_slices, footprint_bytes, held_beside
 from sim.schedule.slicings import attention_slicings, chain_slicings, chains
 from sim.workload.graph import CollectiveOp, EinsumOp, ViewOp
 
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
 
 FINER = 8
 """Slices of the second way that is costed per design, beside the coarsest that fits: less of their pipeline shows."""
-WORTHWHILE = 0.01
-"""A chain is costed where its members wait for memory or launch for at least this share of their time."""
+WORTHWHILE = 0.05
+"""A chain is costed where it might save this share of its members' time: all their waiting, launches but one, and the
+transfers of what passes between them."""
 
 
 def fused(groups: list[GroupCost], coster: _Coster) -> tuple[list[GroupCost], Residency]:
@@ -84,31 +86,47 @@ def _winners(at: dict[int, GroupCost], coster: _Coster) -> list[GroupCost]:
     place, sizes, _ = storages(coster.graph)
     span = lifetimes(coster.graph, place)
     taken = {i: np.zeros(len(coster.chips), dtype=bool) for i in at}
-    found = []
-    for ways, asked in _candidates(at, coster):
-        members = ways[0].members
-        free = asked & ~np.any([taken[i] for i in members], axis=0)
-        held = held_beside(ways[0], coster, span, sizes)
-        chosen = _fitting(ways, held, free, at[members[0]].capacity_bytes, coster)
-        if not chosen:
-            continue
-        costs = [_cost(ways[k], held, coster) for k in chosen]
-        # (A design decides among its own ways, whatever others in the sweep need.)
-        values = np.stack(
-            [
-                np.where(own, combined(c.launch_s + c.time_s, c.energy_j, coster), np.inf)
-                for c, own in zip(costs, chosen.values(), strict=True)
-            ]
-        )
-        best = np.nan_to_num(values, nan=np.inf).argmin(axis=0)
-        wins = free & (np.nanmin(values, axis=0, initial=np.inf) < _one_by_one([at[i] for i in members], coster))
-        for k, cost in enumerate(costs):
-            runs = wins & (best == k)
-            if runs.any():
-                found.append(replace(cost, runs=runs))
-        for i in members:
-            taken[i] = taken[i] | wins
+    found: list[GroupCost] = []
+    for _, some in groupby(_candidates(at, coster), key=lambda one: len(one[0][0].members)):
+        wanted = []
+        for ways, asked in some:  # all of a length are asked of the mapper together
+            members = ways[0].members
+            free = asked & ~np.any([taken[i] for i in members], axis=0)
+            held = held_beside(ways[0], coster, span, sizes)
+            wanted.append((ways, asked, held, _fitting(ways, held, free, at[members[0]].capacity_bytes, coster)))
+        ask_parts((ways[k] for ways, _, _, chosen in wanted for k in chosen), coster)
+        for ways, asked, held, chosen in wanted:
+            members = [at[i] for i in ways[0].members]
+            free = asked & ~np.any([taken[i] for i in ways[0].members], axis=0)
+            if free.any() and chosen:
+                won = _beating(ways, chosen, held, free, members, coster)
+                found += won
+                for i in ways[0].members:
+                    taken[i] = np.any([taken[i], *(option.runs for option in won)], axis=0)
     return found
+
+
+def _beating(
+    ways: list[Slicing],
+    chosen: dict[int, np.ndarray],
+    held: np.ndarray,
+    free: np.ndarray,
+    members: list[GroupCost],
+    coster: _Coster,
+) -> list[GroupCost]:
+    """The ways that win on some of the free designs, over the members one by one and the other ways."""
+    costs = [_cost(ways[k], held, coster) for k in chosen]
+    # (A design decides among its own ways, whatever others in the sweep need.)
+    values = np.stack(
+        [
+            np.where(own, combined(c.launch_s + c.time_s, c.energy_j, coster), np.inf)
+            for c, own in zip(costs, chosen.values(), strict=True)
+        ]
+    )
+    best = np.nan_to_num(values, nan=np.inf).argmin(axis=0)
+    wins = free & (np.nanmin(values, axis=0, initial=np.inf) < _one_by_one(members, coster))
+    options = [replace(cost, runs=wins & (best == k)) for k, cost in enumerate(costs)]
+    return [option for option in options if option.runs.any()]  # type: ignore[union-attr]
 
 
 def _candidates(at: dict[int, GroupCost], coster: _Coster) -> Iterator[tuple[list[Slicing], np.ndarray]]:
@@ -123,8 +141,7 @@ def _candidates(at: dict[int, GroupCost], coster: _Coster) -> Iterator[tuple[lis
     for members in chains(graph, stays):
         between = [graph.tensors[graph.ops[i].outputs[0]] for i in members[:-1]]
         asked = ~np.any([stays[tensor.storage or tensor.id] for tensor in between], axis=0)
-        waiting = sum(at[i].launch_s + at[i].time_s - _array_s(at[i]) for i in members)
-        asked &= waiting > WORTHWHILE * sum(at[i].launch_s + at[i].time_s for i in members)
+        asked &= _may_save([at[i] for i in members], sum(tensor.size_bytes for tensor in between)) > WORTHWHILE
         ways = chain_slicings(members, graph) if asked.any() else []
         if _usable(ways, coster):
             yield ways, asked
@@ -138,10 +155,18 @@ def _usable(ways: list[Slicing], coster: _Coster) -> bool:
     return bool(ops) and set(ROLES) <= memory.holds and not own
 
 
-def _array_s(group: GroupCost) -> np.ndarray:
-    assert group.ladder is not None
-    assert group.machine is not None
-    return group.ladder["compute"] / group.machine.clock_hz
+def _may_save(groups: Sequence[GroupCost], between_bytes: float) -> np.ndarray:
+    """(D,) largest share of the time of these groups that running them as one might save."""
+    whole = sum(g.launch_s + g.time_s for g in groups)
+    array, home = np.zeros_like(whole), np.zeros_like(whole)
+    for group in groups:
+        assert group.ladder is not None
+        assert group.machine is not None
+        array = array + group.ladder["compute"] / group.machine.clock_hz
+        home = home + group.home_busy_s
+    level = groups[0].machine.levels[0]  # type: ignore[union-attr]
+    moving = 2 * between_bytes / groups[0].machine.rates[:, level.read_port] / groups[0].machine.clock_hz  # type: ignore[union-attr]
+    return 1 - (groups[0].launch_s + np.maximum(array, home - moving)) / whole
 
 
 def _fitting(

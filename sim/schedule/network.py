@@ -261,7 +261,9 @@ def cost_network(
 
     def costed(keep: Keep) -> Way:
         coster = _Coster(ready, chips, energy_of, options, precision, shared, keep=keep)
-        groups, homes = fused(coster.cost(), coster)
+        groups, homes = coster.cost(), coster.residency
+        if keep > Keep.NOTHING:
+            groups, homes = fused(groups, coster)
         return Way(coster, with_loads(groups, coster), homes)
 
     chosen = best_kept(costed)

@@ -13,7 +13,7 @@ whole one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from sim.cost.vector import lane_cycles
 from sim.hardware.physical import vector_energy_j
 from sim.mapping.machine import Machine
 from sim.results import Term
+from sim.schedule.asking import ask_all, asked
 from sim.schedule.groups import GroupCost, bounds, cost_placed, vector_count
 from sim.workload.graph import Axis, EinsumOp, OperandRole, Primitive, Role
 
@@ -129,6 +130,13 @@ def held_beside(
                 held = held - np.where(kept.stays[storage], sizes[storage], 0.0)
         worst = np.maximum(worst, held)
     return worst
+
+
+def ask_parts(slicings: Iterable[Slicing], coster: _Coster) -> None:
+    """Have the mapper answer for all parts of these slicings together."""
+    yes, none = np.ones(len(coster.chips), dtype=bool), np.zeros(len(coster.chips))
+    parts = [part for slicing in slicings for _, part in slicing.products]
+    ask_all([asked(part, dict.fromkeys((*part.inputs, *part.outputs), yes), none, coster) for part in parts], coster)
 
 
 def _parts(slicing: Slicing, coster: _Coster) -> list[GroupCost]:
@@ -381,4 +389,14 @@ def _vector_energy(slicing: Slicing, coster: _Coster) -> np.ndarray:
     return total
 
 
-__all__ = ["Sliced", "Slicing", "VectorPart", "cost_slices", "cut", "footprint_bytes", "held_beside", "slice_classes"]
+__all__ = [
+    "Sliced",
+    "Slicing",
+    "VectorPart",
+    "ask_parts",
+    "cost_slices",
+    "cut",
+    "footprint_bytes",
+    "held_beside",
+    "slice_classes",
+]
