@@ -198,7 +198,7 @@ def _errors(
     measured, classes = ops.measured_s, ops.classes()
     out = {str(n): error_statistics(op_s[classes == n], measured[classes == n]).to_dict() for n in np.unique(classes)}
     out["ops"] = error_statistics(op_s, measured).to_dict()
-    if networks is not None:
+    if networks is not None and network_s is not None:
         out["networks"] = error_statistics(network_s, networks.measured_s).to_dict()
     return out
 

@@ -8,7 +8,7 @@ A `Kind` says which columns it has, which of them is the measurement, which rows
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -79,7 +79,7 @@ def kinds() -> tuple[Kind, ...]:
     return tuple(_KINDS.values())
 
 
-def kind_of(columns) -> Kind:
+def kind_of(columns: Iterable[str]) -> Kind:
     """The kind whose columns are all present (the largest such). Raises CalibrationError with the nearest."""
     present = frozenset(columns)
     known = kinds()

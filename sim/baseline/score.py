@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
-from sim.baseline.kernel_rows import Hardware, Kind, Rows, kind_of, read_rows
+from sim.baseline.kernel_rows import Hardware, Kind, Prediction, Rows, kind_of, read_rows
 from sim.cost.gpu.device import GpuDevice, device_from_chip
 from sim.cost.gpu.sets import constants_for
 from sim.errors import CalibrationError
@@ -32,7 +33,7 @@ class ErrorStatistics:
         return asdict(self)
 
 
-def spearman(x, y) -> float | None:
+def spearman(x: ArrayLike, y: ArrayLike) -> float | None:
     """Rank correlation with average ranks for ties; None where it is undefined."""
     rx, ry = rankdata(x), rankdata(y)
     if len(rx) < 2 or np.ptp(rx) == 0 or np.ptp(ry) == 0:
@@ -40,7 +41,7 @@ def spearman(x, y) -> float | None:
     return float(np.corrcoef(rx, ry)[0, 1])
 
 
-def error_statistics(predicted, measured) -> ErrorStatistics:
+def error_statistics(predicted: ArrayLike, measured: ArrayLike) -> ErrorStatistics:
     """Statistics over all rows. Raises CalibrationError: no rows, or a measurement that is not positive."""
     predicted, measured = (
         np.asarray(predicted, dtype=float),
@@ -130,6 +131,6 @@ def score_file(
     )
 
 
-def _unflagged(kind: Kind, rows: Rows, predicted) -> ErrorStatistics:
+def _unflagged(kind: Kind, rows: Rows, predicted: Prediction) -> ErrorStatistics:
     used = ~np.asarray(predicted.flagged, dtype=bool)
     return error_statistics(np.asarray(predicted.values)[used], rows[kind.measured][used])

@@ -274,7 +274,7 @@ def network_bound_s(graph: Graph, chips: Sequence[Chip], precision: str) -> np.n
                 )
             work = work + share * count * ones[primitive]
         if counts:
-            totals["vector"] = totals.get("vector", 0.0) + work
+            totals["vector"] = totals.get("vector", 0.0) + np.asarray(work)
         if isinstance(op, CollectiveOp):
             totals["link"] = totals.get("link", 0.0) + np.array([link_bound_s(op, chip) for chip in chips])
     read, write = footprint(graph, first, first.main_unit, chosen, {}).compulsory_bytes()

@@ -59,8 +59,8 @@ def run_study(
     if storage is None and workers > 1:
         raise ConfigError("several workers need a storage that they share: give --storage or -o")
     objectives = len(space.spec.objectives)
-    name = space.spec.sampler.name
-    name = default_sampler(total, objectives) if name == "auto" else name
+    asked = space.spec.sampler.name
+    name = default_sampler(total, objectives) if asked == "auto" else asked
     plan = Plan(
         document=space.document, where=space.where, folder=space.folder, storage=storage, sampler=name,
         seed=space.spec.sampler.seed if seed is None else seed,
@@ -100,7 +100,8 @@ class _Progress:
     """Lines for people: how far, how large the front, how long yet."""
 
     def __init__(self, total: int, sink: Callable[[str], None] | None) -> None:
-        self.total, self.sink, self.begun, self.first = total, sink, time.monotonic(), None
+        self.total, self.sink, self.begun = total, sink, time.monotonic()
+        self.first: int | None = None
 
     def __call__(self, archive: Archive) -> None:
         if self.sink is None:

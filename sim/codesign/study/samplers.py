@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -122,7 +122,7 @@ class InnerChoice(BaseSampler):
         self.base.reseed_rng()
 
 
-def nearest_row(space: Space, rows: list[Mapping[str, Any]], wanted: Mapping[str, Any]) -> int:
+def nearest_row(space: Space, rows: Sequence[Mapping[str, Any]], wanted: Mapping[str, Any]) -> int:
     """The row that differs from `wanted` in the fewest inner parameters, by steps along their choices."""
 
     def far(row: Mapping[str, Any]) -> float:

@@ -6,8 +6,9 @@ calibration needs no table of its own. `sim.cost.gpu.sets` loads fitted sets and
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
+from typing import Self
 
 from sim.errors import CalibrationError
 
@@ -15,11 +16,13 @@ CLOCKED = ("prologue_s", "block_s", "token_s", "row_s")
 """Times that go with the SM clock: what happens inside a CTA."""
 
 
-def constant(unit: str, low: float, high: float, datasheet: float):
+def constant(unit: str, low: float, high: float, datasheet: float) -> float:
     """A fitted constant: its unit, physical range, and the value that leaves the data sheet untouched."""
-    return field(metadata={"unit": unit, "low": low, "high": high, "datasheet": datasheet})
+    made: float = field(metadata={"unit": unit, "low": low, "high": high, "datasheet": datasheet})
+    return made
 
 
+@dataclass(frozen=True)
 class Constants:
     """What the families share; every field is made by `constant`."""
 
@@ -32,11 +35,11 @@ class Constants:
                 raise CalibrationError(f"{type(self).__name__}.{f.name} is {value!r}, expected a number >= 0")
 
     @classmethod
-    def datasheet(cls):
+    def datasheet(cls) -> Self:
         """Perfect efficiencies, no overheads, nothing kept in L2: never faster than the roofline."""
         return cls(**{f.name: f.metadata["datasheet"] for f in fields(cls)})
 
-    def at_clock(self, ratio: float):
+    def at_clock(self, ratio: float) -> Self:
         """The set with the times inside a CTA divided by the clock ratio new/reference.
 
         Floors (launches, the start of a round, split and combine kernels, DRAM, the host) keep: on A100
@@ -159,7 +162,7 @@ class ConvConstants(Constants):
     transform_passes: float = constant("1", 0.5, 6.0, 1.0)
     """Winograd transforms cost this many times the transformed bytes at the DRAM rate."""
 
-    def inside(self, gemm: GemmConstants, *, host: bool):
+    def inside(self, gemm: GemmConstants, *, host: bool) -> Callable[[float], GemmConstants]:
         """GEMM constants as a function of the efficiency: no fill of its own, and with `host` this launch."""
         launch_s = self.launch_s if host else gemm.launch_s
         return lambda efficiency: replace(gemm, launch_s=launch_s, prologue_s=0.0, matrix_efficiency=efficiency)

@@ -8,10 +8,13 @@ in memory around them.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from sim.cost.gpu.constants import ConvConstants, GemmConstants
-from sim.cost.gpu.device import SIMT, GpuDevice, element_bytes
+from sim.cost.gpu.device import SIMT, GpuDevice, Library, element_bytes
 from sim.cost.gpu.gemm import gemm_plan, gemm_time
 from sim.cost.gpu.result import KernelTime
 
@@ -21,8 +24,9 @@ CUDA_CORE_DTYPES = ("fp32", "fp64")
 
 
 def conv_s(
-    batch, in_channels, out_channels, height, width, window, *, device: GpuDevice, constants: ConvConstants,
-    gemm: GemmConstants, stride=1, padding=0, groups=1, dtype="fp32", host: bool = False,
+    batch: ArrayLike, in_channels: ArrayLike, out_channels: ArrayLike, height: ArrayLike, width: ArrayLike,
+    window: ArrayLike, *, device: GpuDevice, constants: ConvConstants, gemm: GemmConstants, stride: ArrayLike = 1,
+    padding: ArrayLike = 0, groups: ArrayLike = 1, dtype: str = "fp32", host: bool = False,
 ) -> KernelTime:  # fmt: skip
     """Time of one forward convolution (square window), the fastest of the chip's algorithms.
 
@@ -77,7 +81,10 @@ def conv_s(
     return _fastest(choices, dtype)
 
 
-def _winograd(side, b, ci, co, p, q, device, constants, inside, dtype, library) -> KernelTime:
+def _winograd(
+    side: int, b: np.ndarray, ci: np.ndarray, co: np.ndarray, p: np.ndarray, q: np.ndarray, device: GpuDevice,
+    constants: ConvConstants, inside: Callable[[float], GemmConstants], dtype: str, library: Library | None,
+) -> KernelTime:  # fmt: skip
     """(side + 2)^2 products and the transforms of tiles and, in every call, of the weights."""
     tiles = b * np.ceil(p / side) * np.ceil(q / side)
     points = (side + 2) ** 2
@@ -91,18 +98,18 @@ def _winograd(side, b, ci, co, p, q, device, constants, inside, dtype, library) 
         terms_s=terms,
         kernel=product.kernel,
         flags=product.flags,
-        moved_bytes=product.moved_bytes | {"l2": product.moved_bytes["l2"] + moved},
+        moved_bytes=dict(product.moved_bytes) | {"l2": product.moved_bytes["l2"] + moved},
     )
 
 
-def _fastest(choices, dtype: str) -> KernelTime:
+def _fastest(choices: Sequence[tuple[str, KernelTime, np.ndarray]], dtype: str) -> KernelTime:
     """Take per problem the fastest allowed algorithm; Winograd in fp32 is flagged."""
     times = np.stack([np.where(allowed, t.time_s, np.inf) for _, t, allowed in choices])
     pick = np.argmin(times, axis=0)
     names = sorted({name for _, t, _ in choices for name in t.terms_s})
     zero = np.zeros(pick.shape)
 
-    def of(values):
+    def of(values: Sequence[ArrayLike]) -> np.ndarray:
         return np.choose(pick, [np.broadcast_to(v, pick.shape) for v in values])
 
     kernel = {k: of([t.kernel[k] for _, t, _ in choices]) for k in choices[0][1].kernel}

@@ -163,19 +163,20 @@ def device_from_chip(chip: Chip, unit: Unit | None = None) -> GpuDevice:
             f'{where}.options.generation is "{generation}", expected one of {", ".join(Generation)}.'
             f"{nearest(generation, Generation)}"
         )
-    fanouts = [i for i, level in enumerate(unit.hierarchy) if isinstance(level, Fanout)]
+    places = [i for i, level in enumerate(unit.hierarchy) if isinstance(level, Fanout)]
+    fanouts = [level for level in unit.hierarchy if isinstance(level, Fanout)]
     if not fanouts:
         raise ConfigError(f"{where}.hierarchy has no fan-out over SMs")
-    outer = [x for x in unit.hierarchy[: fanouts[0]] if isinstance(x, Memory)]
-    inner = [x for x in unit.hierarchy[fanouts[0] :] if isinstance(x, Memory)]
+    outer = [x for x in unit.hierarchy[: places[0]] if isinstance(x, Memory)]
+    inner = [x for x in unit.hierarchy[places[0] :] if isinstance(x, Memory)]
     if not outer or not inner:
         raise ConfigError(
             f"{where}.hierarchy needs a memory outside (L2) and one inside (shared memory) the SM fan-out"
         )
-    sms = unit.hierarchy[fanouts[0]].count
+    sms = fanouts[0].count
     cells = unit.array.rows * unit.array.cols * unit.count
-    for i in fanouts:
-        cells *= unit.hierarchy[i].count
+    for fanout in fanouts:
+        cells *= fanout.count
     home = chip.memory(unit.home)
     return GpuDevice(
         name=chip.calibration or chip.name,

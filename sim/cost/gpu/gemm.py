@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from math import inf
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from sim.cost.gpu.constants import GemmConstants
 from sim.cost.gpu.device import GpuDevice, Library, element_bytes
@@ -65,8 +66,9 @@ class GemmPlan:
 
 
 def gemm_plan(
-    m, n, k, *, device: GpuDevice, dtype: str = "bf16", batch=1, weight_copies=inf, library: Library | None = None,
-    input_share=1.0, weight_share=1.0, compute: str | None = None,
+    m: ArrayLike, n: ArrayLike, k: ArrayLike, *, device: GpuDevice, dtype: str = "bf16", batch: ArrayLike = 1,
+    weight_copies: ArrayLike = inf, library: Library | None = None, input_share: ArrayLike = 1.0,
+    weight_share: ArrayLike = 1.0, compute: str | None = None,
 ) -> GemmPlan:  # fmt: skip
     """Enumerate the candidate kernels of each problem.
 
@@ -137,7 +139,9 @@ def gemm_plan(
     )
 
 
-def _candidates(m, n, k, batch, library: Library, sms: int, size: float):
+def _candidates(
+    m: np.ndarray, n: np.ndarray, k: np.ndarray, batch: np.ndarray, library: Library, sms: int, size: float
+) -> tuple[np.ndarray, ...]:
     """(problem, tile, split) indices of the kernels worth trying, sorted by problem.
 
     Left out: tiles that reach far beyond the matrix, splits that leave less than MIN_SPLIT_K, and
@@ -231,16 +235,16 @@ def _argmin(total: np.ndarray, plan: GemmPlan) -> np.ndarray:
 
 
 def gemm_s(
-    m,
-    n,
-    k,
+    m: ArrayLike,
+    n: ArrayLike,
+    k: ArrayLike,
     *,
     device: GpuDevice,
     constants: GemmConstants,
-    dtype="bf16",
-    batch=1,
-    weight_copies=inf,
-):
+    dtype: str = "bf16",
+    batch: ArrayLike = 1,
+    weight_copies: ArrayLike = inf,
+) -> KernelTime:
     """Time of C[m, n] = A[m, k] B[k, n], see `gemm_plan` and `gemm_time`."""
     return gemm_time(
         gemm_plan(

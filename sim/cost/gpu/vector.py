@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from sim.cost.gpu.constants import VectorConstants
 from sim.cost.gpu.device import GpuDevice
@@ -33,12 +34,12 @@ def kernel_class(op: str) -> str:
 
 def vector_s(
     op: str,
-    rows,
-    columns,
+    rows: ArrayLike,
+    columns: ArrayLike,
     *,
     device: GpuDevice,
     constants: VectorConstants,
-    element_bytes=4.0,
+    element_bytes: float = 4.0,
     host: bool = False,
 ) -> KernelTime:
     """One kernel over a rows x columns tensor.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 
@@ -111,7 +112,9 @@ def _growth(loops: TileLoops, name: str, rank: str, line_bytes: int) -> float:
     return float(trips)
 
 
-def _first_touches(lines, footprint, cache: Cache, *, warm: bool) -> tuple[float, float]:
+def _first_touches(
+    lines: Mapping[str, float], footprint: Mapping[str, float], cache: Cache, *, warm: bool
+) -> tuple[float, float]:
     if not warm:
         return float(lines["input"]), float(lines["weight"])
     total = sum(footprint.values())
