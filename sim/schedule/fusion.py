@@ -96,13 +96,13 @@ def _winners(at: dict[int, GroupCost], coster: _Coster) -> list[GroupCost]:
             wanted.append((ways, asked, held, _fitting(ways, held, free, at[members[0]].capacity_bytes, coster)))
         ask_parts((ways[k] for ways, _, _, chosen in wanted for k in chosen), coster)
         for ways, asked, held, chosen in wanted:
-            members = [at[i] for i in ways[0].members]
-            free = asked & ~np.any([taken[i] for i in ways[0].members], axis=0)
+            members = ways[0].members
+            free = asked & ~np.any([taken[i] for i in members], axis=0)
             if free.any() and chosen:
-                won = _beating(ways, chosen, held, free, members, coster)
+                won = _beating(ways, chosen, held, free, [at[i] for i in members], coster)
                 found += won
-                for i in ways[0].members:
-                    taken[i] = np.any([taken[i], *(option.runs for option in won)], axis=0)
+                for option in won:
+                    taken |= {i: taken[i] | option.runs for i in members}
     return found
 
 
