@@ -80,7 +80,12 @@ def _why_not(item: ChannelSet, skip: tuple[str, ...]) -> str | None:
 
 
 def strongest(module: nn.Module, item: ChannelSet, count: int) -> torch.Tensor:
-    """Indices, ascending, of the `count` channels with the largest summed squared filter norm."""
+    """Indices, ascending, of the `count` channels with the largest summed squared filter norm.
+
+    Without weights (a model on the meta device, which is only costed) the first ones: the shapes are the same.
+    """
+    if any(module.get_submodule(name).weight.is_meta for name in item.producers):
+        return torch.arange(count)
     score = torch.zeros(())
     for name in item.producers:
         weight = module.get_submodule(name).weight.detach()
@@ -130,7 +135,7 @@ def _take(layer: nn.Module, name: str, index: torch.Tensor, axis: int) -> None:
     tensor = getattr(layer, name, None)
     if tensor is None:
         return
-    kept = tensor.detach().index_select(axis, index)
+    kept = tensor.detach().index_select(axis, index.to(tensor.device))
     if isinstance(tensor, nn.Parameter):
         setattr(layer, name, nn.Parameter(kept, requires_grad=tensor.requires_grad))
     else:

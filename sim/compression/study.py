@@ -131,7 +131,11 @@ def run_study(
         return Workload(workload, {**judged, **changes}).build()
 
     for recipe in chosen:  # before minutes of training
-        apply_recipe(module, rehearsal(recipe), example_inputs=example_inputs, task=task, build=build, seed=seed)
+        rough = apply_recipe(
+            module, rehearsal(recipe), example_inputs=example_inputs, task=task, build=build, seed=seed
+        )
+        if chips:
+            _graph(source, rough, recipe, example_inputs)
     notes = [] if task else [f"{workload} has no task: no weights were made, only the cost is known"]
     if task is not None:
         train(module, task, steps=train_steps, seed=seed, checkpoint=checkpoint, progress=_stage(progress, "training"))
@@ -173,9 +177,9 @@ def _sensitivities(module: nn.Module, task: Task | None, choices: tuple[str, ...
 def _graph(source: Workload, made: CompressedModel, recipe: Recipe, example_inputs: tuple) -> Graph:  # type: ignore[type-arg]
     """The compressed network as the asked batch and phase run it, without its emulation.
 
-    Same shapes as before: the workload's own graph. Other shapes (pruned, distilled): a trace of
-    the compressed module, which runs what it was judged on.
-    Raises: ConfigError: shapes changed and another batch or phase was asked for.
+    Same shapes as before: the workload's own graph. Other shapes (pruned, distilled): a trace of the
+    compressed module on inputs of the asked batch; it was built for the phase that it was judged in.
+    Raises: ConfigError: shapes changed and another phase was asked for.
     """
     from sim.workload.trace import trace
 
@@ -183,11 +187,12 @@ def _graph(source: Workload, made: CompressedModel, recipe: Recipe, example_inpu
     shapes = {name: tuple(p.shape) for name, p in plain.named_parameters()}
     if shapes == {name: tuple(p.shape) for name, p in twin.named_parameters()}:
         return source.graph()
-    if [tuple(x.shape) for x in inputs] != [tuple(x.shape) for x in example_inputs]:
+    if [tuple(x.shape[1:]) for x in inputs] != [tuple(x.shape[1:]) for x in example_inputs]:
         raise ConfigError(
-            f"recipe {recipe.name} changes shapes: it can be costed with the default batch and phase alone"
+            f"recipe {recipe.name} changes shapes: it can be costed in the phase alone that it is judged in; "
+            "leave out -p phase=..."
         )
-    return trace(plain, example_inputs)
+    return trace(plain.to("meta"), inputs)
 
 
 def _result(recipe: Recipe, made: CompressedModel, task: Task | None, bought: tuple[Benefit, ...]) -> Result:

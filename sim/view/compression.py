@@ -26,8 +26,8 @@ LINEAR_LOSS = 0.1
 """Below this loss the axis of sensitivities is linear: gains by chance are drawn too."""
 NAMES_SHOWN = 6
 """Layers that a line of the tables names."""
-LABEL_POINTS = 9
-"""Height of a label of a recipe."""
+LABEL_GAP = 0.055
+"""Distance of two labels beside a figure, in shares of its height."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,28 +89,33 @@ def quality_latency(
     for i, c in enumerate(candidates):
         error = None if c.quality_error is None else 2 * c.quality_error
         ax.errorbar(1e6 * c.latency_s, c.quality, yerr=error, fmt="o", color=COLOURS[i % len(COLOURS)], zorder=2)
-    for c, rise in zip(candidates, _label_rises(candidates), strict=True):
-        where = (1e6 * c.latency_s, c.quality)
-        ax.annotate(literal(c.name), where, xytext=(4, rise), textcoords="offset points", fontsize=8)
-    ax.margins(x=0.25)
+    low, high = ax.get_ylim()
+    heights = _spread([(c.quality - low) / (high - low) for c in candidates])
+    for i, (c, height) in enumerate(zip(candidates, heights, strict=True)):
+        ax.annotate(
+            c.name, (1e6 * c.latency_s, c.quality), xytext=(1.03, height), textcoords="axes fraction", fontsize=8,
+            va="center", arrowprops={"arrowstyle": "-", "linewidth": 0.6, "color": COLOURS[i % len(COLOURS)],
+                        "relpos": (0, 0.5), "shrinkA": 0},
+        )  # fmt: skip
     ax.set_xlabel(f"latency on {chip} [µs]")
     ax.set_ylabel(f"{metric} (bars: ±2 standard errors)")
     return ax
 
 
-def _label_rises(candidates: Sequence[Candidate]) -> list[float]:
-    """Height of each label over its point in points: those of equally fast candidates (to 2 %) are stacked."""
-    columns: list[list[int]] = []
-    for k in sorted(range(len(candidates)), key=lambda k: candidates[k].latency_s):
-        if columns and candidates[k].latency_s <= 1.02 * candidates[columns[-1][0]].latency_s:
-            columns[-1].append(k)
-        else:
-            columns.append([k])
-    rises = [0.0] * len(candidates)
-    for column in columns:
-        for i, k in enumerate(sorted(column, key=lambda k: candidates[k].quality)):
-            rises[k] = 4 + LABEL_POINTS * (i - (len(column) - 1) / 2)
-    return rises
+def _spread(heights: Sequence[float]) -> list[float]:
+    """Heights of labels beside the axes, in shares of its height: in the same order, `LABEL_GAP` apart at least.
+
+    Labels that are pushed over the top push those below them down.
+    """
+    order = sorted(range(len(heights)), key=lambda k: heights[k])
+    placed = [heights[k] for k in order]
+    for i in range(1, len(placed)):
+        placed[i] = max(placed[i], placed[i - 1] + LABEL_GAP)
+    top = 1.0
+    for i in reversed(range(len(placed))):
+        placed[i] = top = min(placed[i], top)
+        top -= LABEL_GAP
+    return [placed[order.index(k)] for k in range(len(heights))]
 
 
 def _axes(ax: Axes | None) -> Axes:
