@@ -18,6 +18,7 @@ from sim.mapping.beam import Effort, best_chains, canonical, neighbours
 from sim.mapping.evaluate import Rows, evaluate_rows, step_table
 from sim.mapping.fluid import Chains, Fluid
 from sim.mapping.machine import Machine
+from sim.mapping.mapping import Loop, Store
 from sim.mapping.mapping import Mapping as LoopNest
 from sim.mapping.nest import Border, Nest, footprint_bytes, spread
 from sim.mapping.problem import Problem
@@ -82,19 +83,16 @@ def map_nested(
         problem, machine, dict(homes), objective, fixed, lister, None if volume <= all_below else looks, effort
     )
     found = [search.design(d, room[d]) for d in range(len(machine))]
-    best = [f for f in found if f[0] is not None]
-    rows = np.cumsum([f[0] is not None for f in found]) - 1
-    cost = join([f[0][1] for f in best])
-    energy = np.full(len(machine), np.nan)
-    for d, f in enumerate(found):
-        if f[0] is not None:
-            energy[d] = f[0][0]
-    outer = [outer_tiles(f[0][3], problem, machine, homes) for f in best]
+    won = {d: f[0] for d, f in enumerate(found) if f[0] is not None}
+    row, energy = np.full(len(machine), -1), np.full(len(machine), np.nan)
+    row[list(won)], energy[list(won)] = np.arange(len(won)), [one[0] for one in won.values()]
+    best = list(won.values())
+    outer = [outer_tiles(one[3], problem, machine, homes) for one in best]
     return Winners(
-        row=np.where([f[0] is not None for f in found], rows, -1),
-        cost=cost,
-        tables=tuple(f[0][2] for f in best),
-        mappings=tuple(f[0][3] for f in best),
+        row=row,
+        cost=join([one[1] for one in best]),
+        tables=tuple(one[2] for one in best),
+        mappings=tuple(one[3] for one in best),
         energy_j=energy,
         first_weight_bytes=tuple(f for f, _ in outer),
         footprint_bytes=tuple(f for _, f in outer),
@@ -165,7 +163,9 @@ class _Search:
 
         costed = round(COSTED * effort.width / Effort().width)
         best = cost(beam.take(np.arange(min(costed, len(beam)))))
-        for _ in range(POLISH if best else 0):
+        for _ in range(POLISH):
+            if best is None:
+                break
             at = self._chains(fluid, best[2])
             near = canonical(fluid, Chains.join(list(neighbours(fluid, at))))
             value = fluid.values(near)
@@ -225,7 +225,8 @@ class _Search:
 
     def mapping(self, chain: Chain) -> LoopNest:
         """The choices as a loop nest, each on the problem of the tile job outside."""
-        nodes, problem, homes = [], self.problem, self.homes
+        nodes: list[Loop | Store] = []
+        problem, homes = self.problem, self.homes
         for _, choice in chain:
             space = SingleBorder(problem, self.machine, homes, self.fixed, rated=True)
             nodes += space.mapping(choice).nodes
@@ -254,7 +255,7 @@ class _Search:
     ) -> Iterator[Chain]:
         """Choices for all borders, the inner ones on the problem of a whole tile."""
         space = SingleBorder(problem, self.machine, homes, self.fixed, rated=True)
-        for choice in self.lister(space, numbers, float(room[space.route.level]), looks and looks[0]):
+        for choice in self.lister(space, numbers, float(room[space.route.level]), looks[0] if looks else None):
             if space.last:
                 yield ((space, choice),)
                 continue

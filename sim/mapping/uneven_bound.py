@@ -19,7 +19,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sim.mapping.arrays import BINDINGS, Dataflow
+from sim.hardware.chip import Dataflow
+from sim.mapping.arrays import BINDINGS
 from sim.mapping.problem import INPUT, OUTPUT, ROLES, WEIGHT
 from sim.mapping.search import Choice, SingleBorder
 from sim.mapping.terms import CLASSES, Grid, Numbers
@@ -251,8 +252,10 @@ class _Block:
     def __init__(self, grid: Grid, tiling: np.ndarray) -> None:
         self.grid, self.tiling = grid, tiling
         index = dict(zip(CLASSES, np.unravel_index(tiling, grid.shape), strict=True))
-        for name in ("trips", "folds", "streamed", "once", "depth"):
-            setattr(self, name, {c: getattr(grid.lists[c], name)[index[c]] for c in CLASSES})
+        self.trips, self.folds, self.streamed, self.once, self.depth = (
+            {c: np.asarray(getattr(grid.lists[c], name)[index[c]]) for c in CLASSES}
+            for name in ("trips", "folds", "streamed", "once", "depth")
+        )
         self.factor: dict[tuple, np.ndarray] = {}
         self.whole: dict[tuple, float] = {}
         for name, c, role in product(FACTORS, CLASSES, ROLES):

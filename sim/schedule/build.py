@@ -12,7 +12,9 @@ import numpy as np
 
 from sim.errors import InfeasibleError
 from sim.hardware.chip import Chip
+from sim.mapping.machine import Machine
 from sim.mapping.mapping import Mapping as LoopNest
+from sim.mapping.steps import Moves, StepTable
 from sim.schedule.groups import GroupCost
 from sim.schedule.host import TRANSFER
 from sim.schedule.links import awaited
@@ -190,7 +192,7 @@ def _steps(cost: GroupCost, d: int, ports: tuple[str, str], rates: Mapping[str, 
     return _whole(cost, d, ports, rates)
 
 
-def _mapped(cost: GroupCost, table, d: int, ports: tuple[str, str], latency: float) -> Steps:
+def _mapped(cost: GroupCost, table: StepTable, d: int, ports: tuple[str, str], latency: float) -> Steps:
     """The step classes of a mapped einsum: home ports apart, the rest in the compute time."""
     machine = cost.machine
     assert machine is not None
@@ -226,14 +228,14 @@ def _mapped(cost: GroupCost, table, d: int, ports: tuple[str, str], latency: flo
     )
 
 
-def _end(moves, machine, d: int, home: tuple[int, int]) -> float:
+def _end(moves: Moves, machine: Machine, d: int, home: tuple[int, int]) -> float:
     """Cycles by which a first load or last store outlasts its bytes at home: set-ups, ports on chip."""
     moved = moves.bytes[0]
     busy = moves.busiest(machine.rates[[d]], machine.setup_cycles[[d]])[0]
     return float(busy - max(moved[p] / machine.rates[d, p] for p in home))
 
 
-def _alone(table, machine, d: int) -> float:
+def _alone(table: StepTable, machine: Machine, d: int) -> float:
     time = table.time(machine.rates[[d]], machine.setup_cycles[[d]])[0]
     return float(time)
 

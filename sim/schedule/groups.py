@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING
@@ -21,6 +21,11 @@ from sim.workload.graph import EinsumOp, Op, Primitive
 if TYPE_CHECKING:
     from sim.schedule.network import _Coster
     from sim.schedule.slices import Sliced
+
+Parts = list[tuple[np.ndarray, Winners]]
+"""(designs, their winners)"""
+Moved = Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]]
+"""memory -> operand -> (read, write) bytes"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +94,7 @@ def cost_placed(op: EinsumOp, homes: Mapping[str, np.ndarray], held: np.ndarray,
     return cost_einsum(one, coster)
 
 
-def _scatter(parts: list[tuple[np.ndarray, Winners]], total: int, read) -> np.ndarray:
+def _scatter(parts: Parts, total: int, read: Callable[[Winners], np.ndarray]) -> np.ndarray:
     """Values of feasible designs from their winners, nan elsewhere."""
     out: np.ndarray | None = None
     for designs, won in parts:
@@ -103,7 +108,7 @@ def _scatter(parts: list[tuple[np.ndarray, Winners]], total: int, read) -> np.nd
     return out if out is not None else np.full(total, np.nan)
 
 
-def _assemble(one: Asked, parts: list[tuple[np.ndarray, Winners]], coster: _Coster) -> GroupCost:
+def _assemble(one: Asked, parts: Parts, coster: _Coster) -> GroupCost:
     """The group's numbers from its winners."""
     op, problem, full, homes = one.op, one.problem, one.machine, one.stays
     held, level, widened = one.held_bytes, one.level, one.widened
@@ -256,14 +261,14 @@ def _widening(problem: Problem, traffic: np.ndarray, coster: _Coster) -> np.ndar
     )
 
 
-def _scatter_energy(parts, n):
+def _scatter_energy(parts: Parts, n: int) -> np.ndarray:
     out = np.full(n, np.nan)
     for designs, won in parts:
         out[designs] = won.energy_j
     return out
 
 
-def _energy_parts(mapped: np.ndarray, moved, full: Machine) -> dict[str, np.ndarray]:
+def _energy_parts(mapped: np.ndarray, moved: Moved, full: Machine) -> dict[str, np.ndarray]:
     """Energy by component of a mapped einsum: each memory's traffic, and the rest of `mapped`, the MACs.
 
     What the epilogue reads at home comes on top of `mapped`.
@@ -292,7 +297,7 @@ def vector_energy(op: Op, coster: _Coster) -> np.ndarray:
     return total
 
 
-def _prefetch(full: Machine, parts: list[tuple[np.ndarray, Winners]], first: np.ndarray) -> np.ndarray:
+def _prefetch(full: Machine, parts: Parts, first: np.ndarray) -> np.ndarray:
     """Cycles by which the first load shrinks when the first weight tile is there already."""
     out = np.zeros(len(full))
     home = full.levels[0].read_port
@@ -309,7 +314,7 @@ def _prefetch(full: Machine, parts: list[tuple[np.ndarray, Winners]], first: np.
     return out
 
 
-def _of_rows(parts: list[tuple[np.ndarray, Winners]], n: int, name: str) -> np.ndarray:
+def _of_rows(parts: Parts, n: int, name: str) -> np.ndarray:
     """A per-row number of the winners, scattered to the designs (0 where nothing fits)."""
     out = np.zeros(n)
     for designs, won in parts:

@@ -88,8 +88,13 @@ class Network:
         if all(group.runs is None for group in self.groups):
             return self
         own = [i for i, group in enumerate(self.groups) if group.runs is None or group.runs[d]]
-        columns = ("groups", "increments_s", "hidden_s", "prefetches")
-        return replace(self, **{name: tuple(getattr(self, name)[i] for i in own) for name in columns})
+        return replace(
+            self,
+            groups=tuple(self.groups[i] for i in own),
+            increments_s=tuple(self.increments_s[i] for i in own),
+            hidden_s=tuple(self.hidden_s[i] for i in own),
+            prefetches=tuple(self.prefetches[i] for i in own),
+        )
 
     @property
     def latency_s(self) -> np.ndarray:
@@ -202,7 +207,7 @@ class _Coster:
     def signature(self, op: Op) -> tuple:
         """All that the cost of an op depends on but its place in memory."""
         tensors, stays = self.graph.tensors, self.residency.stays
-        rows = []
+        rows: list[tuple] = []
         for name in (*op.inputs, "|", *op.outputs):
             if name == "|":
                 rows.append(())

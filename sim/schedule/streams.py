@@ -52,7 +52,7 @@ def cost_stream(op: Op, position: int, coster: _Coster) -> GroupCost:
     load, store, near, busy = _ports(full, traffic, n)
     primitives = op.primitives if isinstance(op, VectorOp | MovementOp) else {}
     lanes = np.full(n, lane_cycles(coster.unit.vector, primitives, chip=coster.chips[0].name))
-    total = sum(t[kind][way] for t in traffic.values() for kind in t for way in (0, 1))
+    total = sum((t[kind][way] for t in traffic.values() for kind in t for way in (0, 1)), start=np.zeros(n))
     flow = stream(
         lanes=lanes,
         near_cycles=near,
@@ -104,6 +104,7 @@ def cost_stream(op: Op, position: int, coster: _Coster) -> GroupCost:
 def _ports(full, traffic, n):
     """(load cycles, store cycles at home; cycles of the busiest port on chip; cycles per port)."""
     busy = {i: np.zeros(n) for i in range(len(full.ports))}
+    load, store = np.zeros(n), np.zeros(n)
     for name, table in traffic.items():
         level = next(level for level in full.levels if level.name == name)
         read = (table["input"][0] + table["output"][0]) / full.rates[:, level.read_port]
