@@ -26,6 +26,7 @@ SCHEMAS = (
     "dovetail.baseline/1",
     "dovetail.winner/1",
     "dovetail.study/1",
+    "dovetail.compress/1",
 )
 """Every document that this version writes."""
 

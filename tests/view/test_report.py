@@ -257,3 +257,22 @@ def test_verdicts_of_runs_and_checks() -> None:
     )
     checks = [{"id": f"a.{i}", "verdict": verdict} for i, verdict in enumerate(("pass", "pass", "fail", "info"))]
     assert verdicts.validation({"checks": checks}) == "2 of 4 checks pass, 1 inform without a gate; 1 fail: a.2."
+
+
+def test_a_compression_and_a_limit_are_tables_of_designs(tmp_path: Path) -> None:
+    """One row for the model as trained on each chip, one a recipe; one row a trial of a limit."""
+    cost = {"precision": "int8", "latency_s": 1e-3, "energy_j": None, "dram_bytes": 10.0, "weight_bytes": 5.0}
+    quality = {"metric": "accuracy %", "value": 90.0, "higher_is_better": True}
+    result = {"recipe": "<int8>", "quality": quality | {"value": 89.0}, "parameter_bytes": 5.0,
+              "benefits": [{"chip": "npu", "before": cost | {"latency_s": 2e-3}, "after": cost}]}  # fmt: skip
+    document = {"schema": "dovetail.compress/1", "version": "0", "quality": quality, "parameter_bytes": 20.0}
+    saved(tmp_path, "c.json", document | {"results": [result]})
+    trials = [{"value": 1.0, "jobs": 300, "missed": 0, "upper_bound": 0.01, "passed": True}]
+    limit = {"schema": "dovetail.simulate/1", "version": "0", "quantity": "rate", "trials": trials}
+    saved(tmp_path, "l.json", limit)
+    compressed, tried = data_of(report([tmp_path]))["tables"]
+    assert compressed["columns"]["recipe"] == ["as trained", "<int8>"]
+    assert compressed["columns"]["quality"] == [90.0, 89.0]
+    assert compressed["columns"]["latency_s"] == [2e-3, 1e-3]
+    assert compressed["direction"]["quality"] == 1
+    assert tried["columns"]["rate"] == [1.0]

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sim.documents import Document, check_schema, read_documents
+from sim.documents import Document, Reader, check_schema, read_documents
 from sim.errors import ResultError
 from sim.results import ESTIMATE_SCHEMA, SIMULATE_SCHEMA, Estimate
 from sim.results_io import from_dict
 
+COMPRESS_SCHEMA = "dovetail.compress/1"
 _TABLES = frozenset({"dovetail.sweep/1"})
 _ENDINGS = (".json", ".jsonl", ".csv")
 _WINNERS = "winners"
@@ -117,8 +118,12 @@ def _sort_in(document: Document, path: Path, content: Content) -> None:
     if schema == ESTIMATE_SCHEMA:
         found = from_dict(document, where=str(path))
         content.estimates.append(Saved(estimate=found, where=path.name, version=str(document["version"])))
+    elif schema == SIMULATE_SCHEMA and "trials" in document:
+        content.tables.append(_limit(document, path))
     elif schema == SIMULATE_SCHEMA:
         content.simulations.append(document)
+    elif schema == COMPRESS_SCHEMA:
+        content.tables.append(_compressed(document, path))
     elif schema in _TABLES:
         content.tables.append(Table(name=path.name, columns=_columns_of(document, path)))
     else:
@@ -129,6 +134,42 @@ def _sort_in(document: Document, path: Path, content: Content) -> None:
             kinds[family].append(document)
         else:
             content.winners[path.stem] = {path.name: json.dumps(document, indent=2)}
+
+
+def _limit(document: Document, path: Path) -> Table:
+    """What `simulate --find-limit` tried, a row a trial."""
+    trials = Reader(document, str(path)).items("trials")
+    quantity = str(document.get("quantity") or "value")
+    keys = {"value": quantity, "jobs": "jobs", "missed": "missed", "upper_bound": "miss_rate_bound", "passed": "passed"}
+    columns = {name: [trial.get(key) for trial in trials] for key, name in keys.items()}
+    return Table(name=f"{path.name}, most {quantity}", columns=columns)
+
+
+def _compressed(document: Document, path: Path) -> Table:
+    """What `compress` found: the model as trained and each recipe, a row a chip."""
+    first = document.get("quality")
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for result in Reader(document, str(path)).items("results"):
+        name, quality = str(result.get("recipe")), result.get("quality")
+        for found in result.get("benefits") or [{}]:
+            chip = str(found.get("chip") or "")
+            rows.setdefault(("as trained", chip), _row("as trained", first, chip, found.get("before"), document))
+            rows[name, chip] = _row(name, quality, chip, found.get("after"), result)
+    every = list(rows.values())
+    return Table(name=path.name, columns={key: [row[key] for row in every] for key in every[0]} if every else {})
+
+
+def _row(
+    recipe: str, quality: Document | None, chip: str | None, cost: Document | None, sizes: Document
+) -> dict[str, Any]:
+    judged, costed = quality or {}, cost or {}
+    better = "quality" if judged.get("higher_is_better", True) else "loss"
+    return {
+        "recipe": recipe, "hardware": chip, "precision": costed.get("precision"),
+        better: judged.get("value"), "latency_s": costed.get("latency_s"), "energy_j": costed.get("energy_j"),
+        "dram_bytes": costed.get("dram_bytes"), "weight_bytes": costed.get("weight_bytes"),
+        "parameter_bytes": sizes.get("parameter_bytes"),
+    }  # fmt: skip
 
 
 def _columns_of(document: Document, path: Path) -> Mapping[str, Sequence[Any]]:

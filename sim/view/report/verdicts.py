@@ -63,7 +63,9 @@ def table(found: Table) -> str:
     count = len(next(iter(columns.values()), []))
     chosen = [name for name, values in columns.items() if len(set(map(str, values))) > 1]
     told = [f"{found.name} holds {count} designs."]
-    settings = [name for name in chosen if "." in name or name in ("hardware", "workload", "precision", "batch")]
+    settings = [
+        name for name in chosen if "." in name or name in ("hardware", "workload", "precision", "batch", "recipe")
+    ]
     for name in chosen:
         if (column := bare(name)) not in _BEST:
             continue

@@ -69,8 +69,9 @@ function withUnit(name, value) {
   const inName = name.match(/ \[([^\]]+)\]$/);
   if (inName) return si(value, inName[1].replace("mm2", "mm²"));
   if (name.endsWith("utilization") || name.endsWith("_rate")) return share(value);
+  if (name.endsWith("_bytes")) return bytes(value);
   if (name.endsWith("_mm2")) return `${digits(value)} mm²`;
-  for (const [end, unit] of [["bytes_per_s", "B/s"], ["_per_s", "/s"], ["_s", "s"], ["_j", "J"], ["_w", "W"], ["_bytes", "B"]]) {
+  for (const [end, unit] of [["bytes_per_s", "B/s"], ["_per_s", "/s"], ["_s", "s"], ["_j", "J"], ["_w", "W"]]) {
     if (name.endsWith(end)) return si(value, unit);
   }
   return cellText(value);
