@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from sim.mapping.machine import Machine
 from sim.mapping.problem import Problem
 from sim.mapping.scan import NARROW, ROUNDING, WIDE, Scan, bands, clocks, corner, together
 from sim.mapping.search import Pool, SingleBorder
-from sim.mapping.settle import CLASS_COUNT, Pairs, Rated, Settled, Tables
+from sim.mapping.settle import CLASS_COUNT, Costs, Keys, Pairs, Rated, Settled, Tables, Times
 from sim.mapping.steps import join
 from sim.mapping.terms import Numbers, Parts
 from sim.mapping.winners import Lazy, Objective, Winners, dynamic_energy
@@ -60,7 +60,7 @@ def map_problem(
         that stay on chip; fixed: only loop orders of the array's dataflow.
     """
     asked = Question(problem, machine, homes, objective, reserved_bytes, fixed)
-    return next(iter(map_problems([asked])))
+    return next(map_problems([asked]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,24 +146,6 @@ class _Queue:
     """(table, row) of the best."""
 
 
-class Keys(NamedTuple):
-    """Asks for the rows of keys (sorted, once each); answered by nothing."""
-
-    keys: np.ndarray
-
-
-class Times(NamedTuple):
-    """Asks for cycles (rows,)."""
-
-    rows: Rated
-
-
-class Costs(NamedTuple):
-    """Asks for full costs."""
-
-    rows: Rated
-
-
 Ask = Keys | Times | Costs
 Found = TypeVar("Found")
 Asking = Generator[Ask, Any, Found]
@@ -188,24 +170,32 @@ class _Search:
         latency = objective is Objective.LATENCY  # energies differ by clock too
         self.bands = bands(self.clocks, WIDE) if latency else [[c] for c in range(len(self.clocks))]
         small = len(self.pool) <= EXACT_BELOW
+        self.kept: dict[int, np.ndarray] = {}
         self.slack = SLACK if small else -TOLERANCE
         self.looks = (*LOOKS, len(self.pool)) if small else LOOKS
 
     @property
     def bounds(self) -> int:
         """Bounds held at a time."""
-        return len(self.pool) * len(self.bands)
+        return min(AT_ONCE, len(self.pool) * len(self.bands))
 
     def run(self) -> Asking[Winners]:
         """The whole search."""
         self.scan = Scan(self.pool, self.room[self.distinct])
-        self.lower = [self._lower(band) for band in self.bands] if len(self.scan.positions) else []
         found = yield from self._search()
         won = yield from self._winners(found)
         return won
 
-    def _lower(self, band: list[int]) -> np.ndarray:
-        """Bounds of the objective at the fastest corner of a band."""
+    def _lower(self, number: int) -> np.ndarray:
+        """Bounds of the objective at the fastest corner of a band, kept as long as there is room."""
+        if number in self.kept:
+            return self.kept[number]
+        lower = self._bounds(self.bands[number])
+        if (len(self.kept) + 1) * len(lower) <= AT_ONCE:
+            self.kept[number] = lower
+        return lower
+
+    def _bounds(self, band: list[int]) -> np.ndarray:
         times = self.scan.everywhere(corner([self.clocks[c] for c in band], min))
         if self.objective is Objective.LATENCY:
             return times
@@ -220,7 +210,7 @@ class _Search:
 
         limit_of: clocks of the band, places, what their bounds are at clocks' slowest corner.
         """
-        lower, scan = self.lower[number], self.scan
+        lower, scan = self._lower(number), self.scan
         alone = len(self.bands[number]) == 1
 
         def upper(of: Parts, clocks: Sequence[int]) -> np.ndarray:

@@ -162,6 +162,24 @@ class Rated(NamedTuple):
         return np.concatenate([table.times(*part) for part in parts])
 
 
+class Keys(NamedTuple):
+    """Asks for the rows of keys (sorted, once each); answered by nothing."""
+
+    keys: np.ndarray
+
+
+class Times(NamedTuple):
+    """Asks for cycles (rows,)."""
+
+    rows: Rated
+
+
+class Costs(NamedTuple):
+    """Asks for full costs."""
+
+    rows: Rated
+
+
 class _Place(NamedTuple):
     owner: int
     members: np.ndarray
