@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from sim.cost.gpu.constants import DecodeConstants, PrefillConstants
 from sim.cost.gpu.device import GpuDevice, element_bytes
@@ -40,7 +41,7 @@ DECODE_STEEPNESS = 6.0
 FP32_BYTES = 4
 
 
-def flash_splits(ctas, slots, blocks, limit: int = MAX_SPLITS) -> np.ndarray:
+def flash_splits(ctas: ArrayLike, slots: ArrayLike, blocks: ArrayLike, limit: int = MAX_SPLITS) -> np.ndarray:
     """FlashAttention's number of KV splits.
 
     1 if the grid fills 0.8 of the slots. Otherwise, over i = 1..min(limit, slots, blocks) that
@@ -75,7 +76,15 @@ class AttentionProblem:
     head_dim: np.ndarray
 
     @classmethod
-    def of(cls, batch, new_tokens, past_tokens, heads, kv_heads, head_dim) -> AttentionProblem:
+    def of(
+        cls,
+        batch: ArrayLike,
+        new_tokens: ArrayLike,
+        past_tokens: ArrayLike,
+        heads: ArrayLike,
+        kv_heads: ArrayLike,
+        head_dim: ArrayLike,
+    ) -> AttentionProblem:
         """Broadcast and check. Raises ValueError: sizes below one, heads not a multiple of KV heads."""
         parts = np.broadcast_arrays(
             *(np.asarray(x, dtype=float) for x in (batch, new_tokens, past_tokens, heads, kv_heads, head_dim))
@@ -102,15 +111,15 @@ def _at_head_dim(head_dim: np.ndarray) -> np.ndarray:
 
 
 def attention_decode_s(
-    batch,
-    past_tokens,
-    heads,
-    kv_heads,
-    head_dim,
+    batch: ArrayLike,
+    past_tokens: ArrayLike,
+    heads: ArrayLike,
+    kv_heads: ArrayLike,
+    head_dim: ArrayLike,
     *,
     device: GpuDevice,
     constants: DecodeConstants,
-    dtype="bf16",
+    dtype: str = "bf16",
     cache_element_bytes: float | None = None,
 ) -> KernelTime:
     """One new token per sequence over `past_tokens` cached ones; the cache may be narrower than `dtype`.
@@ -164,7 +173,7 @@ def attention_decode_s(
     return KernelTime(time_s=sum(terms.values()), terms_s=terms, kernel=kernel, flags=x.flags())
 
 
-def runs_decode_kernel(new_tokens, heads, kv_heads, device: GpuDevice) -> np.ndarray:
+def runs_decode_kernel(new_tokens: ArrayLike, heads: ArrayLike, kv_heads: ArrayLike, device: GpuDevice) -> np.ndarray:
     """True where a call runs the split-KV decode kernel.
 
     FlashAttention-2 as served takes one new token with ungrouped heads through the prefill kernel: no
@@ -200,7 +209,15 @@ def prefill_tiles(x: AttentionProblem, device: GpuDevice) -> PrefillTiles:
     return PrefillTiles(rows=rows, columns=columns, resident=1, pack=x.group)
 
 
-def causal_blocks(new_tokens, past_tokens, pack, rows, columns, *, causal: bool = True):
+def causal_blocks(
+    new_tokens: ArrayLike,
+    past_tokens: ArrayLike,
+    pack: ArrayLike,
+    rows: ArrayLike,
+    columns: ArrayLike,
+    *,
+    causal: bool = True,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(row tiles, KV blocks over all row tiles, KV blocks of the last) of one packed head.
 
     Row tile t holds packed rows t*rows.. of new_tokens * pack; its last query sees past + ceil(end/pack)
@@ -238,17 +255,17 @@ class PrefillPlan:
 
 
 def prefill_plan(
-    batch,
-    new_tokens,
-    past_tokens,
-    heads,
-    kv_heads,
-    head_dim,
+    batch: ArrayLike,
+    new_tokens: ArrayLike,
+    past_tokens: ArrayLike,
+    heads: ArrayLike,
+    kv_heads: ArrayLike,
+    head_dim: ArrayLike,
     *,
-    device,
-    dtype="bf16",
-    causal=True,
-    cache_write=True,
+    device: GpuDevice,
+    dtype: str = "bf16",
+    causal: bool = True,
+    cache_write: bool = True,
 ) -> PrefillPlan:
     """Count row tiles, causal blocks and splits. `cache_write=False`: keys and values are not kept (encoders)."""
     x = AttentionProblem.of(batch, new_tokens, past_tokens, heads, kv_heads, head_dim)
@@ -322,9 +339,19 @@ def _cache_write_s(plan: PrefillPlan, c: PrefillConstants, byte_s: float) -> np.
 
 
 def attention_prefill_s(
-    batch, new_tokens, past_tokens, heads, kv_heads, head_dim, *, device: GpuDevice, constants: PrefillConstants,
-    dtype="bf16", causal=True, cache_write=True,
-) -> KernelTime:  # fmt: skip
+    batch: ArrayLike,
+    new_tokens: ArrayLike,
+    past_tokens: ArrayLike,
+    heads: ArrayLike,
+    kv_heads: ArrayLike,
+    head_dim: ArrayLike,
+    *,
+    device: GpuDevice,
+    constants: PrefillConstants,
+    dtype: str = "bf16",
+    causal: bool = True,
+    cache_write: bool = True,
+) -> KernelTime:
     """Several new tokens per sequence, see `prefill_plan` and `prefill_time`."""
     plan = prefill_plan(
         batch, new_tokens, past_tokens, heads, kv_heads, head_dim,
@@ -334,9 +361,20 @@ def attention_prefill_s(
 
 
 def attention_s(
-    batch, new_tokens, past_tokens, heads, kv_heads, head_dim, *, device: GpuDevice, decode: DecodeConstants,
-    prefill: PrefillConstants, dtype="bf16", causal=True, cache_write=True,
-) -> KernelTime:  # fmt: skip
+    batch: ArrayLike,
+    new_tokens: ArrayLike,
+    past_tokens: ArrayLike,
+    heads: ArrayLike,
+    kv_heads: ArrayLike,
+    head_dim: ArrayLike,
+    *,
+    device: GpuDevice,
+    decode: DecodeConstants,
+    prefill: PrefillConstants,
+    dtype: str = "bf16",
+    causal: bool = True,
+    cache_write: bool = True,
+) -> KernelTime:
     """Attention calls of either kind, flat: each row runs the kernel that the library launches for it."""
     columns = np.broadcast_arrays(batch, new_tokens, past_tokens, heads, kv_heads, head_dim)
     b, q, past, h, kv, d = (np.ravel(np.asarray(x, dtype=float)) for x in columns)
@@ -354,11 +392,8 @@ def attention_s(
     rows = np.flatnonzero(~is_decode)
     if rows.size:
         sizes = (v[rows] for v in (b, q, past, h, kv, d))
-        options = {"dtype": dtype, "causal": causal, "cache_write": cache_write}
-        parts.append(
-            (
-                rows,
-                attention_prefill_s(*sizes, device=device, constants=prefill, **options),
-            )
+        found = attention_prefill_s(
+            *sizes, device=device, constants=prefill, dtype=dtype, causal=causal, cache_write=cache_write
         )
+        parts.append((rows, found))
     return scatter(b.size, parts)
