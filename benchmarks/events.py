@@ -2,6 +2,8 @@
 
     python benchmarks/events.py            schedules made here: a network of the size of ResNet-50
     python benchmarks/events.py --real     the bundled workloads and chips
+    python benchmarks/events.py --table llm-serving-h100
+                                           steps between the points of a serving table against their own schedules
 
 Targets: ResNet-50 on the FSD NPU folded <= 50 ms, expanded <= 10 s, same finish; one minute of
 autopilot <= 60 s with the network summary; 10,000 requests to a language model <= 60 s.
@@ -16,11 +18,12 @@ from collections.abc import Callable
 import numpy as np
 
 from sim.events.experiment import default_builder, run_scenario
-from sim.events.run import Stream, run
+from sim.events.run import Stream, alone_s, run
 from sim.events.scenario import Requests, load_scenario
 from sim.events.serving import Cache, StepTable, serve
-from sim.events.serving_scenario import draw_requests
+from sim.events.serving_scenario import draw_requests, size_cache, step_tables, traced_footprint
 from sim.hardware.chip import Chip, Memory
+from sim.hardware.load import load_hardware
 from sim.schedule.plan import Group, Schedule, Steps
 
 
@@ -99,12 +102,31 @@ def serving() -> None:
     print(f"    {done.steps:,} steps, mean batch {done.mean_batch:.1f}, {done.preemptions} preemptions")
 
 
+def between(name: str) -> None:
+    """How far interpolated steps of a serving scenario lie from schedules made for them."""
+    scenario = load_scenario(name)
+    spec, chip = scenario.serving, load_hardware(scenario.hardware)
+    cache = size_cache(spec, chip, traced_footprint(spec, spec.precision))
+    table, _ = step_tables(spec, chip, default_builder, cache)
+    points = [("decode", b, c) for b, c in ((2, 512), (8, 2048), (32, 300), (32, 1500), (40, 700), (48, 600))]
+    for phase, batch, context in points + [("prefill", 1, n) for n in (200, 384, 700, 1500, 2500, 3500)]:
+        knobs = {**spec.knobs, "phase": phase, "batch": batch, "context": context}
+        own = alone_s(default_builder(spec.workload, knobs, spec.precision, chip))
+        found = table.decode(batch, context) if phase == "decode" else table.prefill(context)
+        print(
+            f"{phase:8} batch {batch:3} context {context:5}: {own * 1e3:8.3f} ms, interpolated {found / own - 1:+.2%}"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--real", action="store_true", help="bundled workloads and chips instead of made schedules")
-    if parser.parse_args().real:
-        from sim.hardware.load import load_hardware
-
+    parser.add_argument("--table", metavar="SCENARIO", help="a serving scenario")
+    options = parser.parse_args()
+    if options.table:
+        between(options.table)
+        return
+    if options.real:
         chip, cache = load_hardware("tesla-fsd"), {}
 
         def build(workload, knobs, precision, chip):

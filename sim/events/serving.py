@@ -4,7 +4,8 @@ Each step decodes one token for every request in the batch and, beside it, up to
 prompt tokens of requests that were admitted but not read yet (chunked prefill: Agrawal et al.,
 "Sarathi-Serve", OSDI 2024; iteration-level batching: Yu et al., "Orca", OSDI 2022; pages and
 preemption by recomputation: Kwon et al., "PagedAttention", SOSP 2023). The time of a step comes from
-a table of schedules over (batch, context), interpolated linearly.
+a table of schedules over (batch, context), interpolated linearly; `benchmarks/events.py --table`
+compares points between with schedules of their own.
 
 Assumes: tokens of a step finish together; requests are admitted first come, first served; a prompt
 chunk and the decoding batch share one reading of the weights, so a mixed step takes

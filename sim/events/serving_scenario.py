@@ -129,7 +129,8 @@ def step_tables(
     batches = tuple(b for b in spec.table_batches if tokens // b >= 2)
     if len(batches) < 2:
         raise InfeasibleError(f"{chip.name}: a KV cache of {tokens} tokens holds no batch of {spec.table_batches}")
-    prompts = tuple(sorted({*spec.table_contexts, min(spec.prefill_chunk, spec.table_contexts[-1])}))
+    chunks = {min(n, spec.table_contexts[-1]) for n in (spec.prefill_chunk // 2, spec.prefill_chunk) if n}
+    prompts = tuple(sorted({*spec.table_contexts, *chunks}))
     axes = [_held_contexts(spec.table_contexts, tokens // b) for b in batches]
     cells = [("decode", b, c) for b, axis in zip(batches, axes, strict=True) for c in axis]
     cells += [("prefill", 1, n) for n in prompts]
