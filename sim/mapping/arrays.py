@@ -64,7 +64,7 @@ def fold_cycles(
     With s = rows + cols - 2 (0 for a broadcast array), t the streamed extent:
 
     output stationary, serial       per_fold = t + s                once = 0
-    output stationary, pipelined    per_fold = max(t, drain)        once = t + s - max(t, drain)
+    output stationary, pipelined    per_fold = max(t, drain)        once = max(0, t + s - max(t, drain))
     held operand, exposed, serial   per_fold = rows + t + s         once = 0
     held operand, exposed, pipelined per_fold = rows + t            once = s
     held operand, hidden, serial    per_fold = max(rows, t + s)     once = rows + t + s - per_fold
@@ -73,7 +73,8 @@ def fold_cycles(
     so that `exposed, serial` on a systolic array is SCALE-Sim's fold (R + C + t - 2 and
     2R + C + t - 2; Samajdar et al., ISPASS 2020, eq. 1-3, in the form of its released code). An
     output-stationary array has nothing to preload. `drain` is `rows` when results shift out along
-    the columns, or `drain_cycles` when a port bounds them.
+    the columns, or `drain_cycles` when a port bounds them: then no job is shorter than the drains of its
+    folds, the last one's included (else tiles of one fold would not pay for their results).
 
     Args: stream: streamed extent [cycles]; rows, cols: array sides; all broadcast.
     """
@@ -83,7 +84,7 @@ def fold_cycles(
         if folds is Folds.SERIAL:
             return t + s, np.zeros_like(t)
         per_fold = np.maximum(t, rows if drain_cycles is None else drain_cycles)
-        return per_fold, t + s - per_fold
+        return per_fold, np.maximum(t + s - per_fold, 0)
     if preload is Preload.EXPOSED:
         if folds is Folds.SERIAL:
             return rows + t + s, np.zeros_like(t)

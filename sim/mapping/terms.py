@@ -18,7 +18,7 @@ import numpy as np
 
 from sim.hardware.chip import Dataflow
 from sim.mapping.arrays import BINDINGS
-from sim.mapping.dims import class_tiles, thinned
+from sim.mapping.dims import ClassTiles, class_tiles, thinned
 from sim.mapping.machine import Machine
 from sim.mapping.problem import INPUT, OUTPUT, WEIGHT, Problem
 from sim.workload.graph import OperandRole
@@ -75,7 +75,8 @@ class Grid:
         self.problem, self.machine, self.route, self.instances = problem, machine, route, instances
         self.spread = bool(parts or arrays)
         full = {letter: class_tiles(problem, machine.array, letter, parts, arrays) for letter in CLASSES}
-        self.lists = thinned(full, MOST_TILINGS)
+        # Where no tile is stored, cutting saves nothing: the array only begins anew.
+        self.lists = thinned(full, MOST_TILINGS) if route.stored else {c: _whole(full[c]) for c in CLASSES}
         self.shape = tuple(len(self.lists[letter]) for letter in CLASSES)
         self.letters = tuple(c for c in CLASSES if c == "M" or len(self.lists[c]) > 1)
         """Classes whose loops can be innermost; M also stands for no loop at all."""
@@ -91,6 +92,11 @@ class Grid:
         for c, position in zip(CLASSES, index, strict=True):
             tiles |= {rank: int(values[position]) for rank, values in self.lists[c].tiles.items()}
         return tiles
+
+
+def _whole(tiles: ClassTiles) -> ClassTiles:
+    """The tiling of one tile."""
+    return tiles.take(np.flatnonzero(tiles.trips == 1)[:1])
 
 
 class Terms:
