@@ -109,7 +109,9 @@ def asked(op: EinsumOp, stays: Mapping[str, np.ndarray], held: np.ndarray, coste
     pattern = np.stack([stays.get(op.einsum.operand(role).tensor, no) for role in ROLES], axis=1)
     questions = []
     for variant in np.unique(pattern, axis=0):
-        designs = np.flatnonzero((pattern == variant).all(axis=1))
+        designs = np.flatnonzero((pattern == variant).all(axis=1) & coster.only)
+        if not len(designs):
+            continue
         at = {
             r: level if on_chip and r in full.levels[level].holds else 0
             for r, on_chip in zip(ROLES, variant, strict=True)

@@ -36,17 +36,21 @@ class Way:
     homes: Residency
 
 
-def best_kept(way: Callable[[Keep], Way]) -> Way:
-    """The best way of each design: all that may stay does, or no weights, or no tensor at all."""
-    found = way(Keep.WEIGHTS)
+def best_kept(way: Callable[[Keep, np.ndarray | None], Way]) -> Way:
+    """The best way of each design: all that may stay does, or no weights, or no tensor at all.
+
+    way: what is kept, and the designs (D,) to cost so, None for all.
+    """
+    found = way(Keep.WEIGHTS, None)
     if found.coster.unit.costing is not Costing.MAPPED or not found.homes.memory or found.coster.options.apart:
         return found
     if found.coster.options.cuts is not None:
         return found
     if found.homes.loads:
-        found = _better(found, way(Keep.ACTIVATIONS))
-    if _doubtful(found.groups, found.coster).any():
-        found = _better(found, way(Keep.NOTHING))
+        found = _better(found, way(Keep.ACTIVATIONS, None))
+    doubtful = _doubtful(found.groups, found.coster)
+    if doubtful.any():
+        found = _better(found, way(Keep.NOTHING, doubtful))
     return found
 
 

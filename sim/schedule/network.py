@@ -126,7 +126,10 @@ class _Coster:
         shared: Shared | None = None,
         *,
         keep: Keep = Keep.WEIGHTS,
+        only: np.ndarray | None = None,
     ) -> None:
+        """`only`: (D,) designs whose einsums are mapped, all if not given; the others have no numbers."""
+        self.only = np.ones(len(chips), dtype=bool) if only is None else only
         self.keep = Keep.NOTHING if options.apart else keep if options.cuts is None else Keep.ALL_WEIGHTS
         self.shared = shared or Shared()
         self.graph, self.chips, self.subject, self.options = graph, tuple(chips), subject, options
@@ -264,8 +267,8 @@ def cost_network(
     shared.ready[way] = ready
     energy_of = subject if subject is not None else chips[0]
 
-    def costed(keep: Keep) -> Way:
-        coster = _Coster(ready, chips, energy_of, options, precision, shared, keep=keep)
+    def costed(keep: Keep, only: np.ndarray | None) -> Way:
+        coster = _Coster(ready, chips, energy_of, options, precision, shared, keep=keep, only=only)
         groups, homes = coster.cost(), coster.residency
         if keep > Keep.NOTHING:
             groups, homes = fused(groups, coster)
