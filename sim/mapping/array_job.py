@@ -67,8 +67,9 @@ def array_time(
     view = gemm_view(problem, array, sizes)
     folds = view["rows"] * view["cols"] * view["B"]
     drain = None
-    if array.drain_bytes_per_cycle:
-        drain = array.rows * array.cols * array.accumulate_bits / 8 / array.drain_bytes_per_cycle
+    if array.drain_bytes_per_cycle:  # what the folds of a job hold in the mean: most are full, or alike
+        results = view["M"] * view["N"] * view["B"] / folds
+        drain = results * (array.accumulate_bits / 8 / array.drain_bytes_per_cycle)
     per_fold, once = fold_cycles(
         view["stream"],
         rows=array.rows,

@@ -73,8 +73,9 @@ def fold_cycles(
     so that `exposed, serial` on a systolic array is SCALE-Sim's fold (R + C + t - 2 and
     2R + C + t - 2; Samajdar et al., ISPASS 2020, eq. 1-3, in the form of its released code). An
     output-stationary array has nothing to preload. `drain` is `rows` when results shift out along
-    the columns, or `drain_cycles` when a port bounds them: then no job is shorter than the drains of its
-    folds, the last one's included (else tiles of one fold would not pay for their results).
+    the columns, or `drain_cycles` (the results of a fold over the port's rate) when a port bounds them:
+    then no job is shorter than the drains of its folds, the last one's included (else tiles of one fold
+    would not pay for their results).
 
     Args: stream: streamed extent [cycles]; rows, cols: array sides; all broadcast.
     """

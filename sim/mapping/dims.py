@@ -305,9 +305,7 @@ class _Lister:
     @cached_property
     def fold_arguments(self) -> dict:
         """The keyword arguments of `fold_cycles` for the array."""
-        array, drain = self.array, None
-        if array.drain_bytes_per_cycle:
-            drain = array.rows * array.cols * array.accumulate_bits / 8 / array.drain_bytes_per_cycle
+        array = self.array
         return {
             "rows": array.rows,
             "cols": array.cols,
@@ -315,7 +313,8 @@ class _Lister:
             "preload": Preload(array.preload),
             "folds": Folds(array.folds),
             "skew": Skew(array.skew),
-            "drain_cycles": drain,
+            # A drain port is bound apart (`Terms.cycles`): its work depends on other classes too.
+            "drain_cycles": 0 if array.drain_bytes_per_cycle else None,
         }
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from sim.hardware.chip import Dataflow
+from sim.hardware.chip import Dataflow, Folds
 from sim.mapping.arrays import BINDINGS
 from sim.mapping.dims import ClassTiles, class_tiles, thinned
 from sim.mapping.machine import Machine
@@ -170,9 +170,19 @@ class Terms:
         folds = self.of(rows, "folds") * self.of(cols, "folds") * self.of("B", "folds")
         cycles = folds * self.of(stream, "streamed")
         once = self.of(stream, "once")
-        if not once.any():
-            return cycles
-        return cycles + (self.trips[rows] * self.trips[cols] * self.trips["B"]) * once
+        if once.any():
+            cycles = cycles + (self.trips[rows] * self.trips[cols] * self.trips["B"]) * once
+        drained = self._drained()
+        return cycles if drained is None else np.maximum(cycles, drained)
+
+    def _drained(self) -> np.ndarray | None:
+        """Least cycles of the port through which results leave; None without one, or where instances share them."""
+        array, rate = self.machine.array, self.machine.array.drain_bytes_per_cycle
+        pipelined = array.dataflow == Dataflow.OUTPUT_STATIONARY and array.folds == Folds.PIPELINED
+        if not rate or self.grid.spread or not pipelined:
+            return None
+        results = prod(int(self.problem.whole[r]) for r in self.problem.ranks if r not in self.problem.reduction)
+        return self.trips["K"] * (results * (array.accumulate_bits / 8) / rate)
 
     @cached_property
     def fed(self) -> dict[tuple[int, int], np.ndarray]:

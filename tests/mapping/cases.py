@@ -110,7 +110,7 @@ def random_machine(rng: random.Random, *, memories=None, capacity=1e9, designs=1
             preload=rng.choice(["exposed", "hidden"]),
             macs_per_cell=rng.choice([1, 1, 2, 0.5]),
             accumulate_bits=32,
-            drain_bytes_per_cycle=None,
+            drain_bytes_per_cycle=rng.choice([None, None, 3.0]),
             fanout=arrays,
             fanout_name="FA" if arrays > 1 else None,
         ),

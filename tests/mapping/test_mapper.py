@@ -40,8 +40,11 @@ def even_choices(p, m, space):
     for tiles in product(*[range(1, sizes[r] + 1) for r in p.tiled_ranks]):
         tile = dict(zip(p.tiled_ranks, tiles, strict=True))
         walked = [r for r in p.tiled_ranks if tile[r] < sizes[r]]
-        for split in splits(p, m.levels[1].fanout) if space.route.stored else [{}]:
-            parts = tuple((rank, n, 1) for rank, n in split.items())
+        inside = len(m.levels)
+        ways = [(1, split) for split in (splits(p, m.levels[1].fanout) if space.route.stored else [{}])]
+        ways += [(inside, split) for split in splits(p, m.array.fanout) if split]
+        for level, split in ways:
+            parts = tuple((rank, n, level) for rank, n in split.items())
             for order in permutations(walked):
                 yield Choice(order, tuple(tile[r] for r in order), parts)
 
