@@ -93,6 +93,13 @@ def test_inputs_without_shape_and_files_that_are_not_onnx(tmp_path):
             load_workload(str(tmp_path / name))
 
 
+def test_a_form_of_an_operator_that_cannot_be_read_names_its_node(tmp_path):
+    conv = helper.make_node("Conv", ["x", "w"], ["out"], name="edge", auto_pad="SAME_LOWER")
+    path = saved(tmp_path, [conv], [("x", [1, 1, 4, 4]), ("w", [1, 1, 3, 3])], ["out"])
+    with pytest.raises(TraceError, match=r"edge: auto_pad=.*explicit pads: this form of Conv cannot be read"):
+        load_workload(path)
+
+
 def node(kind, *inputs, outputs=1, **attributes):
     return helper.make_node(kind, list(inputs), [f"y{i}" for i in range(outputs)], name=kind, **attributes)
 

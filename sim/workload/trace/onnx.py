@@ -116,7 +116,10 @@ class _Interpreter(torch.nn.Module):
         values |= {name: self.get_buffer(slot) for name, slot in self.slots.items()}
         for node in self.graph.node:
             self.place = f"{self.file}:{node.name or node.op_type}"
-            results = self._run(node, values)
+            try:
+                results = self._run(node, values)
+            except NotImplementedError as error:
+                raise TraceError(f"{self.place}: {error}: this form of {node.op_type} cannot be read") from error
             values.update(zip(node.output, results, strict=False))
         return [self._tensor(values[value.name], value.name) for value in self.graph.output]
 
