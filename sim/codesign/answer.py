@@ -11,13 +11,14 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-import numpy as np
+import yaml
 
 from sim._version import __version__
 from sim.codesign.choice import ModelChoice
 from sim.codesign.found import Found, Row, logarithmic
 from sim.codesign.pareto import spread
 from sim.codesign.scenario import Costing
+from sim.codesign.trained import Course, Trained
 from sim.documents import plain
 from sim.errors import DovetailError
 from sim.hardware.chip import Chip
@@ -27,7 +28,7 @@ from sim.workload.serialize import save_graph
 
 UNITS = {
     "latency": "s", "energy": "J", "edp": "J s", "area": "mm2", "power": "W", "peak_power": "W", "die_cost": "USD",
-    "throughput": "1/s", "quality": "", "speed_up": "",
+    "throughput": "1/s", "quality": "", "speed_up": "", "goodput": "1/s", "miss_rate": "",
 }  # fmt: skip
 
 
@@ -43,6 +44,10 @@ class Winner:
     """The second evaluation gave the told values to the last bit."""
     simulated: Mapping[str, Any]
     """part -> simulated and estimated seconds, or why not"""
+    scenario: Mapping[str, Any] | None = None
+    """The scenario file in which it was simulated."""
+    course: Course | None = None
+    """How it was trained."""
 
 
 _DIMENSIONS = {"latency": Dimension.TIME, "energy": Dimension.ENERGY, "power": Dimension.POWER,
@@ -67,7 +72,7 @@ def write_answer(found: Found, costing: Costing, folder: Path) -> tuple[Winner, 
     write_pareto(found, folder / "pareto.csv")
     chosen = winners(found, costing)
     for winner in chosen:
-        write_winner(winner, found, folder / "winners" / winner.id)
+        write_winner(winner, found, costing, folder / "winners" / winner.id)
     (folder / "summary.txt").write_text(summary(found, costing, chosen), encoding="utf-8")
     document = {"schema": "dovetail.study/1", "version": __version__, "space": found.space,
                 "identity": costing.space.identity(),
@@ -100,12 +105,19 @@ def _winner(row: Row, found: Found, costing: Costing) -> Winner:
     choice = space.choice(row.parameters)
     designs = costing.one(row.parameters)
     again = costing.table(row.parameters, one=True)
-    values = tuple(float(v) for v in np.array(found.signs) * again.objectives[0])
+    values = again.values(costing.scenario.objectives, 0)
     chip = designs.row(0)
     return Winner(
         id=f"{row.number:05d}", row=row, choice=choice, chip=chip, exact=values == row.values,
         simulated=_simulated(choice, chip, costing),
+        scenario=costing.scenario.driven.document(choice) if costing.scenario.driven else None,
+        course=_course(costing, choice),
     )  # fmt: skip
+
+
+def _course(costing: Costing, choice: ModelChoice) -> Course | None:
+    trained = costing.scenario.quality
+    return trained.courses.get(trained.key(choice)) if isinstance(trained, Trained) else None
 
 
 def _simulated(choice: ModelChoice, chip: Chip, costing: Costing) -> dict[str, Any]:
@@ -131,31 +143,48 @@ def _simulated(choice: ModelChoice, chip: Chip, costing: Costing) -> dict[str, A
     return found
 
 
-def commands(winner: Winner, found: Found) -> list[str]:
+def commands(winner: Winner, costing: Costing) -> list[str]:
     """The lines that give the winner's numbers again, run in its folder."""
     lines = []
+    mapped = "".join(
+        f" --{option} {value}"
+        for option, value, usual in (("objective", costing.scenario.mapping_for, "latency"),
+                                     ("map-space", costing.scenario.map_space, "even"))
+        if value != usual
+    )  # fmt: skip
     for part in winner.choice.parts:
         if winner.choice.sparsity == "none" and part.graph is None:
             knobs = "".join(f" -p {quote(f'{name}={value}')}" for name, value in part.knobs)
-            subject = f"{quote(_absolute(part.workload))}{knobs}"
+            subject = f"{quote(part.absolute)}{knobs}"
         else:
             subject = f"{part.label}.graph.json"
-        lines.append(f"dovetail estimate {subject} --hw ./chip.yaml --precision {winner.choice.precision}")
+        lines.append(f"dovetail estimate {subject} --hw ./chip.yaml --precision {winner.choice.precision}{mapped}")
+        if winner.course is not None and winner.choice.recipe is not None:
+            spec = costing.space.spec.quality
+            assert spec is not None
+            lines.append(f"dovetail compress {subject} --recipe {quote(_recipe(winner.choice.recipe))} "
+                         f"--train-steps {spec.steps} --seed {spec.seed}")  # fmt: skip
+    if winner.scenario is not None:
+        seed = costing.space.spec.scenario.seed
+        lines.append(f"dovetail simulate scenario.yaml --hw ./chip.yaml --seed {seed}")
     return lines
 
 
-def _absolute(workload: str) -> str:
-    return str(Path(workload).resolve()) if workload.endswith((".py", ".onnx", ".json")) else workload
+def _recipe(name: str) -> str:
+    return str(Path(name).resolve()) if name.endswith((".yaml", ".yml")) else name
 
 
-def write_winner(winner: Winner, found: Found, folder: Path) -> None:
-    """chip.yaml, winner.json (`dovetail.winner/1`), graphs where a pass changed them, and command.txt."""
+def write_winner(winner: Winner, found: Found, costing: Costing, folder: Path) -> None:
+    """chip.yaml, winner.json (`dovetail.winner/1`), graphs where a pass changed them, the scenario where there is
+    one, and command.txt."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "chip.yaml").write_text(dump(winner.chip), encoding="utf-8")
     choice = winner.choice
     if choice.sparsity != "none":
         for part, graph in zip(choice.parts, choice.graphs(), strict=True):
             save_graph(graph, folder / f"{part.label}.graph.json")
+    if winner.scenario is not None:
+        (folder / "scenario.yaml").write_text(yaml.safe_dump(dict(winner.scenario), sort_keys=False), encoding="utf-8")
     document = {
         "schema": "dovetail.winner/1", "version": __version__, "search": found.space, "trial": winner.row.number,
         "sampler": found.sampler, "seed": found.seed, "chip_hash": chip_hash(winner.chip),
@@ -165,9 +194,10 @@ def write_winner(winner: Winner, found: Found, folder: Path) -> None:
                       for p in choice.parts],
         "objectives": dict(zip(found.objectives, winner.row.values, strict=True)),
         "reproduced_exactly": winner.exact, "simulated": dict(winner.simulated),
+        "training": None if winner.course is None else winner.course.to_dict(),
     }  # fmt: skip
     (folder / "winner.json").write_text(json.dumps(plain(document), indent=2), encoding="utf-8")
-    (folder / "command.txt").write_text("\n".join(commands(winner, found)) + "\n", encoding="utf-8")
+    (folder / "command.txt").write_text("\n".join(commands(winner, costing)) + "\n", encoding="utf-8")
 
 
 def summary(found: Found, costing: Costing, chosen: tuple[Winner, ...]) -> str:

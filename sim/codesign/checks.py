@@ -10,7 +10,7 @@ from sim.errors import ConfigError, PrecisionError
 from sim.hardware.designs import Designs
 from sim.hardware.physical import chip_area_mm2, mac_energy_j, memory_energy_j_per_byte, peak_power_w
 from sim.units import Dimension, parse_quantity
-from sim.workload.precision import parse_precision
+from sim.workload.precision import BITS, parse_precision
 
 if TYPE_CHECKING:
     from sim.codesign.space import Space
@@ -34,6 +34,8 @@ def limits(space: Space) -> dict[str, float]:
             found[metric] = factor * parse_quantity(text, dimension, where=f"{space.where}: constraints.{key}")
     if space.spec.constraints.die_cost_usd is not None:
         found["die_cost"] = space.spec.constraints.die_cost_usd
+    if space.spec.constraints.miss_rate is not None:
+        found["miss_rate"] = space.spec.constraints.miss_rate
     return found
 
 
@@ -43,6 +45,7 @@ def check(space: Space) -> None:
     asked = {*space.spec.objective_names, *bounds}
     _energies(space, asked)
     _rates(space)
+    _trainable(space)
     _contradiction(space, bounds)
 
 
@@ -77,6 +80,24 @@ def _rates(space: Space) -> None:
             macs_per_s(space.chip.main_unit, parse_precision(precision).compute, chip=space.chip.name)
         except PrecisionError as error:
             raise PrecisionError(f"{space.where}: compression.precision: {error}") from error
+
+
+def _trainable(space: Space) -> None:
+    """Trained quality is that of one network in the widths that it is costed in."""
+    quality, compression = space.spec.quality, space.spec.compression
+    if quality is None or quality.method != "train":
+        return
+    if len(space.spec.workloads) > 1 and space.spec.combine != "one_of":
+        raise ConfigError(f"{space.where}: quality.method train judges one network at a time; use combine: one_of")
+    if compression.recipe:
+        return
+    for name in compression.precision or [space.chip.default_precision]:
+        widths = parse_precision(name)
+        if min(BITS[widths.weight], BITS[widths.activation], BITS[widths.kv]) < 16:
+            raise ConfigError(
+                f"{space.where}: quality.method train: networks are trained in 32 bits, and nothing says what "
+                f"{name} costs them; name recipes (compression.recipe) or 16-bit precisions"
+            )
 
 
 def _contradiction(space: Space, bounds: dict[str, float]) -> None:

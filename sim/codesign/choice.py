@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from sim.workload.graph import Graph, Role
 from sim.workload.precision import Precision
@@ -21,6 +24,14 @@ class Part:
     weight: float = 1.0
     graph: Graph | None = None
     """Given instead of a workload that is traced."""
+
+    @property
+    def absolute(self) -> str:
+        """The workload so that it is found from any folder."""
+        path, colon, function = self.workload.partition(".py:")
+        if colon or self.workload.endswith((".py", ".onnx", ".json")):
+            return str(Path(path + ".py" * bool(colon)).resolve()) + (f":{function}" if colon else "")
+        return self.workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +95,12 @@ def stored_bytes(graph: Graph, precision: Precision) -> float:
     return sum(sizes.values())
 
 
+LARGER = ("throughput", "speed_up", "goodput")
+"""Objectives of which more is better; quality says so itself."""
+OFFSETS = {"miss_rate": 1.0}
+"""Added to what may be 0."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
     """Objectives, limits and the rules by which several workloads become one number.
@@ -107,8 +124,14 @@ class Scenario:
     """Seconds per sample of the record that `speed_up` is over."""
     mapping_for: str = "latency"
     map_space: str = "even"
+    driven: Any = None
+    """`sim.codesign.streams.Driven`: the scenario in which every costed design is simulated."""
+
+    def minimised(self, objective: str, values: np.ndarray | float) -> np.ndarray | float:
+        """Values of an objective as what is to be minimised, and never 0: searches look at logarithms."""
+        return self.sign(objective) * values + OFFSETS.get(objective, 0.0)
 
     def sign(self, objective: str) -> float:
         """1 for what is minimised, -1 for what is maximised."""
-        up = objective in ("throughput", "speed_up") or (objective == "quality" and self.quality_higher_is_better)
+        up = objective in LARGER or (objective == "quality" and self.quality_higher_is_better)
         return -1.0 if up else 1.0

@@ -20,7 +20,9 @@ from sim.codesign.checks import physical_metrics
 from sim.codesign.choice import ModelChoice, Part, Scenario, stored_bytes
 from sim.codesign.guide import Guide, Promise
 from sim.codesign.pareto import dominated_by, non_dominated
-from sim.errors import DovetailError
+from sim.codesign.quality import called
+from sim.codesign.trained import Trained
+from sim.errors import DovetailError, InfeasibleError
 from sim.hardware.designs import Designs
 from sim.workload.graph import Graph
 from sim.workload.precision import parse_precision
@@ -31,6 +33,9 @@ LEFT = "not costed, the trial's estimates ran out"
 """Reason of a row that nothing settled."""
 UNLIKELY = "not costed, unlikely to improve the front"
 """Reason of a row whose optimistic prediction adds next to nothing (`sim.codesign.guide`)."""
+BEATEN = "beaten even at its roofline"
+UNDRIVEN = "beaten even with no deadline missed"
+"""Reason of a row that is not simulated in its scenario."""
 BEFORE = "costed in an earlier trial"
 """Reason of a row that is not costed again."""
 ALLOWED = "accepted"
@@ -50,7 +55,7 @@ class Table:
     """One row per design, in the order of the designs.
 
     `metrics` are in base units, bounds where `costed` is False. `objectives` (n, m) are to be
-    minimised (maximised ones carry a minus). `violations` maps a limit to metric / limit - 1 (at or
+    minimised (`Scenario.minimised`). `violations` maps a limit to metric / limit - 1 (at or
     below 0: met); of a row that was not costed it is a lower bound. `reason` is "accepted", or why not.
     """
 
@@ -60,9 +65,15 @@ class Table:
     reason: np.ndarray
     costed: np.ndarray
     quality_source: str = ""
+    training: Mapping[str, Any] | None = None
+    """What training the choice showed (`sim.codesign.trained.Course`), where it was trained."""
 
     def __len__(self) -> int:
         return len(self.reason)
+
+    def values(self, objectives: tuple[str, ...], row: int) -> tuple[float, ...]:
+        """Natural values of the objectives of one row."""
+        return tuple(float(self.metrics[name][row]) for name in objectives)
 
     @property
     def accepted(self) -> np.ndarray:
@@ -145,7 +156,14 @@ class _Evaluation:
         bounds = [lower_bounds(graph, designs, self.precision) for graph in self.graphs]
         latency, energy = (np.array([b[k] for b in bounds]) for k in (0, 1))
         self._set(slice(None), latency, energy)
+        self.training: Mapping[str, Any] | None = None
+        trained = scenario.quality if isinstance(scenario.quality, Trained) else None
+        self.trained = trained
+        if trained is not None:
+            self.metrics["quality"] = np.full(self.n, trained.guess(choice))
         self.at_roofline = self._objectives()
+        if trained is not None:
+            self.metrics["quality"] = np.full(self.n, trained.best_case(choice))
 
     def reject_at_roofline(self) -> None:
         """Rows that miss a limit whatever the mapping."""
@@ -155,7 +173,7 @@ class _Evaluation:
         """What the chip does not change: quality, stored bytes."""
         memory = sum(stored_bytes(graph, self.precision) for graph in self.graphs)
         found = {"memory": np.full(self.n, memory)}
-        if self.scenario.quality is not None:
+        if self.scenario.quality is not None and not isinstance(self.scenario.quality, Trained):
             quality = self.scenario.quality(self.choice)
             self.quality_source = quality.source
             found["quality"] = np.full(self.n, quality.value)
@@ -178,6 +196,9 @@ class _Evaluation:
         named["edp"] = values[0] * values[1]
         # at the bounds power is not bounded below: a slower run of the same energy needs less
         named["power"] = values[1] / values[0] if self.costed[rows].all() else np.zeros_like(values[0])
+        if self.scenario.driven is not None and not self.costed.any():
+            named["goodput"] = self.scenario.driven.most(self.choice, latency)
+            named["miss_rate"] = np.zeros(self.n)
         if self.scenario.baseline_s is not None:
             named["speed_up"] = self.scenario.baseline_s * values[2]
         for name, column in named.items():
@@ -187,12 +208,14 @@ class _Evaluation:
         self.reject_at_roofline()
         left = self.n if estimates is None else estimates
         front = np.empty((0, len(self.scenario.objectives))) if against is None else np.asarray(against, dtype=float)
+        if self.trained is not None:
+            self._train(self.trained, front)
         while (open_ := np.flatnonzero(self.reason == "")).size:
             objectives = self._objectives()
             beaten = dominated_by(objectives[open_], front)
             if beaten.all() and not self.costed.any():  # a trial has something costed to show
                 beaten[np.argmin(_rank(objectives[open_]))] = False
-            self.reason[open_[beaten]] = "beaten even at its roofline"
+            self.reason[open_[beaten]] = BEATEN
             open_ = open_[~beaten]
             if left <= 0:
                 self.reason[open_] = LEFT
@@ -208,21 +231,47 @@ class _Evaluation:
                     break
                 rows = rows if len(rows) else open_[[np.argmin(_rank(objectives[open_]))]]
             left -= len(rows)
-            self._cost(np.sort(rows))
+            self._cost(np.sort(rows), front)
             if guided is not None:
-                guided.learn(rows[self.costed[rows]], self._objectives())
+                guided.learn(rows[self.costed[rows] & (self.reason[rows] != UNDRIVEN)], self._objectives())
             best = self._objectives()[self.accepted_rows()]
             front = np.concatenate([front, best[non_dominated(best)]]) if len(best) else front
+        return self.table()
+
+    def table(self) -> Table:
         return Table(
             metrics=self.metrics, objectives=self._objectives(), violations=self._violations(), reason=self.reason,
-            costed=self.costed, quality_source=self.quality_source,
+            costed=self.costed, quality_source=self.quality_source, training=self.training,
         )  # fmt: skip
+
+    def _train(self, trained: Trained, front: np.ndarray) -> None:
+        """Train the model as far as it is worth it on some chip; where it is not, no chip is costed."""
+
+        def worth(quality: float) -> bool:
+            self.metrics["quality"] = np.full(self.n, quality)
+            broken = np.any([amount > 0 for amount in self._violations().values()], axis=0)
+            open_ = (self.reason == "") & ~broken
+            return bool(open_.any() and not dominated_by(self._objectives()[open_], front).all())
+
+        if not worth(trained.best_case(self.choice)):
+            return  # the loop over the open rows says why
+        course = trained.judge(self.choice, worth)
+        self.training = course.to_dict()
+        if course.final is None:
+            share, value = course.looks[-1]
+            self.metrics["quality"] = np.full(self.n, value)
+            self.reason[self.reason == ""] = f"training stopped at {share:.0%}, no chip is worth the rest"
+            return
+        quality = trained.quality(course)
+        self.quality_source = quality.source
+        self.metrics["quality"] = np.full(self.n, quality.value)
+        self._reject(self.reason == "", "")
 
     def accepted_rows(self) -> np.ndarray:
         return np.flatnonzero(self.reason == ALLOWED)
 
-    def _cost(self, rows: np.ndarray) -> None:
-        """Hand some designs to the sweep and settle them."""
+    def _cost(self, rows: np.ndarray, front: np.ndarray) -> None:
+        """Hand some designs to the sweep, those that are worth it to the scenario, and settle them."""
         part = _subset(self.designs, rows)
         latency, energy = np.empty((len(self.graphs), len(rows))), np.empty((len(self.graphs), len(rows)))
         failed = np.full(len(rows), "", dtype=object)
@@ -247,23 +296,41 @@ class _Evaluation:
         if len(chosen):
             self._set(chosen, latency[:, good], energy[:, good])
         self._reject(np.isin(np.arange(self.n), chosen), "")
+        self._drive(chosen, front)
         self._functions(chosen)
         open_ = chosen[self.reason[chosen] == ""]
         self.reason[open_] = ALLOWED
+
+    def _drive(self, rows: np.ndarray, front: np.ndarray) -> None:
+        """Simulate the scenario on rows that meet their limits and could still be on the front."""
+        if self.scenario.driven is None:
+            return
+        open_ = rows[self.reason[rows] == ""]
+        self.reason[open_[dominated_by(self._objectives()[open_], front)]] = UNDRIVEN
+        for row in open_[self.reason[open_] == ""]:
+            try:
+                found = self.scenario.driven.run(self.choice, self.designs.row(int(row)))
+            except InfeasibleError as error:
+                self.reason[row] = f"scenario: {error}"
+                continue
+            for name, value in found.items():
+                self.metrics[name][row] = value
+            if not found["goodput"] > 0:
+                self.reason[row] = "scenario: no job meets its deadline"
+        self._reject(np.isin(np.arange(self.n), open_), "")
 
     def _functions(self, rows: np.ndarray) -> None:
         """The user's constraints, row by row."""
         for name, function in self.scenario.functions:
             column = self.metrics.setdefault(f"function {name}", np.full(self.n, np.nan))
             for row in rows:
-                column[row] = float(
-                    function({**self.choice.facts(), **{k: float(v[row]) for k, v in self.metrics.items()}})
-                )
+                facts = {**self.choice.facts(), **{k: float(v[row]) for k, v in self.metrics.items()}}
+                column[row] = called(function, name, facts, "constraints.functions")
                 if not column[row] <= 0 and self.reason[row] == "":
                     self.reason[row] = f"{name}: {column[row]:.4g} above 0"
 
     def _objectives(self) -> np.ndarray:
-        columns = [self.scenario.sign(name) * self.metrics[name] for name in self.scenario.objectives]
+        columns = [self.scenario.minimised(name, self.metrics[name]) for name in self.scenario.objectives]
         return np.stack(columns, axis=1)
 
     def _violations(self) -> dict[str, np.ndarray]:

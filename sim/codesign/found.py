@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from sim.codesign.choice import OFFSETS
 from sim.codesign.pareto import hypervolume, nadir, non_dominated
 
 
@@ -69,7 +70,8 @@ class Found:
 
     def minimised(self, rows: tuple[Row, ...]) -> np.ndarray:
         """(n, m) objectives, all to be minimised."""
-        return np.array([row.values for row in rows]).reshape(-1, len(self.objectives)) * np.array(self.signs)
+        values = np.array([row.values for row in rows]).reshape(-1, len(self.objectives))
+        return values * np.array(self.signs) + np.array([OFFSETS.get(name, 0.0) for name in self.objectives])
 
     @property
     def feasible(self) -> tuple[Row, ...]:

@@ -7,6 +7,7 @@ law was asked inside its range. Loads no torch of its own.
 from __future__ import annotations
 
 import importlib.util
+import traceback
 from collections.abc import Callable, Mapping
 from functools import cache
 from math import isfinite
@@ -15,19 +16,23 @@ from typing import Any
 
 from sim.codesign.choice import ModelChoice
 from sim.codesign.schema import QualitySpec
+from sim.codesign.trained import Trained
 from sim.compression.quality import LAWS, Method, Quality, scaling_law
 from sim.errors import ConfigError, nearest
 from sim.workload.precision import BITS, parse_precision
 
 
-def judge(spec: QualitySpec, *, folder: Path, where: str) -> Callable[[ModelChoice], Quality]:
-    """`choice -> Quality` by the file's method. Raises: ConfigError: a function that cannot be loaded."""
+def judge(spec: QualitySpec, *, folder: Path, where: str) -> Callable[[ModelChoice], Quality] | Trained:
+    """`choice -> Quality` by the file's method, or what trains. Raises: ConfigError: a function that is not there."""
+    if spec.method == "train":
+        cheap = load_function(spec.cheap, folder=folder, where=f"{where}: quality.cheap") if spec.cheap else None
+        return Trained(spec=spec, where=where, cheap=cheap)
     if spec.method == "table":
         return lambda choice: _by_table(spec, choice, where)
     if spec.method == "scaling_law":
         return lambda choice: _by_law(spec, choice, where)
     function = load_function(str(spec.function), folder=folder, where=f"{where}: quality.function")
-    return lambda choice: _by_function(spec, function, choice, where)
+    return lambda choice: by_function(spec, function, str(spec.function), choice, where)
 
 
 def higher_is_better(spec: QualitySpec) -> bool:
@@ -70,16 +75,27 @@ def _by_law(spec: QualitySpec, choice: ModelChoice, where: str) -> Quality:
     )  # fmt: skip
 
 
-def _by_function(spec: QualitySpec, function: Callable[..., Any], choice: ModelChoice, where: str) -> Quality:
-    value = function(choice.facts())
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
-        raise ConfigError(
-            f"{where}: {spec.function} returned {value!r} for {_words(choice.facts())}, expected a number"
-        )
+def by_function(spec: QualitySpec, function: Callable[..., Any], name: str, choice: ModelChoice, where: str) -> Quality:
+    """Raises: ConfigError: the function `name` raised, or returned no finite number."""
+    value = called(function, name, choice.facts(), where)
     return Quality(
-        metric=spec.metric, value=float(value), higher_is_better=spec.higher_is_better, method=Method.CALLABLE,
-        source=str(spec.function),
-    )  # fmt: skip
+        metric=spec.metric, value=value, higher_is_better=spec.higher_is_better, method=Method.CALLABLE, source=name
+    )
+
+
+def called(function: Callable[..., Any], name: str, row: Mapping[str, Any], where: str) -> float:
+    """What a user's function makes of a row. Raises: ConfigError: it raised, or returned no finite number."""
+    try:
+        value = function(dict(row))
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise ConfigError(
+            f"{where}: {name} raised {type(error).__name__}: {error} ({Path(place.filename).name}, line "
+            f"{place.lineno}) for {_words(row)}"
+        ) from error
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+        raise ConfigError(f"{where}: {name} returned {value!r} for {_words(row)}, expected a finite number")
+    return float(value)
 
 
 @cache

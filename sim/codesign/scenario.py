@@ -14,6 +14,7 @@ from sim.codesign.evaluate import Sweep, Table, at_roofline, evaluate
 from sim.codesign.guide import Guide
 from sim.codesign.quality import higher_is_better, judge, load_function
 from sim.codesign.schema import BaselineSpec, SpeedUpSpec
+from sim.codesign.streams import Driven
 from sim.errors import ConfigError
 from sim.hardware.designs import Designs
 from sim.resources import data_dir
@@ -48,6 +49,7 @@ def make_scenario(space: Space) -> Scenario:
         baseline_s=seconds_per_sample(find_record(record, space)) if record else None,
         mapping_for=spec.scenario.mapping_for,
         map_space=spec.scenario.map_space,
+        driven=Driven.of(space),
     )
 
 

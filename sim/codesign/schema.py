@@ -12,7 +12,10 @@ SEARCH_SCHEMA = "dovetail.search/1"
 Scalar = bool | int | float | str | None
 OBJECTIVES = (
     "latency", "energy", "edp", "area", "power", "peak_power", "die_cost", "throughput", "quality", "speed_up",
+    "goodput", "miss_rate",
 )  # fmt: skip
+DRIVEN = ("goodput", "miss_rate")
+"""Objectives that only a scenario of the event simulator gives."""
 SAMPLERS = ("auto", "nsga2", "nsga3", "tpe", "gp", "cmaes", "qmc", "random")
 
 
@@ -55,10 +58,14 @@ class RangeSpec(_Strict):
 
 
 class WorkloadSpec(_Strict):
-    """A model and what may be chosen of it; `variants` are named sets of knobs that belong together."""
+    """A model and what may be chosen of it; `variants` are named sets of knobs that belong together.
+
+    `stream` is the stream of `scenario.events` that it stands for, its own name if None.
+    """
 
     workload: str
     name: str | None = None
+    stream: str | None = None
     weight: float = Field(default=1.0, gt=0)
     knobs: dict[str, Scalar | RangeSpec] = {}
     variants: dict[str, dict[str, Scalar]] = {}
@@ -100,9 +107,14 @@ class QualityRow(_Strict):
 
 
 class QualitySpec(_Strict):
-    """Where quality comes from; see `sim.codesign.quality`."""
+    """Where quality comes from; see `sim.codesign.quality`, and `sim.codesign.trained` for `train`.
 
-    method: Literal["table", "scaling_law", "callable"]
+    `train`: `steps` of the workload's own task, its quality on validation data looked at after each share
+    in `checks`, compressed by the choice's recipe; `cheap` is a function as `function` is, in the same
+    metric, asked before anything is trained.
+    """
+
+    method: Literal["table", "scaling_law", "callable", "train"]
     metric: str = "quality"
     higher_is_better: bool = True
     rows: list[QualityRow] = []
@@ -110,11 +122,16 @@ class QualitySpec(_Strict):
     law: Literal["besiroglu", "hoffmann"] = "besiroglu"
     post_training: bool = True
     function: str | None = None
+    steps: int | None = Field(default=None, gt=0)
+    seed: int = Field(default=0, ge=0)
+    checks: list[Annotated[float, Field(gt=0, lt=1)]] = [0.25, 0.5]
+    examples: int = Field(default=2000, gt=0)
+    cheap: str | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> QualitySpec:
         due = {"table": ("rows", self.rows), "scaling_law": ("tokens", self.tokens),
-               "callable": ("function", self.function)}  # fmt: skip
+               "callable": ("function", self.function), "train": ("steps", self.steps)}  # fmt: skip
         name, value = due[self.method]
         if not value:
             raise ValueError(f"method {self.method} needs {name}")
@@ -136,11 +153,17 @@ class ConstraintSpec(_Strict):
     energy: str | None = None
     memory: str | None = None
     die_cost_usd: float | None = Field(default=None, gt=0)
+    miss_rate: float | None = Field(default=None, gt=0, lt=1)
     quality: FloorSpec | None = None
     functions: list[str] = []
 
 
 class ScenarioSpec(_Strict):
+    """`events` names a scenario file (bundled, or beside the search file): every costed design is simulated in
+    it, the search's workloads in the place of its streams. Its own `hardware` is not used."""
+
+    events: str | None = None
+    seed: int = Field(default=0, ge=0)
     mapping_for: Literal["latency", "energy", "edp"] = "latency"
     map_space: Literal["even", "uneven", "fixed_dataflow"] = "even"
 
@@ -207,6 +230,17 @@ class SpaceSpec(_Strict):
         asked = "quality" in self.objectives or self.constraints.quality is not None
         if asked and self.quality is None:
             raise ValueError("quality is asked for, but no `quality:` says where it comes from")
+        driven = [name for name in DRIVEN if name in self.objectives] + ["miss_rate"] * bool(self.constraints.miss_rate)
+        if driven and self.scenario.events is None:
+            raise ValueError(f"{driven[0]} needs a scenario: add scenario: {{events: NAME or FILE}}")
+        if self.scenario.events is not None and not driven:
+            raise ValueError(
+                f"scenario.events is simulated for the objectives {' and '.join(DRIVEN)}; name one of them"
+            )
+        if driven and (self.scenario.mapping_for, self.scenario.map_space) != ("latency", "even"):
+            raise ValueError(
+                "scenario.events runs mappings for latency in the even map space; leave out the other keys"
+            )
         return self
 
     @property

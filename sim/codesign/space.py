@@ -57,6 +57,11 @@ class Space:
         return tuple(p for p in self.parameters if p.inner)
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the workloads."""
+        return tuple(_label(w) for w in self.spec.workloads)
+
+    @property
     def names(self) -> tuple[str, ...]:
         return tuple(p.name for p in self.parameters)
 

@@ -283,13 +283,13 @@ def _copies(
 ) -> list[Stream]:
     made = []
     for copy in range(spec.copies):
-        rng = np.random.default_rng(np.random.SeedSequence([seed, replication, index, copy]))
+        rng = generator(seed, replication, index, copy)
         rate = _rate(spec, scenario.length)
         made.append(
             Stream(
                 name=spec.name if spec.copies == 1 else f"{spec.name}[{copy}]",
                 schedule=schedules[spec.name],
-                arrivals_s=_arrivals(spec, copy, scenario.length, rng),
+                arrivals_s=released_s(spec, copy, scenario.length, rng),
                 closed=isinstance(spec.arrivals, Closed),
                 deadline_s=spec.deadline,
                 priority=spec.priority,
@@ -300,7 +300,13 @@ def _copies(
     return made
 
 
-def _arrivals(spec: StreamSpec, copy: int, length_s: float, rng: np.random.Generator) -> list[float]:
+def generator(seed: int, replication: int, stream: int, copy: int) -> np.random.Generator:
+    """What a copy of the stream-th stream draws from."""
+    return np.random.default_rng(np.random.SeedSequence([seed, replication, stream, copy]))
+
+
+def released_s(spec: StreamSpec, copy: int, length_s: float, rng: np.random.Generator) -> list[float]:
+    """Release times of one copy; of a closed stream the first."""
     match spec.arrivals:
         case Periodic() as a:
             period_s = 1.0 / a.rate

@@ -22,7 +22,7 @@ WIDE = 8
 
 UNITS = {
     "latency": "s", "energy": "J", "edp": "J s", "area": "mm2", "power": "W", "peak_power": "W", "die_cost": "USD",
-    "throughput": "1/s",
+    "throughput": "1/s", "goodput": "1/s",
 }  # fmt: skip
 
 

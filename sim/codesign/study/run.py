@@ -11,7 +11,6 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 
 from sim.codesign.evaluate import Sweep
@@ -92,10 +91,6 @@ def enqueue_known(study: optuna.Study, space: Space) -> None:
             study.enqueue_trial(dict(assignment), user_attrs={"known": name, "fixed": dict(assignment)})
 
 
-def signs(space: Space, costing: Costing) -> np.ndarray:
-    return np.array([costing.scenario.sign(name) for name in space.spec.objective_names])
-
-
 class _Progress:
     """Lines for people: how far, how large the front, how long yet."""
 
@@ -133,7 +128,7 @@ class _Runner:
     def __init__(self, study: optuna.Study, costing: Costing, plan: Plan, *, index: int) -> None:
         space = costing.space
         self.study, self.costing, self.plan = study, costing, plan
-        self.archive = Archive(signs=signs(space, costing))
+        self.archive = Archive(scenario=costing.scenario)
         self.archive.update(study)
         # a study that goes on must not draw its first numbers again
         before = len(study.get_trials(deepcopy=False)) if self.archive.finished else 0
@@ -227,7 +222,7 @@ def _supervise(
     study: optuna.Study, plan: Plan, space: Space, total: int, workers: int, deadline: float | None, report: _Progress
 ) -> None:
     """Hand out trials one by one; replace workers that die and take their trials back."""
-    archive = Archive(signs=signs(space, Costing(space)))
+    archive = Archive(scenario=Costing(space).scenario)
     archive.update(study)
     crew = _Crew(plan, workers)
     try:

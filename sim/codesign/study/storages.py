@@ -14,6 +14,7 @@ from optuna.storages import BaseStorage, GrpcStorageProxy, InMemoryStorage, Jour
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.storages.journal._file import BaseJournalFileLock
 
+from sim.codesign.choice import LARGER
 from sim.codesign.space import Space
 from sim.errors import ConfigError
 
@@ -107,8 +108,7 @@ def open_study(storage: BaseStorage, space: Space, *, sampler: Any = None) -> op
     Raises: ConfigError: the storage holds a study of another space, with what differs.
     """
     names = space.spec.objective_names
-    higher = space.spec.quality is not None and _higher(space)
-    up = {"throughput", "speed_up", *(["quality"] if higher else [])}
+    up = {*LARGER, *(["quality"] if space.spec.quality is not None and _higher(space) else [])}
     study = optuna.create_study(
         storage=storage, study_name=f"{STUDY}-{space.spec.name}", load_if_exists=True, sampler=sampler,
         directions=["maximize" if name in up else "minimize" for name in names],

@@ -12,6 +12,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
+from sim.codesign.choice import Scenario
 from sim.codesign.evaluate import BEFORE, LEFT, Table
 from sim.codesign.found import Row
 from sim.codesign.guide import Guide, Promise
@@ -19,6 +20,7 @@ from sim.codesign.pareto import dominated_by, non_dominated, spread
 from sim.codesign.scenario import Costing, row_parameters
 from sim.codesign.study.leases import held
 from sim.codesign.study.samplers import TOLD_ROWS, InnerChoice, distribution, nearest_row
+from sim.codesign.trained import Course, Trained
 from sim.errors import DovetailError
 
 REDRAWS = 64
@@ -28,9 +30,12 @@ COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 @dataclass
 class Archive:
-    """What the study knows so far, read incrementally; `front` is in minimised objectives."""
+    """What the study knows so far, read incrementally; `front` is in minimised objectives.
 
-    signs: np.ndarray
+    What other processes learned by training is handed on to the scenario's judge.
+    """
+
+    scenario: Scenario
     finished: int = 0
     """Trials that were asked for and told; rows told in addition are not counted."""
     front: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
@@ -48,11 +53,14 @@ class Archive:
             self.seen.add(trial.number)
             self.finished += "parent" not in trial.user_attrs
             self.costed += trial.user_attrs.get("costed", 0)
+            if isinstance(self.scenario.quality, Trained) and trial.user_attrs.get("training"):
+                self.scenario.quality.remember(Course.of(trial.user_attrs["training"]))
             if trial.state is TrialState.COMPLETE:
                 row = read_row(trial)
                 self.rows.setdefault(trial.user_attrs.get("key", ""), []).append(row)
                 if row.feasible:
-                    fresh.append(self.signs * np.array(row.values))
+                    pairs = zip(self.scenario.objectives, row.values, strict=True)
+                    fresh.append([self.scenario.minimised(name, value) for name, value in pairs])
         if fresh:
             both = np.array(fresh) if not self.front.size else np.concatenate([self.front, np.array(fresh)])
             self.front = np.unique(both[non_dominated(both)], axis=0)
@@ -196,13 +204,15 @@ def _tell(
     trial.set_user_attr("points", len(table) - table.counts.get(LEFT, 0) - table.counts.get(BEFORE, 0))
     trial.set_user_attr("costed", int(table.costed.sum()))
     trial.set_user_attr("quality_source", table.quality_source)
+    if table.training is not None:
+        trial.set_user_attr("training", table.training)
     rows = _rows_to_tell(table)
     if not len(rows):
         _give_up(study, trial, str(table.reason[0]))
         return
     full = [{**assignment, **row_parameters(designs, int(r))} for r in rows]
     first = nearest_row(space, full, assignment)
-    outcomes = [_outcome(table, int(r), archive.signs) for r in rows]
+    outcomes = [_outcome(table, int(r), archive.scenario.objectives) for r in rows]
     _finish(study, sampler, trial, costing, full[first], *outcomes[first])
     others = [i for i in range(len(rows)) if i != first and table.accepted[rows[i]]]
     if archive.front.size and others:
@@ -234,6 +244,5 @@ def _rows_to_tell(table: Table) -> np.ndarray:
     return order[:1]
 
 
-def _outcome(table: Table, row: int, signs: np.ndarray) -> tuple[tuple[float, ...], dict[str, float]]:
-    values = tuple(float(v) for v in signs * table.objectives[row])
-    return values, {name: float(amount[row]) for name, amount in table.violations.items()}
+def _outcome(table: Table, row: int, objectives: tuple[str, ...]) -> tuple[tuple[float, ...], dict[str, float]]:
+    return table.values(objectives, row), {name: float(amount[row]) for name, amount in table.violations.items()}

@@ -1,0 +1,210 @@
+"""Objectives beyond one inference: scenarios, trained quality, speed-up, cost; each once from end to end."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import sim
+from sim.codesign.choice import ModelChoice, Part
+from sim.codesign.scenario import Costing
+from sim.codesign.schema import QualitySpec
+from sim.codesign.space import build_space
+from sim.codesign.trained import Course, Trained
+from sim.errors import ConfigError, InfeasibleError
+
+STREAMS = {
+    "name": "two",
+    "hardware": "edge-npu",
+    "length": "10 ms",
+    "streams": [
+        {"name": "first", "workload": "mlp", "arrivals": {"kind": "periodic", "rate": "1 kHz"}, "deadline": "900 us"},
+        {"name": "second", "workload": "mlp", "arrivals": {"kind": "periodic", "rate": "1 kHz"}, "deadline": "900 us"},
+    ],
+}
+
+
+def driven(document: dict[str, Any], tmp_path: Path, **changes: Any) -> dict[str, Any]:
+    """The space with its product as the stream `first`; the objectives are the scenario's."""
+    scenario = json.loads(json.dumps(STREAMS)) | changes
+    for stream in scenario["streams"]:
+        stream["workload"] = document["workloads"][0]["workload"]
+    (tmp_path / "two.yaml").write_text(json.dumps(scenario))
+    document["workloads"][0]["stream"] = "first"
+    document |= {"scenario": {"events": "two.yaml"}, "objectives": ["goodput", "miss_rate", "area"]}
+    return document
+
+
+def reproduced(folder: Path) -> list[dict[str, Any]]:
+    """The documents that the commands of a winner print, run in its folder."""
+    environment = {"PYTHONPATH": str(Path(sim.__file__).parents[1]), "PATH": "/usr/bin:/bin", "HOME": str(folder)}
+    found = []
+    for line in (folder / "command.txt").read_text().splitlines():
+        words = shlex.split(line)
+        assert words[0] == "dovetail"
+        done = subprocess.run([sys.executable, "-m", "sim", *words[1:], "--json"], cwd=folder, capture_output=True,
+                              text=True, check=True, env=environment)  # fmt: skip
+        found.append(json.loads(done.stdout))
+    return found
+
+
+def test_goodput_and_misses_by_hand(document: dict[str, Any], tmp_path: Path) -> None:
+    """Two jobs are released together each millisecond on one unit. With a deadline of 1.5 service times the
+    first is always in time and the second never: the worst stream misses all."""
+    space = build_space(driven(document, tmp_path), folder=tmp_path)
+    judge = Costing(space).scenario.driven
+    choice = space.choice({"product.m": 32, "precision": "int8"})
+    chip = space.chip
+    alone = sim.estimate(choice.graphs()[0], chip, precision="int8").latency_s
+    rate = pytest.approx(10 / (9e-3 + 2 * alone), rel=1e-3)  # ten jobs until the last of the second stream ends
+    assert judge.run(choice, chip) == {"goodput": rate, "miss_rate": 0.0}
+    tight = json.loads(json.dumps(judge.raw))
+    for stream in tight["streams"]:
+        stream["deadline"] = f"{1.5 * alone} s"
+    assert replace(judge, raw=tight).run(choice, chip) == {"goodput": rate, "miss_rate": 1.0}
+    fast = json.loads(json.dumps(judge.raw))
+    fast["streams"][0]["arrivals"]["rate"] = f"{2.0 / alone} Hz"
+    with pytest.raises(InfeasibleError, match="the queue grows without bound"):
+        replace(judge, raw=fast).run(choice, chip)
+
+
+@pytest.mark.parametrize("arrivals", [
+    {"kind": "periodic", "rate": "3 kHz", "jitter": "50 us"}, {"kind": "poisson", "rate": "2 kHz"},
+    {"kind": "bursts", "rate": "500 Hz", "size": 3}, {"kind": "closed"},
+])  # fmt: skip
+def test_no_chip_exceeds_the_bound_of_the_goodput(document: dict[str, Any], tmp_path: Path, arrivals: Any) -> None:
+    streams = [{**STREAMS["streams"][0], "arrivals": arrivals, "deadline": "100 ms"}]  # type: ignore[dict-item]
+    space = build_space(driven(document, tmp_path, streams=streams), folder=tmp_path)
+    judge = Costing(space).scenario.driven
+    choice = space.choice({"product.m": 32, "precision": "int8"})
+    bound = sim.roofline(choice.graphs()[0], space.chip, precision="int8").latency_s
+    for seed in range(5):
+        again = replace(judge, seed=seed)
+        assert again.run(choice, space.chip)["goodput"] <= again.most(choice, np.array([[bound]]))[0]
+
+
+def test_a_search_over_a_scenario_reproduces(document: dict[str, Any], tmp_path: Path) -> None:
+    """A winner's scenario, run by its own command on its own chip, gives the told goodput and misses."""
+    found = sim.search(build_space(driven(document, tmp_path), folder=tmp_path), trials=3, output=tmp_path / "out")
+    assert found.front
+    assert all(row.values[1] == 0.0 for row in found.front)
+    for folder in (tmp_path / "out" / "winners").iterdir():
+        winner = json.loads((folder / "winner.json").read_text())
+        run = reproduced(folder)[-1]
+        assert run["streams"]["first"]["goodput_per_s"] == winner["objectives"]["goodput"]
+        worst = max(stream["miss_rate"] for stream in run["streams"].values())
+        assert worst == winner["objectives"]["miss_rate"]
+
+
+def test_scenarios_that_do_not_fit_the_space(document: dict[str, Any], tmp_path: Path) -> None:
+    driven(document, tmp_path)
+    document["workloads"][0]["stream"] = "frist"
+    with pytest.raises(ConfigError, match=r'has no stream "frist".*Did you mean "first"'):
+        Costing(build_space(document, folder=tmp_path))
+    document["scenario"] = {}
+    with pytest.raises(ConfigError, match="goodput needs a scenario"):
+        build_space(document, folder=tmp_path)
+
+
+def trained(**changes: Any) -> Trained:
+    return Trained(spec=QualitySpec(method="train", steps=20, metric="accuracy", **changes), where="space")
+
+
+def test_the_best_case_is_the_largest_rise_seen() -> None:
+    """Rises from half of the training of 3, 5 and 4 points: 60 may still become 65; of two nothing is known."""
+    judge = trained()
+    for i, (half, final) in enumerate([(50.0, 53.0), (40.0, 45.0), (70.0, 74.0)]):
+        judge.remember(Course(key=str(i), recipe=None, looks=((0.5, half),), final=final))
+        known = judge.limit(None, 0.5, 60.0)
+        assert known == (65.0 if i == 2 else float("inf"))
+    assert judge.limit("int8-ptq", 0.5, 60.0) == float("inf")
+    assert Course.of(json.loads(json.dumps(judge.courses["0"].to_dict()))) == judge.courses["0"]
+
+
+def test_training_ends_where_nothing_is_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A candidate at 60 after half of the training, at most 65 in the end: stopped where 66 is needed."""
+    judge = trained()
+    for i in range(3):
+        judge.remember(Course(key=str(i), recipe=None, looks=((0.5, 50.0),), final=55.0))
+    shown: list[float] = []
+
+    def network(choice: ModelChoice, look: Any) -> None:
+        for share, value in ((0.5, 60.0), (1.0, 64.0)):
+            shown.append(share)
+            if not look(share, value):
+                return
+
+    monkeypatch.setattr(judge, "_network", network)
+    monkeypatch.setattr(judge, "_compressed", lambda choice: (64.0, 63.0))
+    one, two = (ModelChoice(parts=(Part(label="m", workload=w),), precision="fp32") for w in ("a", "b"))
+    stopped = judge.judge(one, lambda best: best >= 66)
+    assert (stopped.final, stopped.looks) == (None, ((0.5, 60.0),))
+    assert shown == [0.5]
+    done = judge.judge(two, lambda best: best >= 65)
+    assert (done.final, done.test, done.looks) == (64.0, 63.0, ((0.5, 60.0),))
+
+
+TRAIN = {
+    "schema": "dovetail.search/1", "name": "trained",
+    "workloads": [{"workload": "byte_gpt", "knobs": {
+        "width": {"choices": [8, 16]}, "depth": 1, "heads": 2, "kv_heads": 2, "context": 16}}],
+    "compression": {"recipe": ["int8-ptq"]}, "chip": "edge-npu", "hardware": {"array.rows": {"choices": [16, 32]}},
+    "objectives": ["quality", "energy"], "budget": {"trials": 2, "winners": 2},
+    "quality": {"method": "train", "metric": "bits a byte", "higher_is_better": False, "steps": 20, "examples": 200},
+}  # fmt: skip
+
+
+def test_a_search_that_trains(tmp_path: Path) -> None:
+    """Two byte models trained for 20 steps: the told quality is that of `dovetail compress` with the same seed,
+    which measures on the test set what the search keeps beside its validation quality."""
+    found = sim.search(build_space(TRAIN, folder=tmp_path), output=tmp_path / "out")
+    assert all(1 < row.values[0] < 9 for row in found.front)
+    winner = json.loads(next((tmp_path / "out" / "winners").glob("*/winner.json")).read_text())
+    course = winner["training"]
+    assert course["final"] == winner["objectives"]["quality"]
+    assert [share for share, _ in course["looks"]] == [0.25, 0.5]
+    again = reproduced(tmp_path / "out" / "winners" / f"{winner['trial']:05d}")[-1]
+    assert again["results"][0]["quality"]["value"] == course["test"]
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"compression": {"precision": ["int8"]}}, "nothing says what int8 costs"),
+    ({"workloads": [{"workload": "mlp"}]}, "mlp has no task; those with one: digits_cnn, byte_gpt"),
+    ({"quality": TRAIN["quality"] | {"higher_is_better": True}}, "measures bits per byte: write false"),
+])  # fmt: skip
+def test_training_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        sim.search(build_space({**TRAIN, **change}), trials=1)
+
+
+def test_speed_up_die_cost_and_throughput(document: dict[str, Any]) -> None:
+    """ResNet-18 at 64 pixels: throughput is 1 / latency, speed-up the record's seconds over the latency, die cost
+    that of the area."""
+    from sim.codesign.scenario import find_record, seconds_per_sample
+    from sim.hardware.technology import die_cost_usd
+
+    record = {"device": "h200", "workload": "llama3.1-8b", "precision": "fp8", "knobs": {"batch": 1}}
+    document |= {
+        "workloads": [{"workload": "resnet18", "knobs": {"resolution": 64}}], "compression": {"precision": ["int8"]},
+        "objectives": ["throughput", "die_cost", {"speed_up": record}, "latency", "peak_power"],
+    }  # fmt: skip
+    document["hardware"] = {"array.rows": {"choices": [16, 32]}}
+    space = build_space(document)
+    found = sim.search(space, trials=1)
+    row = found.rows[0]
+    throughput, cost, speed_up, latency, peak = row.values
+    assert throughput == pytest.approx(1 / latency)
+    spec = space.spec.objectives[2].speed_up  # type: ignore[union-attr]
+    assert speed_up == pytest.approx(seconds_per_sample(find_record(spec, space)) / latency)
+    chip = space.chip.set("array.rows", row.parameters["array.rows"])
+    assert cost == pytest.approx(die_cost_usd(area_mm2=sim.estimate(sim.gemm(8, 8, 8), chip).area_mm2,
+                                              node_nm=chip.technology.node_nm))  # fmt: skip
+    assert peak > 0
