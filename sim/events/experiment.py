@@ -12,8 +12,8 @@ from sim.errors import ConfigError, InfeasibleError, nearest
 from sim.events import arrivals as draw
 from sim.events.policies import Policy, make_policy
 from sim.events.program import make_program, with_host_stage
-from sim.events.progress import Progress
-from sim.events.result import Simulation, StreamResult, summarise_stream
+from sim.events.progress import Progress, part
+from sim.events.result import Simulation, StreamResult, completed, summarise_stream
 from sim.events.run import SLICES, Stream, alone_s, run
 from sim.events.scenario import Bursts, Closed, Periodic, Poisson, Recorded, Scenario, Stage, StreamSpec, parse_target
 from sim.events.simulate import shared_names
@@ -129,12 +129,6 @@ def run_scenario(
             for i, spec in enumerate(scenario.streams)
             for s in _copies(spec, i, scenario, schedules, seed, replication)
         ]
-        done = replication / scenario.replications
-
-        def report(share: float, what: str = "simulated", done: float = done) -> None:
-            if progress:
-                progress(done + share / scenario.replications, what)
-
         runs.append(
             run(
                 streams,
@@ -147,7 +141,7 @@ def run_scenario(
                 warmup_s=scenario.warmup,
                 seed=seed,
                 record=record if replication == 0 else 0,
-                progress=report if progress else None,
+                progress=part(progress, replication, scenario.replications),
             )
         )
         if runs[-1].partial:
@@ -354,11 +348,12 @@ def _pool(spec: StreamSpec, runs: list[Simulation], warmup_s: float) -> StreamRe
     parts = [r.streams[n] for r in runs for n in names]
     return summarise_stream(
         [j for r in runs for j in r.jobs if j.stream in names and j.release_s >= warmup_s],
+        completed=[j for r in runs for j in completed((j for j in r.jobs if j.stream in names), r.window_s)],
         released=sum(p.released for p in parts),
         overdue=sum(p.missed.get("unfinished", 0) for p in parts),
         service_s=parts[0].service_s,
         deadline_s=spec.deadline,
-        window_s=sum(r.window_s for r in runs),
+        window_s=sum(r.window_s[1] - r.window_s[0] for r in runs),
         energy_j_per_job=parts[0].energy_j_per_job,
         peak_memory_bytes={m: max(p.peak_memory_bytes.get(m, 0.0) for p in parts) for m in parts[0].peak_memory_bytes},
     )

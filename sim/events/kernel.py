@@ -118,6 +118,15 @@ class Kernel:
         self._wake = env.event()
         env.process(self._run())
 
+    @property
+    def idle(self) -> bool:
+        return not self.running
+
+    def at_once(self, work: Work, prefetch: Phase | None) -> float:
+        """A group that ran from start to end beside nothing; returns the ticks left of `prefetch`."""
+        self._count(work)
+        return max(0.0, prefetch.ticks - int(work.slack[-1])) if prefetch else 0.0
+
     def start(self, work: Work, prefetch: Phase | None, priority: int, engine: str = "") -> Running:
         """Begins a group's body now; the returned job's `done` happens at its end."""
         job = Running(work, prefetch, priority, engine, self.queues.name(engine), self.env.event())
@@ -163,9 +172,12 @@ class Kernel:
         self.running.remove(job)
         if job.folded:
             job.finish()
-        for port, amount in job.work.moved_bytes.items():
-            self.moved[port] = self.moved.get(port, 0.0) + amount
+        self._count(job.work)
         job.done.succeed()
+
+    def _count(self, work: Work) -> None:
+        for port, amount in work.moved_bytes.items():
+            self.moved[port] = self.moved.get(port, 0.0) + amount
 
     def _advance(self, horizon: float) -> None:
         """Moves the state on to `horizon`, or to the first end of a group before it."""

@@ -26,9 +26,6 @@ RESOLUTION = 0.01
 
 _LARGEST = 2.0**20
 
-_EXPECTED_TRIALS = 14
-"""For the progress shown: doublings and halvings that a search takes."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
@@ -94,9 +91,8 @@ def find_limit(
     trials: list[Trial] = []
 
     def passes(value: float) -> bool:
-        if progress:
-            progress(min(0.99, len(trials) / _EXPECTED_TRIALS), "searched")
-        trials.append(_trial(scenario, chip, quantity, value, level, seed, build, held))
+        name = f"trial {len(trials) + 1}, {quantity} {value:g}"
+        trials.append(_trial(scenario, chip, quantity, value, level, seed, build, held, _named(progress, name)))
         return trials[-1].passed
 
     partial = False
@@ -119,6 +115,13 @@ def find_limit(
         rate_hz=None if value is None or quantity != "rate" else value * _timed(scenario).arrivals.rate,  # type: ignore[union-attr]
         partial=partial,
     )
+
+
+def _named(progress: Progress | None, trial: str) -> Progress | None:
+    """Nobody knows how many trials there will be: each has a share of its own."""
+    if progress is None:
+        return None
+    return lambda share, what="simulated": progress(share, f"{trial}: {what}")
 
 
 def _once(footprint: Callable[[Serving, str], Footprint]) -> Callable[[Serving, str], Footprint]:
@@ -203,16 +206,16 @@ def _settled(low: float, high: float, quantity: str) -> bool:
 
 def _trial(
     scenario: Scenario, chip: Chip, quantity: str, value: float, level: float, seed: int, build: Builder,
-    footprint: Callable[[Serving, str], Footprint],
+    footprint: Callable[[Serving, str], Footprint], progress: Progress | None,
 ) -> Trial:  # fmt: skip
     try:
         scaled = _scaled(scenario, quantity, value)
         result: ScenarioResult | ServingRuns
         if scaled.serving is not None:
-            result = run_serving(scaled, chip, seed=seed, build=build, footprint=footprint, record=0)
+            result = run_serving(scaled, chip, seed=seed, build=build, footprint=footprint, record=0, progress=progress)
             counts = [(sum(run.missed().values()), len(run.requests) + run.overdue) for run in result.runs]
         else:
-            result = run_scenario(scaled, chip, seed=seed, build=build, record=0)
+            result = run_scenario(scaled, chip, seed=seed, build=build, record=0, progress=progress)
             counts = _misses(result)
     except InfeasibleError as error:
         return Trial(value=value, missed=0, jobs=0, upper_bound=1.0, passed=False, why=str(error))

@@ -18,6 +18,7 @@ import simpy
 from sim.events.channels import ROUNDING_TICKS, Channels, DmaQueues
 from sim.events.kernel import Kernel
 from sim.events.policies import Policy
+from sim.events.ticks import Clock
 from sim.events.timeline import Recorder
 from sim.events.work import Phase, Work
 
@@ -152,7 +153,7 @@ class Machine:
 
     def __init__(
         self,
-        env: simpy.Environment,
+        env: Clock,
         policy: Policy,
         *,
         expand: bool,
@@ -197,22 +198,28 @@ class Machine:
         self.engines[job.program.engines[at]].offer(Task(job, at, self.env.now))
 
     def execute(self, engine: Engine, task: Task) -> Iterator[simpy.Event]:
-        """Runs one group: launch, then its body."""
+        """Runs one group: launch, then its body; without an event where none can come between."""
         job, work = task.job, task.work
         if job.start is None:
             job.start = self.env.now
         self._hold(job, job.program.held_bytes[task.at])
-        if work.launch:
-            yield self.env.timeout(work.launch)
         work = work.without(job.prefetched.pop(task.at, 0.0))
         following = job.program.following[task.at]
         prefetch = job.program.works[following].prefetch if following is not None else None
         priority = job.priority if self.port_priority else 0
-        if self.kernel:
+        end = self.env.now + work.launch + work.total
+        if self.kernel and self.kernel.idle and end < self.env.peek():
+            self.env.skip(end)
+            left = self.kernel.at_once(work, prefetch)
+        elif self.kernel:
+            if work.launch:
+                yield self.env.timeout(work.launch)
             running = self.kernel.start(work, prefetch, priority, engine.name)
             yield running.done
             left = running.prefetch_left
         else:
+            if work.launch:
+                yield self.env.timeout(work.launch)
             left = yield from self._expand(engine, task, work, prefetch, priority)
         if prefetch and prefetch.ticks:
             job.prefetched[following] = 1.0 - left / prefetch.ticks

@@ -28,6 +28,8 @@ class ByKey:
     name: str
 
     def choose(self, ready: list[Task], now: int) -> tuple[Task | None, int | None]:
+        if len(ready) == 1:
+            return ready[0], None
         return min(ready, key=lambda task: (self._key(task.job), task.job.release, task.job.number, task.at)), None
 
     def _key(self, job: Job) -> int:

@@ -9,3 +9,14 @@ class Progress(Protocol):
     """Called now and then with the share that is done, and of what."""
 
     def __call__(self, share: float, what: str = "simulated") -> None: ...
+
+
+def part(progress: Progress | None, at: int, of: int) -> Progress | None:
+    """Reports the share of part `at` of `of` equal parts as a share of all of them."""
+    if progress is None:
+        return None
+
+    def report(share: float, what: str = "simulated") -> None:
+        progress((at + share) / of, what)
+
+    return report

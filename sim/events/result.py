@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -77,7 +77,7 @@ class JobResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamResult:
-    """One stream, jobs released after the warm-up only."""
+    """One stream, jobs released after the warm-up only; rates count the jobs that end in the window."""
 
     released: int
     finished: int
@@ -127,8 +127,8 @@ class Simulation:
     energy_j: float | None
     """Of all jobs that ended."""
     timeline: Timeline
-    window_s: float
-    """From the warm-up to the last end: what rates refer to."""
+    window_s: tuple[float, float]
+    """What rates refer to: from the warm-up to the length, or to the last end where there is none."""
     partial: bool = False
     """Ended early (Ctrl-C): what is here was simulated, the rest was not."""
     workload_name: str = ""
@@ -189,9 +189,15 @@ class Simulation:
         }
 
 
+def completed(jobs: Iterable[JobResult], window_s: tuple[float, float]) -> list[JobResult]:
+    """Those that ended in the window, whenever they were released."""
+    return [job for job in jobs if window_s[0] <= job.finish_s <= window_s[1]]
+
+
 def summarise_stream(
     jobs: list[JobResult],
     *,
+    completed: list[JobResult],
     released: int,
     overdue: int,
     service_s: float,
@@ -200,7 +206,7 @@ def summarise_stream(
     energy_j_per_job: float | None = None,
     peak_memory_bytes: Mapping[str, float] | None = None,
 ) -> StreamResult:
-    """Percentiles (linear interpolation), misses by cause, rates over `window_s`."""
+    """Percentiles (linear interpolation) and misses by cause of `jobs`, rates of `completed` over `window_s`."""
     latency = np.array([j.latency_s for j in jobs])
     causes: dict[str, int] = {}
     for job in jobs:
@@ -228,8 +234,8 @@ def summarise_stream(
         deadline_s=deadline_s,
         missed=causes,
         miss_rate=missed / released if deadline_s is not None and released else None,
-        throughput_per_s=len(jobs) / window_s if window_s > 0 else 0.0,
-        goodput_per_s=sum(j.missed is None for j in jobs) / window_s if window_s > 0 else 0.0,
+        throughput_per_s=len(completed) / window_s if window_s > 0 else 0.0,
+        goodput_per_s=sum(j.missed is None for j in completed) / window_s if window_s > 0 else 0.0,
         energy_j_per_job=energy_j_per_job,
         peak_memory_bytes=dict(peak_memory_bytes or {}),
     )

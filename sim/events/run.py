@@ -13,9 +13,18 @@ from sim.events.machine import Job, Machine, Program
 from sim.events.policies import Policy, make_policy
 from sim.events.program import make_program
 from sim.events.progress import Progress
-from sim.events.result import EngineUse, GroupResult, JobResult, PortUse, Simulation, StreamResult, summarise_stream
+from sim.events.result import (
+    EngineUse,
+    GroupResult,
+    JobResult,
+    PortUse,
+    Simulation,
+    StreamResult,
+    completed,
+    summarise_stream,
+)
 from sim.events.summary import summarise
-from sim.events.ticks import TICKS_PER_S, to_seconds, to_ticks
+from sim.events.ticks import TICKS_PER_S, Clock, to_seconds, to_ticks
 from sim.events.timeline import Recorder
 from sim.hardware.chip import DmaEngines
 from sim.schedule.plan import Schedule
@@ -111,7 +120,7 @@ class _Session:
         length_s: float | None,
         record: int,
     ) -> None:
-        self.env = simpy.Environment(initial_time=0)
+        self.env = Clock()
         self.streams = streams
         self.grain = grain
         self.shared = shared
@@ -208,6 +217,7 @@ class _Session:
         finished = [j for j in self.jobs if j.finish is not None]
         begin = min((j.release for j in self.jobs), default=0)
         end = self.env.now if partial else max((j.ended for j in finished), default=begin)
+        until_s = to_seconds(end if self.length is None else min(end, self.length))
         span_s = to_seconds(end - begin)
         service = {s.name: self._service(s) for s in self.streams}
         jobs = tuple(_job_result(j, service[j.stream]) for j in finished)
@@ -225,7 +235,7 @@ class _Session:
             seed=seed,
             ports=self._ports(span_s),
             engines=self._engines(span_s),
-            streams={s.name: self._stream(s, jobs, service[s.name], warmup_s, end) for s in self.streams},
+            streams={s.name: self._stream(s, jobs, service[s.name], (warmup_s, until_s), end) for s in self.streams},
             jobs=jobs,
             groups=tuple(g for j in finished for g in _group_results(j)),
             peak_memory_bytes=memory,
@@ -233,7 +243,7 @@ class _Session:
             energy_j=None if None in energies else float(sum(e for e in energies if e is not None)),
             timeline=timeline,
             partial=partial,
-            window_s=max(0.0, to_seconds(end) - warmup_s),
+            window_s=(warmup_s, max(warmup_s, until_s)),
         )
 
     def _service(self, stream: Stream) -> float:
@@ -280,17 +290,24 @@ class _Session:
         }
 
     def _stream(
-        self, stream: Stream, jobs: tuple[JobResult, ...], service_s: float, warmup_s: float, end: int
+        self,
+        stream: Stream,
+        jobs: tuple[JobResult, ...],
+        service_s: float,
+        window_s: tuple[float, float],
+        end: int,
     ) -> StreamResult:
+        warmup_s = window_s[0]
         counted = [j for j in self.jobs if j.stream == stream.name and j.release >= to_ticks(warmup_s)]
         overdue = [j for j in counted if j.finish is None and j.deadline is not None and j.deadline < end]
         return summarise_stream(
             [j for j in jobs if j.stream == stream.name and j.release_s >= warmup_s],
+            completed=completed([j for j in jobs if j.stream == stream.name], window_s),
             released=len(counted),
             overdue=len(overdue),
             service_s=service_s,
             deadline_s=stream.deadline_s,
-            window_s=max(0.0, to_seconds(end) - warmup_s),
+            window_s=max(0.0, window_s[1] - warmup_s),
             energy_j_per_job=next((j.program.energy_j for j in self.jobs if j.stream == stream.name), None),
             peak_memory_bytes=self._peaks(stream.name),
         )

@@ -11,7 +11,7 @@ import numpy as np
 from sim.errors import ConfigError, InfeasibleError, nearest
 from sim.events import arrivals as draw
 from sim.events.experiment import Builder, default_builder
-from sim.events.progress import Progress
+from sim.events.progress import Progress, part
 from sim.events.run import Stream, run
 from sim.events.scenario import Bursts, Periodic, Requests, Scenario, Serving
 from sim.events.serving import Cache, Request, StepTable, offered_utilization, serve
@@ -61,7 +61,7 @@ def run_serving(
             f"lower the rate by at least {1 - 1 / load:.0%}"
         )
     runs: list[ServingResult] = []
-    for drawn in requests:
+    for replication, drawn in enumerate(requests):
         runs.append(
             serve(
                 drawn,
@@ -75,7 +75,7 @@ def run_serving(
                 warmup_s=scenario.warmup,
                 seed=seed,
                 record=0 if runs else record,
-                progress=progress,
+                progress=part(progress, replication, scenario.replications),
             )
         )
         if runs[-1].partial:

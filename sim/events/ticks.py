@@ -8,6 +8,7 @@ are rounded once, where work is compiled; sums of them are exact.
 from __future__ import annotations
 
 import numpy as np
+import simpy
 
 TICKS_PER_S = 10**15
 """One tick is 1 fs: a step of a microsecond is rounded by at most 5e-10 of its length."""
@@ -29,3 +30,17 @@ def to_tick_array(seconds: np.ndarray) -> np.ndarray:
 
 def to_seconds(ticks: int) -> float:
     return ticks / TICKS_PER_S
+
+
+class Clock(simpy.Environment):
+    """Simulated time in ticks, which may move on without an event as long as none lies before."""
+
+    _now: int
+
+    def __init__(self) -> None:
+        super().__init__(initial_time=0)
+
+    def skip(self, to: int) -> None:
+        """Moves on to `to`, which must lie before the next event."""
+        assert self._now <= to < self.peek(), "an event would be left behind"
+        self._now = to
