@@ -16,12 +16,17 @@ from sim.events.progress import Progress, part
 from sim.events.result import Simulation, StreamResult, completed, summarise_stream
 from sim.events.run import SLICES, Stream, alone_s, run
 from sim.events.scenario import Bursts, Closed, Periodic, Poisson, Recorded, Scenario, Stage, StreamSpec, parse_target
-from sim.events.simulate import shared_names
+from sim.events.simulate import idle_power_of, shared_names
 from sim.events.statistics import Interval, t_interval
 from sim.events.ticks import to_seconds, to_ticks
 from sim.hardware.chip import Chip
 from sim.results import SIMULATE_SCHEMA
 from sim.schedule.plan import Schedule
+
+
+class OverloadError(InfeasibleError):
+    """More work arrives than can ever be done."""
+
 
 Builder = Callable[[str, Mapping[str, object], str | None, Chip], Schedule]
 """(workload, knobs, precision, chip) -> Schedule"""
@@ -137,6 +142,7 @@ def run_scenario(
                 port_policy=scenario.ports,
                 shared=shared_names(chip),
                 dma_engines=chip.dma_engines,
+                idle_power_w=idle_power_of(chip),
                 length_s=scenario.length,
                 warmup_s=scenario.warmup,
                 seed=seed,
@@ -180,7 +186,7 @@ def _check_load(load: Mapping[str, float]) -> None:
     over = {name: u for name, u in load.items() if u > 1.0}
     if over:
         worst = max(over, key=lambda name: over[name])
-        raise InfeasibleError(
+        raise OverloadError(
             f"{worst}: utilisation {over[worst]:.2f}: the queue grows without bound"
             + (f" (also {', '.join(f'{n} {u:.2f}' for n, u in over.items() if n != worst)})" if len(over) > 1 else "")
             + f"; lower the rates by at least {1 - 1 / over[worst]:.0%}, or use more or faster units"

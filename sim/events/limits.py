@@ -12,7 +12,7 @@ from math import ceil, log
 
 from sim._version import __version__
 from sim.errors import ConfigError, InfeasibleError, nearest
-from sim.events.experiment import Builder, ScenarioResult, default_builder, remembered, run_scenario
+from sim.events.experiment import Builder, OverloadError, ScenarioResult, default_builder, remembered, run_scenario
 from sim.events.progress import Progress
 from sim.events.scenario import Bursts, Periodic, Poisson, Requests, Scenario, Serving, StreamSpec
 from sim.events.serving_result import ServingRuns
@@ -36,6 +36,12 @@ class Trial:
     """One-sided bound on the miss rate at the stated level; 1 where the load is above capacity."""
     passed: bool
     why: str = ""
+    undecided: bool = False
+    """Fewer misses than allowed, of too few jobs to show it."""
+    overload: bool = False
+    """More work arrives than can ever be done."""
+    idle: bool = False
+    """The batch of a server never reached `value`: a larger one changes nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,20 +96,25 @@ def find_limit(
     build, held = remembered(build), _once(footprint)
     trials: list[Trial] = []
 
-    def passes(value: float) -> bool:
+    def below(value: float) -> bool:
         name = f"trial {len(trials) + 1}, {quantity} {value:g}"
         trials.append(_trial(scenario, chip, quantity, value, level, seed, build, held, _named(progress, name)))
-        return trials[-1].passed
+        return trials[-1].passed or (serves and trials[-1].overload)
 
-    partial = False
+    def changes() -> bool:
+        """Whether a larger value can still make a difference."""
+        return not trials[-1].idle and not (trials[-1].overload and trials[-1].why in [t.why for t in trials[:-1]])
+
+    # A larger batch serves more requests, so there an overload asks for more of it.
+    partial, serves = False, scenario.serving is not None and quantity == "batch"
     try:
-        low, high = _bracket(passes, start, whole=quantity != "rate")
+        low, high = _bracket(below, changes, start, whole=quantity != "rate")
         while high is not None and low is not None and not _settled(low, high, quantity):
             middle = (low + high) / 2 if quantity == "rate" else (low + high) // 2
-            low, high = (middle, high) if passes(middle) else (low, middle)
+            low, high = (middle, high) if below(middle) else (low, middle)
     except KeyboardInterrupt:
         partial = True
-    above = min((t.value for t in trials if not t.passed), default=None)
+    above = min((t.value for t in trials if not t.passed and not (serves and t.overload)), default=None)
     value = max((t.value for t in trials if t.passed and (above is None or t.value < above)), default=None)
     return Limit(
         quantity=quantity,
@@ -136,18 +147,20 @@ def _once(footprint: Callable[[Serving, str], Footprint]) -> Callable[[Serving, 
     return held
 
 
-def _bracket(passes: Callable[[float], bool], start: float, *, whole: bool) -> tuple[float | None, float | None]:
-    """(highest that passed, lowest that did not) by doubling up from `start`, or halving down."""
+def _bracket(
+    below: Callable[[float], bool], changes: Callable[[], bool], start: float, *, whole: bool
+) -> tuple[float | None, float | None]:
+    """(highest below the limit, lowest that is not) by doubling up from `start`, or halving down."""
     value = start
-    if passes(value):
-        while value < _LARGEST:
-            if not passes(2 * value):
+    if below(value):
+        while value < _LARGEST and changes():
+            if not below(2 * value):
                 return value, 2 * value
             value *= 2
         return value, None
     while value > (1 if whole else 1 / _LARGEST):
         half = value // 2 if whole else value / 2
-        if passes(half):
+        if below(half):
             return half, value
         value = half
     return None, value
@@ -218,11 +231,13 @@ def _trial(
             result = run_scenario(scaled, chip, seed=seed, build=build, record=0, progress=progress)
             counts = _misses(result)
     except InfeasibleError as error:
-        return Trial(value=value, missed=0, jobs=0, upper_bound=1.0, passed=False, why=str(error))
+        over = isinstance(error, OverloadError)
+        return Trial(value=value, missed=0, jobs=0, upper_bound=1.0, passed=False, why=str(error), overload=over)
     if result.partial:
         raise KeyboardInterrupt
     missed, jobs = (sum(column) for column in zip(*counts, strict=True))
     upper = _upper_bound(counts, level)
+    full = max((run.largest_batch for run in result.runs), default=0) if isinstance(result, ServingRuns) else value
     if missed == 0 and upper > scenario.miss_bound:
         needed = ceil(log(1 - level) / log(1 - scenario.miss_bound))
         raise ConfigError(
@@ -232,9 +247,11 @@ def _trial(
         )
     passed = upper <= scenario.miss_bound
     undecided = not passed and missed <= scenario.miss_bound * jobs
+    idle = quantity == "batch" and passed and full < value
+    why = "(too few jobs to tell)" if undecided else f"(never more than {full:g} in it)" if idle else ""
     return Trial(
-        value=value, missed=missed, jobs=jobs, upper_bound=upper, passed=passed,
-        why="(too few jobs to tell)" if undecided else "",
+        value=value, missed=missed, jobs=jobs, upper_bound=upper, passed=passed, why=why,
+        undecided=undecided, idle=idle,
     )  # fmt: skip
 
 
@@ -261,11 +278,10 @@ def _scaled(scenario: Scenario, quantity: str, value: float) -> Scenario:
     serving = scenario.serving
     if serving is not None:
         if quantity == "batch":
-            if value > serving.table_batches[-1]:
-                raise InfeasibleError(
-                    f"above the largest batch whose steps were scheduled, {serving.table_batches[-1]}"
-                )
-            changed = serving.model_copy(update={"max_batch": int(value)})
+            batches = serving.table_batches
+            while batches[-1] < value:
+                batches += (2 * batches[-1],)
+            changed = serving.model_copy(update={"max_batch": int(value), "table_batches": batches})
         else:
             arrivals = serving.requests.arrivals
             faster = arrivals.model_copy(update={"rate": arrivals.rate * value})

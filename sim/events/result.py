@@ -124,8 +124,8 @@ class Simulation:
     peak_memory_bytes: Mapping[str, float]
     dma_queueing_s: Mapping[str, float]
     """Shared DMA engines -> time for which transfers waited for them, summed over transfers."""
-    energy_j: float | None
-    """Of all jobs that ended."""
+    energy_breakdown_j: Mapping[str, float]
+    """"jobs": of all that ended; "idle": power that flows whatever runs x the run. Empty where it is unknown."""
     timeline: Timeline
     window_s: tuple[float, float]
     """What rates refer to: from the warm-up to the length, or to the last end where there is none."""
@@ -139,6 +139,10 @@ class Simulation:
     estimate_latency_s: float | None = None
     notes: tuple[str, ...] = ()
     settings: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def energy_j(self) -> float | None:
+        return sum(self.energy_breakdown_j.values()) if self.energy_breakdown_j else None
 
     @property
     def utilization(self) -> dict[str, float | None]:
@@ -167,6 +171,7 @@ class Simulation:
             "events": self.events,
             "arithmetic_steps": self.arithmetic_steps,
             "energy_j": self.energy_j,
+            "energy_breakdown_j": dict(self.energy_breakdown_j),
             "power_w": self.energy_j / self.latency_s if self.energy_j and self.latency_s > 0 else None,
             "peak_memory_bytes": dict(self.peak_memory_bytes),
             "dma_queueing_s": dict(self.dma_queueing_s),

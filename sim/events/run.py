@@ -64,6 +64,7 @@ def run(
     shared: Collection[str] | None = None,
     capacity: Mapping[str, float] | None = None,
     dma_engines: Sequence[DmaEngines] = (),
+    idle_power_w: float | None = None,
     length_s: float | None = None,
     warmup_s: float = 0.0,
     seed: int = 0,
@@ -79,6 +80,7 @@ def run(
         shared: names of memories and links that all units share; None: every port is shared.
         capacity: port -> bytes/s where the machine has more than one stream can draw.
         dma_engines: engines that units queue for; a unit in none has its own.
+        idle_power_w: power that flows whatever runs; None: only the energy of the work is told.
         length_s: closed streams stop releasing here; None: they release once.
         warmup_s: jobs released earlier are simulated and left out of the stream results.
         seed: recorded in the result; random arrivals were drawn by the caller.
@@ -97,7 +99,7 @@ def run(
         streams, grain, policy, port_policy == "priority", shared, capacity, dma_engines, length_s, record
     )
     partial = session.execute(progress)
-    return session.result(warmup_s=warmup_s, seed=seed, partial=partial)
+    return session.result(warmup_s=warmup_s, seed=seed, partial=partial, idle_power_w=idle_power_w)
 
 
 def alone_s(schedule: Schedule) -> float:
@@ -213,7 +215,7 @@ class _Session:
                         load[i] += engine == f"{unit}[{i}]"
         return load.index(min(load))
 
-    def result(self, *, warmup_s: float, seed: int, partial: bool) -> Simulation:
+    def result(self, *, warmup_s: float, seed: int, partial: bool, idle_power_w: float | None) -> Simulation:
         finished = [j for j in self.jobs if j.finish is not None]
         begin = min((j.release for j in self.jobs), default=0)
         end = self.env.now if partial else max((j.ended for j in finished), default=begin)
@@ -224,7 +226,6 @@ class _Session:
         timeline = self.recorder.timeline()
         peaks = self.recorder.peaks
         memory = {name.removesuffix(" bytes"): most for name, most in peaks.items() if name.endswith(" bytes")}
-        energies = [j.program.energy_j for j in finished]
         kernel = self.machine.kernel
         return Simulation(
             latency_s=span_s,
@@ -240,7 +241,7 @@ class _Session:
             groups=tuple(g for j in finished for g in _group_results(j)),
             peak_memory_bytes=memory,
             dma_queueing_s={name: to_seconds(ticks) for name, ticks in self.machine.queues.waited.items()},
-            energy_j=None if None in energies else float(sum(e for e in energies if e is not None)),
+            energy_breakdown_j=_energy(finished, None if idle_power_w is None else idle_power_w * span_s),
             timeline=timeline,
             partial=partial,
             window_s=(warmup_s, max(warmup_s, until_s)),
@@ -316,6 +317,14 @@ class _Session:
         """Memory -> most bytes that the stream (all its copies) held at once."""
         end = f" bytes: {stream.partition('[')[0]}"
         return {n.removesuffix(end): most for n, most in self.recorder.peaks.items() if n.endswith(end)}
+
+
+def _energy(finished: list[Job], idle_j: float | None) -> dict[str, float]:
+    """Of the jobs that ended, and of what flows whatever runs; empty where a job's is unknown."""
+    energies = [job.program.energy_j for job in finished]
+    if None in energies:
+        return {}
+    return {"jobs": float(sum(e for e in energies if e is not None))} | ({"idle": idle_j} if idle_j else {})
 
 
 def _job_result(job: Job, service_s: float) -> JobResult:

@@ -135,9 +135,10 @@ class Server:
     """The engine loop as one SimPy process: one event a step."""
 
     def __init__(self, env: simpy.Environment, requests: Sequence[Request], table: StepTable, cache: Cache, *,
-                 energy: StepTable | None, max_batch: int, prefill_chunk: int, recorder: Recorder) -> None:  # fmt: skip
+                 energy: StepTable | None, warmup_s: float, max_batch: int, prefill_chunk: int,
+                 recorder: Recorder) -> None:  # fmt: skip
         self.env, self.table, self.cache, self.energy = env, table, cache, energy
-        self.energy_j = 0.0
+        self.energy_j, self.observed = 0.0, to_ticks(warmup_s)
         self.max_batch, self.prefill_chunk, self.recorder = max_batch, prefill_chunk, recorder
         self.coming = deque(_Active(r, i) for i, r in enumerate(sorted(requests, key=lambda r: r.arrival_s)))
         self.waiting: deque[_Active] = deque()
@@ -145,7 +146,7 @@ class Server:
         self.free = cache.pages
         self.done: list[RequestResult] = []
         self.steps = self.preemptions = self.busy = self.batch_sum = 0
-        self.lowest_free = cache.pages
+        self.lowest_free, self.largest_batch = cache.pages, 0
         env.process(self._run())
 
     def _run(self) -> Iterator[simpy.Event]:
@@ -162,7 +163,7 @@ class Server:
             context = sum(r.context for r in decoding) / len(decoding) if decoding else 0.0
             read = [(n, r.read) for r, n in chunks]
             duration = max(1, to_ticks(self.table.step(len(decoding), context, read)))
-            if self.energy:
+            if self.energy and env.now >= self.observed:
                 self.energy_j += self.energy.step(len(decoding), context, read)
             start = env.now
             yield env.timeout(duration)
@@ -231,6 +232,7 @@ class Server:
         self.steps += 1
         self.busy += now - start
         self.batch_sum += len(self.batch)
+        self.largest_batch = max(self.largest_batch, len(self.batch))
         kind = "prefill + decode" if chunks and decoding else "prefill" if chunks else "decode"
         self.recorder.slice("engine", kind, start, now, "compute", kind, self.steps)
         for request, n in chunks:
@@ -301,6 +303,7 @@ def serve(
     max_batch: int,
     prefill_chunk: int,
     energy: StepTable | None = None,
+    idle_power_w: float | None = None,
     ttft_deadline_s: float | None = None,
     tpot_deadline_s: float | None = None,
     warmup_s: float = 0.0,
@@ -312,6 +315,7 @@ def serve(
 
     Args:
         energy: a table in joules; without it the result states no energy.
+        idle_power_w: flows whatever runs, and is added to it.
         warmup_s: requests that arrive earlier are served and left out of the result's requests.
 
     Raises:
@@ -327,7 +331,7 @@ def serve(
     env, recorder = simpy.Environment(initial_time=0), Recorder(record)
     server = Server(
         env, requests, table, cache,
-        energy=energy, max_batch=max_batch, prefill_chunk=prefill_chunk, recorder=recorder,
+        energy=energy, warmup_s=warmup_s, max_batch=max_batch, prefill_chunk=prefill_chunk, recorder=recorder,
     )  # fmt: skip
     events, partial = 0, False
     try:
@@ -338,18 +342,19 @@ def serve(
                 progress(len(server.done) / len(requests))
     except KeyboardInterrupt:
         partial = True
-    span_s, page_bytes = to_seconds(env.now), cache.page_tokens * cache.bytes_per_token
+    observed_s, page_bytes = max(0.0, to_seconds(env.now) - warmup_s), cache.page_tokens * cache.bytes_per_token
     return ServingResult(
-        latency_s=max(0.0, span_s - warmup_s),
+        latency_s=observed_s,
         requests=tuple(r for r in server.done if r.arrival_s >= warmup_s),
         steps=server.steps,
         events=events,
         mean_batch=server.batch_sum / server.steps if server.steps else 0.0,
+        largest_batch=server.largest_batch,
         peak_kv_bytes=(cache.pages - server.lowest_free) * page_bytes,
         kv_capacity_bytes=cache.pages * page_bytes,
         preemptions=server.preemptions,
         utilization=server.busy / env.now if env.now else 0.0,
-        energy_j=server.energy_j if energy else None,
+        energy_j=server.energy_j + (idle_power_w or 0.0) * observed_s if energy else None,
         ttft_deadline_s=ttft_deadline_s,
         tpot_deadline_s=tpot_deadline_s,
         timeline=recorder.timeline(),

@@ -39,12 +39,14 @@ class ServingResult:
     steps: int
     events: int
     mean_batch: float
+    largest_batch: int
     peak_kv_bytes: float
     kv_capacity_bytes: float
     preemptions: int
     utilization: float
     """Share of the run with a step under way."""
     energy_j: float | None
+    """Of the steps after the warm-up, and of what flows whatever runs."""
     ttft_deadline_s: float | None
     tpot_deadline_s: float | None
     timeline: Timeline
@@ -139,6 +141,7 @@ class ServingRuns:
             **{quantity: all_.percentiles(quantity) for quantity in QUANTITIES},
             "intervals": {name: asdict(interval) for name, interval in self.intervals().items()},
             "steps": all_.steps, "events": all_.events, "mean_batch": all_.mean_batch,
+            "largest_batch": all_.largest_batch,
             "peak_memory_bytes": {"kv_cache": all_.peak_kv_bytes}, "kv_capacity_bytes": all_.kv_capacity_bytes,
             "kv_bytes_per_token": self.kv_bytes_per_token, "preemptions": all_.preemptions,
             "utilization": all_.utilization, "offered": self.offered, "energy_j": all_.energy_j,
@@ -157,6 +160,7 @@ def pool(runs: Sequence[ServingResult]) -> ServingResult:
         steps=steps,
         events=sum(r.events for r in runs),
         mean_batch=sum(r.mean_batch * r.steps for r in runs) / steps if steps else 0.0,
+        largest_batch=max(r.largest_batch for r in runs),
         peak_kv_bytes=max(r.peak_kv_bytes for r in runs),
         preemptions=sum(r.preemptions for r in runs),
         utilization=sum(r.utilization * r.latency_s for r in runs) / span if span else 0.0,

@@ -10,12 +10,13 @@ import numpy as np
 
 from sim.errors import ConfigError, InfeasibleError, nearest
 from sim.events import arrivals as draw
-from sim.events.experiment import Builder, default_builder
+from sim.events.experiment import Builder, OverloadError, default_builder
 from sim.events.progress import Progress, part
 from sim.events.run import Stream, run
 from sim.events.scenario import Bursts, Periodic, Requests, Scenario, Serving
 from sim.events.serving import Cache, Request, StepTable, offered_utilization, serve
 from sim.events.serving_result import ServingResult, ServingRuns
+from sim.events.simulate import idle_power_of
 from sim.hardware.chip import Chip
 
 
@@ -56,7 +57,7 @@ def run_serving(
     requests = [draw_requests(spec.requests, seed, r) for r in range(scenario.replications)]
     load = offered_utilization(requests[0], _rate(spec.requests), seconds, cache, spec.max_batch, spec.prefill_chunk)
     if check and load > 1:
-        raise InfeasibleError(
+        raise OverloadError(
             f"{chip.name}: utilisation {load:.2f} at a full batch: the queue grows without bound; "
             f"lower the rate by at least {1 - 1 / load:.0%}"
         )
@@ -68,6 +69,7 @@ def run_serving(
                 seconds,
                 cache,
                 energy=joules,
+                idle_power_w=idle_power_of(chip),
                 max_batch=spec.max_batch,
                 prefill_chunk=spec.prefill_chunk,
                 ttft_deadline_s=spec.ttft_deadline,

@@ -9,11 +9,18 @@ from sim.errors import ConfigError
 from sim.events.progress import Progress
 from sim.events.result import Simulation
 from sim.events.run import SLICES, Stream, run
+from sim.hardware.physical import idle_power_w
 from sim.schedule.plan import Schedule
 
 if TYPE_CHECKING:
     from sim.hardware.chip import Chip
     from sim.workload.graph import Graph
+
+
+def idle_power_of(chip: Chip | None) -> float | None:
+    """Power that flows all the time, of all chips of a system [W]; None where it is unknown."""
+    power = None if chip is None else idle_power_w(chip)
+    return None if power is None else power * (chip.system.chips if chip and chip.system else 1)
 
 
 def shared_names(chip: Chip) -> frozenset[str]:
@@ -59,6 +66,7 @@ def simulate(
         grain="expand" if expand else "folded",
         shared=None if chip is None else shared_names(chip),
         dma_engines=chip.dma_engines if chip else (),
+        idle_power_w=idle_power_of(chip),
         seed=seed,
         record=record,
         progress=progress,

@@ -127,7 +127,7 @@ def _group(
         return _collective(network, i, d, beside)
     steps = _steps(cost, d, ports, rates)
     fetch = float(cost.first_weight_bytes[d]) if network.prefetches[i][d] and cost.prefetch_s[d] > 0 else 0.0
-    energy = float(cost.energy_j[d])
+    energy = float(cost.energy_j[d]) * _split(network, d)
     # The unit's time to launch a collective on the link, once this group is done, comes with its own.
     follows = i + 1 < len(beside) and beside[i + 1]
     launch = float(cost.launch_s[d]) + (float(network.groups[i + 1].launch_s[d]) if follows else 0.0)
@@ -146,6 +146,12 @@ def _group(
         energy_j=None if np.isnan(energy) else energy,
         held_bytes=held,
     )
+
+
+def _split(network: Network, d: int) -> int:
+    """Chips that share a layer: a group's energy is that of all of them."""
+    system = network.chips[d].system
+    return system.tensor_parallel if system else 1
 
 
 def _deps(network: Network, i: int, beside: Sequence[bool]) -> tuple[int, ...]:
@@ -171,7 +177,7 @@ def _collective(network: Network, i: int, d: int, beside: Sequence[bool]) -> Gro
         launch_s=0.0,
         steps=_whole(cost, d, ("", ""), {"": 0.0}),
         latency_s=float(cost.time_s[d]),
-        energy_j=float(cost.energy_j[d]),
+        energy_j=float(cost.energy_j[d]) * _split(network, d),
     )
 
 

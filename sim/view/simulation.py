@@ -44,7 +44,18 @@ def scenario(result: ScenarioResult) -> list[RenderableType]:
         parts.append(_spreads(result))
     if (memory := _memory(result)) is not None:
         parts.append(memory)
-    return [*parts, *_use(result.first)]
+    return [*parts, *_use(result.first), *_energy(result.first)]
+
+
+def _energy(result: Simulation) -> list[str]:
+    """Of the whole run, and the share of it that flows whatever runs."""
+    energy, span_s, idle = result.energy_j, result.latency_s, result.energy_breakdown_j.get("idle")
+    if not energy or not span_s:
+        return []
+    flows = (
+        "without idle power, which is unknown" if idle is None else f"{rows.share_text(idle / energy)} of it idle power"
+    )
+    return [f"Energy: {rows.energy_text(energy)} in {time(span_s)}, {energy / span_s:.3g} W, {flows}"]
 
 
 def _causes(result: ScenarioResult) -> FittedTable:
@@ -167,14 +178,19 @@ def _served(pooled: ServingResult, result: ServingRuns) -> str:
 
 def limit(found: Limit) -> list[RenderableType]:
     """What was tried, and the most that keeps the deadlines."""
+    verdicts = [f"{'yes' if t.passed else 'no'} {t.why}".strip() for t in found.trials]
     lines = [
-        [_number(t.value), f"{t.jobs:,}", f"{t.missed}", f"{t.upper_bound:.3%}", "yes" if t.passed else f"no {t.why}"]
-        for t in found.trials
+        [_number(t.value), f"{t.jobs:,}", f"{t.missed}", f"{t.upper_bound:.3%}", verdict]
+        for t, verdict in zip(found.trials, verdicts, strict=True)
     ]
     heads = (number(found.quantity), number("jobs", drop=2), number("missed"), number("bound", drop=1), words("within"))
     top = "none" if found.value is None else _number(found.value)
     hertz = "" if found.rate_hz is None else f" times the file's ({found.rate_hz:.5g} Hz)"
     above = "nothing above was tried" if found.above is None else f"{_number(found.above)} was not shown to"
+    if any(trial.undecided and trial.value == found.above for trial in found.trials):
+        above += " (too few jobs to tell: more replications or a longer run may)"
+    if any(trial.idle for trial in found.trials):
+        above = "the batch never held so many, so a larger one changes nothing"
     told = (
         f"{found.quantity}: {top}{hertz} keeps misses within {found.bound:.2%} at {found.level:.0%} confidence; {above}"
     )

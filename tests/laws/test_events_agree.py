@@ -52,6 +52,8 @@ def test_roofline_estimate_and_simulate(graphs: dict[str, Graph], chip_name: str
     assert found.roofline_latency_s <= run.latency_s
     assert run.contended_s == 0
     assert run.latency_s == pytest.approx(found.latency_s, rel=AGREE)
+    assert (run.energy_j is None) == (found.energy_j is None)
+    assert run.energy_j == (None if found.energy_j is None else pytest.approx(found.energy_j, rel=AGREE))
 
 
 @pytest.mark.parametrize("workload", ["digits_cnn", "byte_gpt"])
