@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +12,7 @@ import typer
 from sim.cli import complete
 from sim.cli.common import EXIT_INTERRUPTED, knobs, pairs, print_json, say, show
 from sim.cli.progress import Progress
-from sim.errors import ConfigError
+from sim.errors import ConfigError, DovetailError, nearest
 
 if TYPE_CHECKING:
     from sim.events.timeline import Timeline
@@ -51,12 +53,17 @@ def simulate(
     from sim.hardware.load import load_hardware
 
     overrides = pairs(set_ or [], option="--set")
-    if what.endswith((".yaml", ".yml")) or (hw is None and what in list_scenarios()):
+    if what.endswith((".yaml", ".yml")) or what in list_scenarios():
+        if p or precision:
+            given = "-p" if p else "--precision"
+            raise ConfigError(f"{what}: {given} is for a workload; a scenario's file has knobs and precision by stream")
         _scenario(what, hw, overrides, expand, find_limit, trace, seed, json)
         return
     if hw is None:
+        known = list_scenarios()
         raise ConfigError(
-            f"simulate {what}: --hw is missing; for a scenario give its file or one of {list_scenarios()}"
+            f'no scenario "{what}" is bundled ({", ".join(known)}), and for a workload --hw is missing.'
+            + nearest(what, known)
         )
     if find_limit:
         raise ConfigError("--find-limit needs a scenario: it counts missed deadlines of streams")
@@ -94,8 +101,12 @@ def _scenario(
     from sim.view import simulation as view
 
     scenario = load_scenario(what)
-    chip = load_hardware(hw or scenario.hardware, overrides)
-    with Progress(f"simulating {scenario.name}") as progress:
+    if limit and (trace or expand):
+        raise ConfigError(f"--find-limit runs many simulations: {'--trace' if trace else '--expand'} is for one")
+    if expand and scenario.serving:
+        raise ConfigError(f"{what}: --expand is for streams; a serving scenario has steps, and no tiles")
+    with _inside(what), Progress(f"simulating {scenario.name}") as progress:
+        chip = load_hardware(hw or scenario.hardware, overrides)
         if limit:
             found = find_limit(scenario, chip, limit, seed=seed, progress=progress)
             result: Any = found
@@ -118,9 +129,18 @@ def _scenario(
             say(f"note: {note}")
     if result.partial:
         _interrupted()
-    if expand and not (json or limit or scenario.serving):
+    if expand and not json:
         folded = run_scenario(scenario, chip, seed=seed, grain="folded", record=0)
         say("\n".join(view.folding(result, folded)))
+
+
+@contextmanager
+def _inside(what: str) -> Iterator[None]:
+    """Errors name the scenario that they come from."""
+    try:
+        yield
+    except DovetailError as error:
+        raise type(error)(f"{what}: {error}") from error
 
 
 def _interrupted() -> None:

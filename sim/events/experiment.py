@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
-from sim.errors import ConfigError, InfeasibleError, nearest
+from sim.errors import ConfigError, DovetailError, InfeasibleError, nearest
 from sim.events import arrivals as draw
 from sim.events.policies import Policy, make_policy
 from sim.events.program import make_program, with_host_stage
@@ -27,6 +27,9 @@ from sim.schedule.plan import Schedule
 class OverloadError(InfeasibleError):
     """More work arrives than can ever be done."""
 
+
+_MOST_JOBS = 2_000_000
+"""Of one stream: about what fits the memory of a small machine."""
 
 Builder = Callable[[str, Mapping[str, object], str | None, Chip], Schedule]
 """(workload, knobs, precision, chip) -> Schedule"""
@@ -116,12 +119,16 @@ def run_scenario(
         InfeasibleError: a unit or port is asked for more than it has; a deadline below the service time.
         ConfigError: unknown unit, broken arrivals file.
     """
+    _check_count(scenario)
     build = remembered(build)
     schedules: dict[str, Schedule] = {}
     for at, spec in enumerate(scenario.streams):
         if progress:
             progress(at / len(scenario.streams), "scheduled")
-        schedules[spec.name] = _schedule(spec, chip, build)
+        try:
+            schedules[spec.name] = _schedule(spec, chip, build)
+        except DovetailError as error:
+            raise type(error)(f"streams[{at}] ({spec.name}): {error}") from error
     load = offered_load(scenario, schedules, chip)
     if check:
         _check_load(load)
@@ -182,6 +189,16 @@ def offered_load(scenario: Scenario, schedules: Mapping[str, Schedule], chip: Ch
     return load
 
 
+def _check_count(scenario: Scenario) -> None:
+    for i, spec in enumerate(scenario.streams):
+        jobs = _rate(spec, scenario.length) * scenario.length * spec.copies
+        if jobs > _MOST_JOBS:
+            raise ConfigError(
+                f"streams[{i}] ({spec.name}): {jobs:.3g} jobs arrive within {scenario.length:g} s; expected at most "
+                f"{_MOST_JOBS:,}: shorten length or lower the rate"
+            )
+
+
 def _check_load(load: Mapping[str, float]) -> None:
     over = {name: u for name, u in load.items() if u > 1.0}
     if over:
@@ -206,12 +223,14 @@ def _check_deadlines(scenario: Scenario, schedules: Mapping[str, Schedule]) -> N
 def _schedule(spec: StreamSpec, chip: Chip, build: Builder) -> Schedule:
     schedule = build(spec.workload, spec.knobs, spec.precision, _on_target(spec, chip))
     if spec.target is not None:
-        unit, known = parse_target(spec.target)[0], sorted({*schedule.units, *(u.name for u in chip.units)})
-        if unit not in known:
+        (unit, instance), counts = parse_target(spec.target), _counts(schedule, chip)
+        if unit not in counts:
             raise ConfigError(
-                f'stream "{spec.name}": unknown resource "{unit}"; the chip has {", ".join(known)}.'
-                f"{nearest(unit, known)}"
+                f'target: unknown resource "{unit}"; {chip.name} has {", ".join(sorted(counts))}.'
+                + nearest(unit, counts)
             )
+        if instance is not None and instance >= counts[unit]:
+            raise ConfigError(f"target: {spec.target}: {chip.name} has {counts[unit]} {unit}, numbered from 0")
     for stage, first in ((spec.before, True), (spec.after, False)):
         if stage is not None:
             schedule = with_host_stage(
@@ -219,6 +238,10 @@ def _schedule(spec: StreamSpec, chip: Chip, build: Builder) -> Schedule:
                 instances=_instances(spec, stage, schedule, chip), parallel=stage.parallel, power_w=stage.power,
             )  # fmt: skip
     return schedule
+
+
+def _counts(schedule: Schedule, chip: Chip) -> dict[str, int]:
+    return dict(schedule.units) | {u.name: u.count for u in chip.units}
 
 
 def _on_target(spec: StreamSpec, chip: Chip) -> Chip:
@@ -230,8 +253,8 @@ def _on_target(spec: StreamSpec, chip: Chip) -> Chip:
 
 def _instances(spec: StreamSpec, stage: Stage, schedule: Schedule, chip: Chip) -> int:
     """How many of the stage's unit there are: what the chip says, or the file for a unit outside the chip."""
-    counts = dict(schedule.units) | {u.name: u.count for u in chip.units}
-    where = f'stream "{spec.name}", stage "{stage.name}"'
+    counts = _counts(schedule, chip)
+    where = f'stage "{stage.name}"'
     if stage.unit in counts:
         if stage.instances not in (None, counts[stage.unit]):
             raise ConfigError(
@@ -342,7 +365,7 @@ def _result(scenario: Scenario, chip: Chip, runs: tuple[Simulation, ...], load: 
         intervals=intervals,
         offered=load,
         partial=any(r.partial for r in runs),
-        notes=_crowded(chip, runs),
+        notes=(*_silent(scenario, per_run), *_crowded(chip, runs)),
         settings={"length_s": scenario.length, "warmup_s": scenario.warmup, "policy": scenario.policy,
                   "ports": scenario.ports, "grain": runs[0].grain},
     )  # fmt: skip
@@ -363,6 +386,16 @@ def _pool(spec: StreamSpec, runs: list[Simulation], warmup_s: float) -> StreamRe
         energy_j_per_job=parts[0].energy_j_per_job,
         peak_memory_bytes={m: max(p.peak_memory_bytes.get(m, 0.0) for p in parts) for m in parts[0].peak_memory_bytes},
     )
+
+
+def _silent(scenario: Scenario, per_run: list[dict[str, StreamResult]]) -> list[str]:
+    """Notes on streams that released nothing that counts."""
+    begin, end = scenario.warmup, scenario.length
+    return [
+        f"{spec.name}: no job arrived between the warm-up ({begin:g} s) and the length ({end:g} s)"
+        for spec in scenario.streams
+        if not any(one[spec.name].released for one in per_run)
+    ]
 
 
 def _crowded(chip: Chip, runs: tuple[Simulation, ...]) -> tuple[str, ...]:

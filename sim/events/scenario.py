@@ -27,9 +27,19 @@ def _quantity(dimension: Dimension) -> BeforeValidator:
     return BeforeValidator(parse)
 
 
-Time = Annotated[float, _quantity(Dimension.TIME)]
-Frequency = Annotated[float, _quantity(Dimension.FREQUENCY), Field(gt=0)]
-Power = Annotated[float, _quantity(Dimension.POWER), Field(ge=0)]
+def _phase(value: object) -> object:
+    if value == "spread":
+        return value
+    try:
+        return parse_quantity(value, Dimension.TIME)
+    except ConfigError as error:
+        raise ValueError(f"{error}, or spread") from error
+
+
+Time = Annotated[float, _quantity(Dimension.TIME), Field(allow_inf_nan=False)]
+Span = Annotated[Time, Field(gt=0)]
+Frequency = Annotated[float, _quantity(Dimension.FREQUENCY), Field(gt=0, allow_inf_nan=False)]
+Power = Annotated[float, _quantity(Dimension.POWER), Field(ge=0, allow_inf_nan=False)]
 Size = Annotated[float, _quantity(Dimension.SIZE)]
 Policy = Literal["fifo", "priority", "earliest_deadline_first", "rate_monotonic", "time_partition"]
 
@@ -52,7 +62,7 @@ class Strict(BaseModel):
 class Periodic(Strict):
     kind: Literal["periodic"]
     rate: Frequency
-    phase: Time | Literal["spread"] = 0.0
+    phase: Annotated[float | Literal["spread"], BeforeValidator(_phase)] = 0.0
     """"spread": the copies of a stream divide the period evenly."""
     jitter: Time = 0.0
 
@@ -106,7 +116,7 @@ class StreamSpec(Strict):
     target: str | None = None
     """A unit ("NPU": whichever instance is free), one of its instances ("NPU[0]"), default the schedule's own."""
     arrivals: Arrivals
-    deadline: Time | None = None
+    deadline: Span | None = None
     priority: int = 0
     before: Stage | None = None
     after: Stage | None = None
@@ -114,19 +124,19 @@ class StreamSpec(Strict):
 
 class Slot(Strict):
     stream: str
-    length: Time
+    length: Span
 
 
 class Requests(Strict):
     """Requests to a language model; lengths are lognormal around `*_tokens` with `*_sigma` (0: fixed)."""
 
-    count: int = Field(gt=0)
+    count: int = Field(gt=0, le=2_000_000)
     arrivals: Annotated[Periodic | Poisson | Bursts, Field(discriminator="kind")]
     prompt_tokens: int = Field(gt=0)
     prompt_sigma: float = Field(default=0.0, ge=0)
     output_tokens: int = Field(gt=0)
     output_sigma: float = Field(default=0.0, ge=0)
-    max_tokens: int = Field(default=4096, gt=0)
+    max_tokens: int = Field(default=4096, gt=1)
     """Longest prompt plus output; longer draws are cut."""
 
 
@@ -150,8 +160,15 @@ class Serving(Strict):
     max_batch: int = Field(default=64, gt=0)
     prefill_chunk: int = Field(default=512, gt=0)
     """Prompt tokens of one step, beside the decoding requests."""
-    ttft_deadline: Time | None = None
-    tpot_deadline: Time | None = None
+    ttft_deadline: Span | None = None
+    tpot_deadline: Span | None = None
+
+    @model_validator(mode="after")
+    def _knobs(self) -> Serving:
+        if taken := sorted({"phase", "batch", "context"} & set(self.knobs)):
+            raise ValueError(f"knobs: {taken[0]} is what serving itself sets")
+        return self
+
     table_batches: Rising = (1, 4, 16, 64)
     table_contexts: Rising = (128, 1024, 4096)
     """Where steps are scheduled; between these points their time and energy are interpolated."""
@@ -161,7 +178,7 @@ class Scenario(Strict):
     name: str
     description: str = ""
     hardware: str
-    length: Time = 1.0
+    length: Span = 1.0
     warmup: Time = 0.0
     replications: int = Field(default=1, gt=0)
     policy: Policy = "fifo"
@@ -185,6 +202,9 @@ class Scenario(Strict):
                 raise ValueError(f'slots: unknown stream "{slot.stream}".{nearest(slot.stream, names)}')
         if (self.policy == "time_partition") != bool(self.slots):
             raise ValueError("slots belong to policy time_partition, which needs them")
+        idle = [name for name in names if self.slots and name not in {slot.stream for slot in self.slots}]
+        if idle:
+            raise ValueError(f'slots: stream "{idle[0]}" has none and would never run')
         if self.serving is not None:
             idle = sorted(self.model_fields_set & {"length", "policy", "slots", "ports", "grain"})
             if idle:
@@ -204,6 +224,9 @@ _ALL_KEYS = sorted(
         for key in model.model_fields
     }
 )  # fmt: skip
+
+
+_KINDS = "periodic, poisson, bursts, or of streams file, closed"
 
 
 def scenarios_dir() -> Path:
@@ -260,13 +283,19 @@ def _with_folder(stream: StreamSpec, folder: Path) -> StreamSpec:
 
 
 def _line(problem: Mapping[str, Any]) -> str:
-    place = ""
-    for part in problem["loc"]:
+    place, tags = "", problem["loc"][:-1]
+    for at, part in enumerate(problem["loc"]):
+        if at and at < len(tags) and tags[at - 1] == "arrivals":
+            continue  # the kind, which chose the model, is no key of the file
         place += f"[{part}]" if isinstance(part, int) else f".{part}" if place else str(part)
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         key = str(problem["loc"][-1])
         message = f"unknown key.{nearest(key, _ALL_KEYS)}"
+    elif problem["type"].startswith("union_tag"):
+        kind, kinds = str(problem["ctx"].get("tag", "")), problem["ctx"].get("expected_tags", _KINDS).replace("'", "")
+        message = (f'unknown kind "{kind}"' if kind else "kind is missing") + f"; known: {kinds}."
+        message += nearest(kind, kinds.split(", "))
     elif place == "policy":
         message = f'unknown policy "{problem["input"]}"; known: {", ".join(POLICIES)}.' + nearest(
             str(problem["input"]), POLICIES

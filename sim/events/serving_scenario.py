@@ -61,6 +61,9 @@ def run_serving(
             f"{chip.name}: utilisation {load:.2f} at a full batch: the queue grows without bound; "
             f"lower the rate by at least {1 - 1 / load:.0%}"
         )
+    _check_observed(scenario, requests)
+    if check:
+        _check_deadlines(spec, seconds, requests)
     runs: list[ServingResult] = []
     for replication, drawn in enumerate(requests):
         runs.append(
@@ -92,6 +95,31 @@ def run_serving(
         kv_bytes_per_token=held.kv_bytes_per_token,
         settings=settings,
     )
+
+
+def _check_observed(scenario: Scenario, requests: list[list[Request]]) -> None:
+    last_s = max(drawn[-1].arrival_s for drawn in requests)
+    if last_s < scenario.warmup:
+        raise ConfigError(
+            f"warmup of {scenario.warmup:g} s is later than the last arrival, {last_s:.4g} s: nothing is left to "
+            "observe; expected a shorter warmup or a larger serving.requests.count"
+        )
+
+
+def _check_deadlines(spec: Serving, seconds: StepTable, requests: list[list[Request]]) -> None:
+    """Refuses deadlines below what the shortest request takes on a machine of its own."""
+    shortest = min(request.prompt_tokens for drawn in requests for request in drawn)
+    starts = range(0, shortest, spec.prefill_chunk)
+    first_s = sum(seconds.chunk(min(spec.prefill_chunk, shortest - at), at) for at in starts)
+    for name, deadline_s, alone_s in (
+        ("ttft_deadline", spec.ttft_deadline, first_s),
+        ("tpot_deadline", spec.tpot_deadline, seconds.decode(1, shortest)),
+    ):
+        if deadline_s is not None and alone_s > deadline_s:
+            raise InfeasibleError(
+                f"serving.{name}: {deadline_s * 1e3:.4g} ms is shorter than the service time of the shortest request "
+                f"({shortest} tokens) alone, {alone_s * 1e3:.4g} ms: every request would miss it"
+            )
 
 
 def draw_requests(spec: Requests, seed: int, replication: int = 0) -> list[Request]:

@@ -42,3 +42,19 @@ def test_expand_shows_both_event_counts() -> None:
     assert shown.exit_code == 0
     assert "folded: " in shown.stderr
     assert "events; expanded: " in shown.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["autopilto"], 'Did you mean "autopilot"'),
+        (["autopilot", "-p", "cameras=4"], "-p is for a workload"),
+        (["autopilot", "--find-limit", "rate", "--expand"], "--expand is for one"),
+        (["llm-serving-h100", "--expand"], "--expand is for streams"),
+        (["autopilot", "--hw", "tesla-fsd-npu"], "autopilot: streams[0] (frames): target: unknown resource"),
+    ],
+)
+def test_options_that_do_not_apply_are_refused(command: list[str], words: str) -> None:
+    shown = CliRunner().invoke(app, ["simulate", *command])
+    assert shown.exit_code == 2
+    assert words in " ".join(shown.stderr.split())

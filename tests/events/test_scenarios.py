@@ -71,12 +71,17 @@ def test_stages_on_another_unit():
     [
         ({"policy": "prioritty"}, ["policy", 'unknown policy "prioritty"', 'Did you mean "priority"']),
         ({"wamup": "1 ms"}, ["wamup", "unknown key", '"warmup"']),
-        ({"rate": "36"}, ["streams[0].arrivals.periodic.rate", "no unit"]),
-        ({"rate": "36 ms"}, ["streams[0].arrivals.periodic.rate", "is a time"]),
-        ({"stream": {"arrivals": {"kind": "periodical"}}}, ["streams[0].arrivals", "periodical"]),
+        ({"rate": "36"}, ["streams[0].arrivals.rate", "no unit"]),
+        ({"rate": "36 ms"}, ["streams[0].arrivals.rate", "is a time"]),
+        ({"rate": "inf Hz"}, ["streams[0].arrivals.rate", "finite"]),
+        ({"stream": {"arrivals": {"kind": "periodical"}}}, ["streams[0].arrivals", 'Did you mean "periodic"']),
+        ({"stream": {"arrivals": {"rate": "1 Hz"}}}, ["streams[0].arrivals", "kind is missing"]),
+        ({"stream": {"arrivals": {"kind": "periodic", "rate": "1 Hz", "phase": "spred"}}}, ["phase: ", "or spread"]),
+        ({"stream": {"deadline": "0 ms"}}, ["streams[0].deadline", "greater than 0"]),
         ({"warmup": "2 s"}, ["warmup takes the whole length"]),
         ({"policy": "time_partition"}, ["slots"]),
         ({"slots": [{"stream": "x", "length": "1 ms"}]}, ['unknown stream "x"']),
+        ({"policy": "time_partition", "slots": [{"stream": "s", "length": "0 s"}]}, ["slots[0].length"]),
     ],
 )
 def test_bad_files_say_where_and_what(parts, words):
@@ -88,8 +93,25 @@ def test_bad_files_say_where_and_what(parts, words):
 def test_unknown_resource_and_instance():
     with pytest.raises(ConfigError, match=r'unknown resource "NPX".*Did you mean "NPU"'):
         run_scenario(scenario(stream={"target": "NPX"}), CHIP, build=build)
-    with pytest.raises(ConfigError, match="numbered from 0"):
+    with pytest.raises(ConfigError, match=r"streams\[0\] \(s\): target: NPU\[2\]: toy has 2 NPU, numbered from 0"):
         run_scenario(scenario(stream={"target": "NPU[2]"}), CHIP, build=build)
+
+
+def test_a_stream_without_a_slot_is_refused():
+    """It would wait for ever."""
+    two = document(policy="time_partition", slots=[{"stream": "s", "length": "5 ms"}])
+    two["streams"].append({**two["streams"][0], "name": "left out"})
+    with pytest.raises(ConfigError, match='stream "left out" has none'):
+        parse_scenario(two, where="t.yaml")
+
+
+def test_too_many_jobs_and_none(tmp_path):
+    with pytest.raises(ConfigError, match=r"streams\[0\] \(s\): 1e\+11 jobs arrive"):
+        run_scenario(scenario(length="1e9 s"), CHIP, build=build)
+    (tmp_path / "late.txt").write_text("5 s\n")
+    late = scenario(stream={"arrivals": {"kind": "file", "path": str(tmp_path / "late.txt")}})
+    (note,) = run_scenario(late, CHIP, build=build).notes
+    assert note.startswith("s: no job arrived")
 
 
 def test_overload_is_refused():

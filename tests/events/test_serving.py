@@ -206,9 +206,16 @@ def test_bad_serving_files():
         ({"length": "1 s"}, "length belongs to streams"),
         ({"spec": {"table_batches": [4, 1]}}, "rising whole numbers"),
         ({"spec": {"kv": {"memory": "DRAM", "bits": 8}}}, "bits: unknown key"),
+        ({"spec": {"knobs": {"phase": "prefill"}}}, "phase is what serving itself sets"),
+        ({"spec": {"tpot_deadline": "0 s"}}, "tpot_deadline"),
     ):
         with pytest.raises(ConfigError, match=words):
             serving(**parts)
+    with pytest.raises(ConfigError, match="nothing is left to observe"):
+        run_serving(serving(warmup="1000 s"), CHIP, build=build, footprint=held)
+    for name, alone in (("ttft_deadline", "0.02 ms"), ("tpot_deadline", "0.102 ms")):
+        with pytest.raises(InfeasibleError, match=rf"{name}: 0.01 ms is shorter .*(20 tokens.) alone, {alone}"):
+            run_serving(serving(spec={name: "10 us"}), CHIP, build=build, footprint=held)
     with pytest.raises(InfeasibleError, match="900 bytes do not fit DRAM"):
         run_serving(serving(spec={"kv": {"memory": "DRAM", "capacity": "900 B"}}), CHIP, build=build, footprint=held)
     with pytest.raises(InfeasibleError, match=r"utilisation .* the queue grows without bound"):
