@@ -51,7 +51,10 @@ def test_expand_shows_both_event_counts() -> None:
         (["autopilot", "-p", "cameras=4"], "-p is for a workload"),
         (["autopilot", "--find-limit", "rate", "--expand"], "--expand is for one"),
         (["llm-serving-h100", "--expand"], "--expand is for streams"),
-        (["autopilot", "--hw", "tesla-fsd-npu"], "autopilot: streams[0] (frames): target: unknown resource"),
+        (
+            ["autopilot", "--hw", "tesla-fsd-npu"],
+            'streams[0] (frames): stage "image processing": unknown resource "cpu"',
+        ),
     ],
 )
 def test_options_that_do_not_apply_are_refused(command: list[str], words: str) -> None:
