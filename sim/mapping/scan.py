@@ -21,8 +21,6 @@ ROUNDING = 4e-6
 WIDE = 3.0
 """Largest over least pace of a port within a band of clocks: then about a tenth of the candidates has a bound
 at the fastest corner below the least bound at the slowest."""
-NARROW = 1.25
-"""The same within parts of a band: about a fiftieth is left."""
 
 
 class Scan:
@@ -44,16 +42,20 @@ class Scan:
         self.order = None if whole else self.positions
         self.place: np.ndarray | None = None
 
-    def fits(self, room: float) -> int:
-        """How many of the candidates fit a room: the first so many."""
-        return int(self.fitting[np.searchsorted(self.rooms, room)])
+    def number(self, rooms: np.ndarray) -> np.ndarray:
+        """Numbers of some rooms, by ascending size."""
+        return np.searchsorted(self.rooms, rooms)
 
-    def places(self, candidates: Sequence[int]) -> list[int]:
+    def fits(self, rooms: np.ndarray) -> np.ndarray:
+        """How many of the candidates fit rooms: the first so many."""
+        return self.fitting[self.number(rooms)]
+
+    def places(self, candidates: np.ndarray) -> np.ndarray:
         """Where candidates of the pool stand here."""
         if self.place is None:
             self.place = np.zeros(len(self.pool), dtype=np.int64)
             self.place[self.positions] = np.arange(len(self.positions))
-        return self.place[np.asarray(candidates, dtype=np.int64)].tolist()
+        return self.place[candidates]
 
     def of(self, values: np.ndarray) -> np.ndarray:
         """Numbers of all candidates of the pool, in this order."""
@@ -72,14 +74,20 @@ class Scan:
         return self.parts if len(places) == len(self.positions) else self.parts.take(places)
 
     def least(self, values: np.ndarray, places: np.ndarray | None = None) -> np.ndarray:
-        """The least number of the candidates (at these places) that fit, for the least room that each one fits."""
-        if len(self.rooms) == 1:
-            return np.asarray(values.min())
+        """Of numbers (n, places) the least of the candidates (at these places) that fit each room: (n, rooms); inf
+        where none does."""
         ends = self.fitting if places is None else np.searchsorted(places, self.fitting)
         sizes = np.diff(ends, prepend=0)
         held = np.flatnonzero(sizes)
-        starts = (ends - sizes)[held]
-        return np.repeat(np.minimum.accumulate(np.minimum.reduceat(values, starts)), sizes[held])
+        found = np.full((len(values), len(ends)), np.inf)
+        found[:, held] = np.minimum.reduceat(values, (ends - sizes)[held], axis=1)
+        return np.minimum.accumulate(found, axis=1)
+
+    def best(self, values: np.ndarray) -> np.ndarray:
+        """Places of the least numbers, one among those that fit each room and not the one before."""
+        ends = self.fitting.tolist()
+        parts = zip([0, *ends[:-1]], ends, strict=True)
+        return np.array([start + int(values[start:end].argmin()) for start, end in parts if start < end])
 
 
 class Clock(NamedTuple):
