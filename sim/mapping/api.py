@@ -45,7 +45,7 @@ def map_einsums(questions: Sequence[Question], *, space: str = "even") -> Iterat
         raise MappingError(f'map space "{space}" is unknown: expected one of {", ".join(SPACES)}')
     single = [space != "uneven" and not needs_rates(q.machine, q.homes) for q in questions]
     fixed = space == "fixed_dataflow"
-    together = map_problems(replace(q, fixed=fixed) for q, one in zip(questions, single, strict=True) if one)
+    together = map_problems([replace(q, fixed=fixed) for q, one in zip(questions, single, strict=True) if one])
     for question, one in zip(questions, single, strict=True):
         yield next(together) if one else _alone(question, space)
 

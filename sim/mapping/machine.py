@@ -54,6 +54,11 @@ class ArrayShape:
     fanout_name: str | None = None
 
 
+_NUMBERS = ("rates", "capacity_bytes", "clock_hz", "latency_cycles", "setup_cycles", "read_energy_j_per_byte",
+            "write_energy_j_per_byte", "mac_energy_j")  # fmt: skip
+"""What a machine has of each design."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Machine:
     """Levels from the home memory inward (level 0 is the home), one array, D designs.
@@ -80,17 +85,16 @@ class Machine:
 
     def take(self, designs: np.ndarray) -> Machine:
         """The machine of some of the designs."""
-        arrays = (
-            "rates",
-            "capacity_bytes",
-            "clock_hz",
-            "latency_cycles",
-            "setup_cycles",
-            "read_energy_j_per_byte",
-            "write_energy_j_per_byte",
-            "mac_energy_j",
-        )
-        return replace(self, **{name: getattr(self, name)[designs] for name in arrays})
+        return replace(self, **{name: getattr(self, name)[designs] for name in _NUMBERS})
+
+    @staticmethod
+    def together(machines: Sequence[Machine]) -> Machine:
+        """The designs of machines of one structure, one after the other."""
+        first = machines[0]
+        if len(machines) == 1:
+            return first
+        numbers = {name: np.concatenate([getattr(m, name) for m in machines]) for name in _NUMBERS}
+        return replace(first, **numbers)  # type: ignore[arg-type]
 
     def awake(self, homes: Mapping[OperandRole, int]) -> Machine:
         """The machine as an einsum with these homes sees it: no latency if nothing is read at home."""

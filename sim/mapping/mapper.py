@@ -10,19 +10,20 @@ that a sweep finds for each design what a search of its own would find, to the l
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from sim.mapping.machine import Machine
 from sim.mapping.problem import Problem
-from sim.mapping.race import AT_ONCE, Ask, Asking, Search
+from sim.mapping.race import Search
 from sim.mapping.search import SingleBorder
-from sim.mapping.settle import Costs, Keys, Tables, Times
 from sim.mapping.winners import Objective, Winners
 from sim.workload.graph import OperandRole
+
+TOGETHER = 400_000
+"""Candidates of spaces that are searched together: more share their array operations, fewer stay in the cache."""
 
 
 def map_problem(
@@ -54,48 +55,43 @@ class Question:
     reserved_bytes: np.ndarray | None = None
     fixed: bool = False
 
-    def search(self, tables: Tables) -> Search:
-        machine = self.machine.awake(self.homes)
-        space = SingleBorder(self.problem, machine, self.homes, self.fixed)
-        room = machine.capacity_bytes[:, space.route.level]
-        if self.reserved_bytes is not None:
-            room = room - self.reserved_bytes[:, space.route.level]
-        return Search(space, self.objective, room, tables)
+    def space(self) -> SingleBorder:
+        """What may be chosen."""
+        return SingleBorder(self.problem, self.machine.awake(self.homes), self.homes, self.fixed)
+
+    def room(self, space: SingleBorder) -> np.ndarray:
+        """(D,) bytes for tiles."""
+        room = space.machine.capacity_bytes[:, space.route.level]
+        return room if self.reserved_bytes is None else room - self.reserved_bytes[:, space.route.level]
 
 
-def map_problems(asked: Iterable[Question]) -> Iterator[Winners]:
-    """As `map_problem` for many, in order: searches go in step, so that what they refine is costed together."""
-    tables, running = Tables(), []
-    for question in asked:
-        search = question.search(tables)
-        run = search.run()
-        running.append((search, run, _sent(run)))  # begun at once, while its numbers are in the cache
-        if sum(search.bounds for search, _, _ in running) > AT_ONCE:
-            yield from _in_step(tables, running)
-            tables, running = Tables(), []
-    yield from _in_step(tables, running)
-
-
-def _in_step(tables: Tables, running: Sequence[tuple[Search, Asking[Winners], Ask | Winners]]) -> list[Winners]:
-    """The winners of searches that ask for rows, times and costs together."""
-    asks = dict(enumerate(ask for _, _, ask in running))
+def map_problems(asked: Sequence[Question]) -> Iterator[Winners]:
+    """As `map_problem` for many, in order; those whose spaces are of one kind are searched together."""
+    alike: dict[tuple, list[_Asked]] = {}
     won: dict[int, Winners] = {}
-    while asks:
-        won |= {number: ask for number, ask in asks.items() if isinstance(ask, Winners)}
-        answers: dict[int, Any] = {number: None for number, ask in asks.items() if isinstance(ask, Keys)}
-        tables.add((running[number][0].settled, ask.keys) for number, ask in asks.items() if isinstance(ask, Keys))
-        for kind, answer_all in ((Times, tables.times), (Costs, tables.costs)):
-            alike = {number: ask.rows for number, ask in asks.items() if isinstance(ask, kind)}
-            answers |= zip(alike, answer_all(list(alike.values())), strict=True)
-        asks = {number: _sent(running[number][1], answer) for number, answer in answers.items()}
-    tables.groups.clear()  # they know their searches: candidates would live until the garbage collector comes by
-    return [won[number] for number in range(len(running))]
+    for number, question in enumerate(asked):
+        space = question.space()
+        some = alike.setdefault((space.kind, question.objective, question.fixed), [])
+        some.append((number, space, question.room(space)))
+    for (_, objective, _), members in alike.items():
+        for some in _packed(members):
+            numbers, spaces, rooms = zip(*some, strict=True)
+            won |= zip(numbers, Search(spaces, objective, rooms).run(), strict=True)
+    yield from (won[number] for number in range(len(asked)))
 
 
-def _sent(run: Asking[Winners], answer: Any = None) -> Ask | Winners:
-    """What a search asks next, or found."""
-    try:
-        return run.send(answer)
-    except StopIteration as end:
-        found: Winners = end.value
-        return found
+_Asked = tuple[int, SingleBorder, np.ndarray]
+"""(number of the question, its space, bytes for tiles of its designs)"""
+
+
+def _packed(members: Sequence[_Asked]) -> Iterator[list[_Asked]]:
+    """Spaces to search together: about `TOGETHER` candidates, or one space."""
+    some: list[_Asked] = []
+    size = 0
+    for member in members:
+        if some and size + member[1].candidates > TOGETHER:
+            yield some
+            some, size = [], 0
+        some.append(member)
+        size += member[1].candidates
+    yield some

@@ -1,25 +1,25 @@
-"""One search of the mapper: which candidate is best on each of n designs, all designs in step.
+"""One search of the mapper: the best candidate of several problems on each of their designs, all in step.
 
 Every candidate has a bound on every design (`bound.Bounds`); those with the least bounds are costed exactly
 in rounds, until the next bound passes the best exact value. All that is kept of a design are entries of arrays,
-so that a thousand designs take few more array operations than one.
+so that a thousand designs, or the layers of a network, take few more array operations than one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 import numpy as np
 
 from sim.mapping.evaluate import Cost
+from sim.mapping.machine import Machine
 from sim.mapping.scan import ROUNDING, WIDE, Scan, bands, clocks, corner, together
 from sim.mapping.search import Pool, SingleBorder
-from sim.mapping.settle import CLASS_COUNT, Costs, Keys, Pairs, Rated, Settled, Tables, Times
+from sim.mapping.settle import CLASS_COUNT, Pairs, Rated, Settled
 from sim.mapping.steps import join
 from sim.mapping.terms import Numbers
-from sim.mapping.winners import Lazy, Objective, Winners, dynamic_energy
+from sim.mapping.winners import Lazy, Objective, Winners, dynamic_energy, energy_of
 
 LOOKS = (3, 24, 192, 768)
 """Candidates refined in each round; small problems then go on with all that the bound leaves."""
@@ -33,14 +33,9 @@ the last of `LOOKS`; `Winners.proven_gap` says how far the proof reaches."""
 SLACK = 1e-9
 """Bounds and recurrences round differently: within this share they count as equal."""
 AT_ONCE = 8_000_000
-"""Bounds held at a time (designs x candidates)."""
+"""Bounds kept for later (bands of clocks x candidates)."""
 IN_CACHE = 60_000
 """Bounds made at a time of the candidates that a band of clocks leaves (clocks x candidates)."""
-
-Ask = Keys | Times | Costs
-Found = TypeVar("Found")
-Asking = Generator[Ask, Any, Found]
-"""Part of a search: yields what it asks, is sent the answers, returns what it found."""
 
 
 class _Chosen:
@@ -137,70 +132,69 @@ def _spans(start: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 class Search:
-    """The best candidate of a space on each design of its machine; `room`: bytes (D,) for tiles."""
+    """The best candidates of spaces of one kind (`SingleBorder.kind`), on each design of their machines.
 
-    def __init__(self, space: SingleBorder, objective: Objective, room: np.ndarray, tables: Tables) -> None:
-        self.space, self.objective = space, objective
-        self.machine = machine = space.machine
-        self.pool = Pool(space)
-        self.settled = Settled(self.pool, tables)
+    `rooms`: per space, bytes (D,) for tiles. Designs of all spaces are numbered through.
+    """
+
+    def __init__(self, spaces: Sequence[SingleBorder], objective: Objective, rooms: Sequence[np.ndarray]) -> None:
+        self.spaces, self.objective = spaces, objective
+        self.machine = machine = Machine.together([space.machine for space in spaces])
+        self.pool = Pool(*spaces)
+        self.settled = Settled(self.pool)
+        space, room = np.repeat(np.arange(len(spaces)), list(map(len, rooms))), np.concatenate(rooms)
         numbers = np.column_stack([machine.rates, machine.setup_cycles, machine.latency_cycles])
         energies = [machine.read_energy_j_per_byte, machine.write_energy_j_per_byte, machine.mac_energy_j]
         if objective is not Objective.LATENCY:
             numbers = np.column_stack([numbers, *energies])
         # Designs that differ in nothing that matters here are mapped once, those without room not at all.
-        distinct, self.like = _distinct(np.column_stack([numbers, *energies, room]))
-        self.scan = Scan(self.pool, room[distinct])
-        fit = self.scan.fits(room[distinct])
-        self.design, self.fit, self.room = distinct[fit > 0], fit[fit > 0], room[distinct[fit > 0]]
-        self.number = np.where(fit > 0, np.cumsum(fit > 0) - 1, -1)
+        distinct, self.like = _distinct(np.column_stack([space, numbers, *energies, room]))
+        self.scan = Scan(self.pool, space[distinct], room[distinct])
+        first, fit = self.scan.space_starts[space[distinct]], self.scan.ends[self.scan.cell]
+        some = np.flatnonzero(fit > first)
+        self.number = np.full(len(distinct), -1)
+        self.number[some] = np.arange(len(some))
+        self.design, self.cell, self.first, self.fit = distinct[some], self.scan.cell[some], first[some], fit[some]
+        """Per number: row of the machine, cell of the scan, the candidates that fit (from, up to)."""
+        self.space = space[self.design]
         self.clock_designs, clock = _distinct(numbers)
         self.clock = clock[self.design]
-        first = self.clock_designs
-        self.clocks = clocks(machine.rates[first], machine.setup_cycles[first], machine.latency_cycles[first])
+        of = self.clock_designs
+        self.clocks = clocks(machine.rates[of], machine.setup_cycles[of], machine.latency_cycles[of])
         latency = objective is Objective.LATENCY  # energies differ by clock too
         self.bands = bands(self.clocks, WIDE) if latency else [[c] for c in range(len(self.clocks))]
         self.kept: dict[int, np.ndarray] = {}
-        small = len(self.pool) <= EXACT_BELOW
-        self.slack = SLACK if small else -TOLERANCE
-        self.looks = (*LOOKS, len(self.pool)) if small else LOOKS
+        self.small = (np.diff(self.pool.space_starts) <= EXACT_BELOW)[self.space]
         self.best, self.left = _Best(len(self.design)), _Left.none(len(self.design))
         self.seen, self.held = _Chosen.none(), _Chosen.none()
         """What the first round took, and the keys that it left for the second."""
 
-    @property
-    def bounds(self) -> int:
-        """Bounds held at a time."""
-        return min(AT_ONCE, len(self.pool) * len(self.bands))
-
-    def run(self) -> Asking[Winners]:
-        """The whole search.
+    def run(self) -> list[Winners]:
+        """The whole search; winners of each space.
 
         What wins with the most room wins with less if it fits there, so that room is searched first. (Where
         the search stops short of a proof, what it finds depends on its path: each design then goes its own.)
         """
         everyone, best = np.arange(len(self.design)), self.best
         if len(everyone):
-            yield from self._first_round(everyone)
-        if self.slack < 0:
-            yield from self._rounds(everyone)
-        else:
-            leader = self._leaders()
-            yield from self._rounds(everyone[leader == everyone])
-            others = everyone[(leader != everyone) & (best.table[leader] >= 0)]  # else nothing has a value
+            self._first_round(everyone)
+        leader = self._leaders()
+        self._rounds(everyone[leader == everyone])
+        others = everyone[(leader != everyone) & (best.table[leader] >= 0)]  # else nothing has a value
+        if len(others):
             fits = self.scan.places(best.key[leader[others]] // CLASS_COUNT) < self.fit[others]
             best.inherit(others[fits], leader[others[fits]])
-            yield from self._rounds(others[~fits])
-        won = yield from self._winners()
-        return won
+            self._rounds(others[~fits])
+        return self._winners()
 
     def _leaders(self) -> np.ndarray:
-        """Of each design, the one of its clock with the most room."""
-        order = np.lexsort((-self.fit, self.clock))
-        _, first, clock = np.unique(self.clock[order], return_index=True, return_inverse=True)
+        """Of each design, the one of its space and clock with the most room; itself in large spaces."""
+        order = np.lexsort((-self.fit, self.clock, self.space))
+        alike = self.space[order] * len(self.clocks) + self.clock[order]
+        first = np.searchsorted(alike, alike)
         leader = np.empty_like(order)
-        leader[order] = order[first[clock]]
-        return leader
+        leader[order] = order[first]
+        return np.where(self.small, leader, np.arange(len(leader)))
 
     # Bounds ----------------------------------------------------------------------------------------
     def _lower(self, number: int) -> np.ndarray:
@@ -216,31 +210,43 @@ class Search:
         times = self.scan.everywhere(corner([self.clocks[c] for c in band], min))
         if self.objective is Objective.LATENCY:
             return times
-        machine, d, problem = self.machine, int(self.clock_designs[band[0]]), self.space.problem
+        machine, d = self.machine, int(self.clock_designs[band[0]])
+        problems = [space.problem for space in self.spaces]
+        macs = np.array([float(machine.mac_energy_j[d]) * p.macs / p.reduction_speedup for p in problems])
         energy = self.pool.energies(machine.read_energy_j_per_byte[d], machine.write_energy_j_per_byte[d])
-        energy = energy + float(machine.mac_energy_j[d]) * problem.macs / problem.reduction_speedup
+        energy = energy + np.repeat(macs, np.diff(self.pool.space_starts))
         return self.scan.of(energy) if self.objective is Objective.ENERGY else self.scan.of(energy) * times
 
     def _below(self, designs: np.ndarray, limits: np.ndarray | None) -> _Chosen:
         """The candidates of each design whose bound is not above its limit, or (no limits) at most by `NEAR` above its
         least bound."""
-        band_of = np.repeat(np.arange(len(self.bands)), [len(band) for band in self.bands])
-        band_of = band_of[np.argsort(np.concatenate(self.bands))][self.clock[designs]]
+        band_of = np.empty(len(self.clocks), dtype=np.int64)
+        for number, band in enumerate(self.bands):
+            band_of[band] = number
         found = []
-        for number in np.flatnonzero(np.bincount(band_of)).tolist():
-            mine = np.flatnonzero(band_of == number)
-            of = np.unique(self.clock[designs[mine]])
+        for number in np.flatnonzero(np.bincount(band_of[self.clock[designs]])).tolist():
+            mine = np.flatnonzero(band_of[self.clock[designs]] == number)
+            of, row = np.unique(self.clock[designs[mine]], return_inverse=True)
             lower = self._lower(number)
-            limit: Any = self._near(number, of, lower) if limits is None else limits[mine].max()
+            if limits is None:
+                limit = self.scan.by_cell(self._near(number, of, lower))
+            else:
+                limit = np.repeat(self._most(designs[mine], limits[mine]), np.diff(self.scan.space_starts))
             places = np.flatnonzero(lower <= limit)
-            for some, bounds in self._within(number, of, lower, places):
-                own = mine[np.isin(self.clock[designs[mine]], some)]
-                row = np.searchsorted(some, self.clock[designs[own]])
-                found.append(self._chosen(designs[own], row, places, bounds, None if limits is None else limits[own]))
+            for start, bounds in self._within(number, of, lower, places):
+                own = np.flatnonzero((row >= start) & (row < start + len(bounds)))
+                limits_now = None if limits is None else limits[mine[own]]
+                found.append(self._chosen(designs[mine[own]], row[own] - start, places, bounds, limits_now))
         return _Chosen.join(found) if found else _Chosen.none()
 
+    def _most(self, designs: np.ndarray, limits: np.ndarray) -> np.ndarray:
+        """(spaces,) the largest limit of the designs of each."""
+        most = np.zeros(len(self.spaces))
+        np.maximum.at(most, self.space[designs], limits)
+        return most
+
     def _near(self, number: int, of: np.ndarray, lower: np.ndarray) -> np.ndarray:
-        """Limit of the bounds at a band's fastest corner, per place: above what the best there reaches at any of the
+        """Limit of the bounds at a band's fastest corner, per cell: above what the best there reaches at any of the
         clocks nothing is near the least bound of one."""
         scan = self.scan
         if len(self.bands[number]) == 1:
@@ -249,45 +255,49 @@ class Search:
             good = scan.best(lower)
             slowest = scan.some(good).time(*corner([self.clocks[c] for c in of], max))
             least = scan.least(slowest[None], good)[0]
-        return np.repeat(least * ((1 + NEAR) * (1 + ROUNDING)), np.diff(scan.fitting, prepend=0))
+        return least * ((1 + NEAR) * (1 + ROUNDING))
 
     def _within(
         self, number: int, of: np.ndarray, lower: np.ndarray, places: np.ndarray
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(clocks, bounds (clocks, places)) for clocks of a band, some at a time."""
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """(first, bounds (clocks, places)) for clocks of a band, some at a time."""
         if len(self.bands[number]) == 1:
-            yield of, lower[places][None]
+            yield 0, lower[places][None]
             return
         parts, step = self.scan.some(places), max(1, IN_CACHE // max(1, len(places)))
         for start in range(0, len(of), step):
-            some = of[start : start + step]
-            yield some, parts.time(*together([self.clocks[c] for c in some]))
+            yield start, parts.time(*together([self.clocks[c] for c in of[start : start + step]]))
 
     def _chosen(
         self, designs: np.ndarray, row: np.ndarray, places: np.ndarray, bounds: np.ndarray, limits: np.ndarray | None
     ) -> _Chosen:
         """As `_below`, of bounds (rows, places); `row` of each design."""
         if limits is None:
-            limits = self.scan.least(bounds, places)[row, self.scan.number(self.room[designs])] * (1 + NEAR)
-        most = np.zeros(len(bounds))
-        np.maximum.at(most, row, limits)
-        at = np.flatnonzero(bounds <= most[:, None])
-        value, start = bounds.ravel()[at], np.searchsorted(at, np.arange(len(bounds) + 1) * len(places))
-        entry, owner = _spans(start[row], np.diff(start)[row])
-        place = places[at[entry] % len(places)] if len(entry) else entry
-        mine = (value[entry] <= limits[owner]) & (place < self.fit[designs[owner]])
-        return _Chosen(designs[owner[mine]], place[mine], value[entry[mine]])
+            limits = self.scan.least(bounds, places)[row, self.cell[designs]] * (1 + NEAR)
+        most = np.zeros((len(bounds), len(self.spaces)))
+        np.maximum.at(most, (row, self.space[designs]), limits)
+        of_space = np.diff(np.searchsorted(places, self.scan.space_starts))
+        at = np.flatnonzero(bounds <= np.repeat(most, of_space, axis=1))
+        start, end = (
+            np.searchsorted(at, row * len(places) + np.searchsorted(places, edge[designs]))
+            for edge in (self.first, self.fit)
+        )
+        entry, owner = _spans(start, end - start)
+        value = bounds.ravel()[at[entry]]
+        mine = value <= limits[owner]
+        entry, owner = entry[mine], owner[mine]
+        return _Chosen(designs[owner], places[at[entry] % len(places)] if len(entry) else entry, value[mine])
 
     # Rounds ----------------------------------------------------------------------------------------
-    def _first_round(self, designs: np.ndarray) -> Asking[None]:
+    def _first_round(self, designs: np.ndarray) -> None:
         """Refine the most promising candidates."""
         near = self._below(designs, None)
         near = near.take(np.lexsort((near.number, near.bound, near.owner)))
         first = np.searchsorted(near.owner, near.owner)  # (owners are sorted)
         self.seen = near.take(np.flatnonzero(np.arange(len(near)) - first < LOOKS[0]))
-        yield from self._refine(self.seen)
+        self._refine(self.seen)
 
-    def _rounds(self, designs: np.ndarray) -> Asking[None]:
+    def _rounds(self, designs: np.ndarray) -> None:
         """Refine whatever may still win on some designs that know a value."""
         if not len(designs):
             return
@@ -295,20 +305,20 @@ class Search:
         size = len(self.scan.positions)
         old = np.isin(chosen.owner * size + chosen.number, self.seen.owner * size + self.seen.number)
         self.left.put(designs, chosen.take(np.flatnonzero(~old)))
-        for look in self.looks[1:]:
-            limit = self._limit(designs)
+        for look in (*LOOKS[1:], len(self.pool)):
             held = np.zeros(len(self.fit), dtype=bool)
             held[self.held.owner[self.held.bound <= self._limit(self.held.owner)]] = True
-            designs = designs[(self.left.least(designs) <= limit * (1 + ROUNDING)) | held[designs]]
+            within = self.left.least(designs) <= self._limit(designs) * (1 + ROUNDING)
+            designs = designs[(within | held[designs]) & (self.small[designs] | (look < len(self.pool)))]
             if not len(designs):
                 break
-            yield from self._refine(self.left.pull(designs, look, self._limit(designs) * (1 + ROUNDING)), designs)
+            self._refine(self.left.pull(designs, look, self._limit(designs) * (1 + ROUNDING)), designs)
 
     def _limit(self, designs: np.ndarray) -> np.ndarray:
         """Bounds above this cannot win."""
-        return self.best.value[designs] * (1 + self.slack)
+        return self.best.value[designs] * (1 + np.where(self.small[designs], SLACK, -TOLERANCE))
 
-    def _refine(self, chosen: _Chosen, held_by: np.ndarray | None = None) -> Asking[None]:
+    def _refine(self, chosen: _Chosen, held_by: np.ndarray | None = None) -> None:
         """Cost candidates, and the keys that these designs hold. The first time (nobody holds any) the most promising
         innermost classes of each candidate, and the others are held."""
         keys, tiling = self._classes(chosen)
@@ -324,8 +334,8 @@ class Search:
             now = keys.bound <= self._limit(keys.owner)
         keys = keys.take(np.flatnonzero(now))
         if len(keys):
-            yield Keys(np.unique(keys.number))
-            yield from self._compare(keys.owner, keys.number)
+            self.settled.add(np.unique(keys.number))
+            self._compare(keys.owner, keys.number)
 
     def _classes(self, chosen: _Chosen) -> tuple[_Chosen, np.ndarray]:
         """(a key per innermost class of candidates, number of the candidate)."""
@@ -337,100 +347,114 @@ class Search:
         letters, tiling = np.nonzero(np.isfinite(bounds))
         return _Chosen(chosen.owner[tiling], positions[tiling] * CLASS_COUNT + letters, bounds[letters, tiling]), tiling
 
-    def _compare(self, owner: np.ndarray, keys: np.ndarray) -> Asking[None]:
+    def _compare(self, owner: np.ndarray, keys: np.ndarray) -> None:
         """Cost the rows of keys, each on the design that owns it, and keep each design's best."""
         pairs = self.settled.pairs(keys)
         if not len(pairs.key):
             return
         owner = owner[pairs.key]
-        cycles = yield from self._times(pairs, self.clock[owner])
         designs = self.design[owner]
-        time = value = cycles + self.machine.latency_cycles[designs]
+        time = value = self._times(pairs, self.clock[owner]) + self.machine.latency_cycles[designs]
         if self.objective is not Objective.LATENCY:
-            energy = self._energy(pairs, designs)
+            energy = self._energy(self.settled.traffic(pairs), owner)
             value = energy if self.objective is Objective.ENERGY else energy * time
         least = self.best.value.copy()
         np.minimum.at(least, owner, value)
         even = np.flatnonzero(value == least[owner])
         some = pairs.take(even)
-        second = self._second(some, designs[even], time[even])
-        self.best.offer(owner[even], value[even], second, keys[some.key], some)
+        self.best.offer(owner[even], value[even], self._second(some, owner[even], time[even]), keys[some.key], some)
 
-    def _times(self, pairs: Pairs, clocks: np.ndarray) -> Asking[np.ndarray]:
+    def _times(self, pairs: Pairs, clocks: np.ndarray) -> np.ndarray:
         """Cycles of pairs; designs that differ in their room alone are costed once."""
-        if len(self.design) == 1:
-            times: np.ndarray = yield Times(self._rated(pairs.table, pairs.row, self.clock_designs[clocks]))
-            return times
+        if len(self.clocks) == len(self.design) or len(self.clocks) == 1 == self.scan.shape[1]:
+            return self.settled.times(self._rated(pairs.table, pairs.row, self.clock_designs[clocks]))
         number, rows = self.settled.number(pairs)
         _, first, inverse = np.unique(clocks * rows + number, return_index=True, return_inverse=True)
         some = pairs.take(first)
-        times = yield Times(self._rated(some.table, some.row, self.clock_designs[clocks[first]]))
-        return times[inverse]
+        return self.settled.times(self._rated(some.table, some.row, self.clock_designs[clocks[first]]))[inverse]
 
     def _rated(self, table: np.ndarray, row: np.ndarray, designs: np.ndarray) -> Rated:
         return Rated(table, row, self.machine.rates[designs], self.machine.setup_cycles[designs])
 
-    def _energy(self, pairs: Pairs, designs: np.ndarray) -> np.ndarray:
-        return dynamic_energy(self.machine, self.space.problem, self.settled.traffic(pairs), designs)
+    def _energy(self, traffic: np.ndarray, owner: np.ndarray) -> np.ndarray:
+        """Dynamic energy of rows on the designs with these numbers."""
+        problems = [space.problem for space in self.spaces]
+        macs, speedup = (np.array(column)[self.space[owner]] for column in
+                         zip(*((p.macs, p.reduction_speedup) for p in problems), strict=True))  # fmt: skip
+        return energy_of(self.machine, macs, speedup, traffic, self.design[owner])
 
-    def _second(self, pairs: Pairs, designs: np.ndarray, time: np.ndarray) -> np.ndarray:
+    def _second(self, pairs: Pairs, owner: np.ndarray, time: np.ndarray) -> np.ndarray:
         """What decides between equal values: energy (traffic at home where it is unknown), or time."""
         if self.objective is not Objective.LATENCY:
             return time
-        energy = self._energy(pairs, designs)
-        return np.where(np.isnan(energy), self.settled.traffic(pairs)[:, 0].sum(axis=(1, 2)), energy)
+        traffic = self.settled.traffic(pairs)
+        energy = self._energy(traffic, owner)
+        return np.where(np.isnan(energy), traffic[:, 0].sum(axis=(1, 2)), energy)
 
     # The answer ------------------------------------------------------------------------------------
-    def _gap(self) -> float:
-        """Share by which a candidate that was not refined might still beat the best, over all designs."""
-        some = np.flatnonzero((self.left.next < self.left.end) & (self.best.table >= 0))
-        gaps = 1.0 - self.left.least(some) / self.best.value[some]
-        return float(gaps.max(initial=0.0 if self.slack > 0 else TOLERANCE))
-
-    def _winners(self) -> Asking[Winners]:
-        machine, pool, settled, best = self.machine, self.pool, self.settled, self.best
-        known = np.flatnonzero(best.table >= 0)
+    def _winners(self) -> list[Winners]:
+        """Of each space."""
+        best, known = self.best, np.flatnonzero(self.best.table >= 0)
+        cost = self._costs(known)
         row_of = np.full(len(best.table) + 1, -1)
         row_of[known] = np.arange(len(known))
-        rows = row_of[self.number[self.like]]
-        cost = yield from self._costs(known)
-        energy = np.full(len(machine), np.nan)
+        row = row_of[self.number[self.like]]
+        ends = np.cumsum([len(space.machine) for space in self.spaces])
+        return [
+            self._winners_of(number, np.flatnonzero(self.space[known] == number), known, cost, rows)
+            for number, rows in enumerate(np.split(row, ends[:-1]))
+        ]
+
+    def _winners_of(self, number: int, mine: np.ndarray, known: np.ndarray, cost: Cost, rows: np.ndarray) -> Winners:
+        """`mine`: what is known of the space's designs, in `known` and `cost`; `rows`: the same per design, or -1."""
+        space, settled, best, own = self.spaces[number], self.settled, self.best, known[mine]
+        cost = cost.take(mine)
+        row = np.where(rows >= 0, rows - (mine[0] if len(mine) else 0), -1)  # (numbers go space by space)
+        energy = np.full(len(rows), np.nan)
         fits = np.flatnonzero(rows >= 0)
-        energy[fits] = dynamic_energy(machine, self.space.problem, cost.traffic[rows[fits]], fits) if len(fits) else ()
-        positions = best.key[known] // CLASS_COUNT
-        places = list(zip(best.table[known].tolist(), best.row[known].tolist(), strict=True))
+        energy[fits] = dynamic_energy(space.machine, space.problem, cost.traffic[row[fits]], fits) if len(fits) else ()
+        positions = best.key[own] // CLASS_COUNT
+        places = list(zip(best.table[own].tolist(), best.row[own].tolist(), strict=True))
         # Winners hold neither candidates nor the search: a network has a hundred of them.
-        space, tables = self.space, settled.tables
-        steps = {place: tables.made[place[0]].take(np.array([place[1]])) for place in set(places)}
-        choices = {place: tables.choice(*place) for place in steps}
+        steps = {place: settled.made[place[0]].take(np.array([place[1]])) for place in set(places)}
+        choices = {place: settled.choice(*place) for place in steps}
+        span = slice(self.pool.space_starts[number], self.pool.space_starts[number + 1])
+        keys = slice(*np.searchsorted(settled.known, [span.start * CLASS_COUNT, span.stop * CLASS_COUNT]))
         return Winners(
-            row=rows,
+            row=row,
             cost=cost,
             tables=tuple(steps[place] for place in places),
             mappings=Lazy(places, lambda place: space.mapping(choices[place])),
             energy_j=energy,
-            first_weight_bytes=pool.weight_tile_bytes(positions),
-            footprint_bytes=pool.footprint[positions],
-            need_bytes=float(pool.footprint.min()),
-            proven_gap=self._gap(),
-            latency_cycles=machine.latency_cycles,
-            candidates=len(pool),
-            refined=settled.rows,
+            first_weight_bytes=self.pool.weight_tile_bytes(positions),
+            footprint_bytes=self.pool.footprint[positions],
+            need_bytes=float(self.pool.footprint[span].min()),
+            proven_gap=self._gap(np.flatnonzero(self.space == number)),
+            latency_cycles=space.machine.latency_cycles,
+            candidates=span.stop - span.start,
+            refined=int(settled.place[2, keys].sum()),
         )
 
-    def _costs(self, known: np.ndarray) -> Asking[Cost]:
+    def _gap(self, designs: np.ndarray) -> float:
+        """Share by which a candidate that was not refined might still beat the best of a space's designs."""
+        exact = self.small[designs].all()
+        some = designs[(self.left.next[designs] < self.left.end[designs]) & (self.best.table[designs] >= 0)]
+        gaps = 1.0 - self.left.least(some) / self.best.value[some]
+        return float(gaps.max(initial=0.0 if exact else TOLERANCE))
+
+    def _costs(self, known: np.ndarray) -> Cost:
         """Full costs of the winners of some designs."""
         if not len(known):
             return join([])
         designs = self.design[known]
-        cost: Cost = yield Costs(self._rated(self.best.table[known], self.best.row[known], designs))
+        cost = self.settled.costs(self._rated(self.best.table[known], self.best.row[known], designs))
         cost.time = cost.time + self.machine.latency_cycles[designs]
         cost.first = cost.first + self.machine.latency_cycles[designs]
         return cost
 
 
 def _distinct(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(first row of each distinct one, number of the distinct one per row)."""
+    """(first row of each distinct one, number of the distinct one per row), in ascending order."""
     if len(numbers) == 1:
         return np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64)
     _, first, inverse = np.unique(
@@ -439,4 +463,4 @@ def _distinct(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return first, inverse.ravel()
 
 
-__all__ = ["AT_ONCE", "Ask", "Asking", "Search"]
+__all__ = ["Search"]

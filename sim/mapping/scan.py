@@ -24,38 +24,37 @@ at the fastest corner below the least bound at the slowest."""
 
 
 class Scan:
-    """Candidates that fit the largest of some rooms, in order of the smallest room that they fit."""
+    """Candidates that fit the largest room of their space's designs: space by space, and in each in order of the
+    smallest room that they fit. A *cell* is a room of a space; all spaces have as many cells, some of them empty."""
 
-    def __init__(self, pool: Pool, rooms: np.ndarray) -> None:
-        """rooms: bytes that designs have for tiles."""
-        self.rooms = np.unique(rooms)
-        place = np.searchsorted(self.rooms, pool.footprint)
-        if len(self.rooms) == 1:
-            self.positions = np.flatnonzero(place == 0)
-            self.fitting = np.array([len(self.positions)])
-        else:
-            order = np.argsort(place.astype(np.uint16), kind="stable")
-            self.fitting = np.searchsorted(place[order], np.arange(len(self.rooms)), side="right")
-            self.positions = order[: self.fitting[-1]]
-        self.pool = pool
-        whole = len(self.positions) == len(pool) and len(self.rooms) == 1
+    def __init__(self, pool: Pool, space: np.ndarray, room: np.ndarray) -> None:
+        """space, room: of each design, the number of its space and its bytes for tiles."""
+        self.pool, starts = pool, pool.space_starts.tolist()
+        rooms = [np.unique(room[space == number]) for number in range(len(pool.spaces))]
+        most = max(map(len, rooms))
+        kept, ends, sofar = [], [], 0
+        self.cell = np.zeros(len(room), dtype=np.int64)
+        """Of each design."""
+        for number, own in enumerate(rooms):
+            mine, fitting = _by_room(pool.footprint[starts[number] : starts[number + 1]], own)
+            kept.append(mine + starts[number])
+            ends += [sofar + int(end) for end in fitting] + [sofar + len(mine)] * (most - len(own))
+            sofar += len(mine)
+            designs = np.flatnonzero(space == number)
+            self.cell[designs] = number * most + np.searchsorted(own, room[designs])
+        self.shape = (len(rooms), most)
+        self.positions = np.concatenate(kept)
+        self.ends = np.array(ends)
+        """Of the cells: candidates up to here fit."""
+        self.space_starts = np.concatenate([[0], self.ends[most - 1 :: most]])
+        whole = len(self.positions) == len(pool) and most == 1
         self.order = None if whole else self.positions
-        self.place: np.ndarray | None = None
-
-    def number(self, rooms: np.ndarray) -> np.ndarray:
-        """Numbers of some rooms, by ascending size."""
-        return np.searchsorted(self.rooms, rooms)
-
-    def fits(self, rooms: np.ndarray) -> np.ndarray:
-        """How many of the candidates fit rooms: the first so many."""
-        return self.fitting[self.number(rooms)]
 
     def places(self, candidates: np.ndarray) -> np.ndarray:
         """Where candidates of the pool stand here."""
-        if self.place is None:
-            self.place = np.zeros(len(self.pool), dtype=np.int64)
-            self.place[self.positions] = np.arange(len(self.positions))
-        return self.place[candidates]
+        place = np.zeros(len(self.pool), dtype=np.int64)
+        place[self.positions] = np.arange(len(self.positions))
+        return place[candidates]
 
     def of(self, values: np.ndarray) -> np.ndarray:
         """Numbers of all candidates of the pool, in this order."""
@@ -74,20 +73,39 @@ class Scan:
         return self.parts if len(places) == len(self.positions) else self.parts.take(places)
 
     def least(self, values: np.ndarray, places: np.ndarray | None = None) -> np.ndarray:
-        """Of numbers (n, places) the least of the candidates (at these places) that fit each room: (n, rooms); inf
+        """Of numbers (n, places) the least of the candidates (at these places) that fit each cell: (n, cells); inf
         where none does."""
-        ends = self.fitting if places is None else np.searchsorted(places, self.fitting)
+        found = self._own_least(values, self.ends if places is None else np.searchsorted(places, self.ends))
+        return np.minimum.accumulate(found.reshape(len(values), *self.shape), axis=2).reshape(found.shape)
+
+    def _own_least(self, values: np.ndarray, ends: np.ndarray) -> np.ndarray:
+        """The same of candidates that fit no smaller cell."""
         sizes = np.diff(ends, prepend=0)
         held = np.flatnonzero(sizes)
-        found = np.full((len(values), len(ends)), np.inf)
+        found = np.full((len(values), len(ends)), np.inf, dtype=values.dtype)
         found[:, held] = np.minimum.reduceat(values, (ends - sizes)[held], axis=1)
-        return np.minimum.accumulate(found, axis=1)
+        return found
 
     def best(self, values: np.ndarray) -> np.ndarray:
-        """Places of the least numbers, one among those that fit each room and not the one before."""
-        ends = self.fitting.tolist()
-        parts = zip([0, *ends[:-1]], ends, strict=True)
-        return np.array([start + int(values[start:end].argmin()) for start, end in parts if start < end])
+        """Places of the least numbers of those that fit each cell and no smaller one."""
+        return np.flatnonzero(values <= self.by_cell(self._own_least(values[None], self.ends)[0]))
+
+    def by_cell(self, numbers: np.ndarray) -> np.ndarray:
+        """A number of each cell, for the candidates that fit it and no smaller one."""
+        return np.repeat(numbers, np.diff(self.ends, prepend=0))
+
+
+def _by_room(footprint: np.ndarray, rooms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(candidates in order of the smallest of the ascending rooms that they fit, how many fit each)."""
+    if not len(rooms):
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+    place = np.searchsorted(rooms, footprint)
+    if len(rooms) == 1:
+        fits = np.flatnonzero(place == 0)
+        return fits, np.array([len(fits)])
+    order = np.argsort(place.astype(np.uint16), kind="stable")
+    fitting = np.searchsorted(place[order], np.arange(len(rooms)), side="right")
+    return order[: fitting[-1]], fitting
 
 
 class Clock(NamedTuple):

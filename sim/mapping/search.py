@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import permutations, product
 from math import prod
 
@@ -153,12 +154,20 @@ class SingleBorder:
         # Without rates one fan-out at a time: the border of the arrays would lie inside the memory's.
         return [sum(c, ()) for c in product(*ways) if rated or sum(map(bool, c)) <= 1]
 
-    def grids(self) -> Iterator[tuple[tuple[tuple[str, int, int], ...], Grid]]:
+    @cached_property
+    def grids(self) -> list[tuple[tuple[tuple[str, int, int], ...], Grid]]:
+        """(way to use the fan-outs, its candidates)"""
+        found = []
         for option in self.options:
             parts = {rank: count for rank, count, level in option if level == self.route.level}
             arrays = {rank: count for rank, count, level in option if level != self.route.level}
             instances = prod(parts.values())
-            yield option, Grid(self.problem, self.machine, self.route, parts, instances, arrays)
+            found.append((option, Grid(self.problem, self.machine, self.route, parts, instances, arrays)))
+        return found
+
+    @property
+    def candidates(self) -> int:
+        return sum(grid.tilings for _, grid in self.grids)
 
     def nests(self, choices: Sequence[Choice]) -> Iterator[tuple[np.ndarray, Nest]]:
         """(positions, nest) of choices of one order and one option at a time."""
@@ -307,12 +316,19 @@ def expand(grid: Grid, number: int, axis: int, option: tuple[tuple[str, int, int
 
 
 class Pool:
-    """The candidates of a space: their bounds, footprints, and the choices that they stand for."""
+    """The candidates of spaces of one kind, one space after the other: their bounds, footprints, and the choices that
+    they stand for."""
 
-    def __init__(self, space: SingleBorder) -> None:
-        self.grids = list(space.grids())
-        self.space = space
+    def __init__(self, *spaces: SingleBorder) -> None:
+        self.spaces = spaces
+        owned = [(space, option, grid) for space in spaces for option, grid in space.grids]
+        self.space_of = [space for space, _, _ in owned]
+        """Of each grid."""
+        self.grids = [(option, grid) for _, option, grid in owned]
         self.starts = np.cumsum([0] + [grid.tilings for _, grid in self.grids])
+        first = [next(i for i, owner in enumerate(self.space_of) if owner is space) for space in spaces]
+        self.space_starts = np.append(self.starts[first], self.starts[-1])
+        """Where the candidates of each space begin."""
         self.footprint = self._all(Terms.footprint_bytes)
         self.bounds = Bounds([grid for _, grid in self.grids])
 
@@ -344,12 +360,16 @@ class Pool:
     def class_times(self, numbers: Numbers, positions: np.ndarray) -> np.ndarray:
         """Bounds per innermost class of single candidates, each on a design of its own: (4, n)."""
         out = self.bounds.class_times(numbers, positions)
-        fixed = self.space.fixed
+        fixed = self.spaces[0].fixed
         if fixed is not None:
             walked = self.bounds.walked(fixed, positions)
             others = [a for a in range(len(CLASSES)) if a != AXIS[fixed]]
             out[np.ix_(np.array(others), walked)] = np.inf
         return out
+
+    def space(self, positions: np.ndarray) -> np.ndarray:
+        """Number of the space that each candidate belongs to."""
+        return np.searchsorted(self.space_starts, positions, side="right") - 1
 
     def grid_of(self, positions: np.ndarray) -> np.ndarray:
         """Number of the grid that each candidate belongs to."""
@@ -359,14 +379,14 @@ class Pool:
         """Tiles (n, tiled ranks) of candidates of one grid."""
         grid = self.grids[number][1]
         index = dict(zip(CLASSES, np.unravel_index(positions - self.starts[number], grid.shape), strict=True))
-        p = self.space.problem
+        p = grid.problem
         return np.stack([grid.lists[c := p.rank_class[r]].tiles[r][index[c]] for r in p.tiled_ranks], axis=1)
 
     def choices(self, position: int, axis: int | None = None) -> list[Choice]:
-        """The loop orders of a candidate that the space has, of one innermost class or of all."""
+        """The loop orders of a candidate that its space has, of one innermost class or of all."""
         number = int(self.grid_of(np.array([position]))[0])
         option, grid = self.grids[number]
         local = position - int(self.starts[number])
         axes = range(len(CLASSES)) if axis is None else (axis,)
         found = dict.fromkeys(choice for a in axes for choice in expand(grid, local, a, option))
-        return [choice for choice in found if self.space.allows(choice)]
+        return [choice for choice in found if self.space_of[number].allows(choice)]

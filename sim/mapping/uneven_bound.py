@@ -72,7 +72,7 @@ class UnevenBound:
         self.space, self.room, self.objective, self.energy = space, room, objective, energy
         self.rates, self.setup, self.latency = numbers.rates[0], float(numbers.setup[0]), float(numbers.latency[0])
         self.problem, self.route, self.machine = space.problem, space.route, space.machine
-        self.grids = list(space.grids())
+        self.grids = list(space.grids)
         self.stored = [r for r in ROLES if r in self.route.stored]
         self.candidates = 0
         """Bounded so far."""

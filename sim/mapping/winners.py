@@ -89,7 +89,14 @@ def outer_tiles(
 
 def dynamic_energy(machine: Machine, problem: Problem, traffic: np.ndarray, designs: np.ndarray) -> np.ndarray:
     """Energy of memories and MACs in J: traffic (n, levels, operands, read/write) on designs (n,)."""
+    return energy_of(machine, problem.macs, problem.reduction_speedup, traffic, designs)
+
+
+def energy_of(
+    machine: Machine, macs: float | np.ndarray, speedup: float | np.ndarray, traffic: np.ndarray, designs: np.ndarray
+) -> np.ndarray:
+    """As `dynamic_energy`, of jobs of `macs` MACs whose reductions are shorter by `speedup`."""
     moved = traffic.sum(axis=2)
     read, write = machine.read_energy_j_per_byte[designs], machine.write_energy_j_per_byte[designs]
     memories = (moved[..., 0] * read + moved[..., 1] * write).sum(axis=1)
-    return memories + machine.mac_energy_j[designs] * problem.macs / problem.reduction_speedup
+    return memories + machine.mac_energy_j[designs] * macs / speedup
