@@ -15,8 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from sim.codesign.bounds import lower_bounds
-from sim.codesign.checks import physical_metrics
+from sim.codesign.bounds import ChipBounds, lower_bounds
 from sim.codesign.choice import ModelChoice, Part, Scenario, stored_bytes
 from sim.codesign.guide import Guide, Promise
 from sim.codesign.pareto import dominated_by, non_dominated
@@ -104,6 +103,7 @@ def evaluate(
     guide: Guide | None = None,
     features: np.ndarray | None = None,
     before: np.ndarray | None = None,
+    chips: ChipBounds | None = None,
 ) -> Table:
     """Cost one model choice on every design that is worth it.
 
@@ -114,9 +114,10 @@ def evaluate(
         guide, features (n, f): what earlier choices taught; designs that it holds for unlikely to improve
             the front are not costed. Without it all are that the roofline leaves.
         before: (n,) designs that were costed earlier.
+        chips: the designs' own `ChipBounds`, where they are met again.
     Raises: DovetailError: the choice runs on none of the chips (unknown precision, unsupported op).
     """
-    evaluation = _Evaluation(choice, designs, scenario, sweep or _sweep())
+    evaluation = _Evaluation(choice, designs, scenario, sweep or _sweep(), chips)
     if before is not None:
         evaluation.reason[before] = BEFORE
     if guide is not None:
@@ -125,12 +126,14 @@ def evaluate(
     return evaluation.run(against, estimates, None)
 
 
-def at_roofline(choice: ModelChoice, designs: Designs, scenario: Scenario) -> np.ndarray:
+def at_roofline(
+    choice: ModelChoice, designs: Designs, scenario: Scenario, chips: ChipBounds | None = None
+) -> np.ndarray:
     """Objectives (n, m) at the roofline, to be minimised; nan where a limit is broken there already.
 
     Raises: as `evaluate`.
     """
-    evaluation = _Evaluation(choice, designs, scenario, _sweep())
+    evaluation = _Evaluation(choice, designs, scenario, _sweep(), chips)
     evaluation.reject_at_roofline()
     return np.where((evaluation.reason == "")[:, None], evaluation.at_roofline, np.nan)
 
@@ -144,7 +147,10 @@ def _sweep() -> Sweep:
 class _Evaluation:
     """The columns while they are filled."""
 
-    def __init__(self, choice: ModelChoice, designs: Designs, scenario: Scenario, sweep: Sweep) -> None:
+    def __init__(
+        self, choice: ModelChoice, designs: Designs, scenario: Scenario, sweep: Sweep, chips: ChipBounds | None
+    ) -> None:
+        chips = chips or ChipBounds(designs)
         self.choice, self.designs, self.scenario, self.sweep = choice, designs, scenario, sweep
         self.n = len(designs)
         self.precision = parse_precision(choice.precision)
@@ -152,8 +158,8 @@ class _Evaluation:
         self.reason = np.full(self.n, "", dtype=object)
         self.costed = np.zeros(self.n, dtype=bool)
         self.quality_source = ""
-        self.metrics = dict(physical_metrics(designs)) | self._model_metrics()
-        bounds = [lower_bounds(graph, designs, self.precision) for graph in self.graphs]
+        self.metrics = {name: column.copy() for name, column in chips.metrics.items()} | self._model_metrics()
+        bounds = [lower_bounds(graph, designs, self.precision, chips) for graph in self.graphs]
         latency, energy = (np.array([b[k] for b in bounds]) for k in (0, 1))
         self._set(slice(None), latency, energy)
         self.training: Mapping[str, Any] | None = None

@@ -33,8 +33,12 @@ def dominated_by(values: np.ndarray, others: np.ndarray) -> np.ndarray:
     values, others = np.asarray(values, dtype=float), np.asarray(others, dtype=float)
     result = np.zeros(len(values), dtype=bool)
     for start in range(0, len(values), BLOCK):
-        block = values[start : start + BLOCK, None, :]
-        no_worse, better = np.all(others <= block, axis=2), np.any(others < block, axis=2)
+        block = values[start : start + BLOCK]
+        no_worse = np.ones((len(block), len(others)), dtype=bool)
+        better = np.zeros_like(no_worse)
+        for k in range(values.shape[1]):  # one objective at a time: reducing along a short last axis is slow
+            no_worse &= others[:, k] <= block[:, k, None]
+            better |= others[:, k] < block[:, k, None]
         result[start : start + BLOCK] = np.any(no_worse & better, axis=1)
     return result
 

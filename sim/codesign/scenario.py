@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sim.codesign.bounds import ChipBounds
 from sim.codesign.checks import limits
 from sim.codesign.choice import Scenario
 from sim.codesign.evaluate import Sweep, Table, at_roofline, evaluate
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 BOUNDS_KEPT = 32_768
 """Model-chip pairs whose roofline objectives a process remembers."""
+LOOKED = 256
+"""Chips of a coarse choice that stand for all of them when choices are compared."""
 KEPT = 32
 """Sets of chips that a process remembers: building a grid tries every value on the chip."""
 
@@ -95,26 +98,30 @@ class Costing:
     def __init__(self, space: Space, *, sweep: Sweep | None = None) -> None:
         self.space, self.sweep = space, sweep
         self.scenario = make_scenario(space)
-        self._designs: OrderedDict[tuple, Designs] = OrderedDict()
+        self._chips: OrderedDict[tuple, ChipBounds] = OrderedDict()
         self._bounds: OrderedDict[str, tuple[Assignment, np.ndarray, np.ndarray, np.ndarray]] = OrderedDict()
-        """Coarse choice -> what the guide sees of its chips, their objectives at the roofline, which are allowed."""
+        """Coarse choice -> of some of its chips: what the guide sees, objectives at the roofline, which they are."""
         self._costed: dict[str, np.ndarray] = {}
         """Coarse choice -> which of its chips this process has costed."""
 
     def designs(self, assignment: Assignment) -> Designs:
         """All chips of the inner grid, with the coarse chip keys of the assignment set."""
+        return self.chips(assignment).designs
+
+    def chips(self, assignment: Assignment) -> ChipBounds:
+        """The same with their bounds."""
         inner = {p.name for p in self.space.inner}
         coarse = {k: v for k, v in self.space.overrides(assignment).items() if k not in inner}
         key = tuple(sorted((name, str(value)) for name, value in coarse.items()))
-        if key not in self._designs:
+        if key not in self._chips:
             chip = self.space.chip
             for path, value in coarse.items():
                 chip = chip.set(path, value)
-            self._designs[key] = Designs.grid(chip, self.space.inner_grid())
-            if len(self._designs) > KEPT:
-                self._designs.popitem(last=False)
-        self._designs.move_to_end(key)
-        return self._designs[key]
+            self._chips[key] = ChipBounds(Designs.grid(chip, self.space.inner_grid()))
+            if len(self._chips) > KEPT:
+                self._chips.popitem(last=False)
+        self._chips.move_to_end(key)
+        return self._chips[key]
 
     def one(self, assignment: Assignment) -> Designs:
         """The single chip of a full assignment."""
@@ -137,6 +144,7 @@ class Costing:
             estimates=most if estimates is None else min(most, estimates), sweep=self.sweep, guide=guide,
             features=None if guide is None else self._features(guide, assignment, designs),
             before=None if one or guide is None else self._costed.get(key),
+            chips=None if one else self.chips(assignment),
         )  # fmt: skip
         if guide is not None and not one:
             self._costed[key] = table.costed | self._costed.get(key, np.zeros(len(designs), dtype=bool))
@@ -158,22 +166,23 @@ class Costing:
         if key in self._bounds:
             return
         designs = self.designs(assignment)
-        bound = at_roofline(self.space.choice(assignment), designs, self.scenario)
-        features = self._features(guide, assignment, designs)
-        self._bounds[key] = dict(assignment), features, bound, np.isfinite(bound).all(axis=1)
-        while len(self._bounds) > max(2, BOUNDS_KEPT // len(designs)):
+        bound = at_roofline(self.space.choice(assignment), designs, self.scenario, self.chips(assignment))
+        usable = np.flatnonzero(np.isfinite(bound).all(axis=1))
+        rows = np.random.default_rng(len(usable)).permutation(usable)[:LOOKED]
+        self._bounds[key] = dict(assignment), self._features(guide, assignment, designs)[rows], bound[rows], rows
+        while len(self._bounds) > BOUNDS_KEPT // LOOKED:
             self._bounds.popitem(last=False)
 
     def promise(self, guide: Guide) -> tuple[list[Assignment], np.ndarray, np.ndarray]:
         """(coarse choices looked at; number of its choice, optimistic log objectives of every chip that may
         still be costed)."""
         choices, owners, features, bounds = [], [], [], []
-        for number, (key, (assignment, seen, bound, usable)) in enumerate(self._bounds.items()):
-            rows = usable & ~self._costed[key] if key in self._costed else usable
+        for number, (key, (assignment, seen, bound, rows)) in enumerate(self._bounds.items()):
+            open_ = ~self._costed[key][rows] if key in self._costed else np.ones(len(rows), dtype=bool)
             choices.append(assignment)
-            owners.append(np.full(int(rows.sum()), number))
-            features.append(seen[rows])
-            bounds.append(bound[rows])
+            owners.append(np.full(int(open_.sum()), number))
+            features.append(seen[open_])
+            bounds.append(bound[open_])
         if not choices:
             return [], np.zeros(0, dtype=int), np.empty((0, len(self.scenario.objectives)))
         return choices, np.concatenate(owners), guide.predict(np.concatenate(features), np.concatenate(bounds))
