@@ -145,7 +145,7 @@ def joint(
                       output=None, progress=None, sweep=remembered)  # fmt: skip
     values = logarithmic(found.minimised(found.feasible))
     share = hypervolume(values, whole.reference) / whole.volume
-    return share, time.process_time() - started, found.seconds
+    return share, time.process_time() - started, found.spent["estimates"] + found.spent["bounds"]
 
 
 def interval(values: list[float]) -> tuple[float, float]:

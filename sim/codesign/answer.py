@@ -74,10 +74,12 @@ def write_answer(found: Found, costing: Costing, folder: Path) -> tuple[Winner, 
     for winner in chosen:
         write_winner(winner, found, costing, folder / "winners" / winner.id)
     (folder / "summary.txt").write_text(summary(found, costing, chosen), encoding="utf-8")
-    document = {"schema": "dovetail.study/1", "version": __version__, "space": found.space,
-                "identity": costing.space.identity(),
-                "trials": found.trials, "points": found.points, "costed": found.costed, "counts": dict(found.counts),
-                "sampler": found.sampler, "seed": found.seed, "seconds": found.seconds}  # fmt: skip
+    document = {
+        "schema": "dovetail.study/1", "version": __version__, "space": found.space,
+        "identity": costing.space.identity(), "trials": found.trials, "covered": found.covered,
+        "points": found.points, "costed": found.costed, "counts": dict(found.counts), "sampler": found.sampler,
+        "seed": found.seed, "spent_cpu_s": dict(found.spent),
+    }  # fmt: skip
     (folder / "search.json").write_text(json.dumps(plain(document), indent=2), encoding="utf-8")
     return chosen
 
@@ -205,10 +207,10 @@ def summary(found: Found, costing: Costing, chosen: tuple[Winner, ...]) -> str:
     lines = [
         f"{found.space}: {found.title}".rstrip(": "),
         (
-            f"{found.trials} trials ({found.repeats} of them repeats), {found.points} model-chip pairs, "
-            f"{found.costed} of them costed; sampler {found.sampler}, seed {found.seed}, "
-            f"{found.seconds:.1f} s in evaluations"
+            f"{found.trials} trials ({found.repeats} of them repeats), {found.covered} model-chip pairs, "
+            f"{found.points} of them settled, {found.costed} costed; sampler {found.sampler}, seed {found.seed}"
         ),
+        *_spent(found),
         *(
             f"  {count:8d}  {_reason(reason)}"
             for reason, count in sorted(found.counts.items(), key=lambda item: -item[1])
@@ -229,6 +231,23 @@ def summary(found: Found, costing: Costing, chosen: tuple[Winner, ...]) -> str:
         lines.append(f"  reproduced exactly: {'yes' if winner.exact else 'NO'}")
         lines += [f"  {_confirmed(part, result)}" for part, result in winner.simulated.items()]
     return "\n".join(lines) + "\n"
+
+
+def _spent(found: Found) -> list[str]:
+    """Where the CPU time went, and how many pairs a second of it settled."""
+    total = sum(found.spent.values())
+    inside = found.spent["estimates"] + found.spent["bounds"]
+    if not (total and inside):
+        return []
+    shares = ", ".join(f"{name} {seconds / total:.0%}" for name, seconds in found.spent.items())
+    lines = [f"{total:.1f} CPU s in trials: {shares}"]
+    rate = (
+        f"evaluations inside trials: {found.covered / inside:.0f} pairs a CPU second bounded, "
+        f"{found.points / inside:.0f} settled"
+    )
+    if found.spent["estimates"]:
+        rate += f"; {found.costed / found.spent['estimates']:.1f} estimates a CPU second of their own"
+    return [*lines, rate]
 
 
 def _reason(name: str) -> str:

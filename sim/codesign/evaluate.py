@@ -117,7 +117,7 @@ def evaluate(
         chips: the designs' own `ChipBounds`, where they are met again.
     Raises: DovetailError: the choice runs on none of the chips (unknown precision, unsupported op).
     """
-    evaluation = _Evaluation(choice, designs, scenario, sweep or _sweep(), chips)
+    evaluation = _Evaluation(choice, designs, scenario, sweep or exact_sweep(), chips)
     if before is not None:
         evaluation.reason[before] = BEFORE
     if guide is not None:
@@ -133,12 +133,13 @@ def at_roofline(
 
     Raises: as `evaluate`.
     """
-    evaluation = _Evaluation(choice, designs, scenario, _sweep(), chips)
+    evaluation = _Evaluation(choice, designs, scenario, exact_sweep(), chips)
     evaluation.reject_at_roofline()
     return np.where((evaluation.reason == "")[:, None], evaluation.at_roofline, np.nan)
 
 
-def _sweep() -> Sweep:
+def exact_sweep() -> Sweep:
+    """`sim.sweep`, loaded when it is needed."""
     from sim.sweeping import sweep
 
     return sweep
@@ -392,4 +393,4 @@ def one_workload(graph: Graph, precision: str) -> ModelChoice:
     return ModelChoice(parts=(Part(label=graph.name or "graph", workload="", graph=graph),), precision=precision)
 
 
-__all__ = ["ALLOWED", "BEFORE", "LEFT", "UNLIKELY", "Table", "at_roofline", "evaluate", "one_workload"]
+__all__ = ["ALLOWED", "BEFORE", "LEFT", "UNLIKELY", "Table", "at_roofline", "evaluate", "exact_sweep", "one_workload"]

@@ -11,6 +11,10 @@ import numpy as np
 from sim.codesign.choice import OFFSETS
 from sim.codesign.pareto import hypervolume, nadir, non_dominated
 
+STAGES = ("estimates", "bounds", "guide", "optuna")
+"""What a search spends its time on: `sim.sweep`; bounds, quality and scenario; choosing, with the traces of what it
+looks at; sampler and storage."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
@@ -47,16 +51,18 @@ class Found:
     signs: tuple[float, ...]
     rows: tuple[Row, ...]
     trials: int
+    covered: int
+    """Model-chip pairs of the trials' sweeps: each had its bounds computed."""
     points: int
-    """Model-chip pairs that were settled, by bound or by estimate."""
+    """Of these, pairs that were settled, by bound, guide or estimate."""
     costed: int
     counts: Mapping[str, int]
     """Reason -> model-chip pairs; "accepted" among them."""
     left_untold: int
     """Pareto rows of single trials that were not told back, for the sampler's sake."""
     repeats: int
-    seconds: float
-    """Spent in evaluations, all workers together."""
+    spent: Mapping[str, float]
+    """Stage of `STAGES` -> CPU seconds, all workers together."""
     reached: tuple[tuple[int, int], ...]
     """(trial number, model-chip pairs settled up to it)"""
     sampler: str

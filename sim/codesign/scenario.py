@@ -11,7 +11,7 @@ import numpy as np
 from sim.codesign.bounds import ChipBounds
 from sim.codesign.checks import limits
 from sim.codesign.choice import Scenario
-from sim.codesign.evaluate import Sweep, Table, at_roofline, evaluate
+from sim.codesign.evaluate import Sweep, Table, at_roofline, evaluate, exact_sweep
 from sim.codesign.guide import Guide
 from sim.codesign.quality import higher_is_better, judge, load_function
 from sim.codesign.schema import BaselineSpec, SpeedUpSpec
@@ -96,7 +96,7 @@ class Costing:
     """A space ready to be costed; remembers the chips of recent coarse choices."""
 
     def __init__(self, space: Space, *, sweep: Sweep | None = None) -> None:
-        self.space, self.sweep = space, sweep
+        self.space, self.sweep = space, sweep or exact_sweep()
         self.scenario = make_scenario(space)
         self._chips: OrderedDict[tuple, ChipBounds] = OrderedDict()
         self._bounds: OrderedDict[str, tuple[Assignment, np.ndarray, np.ndarray, np.ndarray]] = OrderedDict()
@@ -130,18 +130,19 @@ class Costing:
 
     def table(
         self, assignment: Assignment, *, against: np.ndarray | None = None, one: bool = False,
-        estimates: int | None = None, guide: Guide | None = None,
+        estimates: int | None = None, guide: Guide | None = None, sweep: Sweep | None = None,
     ) -> Table:  # fmt: skip
         """Cost the assignment's model choice on its chips, or on the one chip that it names.
 
-        With a guide a choice may come again: what this process has costed of it is left out.
+        With a guide a choice may come again: what this process has costed of it is left out. `sweep` stands in
+        for the costing's own.
         """
         designs = self.one(assignment) if one else self.designs(assignment)
         most = self.space.spec.budget.estimates
         key = self.space.key(assignment)
         table = evaluate(
             self.space.choice(assignment), designs, self.scenario, against=against,
-            estimates=most if estimates is None else min(most, estimates), sweep=self.sweep, guide=guide,
+            estimates=most if estimates is None else min(most, estimates), sweep=sweep or self.sweep, guide=guide,
             features=None if guide is None else self._features(guide, assignment, designs),
             before=None if one or guide is None else self._costed.get(key),
             chips=None if one else self.chips(assignment),

@@ -18,8 +18,9 @@ def found() -> Found:
         )
     )
     return Found(
-        space="s", title="", objectives=("latency", "area"), signs=(1.0, 1.0), rows=rows, trials=3, points=30, costed=9,
-        counts={"accepted": 9}, left_untold=0, repeats=0, seconds=1.0, reached=((0, 10), (1, 20), (2, 30)),
+        space="s", title="", objectives=("latency", "area"), signs=(1.0, 1.0), rows=rows, trials=3, covered=30,
+        points=30, costed=9, counts={"accepted": 9}, left_untold=0, repeats=0, spent={},
+        reached=((0, 10), (1, 20), (2, 30)),
         sampler="random", seed=0, baselines=(Baseline(name="gpu", values=(0.5, 9.0), source="x"),),
     )  # fmt: skip
 

@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 from sim.codesign.found import Baseline, Found, Row
 from sim.codesign.scenario import Costing, find_record, seconds_per_sample
 from sim.codesign.space import Space
+from sim.codesign.study.spent import read_spent
 from sim.codesign.study.trial import COUNTED
 
 
@@ -19,15 +20,14 @@ def read_found(study: optuna.Study, costing: Costing, *, sampler: str, seed: int
     trials = study.get_trials(deepcopy=False, states=COUNTED)
     asked = [t for t in trials if "parent" not in t.user_attrs]
     counts: Counter[str] = Counter()
-    points = costed = repeats = 0
-    seconds = 0.0
+    covered = points = costed = repeats = 0
     reached = []
     for trial in asked:
         counts.update(trial.user_attrs.get("counts", {}))
+        covered += trial.user_attrs.get("covered", 0)
         points += trial.user_attrs.get("points", 0)
         costed += trial.user_attrs.get("costed", 0)
         repeats += "repeat_of" in trial.user_attrs
-        seconds += trial.user_attrs.get("seconds", 0.0)
         reached.append((trial.number, points))
     rows = tuple(
         Row(
@@ -41,7 +41,8 @@ def read_found(study: optuna.Study, costing: Costing, *, sampler: str, seed: int
     return Found(
         space=space.spec.name, title=space.spec.title, objectives=space.spec.objective_names,
         signs=tuple(costing.scenario.sign(name) for name in space.spec.objective_names), rows=rows, trials=len(asked),
-        points=points, costed=costed, counts=dict(counts), left_untold=left, repeats=repeats, seconds=seconds,
+        covered=covered, points=points, costed=costed, counts=dict(counts), left_untold=left,
+        repeats=repeats, spent=read_spent(study),
         reached=tuple(reached), sampler=sampler, seed=seed,
         quality_sources=tuple(sorted({t.user_attrs.get("quality_source", "") for t in asked} - {""})),
         quality_metric=_metric(space), baselines=baselines(space),

@@ -21,6 +21,7 @@ from sim.codesign.space import Space, build_space
 from sim.codesign.study.leases import reclaim
 from sim.codesign.study.read import read_found
 from sim.codesign.study.samplers import InnerChoice, default_sampler, make_sampler
+from sim.codesign.study.spent import Account
 from sim.codesign.study.storages import open_storage, open_study
 from sim.codesign.study.trial import Archive, run_trial
 from sim.errors import ConfigError, DovetailError
@@ -137,11 +138,16 @@ class _Runner:
         self.sampler = InnerChoice(make_sampler(plan.sampler, space.spec.sampler, seed=own, objectives=objectives))
         study.sampler = self.sampler
         self.guide = Guide(space.parameters) if space.spec.sampler.screen else None
+        self.account = Account()
 
     def step(self) -> None:
         plan = self.plan
-        run_trial(self.study, self.sampler, self.costing, self.archive, self.guide, plan.sampler, plan.seed)
-        self.archive.update(self.study)
+        with self.account.stage("optuna"):
+            run_trial(
+                self.study, self.sampler, self.costing, self.archive, self.guide, plan.sampler, plan.seed, self.account
+            )
+            self.archive.update(self.study)
+        self.account.keep(self.study)
 
 
 def _work(link: Connection, plan: Plan, index: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from sim.codesign.pareto import dominated_by, non_dominated, spread
 from sim.codesign.scenario import Costing, row_parameters
 from sim.codesign.study.leases import held
 from sim.codesign.study.samplers import TOLD_ROWS, InnerChoice, distribution, nearest_row
+from sim.codesign.study.spent import Account
 from sim.codesign.trained import Course, Trained
 from sim.errors import DovetailError
 
@@ -73,7 +73,7 @@ def read_row(trial: FrozenTrial) -> Row:
 
 def run_trial(
     study: optuna.Study, sampler: InnerChoice, costing: Costing, archive: Archive, guide: Guide | None, name: str,
-    seed: int,
+    seed: int, account: Account,
 ) -> int:  # fmt: skip
     """Ask, cost, tell. Returns the trial's number. Raises: DovetailError: bad input, not a bad design."""
     space = costing.space
@@ -84,7 +84,8 @@ def run_trial(
         again = False
         if not fixed:
             drawn = np.random.default_rng([trial.number, seed])
-            sampler.proposal, again = _proposal(sampler.proposal, costing, archive, guide, drawn)
+            with account.stage("guide"):
+                sampler.proposal, again = _proposal(sampler.proposal, costing, archive, guide, drawn)
         coarse = {p.name: _suggest(trial, p) for p in space.coarse}
         wanted = {p.name: fixed.get(p.name, sampler.proposal.get(p.name)) for p in space.inner}
         rng = np.random.default_rng([seed, trial.number])
@@ -95,20 +96,20 @@ def run_trial(
         if key in archive.rows and not known and not again:
             _repeat(study, sampler, trial, archive.rows[key], costing, wanted)
             return trial.number
-        started = time.perf_counter()
         try:
             front = archive.front if archive.front.size else None
             pairs = space.spec.budget.pairs
-            table = costing.table(
-                {**coarse, **wanted}, against=None if known else front, one=known, guide=guide,
-                estimates=None if pairs is None else max(1, pairs - archive.costed),
-            )  # fmt: skip
+            with account.stage("bounds"):
+                table = costing.table(
+                    {**coarse, **wanted}, against=None if known else front, one=known, guide=guide,
+                    estimates=None if pairs is None else max(1, pairs - archive.costed),
+                    sweep=account.timed(costing.sweep),
+                )  # fmt: skip
         except DovetailError as error:
             if error.exit_code != 1 and type(error).__name__ != "TraceError":
                 raise
             _give_up(study, trial, str(error))
             return trial.number
-        trial.set_user_attr("seconds", round(time.perf_counter() - started, 6))
         _tell(study, sampler, trial, table, costing, {**coarse, **wanted}, archive, TOLD_ROWS[name], known)
     return trial.number
 
@@ -201,7 +202,9 @@ def _tell(
     space = costing.space
     designs = costing.one(assignment) if known else costing.designs(assignment)
     trial.set_user_attr("counts", {reason: n for reason, n in table.counts.items() if reason != BEFORE})
-    trial.set_user_attr("points", len(table) - table.counts.get(LEFT, 0) - table.counts.get(BEFORE, 0))
+    covered = len(table) - table.counts.get(BEFORE, 0)
+    trial.set_user_attr("covered", covered)
+    trial.set_user_attr("points", covered - table.counts.get(LEFT, 0))
     trial.set_user_attr("costed", int(table.costed.sum()))
     trial.set_user_attr("quality_source", table.quality_source)
     if table.training is not None:
