@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import subprocess
+import sys
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+import sim
 
 SPACE: dict[str, Any] = {
     "schema": "dovetail.search/1",
@@ -56,3 +62,21 @@ def write(tmp_path: Path):
         return path
 
     return writer
+
+
+@pytest.fixture
+def reproduced():
+    """Runs the commands of a winner in its folder; returns the documents that they print."""
+
+    def run(folder: Path) -> list[dict[str, Any]]:
+        environment = {**os.environ, "PYTHONPATH": str(Path(sim.__file__).parents[1])}
+        found = []
+        for line in (folder / "command.txt").read_text().splitlines():
+            words = shlex.split(line)
+            assert words[0] == "dovetail"
+            done = subprocess.run([sys.executable, "-m", "sim", *words[1:], "--json"], cwd=folder, capture_output=True,
+                                  text=True, check=True, env=environment)  # fmt: skip
+            found.append(json.loads(done.stdout))
+        return found
+
+    return run

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,19 +40,6 @@ def driven(document: dict[str, Any], tmp_path: Path, **changes: Any) -> dict[str
     return document
 
 
-def reproduced(folder: Path) -> list[dict[str, Any]]:
-    """The documents that the commands of a winner print, run in its folder."""
-    environment = {"PYTHONPATH": str(Path(sim.__file__).parents[1]), "PATH": "/usr/bin:/bin", "HOME": str(folder)}
-    found = []
-    for line in (folder / "command.txt").read_text().splitlines():
-        words = shlex.split(line)
-        assert words[0] == "dovetail"
-        done = subprocess.run([sys.executable, "-m", "sim", *words[1:], "--json"], cwd=folder, capture_output=True,
-                              text=True, check=True, env=environment)  # fmt: skip
-        found.append(json.loads(done.stdout))
-    return found
-
-
 def test_goodput_and_misses_by_hand(document: dict[str, Any], tmp_path: Path) -> None:
     """Two jobs are released together each millisecond on one unit. With a deadline of 1.5 service times the
     first is always in time and the second never: the worst stream misses all."""
@@ -91,7 +75,7 @@ def test_no_chip_exceeds_the_bound_of_the_goodput(document: dict[str, Any], tmp_
         assert again.run(choice, space.chip)["goodput"] <= again.most(choice, np.array([[bound]]))[0]
 
 
-def test_a_search_over_a_scenario_reproduces(document: dict[str, Any], tmp_path: Path) -> None:
+def test_a_search_over_a_scenario_reproduces(document: dict[str, Any], tmp_path: Path, reproduced: Any) -> None:
     """A winner's scenario, run by its own command on its own chip, gives the told goodput and misses."""
     found = sim.search(build_space(driven(document, tmp_path), folder=tmp_path), trials=3, output=tmp_path / "out")
     assert found.front
@@ -162,7 +146,7 @@ TRAIN = {
 }  # fmt: skip
 
 
-def test_a_search_that_trains(tmp_path: Path) -> None:
+def test_a_search_that_trains(tmp_path: Path, reproduced: Any) -> None:
     """Two byte models trained for 20 steps: the told quality is that of `dovetail compress` with the same seed,
     which measures on the test set what the search keeps beside its validation quality."""
     found = sim.search(build_space(TRAIN, folder=tmp_path), output=tmp_path / "out")

@@ -217,25 +217,51 @@ def test_kill_a_worker_then_all(document: dict[str, Any], write: Any, tmp_path: 
     _check_complete(storage, space, 6, lost)
 
 
-def test_the_answer_reproduces(document: dict[str, Any], write: Any, tmp_path: Path) -> None:
-    """The command of a winner, run in its folder, gives the told latency to the last digit."""
+def test_every_winner_reproduces(document: dict[str, Any], write: Any, tmp_path: Path, reproduced: Any) -> None:
+    """The commands of each winner, run in its folder, give all told objectives to the last digit: means by weight of
+    two workloads here, mapped for energy."""
+    model = document["workloads"][0]
+    document["workloads"] = [model, {**model, "name": "second", "weight": 3, "knobs": {"m": 48}}]
+    document |= {"combine": "weighted", "scenario": {"mapping_for": "energy"}}
+    document["objectives"] = ["latency", "energy", "area"]
     found = sim.search(write(document), trials=4, output=tmp_path / "out")
     rows = list(csv.DictReader((tmp_path / "out" / "pareto.csv").open()))
     assert [float(r["latency [s]"]) for r in rows] == [r.values[0] for r in found.front]
-    folder = sorted((tmp_path / "out" / "winners").iterdir())[0]
-    winner = json.loads((folder / "winner.json").read_text())
-    assert winner["reproduced_exactly"] is True
-    command = (folder / "command.txt").read_text().split()
-    assert command[0] == "dovetail"
-    environment = {**os.environ, "PYTHONPATH": str(Path(sim.__file__).parents[1])}
-    done = subprocess.run([sys.executable, "-m", "sim", *command[1:], "--json"], cwd=folder, capture_output=True,
-                          text=True, check=True, env=environment)  # fmt: skip
-    result = json.loads(done.stdout)
-    assert result["latency_s"] == winner["objectives"]["latency"]
-    assert result["area_mm2"] == winner["objectives"]["area"]
+    folders = sorted((tmp_path / "out" / "winners").iterdir())
+    assert len(folders) == 2
+    for folder in folders:
+        winner = json.loads((folder / "winner.json").read_text())
+        assert winner["reproduced_exactly"] is True
+        one, three = reproduced(folder)
+        told = winner["objectives"]
+        assert told["latency"] == 0.25 * one["latency_s"] + 0.75 * three["latency_s"]
+        assert told["energy"] == 0.25 * one["energy_j"] + 0.75 * three["energy_j"]
+        assert told["area"] == one["area_mm2"] == three["area_mm2"]
+        for part in winner["simulated"].values():
+            assert abs(part["simulated_s"] / part["estimated_s"] - 1) <= 0.02
     text = (tmp_path / "out" / "summary.txt").read_text()
     assert "reproduced exactly: yes" in text
     assert "runner-up" in text
+
+
+def test_same_seed_and_one_worker_same_bytes(document: dict[str, Any], write: Any, tmp_path: Path) -> None:
+    """Every file of the answer but the journal (process numbers, dates) and the CPU seconds."""
+    path = write(document)
+    contents = []
+    for name in ("a", "b"):
+        folder = tmp_path / name
+        sim.search(path, trials=4, output=folder)
+        files = {
+            str(p.relative_to(folder)): p.read_text()
+            for p in folder.rglob("*")
+            if p.suffix != ".journal" and p.is_file()
+        }
+        files["summary.txt"] = "".join(line for line in files["summary.txt"].splitlines() if "CPU s" not in line)
+        study = json.loads(files.pop("search.json"))
+        assert study.pop("spent_cpu_s").keys() == {"estimates", "bounds", "guide", "optuna"}
+        contents.append((files, study))
+    assert contents[0] == contents[1]
+    assert len(contents[0][0]) >= 2 + 2 * 3  # table, text; chip, numbers and command of two winners
 
 
 def test_table_and_law_searches_load_no_torch(document: dict[str, Any], write: Any, tmp_path: Path) -> None:
