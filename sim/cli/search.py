@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -69,6 +70,7 @@ def _seconds(text: str | None) -> float | None:
 
     if text is None:
         return None
-    if text.endswith("min"):
-        return 60 * float(text.removesuffix("min"))
+    with suppress(ValueError):
+        if text.endswith("min"):
+            return 60 * float(text.removesuffix("min"))
     return parse_quantity(text, Dimension.TIME, where="--timeout")

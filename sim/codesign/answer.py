@@ -221,7 +221,7 @@ def summary(found: Found, costing: Costing, chosen: tuple[Winner, ...]) -> str:
     lines += [f"quality: {source}" for source in found.quality_sources]
     miss = found.nearest_miss
     if miss is not None:
-        worst = ", ".join(f"{name} by {amount:.1%}" for name, amount in miss.violations.items() if amount > 0)
+        worst = ", ".join(f"{name} by {_by(amount)}" for name, amount in miss.violations.items() if amount > 0)
         lines.append(f"No design meets all limits. The nearest, trial {miss.number}, misses {worst}.")
     lines.append(f"Pareto set: {len(found.front)} designs")
     for winner in chosen:
@@ -250,9 +250,17 @@ def _spent(found: Found) -> list[str]:
     return [*lines, rate]
 
 
+def _by(amount: float) -> str:
+    """How far beyond a limit, as a share of it."""
+    return f"{amount:.1%}" if amount < 10 else f"a factor of {1 + amount:.4g}"
+
+
 def _reason(name: str) -> str:
     """Why pairs did not count; what bears the name of a quantity broke its limit."""
-    return name if " " in name or name == "accepted" else f"over the limit of {name}"
+    quantity, _, rest = name.partition(" ")
+    if rest == "at its roofline":
+        return f"over the limit of {quantity} whatever the mapping"
+    return name if rest or name == "accepted" else f"over the limit of {name}"
 
 
 def _confirmed(part: str, result: Mapping[str, Any]) -> str:

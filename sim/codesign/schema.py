@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -286,4 +287,8 @@ def _line(problem: Any) -> str:
         return f"{place}: unknown key.{nearest(str(problem['loc'][-1]), _KEYS)}"
     if problem["type"] == "missing":
         return f"{place}: missing"
+    if problem["type"] == "literal_error":
+        expected = re.findall("'([^']*)'", problem["ctx"]["expected"])
+        known = ", ".join(expected)
+        return f'{place}: "{problem["input"]}": expected one of {known}.{nearest(str(problem["input"]), expected)}'
     return f"{place}: {problem['msg'].removeprefix('Value error, ')}"

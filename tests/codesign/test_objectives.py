@@ -136,6 +136,22 @@ def test_training_ends_where_nothing_is_worth_it(monkeypatch: pytest.MonkeyPatch
     assert (done.final, done.test, done.looks) == (64.0, 63.0, ((0.5, 60.0),))
 
 
+@pytest.mark.parametrize(("body", "message"), [
+    ("1 / 0", r"q\.py:judge raised ZeroDivisionError: division by zero \(q\.py, line 2\) for .*m=(32|64)"),
+    ("float('nan')", r"q\.py:judge returned nan .*expected a finite number"),
+    ("'good'", r"returned 'good'"),
+])  # fmt: skip
+@pytest.mark.parametrize("role", ["quality", "constraint"])
+def test_functions_of_the_user_that_fail(document: Any, tmp_path: Path, body: str, message: str, role: str) -> None:
+    (tmp_path / "q.py").write_text(f"def judge(row):\n    return {body}\n")
+    if role == "quality":
+        document |= {"objectives": ["latency", "quality"], "quality": {"method": "callable", "function": "q.py:judge"}}
+    else:
+        document["constraints"] = {"functions": ["q.py:judge"]}
+    with pytest.raises(ConfigError, match=message):
+        sim.search(build_space(document, folder=tmp_path), trials=2)
+
+
 TRAIN = {
     "schema": "dovetail.search/1", "name": "trained",
     "workloads": [{"workload": "byte_gpt", "knobs": {

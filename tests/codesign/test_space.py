@@ -99,6 +99,8 @@ def test_known_designs_take_the_chips_own_values(document: dict[str, Any]) -> No
         ({"constraints": {"deadline": "30"}}, "constraints.deadline"),
         ({"compression": {"precision": ["int7"]}}, '"int7" is unknown'),
         ({"compression": {"sparsity": ["4:2"]}}, '"4:2": expected none or a pattern'),
+        ({"sampler": {"name": "nsga5"}}, r'"nsga5": expected one of auto, .*Did you mean "nsga3"'),
+        ({"objectives": ["goodput"], "scenario": {"events": "autoplot"}, "keep": 1}, "keep: unknown key"),
         ({"schema": "dovetail.search/9"}, "begins with schema: dovetail.search/1"),
     ],
 )

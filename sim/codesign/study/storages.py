@@ -71,13 +71,16 @@ def open_storage(text: str | None) -> BaseStorage:
             return journal(Path(text))
         if kind == "grpc":
             host, _, port = rest.partition(":")
-            return _reachable(GrpcStorageProxy(host=host, port=int(port or 13000)), text)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                return _reachable(GrpcStorageProxy(host=host, port=int(port or 13000)), text)
         return RDBStorage(text, **_engine(kind))
     except ConfigError:
         raise
     except Exception as error:  # sqlalchemy's and grpc's errors share no base, and neither may be installed
         words = " ".join(str(error).split())[:300]
-        raise ConfigError(f"storage {text}: cannot be reached: {type(error).__name__}: {words}") from error
+        driver = " (the Python package of its driver)" if isinstance(error, ImportError) else ""
+        raise ConfigError(f"storage {text}: cannot be reached: {type(error).__name__}: {words}{driver}") from error
 
 
 def _engine(kind: str) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +20,7 @@ from sim.codesign.study.leases import held
 from sim.codesign.study.samplers import TOLD_ROWS, InnerChoice, distribution, nearest_row
 from sim.codesign.study.spent import Account
 from sim.codesign.trained import Course, Trained
-from sim.errors import DovetailError
+from sim.errors import DovetailError, TraceError
 
 REDRAWS = 64
 """Draws in search of a choice that was not swept before."""
@@ -106,12 +105,17 @@ def run_trial(
                     sweep=account.timed(costing.sweep),
                 )  # fmt: skip
         except DovetailError as error:
-            if error.exit_code != 1 and type(error).__name__ != "TraceError":
+            if not _impossible(error):
                 raise
             _give_up(study, trial, str(error))
             return trial.number
         _tell(study, sampler, trial, table, costing, {**coarse, **wanted}, archive, TOLD_ROWS[name], known)
     return trial.number
+
+
+def _impossible(error: DovetailError) -> bool:
+    """No chip runs the choice, or its knobs do not go together: a property of the design, not bad input."""
+    return error.exit_code == 1 or isinstance(error, TraceError)
 
 
 def _proposal(
@@ -130,8 +134,11 @@ def _proposal(
         return first, False
     fresh = [first, *({p.name: p.draw(rng) for p in space.coarse} for _ in range(space.spec.sampler.screen))]
     for choice in fresh:
-        with suppress(DovetailError):
+        try:
             costing.look(choice, guide)
+        except DovetailError as error:
+            if not _impossible(error):
+                raise
     choices, owners, predicted = costing.promise(guide)
     best = Promise.beyond(archive.front, predicted, seed=int(rng.integers(2**31))).best(predicted)
     return (first, False) if best is None else ({**first, **choices[owners[best]]}, True)
