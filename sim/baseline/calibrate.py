@@ -26,7 +26,7 @@ from sim.baseline.cpu_fit import (
 )
 from sim.baseline.cpu_rows import CUSTOM_KERNELS, Table, family, record_graph, tabulate
 from sim.baseline.record import BaselineRecord, Mode, read_baseline
-from sim.baseline.residuals import network_deviations, residuals_of
+from sim.baseline.residuals import deviation_of, network_shares, residuals_of
 from sim.baseline.runner import git_commit
 from sim.baseline.score import error_statistics
 from sim.cost.cpu import CpuConstants
@@ -158,7 +158,8 @@ def held_out(fitted: Fitted, calibration: Calibration) -> tuple[HeldOut, ...]:
     if fitted.networks is None or fitted.network_s is None:
         return tuple(found)
     r = calibration.residuals
-    deviations = network_deviations(fitted.networks, fitted.constants, r.classes, r.device)
+    shares = network_shares(fitted.networks, fitted.constants, r.classes)
+    deviations = deviation_of(np.array([r.device, r.gaps, 1.0]), shares)
     for record, ours, deviation in zip(fitted.networks.records, fitted.network_s, deviations, strict=True):
         estimated_s = float(ours)
         found.append(

@@ -57,9 +57,9 @@ _RANGE = {f.name: (f.metadata["low"], f.metadata["high"]) for f in fields(CpuCon
 _DATASHEET = {f.name: f.metadata["datasheet"] for f in fields(CpuConstants)}
 _FALLBACK = {
     "conv_word": "gemm_word", "half_efficiency": "gemm_word", "byte_efficiency": "half_efficiency",
-    "layer_byte": "byte_efficiency", "depthwise_efficiency": "conv_word", "attention_word": "gemm_word",
-    "attention_half": "half_efficiency", "decode_word": "attention_word", "decode_half": "attention_half",
-    "rows_efficiency": "vector_efficiency",
+    "layer_byte": "byte_efficiency", "depthwise_efficiency": "conv_word",
+    "attention_half": "half_efficiency", "decode_word": "gemm_word", "decode_half": "attention_half",
+    "rows_efficiency": "vector_efficiency", "special_efficiency": "rows_efficiency",
 }  # fmt: skip
 """What a class without rows takes its efficiency from."""
 

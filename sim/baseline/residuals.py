@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
+from scipy.optimize import minimize
 
 from sim.baseline.cpu_rows import Table, family
 from sim.cost.cpu import CLASSES, CpuConstants
@@ -15,6 +16,9 @@ from sim.hardware.calibration import Residuals
 MAD_TO_SIGMA = 1.4826
 FEW_POINTS = 9
 """Below this many points there is no 90 % conformal quantile."""
+UNSEEN_PART = 0.14
+PULL = 0.05
+"""Pull of the parts of networks' deviations, and where to: half a nat at three e-folds (estimated)."""
 UNSEEN_DEVICE = 0.05
 """Device part of the residual where fewer than three whole networks were measured (estimated)."""
 SMALLEST = 0.01
@@ -25,18 +29,20 @@ def residuals_of(
     ops: Table, op_s: np.ndarray, networks: Table | None, network_s: np.ndarray | None, constants: CpuConstants
 ) -> Residuals:
     """Args: op_s, network_s: times predicted with constants that had not seen them."""
-    parts = class_deviations(ops, op_s)
+    classes = class_deviations(ops, op_s)
     if networks is None or network_s is None:
-        return Residuals(device=UNSEEN_DEVICE, classes=parts)
+        return Residuals(device=UNSEEN_DEVICE, classes=classes)
     log_error = np.log(networks.measured_s / network_s)
-    device, parts = split(device_deviation(log_error), parts, network_deviations(networks, constants, parts, 0.0))
-    deviation = network_deviations(networks, constants, parts, device)
-    scores = np.abs(log_error) / deviation
     models = np.array([r.workload for r in networks.records])
-    covered, width = coverage(scores, deviation, models)
+    shares = network_shares(networks, constants, classes)
+    parts = likeliest_parts(log_error, shares)
+    scores = np.abs(log_error) / deviation_of(parts, shares)
+    covered, width = coverage(log_error, shares, models)
+    device, gaps, scale = (float(part) for part in parts)
     return Residuals(
-        device=device, classes=parts, conformal=conformal_score(scores), models=len(set(models)), points=len(scores),
-        covered=covered, median_width=width,
+        device=device, gaps=gaps, classes={name: (scale * a, scale * b) for name, (a, b) in classes.items()},
+        conformal=conformal_score(scores), models=len(set(models)), points=len(scores), covered=covered,
+        median_width=width,
     )  # fmt: skip
 
 
@@ -53,24 +59,37 @@ def class_deviations(ops: Table, op_s: np.ndarray) -> dict[str, tuple[float, flo
     return out
 
 
-def device_deviation(log_error: np.ndarray) -> float:
-    """What scatters networks as a whole: robust standard deviation of their errors about none."""
-    if len(log_error) < 3:
-        return UNSEEN_DEVICE
-    return max(SMALLEST, MAD_TO_SIGMA * float(np.median(np.abs(log_error))))
+def network_shares(networks: Table, constants: CpuConstants, classes: Mapping[str, tuple[float, float]]) -> np.ndarray:
+    """[network, part] what a unit of each part adds to the deviation of its log time: the device 1, the gaps between
+    ops their share of the time, the classes of ops the joint deviation that their own residuals give."""
+    time = networks.times(constants)
+    owner, count = networks.owner, networks.count
+    gaps = np.bincount(owner, weights=time.host_s * count) / np.bincount(owner, weights=time.total_s * count)
+    return np.stack([np.ones(len(gaps)), gaps, network_deviations(networks, constants, classes, 0.0)], axis=1)
 
 
-def split(
-    whole: float, parts: Mapping[str, tuple[float, float]], spread: np.ndarray
-) -> tuple[float, dict[str, tuple[float, float]]]:
-    """(device, parts): half of the networks' variance is the device's, half their ops', whose parts are scaled to it.
+def deviation_of(parts: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Deviation of each network: independent parts, and what no part goes below."""
+    return np.sqrt(np.sum((parts * shares) ** 2, axis=1) + SMALLEST**2)
 
-    Ops alone, with their whole family left out, scatter more than they do in networks, where the constants have seen
-    their kind: their residuals say which classes are worse, the networks how much.
+
+def likeliest_parts(log_error: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """(device, gaps, scale of the classes) under which these held-out errors are likeliest.
+
+    Errors follow a Laplace distribution (heavy tails, so that one odd network does not set the scale). A weak pull to
+    UNSEEN_PART per e-fold keeps parts that few networks show. Ops alone, with their whole family left out, scatter
+    more than they do in networks: their residuals say which classes are worse, the networks how much.
     """
-    share = whole / math.sqrt(2)
-    scale = share / max(1e-9, math.sqrt(float(np.mean(spread**2))))
-    return share, {name: (scale * shared, scale * own) for name, (shared, own) in parts.items()}
+    if len(log_error) < 3:
+        return np.array([UNSEEN_DEVICE, 0.0, 1.0])
+
+    def cost(logs: np.ndarray) -> float:
+        deviation = deviation_of(np.exp(logs), shares)
+        fit = np.sum(np.log(deviation) + math.sqrt(2) * np.abs(log_error) / deviation)
+        return float(fit + PULL * np.sum((logs - math.log(UNSEEN_PART)) ** 2))
+
+    start = np.full(shares.shape[1], math.log(UNSEEN_PART))
+    return np.exp(minimize(cost, start, method="Nelder-Mead", options={"maxiter": 4000}).x)
 
 
 def conformal_score(scores: np.ndarray) -> float | None:
@@ -83,14 +102,18 @@ def conformal_score(scores: np.ndarray) -> float | None:
     return float(np.sort(scores)[rank - 1]) if len(scores) >= FEW_POINTS and rank <= len(scores) else None
 
 
-def coverage(scores: np.ndarray, deviation: np.ndarray, models: np.ndarray) -> tuple[int, float | None]:
+def coverage(log_error: np.ndarray, shares: np.ndarray, models: np.ndarray) -> tuple[int, float | None]:
     """(points inside the interval that the networks of other models give, median relative width of these intervals).
 
-    The score of each point's interval comes from the other models alone: leave-model-out.
+    Parts and score of each point's interval come from the other models alone: leave-model-out.
     """
     covered, widths = 0, []
     for model in sorted(set(models)):
         own = models == model
+        if not np.any(~own):
+            return 0, None
+        deviation = deviation_of(likeliest_parts(log_error[~own], shares[~own]), shares)
+        scores = np.abs(log_error) / deviation
         reach = conformal_score(scores[~own])
         if reach is None:
             return 0, None

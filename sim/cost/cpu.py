@@ -2,15 +2,16 @@
 
     T = host + spread (compute + vector + layout) + memory
     host    = calls host_s                                               dispatch; fork and join of threads
-    compute = MACs (1 + fill / k) / (rate e) + packed / p + streamed / g  rate: data sheet, one core
-    vector  = lanes / e + (compares c + scores s + rows r) / clock
+    compute = MACs (1 + fill / k) / (rate e) + packed / p                rate: data sheet, one core
+    vector  = lanes / e + transcendentals / t + compares c / clock
     layout  = reordered bytes / r + permuted elements c / clock
     spread  = (1 - f) + f / n                                             Amdahl: n threads, share f parallel
     memory  = bytes from the private cache / (n b_2) + from the shared one / (n b_3) + from DRAM / (e_B B)
 
 Terms of products add: kernels alternate between packing, loading and multiplying more than they overlap them (a
 soft maximum that was free to choose chose the sum on both measured machines). Lanes and memory of element-wise
-work overlap: their soft maximum. Bytes are near where the cyclic
+work overlap: their soft maximum. A product with one row in fp32 is a stream of its weights too: elements at g and
+bytes overlap, on the threads that the library gives it. Bytes are near where the cyclic
 working set fits the share of a cache (`hit_rate`). Pure functions over ops; `CpuConstants.datasheet()`
 leaves the data sheet untouched.
 """
@@ -56,14 +57,11 @@ class CpuConstants(Constants):
     """... of linear layers with packed int8 weights: another library than plain products, without matrix tiles."""
     depthwise_efficiency: float = constant("1", 0.02, 1.0, 1.0)
     """... of convolutions with one channel a group: on the fp32 lanes, whatever the type."""
-    attention_word: float = constant("1", 0.02, 1.0, 1.0)
     attention_half: float = constant("1", 0.01, 1.0, 1.0)
+    """... of attention in 16-bit types; in fp32 its products are the library's."""
     decode_word: float = constant("1", 0.01, 1.0, 1.0)
     """... of attention with one query: products with one row a head."""
     decode_half: float = constant("1", 5e-4, 1.0, 1.0)
-    score_word: float = constant("clock", 0.05, 50.0, 0.0)
-    """Softmax of one score inside the attention kernel: one core."""
-    score_half: float = constant("clock", 0.05, 50.0, 0.0)
     fill_k: float = constant("element", 0.1, 200.0, 0.0)
     """Reduction length at which half of a product's time is the load and store of its results."""
     pack_word: float = constant("element/clock/core", 0.1, 64.0, 1e9)
@@ -72,6 +70,8 @@ class CpuConstants(Constants):
     """... of 16 and 8 bits."""
     gemv_elements: float = constant("element/clock/core", 0.3, 64.0, 1e9)
     """fp32 weights that a product with one row takes in."""
+    one_row_share: float = constant("1", 0.001, 1.0, 1.0)
+    """Share of a product with one row that all threads work on: libraries differ in whether they spread it at all."""
     reorder_bytes: float = constant("B/clock/core", 0.2, 64.0, 1e9)
     """Blocked layouts of convolutions: weights at every call, activations from planes and back; read and written."""
     permute_clocks: float = constant("clock/element", 0.05, 30.0, 0.0)
@@ -82,8 +82,8 @@ class CpuConstants(Constants):
     """Element-wise lanes. Above 1: the primitives' rates in the chip file are estimates."""
     rows_efficiency: float = constant("1", 0.02, 1.5, 1.0)
     """... of reductions along rows."""
-    row_clocks: float = constant("clock", 1.0, 5000.0, 0.0)
-    """Start of one row of a reduction: one core."""
+    special_efficiency: float = constant("1", 0.02, 1.5, 1.0)
+    """... of exponentials and other transcendental functions, wherever they stand."""
     overlap: float = constant("1", 1.0, 6.0, 16.0)
     """Exponent p of the soft maximum of lanes and memory in element-wise work and reductions."""
     parallel_share: float = constant("1", 0.3, 1.0, 1.0)
@@ -130,6 +130,8 @@ class CpuWork:
     """Done, without what a causal kernel skips."""
     matrix_s: np.ndarray
     lanes_s: np.ndarray
+    special_s: np.ndarray
+    """Of transcendental functions."""
     reduction: np.ndarray
     """Length of the reduction (inf: no MACs)."""
     packed: np.ndarray
@@ -139,10 +141,6 @@ class CpuWork:
     reordered_bytes: np.ndarray
     permuted: np.ndarray
     """Elements that change their contiguous axis."""
-    scores: np.ndarray
-    """Scores of an attention kernel."""
-    rows: np.ndarray
-    """Rows of a reduction."""
     compares: np.ndarray
     """Scalar compares of pooling windows."""
     border_s: np.ndarray
@@ -191,16 +189,19 @@ def cpu_time(work: CpuWork, machine: CpuMachine, constants: CpuConstants, *, hos
     threads = np.maximum(1.0, np.minimum(machine.threads, work.grains))
     spread = (1 - c.parallel_share) + c.parallel_share / threads
     packing = work.packed / np.array([c.pack_word, c.pack_narrow, c.pack_narrow])[work.width]
-    streaming = work.streamed / c.gemv_elements
+    one_row = (1 - c.one_row_share) + c.one_row_share / threads
+    streaming = work.streamed / c.gemv_elements / clock * one_row
     product = work.matrix_s * (1 + c.fill_k / work.reduction) / _efficiency(c)[work.kind, work.width]
     vector = _vector_s(work, c, clock) * spread
     layout = (work.reordered_bytes / c.reorder_bytes + work.permuted * c.permute_clocks) / clock * spread
     memory, far = _memory(work, machine, c, threads)
-    streams = (work.kind == CLASSES.index("vector")) | (work.kind == CLASSES.index("rows"))
-    exposed = np.where(streams, soft_max(vector, memory, c.overlap) - vector, memory)
+    memory = np.where(work.streamed > 0, memory * one_row * threads, memory)  # each core asks for its share of bytes
+    streams = (work.kind == CLASSES.index("vector")) | (work.kind == CLASSES.index("rows")) | (work.streamed > 0)
+    busy = vector + streaming
+    exposed = np.where(streams, soft_max(busy, memory, c.overlap) - busy, memory)
     return CpuTime(
         host_s=np.where(host, c.host_s * work.calls, 0.0),
-        compute_s=(product + (packing + streaming) / clock) * spread,
+        compute_s=(product + packing / clock) * spread + streaming,
         vector_s=vector,
         border_s=_border_s(work, machine, c, threads, spread),
         memory_s=layout + exposed,
@@ -211,8 +212,7 @@ def cpu_time(work: CpuWork, machine: CpuMachine, constants: CpuConstants, *, hos
 def _vector_s(work: CpuWork, c: CpuConstants, clock: float) -> np.ndarray:
     """One core's vector and scalar work."""
     lanes = work.lanes_s / np.where(work.kind == CLASSES.index("rows"), c.rows_efficiency, c.vector_efficiency)
-    scores = work.scores * np.array([c.score_word, c.score_half, c.score_half])[work.width]
-    return lanes + (work.compares * c.pool_clocks + scores + work.rows * c.row_clocks) / clock
+    return lanes + work.special_s / c.special_efficiency + work.compares * c.pool_clocks / clock
 
 
 def _border_s(
@@ -228,7 +228,7 @@ def _border_s(
 def _efficiency(c: CpuConstants) -> np.ndarray:
     """[class, width] share of the data-sheet rate."""
     gemm = [c.gemm_word, c.half_efficiency, c.byte_efficiency]
-    attention = [c.attention_word, c.attention_half, c.attention_half]
+    attention = [c.gemm_word, c.attention_half, c.attention_half]
     table = {
         "gemm": gemm,
         "layer": [c.layer_byte] * 3,

@@ -1,9 +1,9 @@
 """How far off a network's latency may be: residuals of device, op class and op, joint over the network.
 
-log(measured / estimated) of op i of class c is d + g_c + e_i, three independent normal parts. A network's
-time is the sum of its ops', so to first order log T = d + sum_c W_c g_c + sum_i w_i e_i with w_i the op's
-share of the time and W_c the class's: what ops share does not average out. Equal problems are one problem:
-their e_i is the same number.
+log(measured / estimated) of op i of class c is d + g_c + e_i, three independent normal parts; the gaps between
+ops have an error h of their own. A network's time is the sum of its ops', so to first order
+log T = d + H h + sum_c W_c g_c + sum_i w_i e_i with w_i the op's share of the time, W_c the class's and H that of
+the gaps: what ops share does not average out. Equal problems are one problem: their e_i is the same number.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ def log_deviation(
     *,
     device: float,
     parts: Mapping[str, tuple[float, float]],
+    gaps: float = 0.0,
 ) -> float:
     """Standard deviation of log(measured / estimated) of a network.
 
     Args:
         times_s, classes, problems: per op its time, its class, and what it computes (equal = the same error).
-        device: standard deviation of the device's part; parts: class -> (class, op).
+        device: standard deviation of the device's part; parts: class -> (class, op); gaps: of what the gaps
+            between ops add, their share of the time included.
             A row may stand for several equal ops: their times add, as their errors do.
     Raises: KeyError: a class without residuals.
     Example: two equal times of one class, other problems, device 0, class 0, op 0.1: 0.1 / sqrt(2) = 0.0707.
@@ -43,7 +45,7 @@ def log_deviation(
         by_problem[name, problem] = by_problem.get((name, problem), 0.0) + time / total
     shared = sum((share * parts[name][0]) ** 2 for name, share in by_class.items())
     own = sum((share * parts[name][1]) ** 2 for (name, _), share in by_problem.items())
-    return hypot(device, sqrt(shared + own))
+    return hypot(device, gaps, sqrt(shared + own))
 
 
 def interval_s(latency_s: float, deviation: float, score: float | None = None) -> tuple[float, float]:

@@ -86,11 +86,13 @@ def latency_interval_s(network: Network, d: int, choice: str, latency_s: float) 
         return None
     if gpu:
         parts, device, score = _gpu_parts(network, gpu_of(chip, choice).constants.origin), WHOLE_GPU, None
+        gaps = 0.0
     else:
         found = cpu_calibration(chip, choice)
         if found is None:
             return None
         parts, device, score = dict(found.residuals.classes), found.residuals.device, found.residuals.conformal
+        gaps = found.residuals.gaps * sum(float(g.launch_s[d]) for g in _kernels(network)) / latency_s
         device = (device**2 + (GENERATION_CHANGED**2 if _transferred(found, chip) else 0.0)) ** 0.5
         if not {g.cost_class for g in _kernels(network)} <= set(parts):
             parts |= {g.cost_class: (UNMEASURED, UNMEASURED) for g in _kernels(network) if g.cost_class not in parts}
@@ -99,7 +101,8 @@ def latency_interval_s(network: Network, d: int, choice: str, latency_s: float) 
     times = [float(network.increments_s[i][d]) for i in kept]
     problems = [(g.macs, g.vector_ops, float(g.time_s[d])) for g in groups]
     classes = [_class(g.cost_class, bool(g.flags)) if gpu else g.cost_class for g in groups]
-    return interval_s(latency_s, log_deviation(times, classes, problems, device=device, parts=parts), score)
+    deviation = log_deviation(times, classes, problems, device=device, parts=parts, gaps=gaps)
+    return interval_s(latency_s, deviation, score)
 
 
 def _class(kind: str, flagged: bool) -> str:

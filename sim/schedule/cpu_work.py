@@ -13,15 +13,15 @@ Read off PyTorch 2.13 with oneDNN, MKL and FBGEMM (`ONEDNN_VERBOSE=1` and the pr
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import ceil, inf
+from math import ceil, inf, prod
 
 from sim.cost.compulsory import touched_elements
 from sim.cost.cpu import CLASSES, GRAIN, WIDTHS, CpuWork, work_from_rows
 from sim.cost.vector import lane_cycles
 from sim.errors import PrecisionError
-from sim.hardware.chip import Chip, Fanout
+from sim.hardware.chip import Chip, Fanout, Memory
 from sim.mapping.problem import INPUT, OUTPUT, WEIGHT
-from sim.schedule.shapes import is_depthwise, is_window, product_shape
+from sim.schedule.shapes import Shape, is_depthwise, is_window, product_shape
 from sim.workload.graph import EinsumOp, Graph, MovementOp, Op, OperandRole, Primitive, Region, Role, ViewOp
 from sim.workload.precision import BITS
 
@@ -39,6 +39,11 @@ NORM_BYTES = {"word": 28.0, "half": 36.0}
 """Bytes of it per element: seven passes in fp32, two more copies for 16-bit inputs."""
 KEY_BLOCK = 512
 """Keys that the attention kernel takes at once (kvSplitSize of PyTorch's CPU kernel)."""
+LINE_BYTES = 64
+WORD_BYTES = 4
+"""What one lane of a product takes in at once: one fp32, two 16-bit or four 8-bit elements of the reduction."""
+SPECIAL = frozenset({Primitive.EXP, Primitive.LOG, Primitive.TANH, Primitive.ERF, Primitive.SIN})
+"""Polynomials of many operations in the vector mathematics library."""
 ROW_KINDS = ("softmax", "layer_norm", "group_norm", "rms_norm", "mean", "sum", "var")
 """Parts of the names of ops that reduce along rows."""
 
@@ -46,8 +51,8 @@ ROW_KINDS = ("softmax", "layer_norm", "group_norm", "rms_norm", "mean", "sum", "
 def library_work(graph: Graph, chip: Chip, *, calibrated: bool = True) -> CpuWork:
     """Columns of every op of a graph prepared with `eager=True` but its views, in order.
 
-    `calibrated`: the kernels are known, so causal attention leaves out blocks above the diagonal and its softmax is a
-    time per score; without, every product counts (as in the roofline) and the softmax at the rates of the lanes.
+    `calibrated`: the kernels are known, so causal attention leaves out blocks above the diagonal; without, every
+    product counts (as in the roofline).
     Raises: PrecisionError: a type for which the chip's array has no rate.
     """
     context = _Context(graph, chip, calibrated=calibrated)
@@ -106,6 +111,7 @@ class _Context:
         self.cores = 1
         for level in self.unit.hierarchy:
             self.cores *= level.count if isinstance(level, Fanout) else 1
+        self.private_bytes = cpu_private_bytes(chip)
         self.cycle_bytes = weight_bytes(graph)
         self.quantised = any(isinstance(op, EinsumOp) and is_layer(op, graph) for op in graph.ops)
 
@@ -130,6 +136,22 @@ class _Context:
         """Seconds of one core."""
         return lane_cycles(self.unit.vector, primitives, chip=self.chip.name) * self.cores / self.unit.clock_hz
 
+    def lanes(self, primitives: Mapping[Primitive, float]) -> dict[str, float]:
+        """Seconds of one core: simple operations, transcendental ones."""
+        special = {p: n for p, n in primitives.items() if p in SPECIAL}
+        simple = {p: n for p, n in primitives.items() if p not in SPECIAL}
+        return {"lanes_s": self.lanes_s(simple), "special_s": self.lanes_s(special)}
+
+    def padded(self, op: EinsumOp, shape: Shape, compute: str, *, whole: bool) -> float:
+        """MACs that the lanes take: results in whole vectors of the array's columns, and reductions in whole words of
+        four bytes; in a convolution at each place of the window. Not `whole`: channels lie on the lanes."""
+        if not whole:
+            return op.einsum.macs
+        taps = WORD_BYTES * 8 // max(8, BITS.get(compute, 32))
+        depth = op.einsum.ranks.get("C", shape.k) if is_window(op) else shape.k
+        filled = [ceil(size / unit) * unit / size for size, unit in ((shape.n, self.unit.array.cols), (depth, taps))]
+        return op.einsum.macs * filled[0] * filled[1]
+
     def product_s(self, macs: float, compute: str) -> float:
         array = self.unit.array
         return macs / (array.rows * array.cols * array.macs_per_cycle[compute] * self.unit.clock_hz)
@@ -148,9 +170,9 @@ class _Context:
             "width": WIDTHS.index(width),
             "calls": 1.0 + (LAYER_CALLS[kind] if layer else 0.0),
             "macs": float(op.einsum.macs),
-            "matrix_s": self.product_s(op.einsum.macs, compute),
+            "matrix_s": self.product_s(self.padded(op, shape, compute, whole=kind != "depthwise"), compute),
             "reduction": float(shape.k),
-            "lanes_s": self.lanes_s(_epilogue(op)),
+            **self.lanes(_epilogue(op)),
             "held_bytes": size[WEIGHT] if weight_held else 0.0,
             "passing_bytes": size[INPUT] + size[OUTPUT] + (0.0 if weight_held else size[WEIGHT]),
         }
@@ -200,21 +222,43 @@ class _Context:
         return {
             "border_s": self.lanes_s({Primitive.CONVERT: sum(elements)}),
             "border_bytes": 5 * sum(elements),  # fp32 on the one side, a byte on the other
-            "permuted": 0.0 if kind == "layer" else 2 * elements[0],
+            "permuted": 0.0 if kind == "layer" else self._layer_copies(op, elements[0]),
         }
+
+    def _layer_copies(self, op: EinsumOp, elements: float) -> float:
+        """Two copies of a quantised convolution's input: fp32 to planes, bytes to channels-last."""
+        _, channels, *plane = self.graph.tensors[op.inputs[0]].shape
+        pixels = prod(plane)
+        return elements * (self._conflicts(pixels, 4 * channels) + self._conflicts(channels, pixels))
+
+    def _conflicts(self, reads: int, stride_bytes: float) -> float:
+        """Times that a strided copy's element takes longer because its lines do not stay in the private cache.
+
+        A copy takes one element of each of `reads` lines, and comes back to them for the next row. Strides of a
+        power of two lines find only that part of the sets: the cache holds fewer of them.
+        """
+        lines = self.private_bytes / LINE_BYTES
+        stride = int(stride_bytes // LINE_BYTES) if stride_bytes % LINE_BYTES == 0 else 1
+        usable = lines / max(1, stride & -stride)
+        return max(1.0, reads / usable) if usable else 1.0
 
     def _movement(self, op: MovementOp) -> dict[str, float]:
         tensors = self.graph.tensors
         held = sum(n for key, n in op.read_bytes.items() if tensors[key].role in (Role.WEIGHT, Role.KV_CACHE))
         elements = float(sum(tensors[key].elements for key in op.write_bytes))
         source = tensors[op.inputs[0]] if len(op.inputs) == 1 else None
-        moves_axis = source is not None and source.layout and source.layout[-1] != len(source.shape) - 1
+        permuted = 0.0
+        if source is not None and source.layout and source.layout[-1] != len(source.shape) - 1:
+            last = len(source.shape) - 1
+            inside = source.layout[source.layout.index(last) + 1 :]
+            stride = prod(source.shape[axis] for axis in inside) * source.bits / 8
+            permuted = elements * self._conflicts(source.shape[last], stride)
         return {
             "kind": CLASSES.index("movement"),
             "calls": 1.0,
             "grains": max(1.0, elements / GRAIN),
-            "lanes_s": self.lanes_s(op.primitives),
-            "permuted": elements if moves_axis else 0.0,
+            **self.lanes(op.primitives),
+            "permuted": permuted,
             "held_bytes": float(held),
             "passing_bytes": float(sum(op.read_bytes.values()) + sum(op.write_bytes.values()) - held),
         }
@@ -238,17 +282,19 @@ class _Context:
             row |= {"passing_bytes": row["passing_bytes"] * UNFUSED_PASSES, "calls": 1.0 + UNFUSED_CALLS}
             if self.fused(op):
                 share = self._causal_share(op)
-                scores = float(self.graph.tensors[op.outputs[0]].elements) * share
-                row |= {"passing_bytes": 0.0, "grains": inf, "scores": scores}
-                # Without a calibration nothing is known of the kernel's time a score: its lanes at the file's rates.
-                return row if self.calibrated else row | {"lanes_s": self.lanes_s(work) * share}
+                return row | {"passing_bytes": 0.0, "grains": inf} | self.lanes({p: n * share for p, n in work.items()})
         if "pool" in op.kind and not self.quantised:
             return row | {"compares": float(sum(work.values()))}
         if width == "half":
             work[Primitive.CONVERT] = work.get(Primitive.CONVERT, 0) + sum(t.elements for t in tensors)
-        if _is_rows(op):
-            row["rows"] = elements / max(1, tensors[0].shape[-1] if tensors[0].shape else 1)
-        return row | {"lanes_s": self.lanes_s(work)}
+        return row | self.lanes(work)
+
+
+def cpu_private_bytes(chip: Chip) -> float:
+    """The cache of one core; 0 where none is described."""
+    levels = chip.main_unit.hierarchy
+    fan = next((i for i, level in enumerate(levels) if isinstance(level, Fanout)), len(levels))
+    return next((level.capacity_bytes for level in levels[fan:] if isinstance(level, Memory)), 0.0)
 
 
 def _class_of(op: EinsumOp, *, layer: bool, region: Region | None) -> str:

@@ -14,7 +14,7 @@ import sim
 from sim.baseline.calibrate import calibrate
 from sim.baseline.cpu_rows import tabulate
 from sim.baseline.record import BaselineRecord, Kind, append_record
-from sim.baseline.residuals import conformal_score, coverage
+from sim.baseline.residuals import conformal_score, coverage, likeliest_parts
 from sim.cost.cpu import CLASSES, CpuConstants, CpuMachine, CpuWork, cpu_time, work_from_rows
 from sim.errors import CalibrationError
 from sim.hardware.calibration import Calibration, calibration_from_dict, read_calibration, write_calibration
@@ -127,12 +127,25 @@ def test_conformal_score_by_hand():
 
 
 def test_coverage_leaves_the_model_out():
-    """Ten points of a, scores 0.1 to 1.0, and nine of b, 1 to 9. a's intervals come from b alone: rank 9, score 9,
-    all ten inside, width 2 sinh(0.1 x 9). b's come from a alone: rank 10, score 1.0, one inside."""
-    scores = np.array([0.1 * i for i in range(1, 11)] + [1.0 * i for i in range(1, 10)])
-    covered, width = coverage(scores, np.full(19, 0.1), np.array(["a"] * 10 + ["b"] * 9))
-    assert covered == 11
-    assert width == pytest.approx(2 * math.sinh(0.1 * 9.0))
+    """Forty errors of each of two models, N(0, 0.1), no gaps: a conformal score from forty (rank 37) covers 90 %, and
+    an interval of +- 1.645 x 0.1 is 33 % wide."""
+    rng = np.random.default_rng(0)
+    error = rng.normal(0.0, 0.1, 80)
+    shares = np.stack([np.ones(80), np.zeros(80), np.zeros(80)], axis=1)
+    covered, width = coverage(error, shares, np.array(["a"] * 40 + ["b"] * 40))
+    assert 66 <= covered <= 78  # binomial, 99 %
+    assert width == pytest.approx(0.33, rel=0.25)
+
+
+def test_parts_that_networks_show_are_found():
+    """Errors of deviation hypot(0.05, 0.8 x share of gaps), shares 0 to 0.5: both come back within a third."""
+    rng = np.random.default_rng(1)
+    gaps = rng.uniform(0.0, 0.5, 400)
+    error = rng.normal(0.0, np.hypot(0.05, 0.8 * gaps))
+    shares = np.stack([np.ones(400), gaps, np.full(400, 1e-3)], axis=1)
+    device, found, _ = likeliest_parts(error, shares)
+    assert device == pytest.approx(0.05, rel=0.35)
+    assert found == pytest.approx(0.8, rel=0.35)
 
 
 def test_documents_round_trip(fitted, tmp_path):
@@ -196,6 +209,24 @@ def test_products_by_hand():
     assert packed.total_s == pytest.approx([1e-3])
     moved = cpu_time(_one(held_bytes=1e8), MACHINE, replace(half, dram_efficiency=0.5), host=False)
     assert moved.total_s == pytest.approx([0.02], rel=1e-5)
+
+
+def test_one_row_is_a_stream_on_the_threads_that_it_gets():
+    """1e8 weights (0.4 GB) in one row. 4 elements a clock of one thread: 25 ms; a quarter of 10 GB/s, which is what
+    one of four threads asks for: 160 ms; no overlap lost: 160 ms. On all four threads: a quarter of that."""
+    row = _one(streamed=1e8, held_bytes=4e8, cycle_bytes=np.inf)
+    alone = replace(CpuConstants.datasheet(), gemv_elements=4.0, one_row_share=0.0, overlap=16.0)
+    assert cpu_time(row, MACHINE, alone, host=False).total_s == pytest.approx([0.16])
+    spread = replace(alone, one_row_share=1.0)
+    assert cpu_time(row, MACHINE, spread, host=False).total_s == pytest.approx([0.04])
+
+
+def test_transcendentals_have_an_efficiency_of_their_own():
+    """1 ms of simple lanes at 0.5 and 3 ms of exponentials at 0.75 of one core, on four: (2 + 4) / 4 = 1.5 ms."""
+    c = replace(CpuConstants.datasheet(), vector_efficiency=0.5, special_efficiency=0.75)
+    assert cpu_time(_one("vector", lanes_s=1e-3, special_s=3e-3), MACHINE, c, host=False).total_s == pytest.approx(
+        [1.5e-3]
+    )
 
 
 def test_layouts_and_scalar_work_by_hand():

@@ -140,6 +140,7 @@ def test_interval_by_hand():
     assert log_deviation([1.0, 1.0], ["gemm"] * 2, ["a", "b"], device=0.0, parts=parts) == pytest.approx(0.1 / 2**0.5)
     assert log_deviation([1.0, 1.0], ["gemm"] * 2, ["a", "a"], device=0.0, parts=parts) == pytest.approx(0.1)
     assert log_deviation([3.0], ["gemm"], ["a"], device=0.3, parts={"gemm": (0.4, 0.0)}) == pytest.approx(0.5)
+    assert log_deviation([3.0], ["gemm"], ["a"], device=0.0, parts={"gemm": (0.3, 0.0)}, gaps=0.4) == pytest.approx(0.5)
     assert interval_s(1.0, 0.1) == pytest.approx((np.exp(-0.16449), np.exp(0.16449)))
 
 

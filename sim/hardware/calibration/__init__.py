@@ -20,13 +20,15 @@ SCHEMA = "dovetail.calibration/1"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Residuals:
-    """Standard deviations of log(measured / estimated): of the device as a whole, of a class of ops (shared by
-    all its ops) and of one op. `conformal` is the 90 % score of held-out whole models, in units of the standard
-    deviation that the parts give for the network; None where no whole model was held out."""
+    """Standard deviations of log(measured / estimated): of the device as a whole, of the gaps between ops, of a class
+    of ops (shared by all its ops) and of one op. `conformal` is the 90 % score of held-out whole models, in units of
+    the standard deviation that the parts give for the network; None where no whole model was held out."""
 
     device: float
     classes: Mapping[str, tuple[float, float]]
     """class of ops -> (class, op)"""
+    gaps: float = 0.0
+    """Of a latency that is gaps alone: networks of short ops are known worse."""
     conformal: float | None = None
     models: int = 0
     """Whole models behind `conformal`, and the points that they were measured at."""
