@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import reduce
 from math import inf
 
@@ -14,6 +14,7 @@ from sim.hardware.chip import Chip
 from sim.hardware.dump import chip_hash
 from sim.hardware.physical import chip_area_mm2, idle_power_w
 from sim.mapping.mapping import Mapping as LoopNest
+from sim.mapping.winners import Winners
 from sim.results import Estimate, OpEstimate, Term, Traffic
 from sim.savings import with_savings
 from sim.schedule.confidence import calibration_document, latency_interval_s
@@ -276,11 +277,8 @@ def _terms(network: Network, i: int, d: int, latency: float, launch: float) -> d
 
 
 def _mapping(group: GroupCost, d: int, network: Network) -> Mapping[str, object] | None:
-    for designs, won in group.winners:
-        at = np.flatnonzero(designs == d)
-        if len(at) and won.row[at[0]] >= 0:
-            nest = won.mappings[won.row[at[0]]]
-            return {"dataflow": network.unit.array.dataflow.value, **nest.to_dict()}
+    for won, row in _won(group, d):
+        return {"dataflow": network.unit.array.dataflow.value, **won.mappings[row].to_dict()}
     return None
 
 
@@ -327,12 +325,28 @@ def _held_bytes(network: Network, group: GroupCost, d: int, position: int) -> di
 
 
 def _peaks(network: Network, d: int) -> dict[str, float]:
+    """The most that lies in each memory at once: at home, on chip what stays there and tiles, and tiles inside."""
     peaks = {network.unit.home: float(network.residency.home_peak_bytes[d])}
     if network.residency.memory:
         peaks[network.residency.memory] = max(
             (float(g.held_bytes[d] + g.footprint_bytes[d]) for g in network.groups), default=0.0
         )
+    for group in network.groups:
+        for won, row in _won(group, d):
+            assert group.machine is not None
+            for level, used in won.level_bytes[row].items():
+                name = group.machine.levels[level].name
+                if name != network.residency.memory:
+                    peaks[name] = max(peaks.get(name, 0.0), used)
     return peaks
+
+
+def _won(group: GroupCost, d: int) -> Iterator[tuple[Winners, int]]:
+    """(winners, row of the design)"""
+    for designs, won in group.winners:
+        at = np.flatnonzero(designs == d)
+        if len(at) and won.row[at[0]] >= 0:
+            yield won, int(won.row[at[0]])
 
 
 def _infeasible(network: Network, d: int) -> dict[str, object] | None:

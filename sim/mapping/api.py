@@ -16,7 +16,7 @@ from sim.mapping.nest import check_capacity, footprint_bytes, nest
 from sim.mapping.nested import map_nested
 from sim.mapping.problem import Problem
 from sim.mapping.search import needs_rates
-from sim.mapping.winners import Objective, Winners, dynamic_energy, outer_tiles
+from sim.mapping.winners import Objective, Winners, dynamic_energy, tile_bytes
 from sim.workload.graph import OperandRole
 
 SPACES = ("even", "uneven", "fixed_dataflow")
@@ -81,7 +81,7 @@ def cost_mapping(
         latency=machine.latency_cycles,
     )
     cost, table = evaluate_rows(rows), step_table(rows)
-    weight, used = outer_tiles(mapping, problem, machine, homes)
+    weight, used, inside = tile_bytes(mapping, problem, machine, homes)
     return Winners(
         row=np.arange(designs),
         cost=cost,
@@ -90,6 +90,7 @@ def cost_mapping(
         energy_j=dynamic_energy(machine, problem, cost.traffic, np.arange(designs)),
         first_weight_bytes=(weight,) * designs,
         footprint_bytes=(used,) * designs,
+        level_bytes=(inside,) * designs,
         need_bytes=0.0,
         proven_gap=0.0,
         latency_cycles=machine.latency_cycles,

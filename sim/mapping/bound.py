@@ -16,11 +16,11 @@ array operations.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache, partial
+from functools import cache, cached_property, partial
 
 import numpy as np
 
-from sim.mapping.terms import AXIS, CLASSES, End, Grid, Numbers, Parts, Terms, Wiring, wirings
+from sim.mapping.terms import AXIS, CLASSES, End, Grid, Numbers, Parts, Several, Terms, Wiring, wirings
 
 
 def _end_bytes(terms: Terms, wiring: Wiring, way: int) -> np.ndarray:
@@ -38,6 +38,7 @@ class Bounds:
         one = grids[0]
         self.grids, self.double = grids, one.route.copies == 2
         self.starts = np.cumsum([0] + [grid.tilings for grid in grids])
+        self._shapes = np.array([grid.shape for grid in grids]).T
         apart = any(grid.spread or grid.instances > 1 for grid in grids)
         wired = wirings(one.machine, one.route, apart)
         self.kinds = list(dict.fromkeys(wiring for wiring in wired if wiring))
@@ -48,7 +49,7 @@ class Bounds:
 
     def everywhere(self, dtype: type[np.floating] = np.float64, order: np.ndarray | None = None) -> Parts:
         """Of all candidates (those of `order`, if given), whatever the innermost class."""
-        terms = [Terms(grid, dtype=dtype) for grid in self.grids]
+        terms = [Terms(grid, grid.problem, dtype=dtype) for grid in self.grids]
 
         def flat(of: Callable[[Terms], np.ndarray]) -> np.ndarray:
             parts = [one.flat(of(one)) for one in terms]
@@ -115,9 +116,35 @@ class Bounds:
             found[mine] = terms.trips[letter] > 1
         return found
 
+    @cached_property
+    def _alike(self) -> list[tuple[np.ndarray, Several]]:
+        """(number of each grid within, or -1, and the grids) of those that use fan-outs alike."""
+        found: dict[tuple, list[int]] = {}
+        for number, grid in enumerate(self.grids):
+            found.setdefault((grid.spread, grid.instances), []).append(number)
+        within = [np.full(len(self.grids), -1) for _ in found]
+        for some, numbers in zip(within, found.values(), strict=True):
+            some[numbers] = np.arange(len(numbers))
+        return [(w, Several([self.grids[n] for n in some])) for w, some in zip(within, found.values(), strict=True)]
+
     def of_grids(self, chosen: np.ndarray) -> Iterator[tuple[np.ndarray, Terms]]:
-        """(which of the candidates, their terms) grid by grid."""
+        """(which of the candidates, their terms), those of grids that use fan-outs alike together."""
         owner = np.searchsorted(self.starts, chosen, side="right") - 1
-        for number in np.flatnonzero(np.bincount(owner)).tolist():
-            grid, mine = self.grids[number], np.flatnonzero(owner == number)
-            yield mine, Terms(grid, np.unravel_index(chosen[mine] - self.starts[number], grid.shape))
+        shape, rest = self._shapes[:, owner], chosen - self.starts[owner]
+        at = np.empty_like(shape)
+        for i in reversed(range(len(CLASSES))):
+            rest, at[i] = np.divmod(rest, shape[i])
+        for within, grids in self._alike:
+            number = within[owner]
+            mine = np.flatnonzero(number >= 0)
+            if len(mine):
+                yield mine, grids.terms(number[mine], at[:, mine])
+
+    def tiles(self, ranks: Sequence[str], chosen: np.ndarray) -> np.ndarray:
+        """(n, ranks) tiles of candidates; 1 of ranks that are not tiled."""
+        out = np.ones((len(chosen), len(ranks)), dtype=np.int64)
+        for mine, terms in self.of_grids(chosen):
+            for letter in CLASSES:
+                for rank, tiles in terms.grid.lists[letter].tiles.items():
+                    out[mine, ranks.index(rank)] = terms.along(letter, tiles)
+        return out

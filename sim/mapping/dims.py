@@ -10,10 +10,11 @@ feasible candidates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -73,6 +74,23 @@ class ClassTiles:
             elif isinstance(value, dict):
                 cut[name] = {key: column[rows] for key, column in value.items()}
         return replace(self, **cut)
+
+    @staticmethod
+    def join(lists: Sequence[ClassTiles]) -> ClassTiles:
+        """Tilings of several problems one after the other; a rank that some do not tile has tiles of 1 there."""
+        if len(lists) == 1:
+            return lists[0]
+        joined: dict[str, Any] = {}
+        for name in ClassTiles.__dataclass_fields__:
+            values = [getattr(one, name) for one in lists]
+            if isinstance(values[0], np.ndarray):
+                joined[name] = np.concatenate(values)
+            elif isinstance(values[0], dict):
+                rest = [np.ones(len(one), dtype=np.int64) for one in lists]
+                keys = dict.fromkeys(key for value in values for key in value)
+                columns = {key: [v.get(key, one) for v, one in zip(values, rest, strict=True)] for key in keys}
+                joined[name] = {key: np.concatenate(column) for key, column in columns.items()}
+        return ClassTiles(ranks=tuple(joined["tiles"]), **joined)
 
 
 def class_tiles(

@@ -25,7 +25,7 @@ from sim.mapping.problem import Problem
 from sim.mapping.search import Choice, Pool, SingleBorder, innermost
 from sim.mapping.steps import join
 from sim.mapping.terms import Numbers
-from sim.mapping.winners import Objective, Winners, dynamic_energy, outer_tiles
+from sim.mapping.winners import Objective, Winners, dynamic_energy, tile_bytes
 from sim.workload.graph import OperandRole
 
 ALL_BELOW = 64
@@ -87,15 +87,16 @@ def map_nested(
     row, energy = np.full(len(machine), -1), np.full(len(machine), np.nan)
     row[list(won)], energy[list(won)] = np.arange(len(won)), [one[0] for one in won.values()]
     best = list(won.values())
-    outer = [outer_tiles(one[3], problem, machine, homes) for one in best]
+    tiles = [tile_bytes(one[3], problem, machine, homes) for one in best]
     return Winners(
         row=row,
         cost=join([one[1] for one in best]),
         tables=tuple(one[2] for one in best),
         mappings=tuple(one[3] for one in best),
         energy_j=energy,
-        first_weight_bytes=tuple(f for f, _ in outer),
-        footprint_bytes=tuple(f for _, f in outer),
+        first_weight_bytes=tuple(first for first, _, _ in tiles),
+        footprint_bytes=tuple(used for _, used, _ in tiles),
+        level_bytes=tuple(inside for _, _, inside in tiles),
         need_bytes=min((f[1][0] for f in found), default=0.0),
         need_level=next((f[1][1] for f in found if f[0] is None), None),
         proven_gap=float("nan") if search.looks or search.effort else 0.0,

@@ -263,5 +263,9 @@ class Stack(Problem):
 
         return {role: tuple(map(merged, zip(*(p.axes[role] for p in self.problems), strict=True))) for role in ROLES}
 
+    @cached_property
+    def whole(self) -> Mapping[str, np.ndarray]:
+        return dict(zip(self.ranks, self.sizes, strict=True))
+
     def at(self, rows: np.ndarray) -> Problem:
         return self.of(self.problems, self.number[rows])

@@ -414,6 +414,7 @@ class Search:
         fits = np.flatnonzero(rows >= 0)
         energy[fits] = dynamic_energy(space.machine, space.problem, cost.traffic[row[fits]], fits) if len(fits) else ()
         positions = best.key[own] // CLASS_COUNT
+        used = self.pool.footprint[positions]
         places = list(zip(best.table[own].tolist(), best.row[own].tolist(), strict=True))
         # Winners hold neither candidates nor the search: a network has a hundred of them.
         steps = {place: settled.made[place[0]].take(np.array([place[1]])) for place in set(places)}
@@ -427,7 +428,8 @@ class Search:
             mappings=Lazy(places, lambda place: space.mapping(choices[place])),
             energy_j=energy,
             first_weight_bytes=self.pool.weight_tile_bytes(positions),
-            footprint_bytes=self.pool.footprint[positions],
+            footprint_bytes=used,
+            level_bytes=tuple({space.route.level: one} for one in used.tolist()) if space.at else ({},) * len(own),
             need_bytes=float(self.pool.footprint[span].min()),
             proven_gap=self._gap(np.flatnonzero(self.space == number)),
             latency_cycles=space.machine.latency_cycles,

@@ -325,6 +325,9 @@ class Pool:
         self.space_of = [space for space, _, _ in owned]
         """Of each grid."""
         self.grids = [(option, grid) for _, option, grid in owned]
+        self.options = list(dict.fromkeys(option for option, _ in self.grids))
+        self.option_of = np.array([self.options.index(option) for option, _ in self.grids])
+        """Of each grid."""
         self.starts = np.cumsum([0] + [grid.tilings for _, grid in self.grids])
         first = [next(i for i, owner in enumerate(self.space_of) if owner is space) for space in spaces]
         self.space_starts = np.append(self.starts[first], self.starts[-1])
@@ -337,7 +340,7 @@ class Pool:
 
     def _all(self, of: Callable[[Terms], np.ndarray]) -> np.ndarray:
         """A number of every candidate."""
-        terms = [Terms(grid) for _, grid in self.grids]
+        terms = [Terms(grid, grid.problem) for _, grid in self.grids]
         return np.concatenate([one.flat(of(one)) for one in terms])
 
     def times(self, numbers: Numbers) -> np.ndarray:
@@ -374,13 +377,6 @@ class Pool:
     def grid_of(self, positions: np.ndarray) -> np.ndarray:
         """Number of the grid that each candidate belongs to."""
         return np.searchsorted(self.starts, positions, side="right") - 1
-
-    def tiles(self, number: int, positions: np.ndarray) -> np.ndarray:
-        """Tiles (n, tiled ranks) of candidates of one grid."""
-        grid = self.grids[number][1]
-        index = dict(zip(CLASSES, np.unravel_index(positions - self.starts[number], grid.shape), strict=True))
-        p = grid.problem
-        return np.stack([grid.lists[c := p.rank_class[r]].tiles[r][index[c]] for r in p.tiled_ranks], axis=1)
 
     def choices(self, position: int, axis: int | None = None) -> list[Choice]:
         """The loop orders of a candidate that its space has, of one innermost class or of all."""

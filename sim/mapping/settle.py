@@ -16,7 +16,7 @@ import numpy as np
 
 from sim.mapping.evaluate import Cost, Rows, StepTable, step_table
 from sim.mapping.nest import Nest
-from sim.mapping.problem import Problem, Stack
+from sim.mapping.problem import Stack
 from sim.mapping.search import Choice, Pool, SingleBorder
 from sim.mapping.steps import join
 from sim.mapping.terms import CLASSES
@@ -30,9 +30,10 @@ PAIRS_AT_ONCE = 2048
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Tilings (keys, walked ranks) of one grid that walk the same ranks, and their loop orders."""
+    """Tilings (keys, walked ranks) that use fan-outs alike and walk the same ranks, and their loop orders."""
 
-    problem: Problem
+    space: np.ndarray
+    """(keys,) numbers of their spaces"""
     option: tuple[tuple[str, int, int], ...]
     ranks: tuple[str, ...]
     orders: tuple[tuple[str, ...], ...]
@@ -48,12 +49,12 @@ class _Group:
         step = max(1, ROWS_AT_ONCE // len(self.orders))
         for start in range(0, len(self.keys), step):
             part = slice(start, start + step)
-            yield replace(self, keys=self.keys[part], tiles=self.tiles[part])
+            yield replace(self, space=self.space[part], keys=self.keys[part], tiles=self.tiles[part])
 
-    def table(self, ranks: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """(tiles, places of the loops from the outside in) of the rows for loops over these ranks."""
-        whole = self.problem.einsum.ranks
-        tile = np.tile(np.array([whole[r] for r in ranks], dtype=np.int64), (len(self.keys), 1))
+    def table(self, ranks: Sequence[str], whole: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(tiles, places of the loops from the outside in) of the rows for loops over these ranks, of which `whole`
+        (ranks, spaces) are the extents."""
+        tile = whole[:, self.space].T.copy()
         tile[:, [ranks.index(r) for r in self.ranks]] = self.tiles
         # Where a loop of one trip stands makes no difference.
         place = [[o.index(r) if r in o else 0 for r in ranks] for o in self.orders]
@@ -173,43 +174,46 @@ class Settled:
 
     # Rows of keys ----------------------------------------------------------------------------------
     def _groups(self, keys: np.ndarray) -> Iterator[_Group]:
-        positions, letters = keys // CLASS_COUNT, keys % CLASS_COUNT
-        grids = self.pool.grid_of(positions)
-        for grid in np.flatnonzero(np.bincount(grids)).tolist():
-            space = self.pool.space_of[grid]
-            ranks = space.problem.tiled_ranks
-            extent = np.array([space.problem.einsum.ranks[r] for r in ranks], dtype=np.int64)
-            mine = np.flatnonzero(grids == grid)
-            tiles = self.pool.tiles(grid, positions[mine]) if ranks else np.zeros((len(mine), 0), dtype=np.int64)
-            walked = tiles < extent
-            pattern = walked @ (1 << np.arange(len(ranks))) * CLASS_COUNT + letters[mine]
-            for code in sorted(set(pattern.tolist())):
-                members = np.flatnonzero(pattern == code)
-                columns = np.flatnonzero(walked[members[0]])
-                named = tuple(ranks[c] for c in columns)
-                orders = _orders(space, named, CLASSES[code % CLASS_COUNT])
-                own, tile = keys[mine[members]], tiles[np.ix_(members, columns)]
-                whole = _Group(space.problem, self.pool.grids[grid][0], named, orders, own, tile)
-                yield from whole.cut() if orders else ()
+        """Keys by what they walk."""
+        pool, positions, letters = self.pool, keys // CLASS_COUNT, keys % CLASS_COUNT
+        first = pool.spaces[0]
+        windows = first.problem.window_ranks
+        ranks = [rank for rank in first.problem.ranks if rank not in windows]
+        tiles, space = pool.bounds.tiles(ranks, positions), pool.space(positions)
+        walked = tiles < self._extents(ranks)[:, space].T
+        option = pool.option_of[pool.grid_of(positions)]
+        pattern = (option << len(ranks) | walked @ (1 << np.arange(len(ranks)))) * CLASS_COUNT + letters
+        for code in sorted(set(pattern.tolist())):
+            members = np.flatnonzero(pattern == code)
+            columns = np.flatnonzero(walked[members[0]])
+            named = tuple(ranks[c] for c in columns)
+            orders = _orders(first, named, CLASSES[code % CLASS_COUNT])
+            own = pool.options[option[members[0]]]
+            whole = _Group(space[members], own, named, orders, keys[members], tiles[np.ix_(members, columns)])
+            yield from whole.cut() if orders else ()
+
+    def _extents(self, ranks: Sequence[str]) -> np.ndarray:
+        """(ranks, spaces)"""
+        problems = [space.problem for space in self.pool.spaces]
+        extents = [[p.einsum.ranks[r] for p in problems] for r in ranks]
+        return np.array(extents, dtype=np.int64).reshape(len(ranks), len(problems))
 
     def _table(self, groups: Sequence[_Group]) -> StepTable:
         """One table for groups of one option."""
         space = self.pool.spaces[0]  # they differ in the numbers of their problems
         named = {rank for group in groups for rank in group.ranks}
         loops = [rank for rank in space.problem.ranks if rank in named]
-        tiles, orders = zip(*(group.table(loops) for group in groups), strict=True)
+        whole = self._extents(loops)
+        tiles, orders = zip(*(group.table(loops, whole) for group in groups), strict=True)
         tile, order = np.concatenate(tiles), np.concatenate(orders)
-        problems = {id(group.problem): group.problem for group in groups}
-        number = {key: i for i, key in enumerate(problems)}
-        which = np.repeat([number[id(group.problem)] for group in groups], [group.rows for group in groups])
-        whole = np.stack([p.sizes for p in problems.values()], axis=1)[:, which]
-        extent = dict(zip(space.problem.ranks, whole, strict=True))
+        which = np.concatenate([np.repeat(group.space, len(group.orders)) for group in groups])
+        extent = dict(zip(space.problem.ranks, self._extents(space.problem.ranks)[:, which], strict=True))
         borders, cuts = space.borders(Choice(tuple(loops), (), groups[0].option), tile, extent)
         borders[0] = replace(borders[0], order=order)
         machine = space.machine
         rows = Rows(
             nest=Nest(tuple(borders), tuple(cuts), dict(space.route.innermost)),
-            problem=Stack.of(tuple(problems.values()), which),
+            problem=Stack.of([space.problem for space in self.pool.spaces], which),
             machine=machine,
             rates=np.ones((len(tile), len(machine.ports))),
             setup=np.zeros(len(tile)),

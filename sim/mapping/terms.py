@@ -20,7 +20,7 @@ from sim.hardware.chip import Dataflow, Folds
 from sim.mapping.arrays import BINDINGS
 from sim.mapping.dims import ClassTiles, class_tiles, thinned
 from sim.mapping.machine import Machine
-from sim.mapping.problem import INPUT, OUTPUT, WEIGHT, Problem
+from sim.mapping.problem import INPUT, OUTPUT, WEIGHT, Problem, Stack
 from sim.workload.graph import OperandRole
 
 CLASSES = "MNKB"
@@ -99,23 +99,53 @@ def _whole(tiles: ClassTiles) -> ClassTiles:
     return tiles.take(np.flatnonzero(tiles.trips == 1)[:1])
 
 
+class Several:
+    """Grids of one route that use fan-outs alike, as one whose lists stand one after the other."""
+
+    def __init__(self, grids: Sequence[Grid]) -> None:
+        first = grids[0]
+        self.machine, self.route, self.spread, self.instances = (
+            first.machine,
+            first.route,
+            first.spread,
+            first.instances,
+        )
+        self.letters = tuple(c for c in CLASSES if any(c in grid.letters for grid in grids))
+        self.lists = {c: ClassTiles.join([grid.lists[c] for grid in grids]) for c in CLASSES}
+        self.starts = np.array([np.cumsum([0] + [grid.shape[i] for grid in grids[:-1]]) for i in range(len(CLASSES))])
+        """(classes, grids) where each grid's lists begin"""
+        problems = {id(grid.problem): grid.problem for grid in grids}
+        self.problems = tuple(problems.values())
+        self.problem_of = np.array([list(problems).index(id(grid.problem)) for grid in grids])
+
+    def terms(self, number: np.ndarray, at: np.ndarray) -> Terms:
+        """Of chosen candidates: their grids, and (classes, n) their places in those grids' lists."""
+        problem = Stack.of(self.problems, self.problem_of[number])
+        return Terms(self, problem, tuple(at + self.starts[:, number]))
+
+
 class Terms:
-    """What the bound needs of a grid's candidates: of all, as arrays that broadcast to (M, N, K, B), or of
+    """What the bound needs of candidates: of all of a grid, as arrays that broadcast to (M, N, K, B), or of
     chosen ones, (n,), given their indices along M, N, K and B."""
 
     def __init__(
-        self, grid: Grid, at: tuple[np.ndarray, ...] | None = None, dtype: type[np.floating] = np.float64
+        self,
+        grid: Grid | Several,
+        problem: Problem,
+        at: tuple[np.ndarray, ...] | None = None,
+        dtype: type[np.floating] = np.float64,
     ) -> None:
         self.grid, self.at, self.dtype = grid, at, dtype
-        self.problem, self.machine, self.route, self.letters = grid.problem, grid.machine, grid.route, grid.letters
-        self.one, self.nothing = self._along("M", np.ones(1)), self._along("M", np.zeros(1))
+        self.problem, self.machine, self.route, self.letters = problem, grid.machine, grid.route, grid.letters
+        self.one, self.nothing = self.along("M", np.ones(1)), self.along("M", np.zeros(1))
         self._ends: dict[Wiring, tuple[End, End]] = {}
 
     def of(self, letter: str, name: str) -> np.ndarray:
         """A number of one class's list."""
-        return self._along(letter, getattr(self.grid.lists[letter], name))
+        return self.along(letter, getattr(self.grid.lists[letter], name))
 
-    def _along(self, letter: str, values: np.ndarray) -> np.ndarray:
+    def along(self, letter: str, values: np.ndarray) -> np.ndarray:
+        """An array over one class's list, for the candidates."""
         if self.at is None:
             return values.astype(self.dtype, copy=False).reshape(tuple(-1 if c == letter else 1 for c in CLASSES))
         return values[self.at[AXIS[letter]] if len(values) > 1 else [0]]
@@ -123,12 +153,12 @@ class Terms:
     def _elements(self, role: OperandRole, which: str) -> np.ndarray:
         """Elements of an operand: the product of its classes' factors (1 for the foreign class)."""
         lists = self.grid.lists
-        factors = [self._along(c, getattr(lists[c], which)[role]) for c in CLASSES if c != FOREIGN[role]]
+        factors = [self.along(c, getattr(lists[c], which)[role]) for c in CLASSES if c != FOREIGN[role]]
         return reduce(mul, sorted(factors, key=np.size), self.one)
 
     def flat(self, values: np.ndarray) -> np.ndarray:
         """One number a candidate."""
-        shape = self.grid.shape if self.at is None else self.at[0].shape
+        shape = self.at[0].shape if self.at is not None else tuple(len(self.grid.lists[c]) for c in CLASSES)
         if values.shape == shape:
             return values.reshape(-1)
         out = np.empty(shape, dtype=values.dtype)
@@ -181,7 +211,7 @@ class Terms:
         pipelined = array.dataflow == Dataflow.OUTPUT_STATIONARY and array.folds == Folds.PIPELINED
         if not rate or self.grid.spread or not pipelined:
             return None
-        results = prod(int(self.problem.whole[r]) for r in self.problem.ranks if r not in self.problem.reduction)
+        results = prod(self.problem.whole[r] for r in self.problem.ranks if r not in self.problem.reduction)
         return self.trips["K"] * (results * (array.accumulate_bits / 8) / rate)
 
     @cached_property
@@ -191,7 +221,7 @@ class Terms:
         if array.dataflow == Dataflow.ROW_STATIONARY or self.grid.spread:
             return {}  # a bound may leave them out
         whole = problem.whole
-        extent = {c: float(prod(int(whole[r]) for r in problem.in_class(c))) for c in CLASSES}
+        extent = {c: prod((whole[r] for r in problem.in_class(c)), start=np.ones(())) for c in CLASSES}
         macs = extent["M"] * extent["N"] * extent["K"] * extent["B"]
         binding = BINDINGS[Dataflow(array.dataflow)]
 
@@ -258,13 +288,15 @@ class Terms:
         return (self._elements(role, "total") * width) * again, self.nothing
 
     def _transfers(self, role: OperandRole, again: np.ndarray, letter: str) -> tuple[np.ndarray, np.ndarray]:
-        if role is INPUT and self.problem.window_ranks and self._hollow:
-            return self.one, self.nothing  # a slide may bring nothing new
         tiles = self.one
         for c in CLASSES:
             if c != FOREIGN[role]:
                 tiles = tiles * self.trips[c]
-        return (tiles * (again - 1), tiles * again) if role is OUTPUT else (tiles * again, self.nothing)
+        if role is OUTPUT:
+            return tiles * (again - 1), tiles * again
+        if role is INPUT and self.problem.window_ranks and self._hollow.any():
+            return np.where(self._hollow, self.one, tiles * again), self.nothing  # a slide may bring nothing new
+        return tiles * again, self.nothing
 
     def _slid(self, again: np.ndarray, letter: str) -> np.ndarray:
         """Input elements of a sliding window; reduction loops inside leave nothing to slide over."""
@@ -276,15 +308,15 @@ class Terms:
         return np.where(self.trips["K"] > 1, self._elements(INPUT, "total") * again, slid)
 
     @cached_property
-    def _hollow(self) -> bool:
-        """A window overlaps the whole of some short axis, so that a slide may move nothing."""
-        problem = self.problem
+    def _hollow(self) -> np.ndarray:
+        """Whether a window overlaps the whole of some short axis, so that a slide may move nothing."""
+        problem, hollow = self.problem, np.zeros(1, dtype=bool)
         for axis in problem.axes[INPUT]:
-            window = 1 + sum((int(problem.einsum.ranks[r]) - 1) * c for r, c in axis.terms if r in problem.window_ranks)
-            stride = min((c for r, c in axis.terms if r not in problem.window_ranks), default=window)
-            if len(axis.terms) > 1 and axis.size <= window - stride:
-                return True
-        return False
+            window = 1 + sum((problem.whole[r] - 1) * c for r, c in axis.terms if r in problem.window_ranks)
+            strides = [np.asarray(c) for r, c in axis.terms if r not in problem.window_ranks]
+            if len(axis.terms) > 1:
+                hollow = hollow | (axis.size <= window - reduce(np.minimum, strides or [np.asarray(window)]))
+        return hollow
 
     def ends(self, wiring: Wiring) -> tuple[End, End]:
         """The first load and the last store on a port."""

@@ -32,7 +32,7 @@ from sim.mapping.search import Choice, SideBySide, SingleBorder, needs_rates, ro
 from sim.mapping.steps import join
 from sim.mapping.terms import Numbers
 from sim.mapping.uneven_bound import UnevenBound
-from sim.mapping.winners import Objective, Winners, dynamic_energy, outer_tiles
+from sim.mapping.winners import Objective, Winners, dynamic_energy, tile_bytes
 from sim.workload.graph import OperandRole
 
 ALL = 20_000
@@ -120,6 +120,7 @@ def _better(even: Winners, other: Winners, objective: Objective) -> Winners:
         energy_j=np.where(take, other.energy_j, even.energy_j),
         first_weight_bytes=pick("first_weight_bytes"),
         footprint_bytes=pick("footprint_bytes"),
+        level_bytes=pick("level_bytes"),
         need_bytes=min(even.need_bytes, other.need_bytes),
         candidates=even.candidates + other.candidates,
         refined=even.refined + other.refined,
@@ -252,7 +253,7 @@ class _Border:
             tables.append(step_table(rows))
             mappings.append(mapping)
             energy[d] = dynamic_energy(space.machine, space.problem, costs[-1].traffic, np.array([d]))[0]
-        outer = [outer_tiles(m, space.problem, space.machine, space.homes) for m in mappings]
+        tiles = [tile_bytes(m, space.problem, space.machine, space.homes) for m in mappings]
         position = {d: i for i, (d, _) in enumerate(made)}
         return Winners(
             row=np.array([position.get(d, -1) for d in range(len(found))]),
@@ -260,8 +261,9 @@ class _Border:
             tables=tuple(tables),
             mappings=tuple(mappings),
             energy_j=energy,
-            first_weight_bytes=tuple(f for f, _ in outer),
-            footprint_bytes=tuple(f for _, f in outer),
+            first_weight_bytes=tuple(first for first, _, _ in tiles),
+            footprint_bytes=tuple(used for _, used, _ in tiles),
+            level_bytes=tuple(inside for _, _, inside in tiles),
             need_bytes=even.need_bytes,
             candidates=self.listed,
             refined=self.costed,

@@ -40,6 +40,8 @@ class Winners:
     """Per row: the weight part of the very first load."""
     footprint_bytes: Sequence[float] | np.ndarray
     """Per row: bytes of the outermost memory on chip, second copies included."""
+    level_bytes: Sequence[Mapping[int, float]]
+    """Per row: level -> bytes of tiles, of every memory on chip, second copies included."""
     need_bytes: float
     need_level: int | None = None
     """The memory in which `need_bytes` are missing, where several might be it."""
@@ -73,18 +75,18 @@ class Lazy(Sequence):
         return self.made[key]
 
 
-def outer_tiles(
+def tile_bytes(
     mapping: LoopNest, problem: Problem, machine: Machine, homes: Mapping[OperandRole, int]
-) -> tuple[float, float]:
-    """(weight bytes of the very first load, bytes in the outermost memory on chip) of a mapping."""
+) -> tuple[float, float, dict[int, float]]:
+    """(weight bytes of the very first load, bytes in the outermost memory on chip, level -> bytes) of a mapping."""
     made = nest(mapping, problem, machine, dict(homes))
     footprints = footprint_bytes(made, problem, machine)
-    level = min(footprints, default=0)
-    used = float(sum(float(b[0]) for b in footprints.get(level, {}).values()))
+    used = {level: float(sum(float(b[0]) for b in operands.values())) for level, operands in sorted(footprints.items())}
+    level = min(used, default=0)
+    outermost = used.get(level, 0.0)
     weight = footprints.get(level, {}).get(WEIGHT)
-    if weight is None:
-        return 0.0, used
-    return float(weight[0]) / (2 if machine.levels[level].double_buffered else 1), used
+    copies = 2 if machine.levels[level].double_buffered else 1
+    return 0.0 if weight is None else float(weight[0]) / copies, outermost, used
 
 
 def dynamic_energy(machine: Machine, problem: Problem, traffic: np.ndarray, designs: np.ndarray) -> np.ndarray:
