@@ -153,10 +153,7 @@ def _rows(graph: Graph, designs: Designs, precision: str, options: Options) -> d
 
 def _part(designs: Designs, members: Sequence[int]) -> Designs:
     """The designs of one group, as designs."""
-    chosen = np.array(members)
-    return Designs(
-        designs.chip, designs.choices, {path: index[chosen] for path, index in designs.indices.items()}, len(members)
-    )
+    return designs.take(np.array(members))
 
 
 def _fill(

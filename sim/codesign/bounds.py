@@ -25,13 +25,14 @@ from sim.workload.precision import Precision
 class ChipBounds:
     """What the bounds need of some chips, gathered once for all models; (n,) arrays in order of the designs."""
 
-    def __init__(self, designs: Designs) -> None:
+    def __init__(self, designs: Designs, moved: dict[tuple, tuple[float, float]] | None = None) -> None:
+        """`moved`: what other chips of the same kind found out of models, and are told of."""
         self.designs = designs
         chip = designs.chip
         outer = {chip.main_unit.home, *(link.name for link in chip.links)}
         self._inside = [p for p in designs.choices if p.partition(".")[0] not in outer and not _storage(chip, p)]
         self._rates: dict[tuple[str, str | None], np.ndarray] = {}
-        self._moved: dict[tuple[str, str], tuple[float, float]] = {}
+        self._moved = {} if moved is None else moved
 
     @cached_property
     def metrics(self) -> dict[str, np.ndarray]:
@@ -60,9 +61,10 @@ class ChipBounds:
 
     def moved_bytes(self, graph: Graph, precision: Precision) -> tuple[float, float]:
         """Compulsory (read, written) bytes of the home memory."""
-        key = graph.hash, precision.name
+        chip = self.designs.chip
+        inner = tuple(m.capacity_bytes for m in chip.main_unit.memories)
+        key = graph.hash, precision.name, chip.main_unit.home, inner
         if key not in self._moved:
-            chip = self.designs.chip
             self._moved[key] = footprint(graph, chip, chip.main_unit, precision, {}).compulsory_bytes()
         return self._moved[key]
 

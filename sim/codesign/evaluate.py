@@ -279,7 +279,7 @@ class _Evaluation:
 
     def _cost(self, rows: np.ndarray, front: np.ndarray) -> None:
         """Hand some designs to the sweep, those that are worth it to the scenario, and settle them."""
-        part = _subset(self.designs, rows)
+        part = self.designs.take(rows)
         latency, energy = np.empty((len(self.graphs), len(rows))), np.empty((len(self.graphs), len(rows)))
         failed = np.full(len(rows), "", dtype=object)
         for i, graph in enumerate(self.graphs):
@@ -381,11 +381,6 @@ def _rank(objectives: np.ndarray) -> np.ndarray:
 def _promising(objectives: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """`rows` by promise: the bounds' own front first, and within it and after it by rank."""
     return rows[np.lexsort((_rank(objectives), ~non_dominated(objectives)))]
-
-
-def _subset(designs: Designs, rows: np.ndarray) -> Designs:
-    indices = {path: np.broadcast_to(index, (len(designs),))[rows] for path, index in designs.indices.items()}
-    return Designs(designs.chip, designs.choices, indices, len(rows))
 
 
 def one_workload(graph: Graph, precision: str) -> ModelChoice:

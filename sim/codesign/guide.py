@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from scipy.linalg import cho_factor, cho_solve
 
 from sim.codesign.found import logarithmic
 from sim.codesign.pareto import dominated_by, nadir, non_dominated
@@ -121,16 +122,19 @@ class _Process:
         inputs = np.concatenate([features, (bounds - low) / span], axis=1)
         mean, scale = ratios.mean(axis=0), ratios.std(axis=0)
         targets = (ratios - mean) / np.where(scale > 0, scale, 1.0)
-        best: tuple[float, _Process] | None = None
+        best: tuple[float, float, tuple, np.ndarray] | None = None
         for length in LENGTHS:
             kernel = _kernel(inputs, inputs, length) + NOISE**2 * np.eye(len(inputs))
-            inverse, (_, size) = np.linalg.inv(kernel), np.linalg.slogdet(kernel)
-            weights = inverse @ targets
-            likelihood = -0.5 * (float((targets * weights).sum()) + targets.shape[1] * float(size))
+            factor = cho_factor(kernel, lower=True)
+            weights = cho_solve(factor, targets)
+            size = 2.0 * float(np.log(np.diag(factor[0])).sum())
+            likelihood = -0.5 * (float((targets * weights).sum()) + targets.shape[1] * size)
             if best is None or likelihood > best[0]:
-                best = likelihood, cls(inputs, low, span, length, inverse, weights, mean, scale)
+                best = likelihood, length, factor, weights
         assert best is not None
-        return best[1]
+        _, length, factor, weights = best
+        inverse = cho_solve(factor, np.eye(len(inputs)))
+        return cls(inputs, low, span, length, inverse, weights, mean, scale)
 
     def predict(self, features: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(mean, standard deviation) of the log ratios, each (n, m)."""
@@ -173,7 +177,9 @@ class Promise:
         chosen: list[int] = []
         left = self.open
         rows = np.flatnonzero(non_dominated(predicted))
-        covers = np.all(predicted[rows, None, :] <= left[None, :, :], axis=2)
+        covers = np.ones((len(rows), len(left)), dtype=bool)
+        for k in range(predicted.shape[1]):
+            covers &= predicted[rows, k, None] <= left[:, k]
         alive = np.ones(len(left), dtype=bool)
         while len(chosen) < most and len(rows):
             gains = (covers & alive).sum(axis=1)

@@ -98,6 +98,7 @@ class Costing:
     def __init__(self, space: Space, *, sweep: Sweep | None = None) -> None:
         self.space, self.sweep = space, sweep or exact_sweep()
         self.scenario = make_scenario(space)
+        self._moved: dict[tuple, tuple[float, float]] = {}
         self._chips: OrderedDict[tuple, ChipBounds] = OrderedDict()
         self._bounds: OrderedDict[str, tuple[Assignment, np.ndarray, np.ndarray, np.ndarray]] = OrderedDict()
         """Coarse choice -> of some of its chips: what the guide sees, objectives at the roofline, which they are."""
@@ -117,7 +118,7 @@ class Costing:
             chip = self.space.chip
             for path, value in coarse.items():
                 chip = chip.set(path, value)
-            self._chips[key] = ChipBounds(Designs.grid(chip, self.space.inner_grid()))
+            self._chips[key] = ChipBounds(Designs.grid(chip, self.space.inner_grid()), self._moved)
             if len(self._chips) > KEPT:
                 self._chips.popitem(last=False)
         self._chips.move_to_end(key)

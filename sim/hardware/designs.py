@@ -158,6 +158,13 @@ class Designs:
     def __len__(self) -> int:
         return self.length
 
+    def take(self, rows: np.ndarray) -> Designs:
+        """Some of the designs, by their place; chips that were made for these are not made again."""
+        indices = {path: np.broadcast_to(index, (self.length,))[rows] for path, index in self.indices.items()}
+        part = Designs(self.chip, self.choices, indices, len(rows))
+        part.__dict__["_chips"] = self._chips  # shared: a chip depends on the choices, not on the rows
+        return part
+
     def row(self, i: int) -> Chip:
         """The chip of design `i`: `chip.set` of each varied path in turn."""
         if not -self.length <= i < self.length:
