@@ -1,4 +1,4 @@
-"""Ops that ATen lacks and that models need whole: selective scan, deformable attention, non-maximum suppression.
+"""Ops that ATen lacks and that models need whole: selective scan, non-maximum suppression.
 
 Each runs for real (plain PyTorch, slow) and has a shape rule for runs without data; the tracer knows
 their cost.

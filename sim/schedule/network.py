@@ -318,7 +318,7 @@ def _unsupported(graph: Graph, options: Options) -> tuple[str, ...]:
         more = f" and {len(found) - 8} more" if len(found) > 8 else ""
         raise UnsupportedOpError(
             f"{graph.name or 'graph'}: {len(found)} ops have no cost rule: {lines}{more}; register a rule "
-            "(sim.workload.register_rule) or pass --allow-unsupported to cost them as memory traffic"
+            "(sim.workload.trace.register_rule) or pass --allow-unsupported to cost them as memory traffic"
         )
     return tuple(f"{op.kind} at {op.source or op.name}" for op in found)
 

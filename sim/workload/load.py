@@ -56,6 +56,10 @@ class Workload:
         Raises: TraceError: the file or its function raised, with its line; WorkloadError: it
         returned something else.
         """
+        return self._built(device)[0]
+
+    def _built(self, device: str | None) -> tuple[tuple[Any, Any], Any]:
+        """What `build` gives, and the file's `POLICY` (None: it states none)."""
         import torch
 
         with _imported(self.description) as module, torch.device(device or torch.get_default_device()):
@@ -65,7 +69,7 @@ class Workload:
                 f"{self.description.path}: {self.description.function} returned {_type_of(built)}, expected a tuple "
                 "(torch.nn.Module, example_inputs)"
             )
-        return built
+        return built, getattr(module, "POLICY", None)
 
     def graph(
         self, *, via: str = "recorder", cache: bool = True, progress: Callable[[int], None] = lambda ops: None
@@ -90,16 +94,23 @@ class Workload:
         return graph
 
     def _trace(self, via: str, progress: Callable[[int], None]) -> Graph:
-        if via == "export":
-            from sim.workload.trace.export import export as front_end
-        else:
-            from sim.workload.trace import trace as front_end
+        from sim.workload.trace import DataPolicy, trace
+        from sim.workload.trace.export import export
+
         try:
-            built = self.build(device="meta")
+            built, policy = self._built("meta")
         except TraceError:  # a model that looks at values while it is built needs real ones
-            built = self.build()
+            built, policy = self._built(None)
+        if policy is not None and not isinstance(policy, DataPolicy):
+            raise WorkloadError(
+                f"{self.description.path}: POLICY is {_type_of(policy)}, expected a sim.workload.trace.DataPolicy, "
+                "the answers to questions about data"
+            )
         batch = self.knobs.get("batch", 1)
-        graph = front_end(*built, name=self.label, progress=progress)
+        if via == "export":
+            graph = export(*built, name=self.label, progress=progress)
+        else:
+            graph = trace(*built, name=self.label, progress=progress, policy=policy)
         return graph.with_(knobs=dict(self.knobs), batch=batch if isinstance(batch, int) else 1)
 
 

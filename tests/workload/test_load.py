@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from sim.errors import TraceError, WorkloadError
+from sim.errors import DovetailError, TraceError, WorkloadError
 from sim.workload.cache import cache_dir
 from sim.workload.load import Workload, list_workloads, load_workload
 from sim.workload.serialize import save_graph
+from sim.workload.trace import unregister_rule
 
 MODEL = '''"""A line about it.
 
@@ -195,3 +196,52 @@ def test_every_bundled_workload_says_what_it_is():
     for description in list_workloads():
         assert description.summary
         assert all(knob.kind in ("int", "float", "str", "bool") for knob in description.knobs.values())
+
+
+OWN_OP = """
+import torch
+from sim.workload.graph import Primitive
+from sim.workload.trace import DataPolicy, Vector, register_rule
+
+POLICY = {policy}
+
+@torch.library.custom_op("dovetailtest::swiglu", mutates_args=())
+def swiglu(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.silu(x) * y
+
+@swiglu.register_fake
+def _(x, y):
+    return torch.empty_like(x)
+
+@register_rule("dovetailtest.swiglu")
+def rule(call):
+    return Vector({{Primitive.EXP: call.out.numel()}})
+
+class Net(torch.nn.Module):
+    def forward(self, x):
+        return swiglu(x[x > 0], x[x > 0])
+
+def build(batch: int = 4):
+    return Net(), (torch.empty(batch),)
+"""
+
+
+def test_a_model_file_brings_its_rules_and_its_answers(tmp_path):
+    """Loaded once for each value of a knob (a sweep), the file registers its rule each time; a mask keeps a half."""
+    path = tmp_path / "own.py"
+    path.write_text(OWN_OP.format(policy="DataPolicy(fraction=0.5)"))
+    try:
+        for batch in (4, 8):
+            graph = Workload(str(path), {"batch": batch}).graph(cache=False)
+            (op,) = [op for op in graph if op.kind == "dovetailtest.swiglu"]
+            assert sum(op.primitives.values()) == batch // 2
+        other = tmp_path / "other.py"
+        other.write_text(path.read_text())
+        with pytest.raises(DovetailError, match="has a rule already"):
+            Workload(str(other)).graph(cache=False)
+    finally:
+        unregister_rule("dovetailtest.swiglu")
+    path.write_text(OWN_OP.format(policy="0.5"))
+    with pytest.raises(WorkloadError, match=r"POLICY is a float, expected a sim\.workload\.trace\.DataPolicy"):
+        Workload(str(path)).graph(cache=False)
+    unregister_rule("dovetailtest.swiglu")

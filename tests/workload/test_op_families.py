@@ -12,7 +12,7 @@ from sim.schedule.loads import LOAD
 from sim.workload.graph import EinsumOp, Graph, MovementOp, Primitive, VectorOp, ViewOp
 from sim.workload.load import Workload
 from sim.workload.summary import unsupported
-from sim.workload.trace import DataPolicy, trace
+from sim.workload.trace import DataPolicy, Vector, register_rule, trace
 
 ADD, MUL, FMA, COMPARE, LOGIC = Primitive.ADD, Primitive.MUL, Primitive.FMA, Primitive.COMPARE, Primitive.LOGIC
 EXP, TANH, CONVERT, SHUFFLE, RSQRT = (
@@ -129,6 +129,9 @@ VECTORS = {
     "bilinear interpolation": (
         nn.Upsample(scale_factor=2, mode="bilinear"), (image,), {FMA: 4 * 4 * 1296 + 36, CONVERT: 36},
     ),
+    "trilinear interpolation": (
+        nn.Upsample(scale_factor=2, mode="trilinear"), (volume,), {FMA: 8 * 4 * 12**3 + 36, CONVERT: 36},
+    ),
     # 2 x 8 x 25 outputs of four taps; 50 points: an address of two axes, four bounds an axis, four weights
     "grid sampling": (
         Call(lambda a, g: nnf.grid_sample(a, g, align_corners=False)), (image, empty(2, 5, 5, 2)),
@@ -224,17 +227,83 @@ def test_a_window_is_told_by_its_mask():
     assert (region.attrs["causal"], region.attrs["window"]) == (True, 3)
 
 
-def test_deformable_convolution_scan_and_nms():
-    """The custom ops that bundled workloads use: driving has NMS and sampling, mamba the scan."""
+@torch.library.custom_op("dovetail::deform_conv2d", mutates_args=())
+def deform_conv2d(
+    x: torch.Tensor, weight: torch.Tensor, offset: torch.Tensor, mask: torch.Tensor, bias: torch.Tensor,
+    stride_h: int, stride_w: int, pad_h: int, pad_w: int, dilation_h: int, dilation_w: int,
+    groups: int, offset_groups: int, use_mask: bool,
+) -> torch.Tensor:  # fmt: skip
+    """torchvision's op by its arguments; only its shape is needed."""
+    return x.new_empty(x.shape[0], weight.shape[0], *offset.shape[2:])
+
+
+deform_conv2d.register_fake(lambda x, weight, offset, *_: x.new_empty(x.shape[0], weight.shape[0], *offset.shape[2:]))
+
+
+@pytest.mark.parametrize(("batch", "groups", "use_mask"), [(1, 1, False), (1, 1, True), (3, 2, True)])
+def test_deformable_convolution(batch, groups, use_mask):
+    """4 -> 6 channels, 3 x 3 window, 6 x 6 outputs: 4 x 9 x 36 sampled elements of four taps, then the product.
+
+    A point (9 x 36): its address on two axes, four bounds an axis, four weights; the mask multiplies each element.
+    """
+
+    def run(x, weight, offset, mask, bias):
+        return torch.ops.dovetail.deform_conv2d(x, weight, offset, mask, bias, *(1,) * 6, groups, 1, use_mask)
+
+    x, weight = empty(batch, 4, 6, 6), empty(6, 4 // groups, 3, 3)
+    graph = trace(Call(run), (x, weight, empty(batch, 18, 6, 6), empty(batch, 9, 6, 6), empty(6)))
+    sampled, points = batch * 4 * 9 * 36, batch * 9 * 36
+    assert graph.macs == batch * 6 * 36 * 4 * 9 // groups
+    assert work(graph) == {
+        FMA: 4 * sampled + 2 * points, Primitive.SHUFFLE: 4 * sampled, MUL: use_mask * sampled + 4 * points,
+        COMPARE: 8 * points, CONVERT: 2 * points, ADD: 4 * points,
+    }  # fmt: skip
+    costed(graph)
+
+
+def test_nms_of_three_hundred_boxes():
+    """Sorted (300 x 9 compares), then all 44,850 pairs: 5 compares, 6 additions and 3 products an overlap."""
     small = {"height": 96, "width_px": 128, "bev": 16, "depth": 0.3}
     driving = Workload("driving", small).graph(cache=False)
     kinds = {op.kind for op in driving}
-    assert {"dovetail.nms", "aten.topk", "aten.grid_sampler_2d"} <= kinds
+    assert {"aten.topk", "aten.grid_sampler_2d"} <= kinds
+    (op,) = [op for op in driving if op.kind == "dovetail.nms"]
+    pairs = 300 * 299 // 2
+    assert op.primitives == {COMPARE: 300 * 9 + 5 * pairs, ADD: 6 * pairs, MUL: 3 * pairs}
+
+
+def test_selective_scan():
     scan = [op for op in Workload("mamba", {"depth": 1}).graph(cache=False) if op.kind == "dovetail.selective_scan"]
     length, width, state = 2048, 1536, 16
     assert scan[0].primitives == {
         MUL: length * width * (2 * state + 1), EXP: length * width * state, FMA: length * width * (2 * state + 1),
     }  # fmt: skip
+
+
+@torch.library.custom_op("dovetailtest::keep", mutates_args=())
+def keep(boxes: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    """Rows that pass, as torchvision's NMS gives them: how many depends on the data."""
+    return (scores > 0).nonzero()[:, 0]
+
+
+@keep.register_fake
+def _(boxes, scores):
+    return boxes.new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=torch.int64)
+
+
+@register_rule("dovetailtest.keep")
+def keep_rule(call):
+    return Vector({COMPARE: call.args[1].numel()})
+
+
+def test_a_custom_op_whose_size_depends_on_data_asks_the_policy():
+    model = Call(lambda boxes, scores: boxes[torch.ops.dovetailtest.keep(boxes, scores)] * 2)
+    inputs = (empty(40, 4), empty(40))
+    for fraction, kept in ((1.0, 40), (0.25, 10)):
+        graph = trace(model, inputs, policy=DataPolicy(fraction=fraction))
+        assert graph.tensors[graph.ops[-1].outputs[0]].shape == (kept, 4)
+        assert any(f"results of an op, of at most 40, assumed to be {kept}" in note for note in graph.notes)
+        costed(graph)
 
 
 def test_experts_with_a_stated_load():

@@ -105,6 +105,12 @@ class Questions:
         self._note("rounds of a loop", count)
         return count
 
+    def size(self, most: int) -> int:
+        """Length of a custom op's result, of at most `most` (boxes that survive NMS)."""
+        count = self._policy.count(most, None, user_line())
+        self._note(f"results of an op, of at most {most},", count)
+        return count
+
     def _list(self, tensor: Tensor) -> object:
         """Nested lists of the scalar answer, in the tensor's shape."""
         if tensor.dim() == 0:

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sim.workload.trace.builder import GraphBuilder, Where
 from sim.workload.trace.control import run_control_flow
+from sim.workload.trace.dynamic import run_op
 from sim.workload.trace.known import Known, form_of
 from sim.workload.trace.policy import DataPolicy
 from sim.workload.trace.questions import Questions
@@ -259,7 +260,7 @@ class _Dispatch(TorchDispatchMode):
                 return run_control_flow(self._recorder.questions, func, args, kwargs)
         if func in _ASKS and not self._paused and args[0].device == META:
             return self._recorder.questions.scalar(_ASKS[func], args[0])
-        out = func(*args, **kwargs)
+        out = run_op(self._recorder.questions, func, args, kwargs)
         if self._paused or func.namespace == "prim":
             return out
         outputs = tuple(tensors_in(out if isinstance(out, list | tuple) else (out,)))

@@ -216,7 +216,8 @@ def grid_sampler(call: Call) -> Vector:
 def deform_conv(call: Call) -> Grouped:
     """Deformable convolution (Dai et al., ICCV 2017; Zhu et al., CVPR 2019): sampled patches, then a product.
 
-    Arguments as torchvision's: input, weight, offset, mask, ... Patches: bilinear, four taps each.
+    Arguments as torchvision's: input, weight, offset, mask, ... Patches: bilinear, four taps each, times
+    the mask where it is used (the last argument); a point's address, bounds and weights once a group of offsets.
     """
     x, weight, offset = call.args[:3]
     n, k, (p, q) = x.shape[0], weight.shape[0], call.out.shape[2:]
@@ -227,24 +228,46 @@ def deform_conv(call: Call) -> Grouped:
     samples = Vector(
         merged(
             ({FMA: 4, Primitive.SHUFFLE: 4}, patches.numel()),
+            ({MUL: 1} if call.arg(13, "use_mask", False) else {}, patches.numel()),
             ({FMA: 2, CONVERT: 2, COMPARE: 8, MUL: 4, ADD: 4}, offset.numel() // 2),
         ),
         inputs=(x, *call.inputs[2:]),
         outputs=(patches,),
         kind="deform.sample",
     )
-    each = {"G": groups} if groups > 1 else {}
+    each = {name: size for name, size in (("B", n), ("G", groups)) if size > 1}
     rows, cols = (
         (Window((("G", size), (rank, 1))) if groups > 1 else rank) for rank, size in (("M", k // groups), ("K", depth))
     )
     product = Product(
-        {"B": n, **each, "M": k // groups, "N": p * q, "K": depth},
+        {**each, "M": k // groups, "N": p * q, "K": depth},
         (patches, ("B" if n > 1 else None, cols, "N")),
         (weight.view(k, depth), (rows, "K")),
         (call.out.view(n, k, p * q), ("B" if n > 1 else None, rows, "N")),
         kind="deform.product",
     )
     return Grouped("deformable", (samples, product))
+
+
+@register_rule("torchvision.roi_align", "torchvision.ps_roi_align")
+def roi_align(call: Call) -> Vector:
+    """Mean of ratio^2 bilinear samples a cell (He et al., "Mask R-CNN", ICCV 2017): four taps each.
+
+    Without a stated ratio the op takes as many as the region is large; 2 is assumed, as detectors state.
+    """
+    ratio = call.arg(5, "sampling_ratio", -1)
+    samples = (ratio if ratio > 0 else 2) ** 2
+    cells = call.out.numel() // max(call.out.shape[1], 1)
+    place = {FMA: 2, CONVERT: 2, COMPARE: 8, MUL: 4, ADD: 4}
+    return Vector(
+        merged(({FMA: 4 * samples, Primitive.SHUFFLE: 4 * samples, MUL: 1}, call.out.numel()), (place, samples * cells))
+    )
+
+
+@register_rule("torchvision.roi_pool", "torchvision.ps_roi_pool")
+def roi_pool(call: Call) -> Vector:
+    """The largest (or mean) of a cell's pixels; how many they are depends on the boxes: 2 x 2 assumed."""
+    return Vector({COMPARE if call.name.endswith("n.roi_pool") else ADD: 4 * call.out.numel()})
 
 
 @register_rule("aten.affine_grid_generator")

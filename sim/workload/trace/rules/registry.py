@@ -120,7 +120,8 @@ def register_rule(*names: str) -> Callable[[Rule], Rule]:
     """Decorator: this rule answers for the ops `names`, e.g. "aten.mm" or "mylib.scan".
 
     A name is namespace.op, without overload; in-place variants ("aten.add_") follow the rule of
-    the plain op and tell by `call.in_place`.
+    the plain op and tell by `call.in_place`. A model file that is loaded again (a sweep over its
+    knobs) may register its rules again.
 
     Raises: DovetailError: a name that has a rule already, or is not of the form namespace.op.
     """
@@ -131,12 +132,18 @@ def register_rule(*names: str) -> Callable[[Rule], Rule]:
 
     def add(rule: Rule) -> Rule:
         for name in names:
-            if name in _RULES:
+            if name in _RULES and not _loaded_again(_RULES[name], rule):
                 raise DovetailError(f"op {name} has a rule already ({_RULES[name].__module__})")
             _RULES[name] = rule
         return rule
 
     return add
+
+
+def _loaded_again(before: Rule, now: Rule) -> bool:
+    """Whether two functions are one definition in a file that was run twice."""
+    places = [(r.__code__.co_filename, r.__qualname__) for r in (before, now) if hasattr(r, "__code__")]
+    return before is not now and len(places) == 2 and places[0] == places[1]
 
 
 def unregister_rule(name: str) -> None:
