@@ -121,10 +121,13 @@ def _graphs(workload: object, knobs: Mapping[str, Sequence[object]]) -> Iterator
         raise WorkloadError(
             "knobs need a workload that can be built again (a name or sim.Workload), not a traced graph"
         )
-    base = workload if isinstance(workload, Workload) else Workload(str(workload))
+    base = workload if isinstance(workload, Workload) else None
     for values in product(*knobs.values()):
-        chosen = dict(zip(knobs, values, strict=True))
-        yield chosen, Workload(base.name, {**base.knobs, **chosen}).graph()
+        chosen: dict[str, Any] = dict(zip(knobs, values, strict=True))
+        if base is not None:
+            yield chosen, Workload(base.name, {**base.knobs, **chosen}).graph()
+        else:
+            yield chosen, load_workload(str(workload), **chosen)
 
 
 def _rows(graph: Graph, designs: Designs, precision: str, options: Options) -> dict[str, np.ndarray]:

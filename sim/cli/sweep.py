@@ -46,7 +46,7 @@ def sweep(
     precisions = precision.split(",") if precision else None
     chips, tables = common.chips(hw, ()), []
     with Progress(f"tracing {workload}", steps=1 + len(chips)) as progress:
-        subject = sim.Workload(workload) if knobs else sim.load_workload(workload, progress=progress.traced)
+        subject = workload if knobs else sim.load_workload(workload, progress=progress.traced)
         for chip in chips:
             progress.step(f"{workload} on designs of {chip.name}")
             found = sim.sweep(subject, chip, grid, knobs=knobs, precisions=precisions, progress=progress)

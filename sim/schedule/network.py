@@ -316,8 +316,9 @@ def _unsupported(graph: Graph, options: Options) -> tuple[str, ...]:
     if found and not options.allow_unsupported:
         lines = ", ".join(f"{op.kind} ({op.module or op.name}, {op.source or 'unknown source'})" for op in found[:8])
         more = f" and {len(found) - 8} more" if len(found) > 8 else ""
+        count = "1 op has" if len(found) == 1 else f"{len(found)} ops have"
         raise UnsupportedOpError(
-            f"{graph.name or 'graph'}: {len(found)} ops have no cost rule: {lines}{more}; register a rule "
+            f"{graph.name or 'graph'}: {count} no cost rule: {lines}{more}; register a rule "
             "(sim.workload.trace.register_rule) or pass --allow-unsupported to cost them as memory traffic"
         )
     return tuple(f"{op.kind} at {op.source or op.name}" for op in found)

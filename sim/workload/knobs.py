@@ -106,9 +106,10 @@ def describe(path: Path, function: str = "build") -> Description:
         raise WorkloadError(f"{path}:{error.lineno}: not Python: {error.msg}") from error
     functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
     if function not in functions:
+        others = f" Functions in it: {', '.join(list(functions)[:8])}; write {path}:NAME." if functions else ""
         raise WorkloadError(
             f"{path}: no function {function}: a workload is a file with build(**knobs) -> (module, example_inputs)."
-            f"{nearest(function, functions)}"
+            f"{nearest(function, functions) or others}"
         )
     node = functions[function]
     doc = ast.get_docstring(node) if function != "build" else None

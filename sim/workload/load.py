@@ -123,19 +123,22 @@ def load_workload(
 ) -> Graph:
     """The graph of a bundled workload, a `.py` file, an `.onnx` file, or a saved `.json` graph.
 
-    `progress` is called now and then with the number of ops recorded so far.
+    `progress` is called now and then with the number of ops recorded so far. The knobs of an .onnx file are
+    the free dimensions of its inputs.
 
-    Raises: WorkloadError, TraceError: see `Workload`; knobs with a saved graph.
+    Raises: WorkloadError, TraceError: see `Workload`; knobs with a saved graph, another front end for a file.
     """
     suffix = Path(name_or_path).suffix
     if suffix in (".json", ".onnx"):
-        if knobs:
+        if via != "recorder":
+            raise WorkloadError(f"{name_or_path}: {via} reads models, not {suffix} files; leave --via out")
+        if suffix == ".json" and knobs:
             raise WorkloadError(f"{name_or_path}: a saved graph has no knobs, got {', '.join(knobs)}")
         if suffix == ".json":
             return load_graph(name_or_path)
         from sim.workload.trace.onnx import load_onnx
 
-        return load_onnx(name_or_path, progress=progress)
+        return load_onnx(name_or_path, sizes=knobs, progress=progress)
     return Workload(name_or_path, knobs).graph(via=via, progress=progress)
 
 

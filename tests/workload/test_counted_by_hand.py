@@ -1,5 +1,7 @@
 """Bundled workloads without published figures, counted by hand from their definition: parameters and MACs."""
 
+from itertools import pairwise
+
 import pytest
 
 from sim.workload.load import Workload
@@ -195,6 +197,6 @@ def test_gemm_conv2d_and_mlp():
     assert macs_of("gemm", m=3, n=5, k=7) == 105
     assert macs_of("conv2d") == 56 * 56 * 9 * 64 * 64
     widths = (784, 1024, 1024, 10)
-    pairs = list(zip(widths, widths[1:], strict=False))
+    pairs = list(pairwise(widths))
     assert macs_of("mlp") == sum(a * b for a, b in pairs)
     assert parameters_of("mlp") == sum(linear(a, b) for a, b in pairs)

@@ -4,9 +4,12 @@ import pytest
 import torch
 
 from sim.errors import TraceError, WorkloadError
-from sim.workload.graph import EinsumOp, Role
+from sim.hardware.load import load_hardware
+from sim.sweeping import sweep
+from sim.workload.graph import EinsumOp, Primitive, Role
 from sim.workload.load import Workload, load_workload
 from sim.workload.summary import role_bytes, unsupported
+from sim.workload.trace import Vector, register_rule, unregister_rule
 
 onnx = pytest.importorskip("onnx")
 helper, FLOAT, INT64 = onnx.helper, onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
@@ -65,10 +68,20 @@ def test_models_that_torch_wrote(tmp_path, name, knobs):
     assert not unsupported(graph)
 
 
-def test_free_axes_count_as_one_and_are_noted(tmp_path):
-    nodes = [helper.make_node("Relu", ["x"], ["out"])]
-    graph = load_workload(saved(tmp_path, nodes, [("x", ["batch", 4])], ["out"]))
-    assert graph.notes == ('input "x" axis 0 ("batch") is free: assumed to be 1',)
+def test_free_axes_count_as_one_and_are_noted_or_are_set(tmp_path):
+    path = saved(tmp_path, [helper.make_node("Relu", ["x"], ["out"])], [("x", ["batch", 4])], ["out"])
+    graph = load_workload(path)
+    assert graph.notes == ('input "x" axis 0 ("batch") is free: assumed to be 1; -p batch=SIZE sets it',)
+    larger = load_workload(path, batch="3")
+    assert (larger.batch, larger.knobs, larger.notes) == (3, {"batch": 3}, ())
+    assert larger.ops[0].primitives == {p: 3 * n for p, n in graph.ops[0].primitives.items()}
+    rows = sweep(path, load_hardware("systolic"), knobs={"batch": ["1", "2"]})
+    assert list(rows["vector_ops"]) == [4, 8]
+    for size, said in (({"bach": 2}, 'no dimension "bach".*Did you mean "batch"'), ({"batch": 0}, "at least 1")):
+        with pytest.raises(WorkloadError, match=said):
+            load_workload(path, **size)
+    with pytest.raises(WorkloadError, match=r"export reads models, not \.onnx files"):
+        load_workload(path, via="export")
 
 
 def test_unknown_operators_are_all_named(tmp_path):
@@ -83,6 +96,67 @@ def test_unknown_operators_are_all_named(tmp_path):
         load_workload(path)
 
 
+def test_an_unknown_operator_with_stated_shapes_is_an_op_without_a_rule(tmp_path):
+    """The user's rule makes it one with: a name is domain.operator, dots in the domain as underscores."""
+    nodes = [helper.make_node("Fancy", ["x"], ["y"], name="second", domain="my.ops"),
+             helper.make_node("Relu", ["y"], ["out"])]  # fmt: skip
+    path = saved(tmp_path, nodes, [("x", [1, 4])], ["out"])
+    model = onnx.load(path)
+    model.graph.value_info.append(helper.make_tensor_value_info("y", FLOAT, [2, 3]))
+    onnx.save(model, path)
+    assert unsupported(load_workload(path)) == ("my_ops.Fancy at m.onnx:second (1x)",)
+    register_rule("my_ops.Fancy")(lambda call: Vector({Primitive.EXP: call.out.numel()}))
+    try:
+        graph = load_workload(path)
+    finally:
+        unregister_rule("my_ops.Fancy")
+    (op,) = [op for op in graph if op.kind == "my_ops.Fancy"]
+    assert op.primitives == {Primitive.EXP: 6}
+
+
+def test_a_file_that_does_not_fit_together_names_its_node(tmp_path):
+    relu = helper.make_node("Relu", ["x"], ["out"])
+    for made, shape, said in (
+        (node("Conv", "x", "w"), [1, 64, 8, 8], r"m\.onnx:Conv: Conv does not fit its inputs \(x \[1, 64, 8, 8\], w"),
+        (node("Conv", "xx", "w"), [1, 3, 8, 8], 'Conv reads "xx", which nothing before it makes'),
+        (node("Reshape", "x", "x"), [1, 3, 8, 8], r'"x" \(a shape, axes or sizes\) depends on the data'),
+    ):
+        path = saved(tmp_path, [made], [("x", shape)], ["y0"], [("w", FLOAT, [4, 3, 3, 3], [0.0] * 108)])
+        with pytest.raises(TraceError, match=said):
+            load_workload(path)
+    path = saved(tmp_path, [relu], [("x", [4])], ["out"])
+    (tmp_path / "cut.onnx").write_bytes((tmp_path / "m.onnx").read_bytes()[:9])
+    (tmp_path / "empty.onnx").write_bytes(b"")
+    for name in ("cut.onnx", "empty.onnx"):
+        with pytest.raises(WorkloadError, match=r"no nodes|cannot be read as ONNX"):
+            load_workload(str(tmp_path / name))
+
+
+def test_weights_beside_the_file_need_not_be_there(tmp_path):
+    path = saved(tmp_path, [node("Conv", "x", "w")], [("x", [1, 3, 8, 8])], ["y0"])
+    model = onnx.load(path)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(torch.zeros(4, 3, 3, 3).numpy(), "w"))
+    onnx.save(model, path)
+    whole = load_workload(path)
+    onnx.save(model, path, save_as_external_data=True, location="w.data", size_threshold=0)
+    (tmp_path / "w.data").unlink()
+    assert load_workload(path).hash == whole.hash
+
+
+def test_data_dependent_results_are_the_policys(tmp_path):
+    graph = load_workload(saved(tmp_path, [node("NonZero", "x")], [("x", [3, 4])], ["y0"]))
+    assert any("true elements of a mask of 12 assumed to be 12" in note for note in graph.notes)
+    assert [t.shape for t in graph.tensors.values() if t.role is Role.OUTPUT] == [(12, 2), (2, 12)]
+
+
+@pytest.mark.parametrize(("mode", "size"), [("SAME_UPPER", 4), ("SAME_LOWER", 4), ("VALID", 3)])
+def test_automatic_padding(tmp_path, mode, size):
+    """8 pixels, stride 2: ceil(8 / 2) results with a pixel of padding, (8 - 3) // 2 + 1 without."""
+    conv = node("Conv", "x", "w", auto_pad=mode, strides=[2, 2])
+    graph = load_workload(saved(tmp_path, [conv], [("x", [1, 1, 8, 8]), ("w", [1, 1, 3, 3])], ["y0"]))
+    assert graph.macs == size * size * 9
+
+
 def test_inputs_without_shape_and_files_that_are_not_onnx(tmp_path):
     path = saved(tmp_path, [helper.make_node("Relu", ["x"], ["out"])], [("x", None)], ["out"])
     with pytest.raises(TraceError, match='input "x" has no shape'):
@@ -94,9 +168,9 @@ def test_inputs_without_shape_and_files_that_are_not_onnx(tmp_path):
 
 
 def test_a_form_of_an_operator_that_cannot_be_read_names_its_node(tmp_path):
-    conv = helper.make_node("Conv", ["x", "w"], ["out"], name="edge", auto_pad="SAME_LOWER")
+    conv = helper.make_node("ConvTranspose", ["x", "w"], ["out"], name="edge", auto_pad="SAME_LOWER")
     path = saved(tmp_path, [conv], [("x", [1, 1, 4, 4]), ("w", [1, 1, 3, 3])], ["out"])
-    with pytest.raises(TraceError, match=r"edge: auto_pad=.*explicit pads: this form of Conv cannot be read"):
+    with pytest.raises(TraceError, match=r"edge: auto_pad=.*explicit pads: this form of ConvTranspose cannot be"):
         load_workload(path)
 
 
@@ -122,6 +196,17 @@ LAYERS = {
     "SpaceToDepth": (node("SpaceToDepth", "x", blocksize=2), {"x": [1, 2, 4, 6]}, [], 0),
     "GlobalMaxPool": (node("GlobalMaxPool", "x"), {"x": [1, 8, 3, 3]}, [], 0),
     "GridSample": (node("GridSample", "x", "y", mode="bilinear"), {"x": [1, 2, 4, 4], "y": [1, 3, 3, 2]}, [], 0),
+    "ConvInteger": (
+        node("ConvInteger", "x", "w"), {"x": [1, 3, 6, 6]}, [("w", [4, 3, 3, 3], onnx.TensorProto.UINT8)], 4 * 16 * 27,
+    ),
+    "DynamicQuantizeLinear": (node("DynamicQuantizeLinear", "x", outputs=3), {"x": [3, 4]}, [], 0),
+    "ReduceL1": (node("ReduceL1", "x", axes=[1]), {"x": [3, 4]}, [], 0),
+    "ReduceSumSquare": (node("ReduceSumSquare", "x", axes=[1]), {"x": [3, 4]}, [], 0),
+    "ThresholdedRelu": (node("ThresholdedRelu", "x"), {"x": [3, 4]}, [], 0),
+    "RoiAlign": (
+        node("RoiAlign", "x", "r", "i", output_height=2, output_width=3), {"x": [1, 8, 6, 6], "r": [5, 4]},
+        [("i", [5], INT64)], 0,
+    ),
     "QuantizeLinear": (
         node("QuantizeLinear", "x", "s", "z"), {"x": [2, 3]}, [("s", []), ("z", [], onnx.TensorProto.INT8)], 0,
     ),
@@ -150,6 +235,33 @@ def test_layers_have_the_shapes_that_onnx_infers(tmp_path, name):
     assert expected <= {t.shape for t in graph.tensors.values() if t.role is Role.OUTPUT}  # views share its storage
     assert graph.macs == macs
     assert not unsupported(graph)
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_attention_of_opset_23(tmp_path, flat):
+    """4 query heads on 2 of keys and values, 3 queries, 5 keys, depth 8: 4 x 3 x 5 x 8 MACs, twice."""
+    shapes = ([1, 3, 32], [1, 5, 16]) if flat else ([1, 4, 3, 8], [1, 2, 5, 8])
+    heads = {"q_num_heads": 4, "kv_num_heads": 2} if flat else {}
+    inputs = [("q", shapes[0]), ("k", shapes[1]), ("v", shapes[1])]
+    graph = load_workload(saved(tmp_path, [node("Attention", "q", "k", "v", **heads)], inputs, ["y0"]))
+    assert graph.macs == 2 * 4 * 3 * 5 * 8
+    assert shapes[0] in [list(t.shape) for t in graph.tensors.values()]
+    (region,) = [r for r in graph.regions.values() if r.kind == "attention"]
+    assert (region.attrs["heads"], region.attrs["kv_heads"]) == (4, 2)
+
+
+def test_a_quantised_convolution(tmp_path):
+    """3 -> 4 channels, 3 x 3, 4 x 4 outputs; its weights and results are a byte each."""
+    int8 = onnx.TensorProto.INT8
+    conv = node("QLinearConv", "x", "s", "z", "w", "s", "z", "s", "z")
+    weights = [("s", FLOAT, [], [1.0]), ("z", int8, [], [0]), ("w", int8, [4, 3, 3, 3], [0] * 108)]
+    path = saved(
+        tmp_path, [helper.make_node("Cast", ["r"], ["x"], to=int8), conv], [("r", [1, 3, 6, 6])], ["y0"], weights
+    )
+    graph = load_workload(path)
+    product = next(op for op in graph if isinstance(op, EinsumOp))
+    assert graph.macs == 4 * 16 * 27
+    assert [graph.tensors[o.tensor].bits for o in product.einsum.operands] == [8, 8, 8]
 
 
 def test_boxes_left_by_suppression_are_the_most_that_may_be(tmp_path):

@@ -196,6 +196,36 @@ def test_a_boolean_mask_keeps_the_policys_fraction():
     assert graph.tensors[graph.ops[-1].outputs[0]].shape == (2,)
 
 
+def test_a_while_on_data_runs_as_often_as_the_policy_says():
+    """Three calls of a loop of two rounds, one doubling each; behind `not` the answers are turned round."""
+
+    def halves(m, x):
+        for _ in range(3):
+            while x.abs().max() > 1:
+                x = x * 0.5
+            while not x.max() < 1:
+                x = x + 1
+        return x
+
+    graph = graph_of(halves, torch.zeros(4))
+    assert [sum(op.kind == kind for op in graph) for kind in ("aten.mul", "aten.add")] == [3, 3]
+    twice = trace(Call(halves), torch.zeros(4), policy=DataPolicy(number=2))
+    assert [sum(op.kind == kind for op in twice) for kind in ("aten.mul", "aten.add")] == [6, 6]
+    assert all("rounds of a loop assumed to be 2" in note for note in twice.notes)
+
+
+def test_a_loop_that_never_ends_without_data_is_refused(monkeypatch):
+    def endless(m, x):
+        while True:
+            x = x * 0.5
+            if not x.max() < 1:
+                return x
+
+    monkeypatch.setattr("sim.workload.trace.loops.MOST_ASKED", 50)
+    with pytest.raises(TraceError, match=r"test_recorder\.py:\d+: asked 50 times .* DataPolicy\(at="):
+        graph_of(endless, torch.zeros(4))
+
+
 # -- what cannot be traced -------------------------------------------------------------------
 
 
@@ -206,6 +236,15 @@ def test_a_model_that_raises_is_told_with_its_own_line():
     with pytest.raises(TraceError, match=r"test_recorder\.py:\d+ in wrong: RuntimeError: .*2, 3") as caught:
         graph_of(wrong, torch.zeros(2, 3))
     assert "\n" not in str(caught.value)
+
+
+def test_inputs_that_do_not_fit_and_models_without_work():
+    """Where only torch's own modules ran, the model's name stands for the user's line."""
+    with pytest.raises(TraceError, match=r"^Linear on these inputs: RuntimeError: .*\[2, 4\] X \[3, 3\]"):
+        trace(nn.Linear(3, 3), torch.zeros(2, 4))
+    for idle in (nn.Sequential(), nn.Flatten()):
+        with pytest.raises(TraceError, match="there is nothing to cost"):
+            trace(idle, torch.zeros(2, 2, 2))
 
 
 @torch.library.custom_op("dovetailtest::mystery", mutates_args=())

@@ -1,13 +1,17 @@
-"""Custom ops whose result is as large as the data say (torchvision's NMS): the policy answers how large.
+"""Custom ops: those whose result is as large as the data say, and those that only a file knows.
 
-Such an op's shape function asks torch for a context (`torch.library.get_ctx().new_dynamic_size()`),
-which torch refuses on the meta device. Here the context is ours.
+The shape function of the first (torchvision's NMS) asks torch for a context
+(`torch.library.get_ctx().new_dynamic_size()`), which torch refuses on the meta device. Here the context
+is ours, and the policy answers.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch._library.fake_impl import set_ctx_getter
 from torch._library.simple_registry import singleton
 
@@ -42,4 +46,31 @@ def run_op(questions: Questions, func: Any, args: tuple, kwargs: dict) -> Any:
         return kernel(*args, **kwargs)
 
 
-__all__ = ["run_op"]
+_DTYPES = sorted((t for t in vars(torch).values() if isinstance(t, torch.dtype)), key=str)
+_LIBRARIES: dict[str, torch.library.Library] = {}
+
+
+def foreign(domain: str, kind: str, inputs: Sequence[torch.Tensor], results: Sequence[torch.Tensor]) -> tuple:
+    """One call of an op that torch does not know, "domain.kind" to the recorder; results are like `results`."""
+    namespace, name = (re.sub(r"\W", "_", text) for text in (domain, kind))
+    if not hasattr(getattr(torch.ops, namespace), name):
+        library = _LIBRARIES.setdefault(namespace, torch.library.Library(namespace, "FRAGMENT"))
+        library.define(f"{name}(Tensor[] inputs, int[] axes, int[] sizes, int[] types) -> Tensor[]")
+        library.impl(name, _like, "Meta")
+    shapes = [list(t.shape) for t in results]
+    types = [_DTYPES.index(t.dtype) for t in results]
+    op = getattr(getattr(torch.ops, namespace), name)
+    if not inputs:  # an op without tensors would run nowhere
+        return tuple(results)
+    return tuple(op(list(inputs), [len(s) for s in shapes], [n for shape in shapes for n in shape], types))
+
+
+def _like(inputs: Sequence[torch.Tensor], axes: list[int], sizes: list[int], types: list[int]) -> list[torch.Tensor]:
+    left, out = list(sizes), []
+    for count, dtype in zip(axes, types, strict=True):
+        out.append(torch.empty(left[:count], dtype=_DTYPES[dtype], device="meta"))
+        del left[:count]
+    return out
+
+
+__all__ = ["foreign", "run_op"]

@@ -1,21 +1,23 @@
 """The ONNX front end: nodes run as torch calls on meta tensors under the recorder.
 
 What is known without data (shapes, axes, constants made from them) is computed with ONNX's own
-reference evaluator; everything else has a shape only. Needs the extra `onnx`.
+reference evaluator; everything else has a shape only. Needs the extra `onnx`. Files with their weights
+beside them need the main file only: no weight is read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from sim.errors import TraceError, WorkloadError, nearest
+from sim.errors import DovetailError, TraceError, WorkloadError, nearest
 from sim.workload.graph import Graph
 from sim.workload.trace import onnx_layers  # noqa: F401  (fills the table)
+from sim.workload.trace.dynamic import foreign
 from sim.workload.trace.onnx_ops import OPERATORS
 from sim.workload.trace.run import record
 
@@ -23,11 +25,15 @@ KNOWN_ELEMENTS = 1024
 """Integer constants up to this size are kept with their values: shapes, axes, index lists."""
 
 
-def load_onnx(path: str | Path, *, progress: Callable[[int], None] = lambda ops: None) -> Graph:
-    """The workload graph of an .onnx file; free dimensions of its inputs count as 1 (noted).
+def load_onnx(
+    path: str | Path, *, sizes: Mapping[str, object] | None = None, progress: Callable[[int], None] = lambda ops: None
+) -> Graph:
+    """The workload graph of an .onnx file.
 
-    Raises: WorkloadError: no such file, not ONNX, or the extra is missing; TraceError: operators
-    without a translation (all of them are named), inputs without shape.
+    `sizes` gives the inputs' free dimensions by their names in the file ("batch"); one that is not given
+    counts as 1 and is noted.
+    Raises: WorkloadError: no such file, not ONNX, a size that is no free dimension, or the extra is missing;
+    TraceError: operators without a translation (all of them are named), inputs without shape.
     """
     try:
         import onnx
@@ -37,49 +43,88 @@ def load_onnx(path: str | Path, *, progress: Callable[[int], None] = lambda ops:
         model = onnx.load(str(path), load_external_data=False)
     except Exception as error:
         raise WorkloadError(f"{path}: cannot be read as ONNX: {' '.join(str(error).split())[:200]}") from error
+    if not model.graph.node:
+        raise WorkloadError(f"{path}: no ONNX model: it has no nodes; is the file empty or cut off?")
     _check_operators(model, path)
     module = _Interpreter(model, Path(path).name)
-    inputs, notes = _inputs(model, path)
+    inputs, notes = _inputs(model, path, sizes or {})
     graph = record(module, tuple(inputs), {}, name=Path(path).stem, locate=lambda: module.place, progress=progress)
-    return graph.with_(notes=(*notes, *graph.notes))
+    given = {name: _whole(size, name, path) for name, size in (sizes or {}).items()}
+    return graph.with_(notes=(*notes, *graph.notes), knobs=given, batch=given.get("batch", 1))
 
 
 def _check_operators(model: Any, path: str | Path) -> None:
+    """Operators that we do not know are met as ops without a rule where the file states their results' shapes."""
+    stated = {v.name for v in (*model.graph.value_info, *model.graph.output) if _sizes(v) is not None}
     unknown: dict[str, str] = {}
     for node in model.graph.node:
-        own_domain = node.domain in ("", "ai.onnx")
-        if not own_domain or (node.op_type not in OPERATORS and node.op_type not in _ON_HOST):
-            unknown.setdefault(f"{node.domain}.{node.op_type}" if node.domain else node.op_type, node.name)
+        if not _is_known(node) and not set(node.output) - {""} <= stated:
+            unknown.setdefault(_kind(node), node.name or node.output[0])
     if unknown:
         listed = ", ".join(f'{kind} (node "{name}")' for kind, name in unknown.items())
         hint = nearest(next(iter(unknown)), OPERATORS)
-        raise TraceError(f"{path}: no translation for {len(unknown)} ONNX operators: {listed}.{hint}")
+        raise TraceError(
+            f"{path}: no translation for {len(unknown)} ONNX operators: {listed}; with the shapes of their results in "
+            f"the file (value_info) they would count as ops without a rule.{hint}"
+        )
 
 
-_ON_HOST = {"Constant", "Shape", "ConstantOfShape", "Range", "Size", "Mod", "ReduceProd", "NonZero"}
+def _is_known(node: Any) -> bool:
+    return node.domain in ("", "ai.onnx") and (node.op_type in OPERATORS or node.op_type in _ON_HOST)
+
+
+def _kind(node: Any) -> str:
+    return f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+
+
+def _sizes(value: Any) -> list[int] | None:
+    """The shape of a value_info, None where it is not stated in full."""
+    kind = value.type.tensor_type
+    if not kind.HasField("shape") or not all(dim.HasField("dim_value") for dim in kind.shape.dim):
+        return None
+    return [dim.dim_value for dim in kind.shape.dim]
+
+
+_ON_HOST = {"Constant", "Shape", "ConstantOfShape", "Range", "Size", "Mod"}
 """Operators that are met only where all their inputs are known (or that make known values)."""
 
 
-def _inputs(model: Any, path: str | Path) -> tuple[list[torch.Tensor], list[str]]:
+def _inputs(model: Any, path: str | Path, given: Mapping[str, object]) -> tuple[list[torch.Tensor], list[str]]:
     """Meta tensors of the graph inputs."""
     import onnx
 
     weights = {tensor.name for tensor in model.graph.initializer}
-    made, notes = [], []
-    for value in model.graph.input:
-        if value.name in weights:
-            continue
-        kind = value.type.tensor_type
-        if not kind.HasField("shape"):
+    values = [value for value in model.graph.input if value.name not in weights]
+    for value in values:
+        if not value.type.tensor_type.HasField("shape"):
             raise TraceError(f'{path}: input "{value.name}" has no shape; run onnx.shape_inference or export it again')
-        sizes = []
+    free = {d.dim_param: None for v in values for d in v.type.tensor_type.shape.dim if d.dim_param}
+    for name in given:
+        if name not in free:
+            known = f"free dimensions are {', '.join(free)}" if free else "it has no named free dimensions"
+            raise WorkloadError(f'{path}: no dimension "{name}": {known}.{nearest(name, free)}')
+    made, notes = [], []
+    for value in values:
+        kind, sizes = value.type.tensor_type, []
         for axis, dim in enumerate(kind.shape.dim):
-            if not dim.HasField("dim_value"):
-                notes.append(f'input "{value.name}" axis {axis} ("{dim.dim_param}") is free: assumed to be 1')
-            sizes.append(dim.dim_value if dim.HasField("dim_value") else 1)
+            if dim.dim_param in given:
+                sizes.append(_whole(given[dim.dim_param], dim.dim_param, path))
+            elif dim.HasField("dim_value"):
+                sizes.append(dim.dim_value)
+            else:
+                sizes.append(1)
+                how = f"; -p {dim.dim_param}=SIZE sets it" if dim.dim_param.isidentifier() else ""
+                notes.append(f'input "{value.name}" axis {axis} ("{dim.dim_param}") is free: assumed to be 1{how}')
         dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
         made.append(torch.empty(sizes, dtype=_torch_dtype(dtype), device="meta"))
     return made, notes
+
+
+def _whole(size: object, name: str, path: str | Path) -> int:
+    """A size from a command line."""
+    if isinstance(size, bool) or not str(size).isdecimal() or int(str(size)) < 1:
+        raise WorkloadError(f"{path}: dimension {name}={size!r}: expected a whole number, at least 1")
+    return int(str(size))
 
 
 def _torch_dtype(dtype: Any) -> torch.dtype:
@@ -120,8 +165,25 @@ class _Interpreter(torch.nn.Module):
                 results = self._run(node, values)
             except NotImplementedError as error:
                 raise TraceError(f"{self.place}: {error}: this form of {node.op_type} cannot be read") from error
+            except DovetailError:
+                raise
+            except Exception as error:
+                raise TraceError(self._failure(node, values, error)) from error
             values.update(zip(node.output, results, strict=False))
         return [self._tensor(values[value.name], value.name) for value in self.graph.output]
+
+    def _failure(self, node: Any, values: dict[str, Any], error: Exception) -> str:
+        """A node that does not fit its inputs: which, their shapes, what torch says of it."""
+        absent = [name for name in node.input if name not in values]
+        if absent:
+            return (
+                f'{self.place}: {node.op_type} reads "{absent[0]}", which nothing before it makes; is the file whole?'
+            )
+        shapes = ", ".join(f"{name} {list(values[name].shape)}" for name in node.input if values[name] is not None)
+        return (
+            f"{self.place}: {node.op_type} does not fit its inputs ({shapes}; a free dimension counts as 1 until -p "
+            f"sets it): {type(error).__name__}: {' '.join(str(error).split())}"
+        )
 
     def _run(self, node: Any, values: dict[str, Any]) -> tuple:
         """Outputs of one node: computed where all inputs are known, else shapes only."""
@@ -132,6 +194,8 @@ class _Interpreter(torch.nn.Module):
             attrs = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
             shape = np.array(given[0].shape, dtype=np.int64)[attrs.get("start", 0) : attrs.get("end")]
             return self._remember(node, (shape,))
+        if not _is_known(node):
+            return self._unknown(node, given)
         if all(value is None or isinstance(value, np.ndarray) for value in given):
             return self._remember(node, self._evaluate(node, given))
         if node.op_type not in OPERATORS:
@@ -139,12 +203,27 @@ class _Interpreter(torch.nn.Module):
         attrs = {a.name: _plain(onnx.helper.get_attribute_value(a)) for a in node.attribute}
         attrs |= {"op_type": node.op_type, "outputs": len(node.output)}
         taken = _PARAMETERS.get(node.op_type, 99)
+        unknown = [n for n, v in zip(node.input[taken:], given[taken:], strict=True) if isinstance(v, torch.Tensor)]
+        if unknown and node.op_type not in _ANY:
+            raise NotImplementedError(f'"{unknown[0]}" (a shape, axes or sizes) depends on the data')
         args = [
             value if value is None or index >= taken else self._tensor(value, node.input[index])
             for index, value in enumerate(given)
         ]
         out = OPERATORS[node.op_type](attrs, *args)
         return tuple(out) if isinstance(out, list | tuple) else (out,)
+
+    def _unknown(self, node: Any, given: list) -> tuple:
+        """An op without a rule: its results have the shapes that the file states."""
+        import onnx
+
+        stated = {v.name: v for v in (*self.graph.value_info, *self.graph.output)}
+        made = []
+        for value in (stated[name] for name in node.output if name):
+            dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+            made.append(torch.empty(_sizes(value), dtype=_torch_dtype(dtype), device="meta"))
+        inputs = [self._tensor(v, name) for v, name in zip(given, node.input, strict=True) if v is not None]
+        return foreign(node.domain or "onnx", node.op_type, inputs, made)
 
     def _remember(self, node: Any, results: tuple) -> tuple:
         self.known.update(zip(node.output, results, strict=False))
@@ -174,6 +253,9 @@ _PARAMETERS = {
     "Reshape": 1, "Unsqueeze": 1, "Squeeze": 1, "Slice": 1, "Split": 1, "Expand": 1, "Tile": 1, "Pad": 1, "Resize": 1,
     "TopK": 1, "Clip": 1, "Gather": 1, "Trilu": 1, "CumSum": 1, "NonMaxSuppression": 2,
     "ReduceMean": 1, "ReduceSum": 1, "ReduceMax": 1, "ReduceMin": 1, "ReduceL2": 1,
-    "ReduceLogSumExp": 1,
+    "ReduceLogSumExp": 1, "ReduceL1": 1, "ReduceSumSquare": 1, "ReduceProd": 1,
 }  # fmt: skip
 """Operator -> first input that is a parameter (shape, axes, bounds) and stays a known value."""
+
+_ANY = {"Clip", "Gather", "Trilu", "CumSum", "NonMaxSuppression"}
+"""Of these, the operators whose result has the same shape whatever the parameter's values are."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as nnf
 
-from sim.workload.trace.onnx_ops import operator
+from sim.workload.trace.onnx_ops import conv, operator
 
 
 @operator("Sum", "Mean")
@@ -123,6 +123,85 @@ def integer_product(attrs: dict, a: Tensor, b: Tensor, *zeros: Any) -> Tensor:
 @operator("QLinearMatMul")
 def quantised_product(attrs: dict, a: Tensor, sa: Any, za: Any, b: Tensor, *rest: Any) -> Tensor:
     return torch.matmul(a, b.to(a.dtype))
+
+
+@operator("QLinearConv")
+def quantised_convolution(attrs: dict, x: Tensor, sx: Any, zx: Any, w: Tensor, *rest: Any) -> Tensor:
+    """x, its scale and zero; w and its own; those of the result; a bias. Requantising is a scale and a rounding."""
+    scale, bias = rest[2], rest[4] if len(rest) > 4 else None
+    out = conv(attrs, x, w.to(x.dtype), bias)
+    return torch.clamp(torch.round(out * scale), -128, 127).to(x.dtype)
+
+
+@operator("ConvInteger")
+def integer_convolution(attrs: dict, x: Tensor, w: Tensor, *zeros: Any) -> Tensor:
+    return conv(attrs, x.to(torch.int8), w.to(torch.int8)).to(torch.int32)
+
+
+@operator("DynamicQuantizeLinear")
+def dynamic_quantisation(attrs: dict, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Range of the tensor, then every element scaled and rounded."""
+    scale = (x.amax() - x.amin()) / 255
+    return torch.clamp(torch.round(x / scale), 0, 255).to(torch.uint8), scale, scale.to(torch.uint8)
+
+
+@operator("NonZero")
+def nonzero(attrs: dict, x: Tensor) -> Tensor:
+    """How many: a question about data, which the policy answers."""
+    return torch.nonzero(x).t()
+
+
+@operator("Compress")
+def compress(attrs: dict, x: Tensor, condition: Tensor) -> Tensor:
+    """The slices along `axis` for which the condition holds: as many as the policy keeps."""
+    axis = attrs.get("axis")
+    flat = x.reshape(-1) if axis is None else x
+    kept = torch.nonzero(condition)[:, 0]
+    return flat.index_select(0 if axis is None else axis, kept)
+
+
+@operator("IsInf")
+def is_infinite(attrs: dict, x: Tensor) -> Tensor:
+    return torch.isinf(x)
+
+
+@operator("ThresholdedRelu")
+def thresholded(attrs: dict, x: Tensor) -> Tensor:
+    alpha = attrs.get("alpha", 1.0)
+    return nnf.threshold(x, alpha, 0.0)
+
+
+@operator("Attention")
+def attention(attrs: dict, q: Tensor, k: Tensor, v: Tensor, mask: Any = None, *past: Any) -> tuple:
+    """softmax(q k^T scale + mask) v of opset 23; [batch, length, heads x depth] or [batch, heads, length, depth]."""
+    heads, kv_heads = attrs.get("q_num_heads"), attrs.get("kv_num_heads")
+    flat = q.dim() == 3
+    if flat:
+        counts = (heads, kv_heads, kv_heads)
+        q, k, v = (t.unflatten(-1, (n, -1)).transpose(1, 2) for t, n in zip((q, k, v), counts, strict=True))
+    if len(past) > 1 and past[0] is not None:
+        k, v = (torch.cat((old, new), 2) for old, new in zip(past[:2], (k, v), strict=True))
+    shared = q.shape[1] != k.shape[1]
+    causal = bool(attrs.get("is_causal", 0)) and mask is None
+    out = nnf.scaled_dot_product_attention(q, k, v, mask, is_causal=causal, enable_gqa=shared)
+    return (out.transpose(1, 2).flatten(2) if flat else out), k, v
+
+
+@operator("RoiAlign")
+def roi_align(attrs: dict, x: Tensor, boxes: Tensor, image: Tensor) -> Tensor:
+    """Cells of each box, means of ratio^2 bilinear samples; 2 x 2 where the file leaves the number to the data."""
+    size = attrs.get("output_height", 1), attrs.get("output_width", 1)
+    return torch.ops.dovetail.onnx_roi_align(x, boxes, *size, attrs.get("sampling_ratio", 0))
+
+
+@torch.library.custom_op("dovetail::onnx_roi_align", mutates_args=())
+def _roi_align(x: Tensor, boxes: Tensor, height: int, width: int, ratio: int) -> Tensor:
+    raise NotImplementedError("only its shape and its cost are known")
+
+
+@_roi_align.register_fake
+def _(x: Tensor, boxes: Tensor, height: int, width: int, ratio: int) -> Tensor:
+    return x.new_empty(boxes.shape[0], x.shape[1], height, width)
 
 
 @operator("LSTM", "GRU", "RNN")

@@ -108,12 +108,21 @@ def gemm(attrs: dict, a: torch.Tensor, b: torch.Tensor, c: torch.Tensor | None =
     return torch.addmm(c, a, b, beta=beta, alpha=alpha)
 
 
-def _padding(attrs: dict, dims: int) -> tuple[list[int], list[int]]:
+def _padding(attrs: dict, x: torch.Tensor, window: list[int]) -> tuple[list[int], list[int]]:
     """Symmetric part, and what is left over as torch.nn.functional.pad takes it."""
-    if attrs.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
-        raise NotImplementedError(f"auto_pad={attrs['auto_pad']}: export the model with explicit pads")
-    pads = list(attrs.get("pads", [0] * 2 * dims))
-    begin, end = pads[:dims], pads[dims:]
+    dims, mode = len(window), attrs.get("auto_pad", "NOTSET")
+    begin, end = [0] * dims, [0] * dims
+    if mode in ("SAME_UPPER", "SAME_LOWER"):  # ceil(size / stride) results, the odd element behind or before
+        strides, dilations = attrs.get("strides", [1] * dims), attrs.get("dilations", [1] * dims)
+        for i, (size, k, s, d) in enumerate(zip(x.shape[2:], window, strides, dilations, strict=True)):
+            total = max((-(-size // s) - 1) * s + d * (k - 1) + 1 - size, 0)
+            small, large = total // 2, total - total // 2
+            begin[i], end[i] = (small, large) if mode == "SAME_UPPER" else (large, small)
+    elif mode in ("NOTSET", "VALID"):
+        pads = list(attrs.get("pads", [0] * 2 * dims))
+        begin, end = pads[:dims], pads[dims:]
+    else:
+        raise NotImplementedError(f"auto_pad={mode}: expected NOTSET, VALID, SAME_UPPER or SAME_LOWER")
     if begin == end:
         return begin, []
     return [0] * dims, [p for pair in zip(reversed(begin), reversed(end), strict=True) for p in pair]
@@ -122,7 +131,7 @@ def _padding(attrs: dict, dims: int) -> tuple[list[int], list[int]]:
 @operator("Conv")
 def conv(attrs: dict, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     dims = weight.dim() - 2
-    padding, extra = _padding(attrs, dims)
+    padding, extra = _padding(attrs, x, list(weight.shape[2:]))
     x = nnf.pad(x, extra) if extra else x
     function = (nnf.conv1d, nnf.conv2d, nnf.conv3d)[dims - 1]
     strides, dilations = attrs.get("strides", [1] * dims), attrs.get("dilations", [1] * dims)
@@ -132,7 +141,9 @@ def conv(attrs: dict, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor 
 @operator("ConvTranspose")
 def conv_transpose(attrs: dict, x: torch.Tensor, weight: torch.Tensor, bias: Any = None) -> torch.Tensor:
     dims = weight.dim() - 2
-    padding, extra = _padding(attrs, dims)
+    if attrs.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        raise NotImplementedError(f"auto_pad={attrs['auto_pad']}: export the model with explicit pads")
+    padding, extra = _padding(attrs, x, list(weight.shape[2:]))
     if extra:
         raise NotImplementedError("ConvTranspose with uneven pads")
     function = (nnf.conv_transpose1d, nnf.conv_transpose2d, nnf.conv_transpose3d)[dims - 1]
@@ -144,7 +155,7 @@ def conv_transpose(attrs: dict, x: torch.Tensor, weight: torch.Tensor, bias: Any
 @operator("MaxPool", "AveragePool")
 def pool(attrs: dict, x: torch.Tensor) -> torch.Tensor:
     dims, kernel = x.dim() - 2, attrs["kernel_shape"]
-    padding, extra = _padding(attrs, dims)
+    padding, extra = _padding(attrs, x, list(kernel))
     x = nnf.pad(x, extra) if extra else x
     strides, ceil = attrs.get("strides", [1] * dims), bool(attrs.get("ceil_mode", 0))
     if attrs["op_type"] == "AveragePool":
@@ -196,6 +207,8 @@ def log_softmax(attrs: dict, x: torch.Tensor) -> torch.Tensor:
 _REDUCTIONS: dict[str, Operator] = {
     "ReduceMean": torch.mean, "ReduceSum": torch.sum, "ReduceMax": torch.amax, "ReduceMin": torch.amin,
     "ReduceL2": torch.linalg.vector_norm, "ReduceLogSumExp": torch.logsumexp,
+    "ReduceL1": lambda x, **at: torch.linalg.vector_norm(x, 1, **at),
+    "ReduceSumSquare": lambda x, **at: torch.sum(x * x, **at),
 }  # fmt: skip
 
 

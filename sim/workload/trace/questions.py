@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sim.errors import TraceError
 from sim.workload.trace.builder import GraphBuilder
+from sim.workload.trace.loops import Loops
 from sim.workload.trace.policy import DataPolicy
 from sim.workload.trace.rules.registry import tensors_in
 from sim.workload.trace.source import user_line
@@ -41,6 +42,7 @@ class Questions:
         self._policy = policy
         self._density: dict[int, float] = {}
         self._levels: dict[int, float] = {}
+        self._loops = Loops()
 
     def learn(self, name: str, args: tuple, kwargs: dict, outputs: tuple) -> None:
         """Density of one-hot masks, range of indices: by storage, so views know it too."""
@@ -95,9 +97,19 @@ class Questions:
         """The policy's value of a one-element tensor; `kind` None: as its element type says."""
         if kind is None:
             kind = bool if tensor.dtype is torch.bool else float if tensor.dtype.is_floating_point else int
+        if kind is bool and (loop := self._loops.asked()):
+            return self._goes_on(*loop)
         value = self._policy.scalar(kind, user_line())
         self._note(f"{kind.__name__} of a tensor", value)
         return value
+
+    def _goes_on(self, rounds: int, negated: bool) -> bool:
+        """The condition of a `while`: true (false behind `not`) for as many rounds as `number` says."""
+        limit = int(self._policy.scalar(int, user_line()))
+        self._note("rounds of a loop", limit)
+        if rounds >= limit:
+            self._loops.over()
+        return (rounds < limit) is not negated
 
     def rounds(self, condition: Tensor) -> int:
         """How often a loop with this condition runs."""

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from sim.errors import DovetailError, TraceError
-from sim.workload.graph import Graph, Role
+from sim.workload.graph import Graph, Role, ViewOp
 from sim.workload.passes.attention import find_attention
 from sim.workload.trace.builder import GraphBuilder
 from sim.workload.trace.policy import DataPolicy
@@ -66,9 +66,12 @@ def record(
         except DovetailError:
             raise
         except Exception as error:
-            raise TraceError(_failure(error, recorder)) from error
+            raise TraceError(_failure(error, recorder, name)) from error
     with recorder.dispatch.paused():
-        return find_attention(recorder.builder.finish(list(tensors_of(outputs)), name=name))
+        graph = find_attention(recorder.builder.finish(list(tensors_of(outputs)), name=name))
+    if all(isinstance(op, ViewOp) for op in graph):
+        raise TraceError(f"{name}: the model runs no op on these inputs but views: there is nothing to cost")
+    return graph
 
 
 class _ToMeta(torch.overrides.TorchFunctionMode):
@@ -180,10 +183,10 @@ def tensors_of(value: Any, seen: set[int] | None = None) -> Iterator[torch.Tenso
             yield from tensors_of(item, seen)
 
 
-def _failure(error: Exception, recorder: Recorder) -> str:
-    """One paragraph: the user's last line, the error, the module."""
+def _failure(error: Exception, recorder: Recorder, name: str) -> str:
+    """One paragraph: the user's last line (the model where only torch's own modules ran), the error, the module."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if user_file(f.filename)]
-    place = f"{frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name}" if frames else "the model"
+    place = f"{frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name}" if frames else f"{name} on these inputs"
     text = " ".join(str(error).split())
     module = f" (module {recorder.modules[-1]})" if recorder.modules and recorder.modules[-1] else ""
     return f"{place}: {type(error).__name__}: {text}{module}"

@@ -25,12 +25,15 @@ def user_file(filename: str) -> str | None:
     return Path(filename).name
 
 
+def user_frame() -> FrameType | None:
+    """The innermost frame that is the user's."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and user_file(frame.f_code.co_filename) is None:
+        frame = frame.f_back
+    return frame
+
+
 def user_line() -> str:
     """ "file.py:line" of the innermost frame that is the user's, "" when there is none."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        name = user_file(frame.f_code.co_filename)
-        if name is not None:
-            return f"{name}:{frame.f_lineno}"
-        frame = frame.f_back
-    return ""
+    frame = user_frame()
+    return "" if frame is None else f"{user_file(frame.f_code.co_filename)}:{frame.f_lineno}"

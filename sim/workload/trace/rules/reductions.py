@@ -249,13 +249,13 @@ def deform_conv(call: Call) -> Grouped:
     return Grouped("deformable", (samples, product))
 
 
-@register_rule("torchvision.roi_align", "torchvision.ps_roi_align")
+@register_rule("torchvision.roi_align", "torchvision.ps_roi_align", "dovetail.onnx_roi_align")
 def roi_align(call: Call) -> Vector:
     """Mean of ratio^2 bilinear samples a cell (He et al., "Mask R-CNN", ICCV 2017): four taps each.
 
     Without a stated ratio the op takes as many as the region is large; 2 is assumed, as detectors state.
     """
-    ratio = call.arg(5, "sampling_ratio", -1)
+    ratio = call.args[4] if call.name.startswith("dovetail") else call.arg(5, "sampling_ratio", -1)
     samples = (ratio if ratio > 0 else 2) ** 2
     cells = call.out.numel() // max(call.out.shape[1], 1)
     place = {FMA: 2, CONVERT: 2, COMPARE: 8, MUL: 4, ADD: 4}
