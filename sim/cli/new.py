@@ -17,7 +17,7 @@ class Kind(StrEnum):
 
 
 _FOLDERS = {Kind.CHIP: ("hw_configs", ".yaml"), Kind.WORKLOAD: ("workloads", ".py"), Kind.SEARCH: ("searches", ".yaml")}
-_MODELS = {Kind.CHIP: "systolic", Kind.WORKLOAD: "mlp", Kind.SEARCH: "template/search"}
+_MODELS = {Kind.CHIP: "systolic", Kind.WORKLOAD: "template/model", Kind.SEARCH: "template/search"}
 
 
 def new(
