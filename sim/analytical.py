@@ -102,7 +102,7 @@ def estimate(
         "inputs": inputs,
         "progress": progress,
     }
-    return with_what_if(found, graph, chip, precision=chosen.name, allow_unsupported=allow_unsupported, **same)
+    return with_what_if(found, graph, chip, precision=chosen.name, allow_unsupported=allow_unsupported, **same)  # type: ignore[arg-type]
 
 
 def _check_names(given: Mapping[str, object], network: Network) -> None:

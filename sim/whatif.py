@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from math import isfinite, nan
+from typing import Any
 
 from sim.errors import DovetailError
 from sim.hardware.chip import Array, Chip, Costing, Fanout, Memory, Rate
@@ -78,24 +79,37 @@ def what_if(
     """The latency of the network with each resource grown by `FACTORS`, and in each other precision, fastest first.
 
     Args: as `sim.estimate`. A change that the chip's file forbids (a clock above its maximum) or that
-        fits nowhere is left out. A precision has factor 1. `shared`: of an estimate with the same options.
+        fits nowhere is left out (`with_what_if` notes it). A precision has factor 1. `shared`: of an estimate
+        with the same options.
     """
-    shared = shared or Shared()
-    chosen = precision or chip.default_precision
-    options = Options(
-        objective=objective,
-        map_space=map_space,
-        calibration=calibration,
-        allow_unsupported=allow_unsupported,
-        inputs=inputs,
-        progress=progress,
-    )
+    return _what_if(
+        graph,
+        chip,
+        precision or chip.default_precision,
+        Options(
+            objective=objective,
+            map_space=map_space,
+            calibration=calibration,
+            allow_unsupported=allow_unsupported,
+            inputs=inputs,
+            progress=progress,
+        ),
+        shared or Shared(),
+    )[0]
+
+
+def _what_if(
+    graph: Graph, chip: Chip, chosen: str, options: Options, shared: Shared
+) -> tuple[tuple[WhatIf, ...], tuple[str, ...]]:
+    """The answers, and what was left out with the reason."""
     labels, chips = [], []
+    refused: dict[str, str] = {}
     for path, value, unit in resources(chip):
         for factor in FACTORS:
             try:
                 chips.append(chip.set(path, _scaled(value, unit, factor)))
-            except DovetailError:
+            except DovetailError as error:
+                refused.setdefault(path, f"x {factor:g} is left out: {str(error).rpartition(f'{path}: ')[2]}")
                 continue
             labels.append((path, factor))
     found = [
@@ -107,7 +121,9 @@ def what_if(
         WhatIf(resource=f"precision {name}", factor=1.0, latency_s=_latencies(graph, [chip], name, options, shared)[0])
         for name in others
     ]
-    return tuple(sorted((w for w in found if isfinite(w.latency_s)), key=lambda w: (w.latency_s, w.resource, w.factor)))
+    refused |= {w.resource: "is left out: it does not run on this chip" for w in found if not isfinite(w.latency_s)}
+    order = sorted((w for w in found if isfinite(w.latency_s)), key=lambda w: (w.latency_s, w.resource, w.factor))
+    return tuple(order), tuple(f"what if: {name} {reason}" for name, reason in refused.items())
 
 
 def _latencies(graph: Graph, chips: list[Chip], precision: str, options: Options, shared: Shared) -> list[float]:
@@ -128,9 +144,16 @@ def _latencies(graph: Graph, chips: list[Chip], precision: str, options: Options
     return out
 
 
-def with_what_if(found: Estimate, graph: Graph, chip: Chip, **options: object) -> Estimate:
-    """The estimate with its `what_if` filled; options as `what_if`."""
-    return replace(found, what_if=what_if(graph, chip, **options))  # type: ignore[arg-type]
+def with_what_if(
+    found: Estimate, graph: Graph, chip: Chip, *, shared: Shared | None = None, **options: Any
+) -> Estimate:
+    """The estimate with its `what_if` filled, and a note on each change that could not be tried.
+
+    Args: options as `what_if`; shared: of an estimate with the same options.
+    """
+    chosen = options.pop("precision", None) or chip.default_precision
+    answers, left_out = _what_if(graph, chip, chosen, Options(**options), shared or Shared())
+    return replace(found, what_if=answers, notes=(*found.notes, *left_out))
 
 
 __all__ = ["FACTORS", "resources", "what_if", "with_what_if"]

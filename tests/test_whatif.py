@@ -1,0 +1,39 @@
+"""What-ifs: none is missing without a word, and each is the estimate of the changed chip."""
+
+import pytest
+
+import sim
+from sim.whatif import FACTORS, _scaled, resources
+
+GRAPH = sim.gemm(96, 128, 64, dtype="int8")
+KINDS = ("edge-npu", "tesla-fsd-npu", "a100-sxm", "xeon-icx")
+"""A generic NPU, the FSD chip's, a GPU, a CPU."""
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_resource_is_tried_and_is_true(name):
+    chip = sim.load_hardware(name)
+    found = sim.estimate(GRAPH, chip, what_if=True)
+    answers = {(w.resource, w.factor): w.latency_s for w in found.what_if}
+    assert [w.latency_s for w in found.what_if] == sorted(answers.values())
+    tried = {path: (value, unit) for path, value, unit in resources(chip)}
+    kinds = {"clock"} | {f"{m.name}.capacity" for m in chip.main_unit.memories}
+    assert kinds | {f"{chip.main_unit.vector.name}.lanes"} <= tried.keys()
+    assert any(path.startswith(chip.main_unit.home) and "bandwidth" in path for path in tried)
+    for path, (value, unit) in tried.items():
+        for factor in FACTORS:
+            if (path, factor) not in answers:
+                assert any(note.startswith(f"what if: {path} x ") for note in found.notes)
+                continue
+            changed = sim.load_hardware(name, {path: _scaled(value, unit, factor)})
+            assert answers.pop((path, factor)) == sim.estimate(GRAPH, changed).latency_s
+    for resource, _ in answers:
+        precision = resource.removeprefix("precision ")
+        assert answers[resource, 1.0] == sim.estimate(GRAPH, chip, precision=precision).latency_s
+    assert len(answers) == len(chip.main_unit.array.macs_per_cycle) - 1
+
+
+def test_a_clock_above_the_highest_is_said():
+    found = sim.estimate(GRAPH, sim.load_hardware("edge-npu"), what_if=True)
+    (note,) = [note for note in found.notes if note.startswith("what if")]
+    assert note.startswith("what if: clock x 1.25 is left out: 1.25 GHz is above technology.max_clock, 1 GHz")
