@@ -1,6 +1,8 @@
 """What if a resource were larger: the latency with each one 25 % larger and doubled, and in each precision.
 
-Every answer is a full re-evaluation of the changed chip, mappings included; nothing is interpolated.
+Every answer is a re-evaluation of the changed chip; nothing is interpolated. Mappings are searched anew
+from the longest einsum on, up to `SEARCHED` candidates a call; what is left keeps its mapping, costed
+exactly, so that its answer may be a little too slow (and says so).
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from sim.workload.graph import Graph
 from sim.workload.precision import parse_precision
 
 FACTORS = (1.25, 2.0)
+SEARCHED = 10e6
+"""Candidates that are searched for the chips of one structure: some four seconds."""
 
 
 def resources(chip: Chip) -> Iterator[tuple[str, float, str | int]]:
@@ -101,7 +105,10 @@ def what_if(
 def _what_if(
     graph: Graph, chip: Chip, chosen: str, options: Options, shared: Shared
 ) -> tuple[tuple[WhatIf, ...], tuple[str, ...]]:
-    """The answers, and what was left out with the reason."""
+    """The answers, and notes on what was left out, with the reason, and on mappings that were kept."""
+    options = replace(options, again=SEARCHED)
+    if not shared.first:  # the chip itself comes first: others may keep its mappings
+        _latencies(graph, [chip], chosen, options, shared)
     labels, chips = [], []
     refused: dict[str, str] = {}
     for path, value, unit in resources(chip):
@@ -123,7 +130,13 @@ def _what_if(
     ]
     refused |= {w.resource: "is left out: it does not run on this chip" for w in found if not isfinite(w.latency_s)}
     order = sorted((w for w in found if isfinite(w.latency_s)), key=lambda w: (w.latency_s, w.resource, w.factor))
-    return tuple(order), tuple(f"what if: {name} {reason}" for name, reason in refused.items())
+    notes = [f"what if: {name} {reason}" for name, reason in refused.items()]
+    if shared.kept:
+        notes.append(
+            f"what if: {len(shared.kept)} of {len(shared.first)} mappings are kept on some of the changed chips, those "
+            "of the shortest einsums first: such an answer may be a little too slow"
+        )
+    return tuple(order), tuple(notes)
 
 
 def _latencies(graph: Graph, chips: list[Chip], precision: str, options: Options, shared: Shared) -> list[float]:
@@ -147,7 +160,7 @@ def _latencies(graph: Graph, chips: list[Chip], precision: str, options: Options
 def with_what_if(
     found: Estimate, graph: Graph, chip: Chip, *, shared: Shared | None = None, **options: Any
 ) -> Estimate:
-    """The estimate with its `what_if` filled, and a note on each change that could not be tried.
+    """The estimate with its `what_if` filled, and notes on changes that could not be tried and mappings kept.
 
     Args: options as `what_if`; shared: of an estimate with the same options.
     """

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 
 import numpy as np
 
@@ -54,6 +55,8 @@ class Options:
     inputs: str = "host"
     apart: bool = False
     """every op alone, every tensor at home: what fusion and residency are compared with"""
+    again: float = inf
+    """candidates that may be searched of einsums that an earlier machine was asked for (`sim.schedule.again`)"""
     cuts: tuple[int, ...] | None = None
     """in a stream of inferences, in which all weights of a stage stay on chip if they fit: where stages begin"""
     progress: Callable[[float], None] = _silent
@@ -111,6 +114,10 @@ class Shared:
     ready: dict[tuple[str, System | None, bool, PassLimit | None], Graph] = field(default_factory=dict)
     """The graph as it runs, per precision and system of chips, ops apart or not, passes of sparse weights."""
     maps: dict[tuple, Winners] = field(default_factory=dict)
+    first: dict[tuple, Winners] = field(default_factory=dict)
+    """What the first machine was answered, whatever its numbers."""
+    kept: set[tuple] = field(default_factory=set)
+    """Of these, what another machine did not search again."""
 
 
 class _Coster:
