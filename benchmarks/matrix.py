@@ -5,9 +5,10 @@
 
 Each pair runs in a process forked for it, with the trace cached; its time is user CPU time without
 imports (about 0.7 s). What it does is what `dovetail estimate WORKLOAD --hw HW` computes, the
-document included, the what-ifs with `--what-if` (some twenty further evaluations; the command makes
-them too). Then, timed apart, law 1 on the data sheet's rates: roofline <= estimate, roofline <=
-simulate, and both within 2 % of each other where the simulator saw no contention.
+document included; with `--what-if` also the rest that the command tells by default: what fusion and
+kept tensors save, the stream of inferences, and some twenty what-ifs. Then, timed apart, law 1 on
+the data sheet's rates: roofline <= estimate, roofline <= simulate, and both within 2 % of each other
+where the simulator saw no contention.
 
 Rows go to a JSON Lines file as they come; `--resume` keeps the pairs that it holds. `--limit` kills a
 pair. Exits with 1 where a pair crashes, is killed, takes longer than `--bound` seconds or breaks the
@@ -35,9 +36,11 @@ import sim  # noqa: E402
 from sim.analytical import read  # noqa: E402
 from sim.errors import DovetailError  # noqa: E402
 from sim.hardware.load import list_hardware  # noqa: E402
+from sim.savings import with_savings  # noqa: E402
 from sim.schedule.build import to_schedule  # noqa: E402
 from sim.schedule.loads import LOAD  # noqa: E402
 from sim.schedule.network import Options, Shared, cost_network  # noqa: E402
+from sim.steady import with_steady  # noqa: E402
 from sim.whatif import with_what_if  # noqa: E402
 from sim.workload.load import list_workloads  # noqa: E402
 from sim.workload.precision import parse_precision  # noqa: E402
@@ -62,6 +65,8 @@ def answer(workload: str, knobs: dict[str, object], hardware: str, what_if: bool
         found = read(network, 0, precision=precision.name, options=options)
         first = os.times().user
         if what_if:
+            for more in (with_savings, with_steady):
+                found = more(found, network.of(0), graph, chip, precision, options, shared)
             found = with_what_if(found, graph, chip, precision=precision.name, shared=shared)
         document = json.dumps(found.to_dict(), allow_nan=False)
         end = os.times().user

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
+import sim
 from sim.events.timeline import Instant, Slice, Timeline
 from sim.results import Estimate
 from sim.view.perfetto import chrome_trace
@@ -36,18 +38,66 @@ def test_trace_structure():
     complete = [e for e in events if e["ph"] == "X"]
     assert [(e["ts"], e["dur"]) for e in complete] == [(0, 5), (0, 2), (5, 4), (1, 1)]
     named = {(e["pid"], e["tid"]): e["args"]["name"] for e in events if e["name"] == "thread_name"}
-    assert named == {(1, 1): "groups", (1, 2): "dma", (2, 1): "groups"}
+    assert named == {(1, 101): "groups", (1, 102): "dma", (2, 201): "groups"}
+    assert [(e["name"], e["args"]) for e in events if e["ph"] == "C"] == [
+        ("DRAM", {"bytes": 10.0}), ("DRAM", {"bytes": 0.0})
+    ]  # fmt: skip
     processes = {e["pid"]: e["args"]["name"] for e in events if e["name"] == "process_name"}
     assert processes == {0: "memory", 1: "NPU[0]", 2: "CPU[0]"}
     assert {(e["pid"], e["tid"]) for e in complete} <= set(named)
     assert document["otherData"]["slices_dropped"] == 3
 
 
-def test_slices_of_a_track_do_not_overlap_in_the_trace():
-    ends: dict[tuple[int, int], float] = {}
-    for e in (e for e in chrome_trace(TIMELINE)["traceEvents"] if e["ph"] == "X"):
-        assert e["ts"] >= ends.get((e["pid"], e["tid"]), 0)
-        ends[e["pid"], e["tid"]] = e["ts"] + e["dur"]
+def ns(us: float) -> int:
+    """As Perfetto's importer counts; what is no whole number of nanoseconds would be cut."""
+    assert us * 1000 == pytest.approx(round(us * 1000), abs=1e-6)
+    return round(us * 1000)
+
+
+def test_a_run_as_a_trace_keeps_the_rules_of_the_format():
+    """Every tile of a network and a scenario's jobs: slices of a thread neither overlap nor nest, all are in a
+    named thread of a named process, counters go forward in time, every flow begins and ends once, in a slice."""
+    chip = sim.load_hardware("tesla-fsd-npu")
+    run = sim.simulate(sim.load_workload("digits_cnn"), chip, expand=True)
+    events = json.loads(json.dumps(chrome_trace(run.timeline)))["traceEvents"]
+    assert {e["cat"] for e in events if e["ph"] == "X"} >= {"group", "compute", "load", "store"}
+    _check(events)
+    _check(chrome_trace(TIMELINE)["traceEvents"])
+
+
+def _check(events: list[dict]) -> None:
+    threads = {(e["pid"], e["tid"]) for e in events if e["name"] == "thread_name"}
+    processes = {e["pid"] for e in events if e["name"] == "process_name"}
+    assert {pid for pid, _ in threads} <= processes
+    spans: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for e in (e for e in events if e["ph"] == "X"):
+        spans.setdefault((e["pid"], e["tid"]), []).append((ns(e["ts"]), ns(e["ts"]) + ns(e["dur"])))
+    assert set(spans) <= threads
+    for track in spans.values():
+        assert all(end <= begin for (_, end), (begin, _) in pairwise(sorted(track)))
+    for name in {e["name"] for e in events if e["ph"] == "C"}:
+        times = [e["ts"] for e in events if e["ph"] == "C" and e["name"] == name]
+        assert times == sorted(times)
+    for mark in "sf":
+        ids = [e["id"] for e in events if e["ph"] == mark]
+        assert sorted(ids) == list(range(len(ids)))
+        for e in (e for e in events if e["ph"] == mark):
+            assert any(begin <= ns(e["ts"]) < end for begin, end in spans[e["pid"], e["tid"]])
+
+
+def test_flows_lead_a_job_from_one_unit_to_the_next():
+    """Two parts side by side on two cores, then the network: one arrow, from the part that ends last in the list."""
+    slices = (
+        Slice("CPU[0]", "crop 0", 0, US, "group", "camera", 0),
+        Slice("CPU[1]", "crop 1", 0, US, "group", "camera", 0),
+        Slice("NPU[0]", "conv1", 2 * US, 5 * US, "group", "camera", 0),
+        Slice("NPU[0]", "conv2", 5 * US, 6 * US, "group", "camera", 0),
+        Slice("NPU[1]", "conv1", 2 * US, 5 * US, "group", "camera", 1),
+    )
+    events = chrome_trace(Timeline(slices))["traceEvents"]
+    _check(events)
+    flows = [(e["ph"], e["pid"], e["ts"]) for e in events if e["ph"] in "sf"]
+    assert flows == [("s", 2, 0.0), ("f", 3, 2.0)]
 
 
 def test_bars():

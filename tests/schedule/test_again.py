@@ -1,0 +1,49 @@
+"""What-ifs that keep mappings: an upper bound of what a new search finds, from the longest einsum on."""
+
+from __future__ import annotations
+
+import pytest
+
+import sim
+from sim import whatif
+from sim.schedule.network import Shared
+
+
+@pytest.fixture(scope="module")
+def answers() -> dict[float, dict[tuple[str, float], float]]:
+    """Budget -> answers of a small network."""
+    graph, chip = sim.load_workload("digits_cnn"), sim.load_hardware("tesla-fsd-npu")
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        for budget in (0.0, 40_000.0, float("inf")):
+            patch.setattr(whatif, "SEARCHED", budget)
+            found[budget] = {(w.resource, w.factor): w.latency_s for w in whatif.what_if(graph, chip)}
+    return found
+
+
+def test_a_kept_mapping_is_never_faster_than_a_new_search(answers):
+    """Nor slower than today by more than rounding, where only rates have grown."""
+    graph, chip = sim.load_workload("digits_cnn"), sim.load_hardware("tesla-fsd-npu")
+    today_s = sim.estimate(graph, chip).latency_s
+    kept, searched = answers[0.0], answers[float("inf")]
+    assert kept.keys() == searched.keys()
+    for what, latency_s in kept.items():
+        assert latency_s >= searched[what] * (1 - 1e-3), what
+        if what[0].endswith("bandwidth"):
+            assert latency_s <= today_s * (1 + 1e-9), what
+
+
+def test_a_budget_lies_between(answers):
+    some = answers[40_000.0]
+    for what, latency_s in some.items():
+        assert answers[float("inf")][what] * (1 - 1e-3) <= latency_s <= answers[0.0][what] * (1 + 1e-3), what
+
+
+def test_the_estimate_says_what_was_kept(monkeypatch):
+    graph, chip = sim.load_workload("digits_cnn"), sim.load_hardware("tesla-fsd-npu")
+    found = sim.estimate(graph, chip)
+    assert not any("are kept" in note for note in whatif.with_what_if(found, graph, chip).notes)
+    monkeypatch.setattr(whatif, "SEARCHED", 0.0)
+    shared = Shared()
+    notes = whatif.with_what_if(found, graph, chip, shared=shared).notes
+    assert f"what-ifs: {len(shared.kept)} of {len(shared.first)} mappings are kept" in notes[-1]
