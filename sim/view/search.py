@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from sim.codesign.answer import value_text
 from sim.view.charts import formatter
 from sim.view.palette import BLUE, CYCLE, GREY, LIGHT_GREY, ORANGE, VERMILION, literal
 
@@ -70,8 +71,17 @@ def frontier(found: Found, *, x: int = 0, y: int = 1, ax: Axes | None = None) ->
         if here[0] is not None and here[1] is not None:
             ax.scatter(here[0], here[1], color=VERMILION, marker="*", s=90)
             ax.annotate(literal(point.name), (here[0], here[1]), xytext=(4, 4), textcoords="offset points", fontsize=8)
+        elif here[0] is not None:  # its record says nothing of the other axis: a line at what it reached
+            ax.axvline(here[0], color=VERMILION, linewidth=1.0, linestyle="--")
+            ax.annotate(literal(point.name), (here[0], 0.02), xycoords=("data", "axes fraction"), xytext=(-4, 0),
+                        textcoords="offset points", rotation=90, fontsize=8, ha="right", color=VERMILION)  # fmt: skip
+        elif here[1] is not None:
+            ax.axhline(here[1], color=VERMILION, linewidth=1.0, linestyle="--")
+            ax.annotate(literal(point.name), (0.02, here[1]), xycoords=("axes fraction", "data"), xytext=(0, 4),
+                        textcoords="offset points", fontsize=8, color=VERMILION)  # fmt: skip
     for axis, k, set_scale in ((ax.xaxis, x, ax.set_xscale), (ax.yaxis, y, ax.set_yscale)):
         values = [row.values[k] for row in found.feasible]
+        values += [v for v in (point.values[k] for point in found.baselines) if v is not None]
         if values and 0 < WIDE * min(values) < max(values):
             set_scale("log")
         elif axis is ax.xaxis:
@@ -103,8 +113,8 @@ def coordinates(found: Found) -> tuple[list[str], np.ndarray, list[list[str]]]:
         values = np.array([row.values[k] for row in found.front])
         width = float(np.ptp(values)) or 1.0
         columns.append(list((values - values.min()) / width))
-        ticks.append([f"{values.min():.3g}", f"{values.max():.3g}"])
-    return [*names, *map(label, found.objectives)], np.array(columns).T, ticks
+        ticks.append([value_text(found.objectives[k], float(v)) for v in (values.min(), values.max())])
+    return [*names, *found.objectives], np.array(columns).T, ticks
 
 
 def _natural(text: str) -> tuple[float, str]:
@@ -124,19 +134,23 @@ def _natural(text: str) -> tuple[float, str]:
 
 def parallel_coordinates(found: Found, *, ax: Axes | None = None) -> Axes:
     """One line per Pareto design over parameters and objectives; coloured by the first objective."""
-    ax = _axes(ax)
     names, heights, ticks = coordinates(found)
+    if ax is None:
+        ax = Figure(figsize=(max(7.0, 0.85 * len(names)), 4.5), dpi=150, layout="constrained").subplots()
     from matplotlib import colormaps
 
     shades = colormaps["viridis"](heights[:, -len(found.objectives)])
     for line, shade in zip(heights, shades, strict=True):
         ax.plot(range(len(names)), line, color=shade, alpha=0.7)
     for place, marks in enumerate(ticks):
+        ax.axvline(place, color=LIGHT_GREY, linewidth=0.8, zorder=0)
         for i, text in enumerate(marks):
             ax.text(place, i / max(1, len(marks) - 1), text, fontsize=7, ha="center",
                     bbox={"color": "white", "alpha": 0.7, "pad": 0.5})  # fmt: skip
     ax.set_xticks(range(len(names)), [literal(name) for name in names], rotation=35, ha="right", fontsize=8)
     ax.set_yticks([])
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
     return ax
 
 

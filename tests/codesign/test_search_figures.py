@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from sim.codesign.found import Baseline, Found, Row
@@ -37,11 +39,18 @@ def test_frontier_shows_front_known_and_baseline(found: Found) -> None:
     assert (ax.get_xlabel(), ax.get_ylabel()) == (f"latency [s]{better}", f"area [mm2]{better}")
 
 
+def test_a_baseline_without_one_of_the_axes_is_a_line(found: Found) -> None:
+    """A record that says nothing of the area stands at its latency."""
+    one = replace(found, baselines=(Baseline(name="gpu", values=(0.5, None), source="x"),))
+    (line,) = frontier(one).lines
+    assert list(line.get_xdata()) == [0.5, 0.5]
+
+
 def test_coordinates_order_quantities_by_size(found: Found) -> None:
     """512 KiB is below 1 MiB although its text is not; objectives span 0 to 1."""
     names, heights, ticks = coordinates(found)
-    assert names == ["SRAM.capacity", "latency [s]", "area [mm2]"]
-    assert ticks[0] == ["512 KiB", "1 MiB"]
+    assert names == ["SRAM.capacity", "latency", "area"]
+    assert ticks == [["512 KiB", "1 MiB"], ["1 s", "2 s"], ["2 mm2", "4 mm2"]]
     assert heights.tolist() == [[0, 0, 1], [1, 1, 0]]
 
 
