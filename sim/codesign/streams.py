@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from sim.codesign.space import Space
 
 
+OWN_KNOBS = ("phase", "batch", "context")
+"""Knobs that serving sets by itself."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Driven:
     """`streams` maps the label of a searched workload to its stream; to "" where it is the served model."""
@@ -80,7 +84,10 @@ class Driven:
 
         changed = dict(self.raw)
         if self.scenario.serving is not None:
-            changed["serving"] = filled(self.raw["serving"], parts[""])
+            served = filled(self.raw["serving"], parts[""])
+            # a search costs one phase at one batch and context; serving goes through all of them
+            served["knobs"] = {name: value for name, value in served["knobs"].items() if name not in OWN_KNOBS}
+            changed["serving"] = served
         else:
             changed["streams"] = [filled(old, parts.get(old["name"])) for old in self.raw["streams"]]
         return changed

@@ -88,6 +88,29 @@ def test_a_search_over_a_scenario_reproduces(document: dict[str, Any], tmp_path:
         assert worst == winner["objectives"]["miss_rate"]
 
 
+def test_a_served_model(tmp_path: Path) -> None:
+    """Requests to a decoder: each of two precisions serves them, none faster than they arrive."""
+    serving = {
+        "workload": "decoder", "knobs": {}, "max_batch": 2, "prefill_chunk": 16, "ttft_deadline": "1 s",
+        "table_batches": [1, 2], "table_contexts": [16, 64], "kv": {"memory": "DRAM"},
+        "requests": {"count": 12, "arrivals": {"kind": "poisson", "rate": "200 Hz"}, "prompt_tokens": 16,
+                     "output_tokens": 4, "max_tokens": 64},
+    }  # fmt: skip
+    (tmp_path / "serve.yaml").write_text(json.dumps({"name": "serve", "hardware": "systolic", "serving": serving}))
+    space = build_space({
+        "schema": "dovetail.search/1", "name": "served",
+        "workloads": [{"workload": "decoder", "knobs": {"width": {"choices": [64, 128]}, "depth": 1, "heads": 4,
+                                                        "kv_heads": 2, "vocabulary": 500, "phase": "decode"}}],
+        "compression": {"precision": ["int8"]}, "chip": "systolic",
+        "hardware": {"DRAM.bandwidth": {"choices": ["17 GB/s", "34 GB/s"]}},
+        "scenario": {"events": "serve.yaml"}, "objectives": ["goodput", "area"], "constraints": {"miss_rate": 0.5},
+        "budget": {"trials": 2, "winners": 1},
+    }, folder=tmp_path)  # fmt: skip
+    found = sim.search(space, output=tmp_path / "out")
+    most = Costing(space).scenario.driven.most(space.choice(found.front[0].parameters), np.ones((1, 1)))
+    assert all(0 < row.values[0] <= most[0] for row in found.front)
+
+
 def test_scenarios_that_do_not_fit_the_space(document: dict[str, Any], tmp_path: Path) -> None:
     driven(document, tmp_path)
     document["workloads"][0]["stream"] = "frist"
