@@ -175,12 +175,14 @@ def held_out(fitted: Fitted, calibration: Calibration) -> tuple[HeldOut, ...]:
 
 
 def chip_of(device: str) -> Chip:
-    """The bundled chip of a device: the one that names it as its calibration, or bears its name.
+    """The bundled chip of a device: the one that bears its name, or names it as its calibration.
 
     Raises: ConfigError, with the chips that there are: none."""
     import sim
+    from sim.hardware.load import list_hardware
 
-    return bundled_chip(device) or sim.load_hardware(device)
+    named = device in list_hardware()
+    return (None if named else bundled_chip(device)) or sim.load_hardware(device)
 
 
 def bundled_chip(device: str) -> Chip | None:

@@ -14,7 +14,7 @@ points:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import product
 from pathlib import Path
@@ -164,3 +164,16 @@ def make_point(
         op=op, workload=workload, knobs=dict(knobs), precision=precision, mode=mode, phase=phase, plan=plan,
         energy_s=energy_s,
     )  # fmt: skip
+
+
+def in_turn(points: Sequence[Point]) -> list[Point]:
+    """One point of each op or workload, then the next of each: what is left when the time is up is not a whole class.
+
+    Example: a1 a2 a3 b1 b2 c1 becomes a1 b1 c1 a2 b2 a3.
+    """
+    places: dict[str, int] = {}
+    order = []
+    for point in points:
+        order.append(places.get(point.target, 0))
+        places[point.target] = order[-1] + 1
+    return [point for _, point in sorted(zip(order, points, strict=True), key=lambda pair: pair[0])]

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sim.baseline.device import CpuDevice, CudaDevice, open_device
-from sim.baseline.grid import Point, make_point
+from sim.baseline.grid import Point, in_turn, make_point
 from sim.baseline.ops import OP_KINDS, Work, op_spec
 from sim.baseline.peaks import bound_s
 from sim.baseline.record import BaselineRecord, Kind, Mode, Phase, append_record, read_baseline
@@ -315,12 +315,12 @@ def measure_points(
     """Measure what `output` does not hold yet, by `measure_one` (default `measure_point`); append each at once.
 
     A point that cannot be measured is skipped with its reason; after `time_limit_s` no further point
-    is begun, and running again goes on where it stopped.
+    is begun, and running again goes on where it stopped. With a limit, ops and workloads take turns.
     """
     held = read_baseline(output)
     for line in held.broken:
         progress(str(line))
-    points = [resolved(point) for point in points]
+    points = [resolved(point) for point in (points if time_limit_s is None else in_turn(points))]
     todo = [p for p in points if p.key(machine.key, machine.threads) not in held.finished]
     records: list[BaselineRecord] = []
     skipped: list[tuple[Point, str]] = []

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from sim.hardware.calibration import Calibration
     from sim.hardware.chip import Chip
 
-OPS_S, NETWORKS_S = 170.0, 330.0
-"""Seconds after which no further op or network is begun, so that `--device cpu` ends within ten minutes."""
+GRIDS = (("cpu-ops", 170.0), ("cpu-workloads", 330.0))
+"""What `--device cpu` measures, and the seconds after which no further point is begun, so that it ends within ten
+minutes."""
 
 
 def calibrate(
@@ -73,7 +74,7 @@ def _measured_here(chip: Chip | None, baseline: Path | None) -> tuple[str, Chip,
     machine = CpuDevice()
     chip = chip or own_chip(machine)
     file = baseline or Path("baselines") / f"{machine.key}.jsonl"
-    for grid, seconds in (("cpu-ops", OPS_S), ("cpu-workloads", NETWORKS_S)):
+    for grid, seconds in GRIDS:
         measure(grid, output=file, time_limit=seconds)
     return machine.key, chip, file
 

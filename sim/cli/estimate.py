@@ -40,6 +40,9 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="PATH=QUANTITY", help="Change of the chip: SRAM.capacity='8 MiB'.")
 ]
 PrecisionOption = Annotated[str | None, typer.Option(help="int8, bf16, w4a16 ...; default: the chip's own.")]
+CalibrationOption = Annotated[
+    str, typer.Option(help="auto, none, a measured device's name, or a .json file of dovetail calibrate.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
@@ -53,7 +56,7 @@ def estimate(
     map_space: Annotated[MapSpace, typer.Option(help="Which mappings are considered.")] = MapSpace.EVEN,
     mapping: Annotated[Path | None, typer.Option(help="Take the mappings of this file instead.")] = None,
     save_mapping: Annotated[Path | None, typer.Option(help="Write the chosen mappings to this file.")] = None,
-    calibration: Annotated[str, typer.Option(help="auto, none or a device's name.")] = "auto",
+    calibration: CalibrationOption = "auto",
     override: Annotated[
         list[str] | None, typer.Option(metavar="OP=TIME", help="Latency of an op that you know better.")
     ] = None,

@@ -11,6 +11,7 @@ import typer
 
 from sim.cli import complete
 from sim.cli.common import EXIT_INTERRUPTED, knobs, pairs, print_json, say, show
+from sim.cli.estimate import CalibrationOption
 from sim.cli.progress import Progress
 from sim.errors import ConfigError, DovetailError, nearest
 
@@ -42,6 +43,7 @@ def simulate(
         typer.Option(help="rate, batch, copies or a knob: the most that meets the deadlines."),
     ] = None,
     trace: Annotated[Path | None, typer.Option(help="Write a trace for ui.perfetto.dev.")] = None,
+    calibration: CalibrationOption = "auto",
     seed: Annotated[int, typer.Option(help="Seed of random arrivals.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -54,8 +56,8 @@ def simulate(
 
     overrides = pairs(set_ or [], option="--set")
     if what.endswith((".yaml", ".yml")) or what in list_scenarios():
-        if p or precision:
-            given = "-p" if p else "--precision"
+        if p or precision or calibration != "auto":
+            given = "-p" if p else "--precision" if precision else "--calibration"
             raise ConfigError(f"{what}: {given} is for a workload; a scenario's file has knobs and precision by stream")
         _scenario(what, hw, overrides, expand, find_limit, trace, seed, json)
         return
@@ -68,20 +70,22 @@ def simulate(
     if find_limit:
         raise ConfigError("--find-limit needs a scenario: it counts missed deadlines of streams")
     from sim.events.simulate import simulate as run_one
+    from sim.schedule.confidence import calibration_label
     from sim.view import simulation as view
     from sim.workload.load import load_workload
 
     chip = load_hardware(hw, overrides)
-    options: dict[str, Any] = {"precision": precision} if precision else {}
+    options: dict[str, Any] = {"calibration": calibration} | ({"precision": precision} if precision else {})
+    label = calibration_label(chip, calibration)
     with Progress(f"tracing {what}", steps=2) as progress:
         graph = load_workload(what, progress=progress.traced, **knobs(p or []))
         progress.step(f"simulating {what} on {chip.name}")
         result = run_one(graph, chip, expand=expand, seed=seed, progress=progress, **options)
     _write_trace(trace, result.timeline)
     if json:
-        print_json(result.to_dict())
+        print_json(result.to_dict() | {"calibration": label})
     else:
-        show(*view.one(result))
+        show(*view.one(result), f"Assumes: {label}.")
     if result.partial:
         _interrupted()
     if expand and not json:
@@ -98,6 +102,7 @@ def _scenario(
     from sim.events.scenario import load_scenario
     from sim.events.serving_scenario import run_serving
     from sim.hardware.load import load_hardware
+    from sim.schedule.confidence import calibration_label
     from sim.view import simulation as view
 
     scenario = load_scenario(what)
@@ -117,8 +122,9 @@ def _scenario(
             grain = "expand" if expand else None
             result = run_scenario(scenario, chip, seed=seed, grain=grain, progress=progress)
             _write_trace(trace, result.first.timeline)
+    label = calibration_label(chip, "auto")
     if json:
-        print_json(result.to_dict())
+        print_json(result.to_dict() | {"calibration": label})
     elif limit:
         show(*view.limit(result))
     elif scenario.serving:
@@ -127,6 +133,8 @@ def _scenario(
         show(*view.scenario(result))
         for note in result.notes:
             say(f"note: {note}")
+    if not json:
+        show(f"Assumes: {label}.")
     if result.partial:
         _interrupted()
     if expand and not json:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sim.cli.estimate import HardwareOption, JsonOption, WorkloadArgument
+from sim.cli.estimate import CalibrationOption, HardwareOption, JsonOption, WorkloadArgument
 from sim.errors import ConfigError
 
 FIGURES = (".png", ".svg", ".pdf")
@@ -29,12 +29,14 @@ def sweep(
     figure: Annotated[
         Path | None, typer.Option(help="Latency along the longest numeric range: .png, .svg or .pdf.")
     ] = None,
+    calibration: CalibrationOption = "auto",
     json: JsonOption = False,
 ) -> None:
     """Estimate every combination; rows are in the order of the options, the last one fastest."""
     import sim
     from sim.cli import common
     from sim.cli.progress import Progress
+    from sim.schedule.confidence import calibration_label
     from sim.sweep_io import ENDINGS, columns_of, write_table
 
     if output is not None and output.suffix not in ENDINGS:
@@ -49,9 +51,11 @@ def sweep(
         subject = workload if knobs else sim.load_workload(workload, progress=progress.traced)
         for chip in chips:
             progress.step(f"{workload} on designs of {chip.name}")
-            found = sim.sweep(subject, chip, grid, knobs=knobs, precisions=precisions, progress=progress)
+            found = sim.sweep(subject, chip, grid, knobs=knobs, precisions=precisions, calibration=calibration,
+                              progress=progress)  # fmt: skip
             tables.append(found)
     columns = columns_of(hw, tables)
+    labels = {chip.name: calibration_label(chip, calibration) for chip in chips}
     if output is not None:
         write_table(output, columns)
         common.say(f"{len(columns['hardware'])} designs written to {output}")
@@ -60,11 +64,12 @@ def sweep(
         common.say(f"figure written to {figure}")
     if json:
         common.print_json({"schema": "dovetail.sweep/1", "version": sim.__version__, "workload": workload}
-                          | {"columns": columns})  # fmt: skip
+                          | {"calibration": labels, "columns": columns})  # fmt: skip
     else:
         from sim.view import comparisons
 
         common.show(comparisons.designs(columns, limit=SHOWN))
+        common.show("Assumes: " + "; ".join(f"{name} {label}" for name, label in labels.items()) + ".")
 
 
 def _draw(columns: Mapping[str, Sequence[Any]], path: Path, title: str) -> None:

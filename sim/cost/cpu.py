@@ -258,6 +258,7 @@ def _memory(work: CpuWork, machine: CpuMachine, c: CpuConstants, threads: np.nda
         own = hit_rate(cycle / threads, private, STEEPNESS)
         kept = (1 - own) * hit_rate(cycle, shared, STEEPNESS)
         missed = moved * (1 - own - kept)
+        missed = np.where(missed < 1, 0.0, missed)
         seconds = seconds + moved * own / private_rate + moved * kept / shared_rate
         seconds = seconds + missed / _far_rate(machine, c, threads)
         far = far + missed

@@ -45,6 +45,17 @@ def calibration_document(network: Network, d: int, choice: str) -> Mapping[str, 
     }
 
 
+def calibration_label(chip: Chip, choice: str) -> str:
+    """What the costs of a chip rest on, in words: "data sheet only", or "calibrated on" a device.
+
+    Raises: ConfigError, CalibrationError: a choice that is unknown."""
+    if chip.main_unit.costing is Costing.GPU_KERNELS:
+        origin = gpu_of(chip, choice).constants.origin["gemm"]
+        return "data sheet only" if choice == "none" else f"calibrated on {origin}"
+    found = cpu_calibration(chip, choice)
+    return "data sheet only" if found is None else f"calibrated on {found.device}"
+
+
 def _transferred(found: Calibration, chip: Chip) -> bool:
     return found.device not in (chip.name, chip.calibration) or bool(chip.overrides)
 

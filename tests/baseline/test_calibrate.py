@@ -257,3 +257,69 @@ def test_terms_sum_and_datasheet_is_the_bound():
     assert time.total_s >= 1.2e-2 * (1 - 1e-6)
     parts = time.host_s + time.compute_s + time.vector_s + time.border_s + time.memory_s
     assert time.total_s == pytest.approx(parts)
+
+
+OWN_OPS = """
+schema: dovetail.grid/1
+name: own-ops
+points:
+  - op: gemm
+    precision: [fp32, bf16]
+    mode: [eager]
+    phase: [warm]
+    product: {m: [1, 8, 64, 256], n: [64, 256, 1024], k: [64, 512, 2048]}
+"""
+OWN_MODELS = """
+schema: dovetail.grid/1
+name: own-models
+points:
+  - workload: mlp
+    precision: [fp32]
+    mode: [eager]
+    phase: [warm]
+    product: {batch: [1, 4, 16, 64], hidden: [128, 512, 1024]}
+"""
+
+
+def test_one_command_measures_fits_and_says_how_to_use_it(tmp_path, monkeypatch):
+    """`dovetail calibrate --device cpu` on a machine that no bundled chip describes, its clock replaced by a rule:
+    10 us a call and 50 GMAC/s. The files that it writes give an estimate."""
+    from typer.testing import CliRunner
+
+    import sim.baseline.runner
+    import sim.cli.calibrate
+    from sim.baseline.device import CpuDevice
+    from sim.cli import app
+
+    def by_rule(point, machine, run):
+        del run
+        macs = math.prod(point.knobs[name] for name in "mnk") if point.op else point.knobs["batch"] * 1e6
+        calls = 1 if point.op else 5
+        return BaselineRecord(
+            device=machine.key, backend="cpu", kind=Kind.MEASURED, op=point.op, workload=point.workload,
+            knobs=point.knobs, precision=point.precision, threads=machine.threads,
+            median_s=calls * 1e-5 + macs / 5e10, n=3,
+        )  # fmt: skip
+
+    started = CpuDevice.__init__
+
+    def unknown(self, *words, **options):
+        started(self, *words, **options)
+        self.key, self.simd = "some-cpu-avx512", "avx512"
+
+    for name, text in (("ops", OWN_OPS), ("models", OWN_MODELS)):
+        (tmp_path / f"{name}.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(CpuDevice, "__init__", unknown)
+    monkeypatch.setattr(sim.baseline.runner, "measure_point", by_rule)
+    monkeypatch.setattr(sim.baseline.runner, "prepare_process", lambda machine: None)
+    monkeypatch.setattr(sim.cli.calibrate, "GRIDS", (("ops.yaml", 60.0), ("models.yaml", 60.0)))
+    done = CliRunner().invoke(app, ["calibrate", "--device", "cpu", "--figure", "held-out.png"])
+    assert done.exit_code == 0, done.output
+    assert "--hw some-cpu-avx512.yaml --calibration some-cpu-avx512.json" in done.stderr
+    assert "72 ops and 12 whole networks" in done.stderr
+    assert (tmp_path / "held-out.png").is_file()
+    words = "estimate mlp -p batch=64 --precision fp32 --no-what-if --json --hw some-cpu-avx512.yaml".split()
+    found = CliRunner().invoke(app, [*words, "--calibration", "some-cpu-avx512.json"])
+    assert found.exit_code == 0, found.output
+    assert '"device": "some-cpu-avx512"' in found.stdout

@@ -5,7 +5,7 @@ import torch
 
 from sim.baseline.compare import Row, module_times, total_row
 from sim.baseline.device import open_device
-from sim.baseline.grid import make_point
+from sim.baseline.grid import in_turn, make_point
 from sim.baseline.record import BaselineRecord, Kind, Mode, Phase, read_baseline
 from sim.baseline.runner import Origin, measure_points, origin, prepare, prepare_process
 from sim.baseline.timing import Plan
@@ -184,3 +184,13 @@ def test_total_sums_rows_that_have_both():
     assert rows[0].ratio == 0.5
     assert rows[1].ratio is None
     assert "2 of 3" in total.note
+
+
+def test_points_take_turns_when_the_time_is_limited():
+    """r1 r2 r3 g1 g2 in turn: r1 g1 r2 g2 r3."""
+    gemms = [
+        make_point(op="gemm", workload=None, knobs={"m": m, "n": 8, "k": 8}, precision="fp32", plan=Plan())
+        for m in (1, 2)
+    ]
+    found = [(p.op, next(iter(p.knobs.values()))) for p in in_turn([*points(3), *gemms])]
+    assert found == [("relu", 1), ("gemm", 1), ("relu", 2), ("gemm", 2), ("relu", 3)]
