@@ -104,6 +104,7 @@ def evaluate(
     features: np.ndarray | None = None,
     before: np.ndarray | None = None,
     chips: ChipBounds | None = None,
+    always: bool = False,
 ) -> Table:
     """Cost one model choice on every design that is worth it.
 
@@ -115,6 +116,7 @@ def evaluate(
             the front are not costed. Without it all are that the roofline leaves.
         before: (n,) designs that were costed earlier.
         chips: the designs' own `ChipBounds`, where they are met again.
+        always: cost designs that miss a limit too; the reason then says which.
     Raises: DovetailError: the choice runs on none of the chips (unknown precision, unsupported op).
     """
     evaluation = _Evaluation(choice, designs, scenario, sweep or exact_sweep(), chips)
@@ -122,8 +124,9 @@ def evaluate(
         evaluation.reason[before] = BEFORE
     if guide is not None:
         assert features is not None
-        return evaluation.run(against, estimates, _Guided(guide, features, evaluation.at_roofline))
-    return evaluation.run(against, estimates, None)
+        guided = _Guided(guide, features, evaluation.at_roofline)
+        return evaluation.run(against, estimates, guided, always=always)
+    return evaluation.run(against, estimates, None, always=always)
 
 
 def at_roofline(
@@ -211,8 +214,11 @@ class _Evaluation:
         for name, column in named.items():
             self.metrics.setdefault(name, np.full(self.n, np.nan))[rows] = column
 
-    def run(self, against: np.ndarray | None, estimates: int | None, guided: _Guided | None) -> Table:
-        self.reject_at_roofline()
+    def run(
+        self, against: np.ndarray | None, estimates: int | None, guided: _Guided | None, *, always: bool = False
+    ) -> Table:
+        if not always:
+            self.reject_at_roofline()
         left = self.n if estimates is None else estimates
         front = np.empty((0, len(self.scenario.objectives))) if against is None else np.asarray(against, dtype=float)
         if self.trained is not None:

@@ -146,7 +146,7 @@ class Costing:
             estimates=most if estimates is None else min(most, estimates), sweep=sweep or self.sweep, guide=guide,
             features=None if guide is None else self._features(guide, assignment, designs),
             before=None if one or guide is None else self._costed.get(key),
-            chips=None if one else self.chips(assignment),
+            chips=None if one else self.chips(assignment), always=one,
         )  # fmt: skip
         if guide is not None and not one:
             self._costed[key] = table.costed | self._costed.get(key, np.zeros(len(designs), dtype=bool))

@@ -149,6 +149,7 @@ def parallel_coordinates(found: Found, *, ax: Axes | None = None) -> Axes:
                     bbox={"color": "white", "alpha": 0.7, "pad": 0.5})  # fmt: skip
     ax.set_xticks(range(len(names)), [literal(name) for name in names], rotation=35, ha="right", fontsize=8)
     ax.set_yticks([])
+    ax.set_ylim(-0.08, 1.08)
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
     return ax

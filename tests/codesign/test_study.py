@@ -82,6 +82,16 @@ def test_known_designs_come_first_and_exactly(document: dict[str, Any]) -> None:
     assert first.values == pytest.approx((expected.latency_s, expected.area_mm2), rel=1e-12)
 
 
+def test_a_known_design_beyond_a_limit_has_its_true_numbers(document: dict[str, Any]) -> None:
+    """It is costed all the same, so that figures show where it stands, and told as beyond the limit."""
+    document |= {"known": [{"name": "as built"}], "constraints": {"area": "7 mm2"}}
+    first = sim.search(build_space(document), trials=1).rows[0]
+    path = document["workloads"][0]["workload"]
+    expected = sim.estimate(sim.load_workload(path, m=32), load_hardware("edge-npu"), precision="int8")
+    assert first.values == (expected.latency_s, expected.area_mm2)
+    assert not first.feasible
+
+
 def test_no_design_meets_the_limits(document: dict[str, Any]) -> None:
     document["constraints"] = {"deadline": "1 ns"}
     found = sim.search(build_space(document), trials=3)
