@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sim.codesign.bounds import lower_bounds
+from sim.codesign.bounds import ChipBounds, lower_bounds
+from sim.codesign.choice import ModelChoice
 from sim.codesign.scenario import Costing
 from sim.codesign.space import Space, build_space
 from sim.codesign.study.run import run_study
@@ -28,30 +29,42 @@ from sim.workload.precision import parse_precision
 HERE = Path(__file__).parent
 
 
-def random_best(space: Space, costing: Costing, pairs: int, seed: int, *, count_all: bool) -> float:
+class Chips:
+    """All chips of the space, and their bounds for every network."""
+
+    def __init__(self, space: Space) -> None:
+        self.designs = Designs.grid(space.chip, {p.name: p.values or () for p in space.parameters if p.side == "chip"})
+        self.bounds = ChipBounds(self.designs)
+
+    def edp(self, choice: ModelChoice) -> np.ndarray:
+        """Lower bounds of energy x delay [J s] on every chip."""
+        latency, energy = lower_bounds(choice.graphs()[0], self.designs, parse_precision(choice.precision), self.bounds)
+        return latency * energy
+
+    def costed(self, choice: ModelChoice, place: int) -> float:
+        table = sweep(choice.graphs()[0], self.designs.chip, self.designs.take(np.array([place])),
+                      precisions=[choice.precision])  # fmt: skip
+        return float(np.nan_to_num(table["latency_s"] * table["energy_j"], nan=np.inf)[0])
+
+
+def random_best(space: Space, costing: Costing, chips: Chips, pairs: int, seed: int, *, count_all: bool) -> float:
     """The smallest EDP [J s] among `pairs` random ones that meet the floor."""
     rng = np.random.default_rng(seed)
     floor = costing.scenario.quality_min
     assert floor is not None
-    bounds, drawn = [], []
+    drawn: list[tuple[float, ModelChoice, int]] = []
     looked = 0
     while looked < pairs:
-        assignment = space.draw(rng)
-        choice = space.choice(assignment)
+        choice, place = space.choice(space.draw(rng)), int(rng.integers(len(chips.designs)))
         good = costing.scenario.quality(choice).value >= floor
         looked += good or count_all
         if good:
-            designs = Designs.rows(space.chip, {path: [value] for path, value in space.overrides(assignment).items()})
-            latency, energy = lower_bounds(choice.graphs()[0], designs, parse_precision(choice.precision))
-            bounds.append(float(latency[0] * energy[0]))
-            drawn.append((choice, designs))
+            drawn.append((float(chips.edp(choice)[place]), choice, place))
     best = np.inf
-    for place in np.argsort(bounds):
-        if bounds[place] >= best:
+    for bound, choice, place in sorted(drawn, key=lambda one: one[0]):
+        if bound >= best:
             break
-        choice, designs = drawn[place]
-        table = sweep(choice.graphs()[0], designs.chip, designs, precisions=[choice.precision])
-        best = min(best, float(np.nan_to_num(table["latency_s"] * table["energy_j"], nan=np.inf)[0]))
+        best = min(best, chips.costed(choice, place))
     return best
 
 
@@ -76,11 +89,11 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help="pairs that miss the floor count as evaluations of random")
     arguments = parser.parse_args()
     space = build_space(read_yaml(HERE / "search-edp-space.yaml"), where="search-edp-space.yaml", folder=HERE)
-    costing, pairs = Costing(space), space.spec.budget.pairs
+    costing, chips, pairs = Costing(space), Chips(space), space.spec.budget.pairs
     assert pairs is not None
     ratios = []
     for seed in range(arguments.seeds):
-        random = random_best(space, costing, pairs, seed, count_all=arguments.all)
+        random = random_best(space, costing, chips, pairs, seed, count_all=arguments.all)
         best, costed = searched_best(space, seed)
         ratios.append(random / best)
         print(f"seed {seed}: random {random:.4g} J s, search {best:.4g} J s with {costed} pairs costed, "
