@@ -244,12 +244,15 @@ class Machine:
                     self._log(engine, task, phase.label, start, env.now)
                 if computing is None or computing.processed:
                     continue
-                if left > ROUNDING_TICKS:
+                idle = env.now
+                if left > ROUNDING_TICKS and prefetch.uses:
                     transfer = self.channels.start(prefetch, priority, left, engine.name)
                     yield transfer.done | computing
                     left = self.channels.cancel(transfer)
                 if not computing.processed:
                     yield computing
+                if prefetch and not prefetch.uses:
+                    left = max(0.0, left - (env.now - idle))
         return left
 
     def _log(self, engine: Engine, task: Task, label: str, start: int, end: int) -> None:

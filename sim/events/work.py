@@ -162,7 +162,12 @@ class Work:
     @cached_property
     def prefetch(self) -> Phase | None:
         """What may be moved in the idle time of the group before."""
-        return self.ports.transfer("prefetch", self.group.prefetch_bytes, self.group.name)
+        wait = to_ticks(self.group.prefetch_wait_s)
+        return (
+            Phase("prefetch", wait)
+            if wait
+            else self.ports.transfer("prefetch", self.group.prefetch_bytes, self.group.name)
+        )
 
     def without(self, share: float) -> Work:
         """The same work with `share` of its prefetch already done."""
@@ -173,7 +178,8 @@ class Work:
         for port, b in done.items():
             left = first[port] - b if b else first.get(port, 0.0)
             first[port] = left if left > 1e-9 * b else 0.0
-        wait = self.group.steps.first_latency_s - (self.group.prefetch_setup_s if share > _WHOLE else 0.0)
+        passed = share * self.group.prefetch_wait_s + (self.group.prefetch_setup_s if share > _WHOLE else 0.0)
+        wait = self.group.steps.first_latency_s - passed
         steps = replace(self.group.steps, first_load_bytes=first, first_latency_s=max(0.0, wait))
         group = replace(self.group, steps=steps)
         chain = _first_load(group, self.ports)
@@ -253,9 +259,8 @@ def _with_setup(phase: Phase | None, setup_s: float) -> tuple[Phase, ...]:
 def _first_load(group: Group, ports: Ports) -> tuple[Phase, ...]:
     steps = group.steps
     chain = _with_setup(ports.transfer("load", steps.first_load_bytes, group.name), steps.setup_s)
-    if chain and steps.first_latency_s > 0:
-        chain = (Phase("latency", to_ticks(steps.first_latency_s)), *chain)
-    return chain
+    wait = to_ticks(steps.first_latency_s)
+    return (Phase("latency", wait), *chain) if wait else chain
 
 
 def _last_store(group: Group, ports: Ports) -> tuple[Phase, ...]:

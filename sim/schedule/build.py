@@ -126,7 +126,9 @@ def _group(
     if beside[i]:
         return _collective(network, i, d, beside)
     steps = _steps(cost, d, ports, rates)
-    fetch = float(cost.first_weight_bytes[d]) if network.prefetches[i][d] and cost.prefetch_s[d] > 0 else 0.0
+    ahead = bool(network.prefetches[i][d]) and cost.prefetch_s[d] > 0
+    from_home = steps.first_load_bytes.get(ports[0], 0.0) > 0
+    fetch = float(cost.first_weight_bytes[d]) if ahead and from_home else 0.0
     energy = float(cost.energy_j[d]) * _split(network, d)
     # The unit's time to launch a collective on the link, once this group is done, comes with its own.
     follows = i + 1 < len(beside) and beside[i + 1]
@@ -142,6 +144,7 @@ def _group(
         latency_s=launch + float(cost.time_s[d]),
         prefetch_bytes={ports[0]: fetch} if fetch else {},
         prefetch_setup_s=max(0.0, float(cost.prefetch_s[d]) - fetch / rates[ports[0]]) if fetch else 0.0,
+        prefetch_wait_s=float(cost.prefetch_s[d]) if ahead and not from_home else 0.0,
         macs=cost.macs,
         energy_j=None if np.isnan(energy) else energy,
         held_bytes=held,

@@ -69,6 +69,8 @@ class Group:
     """Part of `first_load_bytes` that may be moved while the group before still computes."""
     prefetch_setup_s: float = 0.0
     """Fixed time of the first load (part of `first_latency_s`) that falls away when all of it was moved so."""
+    prefetch_wait_s: float = 0.0
+    """In place of bytes: how much of `first_latency_s` is a load from another memory on chip, which may pass so too."""
     instance: int = 0
     """Which of the unit's `count` copies."""
     macs: int = 0

@@ -35,7 +35,7 @@ def steps(*, repeat, compute, load=None, store=None, inner=None, first=None, las
 
 def group(
     of: Steps, *, name="g", unit="NPU", deps=(), launch_s=0.0, prefetch=None, prefetch_setup_s=0.0, instance=0,
-    energy_j=None,
+    energy_j=None, prefetch_wait_s=0.0,
 ) -> Group:  # fmt: skip
     return Group(
         name=name,
@@ -48,6 +48,7 @@ def group(
         latency_s=0.0,
         prefetch_bytes=prefetch or {},
         prefetch_setup_s=prefetch_setup_s,
+        prefetch_wait_s=prefetch_wait_s,
         instance=instance,
         energy_j=energy_j,
     )

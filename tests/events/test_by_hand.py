@@ -225,3 +225,20 @@ def test_a_whole_prefetch_saves_the_set_up_of_its_transfer_too():
         both = schedule(group(steps(repeat=[1], compute=[compute * NS]), name="g0"), after)
         for grain in ("expand", "folded", "summary"):
             assert to_ticks(run([Stream(name="a", schedule=both)], grain=grain).latency_s) == ticks * 10**6
+
+
+@pytest.mark.parametrize(
+    ("compute", "beside", "ticks"), [(100, False, 110), (10, False, 40), (100, True, 110), (10, True, 42)]
+)
+def test_a_first_load_from_another_memory_on_chip_may_come_early_too(compute, beside, ticks):
+    """Group 1 waits 30 for weights that lie on chip; they come while group 0 computes for 100 (100 + 10), or a third
+    of them while it computes for 10 (10 + 20 + 10). With a byte of its own, which takes 2 beside another unit, group 0
+    leaves the DMA engine idle for 8 only: 10 + 22 + 10."""
+    before = steps(repeat=[1], compute=[compute * NS], inner=[1.0] if beside else None)
+    after = steps(repeat=[1], compute=[10 * NS], first_latency_s=30 * NS)
+    both = schedule(group(before, name="g0"), group(after, name="g1", deps=(0,), prefetch_wait_s=30 * NS))
+    streams = [Stream(name="a", schedule=both, place={"NPU": 0})]
+    streams += [Stream(name="b", schedule=memory_bound(1e3), place={"NPU": 1})] if beside else []
+    for grain in ("expand", "folded"):
+        first = next(job for job in run(streams, grain=grain).jobs if job.stream == "a")
+        assert to_ticks(first.finish_s) == ticks * 10**6

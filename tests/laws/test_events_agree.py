@@ -22,6 +22,7 @@ CHIPS = {
     "xeon-icx": ("mlp",),  # its weights fit the caches
     "tesla-fsd": ("mlp",),  # a link to the host
     "tpu-v6e": ("mlp", "gemm"),
+    "tpu-v4i": ("lstm",),  # weights come from a second memory on chip, behind too little to hide it
     "tesla-dojo-d1": ("digits_cnn", "byte_gpt"),  # loads that set-ups dominate
 }
 """A small part of `benchmarks/matrix.py`, which runs every workload on every chip."""
@@ -32,6 +33,7 @@ WORKLOADS = {
     "digits_cnn": {},
     "byte_gpt": {},
     "mobilenet_v2": {},
+    "lstm": {"context": 6},
 }
 
 
