@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch._decomp import decomposition_table
 from torch._ops import HigherOrderOperator
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -54,6 +55,15 @@ _REGIONS = {
     torch.gru_cell: "recurrent",
 }
 """Calls whose inner ops stay together, so that a chip may run them fused."""
+
+_STEPS = {
+    torch.lstm: decomposition_table[torch.ops.aten.lstm.input],
+    torch.gru: decomposition_table[torch.ops.aten.gru.input],
+    torch.rnn_tanh: decomposition_table[torch.ops.aten.rnn_tanh.input],
+    torch.rnn_relu: decomposition_table[torch.ops.aten.rnn_relu.input],
+}
+"""Recurrent layers as kernels run them: the inputs of all steps in one product, then the state's product in each
+step. What torch does on meta projects every step's input alone. Export takes them apart alike."""
 
 _RESHAPED_IN_PLACE = {
     f"aten.{op}_" for op in ("transpose", "t", "squeeze", "unsqueeze", "swapdims", "as_strided", "detach")
@@ -161,6 +171,8 @@ class FunctionMode(TorchFunctionMode):
 
     def _inside(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Functions written in Python call attention by its module's name, which no mode sees."""
+        if func in _STEPS and isinstance(args[2], list | tuple):  # not a packed sequence
+            return _STEPS[func](*args, **kwargs)
         if func is not F.multi_head_attention_forward:
             return func(*args, **kwargs)
         F.scaled_dot_product_attention = self._attention
