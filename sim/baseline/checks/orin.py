@@ -82,10 +82,38 @@ def _frames_per_s(network: str, mode: str) -> float | None:
     return None if found is None else ACCELERATORS / found[mode]
 
 
+def _scaling(network: str, mode: str) -> float | None:
+    """Throughput of a mode over that of MAXN, as the two are estimated."""
+    found = latencies_s(network, None)
+    return None if found is None else found["MAXN"] / found[mode]
+
+
+def _modes(index: int, network: str) -> Iterator[Check]:
+    """How the dense throughput falls from MAXN to the smaller power modes."""
+    full = fact("nvdla-v2-orin", "throughput", workload=network, scenario="dense, MAXN")
+    for mode in MODES:
+        if mode == "MAXN":
+            continue
+        low = fact("nvdla-v2-orin", "throughput", workload=network, scenario=f"dense, {mode}")
+        yield Check(
+            id=f"orin-dla.scaling.{index}.{mode}",
+            source=f"{low.reference} ({low.confidence})",
+            quantity=f"Orin DLA {network}: {mode} over MAXN, as estimated",
+            unit="ratio",
+            theirs=low.value / full.value,
+            tolerance=0.10,
+            gate=low.gates and full.gates,
+            compute=partial(_scaling, network, mode),
+            note="clocks by the ratio of published peaks; the share of time that memory takes is the chip file's, "
+            "chosen with MAXN and 15 W in view",
+        )
+
+
 @group("orin-dla")
 def orin_dla() -> Iterator[Check]:
     """2:4 over dense, and the dense throughput that the chip file was fitted to."""
     for index, network in enumerate(NETWORKS, start=1):
+        yield from _modes(index, network)
         for mode in MODES:
             yield against(
                 fact("nvdla-v2-orin", "sparse_speedup", workload=network, scenario=f"2:4 over dense, {mode}"),

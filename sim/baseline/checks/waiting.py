@@ -9,10 +9,12 @@ from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
+import yaml
 from scipy.stats import spearmanr
 
 from sim.baseline.checks.check import Check, Rule, group
 from sim.baseline.gemmini import MEASURED, cost_rows
+from sim.resources import data_dir
 
 
 def data_folder() -> Path | None:
@@ -47,9 +49,36 @@ def _error(p: np.ndarray, m: np.ndarray) -> np.ndarray:
     return np.abs(p / m - 1)
 
 
+def _left_out(key: str) -> float | None:
+    """What benchmarks/fit_gemmini.py found with each layer's rows predicted by constants that had not seen it."""
+    path = data_dir("baselines") / "waiting" / "gemmini-16x16.yaml"
+    return float(yaml.safe_load(path.read_text(encoding="utf-8"))["scores"]["layers_left_out"][key])
+
+
 @group("gemmini")
 def gemmini() -> Iterator[Check]:
-    """In sample, with the constants that ship; benchmarks/fit_gemmini.py leaves layers out."""
+    """In sample, with the constants that ship, and as benchmarks/fit_gemmini.py found with layers left out."""
+    for key, target, rule in (
+        ("mean_error", 0.07, Rule.AT_MOST),
+        ("median_error", 0.05, Rule.AT_MOST),
+        ("p90_error", 0.19, Rule.AT_MOST),
+        ("within_10_percent", 0.70, Rule.AT_LEAST),
+        ("spearman", 0.985, Rule.AT_LEAST),
+    ):
+        label = key.replace("_", "-")
+        yield Check(
+            id=f"gemmini.left-out.{label}",
+            source="ucb-bar/dosa a7a32393, FireSim cycles (rows not part of the package)",
+            quantity=f"Gemmini RTL, waiting model, layers left out, {label}",
+            unit="fraction",
+            theirs=target,
+            tolerance=0.0,
+            gate=True,
+            compute=partial(_left_out, key),
+            rule=rule,
+            note="theirs is the target; ours as recorded by benchmarks/fit_gemmini.py, 99 rows of 33 layers, seven "
+            "constants; the structure was chosen on the same rows",
+        )
     rules: tuple[tuple[str, float, Rule, Callable[[np.ndarray, np.ndarray], float]], ...] = (
         ("mean-error", 0.07, Rule.AT_MOST, lambda p, m: _error(p, m).mean()),
         ("median-error", 0.05, Rule.AT_MOST, lambda p, m: np.median(_error(p, m))),

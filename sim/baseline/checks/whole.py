@@ -8,6 +8,8 @@ from functools import cache, partial
 from typing import Any
 
 from sim.baseline.checks.check import Check, Rule, against, group
+from sim.baseline.checks.eyeriss import ALEXNET_BATCH, VGG_BATCH
+from sim.baseline.checks.networks import ConvLayer, alexnet, vgg16
 from sim.baseline.published import fact, facts
 from sim.errors import WorkloadError
 from sim.hardware.chip import Chip
@@ -60,16 +62,49 @@ def whole() -> Iterator[Check]:
     """Whole networks on bundled chips, as the simulator costs them without calibration."""
     yield from _tesla()
     yield from _nvdla()
-    for network, name in (("alexnet", "AlexNet/CONV1-5"), ("vgg16", "VGG-16/13 CONV")):
+    for network, name, batch, layers in (
+        ("alexnet", "AlexNet/CONV1-5", ALEXNET_BATCH, alexnet()),
+        ("vgg16", "VGG-16/13 CONV", VGG_BATCH, vgg16()),
+    ):
         (frames,) = (f for f in facts("eyeriss-v1", "throughput", workload=name) if f.value != AT_HIGHER_VOLTAGE)
         yield against(
             frames,
-            partial(_field, lambda e: e.throughput_per_s, network, "eyeriss", "int16"),
+            partial(_eyeriss_frames_per_s, layers, batch),
             id=f"eyeriss.estimate.{network}",
             tolerance=0.15,
             gate=False,
-            note="how far our best mapping is from the published one; classifier layers included",
+            quantity=f"eyeriss {name}: frames/s with our best mapping of each layer",
+            note="how far our best mapping is from the published one: every layer from and to DRAM, uncompressed",
         )
+
+
+@cache
+def _eyeriss_frames_per_s(layers: tuple[ConvLayer, ...], batch: int) -> float | None:
+    """Convolutions one after the other, each on inputs of its own, at the mappings that the mapper finds."""
+    import torch
+
+    import sim
+
+    chip = hardware("eyeriss")
+    if chip is None:
+        return None
+
+    class Layers(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = torch.nn.ModuleList(
+                torch.nn.Conv2d(x.c, x.k, (x.r, x.s), x.stride, groups=x.groups, bias=False) for x in layers
+            )
+
+        def forward(self, *inputs: torch.Tensor) -> list[torch.Tensor]:
+            return [layer(x) for layer, x in zip(self.layers, inputs, strict=True)]
+
+    with torch.device("meta"):
+        sides = [((x.p - 1) * x.stride + x.s, (x.q - 1) * x.stride + x.r) for x in layers]
+        inputs = tuple(torch.zeros(batch, x.c, q, p) for x, (p, q) in zip(layers, sides, strict=True))
+        graph = sim.trace(Layers().eval(), inputs)
+    found = sim.estimate(graph, chip, precision="int16", calibration="none", inputs="resident", what_if=False)
+    return batch / found.latency_s
 
 
 def _tesla() -> Iterator[Check]:
