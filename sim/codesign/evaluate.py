@@ -222,7 +222,7 @@ class _Evaluation:
         left = self.n if estimates is None else estimates
         front = np.empty((0, len(self.scenario.objectives))) if against is None else np.asarray(against, dtype=float)
         if self.trained is not None:
-            self._train(self.trained, front)
+            self._train(self.trained, front, always=always)
         while (open_ := np.flatnonzero(self.reason == "")).size:
             objectives = self._objectives()
             beaten = dominated_by(objectives[open_], front)
@@ -257,23 +257,28 @@ class _Evaluation:
             costed=self.costed, quality_source=self.quality_source, training=self.training,
         )  # fmt: skip
 
-    def _train(self, trained: Trained, front: np.ndarray) -> None:
-        """Train the model as far as it is worth it on some chip; where it is not, no chip is costed."""
+    def _train(self, trained: Trained, front: np.ndarray, *, always: bool) -> None:
+        """Train the model as far as it is worth it on some chip; where it is not, no chip is costed and its quality is
+        not known."""
 
         def worth(quality: float) -> bool:
+            if always:
+                return True
             self.metrics["quality"] = np.full(self.n, quality)
             broken = np.any([amount > 0 for amount in self._violations().values()], axis=0)
             open_ = (self.reason == "") & ~broken
             return bool(open_.any() and not dominated_by(self._objectives()[open_], front).all())
 
         if not worth(trained.best_case(self.choice)):
-            return  # the loop over the open rows says why
+            self.metrics["quality"] = np.full(self.n, np.nan)
+            self.reason[self.reason == ""] = "not trained, no chip is worth it"
+            return
         course = trained.judge(self.choice, worth)
         self.training = course.to_dict()
         if course.final is None:
-            share, value = course.looks[-1]
-            self.metrics["quality"] = np.full(self.n, value)
-            self.reason[self.reason == ""] = f"training stopped at {share:.0%}, no chip is worth the rest"
+            self.metrics["quality"] = np.full(self.n, np.nan)
+            share = f"{course.looks[-1][0]:.0%}"
+            self.reason[self.reason == ""] = f"training stopped at {share}, no chip is worth the rest"
             return
         quality = trained.quality(course)
         self.quality_source = quality.source

@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 
 import sim
-from sim.codesign.choice import ModelChoice, Part
+from sim.codesign.choice import ModelChoice, Part, Scenario
+from sim.codesign.evaluate import evaluate, one_workload
 from sim.codesign.scenario import Costing
 from sim.codesign.schema import QualitySpec
 from sim.codesign.space import build_space
 from sim.codesign.trained import Course, Trained
 from sim.errors import ConfigError, InfeasibleError
+from sim.hardware.designs import Designs
+from sim.hardware.load import load_hardware
 
 STREAMS = {
     "name": "two",
@@ -173,6 +176,41 @@ def test_functions_of_the_user_that_fail(document: Any, tmp_path: Path, body: st
         document["constraints"] = {"functions": ["q.py:judge"]}
     with pytest.raises(ConfigError, match=message):
         sim.search(build_space(document, folder=tmp_path), trials=2)
+
+
+class Stub(Trained):
+    """Training whose looks are given."""
+
+    def _network(self, choice: ModelChoice, look: Any) -> None:
+        for share, value in ((0.5, 60.0), (1.0, 64.0)):
+            if not look(share, value):
+                return
+
+    def _compressed(self, choice: ModelChoice) -> tuple[float, float]:
+        return 64.0, 63.0
+
+
+@pytest.mark.parametrize(("reached", "reason"), [
+    (65.0, "training stopped at 50%, no chip is worth the rest"), (64.5, None), (None, None),
+])  # fmt: skip
+def test_an_untrained_quality_is_never_told(reached: float | None, reason: str | None) -> None:
+    """At 60 after half and at most 65 in the end, beside a front at zero latency with the given quality: a choice that
+    can at best be equal is stopped without a number; all others end at 64."""
+    spec = QualitySpec(method="train", steps=20, metric="accuracy")
+    judge = Stub(spec=spec, where="space")
+    for i in range(3):
+        judge.remember(Course(key=str(i), recipe=None, looks=((0.5, 50.0),), final=54.9))
+    scenario = Scenario(objectives=("latency", "quality"), quality=judge)
+    designs = Designs.grid(load_hardware("edge-npu"), {"array.rows": [16, 32]})
+    against = None if reached is None else np.array([[0.0, -reached]])
+    table = evaluate(one_workload(sim.gemm(32, 32, 32), "int8"), designs, scenario, against=against)
+    if reason is None:
+        assert (table.metrics["quality"] == 64.0).all()
+        assert table.costed.any()
+    else:
+        assert set(table.reason) == {reason}
+        assert np.isnan(table.metrics["quality"]).all()
+        assert not table.costed.any()
 
 
 TRAIN = {
