@@ -144,9 +144,12 @@ def _scenario(
 
 @contextmanager
 def _inside(what: str) -> Iterator[None]:
-    """Errors name the scenario that they come from."""
+    """Errors name the scenario that they come from; Ctrl-C while nothing is simulated yet says so."""
     try:
         yield
+    except KeyboardInterrupt:
+        say("dovetail: interrupted before anything was simulated")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
     except DovetailError as error:
         raise type(error)(f"{what}: {error}") from error
 

@@ -124,7 +124,7 @@ def run_scenario(
     schedules: dict[str, Schedule] = {}
     for at, spec in enumerate(scenario.streams):
         if progress:
-            progress(at / len(scenario.streams), "scheduled")
+            progress(at / len(scenario.streams), "scheduling")
         try:
             schedules[spec.name] = _schedule(spec, chip, build)
         except DovetailError as error:

@@ -34,7 +34,8 @@ SLICES = 200_000
 
 GRAINS = ("expand", "folded", "summary")
 
-_PROGRESS_EVERY = 4096
+_PROGRESS_EVERY = 64
+"""Events between two reports; between two events there may be many groups that cost none."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -167,7 +167,7 @@ def step_tables(
     found: dict[tuple[str, int, int], tuple[float, float | None]] = {}
     for at, (phase, batch, context) in enumerate(cells):
         if progress:
-            progress(at / len(cells), "scheduled")
+            progress(at / len(cells), "scheduling")
         made = build(spec.workload, {**spec.knobs, "phase": phase, "batch": batch, "context": context},
                      spec.precision, chip)  # fmt: skip
         alone = run([Stream(name="step", schedule=made)], record=0)
