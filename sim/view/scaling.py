@@ -54,7 +54,7 @@ def lines_of(columns: Mapping[str, Sequence[Any]], x: str, value: str) -> dict[s
 
 
 def scaling(columns: Mapping[str, Sequence[Any]], x: str, *, value: str = "latency_s", ax: Axes | None = None) -> Axes:
-    """`value` along `x`, one line for each combination of what else varies; both axes logarithmic.
+    """`value` along `x`, one line for each combination of what else varies; `x` logarithmic.
 
     `columns` as `sim.sweep` gives them (`sweep_io.columns_of`).
     """
@@ -65,19 +65,29 @@ def scaling(columns: Mapping[str, Sequence[Any]], x: str, *, value: str = "laten
         ax.plot(xs, ys, color=colour, marker=marker, markersize=4, linewidth=1.4, label=label)
     ticks = sorted({at for points in lines.values() for at, _ in points})
     ax.set_xscale("log", base=2)
-    ax.set_yscale("log")
     ax.xaxis.set_major_locator(FixedLocator(ticks))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.yaxis.set_major_formatter(EngFormatter(sep=" "))
-    ax.yaxis.set_minor_formatter("")
+    _value_axis(ax, [at for points in lines.values() for _, at in points])
     ax.set_xlabel(x)
-    ax.set_ylabel(axis_label(value))
+    name, _, unit = axis_label(value).partition(" [")
+    seconds = unit == "s]"
+    ax.yaxis.set_major_formatter(EngFormatter(unit="s" if seconds else "", sep=" "))
+    ax.set_ylabel(name if seconds else axis_label(value))
     _plain(ax)
     if len(lines) > 1:
         ax.legend(frameon=False, fontsize=8)
     return ax
+
+
+def _value_axis(ax: Axes, values: Sequence[float]) -> None:
+    """From zero where the values lie within a decade, so that a small change looks small; else logarithmic."""
+    if max(values) < 10 * min(values):
+        ax.set_ylim(0, 1.08 * max(values))
+        return
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_minor_formatter("")
 
 
 def scaling_figure(columns: Mapping[str, Sequence[Any]], x: str, *, title: str = "") -> Figure:

@@ -214,6 +214,18 @@ def test_a_while_on_data_runs_as_often_as_the_policy_says():
     assert all("rounds of a loop assumed to be 2" in note for note in twice.notes)
 
 
+def test_a_line_that_asks_again_and_again_is_told_once():
+    """Boxes dropped one by one, as a hand-written NMS does: masks of 7, 6, ..., 1 are one note."""
+
+    def shrink(m, x):
+        for _ in range(7):
+            x = x[1:][x[1:] > 0] if len(x) > 1 else x
+        return x * 2
+
+    (note,) = graph_of(shrink, torch.zeros(8)).notes
+    assert "mask of 7 assumed to be 7; 6 more like it from this line, the last: true elements of a mask of 1" in note
+
+
 def test_a_loop_that_never_ends_without_data_is_refused(monkeypatch):
     def endless(m, x):
         while True:

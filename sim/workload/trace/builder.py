@@ -29,6 +29,7 @@ from sim.workload.graph import (
     VectorOp,
     ViewOp,
 )
+from sim.workload.trace.policy import condensed
 from sim.workload.trace.rules.registry import (
     AnyTensor,
     Call,
@@ -282,7 +283,7 @@ class GraphBuilder:
         }
         used_regions = {op.region for op in ops}
         regions = {key: region for key, region in self.regions.items() if key in used_regions}
-        return Graph(ops=ops, tensors=tensors, regions=regions, name=name, notes=tuple(self.notes))
+        return Graph(ops=ops, tensors=tensors, regions=regions, name=name, notes=condensed(self.notes))
 
 
 def _final_role(storage: _Storage) -> Role:

@@ -6,7 +6,8 @@ answer is noted in the graph with the user's line, so that a reader knows what w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -53,3 +54,21 @@ class DataPolicy:
         fraction = self.fraction if known_fraction is None else known_fraction
         kept = round(elements * fraction)
         return max(kept, 1) if elements and fraction else kept
+
+
+SHOWN = 3
+"""Notes of one question at one line that are told one by one."""
+
+
+def condensed(notes: Iterable[str]) -> tuple[str, ...]:
+    """Notes that differ in their numbers alone (a loop that asks again and again): the first, and how many more."""
+    kinds: dict[str, list[str]] = {}
+    for note in notes:
+        place, _, question = note.partition(": ")
+        kinds.setdefault(f"{place}: {re.sub(r'[0-9.]+', '#', question)}", []).append(note)
+    out: list[str] = []
+    for same in kinds.values():
+        last = same[-1].partition(": ")[2]
+        more = f"; {len(same) - 1} more like it from this line, the last: {last}"
+        out += same if len(same) <= SHOWN else [same[0] + more]
+    return tuple(out)
