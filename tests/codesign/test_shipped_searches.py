@@ -25,7 +25,7 @@ def test_both_forms_are_valid(name: str) -> None:
     whole, short = load_space(name), load_space(name, short=True)
     sizes = [float(space.size()[0] * space.size()[1]) for space in (whole, short)]
     assert sizes[0] > 20 * sizes[1]
-    assert len(whole.spec.objectives) == 3
+    assert len(whole.spec.objectives) in (2, 3)
 
 
 def test_names_are_known() -> None:
