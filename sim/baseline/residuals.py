@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 
 from sim.baseline.cpu_rows import Table, family
 from sim.cost.cpu import CLASSES, CpuConstants
-from sim.cost.intervals import COVERAGE, log_deviation
+from sim.cost.intervals import COVERAGE, gap_weight, log_deviation
 from sim.hardware.calibration import Residuals
 
 MAD_TO_SIGMA = 1.4826
@@ -61,10 +61,11 @@ def class_deviations(ops: Table, op_s: np.ndarray) -> dict[str, tuple[float, flo
 
 def network_shares(networks: Table, constants: CpuConstants, classes: Mapping[str, tuple[float, float]]) -> np.ndarray:
     """[network, part] what a unit of each part adds to the deviation of its log time: the device 1, the gaps between
-    ops their share of the time, the classes of ops the joint deviation that their own residuals give."""
+    ops the weight of their share of the time, the classes of ops the joint deviation that their own residuals give."""
     time = networks.times(constants)
     owner, count = networks.owner, networks.count
-    gaps = np.bincount(owner, weights=time.host_s * count) / np.bincount(owner, weights=time.total_s * count)
+    shares = np.bincount(owner, weights=time.host_s * count) / np.bincount(owner, weights=time.total_s * count)
+    gaps = np.array([gap_weight(float(share)) for share in shares])
     return np.stack([np.ones(len(gaps)), gaps, network_deviations(networks, constants, classes, 0.0)], axis=1)
 
 

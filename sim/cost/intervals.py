@@ -2,8 +2,9 @@
 
 log(measured / estimated) of op i of class c is d + g_c + e_i, three independent normal parts; the gaps between
 ops have an error h of their own. A network's time is the sum of its ops', so to first order
-log T = d + H h + sum_c W_c g_c + sum_i w_i e_i with w_i the op's share of the time, W_c the class's and H that of
-the gaps: what ops share does not average out. Equal problems are one problem: their e_i is the same number.
+log T = d + sqrt(H (1 - H)) h + sum_c W_c g_c + sum_i w_i e_i with w_i the op's share of the time, W_c the class's
+and H that of the gaps: what ops share does not average out. Equal problems are one problem: their e_i is the same
+number.
 """
 
 from __future__ import annotations
@@ -14,6 +15,15 @@ from math import exp, hypot, sqrt
 COVERAGE = 0.9
 Z90 = 1.6449
 """Two-sided 90 % quantile of the standard normal."""
+
+
+def gap_weight(share: float) -> float:
+    """How much the part of the gaps weighs where they take this share of the time: sqrt(share (1 - share)).
+
+    Largest where gaps and short kernels are alike, as each then hides or lengthens the other; none for a network of
+    gaps alone, whose calls are known, or of kernels alone. Example: 0.2: 0.4.
+    """
+    return sqrt(max(0.0, share * (1.0 - share)))
 
 
 def log_deviation(
@@ -30,7 +40,7 @@ def log_deviation(
     Args:
         times_s, classes, problems: per op its time, its class, and what it computes (equal = the same error).
         device: standard deviation of the device's part; parts: class -> (class, op); gaps: of what the gaps
-            between ops add, their share of the time included.
+            between ops add, `gap_weight` included.
             A row may stand for several equal ops: their times add, as their errors do.
     Raises: KeyError: a class without residuals.
     Example: two equal times of one class, other problems, device 0, class 0, op 0.1: 0.1 / sqrt(2) = 0.0707.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from math import log1p, sqrt
 
 from sim.cost.gpu.sets import fitted_sets
-from sim.cost.intervals import Z90, interval_s, log_deviation
+from sim.cost.intervals import Z90, gap_weight, interval_s, log_deviation
 from sim.hardware.calibration import Calibration
 from sim.hardware.chip import Chip, Costing
 from sim.schedule.cpu import cpu_calibration
@@ -103,7 +103,7 @@ def latency_interval_s(network: Network, d: int, choice: str, latency_s: float) 
         if found is None:
             return None
         parts, device, score = dict(found.residuals.classes), found.residuals.device, found.residuals.conformal
-        gaps = found.residuals.gaps * sum(float(g.launch_s[d]) for g in _kernels(network)) / latency_s
+        gaps = found.residuals.gaps * gap_weight(sum(float(g.launch_s[d]) for g in _kernels(network)) / latency_s)
         device = (device**2 + (GENERATION_CHANGED**2 if _transferred(found, chip) else 0.0)) ** 0.5
         if not {g.cost_class for g in _kernels(network)} <= set(parts):
             parts |= {g.cost_class: (UNMEASURED, UNMEASURED) for g in _kernels(network) if g.cost_class not in parts}

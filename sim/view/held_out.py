@@ -13,8 +13,10 @@ from sim.view import palette
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-TICKS = (0.25, 0.5, 0.8, 1.0, 1.25, 2.0, 4.0)
-"""Ratios on the axis."""
+TICKS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 10.0)
+FINE_TICKS = (0.5, 0.8, 1.0, 1.25, 2.0)
+"""Ratios on the axis; the fine ones where it spans less than WIDE."""
+WIDE = 8.0
 
 
 class Point(Protocol):
@@ -49,7 +51,9 @@ def held_out(points: Sequence[Point], *, networks: bool = True, ax: Axes | None 
             _dot(ax, point, y)
     ax.axvline(1.0, color=palette.BLACK, linewidth=0.9)
     ax.set_xscale("log")
-    ax.set_xticks(TICKS, [f"{tick:g}" for tick in TICKS])
+    left, right = ax.get_xlim()
+    ticks = [tick for tick in (TICKS if right / left > WIDE else FINE_TICKS) if left <= tick <= right]
+    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.set_yticks(range(len(groups)), groups, fontsize=8.5)

@@ -9,7 +9,7 @@ import pytest
 
 import sim
 from sim.cost.flash import flash_regions, visible_pairs, visible_share
-from sim.cost.intervals import interval_s, log_deviation
+from sim.cost.intervals import gap_weight, interval_s, log_deviation
 from sim.errors import CalibrationError
 from sim.schedule.prepare import prepare
 from sim.schedule.shapes import Shape, product_shape
@@ -141,6 +141,7 @@ def test_interval_by_hand():
     assert log_deviation([1.0, 1.0], ["gemm"] * 2, ["a", "a"], device=0.0, parts=parts) == pytest.approx(0.1)
     assert log_deviation([3.0], ["gemm"], ["a"], device=0.3, parts={"gemm": (0.4, 0.0)}) == pytest.approx(0.5)
     assert log_deviation([3.0], ["gemm"], ["a"], device=0.0, parts={"gemm": (0.3, 0.0)}, gaps=0.4) == pytest.approx(0.5)
+    assert [gap_weight(share) for share in (0.0, 0.2, 0.5, 1.0)] == pytest.approx([0.0, 0.4, 0.5, 0.0])
     assert interval_s(1.0, 0.1) == pytest.approx((np.exp(-0.16449), np.exp(0.16449)))
 
 

@@ -28,7 +28,7 @@ class Residuals:
     classes: Mapping[str, tuple[float, float]]
     """class of ops -> (class, op)"""
     gaps: float = 0.0
-    """Of a latency that is gaps alone: networks of short ops are known worse."""
+    """Of the gaps between ops, to be weighed by `sim.cost.intervals.gap_weight`: short ops are known worse."""
     conformal: float | None = None
     models: int = 0
     """Whole models behind `conformal`, and the points that they were measured at."""
