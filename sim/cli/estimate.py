@@ -78,9 +78,12 @@ def estimate(
     import sim
     from sim.cli import common
     from sim.cli.progress import Progress
+    from sim.errors import ConfigError
     from sim.units import Dimension, parse_quantity
 
     limit_s = parse_quantity(fail_over, Dimension.TIME, where="--fail-over") if fail_over else float("inf")
+    if limit_s <= 0:
+        raise ConfigError(f"--fail-over {fail_over}: expected a time above 0, such as 30ms")
     known_s = {
         op: parse_quantity(time, Dimension.TIME, where=f"--override {op}")
         for op, time in common.pairs(override or (), option="--override").items()

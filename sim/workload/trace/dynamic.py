@@ -17,6 +17,7 @@ from torch._library.simple_registry import singleton
 
 from sim.workload.trace.questions import Questions
 from sim.workload.trace.rules.registry import tensors_in
+from sim.workload.trace.source import user_line
 
 
 class _Sizes:
@@ -24,10 +25,10 @@ class _Sizes:
     input's first axis."""
 
     def __init__(self, questions: Questions, most: int) -> None:
-        self._questions, self._most = questions, most
+        self._questions, self._most, self._place = questions, most, user_line()
 
     def new_dynamic_size(self, *, min: int = 0, max: int | None = None) -> int:  # noqa: A002 (torch's own names)
-        size = self._questions.size(self._most if max is None else max)
+        size = self._questions.size(self._most if max is None else max, self._place)
         return size if size > min else min
 
     create_unbacked_symint = new_dynamic_size

@@ -90,8 +90,8 @@ class Questions:
             return self._one_hot(args, kwargs, recorder)
         return NotImplemented
 
-    def _note(self, question: str, value: object) -> None:
-        self._builder.notes[f"{user_line()}: {question} assumed to be {value}"] = None
+    def _note(self, question: str, value: object, place: str = "") -> None:
+        self._builder.notes[f"{place or user_line()}: {question} assumed to be {value}"] = None
 
     def scalar(self, kind: type | None, tensor: Tensor) -> int | float | bool:
         """The policy's value of a one-element tensor; `kind` None: as its element type says."""
@@ -117,10 +117,10 @@ class Questions:
         self._note("rounds of a loop", count)
         return count
 
-    def size(self, most: int) -> int:
-        """Length of a custom op's result, of at most `most` (boxes that survive NMS)."""
-        count = self._policy.count(most, None, user_line())
-        self._note(f"results of an op, of at most {most},", count)
+    def size(self, most: int, place: str) -> int:
+        """Length of a custom op's result, of at most `most` (boxes that survive NMS), called at `place`."""
+        count = self._policy.count(most, None, place)
+        self._note(f"results of an op, of at most {most},", count, place)
         return count
 
     def _list(self, tensor: Tensor) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import sysconfig
 from functools import cache
@@ -10,7 +11,7 @@ from types import FrameType
 
 import torch
 
-_TORCH = str(Path(torch.__file__).parent)
+_TORCH = str(Path(torch.__file__).parent) + os.sep  # not torchvision
 _OURS = str(Path(__file__).parent)
 _STDLIB = sysconfig.get_path("stdlib")
 
