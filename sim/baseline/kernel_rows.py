@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from sim.cost.gpu.attention import attention_s
-from sim.cost.gpu.conv import conv_s
+from sim.cost.gpu.conv import WINOGRAD, conv_s
 from sim.cost.gpu.device import GpuDevice, element_bytes
 from sim.cost.gpu.gemm import gemm_s
 from sim.cost.gpu.sets import GpuConstants
@@ -187,8 +187,9 @@ def _conv(rows: Rows, device: GpuDevice, precision: str, constants: GpuConstants
         *(rows[name] for name in names), stride=rows["stride"], padding=rows["padding"],
         device=device, constants=constants.conv, gemm=constants.gemm, dtype=precision, host=True,
     )  # fmt: skip
-    # Winograd is flagged for the estimator's reader; it is what these rows measure, so it is scored.
-    return Prediction(t.time_s * 1e3, np.zeros(t.time_s.shape, dtype=bool))
+    # Where the chip lists Winograd, these rows may measure it and are scored; where it does not, nobody knows.
+    known = bool(set(device.algorithms) & set(WINOGRAD))
+    return Prediction(t.time_s * 1e3, np.zeros(t.time_s.shape, dtype=bool) if known else t.flagged)
 
 
 register(

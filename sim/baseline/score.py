@@ -65,7 +65,8 @@ def error_statistics(predicted: ArrayLike, measured: ArrayLike) -> ErrorStatisti
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileScore:
-    """One file scored. Flagged rows lie outside what the model covers and are counted, not scored."""
+    """One file scored. Flagged rows lie outside what the model covers and are counted, not scored; in a file of
+    nothing else they are scored, and the count says what the score is worth."""
 
     path: str
     kind: str
@@ -133,4 +134,6 @@ def score_file(
 
 def _unflagged(kind: Kind, rows: Rows, predicted: Prediction) -> ErrorStatistics:
     used = ~np.asarray(predicted.flagged, dtype=bool)
+    if not used.any():
+        used = np.ones(used.shape, dtype=bool)
     return error_statistics(np.asarray(predicted.values)[used], rows[kind.measured][used])

@@ -132,6 +132,8 @@ def _matrix(op: EinsumOp, gpu: Gpu, coster: _Coster) -> Kernel:
         flags = (f"convolutions in {dtype} on matrix units use the constants of matrix products: none were measured",)
     found = gemm_time(plan, constants)
     fast = _winograd(op, gpu, dtype) if kind == "conv" else None
+    if kind == "conv" and dtype == "fp32" and gpu.calibrated and not _lists_winograd(gpu) and _may_be_winograd(op):
+        flags = ("3x3 convolutions in fp32 may run Winograd kernels: the chip file does not say which its library has",)
     work = float(op.einsum.macs) / speed
     if fast is not None and fast.time_s < found.time_s:
         found, work = fast, work / 2.25 if int(fast.kernel["outputs_per_tile_side"]) == 2 else work / 4
@@ -145,14 +147,24 @@ def _macs_per_cell(gpu: Gpu, compute: str) -> float:
     return gpu.chip.main_unit.array.macs_per_cycle[compute]
 
 
-def _winograd(op: EinsumOp, gpu: Gpu, dtype: str) -> KernelTime | None:
-    """The Winograd form of a 3x3 convolution with stride 1, where the chip's library has one."""
+def _lists_winograd(gpu: Gpu) -> bool:
+    return bool(set(gpu.device.algorithms) & set(WINOGRAD))
+
+
+def _may_be_winograd(op: EinsumOp) -> bool:
+    """A 3x3 window at stride 1 in one group."""
     ranks = op.einsum.ranks
     rows = [a for a in op.einsum.operand(INPUT).projection if "R" in a.ranks]
-    if not set(gpu.device.algorithms) & set(WINOGRAD) or ranks.get("R") != 3 or ranks.get("S") != 3 or "G" in ranks:
+    square = ranks.get("R") == 3 and ranks.get("S") == 3 and "G" not in ranks
+    return square and dict(rows[0].terms) == {"P": 1, "R": 1}
+
+
+def _winograd(op: EinsumOp, gpu: Gpu, dtype: str) -> KernelTime | None:
+    """The Winograd form of a 3x3 convolution with stride 1, where the chip's library has one."""
+    if not _lists_winograd(gpu) or not _may_be_winograd(op):
         return None
-    if dict(rows[0].terms) != {"P": 1, "R": 1}:
-        return None
+    ranks = op.einsum.ranks
+    rows = [a for a in op.einsum.operand(INPUT).projection if "R" in a.ranks]
     height, width = (next(a.size for a in op.einsum.operand(INPUT).projection if r in a.ranks) for r in ("R", "S"))
     found = conv_s(
         ranks.get("N", 1), ranks["C"], ranks["K"], height, width, 3, device=gpu.device, constants=gpu.constants.conv,

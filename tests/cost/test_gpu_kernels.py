@@ -391,3 +391,13 @@ def test_a_set_with_a_wrong_constant_is_refused():
         match='conv has no constant "launch_us"',
     ):
         parse_set(document, "x.yaml")
+
+
+def test_winograd_is_flagged_where_the_library_is_unknown():
+    """fp32, windows of 3 and 5 at strides 1 and 2: only 3 at stride 1 could run Winograd. A chip that lists no
+    Winograd has it flagged; in bf16 nothing is."""
+    sizes = (8, 64, 64, 28, 28, np.array([3, 3, 5]))
+    c = constants_for(A100)
+    options = {"device": A100, "constants": c.conv, "gemm": c.gemm, "stride": np.array([1, 2, 1]), "padding": 1}
+    assert list(conv.conv_s(*sizes, **options, dtype="fp32").flagged) == [True, False, False]
+    assert not conv.conv_s(*sizes, **options, dtype="bf16").flagged.any()

@@ -9,6 +9,7 @@ in memory around them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -29,6 +30,8 @@ def conv_s(
     padding: ArrayLike = 0, groups: ArrayLike = 1, dtype: str = "fp32", host: bool = False,
 ) -> KernelTime:  # fmt: skip
     """Time of one forward convolution (square window), the fastest of the chip's algorithms.
+
+    In fp32, Winograd is flagged: where it was chosen, or might be by the library of a chip that lists no Winograd.
 
     Args:
         batch, in_channels, out_channels, height, width, window, stride, padding, groups: broadcast.
@@ -78,7 +81,10 @@ def conv_s(
                     may,
                 )
             )
-    return _fastest(choices, dtype)
+    found = _fastest(choices, dtype)
+    if not set(device.algorithms) & set(WINOGRAD) and dtype == "fp32":  # nothing says what its library chooses
+        found = replace(found, flags=dict(found.flags) | {"winograd": may})
+    return found
 
 
 def _winograd(
