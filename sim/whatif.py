@@ -21,8 +21,8 @@ from sim.workload.graph import Graph
 from sim.workload.precision import parse_precision
 
 FACTORS = (1.25, 2.0)
-SEARCHED = 10e6
-"""Candidates that are searched for the chips of one structure: some four seconds."""
+SEARCHED = 5e6
+"""Candidates that are searched for the chips of one structure: some two seconds."""
 
 
 def resources(chip: Chip) -> Iterator[tuple[str, float, str | int]]:
@@ -133,8 +133,8 @@ def _what_if(
     notes = [f"what if: {name} {reason}" for name, reason in refused.items()]
     if shared.kept:
         notes.append(
-            f"what if: {len(shared.kept)} of {len(shared.first)} mappings are kept on some of the changed chips, those "
-            "of the shortest einsums first: such an answer may be a little too slow"
+            f"what if: the mappings of {len(shared.kept)} einsums are kept on some of the changed chips (of the "
+            "shortest first, of the others they are searched anew): such an answer may be a little too slow"
         )
     return tuple(order), tuple(notes)
 

@@ -28,7 +28,8 @@ REFINED = 40
 
 def remember(question: Question, won: Winners, coster: _Coster) -> None:
     """The first machine that is asked gives the mappings that others may keep."""
-    coster.shared.first.setdefault(_shape(question), won)
+    for place in _places(question):
+        coster.shared.first.setdefault(place, won)
 
 
 def worth_searching(fresh: Mapping[tuple, Question], coster: _Coster) -> dict[tuple, Question]:
@@ -37,7 +38,11 @@ def worth_searching(fresh: Mapping[tuple, Question], coster: _Coster) -> dict[tu
     What no machine was asked before, or what no longer fits, is searched whatever the budget is.
     """
     left, chosen = coster.options.again, {}
-    known = {key: coster.shared.first.get(_shape(question)) for key, question in fresh.items()}
+    first_of = coster.shared.first
+    known = {
+        key: next((first_of[place] for place in _places(question) if place in first_of), None)
+        for key, question in fresh.items()
+    }
     for key in sorted(fresh, key=lambda key: -_cycles(known[key])):
         question, first = fresh[key], known[key]
         if first is not None:
@@ -57,6 +62,13 @@ def _shape(question: Question) -> tuple:
         *(tuple(p.einsum.ranks.items()), tuple(p.axes[role] for role in ROLES), p.reduction_speedup),
         *(tuple(question.homes.items()), tuple(level.name for level in m.levels)),
     )
+
+
+def _places(question: Question) -> tuple[tuple, ...]:
+    """Under which answers are found again: with equal widths and room if there is one, else whatever these are."""
+    shape, reserved = _shape(question), question.reserved_bytes
+    room = b"" if reserved is None else reserved[0].tobytes()
+    return (*shape, tuple(question.problem.bits.items()), room), shape
 
 
 def _cycles(won: Winners | None) -> float:
