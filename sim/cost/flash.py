@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import ceil
 
 from sim.hardware.chip import Costing, Unit
 from sim.workload.graph import EinsumOp, Graph, MovementOp, Op, Region, Role, VectorOp, ViewOp
@@ -48,6 +49,22 @@ def visible_pairs(*, queries: int, keys: int, causal: bool, window: int = 0) -> 
     return sum(min(n, window) if window else n for n in seen)
 
 
+def visible_blocks(*, queries: int, keys: int, rows: int, columns: int, causal: bool, window: int = 0) -> int:
+    """Blocks of `rows` queries x `columns` keys of one head that hold some pair of `visible_pairs`.
+
+    Example: 4 queries, 4 keys, causal, blocks of 2 x 2: 1 + 2 = 3; with a window of 1 the diagonal, 2.
+    """
+    if not causal:
+        return ceil(queries / rows) * ceil(keys / columns)
+    total = 0
+    for first in range(0, queries, rows):
+        last = min(first + rows, queries) - 1
+        highest = min(max(keys - queries + last, 0), keys - 1)
+        lowest = max(keys - queries + first - window + 1, 0) if window else 0
+        total += highest // columns - min(lowest, highest) // columns + 1
+    return total
+
+
 def visible_share(region: Region) -> float:
     """Visited share of a region's score matrix, 1 without a mask."""
     sizes = {"queries": int(region.attrs["query_length"]), "keys": int(region.attrs["key_length"])}
@@ -57,9 +74,10 @@ def visible_share(region: Region) -> float:
 
 
 def op_share(op: Op, graph: Graph, unit: Unit) -> float:
-    """Share of an op's work that the unit does: below 1 for masked attention that a GPU runs fused."""
+    """Share of an op's work that the unit does at least: below 1 for masked attention that it may run fused."""
     region = graph.regions.get(op.region or "")
-    if unit.costing is not Costing.GPU_KERNELS or region is None or region.kind != "attention":
+    fuses = unit.costing in (Costing.GPU_KERNELS, Costing.MAPPED)
+    if not fuses or region is None or region.kind != "attention":
         return 1.0
     found = flash_regions(graph).get(region.id)
     fused = found is not None and any(graph.ops[i] is op for i in found.members)

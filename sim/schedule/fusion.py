@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 FINER = 8
 """Slices of the second way that is costed per design, beside the coarsest that fits: less of their pipeline shows."""
+LEAN = 1.25
+"""Of slices that leave out what a mask hides, the third way costed is the coarsest that does at most this share of the
+least work of any: smaller ones fill the array less."""
 WORTHWHILE = 0.05
 """A chain is costed where it might save this share of its members' time: all their waiting, launches but one, and the
 transfers of what passes between them."""
@@ -172,11 +175,14 @@ def _may_save(groups: Sequence[GroupCost], between_bytes: float) -> np.ndarray:
 def _fitting(
     ways: list[Slicing], held: np.ndarray, free: np.ndarray, capacity: np.ndarray, coster: _Coster
 ) -> dict[int, np.ndarray]:
-    """Ways to cost -> designs: for each free design the coarsest that fits, and that of at least `FINER` slices."""
+    """Ways to cost -> designs: for each free design the coarsest that fits, that of at least `FINER` slices, and that
+    which leaves out most of what a mask hides."""
+    least = min(way.visited for way in ways) * LEAN
     room = np.stack([footprint_bytes(way, coster) + held <= capacity for way in ways]) & free
     fine = room & np.array([way.count >= FINER for way in ways])[:, None]
+    lean = room & np.array([way.visited < 1 and way.visited <= least for way in ways])[:, None]
     asked = {
-        k: np.any([(fit.argmax(axis=0) == k) & fit.any(axis=0) for fit in (room, fine)], axis=0)
+        k: np.any([(fit.argmax(axis=0) == k) & fit.any(axis=0) for fit in (room, fine, lean)], axis=0)
         for k in range(len(ways))
     }
     return {k: own for k, own in asked.items() if own.any()}

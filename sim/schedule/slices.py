@@ -65,6 +65,8 @@ class Slicing:
     """Storages that never leave the chip."""
     lag: bool = False
     """Windows reach into the next slice: one slice more passes before the first results."""
+    visited: float = 1.0
+    """Share of the work of the ops that the slices do: below 1 where slices that a mask hides are left out."""
     online_ops: int = 0
     """Primitives of the whole group beyond those of its ops (an online softmax's corrections)."""
 
@@ -176,7 +178,7 @@ def cost_slices(slicing: Slicing, held: np.ndarray, coster: _Coster) -> GroupCos
     terms[Term.DMA_SETUP] = terms[Term.DMA_SETUP] + np.minimum(setups, time - body)
     terms[Term.EXPOSED_MEMORY] = terms[Term.EXPOSED_MEMORY] + time - body - np.minimum(setups, time - body)
     traffic, energy = _traffic(slicing, parts, moved, full, level, coster)
-    true = [member.einsum.macs / part.einsum.macs for member, part in slicing.products]
+    true = [slicing.visited * member.einsum.macs / part.einsum.macs for member, part in slicing.products]
     resources = {
         "compute": count * array / clock,
         "vector": count * lanes / clock,

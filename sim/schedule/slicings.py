@@ -3,8 +3,9 @@
 Attention (Dao et al., "FlashAttention", NeurIPS 2022, arXiv 2205.14135): a slice is some heads, or a block of a head's
 queries with all its keys, so that the scores of a slice never leave the chip. Where the keys of a head do not fit, a
 slice is a block of queries and a block of keys: the softmax runs online, which costs the lanes, per query and block of
-keys, one comparison, one exponential and two products, and one multiply-add for each element of the result. Masked
-blocks are computed: causal attention costs the full square, as it does op by op.
+keys, one comparison, one exponential and two products, and one multiply-add for each element of the result. Blocks of
+which a causal mask or a window hides all are left out there; op by op, and where slices have all keys, the full square
+is computed. What a row of blocks loads once is then spread over its slices, of which rows have more or fewer.
 
 Chains (Alwani et al., "Fused-layer CNN accelerators", MICRO 2016): a slice is a number of rows of the last result. Rows
 that the next window needs again stay in a line buffer, nothing is computed twice, and all weights of the chain stay.
@@ -18,7 +19,7 @@ from math import ceil, prod
 
 import numpy as np
 
-from sim.cost.flash import FlashRegion
+from sim.cost.flash import FlashRegion, visible_blocks
 from sim.mapping.problem import INPUT, WEIGHT
 from sim.schedule.slices import Slicing, VectorPart, cut
 from sim.workload.graph import Einsum, EinsumOp, Graph, MovementOp, Primitive, Role, VectorOp, ViewOp
@@ -132,22 +133,32 @@ class _Attention:
         whole_keys, keys = ranks.sizes[key], sizes.get(key, ranks.sizes[key])
         pieces = ceil(whole_keys / keys)
         outer, inner = (units * blocks, pieces) if pieces > 1 else (units, blocks) if blocks > 1 else (1, units)
-        count = units * blocks * pieces
+        square = units * blocks * pieces
+        seen = self._seen(sizes) if pieces > 1 else blocks * pieces
+        if seen < blocks * pieces:
+            outer, inner = units, seen
+        count = outer * inner
         q, k, v, out = (
             op.einsum.operand(role).tensor if role else op.einsum.output.tensor
             for op, role in ((self.scores, INPUT), (self.scores, WEIGHT), (self.context, WEIGHT), (self.context, None))
         )
         size = {key: float(self.graph.tensors[key].size_bytes) for key in (q, k, v, out)}
         if pieces > 1:
-            load_outer, load_inner = {q: size[q] / outer}, {x: size[x] / units / pieces for x in dict.fromkeys((k, v))}
+            # (Keys that no query sees are loaded once all the same, as the compulsory traffic of bounds has them.)
+            load_outer = {q: size[q] / units / blocks}
+            load_inner = {x: size[x] / units / min(pieces, seen) for x in (k, v)}
         elif blocks > 1:
-            load_outer, load_inner = {x: size[x] / units for x in dict.fromkeys((k, v))}, {q: size[q] / count}
+            load_outer, load_inner = {x: size[x] / units for x in (k, v)}, {q: size[q] / count}
         else:
-            load_outer, load_inner = {}, {x: size[x] / count for x in dict.fromkeys((q, k, v))}
+            load_outer, load_inner = {}, {x: size[x] / count for x in (q, k, v)}
         rows = prod(min(n, sizes.get(r, n)) for r, n in ranks.sizes.items() if r != key)
         masks = self._masks(rows * keys, sizes)
         result = rows * ranks.depth * self.accumulate_bits / 8 if pieces > 1 else 0.0
-        vectors = [self._part(op, count, masks) for i in self.members if isinstance(op := self.graph.ops[i], VectorOp)]
+        buffer = 2 * sum(self._inner_sizes()) / square + 2 * result
+        if count < square:  # rows of blocks differ in length: what each loads and stores once, spread over the slices
+            load_outer, load_inner = {}, load_inner | {q: size[q] / count}
+            buffer += 2 * (size[q] + size[out]) * (1 / units / blocks - 1 / count)
+        vectors = [self._part(op, square, masks) for i in self.members if isinstance(op := self.graph.ops[i], VectorOp)]
         online = {Primitive.COMPARE: rows, Primitive.EXP: rows, Primitive.MUL: 2 * rows,
                   Primitive.FMA: rows * ranks.depth} if pieces > 1 else {}  # fmt: skip
         if online:
@@ -158,7 +169,7 @@ class _Attention:
             (self.context, cut(self.context, shared | {ranks.keys[1]: keys})),
         )
         return Slicing(
-            what=self._words(rows, keys, pieces),
+            what=self._words(rows, keys, pieces, skips=count < square),
             members=self.members,
             outer=outer,
             inner=inner,
@@ -167,13 +178,29 @@ class _Attention:
             load_outer=load_outer,
             load_inner=load_inner | masks,
             store={out: size[out] / count},
-            buffer_bytes=2 * sum(self._inner_sizes()) / count + 2 * result,
+            buffer_bytes=buffer,
             inside=self.region.inside,
+            visited=count / square,
             online_ops=sum(online.values()) * count,
         )
 
-    def _words(self, rows: int, keys: int, pieces: int) -> str:
-        return f"attention ({rows} queries x {keys} keys a slice{', online softmax' if pieces > 1 else ''})"
+    def _seen(self, sizes: Mapping[str, int]) -> int:
+        """Blocks of queries and keys of one unit that the mask leaves, at least in part."""
+        ranks, attrs = self.ranks, self.region.region.attrs
+        last, key = ranks.rows[-1], ranks.keys[0]
+        causal = bool(attrs.get("causal", False)) and ranks.sizes[last] == int(attrs["query_length"])
+        return visible_blocks(
+            queries=ranks.sizes[last],
+            keys=ranks.sizes[key],
+            rows=sizes.get(last, ranks.sizes[last]),
+            columns=sizes.get(key, ranks.sizes[key]),
+            causal=causal,
+            window=int(attrs.get("window", 0) or 0),
+        )
+
+    def _words(self, rows: int, keys: int, pieces: int, *, skips: bool) -> str:
+        how = f"{', online softmax' if pieces > 1 else ''}{', hidden blocks left out' if skips else ''}"
+        return f"attention ({rows} queries x {keys} keys a slice{how})"
 
     def _inner_sizes(self) -> list[float]:
         largest: dict[str, float] = {}

@@ -88,7 +88,9 @@ def convolutions(size: int, channels: Sequence[int], kernels: Sequence[int], str
     return chain(layers)
 
 
-def attention(heads: int, queries: int, keys: int, depth: int, *, shared: int = 1) -> Graph:
+def attention(
+    heads: int, queries: int, keys: int, depth: int, *, shared: int = 1, causal: bool = False, window: int = 0
+) -> Graph:
     """softmax(q k^T) v in int8; `shared` queries heads use one head of keys and values. One multiply, one exponential
     and one add per score."""
     kv = heads // shared
@@ -139,7 +141,8 @@ def attention(heads: int, queries: int, keys: int, depth: int, *, shared: int = 
             "head_dim": depth,
             "query_length": queries,
             "key_length": keys,
-            "causal": False,
+            "causal": causal,
+            "window": window,
         },
     )
     ops = (

@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sim
-from sim.cost.flash import flash_regions
+from sim.cost.flash import flash_regions, visible_blocks
 from sim.hardware.chip import Chip
 from sim.schedule.network import Options, cost_network
 from sim.schedule.prepare import prepare
 from sim.schedule.slices import Slicing, cut, slice_classes
 from sim.schedule.slicings import attention_slicings, chain_slicings, chains
-from sim.workload.graph import Graph, OperandRole
+from sim.workload.graph import Graph, OperandRole, Primitive
 from sim.workload.precision import parse_precision
 
 
@@ -74,6 +74,55 @@ def test_a_slice_of_each_kind():
             assert part.einsum.macs * way.count >= member.einsum.macs
         for kind, work in (("exp", 8 * 256 * 512),):
             assert sum(v.primitives[kind] for v in way.vectors[:1]) * way.count == pytest.approx(work)
+
+
+def test_hidden_blocks_by_hand():
+    """512 queries x 512 keys, causal, blocks of 128 x 64: rows of blocks see 2, 4, 6 and 8 of 8 blocks of keys, 20.
+
+    Queries and results pass once, a block of keys and of values with each slice; two heads of 512 x 64 bytes.
+    """
+    graph = attention(2, 512, 512, 64, causal=True)
+    ways = attention_slicings(flash_regions(graph)["r"], graph, 32)
+    way = next(w for w in ways if w.products[0][1].einsum.ranks == {"H": 1, "M": 128, "N": 64, "K": 64})
+    assert (way.outer, way.inner, way.visited, way.load_outer) == (2, 20, 20 / 32, {})
+    assert way.load_inner == {"q": 512 * 64 / 20, "k": 64 * 64, "v": 64 * 64}
+    assert way.store == {"out": 512 * 64 / 20}
+    shares = 2 * 2 * 128 * 64  # scores and shares, two slices of each
+    sums = 2 * 128 * 64 * 4
+    rows = 2 * 2 * (128 * 64 - 512 * 64 / 20)  # what a row's queries and results take beyond their part of a slice
+    assert way.buffer_bytes == pytest.approx(shares + sums + rows)
+    assert way.vectors[0].primitives[Primitive.EXP] == 128 * 64
+    local = attention(2, 512, 512, 64, causal=True, window=64)  # the diagonal of blocks and those left of it
+    ways = attention_slicings(flash_regions(local)["r"], local, 32)
+    assert min(w.visited for w in ways) == 15 / 64  # blocks of 64 x 64: one, then two in each of seven rows
+    assert all(w.inner * w.load_inner["k"] >= 512 * 64 * (1 - 1e-9) for w in ways if w.visited < 1)
+
+
+@given(
+    st.integers(1, 40), st.integers(1, 40), st.integers(1, 12), st.integers(1, 12), st.booleans(), st.integers(0, 50)
+)
+def test_visible_blocks_are_those_that_hold_visible_pairs(queries, keys, rows, columns, causal, window):
+    """Counted pair by pair: query i of q sees keys up to k - q + i (at least the first), of those the last `window`."""
+    found = visible_blocks(queries=queries, keys=keys, rows=rows, columns=columns, causal=causal, window=window)
+    blocks = set()
+    for i in range(queries):
+        last = max(keys - queries + i, 0) if causal else keys - 1
+        first = max(last - window + 1, 0) if causal and window else 0
+        blocks |= {(i // rows, j // columns) for j in range(first, last + 1)}
+    assert len(blocks) <= found <= len(blocks) + (queries // rows + 1)
+    if queries <= keys:
+        assert found == len(blocks)
+
+
+def test_a_mask_makes_attention_faster():
+    chip = sim.load_hardware("tesla-fsd-npu")
+    whole, half, band = (
+        sim.estimate(attention(8, 2048, 2048, 64, **mask), chip)
+        for mask in ({}, {"causal": True}, {"causal": True, "window": 128})
+    )
+    assert band.latency_s < half.latency_s < whole.latency_s
+    assert band.effective_macs < half.effective_macs < whole.effective_macs == whole.macs
+    assert any("hidden blocks left out" in note for note in half.notes)
 
 
 @given(st.integers(1, 9), st.integers(1, 9))
@@ -141,6 +190,8 @@ attentions = st.builds(
     st.sampled_from([7, 64, 200]),
     st.sampled_from([9, 130, 600]),
     st.sampled_from([16, 64]),
+    causal=st.booleans(),
+    window=st.sampled_from([0, 0, 50]),
 )
 images = st.builds(
     convolutions,
