@@ -276,6 +276,8 @@ def cost_network(
 
     def costed(keep: Keep, only: np.ndarray | None) -> Way:
         coster = _Coster(ready, chips, energy_of, options, precision, shared, keep=keep, only=only)
+        if len(chips) == 1:
+            _check_lasting(coster)
         groups, homes = coster.cost(), coster.residency
         if keep > Keep.NOTHING:
             groups, homes = fused(groups, coster)
@@ -329,6 +331,14 @@ def _unsupported(graph: Graph, options: Options) -> tuple[str, ...]:
             "(sim.workload.trace.register_rule) or pass --allow-unsupported to cost them as memory traffic"
         )
     return tuple(f"{op.kind} at {op.source or op.name}" for op in found)
+
+
+def _check_lasting(coster: _Coster) -> None:
+    """What lies at home whatever is fused must fit there: said before a large network is mapped for nothing."""
+    held, chip = coster.residency, coster.chips[0]
+    least = (held.home_bytes - held.home_live_bytes).max(initial=0.0)
+    if least > chip.memory(chip.main_unit.home).capacity_bytes:
+        _check_home(coster, held)
 
 
 def _check_home(coster: _Coster, held: Residency) -> None:

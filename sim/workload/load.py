@@ -184,6 +184,8 @@ def _imported(description: Description) -> Iterator[Any]:
     module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
     sys.path.insert(0, str(path.parent))
     sys.modules[name] = module
+    # Python takes a compiled helper for current if its source has the same size and second: none is left behind.
+    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         spec.loader.exec_module(module)  # type: ignore[union-attr]
         yield module
@@ -192,6 +194,7 @@ def _imported(description: Description) -> Iterator[Any]:
     except Exception as error:
         raise TraceError(_failure(error, path)) from error
     finally:
+        sys.dont_write_bytecode = writes
         sys.path.remove(str(path.parent))
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import sim
 from sim.cli import app
+from sim.errors import InfeasibleError
 
 runner = CliRunner()
 
@@ -139,3 +141,13 @@ def test_a_sweep_marks_what_fits_nowhere(folder: Path) -> None:
     assert rows[0]["latency_s"] == ""
     assert "do not fit DRAM" in rows[0]["reason"]
     assert float(rows[1]["latency_s"]) > 0
+
+
+def test_weights_that_cannot_fit_are_refused_before_anything_is_mapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("mapped for nothing")
+
+    monkeypatch.setattr("sim.schedule.asking.map_einsums", never)
+    chip = sim.load_hardware("edge-npu", {"DRAM.capacity": "8 MiB"})
+    with pytest.raises(InfeasibleError, match="do not fit DRAM"):
+        sim.estimate(sim.load_workload("resnet50"), chip)
