@@ -73,7 +73,7 @@ def gemmini() -> Iterator[Check]:
             unit="fraction",
             theirs=target,
             tolerance=0.0,
-            gate=True,
+            gate=False,  # a record, which no change of the model could make fail
             compute=partial(_left_out, key),
             rule=rule,
             note="theirs is the target; ours as recorded by benchmarks/fit_gemmini.py, 99 rows of 33 layers, seven "
