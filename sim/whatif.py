@@ -1,14 +1,15 @@
 """What if a resource were larger: the latency with each one 25 % larger and doubled, and in each precision.
 
 Every answer is a re-evaluation of the changed chip; nothing is interpolated. Mappings are searched anew
-from the longest einsum on, up to `SEARCHED` candidates a call; what is left keeps its mapping, costed
+from the longest einsum on, up to `SEARCHED` candidates in all; what is left keeps its mapping, costed
 exactly, so that its answer may be a little too slow (and says so).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import groupby
 from math import isfinite, nan
 from typing import Any
 
@@ -21,8 +22,9 @@ from sim.workload.graph import Graph
 from sim.workload.precision import parse_precision
 
 FACTORS = (1.25, 2.0)
-SEARCHED = 5e6
-"""Candidates that are searched for the chips of one structure: some two seconds."""
+SEARCHED = 2e7
+"""Candidates that all what-ifs of a command may search (`sim.schedule.again`), in equal shares for the chips of each
+structure and precision; what one leaves, the next may spend. Some four seconds."""
 
 
 def resources(chip: Chip) -> Iterator[tuple[str, float, str | int]]:
@@ -102,59 +104,70 @@ def what_if(
     )[0]
 
 
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """A changed chip, or another precision."""
+
+    resource: str
+    factor: float
+    chip: Chip
+    precision: str
+
+
 def _what_if(
     graph: Graph, chip: Chip, chosen: str, options: Options, shared: Shared
 ) -> tuple[tuple[WhatIf, ...], tuple[str, ...]]:
     """The answers, and notes on what was left out, with the reason, and on mappings that were kept."""
-    options = replace(options, again=SEARCHED)
-    if not shared.first:  # the chip itself comes first: others may keep its mappings
-        _latencies(graph, [chip], chosen, options, shared)
-    labels, chips = [], []
+    if not shared.again.first:  # the chip itself comes first: others may keep its mappings
+        _cost([_Case("", 1.0, chip, chosen)], graph, options, shared)
+    cases: list[_Case] = []
     refused: dict[str, str] = {}
     for path, value, unit in resources(chip):
         for factor in FACTORS:
             try:
-                chips.append(chip.set(path, _scaled(value, unit, factor)))
+                cases.append(_Case(path, factor, chip.set(path, _scaled(value, unit, factor)), chosen))
             except DovetailError as error:
                 refused.setdefault(path, f"x {factor:g} is left out: {str(error).rpartition(f'{path}: ')[2]}")
-                continue
-            labels.append((path, factor))
-    found = [
-        WhatIf(resource=path, factor=factor, latency_s=latency)
-        for (path, factor), latency in zip(labels, _latencies(graph, chips, chosen, options, shared), strict=True)
-    ]
     others = [name for name in chip.main_unit.array.macs_per_cycle if name != chosen]
-    found += [
-        WhatIf(resource=f"precision {name}", factor=1.0, latency_s=_latencies(graph, [chip], name, options, shared)[0])
-        for name in others
-    ]
+    cases += [_Case(f"precision {name}", 1.0, chip, name) for name in others]
+    found, together = [], list(_together(cases, options))
+    shared.again.left = 0.0
+    for some in together:
+        shared.again.left += SEARCHED / len(together)
+        for case, latency in zip(some, _cost(some, graph, options, shared), strict=True):
+            found.append(WhatIf(resource=case.resource, factor=case.factor, latency_s=latency))
     refused |= {w.resource: "is left out: it does not run on this chip" for w in found if not isfinite(w.latency_s)}
     order = sorted((w for w in found if isfinite(w.latency_s)), key=lambda w: (w.latency_s, w.resource, w.factor))
     notes = [f"what if: {name} {reason}" for name, reason in refused.items()]
-    if shared.kept:
+    if kept := shared.again.kept:
         notes.append(
-            f"what if: the mappings of {len(shared.kept)} einsums are kept on some of the changed chips (of the "
+            f"what if: the mappings of {len(kept)} einsums are kept on some of the changed chips (of the "
             "shortest first, of the others they are searched anew): such an answer may be a little too slow"
         )
     return tuple(order), tuple(notes)
 
 
-def _latencies(graph: Graph, chips: list[Chip], precision: str, options: Options, shared: Shared) -> list[float]:
-    """Latency on each chip, those of one structure together; nan where the network cannot run.
+def _together(cases: list[_Case], options: Options) -> Iterator[list[_Case]]:
+    """Cases that are costed at once: of one precision and structure.
 
     Energy takes no part unless it is what the mappings are chosen for: then chips go one by one.
     """
-    out = [nan] * len(chips)
-    together = options.objective == "latency"
-    for members in group_by_structure(chips) if together else [[i] for i in range(len(chips))]:
-        try:
-            some = [chips[i] for i in members]
-            network = cost_network(graph, some, parse_precision(precision), options, shared=shared)
-        except DovetailError:
-            continue
-        for i, latency in zip(members, network.latency_s, strict=True):
-            out[i] = float(latency)
-    return out
+    for _, members in groupby(cases, key=lambda case: case.precision):
+        some = list(members)
+        if options.objective == "latency":
+            yield from ([some[i] for i in alike] for alike in group_by_structure([case.chip for case in some]))
+        else:
+            yield from ([case] for case in some)
+
+
+def _cost(cases: list[_Case], graph: Graph, options: Options, shared: Shared) -> list[float]:
+    """Latency of each case; nan where the network cannot run."""
+    try:
+        chips, precision = [case.chip for case in cases], parse_precision(cases[0].precision)
+        network = cost_network(graph, chips, precision, options, shared=shared)
+    except DovetailError:
+        return [nan] * len(cases)
+    return [float(latency) for latency in network.latency_s]
 
 
 def with_what_if(

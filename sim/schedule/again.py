@@ -11,7 +11,8 @@ So a budget is spent on new searches, from the longest einsum on; the rest keep 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from math import inf
 
 import numpy as np
 
@@ -19,40 +20,60 @@ from sim.errors import DovetailError
 from sim.mapping.api import Question, Winners, cost_mapping
 from sim.mapping.problem import ROLES
 
-if TYPE_CHECKING:
-    from sim.schedule.network import _Coster
-
-REFINED = 40
-"""A candidate that is costed exactly takes about as long as so many that are only bounded (15 and 0.35 us)."""
-
-
-def remember(question: Question, won: Winners, coster: _Coster) -> None:
-    """The first machine that is asked gives the mappings that others may keep."""
-    for place in _places(question):
-        coster.shared.first.setdefault(place, won)
+REFINED = 60
+"""A candidate that is costed exactly takes about as long as so many only listed and bounded (12 and 0.2 us)."""
+DESIGN = 0.1
+"""What a further design adds to the time in which candidates are listed and bounded for the first, as a share."""
 
 
-def worth_searching(fresh: Mapping[tuple, Question], coster: _Coster) -> dict[tuple, Question]:
-    """The questions to search, within the budget; the others are answered with the mapping at hand.
+@dataclass
+class Again:
+    """The first answers of what machines of one kind are asked, and what may be spent on searching them again."""
 
-    What no machine was asked before, or what no longer fits, is searched whatever the budget is.
-    """
-    left, chosen = coster.options.again, {}
-    first_of = coster.shared.first
-    known = {
-        key: next((first_of[place] for place in _places(question) if place in first_of), None)
-        for key, question in fresh.items()
-    }
-    for key in sorted(fresh, key=lambda key: -_cycles(known[key])):
-        question, first = fresh[key], known[key]
-        if first is not None:
-            left -= len(question.machine) * (first.candidates + REFINED * first.refined)
-            if left < 0 and (won := _kept(question, first)) is not None:
-                coster.shared.maps[key] = won
-                coster.shared.kept.add(_shape(question))
-                continue
-        chosen[key] = question
-    return chosen
+    left: float = inf
+    """Candidates that may be searched of einsums that an earlier machine was asked for; more is put here as other
+    machines come, and what is forced (see `choose`) may leave a debt."""
+    first: dict[tuple, Winners] = field(default_factory=dict)
+    """What the first machine was answered, whatever its numbers."""
+    kept: set[tuple] = field(default_factory=set)
+    """Of these, what another machine did not search again."""
+
+    def answered(self, question: Question, won: Winners) -> None:
+        """A search was made: the first machine that asks gives the mappings that others may keep."""
+        self.left -= _work(won, len(question.machine))
+        for place in _places(question):
+            self.first.setdefault(place, won)
+
+    def choose(self, fresh: Mapping[tuple, Question]) -> tuple[dict[tuple, Question], dict[tuple, Winners]]:
+        """(the questions to search within the budget, answers of the others: the mapping at hand).
+
+        What no machine was asked before, or what no longer fits, is searched whatever the budget is.
+        """
+        if self.left == inf:
+            return dict(fresh), {}
+        known = {
+            key: next((self.first[place] for place in _places(question) if place in self.first), None)
+            for key, question in fresh.items()
+        }
+        searched: dict[tuple, Question] = {}
+        answers: dict[tuple, Winners] = {}
+        left = self.left
+        for key in sorted(fresh, key=lambda key: -_cycles(known[key])):
+            question, first = fresh[key], known[key]
+            if first is not None:
+                work = _work(first, len(question.machine))
+                if work > left and (won := _kept(question, first)) is not None:
+                    answers[key] = won
+                    self.kept.add(_shape(question))
+                    continue
+                left -= work
+            searched[key] = question
+        return searched, answers
+
+
+def _work(won: Winners, designs: int) -> float:
+    """What such a search takes, in candidates that are listed and bounded once."""
+    return won.candidates * (1 + DESIGN * (designs - 1)) + REFINED * won.refined * designs
 
 
 def _shape(question: Question) -> tuple:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import isfinite, prod
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +20,6 @@ from sim.mapping.machine import Energies, Machine, energies, machine
 from sim.mapping.mapping import Mapping as LoopNest
 from sim.mapping.problem import INPUT, ROLES, WEIGHT, Problem
 from sim.mapping.winners import Objective
-from sim.schedule.again import remember, worth_searching
 from sim.workload.graph import EinsumOp, Graph, Op
 from sim.workload.precision import BITS
 
@@ -150,15 +149,15 @@ def ask_all(wanted: Iterable[Asked], coster: _Coster) -> None:
         for _, question in one.questions
         if _given(one.op, coster) is None and _key(question) not in known
     }
-    if isfinite(coster.options.again):
-        fresh = worth_searching(fresh, coster)
+    fresh, kept = coster.shared.again.choose(fresh)
+    known |= kept
     if not fresh:
         return
     space = "even" if coster.options.map_space == "given" else coster.options.map_space  # a file need not name every op
     answers = map_einsums(list(fresh.values()), space=space)
     for number, (key, won) in enumerate(zip(fresh, answers, strict=True)):
         known[key] = won
-        remember(fresh[key], won, coster)
+        coster.shared.again.answered(fresh[key], won)
         coster.options.progress(number / len(fresh))
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import inf
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from sim.errors import ConfigError, InfeasibleError, UnsupportedOpError, Workloa
 from sim.hardware.chip import Chip, Costing, System, Unit
 from sim.hardware.designs import Designs
 from sim.mapping.winners import Winners
+from sim.schedule.again import Again
 from sim.schedule.asking import Asked, ask_all, asked, homes_of, room_class
 from sim.schedule.choice import Way, best_kept
 from sim.schedule.cpu import cost_cpu, cpu_calibration
@@ -55,8 +55,6 @@ class Options:
     inputs: str = "host"
     apart: bool = False
     """every op alone, every tensor at home: what fusion and residency are compared with"""
-    again: float = inf
-    """candidates that may be searched of einsums that an earlier machine was asked for (`sim.schedule.again`)"""
     cuts: tuple[int, ...] | None = None
     """in a stream of inferences, in which all weights of a stage stay on chip if they fit: where stages begin"""
     progress: Callable[[float], None] = _silent
@@ -114,10 +112,7 @@ class Shared:
     ready: dict[tuple[str, System | None, bool, PassLimit | None], Graph] = field(default_factory=dict)
     """The graph as it runs, per precision and system of chips, ops apart or not, passes of sparse weights."""
     maps: dict[tuple, Winners] = field(default_factory=dict)
-    first: dict[tuple, Winners] = field(default_factory=dict)
-    """What the first machine was answered, whatever its numbers."""
-    kept: set[tuple] = field(default_factory=set)
-    """Of these, what another machine did not search again."""
+    again: Again = field(default_factory=Again)
 
 
 class _Coster:

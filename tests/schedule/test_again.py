@@ -46,4 +46,4 @@ def test_the_estimate_says_what_was_kept(monkeypatch):
     monkeypatch.setattr(whatif, "SEARCHED", 0.0)
     shared = Shared()
     notes = whatif.with_what_if(found, graph, chip, shared=shared).notes
-    assert f"what if: the mappings of {len(shared.kept)} einsums are kept" in notes[-1]
+    assert f"what if: the mappings of {len(shared.again.kept)} einsums are kept" in notes[-1]
