@@ -27,17 +27,18 @@ MOBILENET_V2 = {
     0.75: {96: 58.8, 128: 63.2, 160: 66.4, 192: 68.7, 224: 69.8},
     1.0: {96: 60.3, 128: 65.3, 160: 68.8, 192: 70.7, 224: 71.8},
 }
-"""Width -> pixels -> ImageNet top-1 %: tensorflow/models, research/slim/nets/mobilenet/README.md, MobileNet V2 checkpoints."""
+"""Width -> pixels -> ImageNet top-1 %: tensorflow/models, research/slim/nets/mobilenet/README.md, V2 checkpoints."""
 OTHERS = {"resnet18": 69.758, "resnet50": 76.13, "tiny": 72.2, "small": 79.8}
-"""Top-1 % at 224 pixels: torchvision's table of weights (V1) for ResNets; Touvron et al., "Training data-efficient image
-transformers", ICML 2021, for DeiT-Ti and DeiT-S. Both recalled."""
+"""Top-1 % at 224 pixels: torchvision's table of weights (V1) for ResNets; Touvron et al., "Training data-efficient
+image transformers", ICML 2021, for DeiT-Ti and DeiT-S. Both recalled."""
 LOSS = {
     "fp16": {"mobilenet_v2": 0.0, "resnet18": 0.0, "resnet50": 0.0, "vit": 0.0},
     "int8": {"mobilenet_v2": 0.5, "resnet18": 0.25, "resnet50": 0.25, "vit": 0.5},
     "int4": {"mobilenet_v2": 6.0, "resnet18": 1.0, "resnet50": 1.0, "vit": 3.0},
 }
-"""Points that a precision costs after quantisation-aware training, estimated: about a quarter of a point at 8 bits in torchvision's
-quantised models; at 4 bits published results agree on the order (dense networks least, depthwise ones most), not on the size."""
+"""Points that a precision costs after quantisation-aware training, estimated: about a quarter of a point at 8 bits in
+torchvision's quantised models; at 4 bits published results agree on the order (dense networks least, depthwise ones
+most), not on the size."""
 
 
 def top1(choice: Mapping[str, object]) -> float:
