@@ -48,3 +48,19 @@ def top1(choice: Mapping[str, object]) -> float:
     if network == "mobilenet_v2":
         return MOBILENET_V2[float(choice["width"])][int(choice["resolution"])] - loss  # type: ignore[call-overload,arg-type]
     return OTHERS[str(choice.get("variant", network))] - loss
+
+
+def two_kinds(choice: Mapping[str, object]) -> float:
+    """log2 of the weights of `search_network.py`, those of depthwise networks counted five times: MobileNet's 4.2 M are
+    1.1 points of ImageNet top-1 below the 29.3 M of the same network with dense convolutions (Howard et al.,
+    "MobileNets", 2017, table 4). One less at int8; at int4 two less, four of depthwise networks (estimated)."""
+    depthwise = choice["kind"] == "depthwise"
+    width, blocks = int(choice["width"]), int(choice["blocks"])  # type: ignore[call-overload]
+    weights, c_in = 27 * width + 80 * width, width
+    for stage in range(4):
+        for _ in range(blocks):
+            c_out = width << stage
+            weights += c_in * (9 + c_out) if depthwise else 9 * c_in * c_out
+            c_in = c_out
+    loss = {"int4": 4.0 if depthwise else 2.0, "int8": 1.0}.get(str(choice["precision"]), 0.0)
+    return log2(weights * (5 if depthwise else 1)) - loss
