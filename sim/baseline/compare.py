@@ -78,7 +78,7 @@ def one_launch_s(estimate: Estimate) -> float:
     return estimate.latency_s - sum(launches) + max(launches)
 
 
-def compare_records(records: Sequence[BaselineRecord], hardware: str) -> Comparison:
+def compare_records(records: Sequence[BaselineRecord], hardware: str, calibration: str = "auto") -> Comparison:
     """Each record beside `sim.estimate` on `hardware`; a refused estimate is a note, not an end."""
     import sim
     from sim.errors import DovetailError
@@ -93,7 +93,7 @@ def compare_records(records: Sequence[BaselineRecord], hardware: str) -> Compari
                 if record.op
                 else sim.load_workload(record.target, **record.knobs)  # type: ignore[arg-type]
             )
-            found = sim.estimate(graph, chip, precision=record.precision, inputs="resident")
+            found = sim.estimate(graph, chip, precision=record.precision, calibration=calibration, inputs="resident")
             estimated, note = one_launch_s(found) if record.op in OURS else found.latency_s, ""
         except DovetailError as error:
             estimated, note = None, str(error)
@@ -169,7 +169,7 @@ def module_times(
 
 
 def compare_point_modules(
-    point: Point, record: BaselineRecord, *, machine: CpuDevice | CudaDevice, hardware: str
+    point: Point, record: BaselineRecord, *, machine: CpuDevice | CudaDevice, hardware: str, calibration: str = "auto"
 ) -> Comparison:
     """Build a measured workload again, time its modules with hooks, and put the estimate beside them."""
     import torch
@@ -179,7 +179,9 @@ def compare_point_modules(
 
     name = point.workload_path or point.target
     graph = sim.load_workload(name, **point.knobs)  # type: ignore[arg-type]
-    estimate = sim.estimate(graph, sim.load_hardware(hardware), precision=point.precision, inputs="resident")
+    estimate = sim.estimate(
+        graph, sim.load_hardware(hardware), precision=point.precision, calibration=calibration, inputs="resident"
+    )
     if record.mode != "eager":
         return compare_workload(record, {}, estimate)
     with torch.inference_mode():

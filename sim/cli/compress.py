@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sim.cli import complete
-from sim.cli.estimate import SetOption
+from sim.cli.estimate import CalibrationOption, SetOption
 
 
 def compress(
@@ -24,6 +24,7 @@ def compress(
     ] = [],  # noqa: B006
     p: Annotated[list[str], typer.Option("-p", help="knob=value")] = [],  # noqa: B006
     set_: SetOption = None,
+    calibration: CalibrationOption = "auto",
     seed: Annotated[int, typer.Option(help="seed of training and fine-tuning")] = 0,
     train_steps: Annotated[int | None, typer.Option(help="steps of training (default: the task's)")] = None,
     checkpoint: Annotated[
@@ -53,6 +54,7 @@ def compress(
             recipe,
             hardware=common.chips(hw, set_ or ()),
             knobs=common.knobs(p),
+            calibration=calibration,
             seed=seed,
             train_steps=train_steps,
             sensitivity_choices=("int8", "int4", "int2", "2:4") if sensitivity is not None else (),

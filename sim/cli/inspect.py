@@ -104,7 +104,7 @@ def compare(
 
     first, second = load_results(before), load_results(after)
     if json:
-        keys = ("latency_s", "energy_j", "mac_utilization", "roofline_latency_s", "breakdown_s")
+        keys = ("calibration", "latency_s", "energy_j", "mac_utilization", "roofline_latency_s", "breakdown_s")
         pairs = [(a.to_dict(), b.to_dict()) for a, b in zip(first, second, strict=False)]
         common.print_json([{key: {"before": a[key], "after": b[key]} for key in keys} for a, b in pairs])
     elif len(first) == len(second) == 1:

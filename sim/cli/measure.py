@@ -9,6 +9,7 @@ import typer
 
 from sim.cli.common import knobs as parse_knobs
 from sim.cli.common import print_json, say, show
+from sim.cli.estimate import CalibrationOption
 
 if TYPE_CHECKING:
     from sim.baseline.compare import Comparison
@@ -24,6 +25,7 @@ def measure(
     compare: Annotated[
         str | None, typer.Option(metavar="HW", help="Print the estimate on this chip beside it.")
     ] = None,
+    calibration: CalibrationOption = "auto",
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="Baseline file to append to. Default: baselines/<device>.jsonl."),
@@ -54,8 +56,9 @@ def measure(
         f"{len(outcome.skipped)} skipped, {outcome.already} already there, {outcome.left} left"
     )
     if compare:
-        for comparison in _comparisons(points, machine, file, compare):
-            _show_comparison(comparison, compare)
+        rests_on = _rests_on(compare, calibration)
+        for comparison in _comparisons(points, machine, file, compare, calibration):
+            _show_comparison(comparison, f"{compare}, {rests_on}")
     if json:
         print_json([record.to_dict() for record in outcome.records])
     if not outcome.records and outcome.skipped:
@@ -106,7 +109,17 @@ def _integers(knobs: dict[str, str]) -> dict[str, int]:
     return {name: int(text) for name, text in knobs.items()}
 
 
-def _comparisons(points: list[Point], machine: CpuDevice | CudaDevice, file: Path, hardware: str) -> list[Comparison]:
+def _rests_on(hardware: str, calibration: str) -> str:
+    """What the estimates rest on. Raises: ConfigError, CalibrationError: an unknown chip or choice."""
+    import sim
+    from sim.schedule.confidence import calibration_label
+
+    return calibration_label(sim.load_hardware(hardware), calibration)
+
+
+def _comparisons(
+    points: list[Point], machine: CpuDevice | CudaDevice, file: Path, hardware: str, calibration: str
+) -> list[Comparison]:
     """Ops in one table; each workload per module."""
     from sim.baseline.compare import compare_point_modules, compare_records
     from sim.baseline.record import read_baseline
@@ -116,8 +129,8 @@ def _comparisons(points: list[Point], machine: CpuDevice | CudaDevice, file: Pat
     found = [(p, latest.get(p.key(machine.key, machine.threads))) for p in map(resolved, points)]
     single = [(p, r) for p, r in found if r is not None and p.workload]
     if len(found) == 1 and single:
-        return [compare_point_modules(*single[0], machine=machine, hardware=hardware)]
-    return [compare_records([r for _, r in found if r is not None and r.median_s is not None], hardware)]
+        return [compare_point_modules(*single[0], machine=machine, hardware=hardware, calibration=calibration)]
+    return [compare_records([r for _, r in found if r is not None and r.median_s is not None], hardware, calibration)]
 
 
 def _show_comparison(comparison: Comparison, hardware: str) -> None:

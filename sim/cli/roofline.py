@@ -7,7 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
-from sim.cli.estimate import HardwareOption, JsonOption, KnobOption, PrecisionOption, SetOption, WorkloadArgument
+from sim.cli.estimate import (
+    CalibrationOption,
+    HardwareOption,
+    JsonOption,
+    KnobOption,
+    PrecisionOption,
+    SetOption,
+    WorkloadArgument,
+)
 
 
 def roofline(
@@ -16,6 +24,7 @@ def roofline(
     p: KnobOption = None,
     set_: SetOption = None,
     precision: PrecisionOption = None,
+    calibration: CalibrationOption = "auto",
     output: Annotated[Path | None, typer.Option("-o", help="Figure: .png, .svg or .pdf.")] = None,
     measured: Annotated[
         Path | None,
@@ -42,18 +51,21 @@ def roofline(
         graph = sim.load_workload(workload, progress=progress.traced, **common.knobs(p or ()))
         for chip in chips:
             progress.step(f"mapping {workload} onto {chip.name}")
-            estimates.append(sim.estimate(graph, chip, precision=precision, progress=progress))
+            estimates.append(sim.estimate(graph, chip, precision=precision, calibration=calibration, progress=progress))
     bounds = [_bound(found, graph, chip, precision) for found, chip in zip(estimates, chips, strict=True)]
     if json:
-        documents = [bound.to_dict() for bound in bounds]
+        documents = [
+            bound.to_dict() | {"estimate": {"latency_s": found.latency_s, "calibration": found.calibration}}
+            for bound, found in zip(bounds, estimates, strict=True)
+        ]
         common.print_json(documents[0] if len(documents) == 1 else documents)
     elif csv:
         _print_csv(bounds)
     else:
         from sim.view import tables
 
-        for bound in bounds:
-            common.show(tables.roofline(bound), "")
+        for bound, found in zip(bounds, estimates, strict=True):
+            common.show(tables.roofline(bound), tables.beside_bound(found), "")
     if output is not None:
         times_s = _measured_s(measured, graph, estimates) if measured is not None else []
         _draw(estimates, bounds, output, times_s)

@@ -28,6 +28,9 @@ def search(
     ] = None,
     workers: Annotated[int, typer.Option(help="Processes.")] = 1,
     seed: Annotated[int | None, typer.Option(help="Default: the file's.")] = None,
+    calibration: Annotated[
+        str | None, typer.Option(help="auto, none, a measured device's name or a .json file; default: the file's.")
+    ] = None,
     short: Annotated[bool, typer.Option("--short", help="The file's short form.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the size of the space and ten samples.")] = False,
     output: Annotated[Path | None, typer.Option("-o", metavar="DIR", help="Folder for the answers.")] = None,
@@ -38,7 +41,7 @@ def search(
     from sim.codesign.space import load_space
     from sim.errors import ConfigError
 
-    found = load_space(space, short=short)
+    found = load_space(space, short=short, calibration=calibration)
     if dry_run:
         from sim.view.search_tables import dry_run as tables
 

@@ -23,6 +23,7 @@ from sim.documents import plain
 from sim.errors import DovetailError
 from sim.hardware.chip import Chip
 from sim.hardware.dump import chip_hash, dump
+from sim.schedule.confidence import calibration_label
 from sim.units import Dimension, format_quantity
 from sim.workload.serialize import save_graph
 
@@ -128,16 +129,16 @@ def _simulated(choice: ModelChoice, chip: Chip, costing: Costing) -> dict[str, A
 
     found: dict[str, Any] = {}
     scenario = costing.scenario
+    options: dict[str, Any] = {
+        "precision": choice.precision, "objective": scenario.mapping_for, "map_space": scenario.map_space,
+        "calibration": scenario.calibration,
+    }  # fmt: skip
     for part, graph in zip(choice.parts, choice.graphs(), strict=True):
         try:
             from sim.events.simulate import simulate
 
-            run = simulate(
-                graph, chip, precision=choice.precision, objective=scenario.mapping_for, map_space=scenario.map_space
-            )
-            expected = estimate(
-                graph, chip, precision=choice.precision, objective=scenario.mapping_for, map_space=scenario.map_space
-            )
+            run = simulate(graph, chip, **options)
+            expected = estimate(graph, chip, **options)
             found[part.label] = {"simulated_s": run.latency_s, "estimated_s": expected.latency_s,
                                  "contended_s": getattr(run, "contended_s", None)}  # fmt: skip
         except (ImportError, DovetailError) as error:
@@ -151,7 +152,8 @@ def commands(winner: Winner, costing: Costing) -> list[str]:
     mapped = "".join(
         f" --{option} {value}"
         for option, value, usual in (("objective", costing.scenario.mapping_for, "latency"),
-                                     ("map-space", costing.scenario.map_space, "even"))
+                                     ("map-space", costing.scenario.map_space, "even"),
+                                     ("calibration", costing.scenario.calibration, "auto"))
         if value != usual
     )  # fmt: skip
     for part in winner.choice.parts:
@@ -210,6 +212,8 @@ def summary(found: Found, costing: Costing, chosen: tuple[Winner, ...]) -> str:
             f"{found.trials} trials ({found.repeats} of them repeats), {found.covered} model-chip pairs, "
             f"{found.points} of them settled, {found.costed} costed; sampler {found.sampler}, seed {found.seed}"
         ),
+        f"calibration {costing.scenario.calibration}: "
+        + calibration_label(costing.space.chip, costing.scenario.calibration),
         *_spent(found),
         *(
             f"  {count:8d}  {_reason(reason)}"

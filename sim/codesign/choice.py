@@ -124,6 +124,7 @@ class Scenario:
     """Seconds per sample of the record that `speed_up` is over."""
     mapping_for: str = "latency"
     map_space: str = "even"
+    calibration: str = "auto"
     driven: Any = None
     """`sim.codesign.streams.Driven`: the scenario in which every costed design is simulated."""
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -119,7 +120,7 @@ def evaluate(
         always: cost designs that miss a limit too; the reason then says which.
     Raises: DovetailError: the choice runs on none of the chips (unknown precision, unsupported op).
     """
-    evaluation = _Evaluation(choice, designs, scenario, sweep or exact_sweep(), chips)
+    evaluation = _Evaluation(choice, designs, scenario, sweep or exact_sweep(scenario.calibration), chips)
     if before is not None:
         evaluation.reason[before] = BEFORE
     if guide is not None:
@@ -141,11 +142,11 @@ def at_roofline(
     return np.where((evaluation.reason == "")[:, None], evaluation.at_roofline, np.nan)
 
 
-def exact_sweep() -> Sweep:
-    """`sim.sweep`, loaded when it is needed."""
+def exact_sweep(calibration: str = "auto") -> Sweep:
+    """`sim.sweep` with this calibration, loaded when it is needed."""
     from sim.sweeping import sweep
 
-    return sweep
+    return partial(sweep, calibration=calibration)
 
 
 class _Evaluation:

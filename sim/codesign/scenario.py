@@ -52,6 +52,7 @@ def make_scenario(space: Space) -> Scenario:
         baseline_s=seconds_per_sample(find_record(record, space)) if record else None,
         mapping_for=spec.scenario.mapping_for,
         map_space=spec.scenario.map_space,
+        calibration=spec.scenario.calibration,
         driven=Driven.of(space),
     )
 
@@ -96,8 +97,8 @@ class Costing:
     """A space ready to be costed; remembers the chips of recent coarse choices."""
 
     def __init__(self, space: Space, *, sweep: Sweep | None = None) -> None:
-        self.space, self.sweep = space, sweep or exact_sweep()
-        self.scenario = make_scenario(space)
+        self.space, self.scenario = space, make_scenario(space)
+        self.sweep = sweep or exact_sweep(self.scenario.calibration)
         self._moved: dict[tuple, tuple[float, float]] = {}
         self._chips: OrderedDict[tuple, ChipBounds] = OrderedDict()
         self._bounds: OrderedDict[str, tuple[Assignment, np.ndarray, np.ndarray, np.ndarray]] = OrderedDict()

@@ -167,6 +167,8 @@ class ScenarioSpec(_Strict):
     seed: int = Field(default=0, ge=0)
     mapping_for: Literal["latency", "energy", "edp"] = "latency"
     map_space: Literal["even", "uneven", "fixed_dataflow"] = "even"
+    calibration: str = "auto"
+    """auto, none, a measured device or a calibration file: of every estimate of the search."""
 
 
 class KnownSpec(_Strict):
@@ -238,9 +240,11 @@ class SpaceSpec(_Strict):
             raise ValueError(
                 f"scenario.events is simulated for the objectives {' and '.join(DRIVEN)}; name one of them"
             )
-        if driven and (self.scenario.mapping_for, self.scenario.map_space) != ("latency", "even"):
+        chosen = (self.scenario.mapping_for, self.scenario.map_space, self.scenario.calibration)
+        if driven and chosen != ("latency", "even", "auto"):
             raise ValueError(
-                "scenario.events runs mappings for latency in the even map space; leave out the other keys"
+                "scenario.events runs mappings for latency in the even map space, each chip with its own calibration; "
+                "leave out the other keys"
             )
         return self
 

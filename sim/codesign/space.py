@@ -162,8 +162,8 @@ def _label(spec: WorkloadSpec) -> str:
     return Path(path).stem + (f"-{function}" if function else "")
 
 
-def load_space(name_or_path: str | Path, *, short: bool = False) -> Space:
-    """The space of a YAML file, or of a bundled name in `searches/`.
+def load_space(name_or_path: str | Path, *, short: bool = False, calibration: str | None = None) -> Space:
+    """The space of a YAML file, or of a bundled name in `searches/`; `calibration` in place of the file's.
 
     Raises: ConfigError, WorkloadError, PrecisionError: every problem with its place.
     """
@@ -181,6 +181,8 @@ def load_space(name_or_path: str | Path, *, short: bool = False) -> Space:
         if not isinstance(document, dict) or not document.get("short"):
             raise ConfigError(f"{path}: there is no short: block; run the search without --short")
         document = overlay(document, document["short"])
+    if calibration is not None and isinstance(document, dict):
+        document = overlay(document, {"scenario": {"calibration": calibration}})
     return build_space(document, where=str(path), folder=path.resolve().parent)
 
 

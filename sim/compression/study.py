@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -102,6 +103,7 @@ def run_study(
     *,
     hardware: Sequence[str | Chip] = (),
     knobs: Mapping[str, object] | None = None,
+    calibration: str = "auto",
     seed: int = 0,
     train_steps: int | None = None,
     sensitivity_choices: Sequence[str] = (),
@@ -115,10 +117,12 @@ def run_study(
     """
     from sim.analytical import estimate
     from sim.hardware.load import load_hardware
+    from sim.schedule.confidence import calibration_label
     from sim.workload.load import Workload
 
     chosen = [find_recipe(name) for name in recipes]
     chips = [load_hardware(one) if isinstance(one, str) else one for one in hardware]
+    rests_on = [f"costs on {chip.name}: {calibration_label(chip, calibration)}" for chip in chips]
     source = Workload(workload, dict(knobs or {}))
     task = load_task(Path(workload).stem, knobs)
     # A task trains and judges whole windows; costs are those of the phase that was asked for.
@@ -136,7 +140,7 @@ def run_study(
         )
         if chips:
             _graph(source, rough, recipe, example_inputs)
-    notes = [] if task else [f"{workload} has no task: no weights were made, only the cost is known"]
+    notes = rests_on + ([] if task else [f"{workload} has no task: no weights were made, only the cost is known"])
     if task is not None:
         train(module, task, steps=train_steps, seed=seed, checkpoint=checkpoint, progress=_stage(progress, "training"))
     rows = _sensitivities(module, task, tuple(sensitivity_choices))
@@ -150,7 +154,9 @@ def run_study(
         bought: tuple[Benefit, ...] = ()
         if chips:
             after = _graph(source, made, recipe, example_inputs)
-            bought = benefits(source.graph(), after, made.annotations, chips, estimate=estimate)
+            bought = benefits(
+                source.graph(), after, made.annotations, chips, estimate=partial(estimate, calibration=calibration)
+            )
         results.append(_result(recipe, made, task, bought))
     return Study(
         workload=workload,

@@ -11,7 +11,11 @@ from sim.hardware.chip import Costing
 
 KNOWN_OPTIONS: dict[Costing, Mapping[str, str]] = {
     Costing.MAPPED: {"waiting": "set of waiting constants in baselines/waiting, for rows measured on it"},
-    Costing.GPU_KERNELS: {"generation": "volta, turing, ampere, ada, hopper or blackwell: which libraries it runs"},
+    Costing.GPU_KERNELS: {
+        "generation": "volta, turing, ampere, ada, hopper or blackwell: which libraries it runs",
+        "dram_efficiency": "reachable share of the DRAM bandwidth, in place of that of the GPU that was measured",
+        "matrix_efficiency": "share of the matrix rate in products, likewise: what the power limit leaves of the clock",
+    },
     Costing.CPU: {"threads": "cores that work; all by default"},
 }
 """Costing -> {option name: meaning and unit}."""

@@ -173,6 +173,19 @@ def roofline(bound: Roofline, *, limit: int = 12) -> RenderableType:
     return Group(Text(text, style="bold"), Text(), resources, ridges, ops)
 
 
+def beside_bound(estimate: Estimate) -> str:
+    """The estimate that a roofline's figure draws, and what it rests on."""
+    if estimate.infeasible is not None:
+        return "No estimate: it does not fit."
+    time = rows.time_text(estimate.latency_s)
+    return f"The estimate is {time}, {calibration_words(estimate)}; the bound is the data sheet's."
+
+
+def calibration_words(estimate: Estimate) -> str:
+    """What an estimate rests on."""
+    return f"calibrated on {estimate.calibration.get('device')}" if estimate.calibration else "data sheet only"
+
+
 def _ops_at_best(bound: Roofline, limit: int) -> FittedTable:
     ops = sorted(bound.ops, key=lambda op: -op.roofline_s)[:limit]
 
@@ -198,7 +211,7 @@ def notes(estimate: Estimate) -> Text:
     choices = [
         f"{estimate.precision}, best of the {estimate.map_space} mappings for {estimate.objective}",
         f"{estimate.buffering} buffering",
-        f"calibrated on {estimate.calibration.get('device')}" if estimate.calibration else "data sheet only",
+        calibration_words(estimate),
     ]
     if estimate.overrides:
         choices.append("set " + ", ".join(f"{key}={value}" for key, value in estimate.overrides.items()))

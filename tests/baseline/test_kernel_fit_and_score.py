@@ -21,6 +21,7 @@ measured = pytest.mark.skipif(not DATA.is_dir(), reason="public kernel measureme
 
 # NVIDIA data sheets (A100 2021, H100 2023).
 _A100 = {
+    "l2_bytes_per_s": 5120 * 1.41e9,
     "generation": Generation.AMPERE, "sms": 108, "clock_hz": 1.41e9, "l2_bytes": 40e6,
     "smem_bytes_per_sm": 164 * 1024, "peak_flop_per_s": {"bf16": 312e12, "fp32": 19.5e12},
 }  # fmt: skip
@@ -35,6 +36,7 @@ A100_40 = GpuDevice(name="a100-pcie-40gb", dram_bytes_per_s=1.555e12, **_A100)
 H100 = GpuDevice(
     name="h100-sxm", generation=Generation.HOPPER, sms=132, clock_hz=1.83e9, l2_bytes=50e6,
     smem_bytes_per_sm=228 * 1024, peak_flop_per_s={"bf16": 989.4e12}, dram_bytes_per_s=3.35e12,
+    l2_bytes_per_s=5120 * 1.83e9,
 )  # fmt: skip
 
 

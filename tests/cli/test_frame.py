@@ -184,6 +184,22 @@ def test_roofline_writes_figure_csv_and_json(bundled: list[dict], tmp_path: Path
     assert runner.invoke(app, ["roofline", "w", "--hw", "toy", "-o", "figure.doc"]).exit_code == 2
 
 
+def test_roofline_states_what_its_estimate_rests_on(bundled: list[dict]) -> None:
+    done = runner.invoke(app, ["roofline", "w", "--hw", "toy", "--calibration", "none"])
+    assert bundled[-1]["calibration"] == "none"
+    assert "data sheet only" in done.stdout
+    document = json.loads(runner.invoke(app, ["roofline", "w", "--hw", "toy", "--json"]).stdout)
+    assert bundled[-1]["calibration"] == "auto"
+    assert document["estimate"] == {"latency_s": document["estimate"]["latency_s"], "calibration": None}
+
+
+@pytest.mark.parametrize(
+    "command", ["estimate", "roofline", "sweep", "simulate", "measure", "validate", "compress", "search"]
+)
+def test_every_command_that_estimates_takes_a_calibration(command: str) -> None:
+    assert "--calibration" in runner.invoke(app, [command, "--help"], env={"COLUMNS": "200"}).stdout
+
+
 @pytest.mark.parametrize("word", ["novalue", "=4", "-", ""])
 def test_pairs_need_key_and_value(word: str) -> None:
     with pytest.raises(ConfigError, match="expected key=value"):

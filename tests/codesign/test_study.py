@@ -257,6 +257,21 @@ def test_every_winner_reproduces(document: dict[str, Any], write: Any, tmp_path:
     assert "runner-up" in text
 
 
+def test_calibration_of_a_search_is_stated_and_checked(document: dict[str, Any], write: Any, tmp_path: Path) -> None:
+    """In the summary and in the winners' commands; an unknown name is refused with the nearest ones."""
+    from sim.codesign.space import load_space
+    from sim.errors import DovetailError
+
+    path = write(document)
+    sim.search(load_space(path, calibration="none"), trials=2, output=tmp_path / "out")
+    assert "calibration none: data sheet only" in (tmp_path / "out" / "summary.txt").read_text()
+    commands = [f.read_text() for f in (tmp_path / "out" / "winners").glob("*/command.txt")]
+    assert commands
+    assert all("--calibration none" in text for text in commands)
+    with pytest.raises(DovetailError, match="nosuch"):
+        sim.search(load_space(path, calibration="nosuch"), trials=2, output=tmp_path / "other")
+
+
 def test_same_seed_and_one_worker_same_bytes(document: dict[str, Any], write: Any, tmp_path: Path) -> None:
     """Every file of the answer but the journal (process numbers, dates) and the CPU seconds."""
     path = write(document)

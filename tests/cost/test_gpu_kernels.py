@@ -1,12 +1,14 @@
 """GPU kernel models: hand-computed waves and splits, and laws that hold for every shape."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim.baseline.fit import PROBLEMS
-from sim.baseline.joint import LIBRARY_CONSTANTS
+from sim.baseline.joint import LIBRARY_CONSTANTS, MEMORY_CONSTANTS
 from sim.cost.gpu import attention, conv, gemm, vector
 from sim.cost.gpu.device import Generation, GpuDevice, device_from_chip
 from sim.cost.gpu.result import TERM_OF, hit_rate, soft_max
@@ -357,13 +359,66 @@ def test_transfer_says_where_constants_come_from():
         constants_for(H100, "h100-smx")
 
 
+def test_what_a_chip_file_states_replaces_what_another_gpu_measured():
+    """DRAM's share in every kind, the matrix rate's in products alone; a measured GPU keeps its own."""
+
+    def stating(name, generation):
+        return GpuDevice(**{n: getattr(H100, n) for n in H100.__dataclass_fields__}
+                         | {"name": name, "generation": generation,
+                            "stated": {"dram_efficiency": 0.86, "matrix_efficiency": 0.7}})  # fmt: skip
+
+    c = constants_for(stating("new", Generation.ADA))
+    assert {c.gemm.dram_efficiency, c.decode.dram_efficiency, c.vector["unary"].dram_efficiency} == {0.86}
+    assert (c.gemm.matrix_efficiency, c.prefill.matrix_efficiency) == (0.7, 0.95)
+    assert constants_for(stating("h100-sxm", Generation.HOPPER)).gemm == constants_for(H100).gemm
+    assert constants_for(stating("new", Generation.ADA), "none").gemm.dram_efficiency == 1.0
+
+
+def test_a_stated_share_above_the_data_sheet_is_refused():
+    chip = h100_chip()
+    unit = replace(chip.main_unit, options={"generation": "ada", "dram_efficiency": 86})
+    with pytest.raises(ConfigError, match=r"options.dram_efficiency is 86, expected a share"):
+        device_from_chip(replace(chip, units=(unit,)))
+
+
+def test_only_tma_multicast_receives_more_than_l2_delivers():
+    """By hand, at 64 B a clock and SM asked and 1,800 B a clock of L2: mma.sync SMs share the 1,800."""
+    c = replace(constants_for(A100).gemm, l2_bytes_per_clock_sm=64.0)
+    l40s = GpuDevice(**{n: getattr(A100, n) for n in A100.__dataclass_fields__}
+                     | {"l2_bytes_per_s": 1800 * A100.clock_hz})  # fmt: skip
+    assert gemm.l2_rates(l40s, c) == (1800 * A100.clock_hz, 1800 * A100.clock_hz)
+    hopper = replace(l40s, generation=Generation.HOPPER)
+    assert gemm.l2_rates(hopper, c) == (64 * 108 * A100.clock_hz, 1800 * A100.clock_hz)
+
+
+def test_two_sms_of_blackwell_read_columns_once():
+    """A 128 x 256 tile over k = 64: 128 + 256 columns of 2 B on Hopper, 128 + 128 on Blackwell."""
+    hopper, blackwell = (
+        gemm.gemm_plan(4096, 4096, 64, device=replace(H100, generation=g))
+        for g in (Generation.HOPPER, Generation.BLACKWELL)
+    )
+    at = np.flatnonzero((hopper.tile_m == 128) & (hopper.tile_n == 256) & (hopper.split == 1))[0]
+    assert hopper.l2_bytes[at] == 32 * 16 * (128 + 256) * 64 * 2
+    assert blackwell.l2_bytes[at] == 32 * 16 * (128 + 128) * 64 * 2
+
+
+def test_prefill_reads_from_l2_what_its_producers_left_there():
+    """1,024 tokens of 32 heads move 21 MB: out of reach of 6 MB of L2, not of 96 MB."""
+    c = constants_for(A100).prefill
+    small, large = (
+        attention.attention_prefill_s(1, 1024, 0, 32, 8, 128, device=replace(A100, l2_bytes=x), constants=c).time_s
+        for x in (6e6, 96e6)
+    )
+    assert large < small
+
+
 def test_joint_sets_differ_in_the_librarys_constants_alone():
-    """One fit over both libraries: what is not the library's, and both have, is one number."""
+    """One fit over both libraries: what is neither the library's nor the memory's, and both have, is one number."""
     one, two = (fitted_sets()[name].constants for name in ("mma-sync", "wgmma"))
     for kind, own in LIBRARY_CONSTANTS.items():
         differ = {f for f in one[kind].__dataclass_fields__ if getattr(one[kind], f) != getattr(two[kind], f)}
         held = set(PROBLEMS[kind].fixed(A100)) ^ set(PROBLEMS[kind].fixed(H100))
-        assert set(own) <= differ <= set(own) | held | {"single_rate"}
+        assert set(own) <= differ <= {*own, *MEMORY_CONSTANTS} | held | {"single_rate"}
 
 
 def test_l2_bandwidth_of_the_data_sheet_is_a_ceiling():

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from sim.cost.gpu.constants import DecodeConstants, PrefillConstants
 from sim.cost.gpu.device import GpuDevice, element_bytes
 from sim.cost.gpu.result import KernelTime, hit_rate, scatter, soft_max
+from sim.cost.gpu.vector import L2_STEEPNESS
 
 KV_BLOCK = 128
 """Cached tokens that a decode CTA takes at a time."""
@@ -38,6 +39,9 @@ HEAD_DIMS = (64, 128, 192, 256)
 """Head dimensions with data: 128 on both libraries, the others on wgmma kernels, in which only the count of
 clocks depends on them. At 512 another kernel runs."""
 DECODE_STEEPNESS = 6.0
+L2_REACHED = 0.6
+"""Share of the data sheet's L2 bandwidth that prefill's tensors are read at from it, half of them from the far
+partition (estimated: 0.5 to 1 fit alike)."""
 FP32_BYTES = 4
 
 
@@ -303,7 +307,9 @@ def prefill_time(plan: PrefillPlan, constants: PrefillConstants, dtype: str = "b
     moved = 2 * plan.size * x.batch * x.head_dim * (
         x.new_tokens * (x.heads + x.kv_heads) + x.past_tokens * x.kv_heads
     )  # fmt: skip
-    byte_s = 1 / (c.dram_efficiency * device.dram_bytes_per_s)
+    written = 2 * plan.size * x.batch * x.new_tokens * x.kv_heads * x.head_dim * plan.cache_write
+    hit = hit_rate(moved + written, c.l2_share * device.l2_bytes, L2_STEEPNESS)
+    byte_s = (1 - hit) / (c.dram_efficiency * device.dram_bytes_per_s) + hit / (L2_REACHED * device.l2_bytes_per_s)
     overlapped = soft_max(busy, moved * byte_s, c.overlap)
     ideal = plan.blocks * block_s / device.sms
     terms = {
@@ -322,7 +328,7 @@ def prefill_time(plan: PrefillPlan, constants: PrefillConstants, dtype: str = "b
     return KernelTime(time_s=sum(terms.values()), terms_s=terms, kernel=kernel, flags=x.flags())
 
 
-def _cache_write_s(plan: PrefillPlan, c: PrefillConstants, byte_s: float) -> np.ndarray:
+def _cache_write_s(plan: PrefillPlan, c: PrefillConstants, byte_s: np.ndarray) -> np.ndarray:
     """Writing keys and values into the paged cache: moving the bytes, or waiting for one block per token.
 
     An SM holds min(32, 2048 / threads) blocks, each of which takes `token_s`: narrow caches are bound

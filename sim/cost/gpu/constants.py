@@ -141,6 +141,8 @@ class PrefillConstants(Constants):
     """Rate of an SM that holds one CTA, relative to a full SM."""
     dram_efficiency: float = constant("1", 0.5, 0.95, 1.0)
     """Reachable share of the DRAM bandwidth."""
+    l2_share: float = constant("1", 0.3, 1.0, 0.0)
+    """Share of L2 in which queries, keys, values and outputs still lie: their producers have just run."""
     token_s: float = constant("s", 1e-7, 2e-5, 0.0)
     """Latency of the thread block that writes one token's keys and values into the paged cache."""
     split_s: float = constant("s", 1e-7, 1.5e-5, 0.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import product
 from math import inf
@@ -41,6 +41,8 @@ class Library:
     stages: int = 4
     warp_specialised: bool = False
     """wgmma + TMA kernels (FlashAttention-3); otherwise mma.sync + cp.async (FlashAttention-2)."""
+    column_sharers: int = 1
+    """SMs that hold one tile of B together and read it from L2 once."""
 
 
 def _hopper_tiles() -> tuple[tuple[int, int], ...]:
@@ -82,15 +84,19 @@ SIMT = Library(
 )
 """fp32 convolution kernels on the CUDA cores."""
 WGMMA = Library(tiles=_hopper_tiles(), k_step=64, warp_specialised=True)
+TCGEN05 = replace(WGMMA, column_sharers=2)
+"""Blackwell: a matrix instruction spans two SMs, each of which loads half of B (CUTLASS, tcgen05 cta_group::2)."""
 LIBRARIES: Mapping[Generation, Library] = {
     Generation.VOLTA: MMA_SYNC,
     Generation.TURING: MMA_SYNC,
     Generation.AMPERE: MMA_SYNC,
     Generation.ADA: MMA_SYNC,
     Generation.HOPPER: WGMMA,
-    Generation.BLACKWELL: WGMMA,
+    Generation.BLACKWELL: TCGEN05,
 }
 
+STATED = ("dram_efficiency", "matrix_efficiency")
+"""Options of a chip file that replace a constant which belongs to the device (`sim.cost.gpu.sets`)."""
 HALVES = {"fp16": "bf16", "fp8_e5m2": "fp8_e4m3"}
 """dtypes that run at the rate of another where the chip does not list them."""
 
@@ -113,6 +119,8 @@ class GpuDevice:
     (multicast, SM caches) goes by the fitted B/clock/SM."""
     algorithms: tuple[str, ...] = ("direct",)
     """Convolution algorithms of its library ("direct" = implicit GEMM, "winograd_2x2", "winograd_4x4")."""
+    stated: Mapping[str, float] = field(default_factory=dict)
+    """Constants that the chip file states, in place of those of another GPU."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -189,4 +197,12 @@ def device_from_chip(chip: Chip, unit: Unit | None = None) -> GpuDevice:
         l2_bytes_per_s=outer[-1].read.at(unit.clock_hz) * unit.clock_hz,
         smem_bytes_per_sm=inner[0].capacity_bytes,
         algorithms=chip.algorithms,
+        stated={name: _share(unit.options[name], f"{where}.options.{name}") for name in STATED if name in unit.options},
     )
+
+
+def _share(value: object, where: str) -> float:
+    """A number in (0, 1.2]. Raises ConfigError."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= 1.2:
+        raise ConfigError(f"{where} is {value!r}, expected a share of the data sheet's rate above 0, at most 1.2")
+    return float(value)

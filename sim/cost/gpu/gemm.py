@@ -128,7 +128,7 @@ def gemm_plan(
         ctas=ctas,
         cta_k=cta_k,
         compute_s=waves * 2 * a * b * cta_k * device.sms / device.peak(compute or dtype),
-        l2_bytes=np.where(vector, 0.0, ctas * (a + b * stored[row]) * cta_k * size),
+        l2_bytes=np.where(vector, 0.0, ctas * (a + b * stored[row] / library.column_sharers) * cta_k * size),
         reread_bytes=np.maximum(reread, weight + inputs),
         output_bytes_cta=np.where(vector, 0.0, a * b * max(size, 2)),
         weight_bytes=weight,
@@ -178,10 +178,10 @@ def gemm_time(plan: GemmPlan, constants: GemmConstants) -> KernelTime:
     weight_hits = hit_rate(copies * w + a + o, usable, L2_STEEPNESS) * w
     dram = from_dram - weight_hits
     dram = dram - hit_rate(w + a + o, usable, L2_STEEPNESS) * a
-    l2_bytes_per_s = c.l2_bytes_per_clock_sm * device.sms * device.clock_hz
+    from_l2, l2_bytes_per_s = l2_rates(device, c)
     memory = np.maximum(
         (dram + o) / (c.dram_efficiency * device.dram_bytes_per_s),
-        np.maximum(plan.l2_bytes / l2_bytes_per_s, (from_dram + o) / min(l2_bytes_per_s, device.l2_bytes_per_s)),
+        np.maximum(plan.l2_bytes / from_l2, (from_dram + o) / l2_bytes_per_s),
     )
     compute = plan.compute_s / c.matrix_efficiency
     prologue = plan.fill * c.prologue_s * plan.cta_k / (plan.cta_k + c.prologue_k)
@@ -191,7 +191,7 @@ def gemm_time(plan: GemmPlan, constants: GemmConstants) -> KernelTime:
     ramp = np.sqrt(c.dram_ramp_s * dram / device.dram_bytes_per_s)
     split = np.where(
         plan.split > 1,
-        c.split_s + c.split_passes * plan.partial_bytes / l2_bytes_per_s,
+        c.split_s + c.split_passes * plan.partial_bytes / from_l2,
         0.0,
     )
     total = overlapped + epilogue + ramp + split
@@ -225,6 +225,14 @@ def gemm_time(plan: GemmPlan, constants: GemmConstants) -> KernelTime:
         flags={},
         moved_bytes={name: value[best].reshape(plan.shape) for name, value in moved.items()},
     )
+
+
+def l2_rates(device: GpuDevice, constants: GemmConstants) -> tuple[float, float]:
+    """(what all SMs receive, what L2 delivers once) [B/s]: more is received only where TMA sends one read to
+    several SMs."""
+    received = constants.l2_bytes_per_clock_sm * device.sms * device.clock_hz
+    delivered = min(received, device.l2_bytes_per_s)
+    return (received if device.library.warp_specialised else delivered), delivered
 
 
 def _argmin(total: np.ndarray, plan: GemmPlan) -> np.ndarray:

@@ -5,15 +5,16 @@ measurements, the date and the held-out error of the fit, and the constants of e
 Transfer (`constants_for`): the device itself, else a GPU of its generation, else the joint set of its
 kernel library (fitted over all measured GPUs, `sim.baseline.joint`), else the nearest that has the
 kind. Bandwidths between L2 and SM are in B/clock/SM and scale by themselves; times inside a CTA scale
-with the clock.
+with the clock; what a chip file states of its DRAM and its power limit replaces what was measured elsewhere.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib import resources
+from typing import Any
 
 import yaml
 
@@ -109,7 +110,7 @@ def _distance(fitted: FittedSet, device: GpuDevice) -> tuple:
     return (
         fitted.name != device.name,
         fitted.joint or fitted.generation is not device.generation,
-        LIBRARIES[fitted.generation] is not device.library,
+        LIBRARIES[fitted.generation].warp_specialised is not device.library.warp_specialised,
         not fitted.joint,
         abs(order.index(fitted.generation) - order.index(device.generation)),
         fitted.name,
@@ -144,9 +145,16 @@ def constants_for(device: GpuDevice, calibration: str = "auto") -> GpuConstants:
         else:
             same = best.generation is device.generation and not best.joint
             origin[kind] = f"{best.name}, {'same generation' if same else 'generation changed'}"
-            constants = constants.at_clock(device.clock_hz / best.clock_hz)
+            constants = _stated(kind, constants.at_clock(device.clock_hz / best.clock_hz), device)
         chosen[kind] = constants
     return _bundle(chosen, origin)
+
+
+def _stated(kind: str, constants: Any, device: GpuDevice) -> Any:
+    """The constants with what the chip file states: DRAM's in every kind, the matrix rate's in products alone
+    (attention draws less power: its softmax leaves the matrix units idle)."""
+    names = [n for n in device.stated if hasattr(constants, n) and (n == "dram_efficiency" or kind == "gemm")]
+    return replace(constants, **{n: device.stated[n] for n in names})
 
 
 def _bundle(chosen: Mapping[str, object], origin: Mapping[str, str]) -> GpuConstants:
