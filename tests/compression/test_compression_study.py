@@ -33,7 +33,9 @@ def test_a_workload_without_a_task_is_costed_and_says_so(tmp_path, workload):
     int8 = _recipe(tmp_path, "int8", "{technique: quantise, weights: {granularity: tensor}}")
     found = run_study(workload, [int8], hardware=["edge-npu", sim.load_hardware("tesla-fsd-npu")])
     assert found.quality is None
-    assert "has no task" in found.notes[0]
+    costs = [f"costs on {chip}: data sheet only" for chip in ("edge-npu", "tesla-fsd-npu")]
+    assert list(found.notes[:2]) == costs
+    assert "has no task" in found.notes[2]
     (result,) = found.results
     edge, fsd = result.benefits
     assert (edge.chip, fsd.chip) == ("edge-npu", "tesla-fsd-npu")
