@@ -29,7 +29,7 @@ class ChipBounds:
         """`moved`: what other chips of the same kind found out of models, and are told of."""
         self.designs = designs
         chip = designs.chip
-        outer = {chip.main_unit.home, *(link.name for link in chip.links)}
+        outer = {chip.main_unit.home, chip.main_unit.vector.name, *(link.name for link in chip.links)}
         self._inside = [p for p in designs.choices if p.partition(".")[0] not in outer and not _storage(chip, p)]
         self._rates: dict[tuple[str, str | None], np.ndarray] = {}
         self._moved = {} if moved is None else moved
@@ -62,8 +62,7 @@ class ChipBounds:
     def moved_bytes(self, graph: Graph, precision: Precision) -> tuple[float, float]:
         """Compulsory (read, written) bytes of the home memory."""
         chip = self.designs.chip
-        inner = tuple(m.capacity_bytes for m in chip.main_unit.memories)
-        key = graph.hash, precision.name, chip.main_unit.home, inner
+        key = graph.hash, precision.name, chip.main_unit.home
         if key not in self._moved:
             self._moved[key] = footprint(graph, chip, chip.main_unit, precision, {}).compulsory_bytes()
         return self._moved[key]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +11,13 @@ import numpy as np
 
 from sim.codesign.bounds import ChipBounds
 from sim.codesign.checks import limits
-from sim.codesign.choice import Scenario
+from sim.codesign.choice import ModelChoice, Scenario
 from sim.codesign.evaluate import Sweep, Table, at_roofline, evaluate, exact_sweep
 from sim.codesign.guide import Guide
 from sim.codesign.quality import higher_is_better, judge, load_function
 from sim.codesign.schema import BaselineSpec, SpeedUpSpec
 from sim.codesign.streams import Driven
+from sim.codesign.trained import Trained
 from sim.errors import ConfigError
 from sim.hardware.designs import Designs
 from sim.resources import data_dir
@@ -29,7 +31,7 @@ BOUNDS_KEPT = 32_768
 LOOKED = 256
 """Chips of a coarse choice that stand for all of them when choices are compared."""
 KEPT = 32
-"""Sets of chips that a process remembers: building a grid tries every value on the chip."""
+"""Sets of chips whose bounds a process remembers."""
 
 
 def make_scenario(space: Space) -> Scenario:
@@ -101,6 +103,7 @@ class Costing:
         self.sweep = sweep or exact_sweep(self.scenario.calibration)
         self._moved: dict[tuple, tuple[float, float]] = {}
         self._chips: OrderedDict[tuple, ChipBounds] = OrderedDict()
+        self._templates: OrderedDict[tuple, Designs] = OrderedDict()
         self._bounds: OrderedDict[str, tuple[Assignment, np.ndarray, np.ndarray, np.ndarray]] = OrderedDict()
         """Coarse choice -> of some of its chips: what the guide sees, objectives at the roofline, which they are."""
         self._costed: dict[str, np.ndarray] = {}
@@ -112,23 +115,44 @@ class Costing:
 
     def chips(self, assignment: Assignment) -> ChipBounds:
         """The same with their bounds."""
-        inner = {p.name for p in self.space.inner}
+        inner = self.space.inner_grid()
         coarse = {k: v for k, v in self.space.overrides(assignment).items() if k not in inner}
         key = tuple(sorted((name, str(value)) for name, value in coarse.items()))
         if key not in self._chips:
-            chip = self.space.chip
-            for path, value in coarse.items():
-                chip = chip.set(path, value)
-            self._chips[key] = ChipBounds(Designs.grid(chip, self.space.inner_grid()), self._moved)
+            every = self._every(assignment)
+            sizes = [len(options) for options in inner.values()]
+            length = prod(sizes)
+            places = dict(zip(inner, np.unravel_index(np.arange(length), sizes), strict=True)) if inner else {}
+            for path, options in every.choices.items():
+                if path not in inner:
+                    places[path] = np.full(length, options.index(assignment[path]))
+            self._chips[key] = ChipBounds(every.at(places, length), self._moved)
             if len(self._chips) > KEPT:
                 self._chips.popitem(last=False)
         self._chips.move_to_end(key)
         return self._chips[key]
 
+    def _every(self, assignment: Assignment) -> Designs:
+        """A design of all listed choices, whose chips are made once for all trials. Continuous keys and those that
+        count under conditions are set on the chip itself."""
+        listed = self.space.listed()
+        own = {k: v for k, v in self.space.overrides(assignment).items() if k not in listed}
+        key = tuple(sorted((name, str(value)) for name, value in own.items()))
+        if key not in self._templates:
+            chip = self.space.chip
+            for path, value in own.items():
+                chip = chip.set(path, value)
+            self._templates[key] = Designs(chip, listed, {path: np.zeros(1, dtype=int) for path in listed})
+            if len(self._templates) > KEPT:
+                self._templates.popitem(last=False)
+        self._templates.move_to_end(key)
+        return self._templates[key]
+
     def one(self, assignment: Assignment) -> Designs:
         """The single chip of a full assignment."""
-        grid = self.designs(assignment)
-        return Designs.rows(grid.chip, {p.name: [assignment[p.name]] for p in self.space.inner})
+        every = self._every(assignment)
+        places = {path: np.array([options.index(assignment[path])]) for path, options in every.choices.items()}
+        return every.at(places, 1)
 
     def table(
         self, assignment: Assignment, *, against: np.ndarray | None = None, one: bool = False,
@@ -156,11 +180,7 @@ class Costing:
     def _features(self, guide: Guide, assignment: Assignment, designs: Designs) -> np.ndarray:
         """What the guide sees of each design."""
         active = self.space.active(assignment)
-        order = {p.name: p.values or () for p in self.space.inner}
-        columns = {}
-        for path, index in designs.indices.items():
-            place = np.array([order[path].index(value) for value in designs.choices[path]])
-            columns[path] = place[np.broadcast_to(index, (len(designs),))]
+        columns = {p.name: designs.indices[p.name] for p in self.space.inner}
         return guide.encode(active, columns, len(designs))
 
     def look(self, assignment: Assignment, guide: Guide) -> None:
@@ -168,13 +188,24 @@ class Costing:
         key = self.space.key(assignment)
         if key in self._bounds:
             return
-        designs = self.designs(assignment)
-        bound = at_roofline(self.space.choice(assignment), designs, self.scenario, self.chips(assignment))
+        choice, designs = self.space.choice(assignment), self.designs(assignment)
+        if self._too_poor(choice):  # known without a trace of the network
+            bound = np.full((len(designs), len(self.scenario.objectives)), np.nan)
+        else:
+            bound = at_roofline(choice, designs, self.scenario, self.chips(assignment))
         usable = np.flatnonzero(np.isfinite(bound).all(axis=1))
         rows = np.random.default_rng(len(usable)).permutation(usable)[:LOOKED]
         self._bounds[key] = dict(assignment), self._features(guide, assignment, designs)[rows], bound[rows], rows
         while len(self._bounds) > BOUNDS_KEPT // LOOKED:
             self._bounds.popitem(last=False)
+
+    def _too_poor(self, choice: ModelChoice) -> bool:
+        """Does the quality, where it is known without training, miss its bounds?"""
+        low, high = self.scenario.quality_min, self.scenario.quality_max
+        if (low is None and high is None) or isinstance(self.scenario.quality, Trained):
+            return False
+        value = self.scenario.quality(choice).value
+        return (low is not None and value < low) or (high is not None and value > high)
 
     def promise(self, guide: Guide) -> tuple[list[Assignment], np.ndarray, np.ndarray]:
         """(coarse choices looked at; number of its choice, optimistic log objectives of every chip that may

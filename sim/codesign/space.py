@@ -68,6 +68,10 @@ class Space:
     def inner_grid(self) -> dict[str, tuple[Any, ...]]:
         return {p.name: p.values for p in self.inner if p.values is not None}
 
+    def listed(self) -> dict[str, tuple[Any, ...]]:
+        """Chip path -> choices of all chip parameters that always count: one `Designs` knows the chips of them all."""
+        return {p.name: p.values for p in self.parameters if p.side == "chip" and p.values is not None and not p.when}
+
     def active(self, assignment: Assignment) -> dict[str, Any]:
         """The parameters that count, in order: knobs of other workloads and unmet `when`s are left out."""
         found: dict[str, Any] = {}

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import product
 from math import prod
 from typing import Any
 
@@ -160,8 +159,11 @@ class Designs:
 
     def take(self, rows: np.ndarray) -> Designs:
         """Some of the designs, by their place; chips that were made for these are not made again."""
-        indices = {path: np.broadcast_to(index, (self.length,))[rows] for path, index in self.indices.items()}
-        part = Designs(self.chip, self.choices, indices, len(rows))
+        return self.at({p: np.broadcast_to(i, (self.length,))[rows] for p, i in self.indices.items()}, len(rows))
+
+    def at(self, indices: Mapping[str, np.ndarray], length: int) -> Designs:
+        """Other designs of the same choices; chips that were made for these are not made again."""
+        part = Designs(self.chip, self.choices, indices, length)
         part.__dict__["_chips"] = self._chips  # shared: a chip depends on the choices, not on the rows
         return part
 
@@ -232,9 +234,21 @@ class Designs:
 
     def gather(self, value: Callable[[Chip], Any], paths: Sequence[str]) -> np.ndarray:
         """`value(chip)` of every design, given that it depends on `paths` alone."""
-        combinations = product(*([(path, i) for i in range(len(self.choices[path]))] for path in paths))
-        table = np.array([value(self.changed(changes)) for changes in combinations])
-        sizes = [len(self.choices[path]) for path in paths]
         if not paths:
-            return np.broadcast_to(table[0], (self.length,))
-        return table[np.ravel_multi_index([self.indices[path] for path in paths], sizes)]
+            return np.broadcast_to(np.array([value(self.chip)])[0], (self.length,))
+        occurring, row = self._occurring(tuple(paths))
+        return np.array([value(self.changed(changes)) for changes in occurring])[row]
+
+    def _occurring(self, paths: tuple[str, ...]) -> tuple[list[tuple[tuple[str, int], ...]], np.ndarray]:
+        """(the combinations of these paths' choices that occur, of many perhaps few; which of them each design has)"""
+        if paths not in self._combinations:
+            sizes = [len(self.choices[path]) for path in paths]
+            places = np.ravel_multi_index([self.indices[path] for path in paths], sizes)
+            used, row = np.unique(places, return_inverse=True)
+            picked = zip(*(index.tolist() for index in np.unravel_index(used, sizes)), strict=True)
+            self._combinations[paths] = [tuple(zip(paths, one, strict=True)) for one in picked], row
+        return self._combinations[paths]
+
+    @cached_property
+    def _combinations(self) -> dict[tuple[str, ...], tuple[list[tuple[tuple[str, int], ...]], np.ndarray]]:
+        return {}
