@@ -12,7 +12,7 @@ mkdir -p "$folder"
 key=$($python -c "from sim.baseline.device import CpuDevice; print(CpuDevice().key)")
 for run in first second; do
     for grid in cpu-ops cpu-ops cpu-workloads cpu-workloads; do
-        $python -m sim measure "$grid" --device cpu -o "$folder/$run.jsonl" || true
+        $python -m sim measure "$grid" --device cpu --rounds 1 -o "$folder/$run.jsonl" || true
     done
 done
 $python benchmarks/repeat_baseline.py "$folder/first.jsonl" "$folder/second.jsonl" || echo "the runs do not agree: see above"

@@ -37,8 +37,13 @@ def main(first: Path, second: Path) -> int:
         if off:
             print(f"repeatability of {len(off)} {what}s: median {median(off):.1%}, largest {max(off):.1%}")
     share = 1 - len(apart) / len(measured)
+    refused = sum(any(run[key].median_s is None for run in runs) for key in runs[0] if key in runs[1])
     below = sum("physical bound" in mark for run in runs for key in measured for mark in run[key].marks)
-    print(f"{len(measured)} common points, {share:.1%} agree (asked for {ASKED:.0%}), {below} marked below their bound")
+    stated = median(run[key].spread.stated_s / run[key].median_s for run in runs for key in measured)
+    print(
+        f"{len(measured)} common points with a number ({refused} refused as too noisy), {share:.1%} agree (asked for "
+        f"{ASKED:.0%}) within a median stated spread of {stated:.1%}, {below} marked below their bound"
+    )
     return 0 if share >= ASKED else 1
 
 

@@ -48,8 +48,8 @@ class Spread:
     """Scatter of the samples about their median; every sample counts, outliers too.
 
     `ci_low_s`..`ci_high_s` is the confidence interval of the median within the run.
-    `stated_s` is what a repetition in another process should stay within (see
-    `sim.baseline.timing.stated_spread_s`).
+    `stated_s` is what a repetition in another process should stay within: seen between processes
+    (`sim.baseline.rounds`), or guessed from one (`sim.baseline.timing.stated_spread_s`).
     """
 
     mad_s: float
@@ -63,6 +63,8 @@ class Spread:
     ci_high_s: float
     confidence: float
     stated_s: float
+    within_s: float | None = None
+    """What one process alone would state, where `stated_s` is the spread between several."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +90,8 @@ class BaselineRecord:
     median_s: float | None
     spread: Spread | None = None
     n: int
+    rounds_s: tuple[float, ...] = ()
+    """Medians of the processes that it was measured in (`sim.baseline.rounds`); empty: one process."""
     outliers_s: tuple[float, ...] = ()
     """Samples marked as outliers; they are part of `n` and of every statistic."""
     noisy: bool = False
@@ -179,7 +183,7 @@ def record_from_dict(data: Mapping[str, object]) -> BaselineRecord:
             content[name] = enums[name](str(content[name]))
         if content.get("spread") is not None:
             content["spread"] = Spread(**content["spread"])  # type: ignore[arg-type]
-        for name in ("outliers_s", "marks"):
+        for name in ("outliers_s", "marks", "rounds_s"):
             content[name] = tuple(content.get(name, ()))  # type: ignore[arg-type]
         return BaselineRecord(**content)  # type: ignore[arg-type]
     except (TypeError, ValueError) as error:

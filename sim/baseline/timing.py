@@ -28,12 +28,14 @@ class Plan:
     """When to stop: `half_width` of the median's confidence interval reached, or the time is up.
 
     `noise_limit` is the relative half-width, and the relative drift between the first and second
-    half of the samples, above which no number is given.
+    half of the samples, above which no number is given; `between_limit` that of the spread between
+    processes.
     """
 
     confidence: float = 0.95
     half_width: float = 0.01
     noise_limit: float = 0.10
+    between_limit: float = 0.25
     min_samples: int = 11
     max_samples: int = 400
     time_limit_s: float = 2.0

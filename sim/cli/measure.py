@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from sim.baseline.compare import Comparison
     from sim.baseline.device import CpuDevice, CudaDevice
     from sim.baseline.grid import Point
+    from sim.baseline.record import BaselineRecord
 
 
 def measure(
@@ -35,6 +37,9 @@ def measure(
     mode: Annotated[str, typer.Option(help="eager, compile, or on CUDA graph.")] = "eager",
     phase: Annotated[str, typer.Option(help="warm, or cold with rotated operands.")] = "warm",
     threads: Annotated[int | None, typer.Option(help="CPU threads; default all cores.")] = None,
+    rounds: Annotated[
+        int, typer.Option(help="Fresh processes that measure every point, one after the other; 1: this one alone.")
+    ] = 3,
     time_limit: Annotated[float | None, typer.Option(help="Seconds after which no further point is begun.")] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document: the records of this run.")] = False,
 ) -> None:
@@ -43,26 +48,52 @@ def measure(
     import sys
 
     from sim.baseline.device import open_device
-    from sim.baseline.runner import measure_points, origin, prepare_process
+    from sim.baseline.rounds import measure_rounds
+    from sim.baseline.runner import measure_points, origin, prepare_process, resolved
 
     points = _points(target, knobs=parse_knobs(p or []), precision=precision, mode=mode, phase=phase)
     machine = open_device(device, threads)
-    prepare_process(machine)
     file = output or Path("baselines") / f"{machine.key}.jsonl"
-    run = origin(machine, command=shlex.join(["dovetail", *sys.argv[1:]]))
-    outcome = measure_points(points, machine=machine, output=file, run=run, progress=say, time_limit_s=time_limit)
+    command = shlex.join(["dovetail", *sys.argv[1:]])
+    records: tuple[BaselineRecord, ...]
+    if rounds == 1:
+        prepare_process(machine)
+        run = origin(machine, command=command)
+        outcome = measure_points(points, machine=machine, output=file, run=run, progress=say, time_limit_s=time_limit)
+        records, skipped, left = outcome.records, len(outcome.skipped), outcome.left
+    else:
+        again = ["--device", device, "--precision", precision, "--mode", mode, "--phase", phase]
+        again += [word for knob in p or [] for word in ("-p", knob)]
+        again += [] if threads is None else ["--threads", str(threads)]
+        keyed = {point.key(machine.key, machine.threads): point for point in map(resolved, points)}
+        combined = measure_rounds(
+            keyed, output=file, rounds=rounds, start=partial(_one_round, [target, *again]), command=command,
+            progress=say, time_limit_s=time_limit,
+        )  # fmt: skip
+        records, skipped, left = combined.records, 0, combined.left
     say(
-        f"{file}: {len(outcome.records)} records ({sum(r.noisy for r in outcome.records)} too noisy for a number), "
-        f"{len(outcome.skipped)} skipped, {outcome.already} already there, {outcome.left} left"
+        f"{file}: {len(records)} records ({sum(r.noisy for r in records)} too noisy for a number), "
+        f"{skipped} skipped, {len(points) - len(records) - skipped - left} already there, {left} left"
     )
     if compare:
         rests_on = _rests_on(compare, calibration)
+        prepare_process(machine)
         for comparison in _comparisons(points, machine, file, compare, calibration):
             _show_comparison(comparison, f"{compare}, {rests_on}")
     if json:
-        print_json([record.to_dict() for record in outcome.records])
-    if not outcome.records and outcome.skipped:
+        print_json([record.to_dict() for record in records])
+    if not records and (skipped or (rounds > 1 and left)):
         raise typer.Exit(1)
+
+
+def _one_round(words: list[str], file: Path, time_limit_s: float | None) -> int:
+    """The same points in a fresh process, its progress on stderr; its exit status."""
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "sim", "measure", *words, "--rounds", "1", "-o", str(file)]
+    command += [] if time_limit_s is None else ["--time-limit", f"{time_limit_s:.0f}"]
+    return subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode
 
 
 def _points(target: str, *, knobs: dict, precision: str, mode: str, phase: str) -> list[Point]:

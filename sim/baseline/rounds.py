@@ -1,0 +1,152 @@
+"""Rounds: every point in several fresh processes, minutes apart, and what these say about one more.
+
+A process sees its own scatter alone. Address-space layout, the clock under a hypervisor and what else runs differ
+between processes, so that the spread a record states comes from between them: round 1 over all points, then
+round 2, and so on, each in a process of its own; a record states what a further process stays within.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import exp, log, sqrt
+from pathlib import Path
+from statistics import median
+
+from sim.baseline.grid import Point
+from sim.baseline.record import Baseline, BaselineRecord, append_record, read_baseline
+from sim.baseline.timing import REPEAT_FLOOR
+from sim.errors import MeasurementError
+
+LEAST_ROUNDS = 3
+"""Processes below which no spread between them is stated."""
+PRIOR_ROUNDS = 4
+"""Weight of the run's common variance beside a point's own, in rounds: of three rounds alone the interval is 4.3
+standard deviations wide, with it 2.4 (a moderated variance: Smyth 2004, Statistical Applications in Genetics 3)."""
+PASSES = 2
+"""How often a round is started: the second time for the points that were too noisy the first time."""
+
+Start = Callable[[Path, float | None], int]
+"""Measures all points into a file in a fresh process, within seconds if given; its exit status."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Combined:
+    """What the rounds say: one record a point, and the points that too few of them reached."""
+
+    records: tuple[BaselineRecord, ...]
+    left: int
+
+
+def variance(values: Sequence[float]) -> float:
+    """Sample variance of log values."""
+    logs = [log(v) for v in values]
+    mean = sum(logs) / len(logs)
+    return sum((x - mean) ** 2 for x in logs) / (len(logs) - 1)
+
+
+def common_variance(rounds_s: Sequence[Sequence[float]]) -> float:
+    """The median of the points' variances, made unbiased: the median of chi^2_k / k lies at (1 - 2/(9 k))^3
+    (Wilson and Hilferty 1931). Example: of three rounds k = 2 and the median is 0.70 of the variance."""
+    several = [values for values in rounds_s if len(values) > 1]
+    if not several:
+        return 0.0
+    k = median(len(values) - 1 for values in several)
+    return median(variance(values) for values in several) / (1 - 2 / (9 * k)) ** 3
+
+
+def prediction_spread(values: Sequence[float], common: float, confidence: float = 0.95) -> float:
+    """Relative half-width within which the median of one more process lies with this confidence.
+
+    t x s x sqrt(1 + 1/n), with s^2 the point's variance and the run's common one, weighted by their degrees of
+    freedom. Example: n = 3 rounds of one variance v: t(6) = 2.447, so 2.83 sqrt(v).
+    """
+    from scipy.stats import t
+
+    own = len(values) - 1
+    s2 = (own * variance(values) + PRIOR_ROUNDS * common) / (own + PRIOR_ROUNDS)
+    factor = float(t.ppf((1 + confidence) / 2, own + PRIOR_ROUNDS))
+    return exp(factor * sqrt(s2 * (1 + 1 / len(values)))) - 1
+
+
+def combine(records: Sequence[BaselineRecord], common: float, *, limit: float, asked: int) -> BaselineRecord:
+    """One record of a point from its rounds, noisy ones included: the round in the middle, with the median of all
+    and the spread between them. No number where too few rounds have one, or the spread is wider than `limit`."""
+    good = sorted((r for r in records if r.median_s is not None), key=lambda r: r.median_s or 0.0)
+    times = [float(r.median_s or 0.0) for r in good]
+    if len(good) < LEAST_ROUNDS:
+        reasons = dict.fromkeys(mark for r in records if r.median_s is None for mark in r.marks)
+        why = f"{len(good)} of {asked} processes gave a number, {LEAST_ROUNDS} needed: {'; '.join(reasons)}"
+        return replace(records[-1], median_s=None, noisy=True, marks=(why,), rounds_s=tuple(times))
+    middle = good[len(good) // 2]
+    time_s = median(times)
+    relative = max(REPEAT_FLOOR, prediction_spread(times, common))
+    assert middle.spread is not None
+    spread = replace(middle.spread, stated_s=relative * time_s, within_s=middle.spread.stated_s)
+    noise = f"another process would lie within +-{relative:.0%} of the median of {len(times)}, limit {limit:.0%}"
+    noisy = relative > limit
+    marks = tuple(dict.fromkeys(mark for r in good for mark in r.marks))
+    dates = sorted(r.date for r in good)
+    return replace(
+        middle, median_s=None if noisy else time_s, spread=spread, noisy=noisy, rounds_s=tuple(times),
+        n=sum(r.n for r in good), outliers_s=tuple(s for r in good for s in r.outliers_s),
+        marks=(noise, *marks) if noisy else marks, date=dates[-1],
+        method=f"median of {len(times)} processes from {dates[0]} to {dates[-1]}; {middle.method}",
+    )  # fmt: skip
+
+
+def combine_rounds(rounds: Sequence[Baseline], points: Mapping[str, Point], *, asked: int) -> Combined:
+    """The points (key -> point) that the rounds hold, in their order. A point that fewer rounds reached than asked
+    is left for the next run."""
+    latest = [r.latest for r in rounds]
+    found = {key: [r[key] for r in latest if key in r] for key in points}
+    reached = {key: records for key, records in found.items() if len(records) == asked}
+    numbers = [[float(r.median_s) for r in records if r.median_s is not None] for records in reached.values()]
+    common = common_variance([values for values in numbers if len(values) >= LEAST_ROUNDS])
+    combined = tuple(
+        combine(records, common, limit=points[key].plan.between_limit, asked=asked) for key, records in reached.items()
+    )
+    return Combined(records=combined, left=len(points) - len(reached))
+
+
+def measure_rounds(
+    points: Mapping[str, Point], *, output: Path, rounds: int, start: Start, command: str = "",
+    progress: Callable[[str], None] = lambda line: None, time_limit_s: float | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Combined:  # fmt: skip
+    """Measure what `output` lacks in `rounds` processes, and append one record a point.
+
+    Each round has a file of its own in `<output>.rounds/`, so that a killed run goes on where it stopped; points
+    that were too noisy are measured again once. Files of rounds older than this run's points are used again: remove
+    the folder to start anew.
+
+    Raises: MeasurementError: too few rounds, or a process that ended badly and left nothing.
+    """
+    if rounds < LEAST_ROUNDS:
+        raise MeasurementError(
+            f"{rounds} rounds: expected 1 (one process, no spread between), or {LEAST_ROUNDS} and more"
+        )
+    finished = read_baseline(output).finished
+    missing = {key: point for key, point in points.items() if key not in finished}
+    if not missing:
+        return Combined(records=(), left=0)
+    folder = output.with_name(output.name + ".rounds")
+    files = [folder / f"round-{k}.jsonl" for k in range(1, rounds + 1)]
+    begun = clock()
+    for number, file in enumerate(files * PASSES):
+        if missing.keys() <= read_baseline(file).finished:
+            continue
+        left_s = None if time_limit_s is None else time_limit_s - (clock() - begun)
+        if left_s is not None and left_s <= 0:
+            break
+        again = " again, points that were too noisy" if number >= rounds else ""
+        progress(f"round {number % rounds + 1} of {rounds}{again}: a fresh process")
+        share = None if left_s is None else left_s / (rounds - number if number < rounds else 1)
+        status = start(file, share)
+        if status not in (0, 1) and not read_baseline(file).records:
+            raise MeasurementError(f"the process of round {number % rounds + 1} ended with status {status}; see above")
+    combined = combine_rounds([read_baseline(file) for file in files], missing, asked=rounds)
+    for record in combined.records:
+        append_record(output, replace(record, command=command or record.command))
+    return combined

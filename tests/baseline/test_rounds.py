@@ -1,0 +1,157 @@
+"""Rounds of a measurement with stubbed processes: every file is written by the test, nothing is timed."""
+
+import math
+import random
+
+import pytest
+
+from sim.baseline.grid import make_point
+from sim.baseline.record import BaselineRecord, Kind, Spread, append_record, read_baseline
+from sim.baseline.rounds import combine_rounds, common_variance, measure_rounds, prediction_spread, variance
+from sim.baseline.timing import Plan, agree
+from sim.errors import MeasurementError
+
+
+def points(count):
+    some = [make_point(op="relu", workload=None, knobs={"rows": i + 1, "columns": 8}, precision="fp32", plan=Plan())
+            for i in range(count)]  # fmt: skip
+    return {p.key("fake", 1): p for p in some}
+
+
+def record(point, time_s):
+    """A process that sees 1 % of scatter within itself; None: it was too noisy for a number."""
+    spread = Spread(mad_s=0, q05_s=0, q25_s=0, q75_s=0, q95_s=0, min_s=0, max_s=0, ci_low_s=0, ci_high_s=0,
+                    confidence=0.95, stated_s=0.01 * (time_s or 1))  # fmt: skip
+    return BaselineRecord(
+        device="fake", backend="cpu", kind=Kind.MEASURED, op=point.op, knobs=point.knobs, precision="fp32", threads=1,
+        median_s=time_s, noisy=time_s is None, spread=spread, n=11, date="2026-01-01T00:00:00Z",
+        marks=() if time_s else ("other processes used 50 % of the cores",),
+    )  # fmt: skip
+
+
+def process(points, time_of):
+    """A stand-in for a fresh process: measures what its file lacks; `time_of(key, round)` is the median or None."""
+
+    def start(file, time_limit_s):
+        del time_limit_s
+        finished = read_baseline(file).finished
+        for key, point in points.items():
+            if key not in finished:
+                append_record(file, record(point, time_of(key, int(file.stem[-1]))))
+        return 0
+
+    return start
+
+
+def test_prediction_by_hand():
+    """Logs 0, 0.1, 0.2: variance 0.01. With the same common variance t(6) = 2.4469 and sqrt(4/3): 2.8255 x 0.1."""
+    values = [1.0, math.exp(0.1), math.exp(0.2)]
+    assert variance(values) == pytest.approx(0.01)
+    assert prediction_spread(values, 0.01) == pytest.approx(math.exp(0.28255) - 1, rel=1e-3)
+
+
+def test_common_variance_is_the_one_that_made_the_points():
+    generator = random.Random(3)
+    rounds = [[math.exp(generator.gauss(0, 0.05)) for _ in range(3)] for _ in range(2000)]
+    assert common_variance(rounds) == pytest.approx(0.0025, rel=0.1)
+    assert common_variance([[1.0], []]) == 0.0
+
+
+@pytest.mark.parametrize("rounds", [3, 5])
+def test_two_runs_agree_within_what_they_state(tmp_path, rounds):
+    """Processes differ by 4 % although each sees 1 %: what one process states would agree in 27 % of the points. 95 %
+    are asked for; also of one single process against what the rounds state."""
+    some, generator = points(120), random.Random(rounds)
+
+    def run(name):
+        start = process(some, lambda key, k: 1e-3 * math.exp(generator.gauss(0, 0.04)))
+        measure_rounds(some, output=tmp_path / name, rounds=rounds, start=start)
+        return read_baseline(tmp_path / name).latest
+
+    first, second = run("a.jsonl"), run("b.jsonl")
+    pairs = [(a, second[key]) for key, a in first.items()]
+    assert all(a.spread.within_s < a.spread.stated_s for a, _ in pairs)
+    said = [agree((a.median_s, a.spread.stated_s), (b.median_s, b.spread.stated_s)) for a, b in pairs]
+    assert sum(said) / len(said) >= 0.95
+    single = [abs(1e-3 * math.exp(generator.gauss(0, 0.04)) - a.median_s) <= a.spread.stated_s for a, _ in pairs]
+    assert sum(single) / len(single) >= 0.95 - 2 * (0.95 * 0.05 / 120) ** 0.5
+
+
+def test_rounds_that_disagree_give_no_number(tmp_path):
+    """A clock that runs 1.5 times slower in one round: refused, with the width and the limit; the others' medians stay
+    in the record."""
+    some = points(5)
+    start = process(some, lambda key, k: 1.5e-3 if k == 2 else 1e-3)
+    found = measure_rounds(some, output=tmp_path / "a.jsonl", rounds=3, start=start)
+    assert all(r.noisy and r.median_s is None for r in found.records)
+    assert found.records[0].rounds_s == (1e-3, 1e-3, 1.5e-3)
+    assert "limit 25%" in found.records[0].marks[0]
+
+
+def test_noisy_rounds_are_measured_again_once_and_named(tmp_path):
+    some, asked = points(2), []
+    first = next(iter(some))
+
+    def time_of(key, k):
+        asked.append((key, k))
+        return None if key == first and (k == 3 or asked.count((key, k)) == 1) else 1e-3
+
+    found = measure_rounds(some, output=tmp_path / "a.jsonl", rounds=3, start=process(some, time_of))
+    bad, good = sorted(found.records, key=lambda r: r.median_s is not None)
+    assert "2 of 3 processes gave a number, 3 needed: other processes used 50 % of the cores" in bad.marks[0]
+    assert good.median_s == 1e-3
+    assert asked.count((first, 3)) == 2
+
+
+def test_a_killed_run_goes_on_and_a_finished_one_measures_nothing(tmp_path):
+    some, started = points(4), []
+    whole = process(some, lambda key, k: 1e-3)
+
+    def dying(file, limit_s):
+        started.append(file.stem)
+        if file.stem == "round-2":
+            raise KeyboardInterrupt
+        return whole(file, limit_s)
+
+    with pytest.raises(KeyboardInterrupt):
+        measure_rounds(some, output=tmp_path / "a.jsonl", rounds=3, start=dying)
+    started.clear()
+    going_on = lambda file, limit_s: (started.append(file.stem), whole(file, limit_s))[1]  # noqa: E731
+    found = measure_rounds(some, output=tmp_path / "a.jsonl", rounds=3, start=going_on)
+    assert started == ["round-2", "round-3"]
+    assert len(found.records) == 4
+    assert measure_rounds(some, output=tmp_path / "a.jsonl", rounds=3, start=going_on).records == ()
+    assert started == ["round-2", "round-3"]
+
+
+def test_points_that_a_round_did_not_reach_are_left(tmp_path):
+    """The time is up in round 2 after one of three points: that one has a record, two are left."""
+    some, now = points(3), [0.0]
+
+    def start(file, limit_s):
+        reached = dict(list(some.items())[: 3 if file.stem == "round-1" else 1])
+        now[0] += 10.0
+        assert limit_s == pytest.approx({"round-1": 10.0, "round-2": 10.0, "round-3": 10.0}[file.stem])
+        return process(reached, lambda key, k: 1e-3)(file, limit_s)
+
+    found = measure_rounds(
+        some, output=tmp_path / "a.jsonl", rounds=3, start=start, time_limit_s=30.0, clock=lambda: now[0]
+    )
+    assert (len(found.records), found.left) == (1, 2)
+
+
+def test_two_rounds_are_refused_and_a_broken_process_is_named(tmp_path):
+    with pytest.raises(MeasurementError, match="2 rounds: expected 1"):
+        measure_rounds(points(1), output=tmp_path / "a.jsonl", rounds=2, start=lambda file, limit_s: 0)
+    with pytest.raises(MeasurementError, match="round 1 ended with status 70"):
+        measure_rounds(points(1), output=tmp_path / "a.jsonl", rounds=3, start=lambda file, limit_s: 70)
+
+
+def test_an_even_number_of_rounds_takes_the_mean_of_the_middle_two(tmp_path):
+    some = points(1)
+    files = [tmp_path / f"{k}.jsonl" for k in range(4)]
+    for file, time_s in zip(files, (1.00e-3, 1.01e-3, 1.03e-3, 1.04e-3), strict=True):
+        append_record(file, record(next(iter(some.values())), time_s))
+    (found,) = combine_rounds([read_baseline(file) for file in files], some, asked=4).records
+    assert found.median_s == pytest.approx(1.02e-3)
+    assert found.n == 44
