@@ -1,38 +1,52 @@
 """What a design cannot be better than, for thousands of chips at once and without a mapping.
 
-The network's roofline over compute and the home memory, and the energy that follows from it. Vector
-work, on-chip memories and all waiting are left out, so that the bounds are loose but never above
-`estimate`: they only ever exclude.
+The network's roofline over array, vector unit and home memory, and the energy of the work that no mapping saves. On-
+chip memories and all waiting are left out, so that the bounds are loose but never above `estimate`: they only exclude.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from sim.codesign.checks import physical_metrics
-from sim.cost.ceilings import bandwidths, compute_type, macs_per_s
+from sim.cost.ceilings import bandwidths, compute_type, macs_per_s, primitive_s
 from sim.cost.compulsory import footprint
-from sim.hardware.chip import Chip
+from sim.cost.flash import op_share
+from sim.cost.roofline import primitives
+from sim.hardware.chip import Chip, Costing, Unit
 from sim.hardware.designs import Designs
-from sim.hardware.physical import idle_power_w, memory_energy_j_per_byte
-from sim.workload.graph import EinsumOp, Graph, OperandRole, Role
+from sim.hardware.physical import idle_power_w, mac_energy_j, memory_energy_j_per_byte, vector_energy_j
+from sim.workload.graph import EinsumOp, Graph, OperandRole, Primitive, Role, ViewOp
 from sim.workload.precision import Precision
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a graph at a precision asks of any chip of one kind."""
+
+    read_bytes: float
+    write_bytes: float
+    macs: Mapping[tuple[str, str | None, float], float]
+    """(compute type, pattern, density) -> MACs"""
+    primitives: Mapping[Primitive, float]
 
 
 class ChipBounds:
     """What the bounds need of some chips, gathered once for all models; (n,) arrays in order of the designs."""
 
-    def __init__(self, designs: Designs, moved: dict[tuple, tuple[float, float]] | None = None) -> None:
-        """`moved`: what other chips of the same kind found out of models, and are told of."""
+    def __init__(self, designs: Designs, demands: dict[tuple, Demand] | None = None) -> None:
+        """`demands`: what other chips of the same kind found out of models, and are told of."""
         self.designs = designs
         chip = designs.chip
         outer = {chip.main_unit.home, chip.main_unit.vector.name, *(link.name for link in chip.links)}
         self._inside = [p for p in designs.choices if p.partition(".")[0] not in outer and not _storage(chip, p)]
-        self._rates: dict[tuple[str, str | None], np.ndarray] = {}
-        self._moved = {} if moved is None else moved
+        self._rates: dict[tuple[str, Any], np.ndarray] = {}
+        self._demands = {} if demands is None else demands
 
     @cached_property
     def metrics(self) -> dict[str, np.ndarray]:
@@ -55,17 +69,40 @@ class ChipBounds:
         return self._rate(f"{density!r}", pattern or "", of)
 
     def _rate(self, name: str, pattern: str | None, value: Callable[[Chip], float]) -> np.ndarray:
-        if (name, pattern) not in self._rates:
-            self._rates[name, pattern] = _gather(self.designs, value, self._inside)
-        return self._rates[name, pattern]
+        return self._kept((name, pattern), lambda: _gather(self.designs, value, self._inside))
 
-    def moved_bytes(self, graph: Graph, precision: Precision) -> tuple[float, float]:
-        """Compulsory (read, written) bytes of the home memory."""
+    def primitive_s(self, primitive: Primitive) -> np.ndarray:
+        """Seconds of one primitive on all lanes."""
+        vector = self.designs.chip.main_unit.vector.name
+        moving = [p for p in self.designs.choices if p.endswith("clock") or p.partition(".")[0] == vector]
+
+        def of(chip: Chip) -> float:
+            unit = chip.main_unit
+            return primitive_s(unit.vector, primitive, clock_hz=unit.clock_hz, chip=chip.name)
+
+        return self._kept(("s", primitive), lambda: _gather(self.designs, of, moving))
+
+    def mac_energy_j(self, compute: str) -> np.ndarray:
+        array = self.designs.chip.main_unit.array.name
+        return self._kept(("mac", compute), lambda: mac_energy_j(self.designs, array, compute))
+
+    def primitive_energy_j(self, primitive: Primitive) -> np.ndarray:
+        vector = self.designs.chip.main_unit.vector.name
+        return self._kept(("j", primitive), lambda: vector_energy_j(self.designs, vector, primitive.value))
+
+    def _kept(self, key: tuple[str, Any], make: Callable[[], np.ndarray]) -> np.ndarray:
+        if key not in self._rates:
+            self._rates[key] = np.asarray(make(), dtype=float)
+        return self._rates[key]
+
+    def demand(self, graph: Graph, precision: Precision) -> Demand:
         chip = self.designs.chip
         key = graph.hash, precision.name, chip.main_unit.home
-        if key not in self._moved:
-            self._moved[key] = footprint(graph, chip, chip.main_unit, precision, {}).compulsory_bytes()
-        return self._moved[key]
+        if key not in self._demands:
+            read, write = footprint(graph, chip, chip.main_unit, precision, {}).compulsory_bytes()
+            macs, ones = _work(graph, chip.main_unit, precision)
+            self._demands[key] = Demand(read, write, macs, ones)
+        return self._demands[key]
 
     @cached_property
     def ports(self) -> tuple[np.ndarray, np.ndarray, bool]:
@@ -97,33 +134,55 @@ def lower_bounds(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(latency_s, energy_j), each (n,), that no mapping on these chips goes below.
 
-    Energy is compulsory traffic of the home memory and idle power over the latency bound; NaN where
-    the chip's energies are unknown. `chips` are the designs' own, for use with further models.
+    Energy is that of all MACs and vector primitives, of the compulsory traffic of the home memory, and idle power over
+    the latency bound; NaN where the chip's energies are unknown. `chips` are the designs' own, for use with further
+    models.
     """
     chips = chips or ChipBounds(designs)
-    read, write = chips.moved_bytes(graph, precision)
-    computing = np.zeros(len(designs))
-    for (kind, pattern, density), macs in _work(graph, precision).items():
-        computing = computing + macs / chips.gain(pattern, density) / chips.macs_per_s(kind)
+    demand = chips.demand(graph, precision)
+    computing, energy = np.zeros(len(designs)), np.zeros(len(designs))
+    for (kind, pattern, density), macs in demand.macs.items():
+        done = macs / chips.gain(pattern, density)
+        computing = computing + done / chips.macs_per_s(kind)
+        energy = energy + (done * chips.mac_energy_j(kind) if _mapped(designs.chip) else 0.0)
+    vector = np.zeros(len(designs))
+    for primitive, count in demand.primitives.items():
+        vector = vector + count * chips.primitive_s(primitive)
+        energy = energy + (count * chips.primitive_energy_j(primitive) if _mapped(designs.chip) else 0.0)
     out, back, shared = chips.ports
-    times = read / out, write / back
-    latency = np.maximum(computing, sum(times) if shared else np.maximum(*times))
+    times = demand.read_bytes / out, demand.write_bytes / back
+    moving = sum(times) if shared else np.maximum(*times)
+    latency = np.maximum(np.maximum(computing, vector), moving)
     per_read, per_write = chips.joules_per_byte
-    return latency, read * per_read + write * per_write + chips.idle_w * latency
+    traffic = demand.read_bytes * per_read + demand.write_bytes * per_write
+    return latency, energy + traffic + chips.idle_w * latency
 
 
-def _work(graph: Graph, precision: Precision) -> dict[tuple[str, str | None, float], float]:
-    """(compute type, pattern, density) -> MACs."""
-    found: dict[tuple[str, str | None, float], float] = {}
+def _mapped(chip: Chip) -> bool:
+    """Other kinds of units have energies of their own."""
+    return chip.main_unit.costing is Costing.MAPPED
+
+
+def _work(
+    graph: Graph, unit: Unit, precision: Precision
+) -> tuple[dict[tuple[str, str | None, float], float], dict[Primitive, float]]:
+    """((compute type, pattern, density) -> MACs, primitive -> how many): what the unit does at least."""
+    macs: dict[tuple[str, str | None, float], float] = {}
+    ones: dict[Primitive, float] = {}
     for op in graph.ops:
+        if isinstance(op, ViewOp):
+            continue
+        share = op_share(op, graph, unit)
         if isinstance(op, EinsumOp):
             factors = [graph.tensors[o.tensor] for o in op.einsum.operands if o.role is not OperandRole.OUTPUT]
             weights = [t for t in factors if t.role is Role.WEIGHT]
             pattern = next((t.pattern for t in weights if t.pattern is not None), None)
             density = float(np.prod([t.density for t in factors]))
             key = (compute_type(precision, learned=bool(weights)), pattern, density)
-            found[key] = found.get(key, 0.0) + op.einsum.macs
-    return found
+            macs[key] = macs.get(key, 0.0) + share * op.einsum.macs
+        for primitive, count in primitives(op).items():
+            ones[primitive] = ones.get(primitive, 0.0) + share * count
+    return macs, ones
 
 
 def _storage(chip: Chip, path: str) -> bool:

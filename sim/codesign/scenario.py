@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sim.codesign.bounds import ChipBounds
+from sim.codesign.bounds import ChipBounds, Demand
 from sim.codesign.checks import limits
 from sim.codesign.choice import ModelChoice, Scenario
 from sim.codesign.evaluate import Sweep, Table, at_roofline, evaluate, exact_sweep
@@ -101,7 +101,7 @@ class Costing:
     def __init__(self, space: Space, *, sweep: Sweep | None = None) -> None:
         self.space, self.scenario = space, make_scenario(space)
         self.sweep = sweep or exact_sweep(self.scenario.calibration)
-        self._moved: dict[tuple, tuple[float, float]] = {}
+        self._demands: dict[tuple, Demand] = {}
         self._chips: OrderedDict[tuple, ChipBounds] = OrderedDict()
         self._templates: OrderedDict[tuple, Designs] = OrderedDict()
         self._bounds: OrderedDict[str, tuple[Assignment, np.ndarray, np.ndarray, np.ndarray]] = OrderedDict()
@@ -126,7 +126,7 @@ class Costing:
             for path, options in every.choices.items():
                 if path not in inner:
                     places[path] = np.full(length, options.index(assignment[path]))
-            self._chips[key] = ChipBounds(every.at(places, length), self._moved)
+            self._chips[key] = ChipBounds(every.at(places, length), self._demands)
             if len(self._chips) > KEPT:
                 self._chips.popitem(last=False)
         self._chips.move_to_end(key)

@@ -263,7 +263,7 @@ def network_bound_s(graph: Graph, chips: Sequence[Chip], precision: str) -> np.n
                 rates[compute, speed_up] = speed_up * np.array(peak)
             totals["compute"] = totals.get("compute", 0.0) + share * op.einsum.macs / rates[compute, speed_up]
         work: np.ndarray | float = 0.0
-        counts = _primitives(op)
+        counts = primitives(op)
         for primitive, count in counts.items():
             if primitive not in ones:
                 ones[primitive] = np.array(
@@ -289,7 +289,7 @@ def _point(op: Op, graph: Graph, chip: Chip, unit: Unit, precision: Precision, p
     if isinstance(op, EinsumOp):
         resources["compute"] = share * macs / _effective_macs_per_s(op, graph, chip, unit, precision)
     vector_ops = 0
-    for primitive, count in _primitives(op).items():
+    for primitive, count in primitives(op).items():
         one_s = primitive_s(unit.vector, primitive, clock_hz=unit.clock_hz, chip=chip.name)
         resources["vector"] = resources.get("vector", 0.0) + share * count * one_s
         vector_ops += count
@@ -346,7 +346,7 @@ def link_bound_s(op: CollectiveOp, chip: Chip) -> float:
     return float(sent / chip.system_link.bandwidth.at(1.0))
 
 
-def _primitives(op: Op) -> dict:
+def primitives(op: Op) -> dict:
     if isinstance(op, EinsumOp):
         output = op.einsum.output
         elements = 1

@@ -13,8 +13,10 @@ from sim.codesign.evaluate import evaluate, one_workload
 from sim.codesign.pareto import non_dominated
 from sim.hardware.designs import Designs
 from sim.hardware.load import load_hardware
+from sim.hardware.physical import idle_power_w, mac_energy_j, memory_energy_j_per_byte
 from sim.sweeping import sweep
 from sim.workload.builders import gemm
+from sim.workload.load import load_workload
 from sim.workload.precision import parse_precision
 
 GRID = {"array.rows": [8, 32], "SRAM.capacity": ["64 KiB", "1 MiB"], "DRAM.bandwidth": ["3 GB/s", "12 GB/s", "48 GB/s"]}
@@ -110,3 +112,30 @@ def test_user_constraint_and_estimates_limit(designs: Designs) -> None:
     table = evaluate(one_workload(gemm(32, 32, 32), "int8"), designs, scenario, estimates=3)
     assert table.counts == {"no": 3, "not costed, the trial's estimates ran out": len(designs) - 3}
     assert table.worst_violation[table.costed].tolist() == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "knobs", "precision"),
+    [
+        ("decoder", {"width": 64, "depth": 1, "heads": 4, "kv_heads": 2, "vocabulary": 100, "context": 64}, "int8"),
+        ("mobilenet_v2", {"resolution": 32, "width": 0.35}, "int4"),
+        ("mlp", {"batch": 4}, "fp16"),
+    ],
+)
+def test_bounds_of_networks(designs: Designs, name: str, knobs: dict, precision: str) -> None:
+    """Masked attention, grouped convolutions, vector work, chips whose vector unit is the bottleneck."""
+    graph = load_workload(name, **knobs)
+    some = Designs.rows(designs.chip, {"array.rows": [8, 64], "simd.lanes": [64, 2]})
+    latency, energy = lower_bounds(graph, some, parse_precision(precision))
+    table = sweep(graph, some.chip, some, precisions=[precision])
+    assert (latency <= table["latency_s"]).all()
+    assert (energy <= table["energy_j"]).all()
+
+
+def test_energy_bound_by_hand() -> None:
+    """Energy of all MACs, of every byte once, and of idling for the bound's time."""
+    chip = load_hardware("edge-npu")
+    latency, energy = lower_bounds(gemm(256, 256, 256, dtype="int8"), Designs(chip), parse_precision("int8"))
+    read, write = (memory_energy_j_per_byte(chip, "DRAM", way) for way in ("read", "write"))
+    expected = 256**3 * mac_energy_j(chip, "array", "int8") + 2 * 256**2 * read + 256**2 * write
+    assert energy[0] == pytest.approx(expected + idle_power_w(chip) * latency[0], rel=1e-12)

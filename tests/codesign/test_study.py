@@ -230,6 +230,34 @@ def test_kill_a_worker_then_all(document: dict[str, Any], write: Any, tmp_path: 
     _check_complete(storage, space, 6, lost)
 
 
+def test_a_search_takes_back_the_trials_of_another(document: dict[str, Any], write: Any, tmp_path: Path) -> None:
+    """Two searches of one process each on one journal; one is killed. The other reaches the total, the dead one's
+    trial among them, without a new start."""
+    document = _slow(document, tmp_path)
+    path, space, storage = write(document), build_space(document), str(tmp_path / "s.journal")
+    doomed = _start(path, storage, 5, 1, tmp_path / "a")
+    (lost,) = _running(storage, space, 1)
+    other = _start(path, storage, 5, 1, tmp_path / "b")
+    os.killpg(doomed.pid, signal.SIGKILL)
+    doomed.communicate()
+    _, errors = other.communicate(timeout=120)
+    assert other.returncode == 0, errors
+    _check_complete(storage, space, 5, [lost.number])
+
+
+def test_a_trial_that_was_failed_but_not_enqueued(document: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who took it back died before it enqueued the copy: after a while another does."""
+    study = open_study(open_storage(None), build_space(document), sampler=optuna.samplers.RandomSampler(seed=0))
+    trial = study.ask()
+    trial.suggest_categorical("product.m", [32, 64])
+    study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    assert reclaim(study) == []
+    monkeypatch.setattr("sim.codesign.study.leases.UNSIGNED_S", 0.0)
+    assert reclaim(study) == [0]
+    assert reclaim(study) == []
+    assert [t.state.name for t in study.trials] == ["FAIL", "WAITING"]
+
+
 def test_every_winner_reproduces(document: dict[str, Any], write: Any, tmp_path: Path, reproduced: Any) -> None:
     """The commands of each winner, run in its folder, give all told objectives to the last digit: means by weight of
     two workloads here, mapped for energy."""

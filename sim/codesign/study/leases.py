@@ -1,8 +1,8 @@
 """Who works on a trial, and what becomes of the trials of those who died.
 
 A worker signs each trial that it asks for with its host, process and time. A trial still running
-whose signer is gone (its process on this host, or its lease elsewhere) is enqueued again with the
-parameters it had, then marked failed. Works on every storage; Optuna's own heartbeats need a database.
+whose signer is gone (its process on this host, or its lease elsewhere) is marked failed, and enqueued
+again with the parameters it had. Works on every storage; Optuna's own heartbeats need a database.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 import optuna
@@ -81,29 +82,36 @@ def held(trial: Trial) -> Iterator[None]:
 def reclaim(study: optuna.Study) -> list[int]:
     """Enqueue again the trials of dead workers; returns their numbers.
 
-    First enqueued, then failed: who dies between leaves a trial that the next call fails without
-    enqueueing it twice, because the copy names it in `retry_of`.
+    Every search on the storage does so before each of its trials. First failed, which only one of them can do, then
+    enqueued by the one that did. Who dies between leaves a failed trial without a copy that names it in `retry_of`;
+    after a while another makes it.
     """
     trials = study.get_trials(deepcopy=False)
     retried = {trial.user_attrs.get("retry_of") for trial in trials}
-    found = []
+    lost = []
     for trial in trials:
         if trial.state is TrialState.RUNNING and not _held(trial):
-            fixed = {**trial.user_attrs.get("fixed", {}), **trial.params}
-            if trial.number not in retried:
-                kept = {k: v for k, v in trial.user_attrs.items() if k == "known"}
-                study.enqueue_trial(fixed, user_attrs={**kept, "fixed": fixed, "retry_of": trial.number})
             try:
                 study.tell(trial.number, state=TrialState.FAIL)
-                found.append(trial.number)
-            except (UpdateFinishedTrialError, ValueError):  # another supervisor was faster
+            except (UpdateFinishedTrialError, ValueError):  # another search was faster
                 continue
-    return found
+            lost.append(trial)
+        elif trial.state is TrialState.FAIL and trial.number not in retried and _older(trial.datetime_complete):
+            lost.append(trial)
+    for trial in lost:
+        if trial.number not in retried:
+            fixed = {**trial.user_attrs.get("fixed", {}), **trial.params}
+            kept = {k: v for k, v in trial.user_attrs.items() if k == "known"}
+            study.enqueue_trial(fixed, user_attrs={**kept, "fixed": fixed, "retry_of": trial.number})
+    return [trial.number for trial in lost]
+
+
+def _older(moment: datetime | None) -> bool:
+    return moment is None or time.time() - moment.timestamp() > UNSIGNED_S
 
 
 def _held(trial: FrozenTrial) -> bool:
     signed = trial.user_attrs.get("worker")
     if signed is not None:
         return alive(signed, trial.user_attrs.get("lease_until", 0.0))
-    started = trial.datetime_start
-    return started is not None and time.time() - started.timestamp() < UNSIGNED_S
+    return not _older(trial.datetime_start)

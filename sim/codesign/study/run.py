@@ -114,6 +114,7 @@ def _alone(
 ) -> None:
     run = _Runner(study, costing, plan, index=0)
     while _goes_on(run.archive, costing.space, total) and (deadline is None or time.monotonic() < deadline):
+        reclaim(study)  # of other searches on this storage
         run.step()
         report(run.archive)
 
@@ -237,8 +238,8 @@ def _supervise(
         late = False
         while archive.finished < total and (crew.busy or not late):
             for _, word in crew.words():
+                reclaim(study)
                 if word == "dead":
-                    reclaim(study)
                     crew.hire()
                 elif word == "done":
                     crew.deaths = 0
