@@ -336,7 +336,7 @@ def no_cuda_message(torch_version: str, built_for: str | None, driver: bool) -> 
         )
     return (
         f"No CUDA: {cause}. Without a GPU: --device cpu measures this machine, `dovetail import-profile` reads a "
-        "profile taken elsewhere, and baselines/ holds published and measured GPUs."
+        "profile taken elsewhere, and baselines/published holds results of GPUs."
     )
 
 

@@ -14,6 +14,7 @@ from sim.baseline.overrides import SECONDS
 from sim.baseline.record import BaselineRecord, Kind, Spread
 from sim.baseline.timing import Plan, summarise
 from sim.errors import MeasurementError, nearest
+from sim.workload.precision import parse_precision
 
 FORMATS = ("tensorrt", "torch", "csv")
 
@@ -40,8 +41,10 @@ def import_profile(
 
     Args:
         op_map: profile's name -> our op name; a name that it lacks is kept. An unused entry is an error.
-    Raises: MeasurementError: unreadable, empty, or of a format that is none of FORMATS.
+    Raises: MeasurementError: unreadable, empty, or of a format that is none of FORMATS;
+        PrecisionError: an unknown precision.
     """
+    parse_precision(precision)
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:

@@ -52,6 +52,7 @@ def measure(
     from sim.baseline.runner import measure_points, origin, prepare_process, resolved
 
     points = _points(target, knobs=parse_knobs(p or []), precision=precision, mode=mode, phase=phase)
+    rests_on = _rests_on(compare, calibration) if compare else ""
     machine = open_device(device, threads)
     file = output or Path("baselines") / f"{machine.key}.jsonl"
     command = shlex.join(["dovetail", *sys.argv[1:]])
@@ -76,7 +77,6 @@ def measure(
         f"{skipped} skipped, {len(points) - len(records) - skipped - left} already there, {left} left"
     )
     if compare:
-        rests_on = _rests_on(compare, calibration)
         prepare_process(machine)
         for comparison in _comparisons(points, machine, file, compare, calibration):
             _show_comparison(comparison, f"{compare}, {rests_on}")
@@ -167,6 +167,9 @@ def _comparisons(
 def _show_comparison(comparison: Comparison, hardware: str) -> None:
     from sim.view.fitted import Shorten, fitted, number, words
 
+    if not comparison.rows:
+        say(f"nothing to compare with {hardware}: no point has a number")
+        return
     lines = []
     for row in (*comparison.rows, comparison.total):
         name = f"{row.name}: {row.note}" if row.note else row.name

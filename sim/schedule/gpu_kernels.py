@@ -396,7 +396,7 @@ def _flash(region: FlashRegion, gpu: Gpu, graph: Graph, dtype: str) -> tuple[Ker
         kept = visible_share(region.region) / visible_share(whole)
         longest = np.minimum(plan.longest, np.ceil((window + plan.tiles.rows) / plan.tiles.columns))
         plan = replace(plan, blocks=np.maximum(plan.blocks * kept, plan.ctas / plan.splits), longest=longest)
-    return prefill_time(plan, c.prefill, dtype), "prefill"
+    return prefill_time(plan, c.prefill, dtype, past_in_l2=False), "prefill"
 
 
 def _external(region: FlashRegion, graph: Graph) -> dict[str, tuple[float, float]]:

@@ -7,7 +7,7 @@ import pytest
 from sim.baseline.import_profile import import_profile, parse_profile, read_op_map
 from sim.baseline.overrides import parse_overrides, parse_time_s
 from sim.baseline.record import Kind
-from sim.errors import MeasurementError
+from sim.errors import MeasurementError, PrecisionError
 
 TENSORRT = [
     {"count": 100},
@@ -97,6 +97,11 @@ def test_csv_with_units_in_the_header(tmp_path):
 def test_profiles_that_cannot_be_read_say_why(tmp_path, text, message):
     with pytest.raises(MeasurementError, match=message):
         import_profile(save(tmp_path, text), device="d", precision="fp32")
+
+
+def test_an_unknown_precision_is_refused(tmp_path):
+    with pytest.raises(PrecisionError, match="fp99"):
+        import_profile(tmp_path / "absent.csv", device="x", precision="fp99")
 
 
 def test_op_maps(tmp_path):

@@ -410,6 +410,9 @@ def test_prefill_reads_from_l2_what_its_producers_left_there():
         for x in (6e6, 96e6)
     )
     assert large < small
+    plan = attention.prefill_plan(1, 64, 8192, 32, 32, 128, device=replace(A100, l2_bytes=400e6))
+    again, once = (attention.prefill_time(plan, c, past_in_l2=x).time_s for x in (True, False))
+    assert once - again > 0.25 * 2 * 2 * 8192 * 32 * 128 / A100.dram_bytes_per_s
 
 
 def test_joint_sets_differ_in_the_librarys_constants_alone():

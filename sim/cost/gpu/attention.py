@@ -287,11 +287,14 @@ def prefill_plan(
     )  # fmt: skip
 
 
-def prefill_time(plan: PrefillPlan, constants: PrefillConstants, dtype: str = "bf16") -> KernelTime:
+def prefill_time(
+    plan: PrefillPlan, constants: PrefillConstants, dtype: str = "bf16", *, past_in_l2: bool = True
+) -> KernelTime:
     """T = launch + cache write + split + softmax_p(compute with its tail, memory).
 
     A score element costs matrix and softmax clocks (added or overlapped: `softmax_overlap`); work is
-    spread over the SMs, and `tail` of the longest CTA runs alone at the end.
+    spread over the SMs, and `tail` of the longest CTA runs alone at the end. `past_in_l2`: a call that is repeated
+    finds the cached tokens there too, if all fits; in a network everything else ran since.
     """
     c, device, x, t = constants, plan.device, plan.problem, plan.tiles
     matrix_clocks = 4 * x.head_dim * device.sms * device.clock_hz / (device.peak(dtype) * c.matrix_efficiency)
@@ -304,13 +307,13 @@ def prefill_time(plan: PrefillPlan, constants: PrefillConstants, dtype: str = "b
     spread = np.maximum(longest, work + c.tail * longest)
     alone = np.where(waves > 1, waves * longest, longest / c.single_rate)
     busy = np.where(plan.ctas <= device.sms * t.resident, np.minimum(spread, alone), spread)
-    moved = 2 * plan.size * x.batch * x.head_dim * (
-        x.new_tokens * (x.heads + x.kv_heads) + x.past_tokens * x.kv_heads
-    )  # fmt: skip
+    new = 2 * plan.size * x.batch * x.head_dim * x.new_tokens * (x.heads + x.kv_heads)
+    past = 2 * plan.size * x.batch * x.head_dim * x.past_tokens * x.kv_heads
     written = 2 * plan.size * x.batch * x.new_tokens * x.kv_heads * x.head_dim * plan.cache_write
-    hit = hit_rate(moved + written, c.l2_share * device.l2_bytes, L2_STEEPNESS)
-    byte_s = (1 - hit) / (c.dram_efficiency * device.dram_bytes_per_s) + hit / (L2_REACHED * device.l2_bytes_per_s)
-    overlapped = soft_max(busy, moved * byte_s, c.overlap)
+    hit = hit_rate(new + past * past_in_l2 + written, c.l2_share * device.l2_bytes, L2_STEEPNESS)
+    from_dram_s = 1 / (c.dram_efficiency * device.dram_bytes_per_s)
+    byte_s = (1 - hit) * from_dram_s + hit / (L2_REACHED * device.l2_bytes_per_s)
+    overlapped = soft_max(busy, new * byte_s + past * (byte_s if past_in_l2 else from_dram_s), c.overlap)
     ideal = plan.blocks * block_s / device.sms
     terms = {
         "launch": np.full(busy.shape, c.launch_s),
