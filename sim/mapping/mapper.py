@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sim.mapping.machine import Machine
-from sim.mapping.problem import Problem
+from sim.mapping.problem import ROLES, Problem
 from sim.mapping.race import Search
 from sim.mapping.search import SingleBorder
 from sim.mapping.winners import Objective, Winners
@@ -55,33 +55,49 @@ class Question:
     reserved_bytes: np.ndarray | None = None
     fixed: bool = False
 
-    def space(self) -> SingleBorder:
-        """What may be chosen."""
-        return SingleBorder(self.problem, self.machine.awake(self.homes), self.homes, self.fixed)
+    @property
+    def form(self) -> tuple:
+        """Equal for questions that differ in the numbers of their designs alone."""
+        p, m = self.problem, self.machine
+        axes = tuple(p.axes[role] for role in ROLES)
+        numbers = (tuple(p.einsum.ranks.items()), tuple(p.bits.items()), p.accumulate_bits, p.reduction_speedup)
+        return (*numbers, axes, m.levels, m.ports, m.array, tuple(self.homes.items()), self.objective, self.fixed)
 
-    def room(self, space: SingleBorder) -> np.ndarray:
-        """(D,) bytes for tiles."""
-        room = space.machine.capacity_bytes[:, space.route.level]
-        return room if self.reserved_bytes is None else room - self.reserved_bytes[:, space.route.level]
+    def room(self, level: int) -> np.ndarray:
+        """(D,) bytes for tiles in a memory."""
+        room = self.machine.capacity_bytes[:, level]
+        return room if self.reserved_bytes is None else room - self.reserved_bytes[:, level]
+
+
+class _Asked:
+    """Questions of one form: the space of all their designs."""
+
+    def __init__(self, numbers: list[int], questions: Sequence[Question]) -> None:
+        first = questions[0]
+        machine = Machine.together([question.machine for question in questions]).awake(first.homes)
+        self.numbers, self.objective = numbers, first.objective
+        self.space = SingleBorder(first.problem, machine, first.homes, first.fixed)
+        rooms = [question.room(self.space.route.level) for question in questions]
+        self.room, self.ends = np.concatenate(rooms), np.cumsum(list(map(len, rooms)))
+        self.kind = (self.space.kind, first.objective, first.fixed)
 
 
 def map_problems(asked: Sequence[Question]) -> Iterator[Winners]:
     """As `map_problem` for many, in order; those whose spaces are of one kind are searched together."""
-    alike: dict[tuple, list[_Asked]] = {}
-    won: dict[int, Winners] = {}
+    same: dict[tuple, list[int]] = {}
     for number, question in enumerate(asked):
-        space = question.space()
-        some = alike.setdefault((space.kind, question.objective, question.fixed), [])
-        some.append((number, space, question.room(space)))
-    for (_, objective, _), members in alike.items():
+        same.setdefault(question.form, []).append(number)
+    alike: dict[tuple, list[_Asked]] = {}
+    for numbers in same.values():
+        one = _Asked(numbers, [asked[number] for number in numbers])
+        alike.setdefault(one.kind, []).append(one)
+    won: dict[int, Winners] = {}
+    for members in alike.values():
         for some in _packed(members):
-            numbers, spaces, rooms = zip(*some, strict=True)
-            won |= zip(numbers, Search(spaces, objective, rooms).run(), strict=True)
+            found = Search([one.space for one in some], some[0].objective, [one.room for one in some]).run()
+            for one, winners in zip(some, found, strict=True):
+                won |= zip(one.numbers, winners.split(one.ends), strict=True)
     yield from (won[number] for number in range(len(asked)))
-
-
-_Asked = tuple[int, SingleBorder, np.ndarray]
-"""(number of the question, its space, bytes for tiles of its designs)"""
 
 
 def _packed(members: Sequence[_Asked]) -> Iterator[list[_Asked]]:
@@ -89,9 +105,9 @@ def _packed(members: Sequence[_Asked]) -> Iterator[list[_Asked]]:
     some: list[_Asked] = []
     size = 0
     for member in members:
-        if some and size + member[1].candidates > TOGETHER:
+        if some and size + member.space.candidates > TOGETHER:
             yield some
             some, size = [], 0
         some.append(member)
-        size += member[1].candidates
+        size += member.space.candidates
     yield some

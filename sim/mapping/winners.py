@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -52,6 +52,16 @@ class Winners:
     """(D,) latency of the home memory that the times hold (0 where nothing is read there)."""
     candidates: int
     refined: int
+
+    def split(self, ends: np.ndarray) -> list[Winners]:
+        """The winners of groups of designs, one after the other; rows are shared."""
+        if len(ends) == 1:
+            return [self]
+        designs = map(slice, [0, *ends[:-1].tolist()], ends.tolist())
+        return [
+            replace(self, row=self.row[d], energy_j=self.energy_j[d], latency_cycles=self.latency_cycles[d])
+            for d in designs
+        ]
 
     def first_load_bytes(self, rows: np.ndarray) -> np.ndarray:
         """Bytes of the very first load, (rows, ports)."""
