@@ -3,9 +3,10 @@
 A candidate is a tile per rank; its bound holds for every loop order. With double buffers its
 time is at least
 
-    first load + max(array cycles, busy time of each port without both ends) + last store
+    first load + max(array cycles, busy time of each port without both ends + last tile) + last store
 
-(the fluid form of the recurrence: the maximum of sums is at most the sum of maxima). Traffic is
+(the fluid form of the recurrence: the maximum of sums is at most the sum of maxima; during the last tile
+nothing is loaded, so that a port has at most one tile of results to move beside it). Traffic is
 closed form: an operand is loaded once per trip of the loops that it does not depend on, unless
 the innermost class (M, N, K or B) is the one it does not depend on (the least over these classes
 is taken port by port); a sliding window keeps its overlap unless reduction loops run inside it.
@@ -20,6 +21,7 @@ from functools import cache, cached_property, partial
 
 import numpy as np
 
+from sim.mapping.problem import OUTPUT
 from sim.mapping.terms import AXIS, CLASSES, End, Grid, Numbers, Parts, Several, Terms, Wiring, wirings
 
 
@@ -42,6 +44,7 @@ class Bounds:
         apart = any(grid.spread or grid.instances > 1 for grid in grids)
         wired = wirings(one.machine, one.route, apart)
         self.kinds = list(dict.fromkeys(wiring for wiring in wired if wiring))
+        self.gives = [any(role is OUTPUT for role, _, _ in wiring) for wiring in self.kinds]
         self.wire = tuple(self.kinds.index(wiring) if wiring else None for wiring in wired)
 
     def __len__(self) -> int:
@@ -70,6 +73,9 @@ class Bounds:
             wire=self.wire,
             double=self.double,
             cycles=flat(Terms.cycles),
+            tail=flat(Terms.last_cycles),
+            late=flat(Terms.late_bytes),
+            gives=self.gives,
             fed=[flat(partial(_fed_through, port=p)) if p in fed else None for p in range(len(self.wire))],
             moved=between("moved"),
             first=ends(0),
@@ -102,6 +108,9 @@ class Bounds:
             wire=self.wire,
             double=self.double,
             cycles=terms.cycles(),
+            tail=terms.last_cycles(),
+            late=terms.late_bytes(),
+            gives=self.gives,
             fed=[terms.fed_by_port.get(port) for port in range(len(self.wire))],
             moved=between("moved"),
             first=[first for first, _ in ends],

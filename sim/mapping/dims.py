@@ -59,6 +59,10 @@ class ClassTiles:
     folds: np.ndarray
     streamed: np.ndarray
     once: np.ndarray
+    last_folds: np.ndarray
+    """As `folds`, `streamed` and `once`, of the last tile alone."""
+    last_streamed: np.ndarray
+    last_once: np.ndarray
     depth: np.ndarray
 
     def __len__(self) -> int:
@@ -168,7 +172,7 @@ class _Lister:
         table[:, position] = np.arange(1, extent + 1)
         for inside in range(position + 1, len(self.ranks)):
             table[:, inside] = self.extent[self.ranks[inside]]
-        folds, streamed, _ = self._array_sums(self._cut_at(table, position=np.full(extent, position)))
+        folds, streamed, _, *_ = self._array_sums(self._cut_at(table, position=np.full(extent, position)))
         work = streamed if self.field == "stream" else folds
         trips = -(-extent // table[:, position])
         # Rows grow with the tile; within one trip count keep a larger tile only for less work.
@@ -214,19 +218,19 @@ class _Lister:
         held = self._shared(box)
         return {r: -(-size // self.arrays.get(r, 1)) for r, size in held.items()} if self.arrays else held
 
-    def _array_sums(self, boxes: list[Box]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(folds, per-fold cycles, once cycles) of the largest instance, summed over tiles."""
+    def _array_sums(self, boxes: list[Box]) -> tuple[np.ndarray, ...]:
+        """(folds, per-fold cycles, once cycles) of the largest instance, summed over tiles; then those of the last."""
         length = len(boxes[0][0])
-        folds, streamed, once = (np.zeros(length) for _ in range(3))
+        sums, one = np.zeros((2, 3, length))
         for count, box in boxes:
+            one = np.zeros((3, length))
             here = self._array_view(self._run(box))
             if self.field == "stream":
-                per_fold, rest = fold_cycles(np.broadcast_to(here, length), **self.fold_arguments)
-                streamed += count * per_fold
-                once += count * rest
+                one[1], one[2] = fold_cycles(np.broadcast_to(here, length), **self.fold_arguments)
             else:
-                folds += count * here
-        return folds, streamed, once
+                one[0] = here
+            sums += count * one
+        return (*sums, *one)
 
     def _array_view(self, box: Mapping[str, np.ndarray]) -> np.ndarray:
         """What the array makes of a tile on this class's side: folds, or streamed cycles (see `gemm_view`)."""
@@ -286,7 +290,7 @@ class _Lister:
         trips = {r: -(-self.extent[r] // tile) for r, tile in tiles.items()}
         rest = {r: self.extent[r] - (trips[r] - 1) * tile for r, tile in tiles.items()}
         boxes = split(table)
-        folds, streamed, once = self._array_sums(boxes)
+        folds, streamed, once, last_folds, last_streamed, last_once = self._array_sums(boxes)
         factors: dict[str, dict[OperandRole, np.ndarray]] = {name: {} for name in FACTORS}
         for role in ROLES:
             for name, values in self._factors(role, tiles, rest, boxes, length).items():
@@ -298,6 +302,9 @@ class _Lister:
             folds=folds,
             streamed=streamed,
             once=once,
+            last_folds=last_folds,
+            last_streamed=last_streamed,
+            last_once=last_once,
             depth=np.broadcast_to(self._extent(self._run(tiles)), length).astype(float),
             **factors,
         )

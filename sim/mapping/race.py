@@ -21,9 +21,9 @@ from sim.mapping.steps import join
 from sim.mapping.terms import Numbers
 from sim.mapping.winners import Lazy, Objective, Winners, dynamic_energy, energy_of
 
-LOOKS = (3, 24, 192, 768)
+LOOKS = (24, 96, 768)
 """Candidates refined in each round; small problems then go on with all that the bound leaves."""
-NEAR = 1e-3
+NEAR = 1e-2
 """Share above the least bound within which the first round looks."""
 EXACT_BELOW = 40_000
 """Candidates up to which the search ends only when no bound is left below the best value."""

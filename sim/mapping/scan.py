@@ -18,6 +18,9 @@ from sim.mapping.terms import Parts
 ROUNDING = 4e-6
 """Share by which a bound in single precision (some thirty roundings of 6e-8) may miss the bound itself."""
 
+AT_ONCE = 32_768
+"""Bounds made at a time, so that their arrays stay in the cache."""
+
 WIDE = 3.0
 """Largest over least pace of a port within a band of clocks: then about a tenth of the candidates has a bound
 at the fastest corner below the least bound at the slowest."""
@@ -66,7 +69,13 @@ class Scan:
 
     def everywhere(self, corner: Clock) -> np.ndarray:
         """The bound of all candidates in cycles."""
-        return self.parts.time(*corner)
+        if len(self.positions) <= AT_ONCE:
+            return self.parts.time(*corner)
+        out = np.empty(len(self.positions), dtype=np.float32)
+        for start in range(0, len(out), AT_ONCE):
+            part = slice(start, start + AT_ONCE)
+            out[part] = self.parts.take(part).time(*corner)
+        return out
 
     def some(self, places: np.ndarray) -> Parts:
         """What bounds candidates at some places."""

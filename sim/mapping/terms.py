@@ -205,6 +205,17 @@ class Terms:
         drained = self._drained()
         return cycles if drained is None else np.maximum(cycles, drained)
 
+    def last_cycles(self) -> np.ndarray:
+        """Array cycles of the last tile, while which nothing is loaded."""
+        rows, cols, stream = BINDINGS[Dataflow(self.machine.array.dataflow)]
+        folds = self.of(rows, "last_folds") * self.of(cols, "last_folds") * self.of("B", "last_folds")
+        return folds * self.of(stream, "last_streamed") + self.of(stream, "last_once")
+
+    def late_bytes(self) -> np.ndarray:
+        """The most that a port moves of results while the last tile is computed."""
+        wide = np.where(self.trips["K"] > 1, self.problem.accumulate_bits, self.problem.bits[OUTPUT])
+        return self._elements(OUTPUT, "wave_first") * (wide / 8)
+
     def _drained(self) -> np.ndarray | None:
         """Least cycles of the port through which results leave; None without one, or where instances share them."""
         array, rate = self.machine.array, self.machine.array.drain_bytes_per_cycle
@@ -413,25 +424,33 @@ class Parts:
 
     `wire`: per port the number of what it serves, one for all ports that serve the same (None: nothing);
     `moved`, `first`, `last`: bytes between the ends and at the ends, per such number; `fed`: what the array itself
-    moves through each port (None: nothing); `count`: transfers between the ends, asked for where they pause.
+    moves through each port (None: nothing); `count`: transfers between the ends, asked for where they pause;
+    `tail`: array cycles of the last tile, in which a port moves at most `late` bytes: one tile of results, where
+    it moves any (`gives`, per such number).
     """
 
     wire: tuple[int | None, ...]
     double: bool
     cycles: np.ndarray
+    tail: np.ndarray
     fed: Sequence[np.ndarray | None]
     moved: Sequence[np.ndarray]
+    late: np.ndarray
+    gives: Sequence[bool]
     first: Sequence[End]
     last: Sequence[End]
     count: Callable[[], Sequence[np.ndarray]]
 
-    def take(self, some: np.ndarray) -> Parts:
+    def take(self, some: np.ndarray | slice) -> Parts:
         """Of some of the candidates."""
         count = self.count
         return Parts(
             wire=self.wire,
             double=self.double,
             cycles=self.cycles[some],
+            tail=self.tail[some],
+            late=self.late[some],
+            gives=self.gives,
             fed=[None if fed is None else fed[some] for fed in self.fed],
             moved=[moved[some] for moved in self.moved],
             first=[End(end.bytes[some], end.count) for end in self.first],
@@ -448,7 +467,8 @@ class Parts:
         time = self.cycles
         if self.double:
             for entry in dict.fromkeys(e for e, fed in zip(self.wire, self.fed, strict=True) if fed is None):
-                time = time if entry is None else np.maximum(time, moving[entry])
+                if entry is not None:
+                    time = np.maximum(time, moving[entry] + self._alone(entry, slowest[entry], setup))
         for port, (entry, fed) in enumerate(zip(self.wire, self.fed, strict=True)):
             if fed is not None:
                 busy = fed * pace[port]
@@ -460,6 +480,10 @@ class Parts:
             if waits:
                 time = time + reduce(np.maximum, waits)
         return time + latency
+
+    def _alone(self, entry: int, pace: Any, setup: Any) -> np.ndarray:
+        """Cycles of the last tile in which a port with second buffers has nothing to move."""
+        return np.maximum(self.tail - (self.late * pace + setup), 0.0) if self.gives[entry] else self.tail
 
 
 def _most(values: Sequence[Any]) -> Any:
