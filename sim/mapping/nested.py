@@ -1,7 +1,7 @@
 """The mapper over several memory borders.
 
-Small problems are expanded border by border, each candidate inwards on the problem of one whole tile
-job, and every combination is costed exactly: the result is the optimum of the space. Beyond `ALL_BELOW`
+Small problems (`ALL_BELOW`, `CHAINS`) are expanded border by border, each candidate inwards on the problem of one
+whole tile job, and every combination is costed exactly: the result is the optimum of the space. Beyond that
 a beam search by a quick cost (`beam`, `fluid`) finds even chains; the best are costed exactly, and so
 are their most promising neighbours until none is better. `benchmarks/mapper_gap.py` measures how far
 that is from a search many times as wide.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -30,6 +31,8 @@ from sim.workload.graph import OperandRole
 
 ALL_BELOW = 64
 """Iteration-space volume (windows left out) up to which every candidate is expanded."""
+CHAINS = 20_000
+"""Up to eight times that volume it is too, if the combinations are no more than so many."""
 COSTED = 24
 """Chains of the beam, and neighbours of the best in each round of polishing, that are costed exactly."""
 POLISH = 6
@@ -72,16 +75,17 @@ def map_nested(
     """Best mapping found for each design of a machine with two or more memory borders.
 
     Args: fixed: only loop orders of the array's dataflow; lister: the choices at each border;
-        all_below: iteration-space volume up to which all choices are expanded; looks: candidates
-        per border beyond it (None: a beam search of `effort`, even chains only).
+        all_below: iteration-space volume up to which all choices are expanded (up to eight times as much where
+        they are few); looks: candidates per border beyond it (None: a beam search of `effort`, even chains only).
     """
     machine = machine.awake(homes)
     room = machine.capacity_bytes - (0.0 if reserved_bytes is None else reserved_bytes)
     volume = float(np.prod([problem.einsum.ranks[r] for r in problem.tiled_ranks] or [1]))
     effort = None if volume <= all_below or looks else effort or Effort()
     search = _Search(
-        problem, machine, dict(homes), objective, fixed, lister, None if volume <= all_below else looks, effort
-    )
+        problem, machine, dict(homes), objective, fixed, lister, None if volume <= all_below else looks, effort,
+        few=volume <= 8 * all_below,
+    )  # fmt: skip
     found = [search.design(d, room[d]) for d in range(len(machine))]
     won = {d: f[0] for d, f in enumerate(found) if f[0] is not None}
     row, energy = np.full(len(machine), -1), np.full(len(machine), np.nan)
@@ -99,7 +103,7 @@ def map_nested(
         level_bytes=tuple(inside for _, _, inside in tiles),
         need_bytes=min((f[1][0] for f in found), default=0.0),
         need_level=next((f[1][1] for f in found if f[0] is None), None),
-        proven_gap=float("nan") if search.looks or search.effort else 0.0,
+        proven_gap=0.0 if all(f[3] for f in found) else float("nan"),
         latency_cycles=machine.latency_cycles,
         candidates=sum(f[2] for f in found),
         refined=sum(f[2] for f in found),
@@ -116,20 +120,34 @@ class _Search:
     lister: Lister
     looks: tuple[int, ...] | None
     effort: Effort | None
+    few: bool
+    """Whether all choices may be few enough to be expanded, though a beam is asked for."""
 
-    def design(self, d: int, room: np.ndarray) -> tuple[tuple | None, tuple[float, int], int]:
-        """(winner: (energy, cost, table, mapping) or None, least footprint and its level, candidates)."""
+    def design(self, d: int, room: np.ndarray) -> tuple[tuple | None, tuple[float, int], int, bool]:
+        """(winner: (energy, cost, table, mapping) or None, least footprint and its level, candidates, whether they
+        are all)."""
         machine, problem = self.machine, self.problem
-        if self.effort:
-            best, count = self._beam(d, room, self.effort)
+        chains = self._listed(d, room)
+        if chains is None:
+            best, count = self._beam(d, room, self.effort or Effort())
         else:
-            numbers = Numbers(*(a[[d]] for a in (machine.rates, machine.setup_cycles, machine.latency_cycles)))
-            chains = list(self.chains(problem, self.homes, numbers, room, self.looks, {}))
             best, count = self._best(chains, d, room), len(chains)
+        every = chains is not None and not self.looks
         if best is None:
-            return None, self._least(room), count
+            return None, self._least(room), count, every
         rows = _rows(_nest([best[2]], problem, machine, self.homes), problem, machine, d, 1)
-        return (best[1], evaluate_rows(rows), step_table(rows), self.mapping(best[2])), (np.inf, 0), count
+        return (best[1], evaluate_rows(rows), step_table(rows), self.mapping(best[2])), (np.inf, 0), count, every
+
+    def _listed(self, d: int, room: np.ndarray) -> list[Chain] | None:
+        """All chains that are looked at; None where they are too many for that."""
+        if self.effort and not self.few:
+            return None
+        numbers = Numbers(
+            *(a[[d]] for a in (self.machine.rates, self.machine.setup_cycles, self.machine.latency_cycles))
+        )
+        chains = self.chains(self.problem, self.homes, numbers, room, self.looks, {})
+        found = list(islice(chains, CHAINS + 1 if self.effort else None))
+        return None if self.effort and len(found) > CHAINS else found
 
     def _best(self, chains: list[Chain], d: int, room: np.ndarray) -> Found | None:
         """The best chain that fits."""
