@@ -16,7 +16,7 @@ from sim.mapping.nest import check_capacity, footprint_bytes, nest
 from sim.mapping.nested import map_nested
 from sim.mapping.problem import Problem
 from sim.mapping.search import needs_rates
-from sim.mapping.winners import Objective, Winners, dynamic_energy, tile_bytes
+from sim.mapping.winners import Lazy, Objective, Winners, dynamic_energy, tile_bytes
 from sim.workload.graph import OperandRole
 
 SPACES = ("even", "uneven", "fixed_dataflow")
@@ -85,7 +85,8 @@ def cost_mapping(
     return Winners(
         row=np.arange(designs),
         cost=cost,
-        tables=tuple(table.take(np.array([d])) for d in range(designs)),
+        tables=Lazy(range(designs), lambda d: table.take(np.array([d]))),
+        first_bytes=table.first.bytes,
         mappings=(mapping,) * designs,
         energy_j=dynamic_energy(machine, problem, cost.traffic, np.arange(designs)),
         first_weight_bytes=(weight,) * designs,

@@ -26,7 +26,7 @@ from sim.mapping.problem import Problem
 from sim.mapping.search import Choice, Pool, SingleBorder, innermost
 from sim.mapping.steps import join
 from sim.mapping.terms import Numbers
-from sim.mapping.winners import Objective, Winners, dynamic_energy, tile_bytes
+from sim.mapping.winners import Objective, Winners, dynamic_energy, first_bytes, tile_bytes
 from sim.workload.graph import OperandRole
 
 ALL_BELOW = 64
@@ -96,6 +96,7 @@ def map_nested(
         row=row,
         cost=join([one[1] for one in best]),
         tables=tuple(one[2] for one in best),
+        first_bytes=first_bytes([one[2] for one in best], machine),
         mappings=tuple(one[3] for one in best),
         energy_j=energy,
         first_weight_bytes=tuple(first for first, _, _ in tiles),

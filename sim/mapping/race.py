@@ -16,7 +16,7 @@ from sim.mapping.evaluate import Cost
 from sim.mapping.machine import Machine
 from sim.mapping.scan import ROUNDING, WIDE, Scan, bands, clocks, corner, together
 from sim.mapping.search import Pool, SingleBorder
-from sim.mapping.settle import CLASS_COUNT, Pairs, Rated, Settled
+from sim.mapping.settle import CLASS_COUNT, Kept, Pairs, Rated, Settled
 from sim.mapping.steps import join
 from sim.mapping.terms import Numbers
 from sim.mapping.winners import Lazy, Objective, Winners, dynamic_energy, energy_of
@@ -399,13 +399,16 @@ class Search:
         row_of = np.full(len(best.table) + 1, -1)
         row_of[known] = np.arange(len(known))
         row = row_of[self.number[self.like]]
+        kept = Kept(self.settled, best.table[known], best.row[known])
         ends = np.cumsum([len(space.machine) for space in self.spaces])
         return [
-            self._winners_of(number, np.flatnonzero(self.space[known] == number), known, cost, rows)
+            self._winners_of(number, np.flatnonzero(self.space[known] == number), known, cost, rows, kept)
             for number, rows in enumerate(np.split(row, ends[:-1]))
         ]
 
-    def _winners_of(self, number: int, mine: np.ndarray, known: np.ndarray, cost: Cost, rows: np.ndarray) -> Winners:
+    def _winners_of(
+        self, number: int, mine: np.ndarray, known: np.ndarray, cost: Cost, rows: np.ndarray, kept: Kept
+    ) -> Winners:
         """`mine`: what is known of the space's designs, in `known` and `cost`; `rows`: the same per design, or -1."""
         space, settled, best, own = self.spaces[number], self.settled, self.best, known[mine]
         cost = cost.take(mine)
@@ -417,14 +420,14 @@ class Search:
         used = self.pool.footprint[positions]
         places = list(zip(best.table[own].tolist(), best.row[own].tolist(), strict=True))
         # Winners hold neither candidates nor the search: a network has a hundred of them.
-        steps = {place: settled.made[place[0]].take(np.array([place[1]])) for place in set(places)}
-        choices = {place: settled.choice(*place) for place in steps}
+        choices = {place: settled.choice(*place) for place in set(places)}
         span = slice(self.pool.space_starts[number], self.pool.space_starts[number + 1])
         keys = slice(*np.searchsorted(settled.known, [span.start * CLASS_COUNT, span.stop * CLASS_COUNT]))
         return Winners(
             row=row,
             cost=cost,
-            tables=tuple(steps[place] for place in places),
+            tables=Lazy(places, kept.table),
+            first_bytes=kept.first_bytes(best.table[own], best.row[own]),
             mappings=Lazy(places, lambda place: space.mapping(choices[place])),
             energy_j=energy,
             first_weight_bytes=self.pool.weight_tile_bytes(positions),

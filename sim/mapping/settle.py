@@ -222,6 +222,30 @@ class Settled:
         return step_table(rows)
 
 
+class Kept:
+    """Rows of a search's tables, without the candidates beside them."""
+
+    def __init__(self, settled: Settled, table: np.ndarray, row: np.ndarray) -> None:
+        self.ports = len(settled.pool.spaces[0].machine.ports)
+        self.parts: dict[int, tuple[StepTable, np.ndarray]] = {}
+        for number, members in _by_table(table):
+            rows = np.unique(row[members])
+            self.parts[number] = (settled.made[number].take(rows), rows)
+
+    def table(self, place: tuple[int, int]) -> StepTable:
+        """Of one row: (table, row)."""
+        made, rows = self.parts[place[0]]
+        return made.take(np.searchsorted(rows, place[1:]))
+
+    def first_bytes(self, table: np.ndarray, row: np.ndarray) -> np.ndarray:
+        """Bytes of the very first loads of rows, (rows, ports)."""
+        out = np.empty((len(row), self.ports))
+        for number, members in _by_table(table):
+            made, rows = self.parts[number]
+            out[members] = made.first.bytes[np.searchsorted(rows, row[members])]
+        return out
+
+
 def _by_table(table: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """(table, the entries that name it)."""
     for number in np.flatnonzero(np.bincount(table)).tolist():

@@ -32,7 +32,7 @@ from sim.mapping.search import Choice, SideBySide, SingleBorder, needs_rates, ro
 from sim.mapping.steps import join
 from sim.mapping.terms import Numbers
 from sim.mapping.uneven_bound import UnevenBound
-from sim.mapping.winners import Objective, Winners, dynamic_energy, tile_bytes
+from sim.mapping.winners import Objective, Winners, dynamic_energy, first_bytes, tile_bytes
 from sim.workload.graph import OperandRole
 
 ALL = 20_000
@@ -116,6 +116,7 @@ def _better(even: Winners, other: Winners, objective: Objective) -> Winners:
         row=np.array([used.index(int(r)) if r >= 0 else -1 for r in rows]),
         cost=join([c.take(np.array([r])) for c, r in costs]),
         tables=pick("tables"),
+        first_bytes=np.array(pick("first_bytes")).reshape(len(used), even.first_bytes.shape[1]),
         mappings=pick("mappings"),
         energy_j=np.where(take, other.energy_j, even.energy_j),
         first_weight_bytes=pick("first_weight_bytes"),
@@ -259,6 +260,7 @@ class _Border:
             row=np.array([position.get(d, -1) for d in range(len(found))]),
             cost=join(costs),
             tables=tuple(tables),
+            first_bytes=first_bytes(tables, space.machine),
             mappings=tuple(mappings),
             energy_j=energy,
             first_weight_bytes=tuple(first for first, _, _ in tiles),

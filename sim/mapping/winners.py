@@ -34,6 +34,8 @@ class Winners:
     row: np.ndarray
     cost: Cost
     tables: Sequence[StepTable]
+    first_bytes: np.ndarray
+    """(rows, ports) bytes of the very first load."""
     mappings: Sequence[LoopNest]
     energy_j: np.ndarray
     first_weight_bytes: Sequence[float] | np.ndarray
@@ -63,10 +65,6 @@ class Winners:
             for d in designs
         ]
 
-    def first_load_bytes(self, rows: np.ndarray) -> np.ndarray:
-        """Bytes of the very first load, (rows, ports)."""
-        return np.stack([self.tables[int(row)].first.bytes[0] for row in rows])
-
 
 class Lazy(Sequence):
     """A sequence whose items are made when they are asked for, equal ones once."""
@@ -83,6 +81,11 @@ class Lazy(Sequence):
         if key not in self.made:
             self.made[key] = self.make(key)
         return self.made[key]
+
+
+def first_bytes(tables: Sequence[StepTable], machine: Machine) -> np.ndarray:
+    """(rows, ports) bytes of the very first load of single jobs."""
+    return np.concatenate([np.zeros((0, len(machine.ports))), *(table.first.bytes for table in tables)])
 
 
 def tile_bytes(

@@ -307,7 +307,7 @@ def _prefetch(full: Machine, parts: Parts, first: np.ndarray) -> np.ndarray:
         if not len(at):
             continue
         weights = np.asarray(won.first_weight_bytes)[rows]
-        rest = np.maximum(won.first_load_bytes(rows) - weights[:, None], 0.0)
+        rest = np.maximum(won.first_bytes[rows] - weights[:, None], 0.0)
         left = np.where(rest[:, home] > 0, (rest / full.rates[at]).max(axis=1), 0.0)
         left = np.where(left > 0, left + full.setup_cycles[at] + full.latency_cycles[at], 0.0)
         out[at] = np.where(weights > 0, np.maximum(0.0, first[at] - left), 0.0)
