@@ -164,6 +164,8 @@ class Search:
         latency = objective is Objective.LATENCY  # energies differ by clock too
         self.bands = bands(self.clocks, WIDE) if latency else [[c] for c in range(len(self.clocks))]
         self.kept: dict[int, np.ndarray] = {}
+        self.listed: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        """Per band: the limits of a look at its bounds, and the candidates below them."""
         self.small = (np.diff(self.pool.space_starts) <= EXACT_BELOW)[self.space]
         self.best, self.left = _Best(len(self.design)), _Left.none(len(self.design))
         self.seen, self.held = _Chosen.none(), _Chosen.none()
@@ -227,28 +229,24 @@ class Search:
         for number in np.flatnonzero(np.bincount(band_of[self.clock[designs]])).tolist():
             mine = np.flatnonzero(band_of[self.clock[designs]] == number)
             of, row = np.unique(self.clock[designs[mine]], return_inverse=True)
-            lower = self._lower(number)
-            if limits is None:
-                limit = self.scan.by_cell(self._near(number, of, lower))
-            else:
-                limit = np.repeat(self._most(designs[mine], limits[mine]), np.diff(self.scan.space_starts))
-            places = np.flatnonzero(lower <= limit)
-            for start, bounds in self._within(number, of, lower, places):
+            within = self._near(number, of) if limits is None else self._most(designs[mine], limits[mine])
+            places = self._places(number, within)
+            for start, bounds in self._within(number, of, places):
                 own = np.flatnonzero((row >= start) & (row < start + len(bounds)))
                 limits_now = None if limits is None else limits[mine[own]]
                 found.append(self._chosen(designs[mine[own]], row[own] - start, places, bounds, limits_now))
         return _Chosen.join(found) if found else _Chosen.none()
 
     def _most(self, designs: np.ndarray, limits: np.ndarray) -> np.ndarray:
-        """(spaces,) the largest limit of the designs of each."""
+        """(cells,) the largest limit of the designs of each space."""
         most = np.zeros(len(self.spaces))
         np.maximum.at(most, self.space[designs], limits)
-        return most
+        return np.repeat(most, self.scan.shape[1])
 
-    def _near(self, number: int, of: np.ndarray, lower: np.ndarray) -> np.ndarray:
-        """Limit of the bounds at a band's fastest corner, per cell: above what the best there reaches at any of the
+    def _near(self, number: int, of: np.ndarray) -> np.ndarray:
+        """Limit of the bounds at a band's fastest corner, (cells,): above what the best there reaches at any of the
         clocks nothing is near the least bound of one."""
-        scan = self.scan
+        scan, lower = self.scan, self._lower(number)
         if len(self.bands[number]) == 1:
             least = scan.least(lower[None])[0]
         else:
@@ -257,12 +255,18 @@ class Search:
             least = scan.least(slowest[None], good)[0]
         return least * ((1 + NEAR) * (1 + ROUNDING))
 
-    def _within(
-        self, number: int, of: np.ndarray, lower: np.ndarray, places: np.ndarray
-    ) -> Iterator[tuple[int, np.ndarray]]:
+    def _places(self, number: int, limit: np.ndarray) -> np.ndarray:
+        """Candidates whose bound at a band's fastest corner is not above the limit of their cell, (cells,)."""
+        wider, places = self.listed.get(number, (limit, None))
+        if places is None or (limit > wider).any():  # else what was found below wider limits has them all
+            places = np.flatnonzero(self._lower(number) <= self.scan.by_cell(limit))
+            self.listed[number] = (limit, places)
+        return places
+
+    def _within(self, number: int, of: np.ndarray, places: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """(first, bounds (clocks, places)) for clocks of a band, some at a time."""
         if len(self.bands[number]) == 1:
-            yield 0, lower[places][None]
+            yield 0, self._lower(number)[places][None]
             return
         parts, step = self.scan.some(places), max(1, IN_CACHE // max(1, len(places)))
         for start in range(0, len(of), step):
