@@ -209,16 +209,18 @@ def _chips(designs: Designs) -> list[Chip]:
     grafted = [path for path in designs.choices if _graft(designs.chip, path)]
     others = [path for path in designs.choices if path not in grafted]
     donors = {path: [designs.changed(((path, i),)) for i in range(len(designs.choices[path]))] for path in grafted}
-    bases: dict[tuple[int, ...], Chip] = {}
+    made: dict[tuple[int, ...], Chip] = {}
     chips = []
-    for i in range(len(designs)):
-        key = tuple(int(designs.indices[path][i]) for path in others)
-        if key not in bases:
-            bases[key] = designs.changed(tuple(zip(others, key, strict=True)))
-        chip = bases[key]
-        for path in grafted:
-            chip = _grafted(chip, donors[path][int(designs.indices[path][i])], path)
-        chips.append(chip)
+    columns = [designs.indices[path].tolist() for path in (*others, *grafted)]
+    for indices in zip(*columns, strict=True) if columns else [()] * len(designs):
+        key = indices[: len(others)]
+        if key not in made:
+            made[key] = designs.changed(tuple(zip(others, key, strict=True)))
+        for path, index in zip(grafted, indices[len(others) :], strict=True):
+            chip, key = made[key], (*key, index)
+            if key not in made:
+                made[key] = _grafted(chip, donors[path][index], path)
+        chips.append(made[key])
     return chips
 
 

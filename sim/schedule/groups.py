@@ -117,9 +117,8 @@ def _assemble(one: Asked, parts: Parts, coster: _Coster) -> GroupCost:
     for designs, won in parts:
         late[designs] = won.latency_cycles
     for designs, won in parts:
-        for d, row in zip(designs, won.row, strict=True):
-            if row < 0:
-                coster.reasons.setdefault(int(d), _too_large(op, won, full, int(d), held[d], level, coster))
+        for d in designs[won.row < 0].tolist():
+            coster.reasons.setdefault(d, _too_large(op, won, full, d, held[d], level, coster))
     get = lambda name: _scatter(parts, n, lambda w: getattr(w.cost, name))  # noqa: E731
     time, array, spatial, preload, setup, first = (
         get(k) for k in ("time", "array", "spatial", "preload", "setup", "first")
@@ -167,7 +166,7 @@ def _assemble(one: Asked, parts: Parts, coster: _Coster) -> GroupCost:
     return GroupCost(
         op=op,
         name=op.name,
-        launch_s=np.array([c.main_unit.launch_s for c in coster.chips]),
+        launch_s=coster.launch_s,
         time_s=longest / clock,
         terms_s={term: value / clock for term, value in terms.items()},
         traffic_bytes=moved,
@@ -327,4 +326,4 @@ def bounds(resources: Mapping[str, np.ndarray], n: int) -> tuple[str, ...]:
     """The busiest resource of each design."""
     names = list(resources)
     table = np.stack([np.nan_to_num(np.broadcast_to(resources[k], n), nan=-1.0) for k in names])
-    return tuple(names[i] for i in table.argmax(axis=0))
+    return tuple(np.array(names, dtype=object)[table.argmax(axis=0)].tolist())

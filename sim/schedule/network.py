@@ -137,6 +137,7 @@ class _Coster:
         self.graph, self.chips, self.subject, self.options = graph, tuple(chips), subject, options
         self.precision_name = precision.name
         self.unit = chips[0].main_unit
+        self.launch_s = np.array([chip.main_unit.launch_s for chip in chips])
         self.residency = self._residency()
         self.rooms = [held.tobytes() for held in room_class(self.residency.held_bytes.T, self)]
         """What of the resident memory is taken at every position, in steps."""

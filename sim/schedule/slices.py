@@ -194,7 +194,7 @@ def cost_slices(slicing: Slicing, held: np.ndarray, coster: _Coster) -> GroupCos
         op=lead,
         name=lead.name,
         fused=tuple(op.name for op in ops if op is not lead),
-        launch_s=np.array([c.main_unit.launch_s for c in coster.chips]),
+        launch_s=coster.launch_s,
         time_s=time / clock,
         terms_s={term: np.where(fits, value, np.nan) / clock for term, value in terms.items()},
         traffic_bytes=traffic,

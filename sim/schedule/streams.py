@@ -77,7 +77,7 @@ def cost_stream(op: Op, position: int, coster: _Coster) -> GroupCost:
     return GroupCost(
         op=op,
         name=op.name,
-        launch_s=np.array([c.main_unit.launch_s for c in coster.chips]),
+        launch_s=coster.launch_s,
         time_s=flow.time / clock,
         terms_s={term: value / clock for term, value in terms.items()},
         traffic_bytes=moved,
@@ -149,7 +149,7 @@ def cost_roofline(op: Op, position: int, coster: _Coster) -> GroupCost:
     return GroupCost(
         op=op,
         name=op.name,
-        launch_s=np.array([c.main_unit.launch_s for c in coster.chips]),
+        launch_s=coster.launch_s,
         time_s=time,
         terms_s={
             Term.COMPUTE: compute,
