@@ -148,6 +148,7 @@ class _Lister:
         self.ranks = tuple(r for r in problem.in_class(letter) if r in problem.tiled_ranks)
         self.parts, self.arrays = ({r: n for r, n in split.items() if r in self.ranks} for split in (parts, arrays))
         self.extent = {r: int(problem.einsum.ranks[r]) for r in problem.ranks}
+        self.whole = {r: np.asarray(n) for r, n in self.extent.items()}
         binding = BINDINGS[Dataflow(array.dataflow)]
         fields = {binding.rows: "rows", binding.cols: "cols", binding.stream: "stream"}
         self.field = fields.get(letter)
@@ -254,7 +255,7 @@ class _Lister:
 
     # This class's factors of an operand's elements ------------------------------------------------
     def _factor(self, axes: tuple[Axis, ...], box: Mapping[str, np.ndarray], length: int) -> np.ndarray:
-        sizes = {r: np.asarray(n) for r, n in self.extent.items()} | dict(box)
+        sizes = self.whole | dict(box)
         factor = np.ones(length)
         for axis in axes:
             factor = factor * self.problem.axis_extent(axis, sizes)

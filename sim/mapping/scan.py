@@ -21,6 +21,9 @@ ROUNDING = 4e-6
 AT_ONCE = 32_768
 """Bounds made at a time, so that their arrays stay in the cache."""
 
+MOSTLY = 0.4
+"""Share of the candidates that fit from which on all are bounded."""
+
 WIDE = 3.0
 """Largest over least pace of a port within a band of clocks: then about a tenth of the candidates has a bound
 at the fastest corner below the least bound at the slowest."""
@@ -35,9 +38,15 @@ class Scan:
         self.pool, starts = pool, pool.space_starts.tolist()
         rooms = [np.unique(room[space == number]) for number in range(len(pool.spaces))]
         most = max(map(len, rooms))
-        kept, ends, sofar = [], [], 0
+        self.shape = (len(rooms), most)
         self.cell = np.zeros(len(room), dtype=np.int64)
         """Of each design."""
+        self.unfit: np.ndarray | None = None
+        """Where candidates stand here that fit no room (few enough to be bounded for nothing)."""
+        if most == 1 and self._one_room_each(np.concatenate(rooms)):
+            self.cell = space.copy()
+            return
+        kept, ends, sofar = [], [], 0
         for number, own in enumerate(rooms):
             mine, fitting = _by_room(pool.footprint[starts[number] : starts[number + 1]], own)
             kept.append(mine + starts[number])
@@ -45,13 +54,24 @@ class Scan:
             sofar += len(mine)
             designs = np.flatnonzero(space == number)
             self.cell[designs] = number * most + np.searchsorted(own, room[designs])
-        self.shape = (len(rooms), most)
         self.positions = np.concatenate(kept)
         self.ends = np.array(ends)
         """Of the cells: candidates up to here fit."""
         self.space_starts = np.concatenate([[0], self.ends[most - 1 :: most]])
-        whole = len(self.positions) == len(pool) and most == 1
-        self.order = None if whole else self.positions
+        self.order = None if len(self.positions) == len(pool) and most == 1 else self.positions
+
+    def _one_room_each(self, rooms: np.ndarray) -> bool:
+        """Leave the candidates where they are if most of them fit, and some of each space: to sort them takes longer
+        than to bound the others."""
+        starts = self.pool.space_starts
+        if len(rooms) < len(starts) - 1:
+            return False
+        fits = self.pool.footprint <= np.repeat(rooms, np.diff(starts))
+        if fits.mean() < MOSTLY or not np.logical_or.reduceat(fits, starts[:-1]).all():
+            return False
+        self.positions, self.order, self.unfit = np.arange(len(fits)), None, None if fits.all() else ~fits
+        self.ends, self.space_starts = starts[1:], starts
+        return True
 
     def places(self, candidates: np.ndarray) -> np.ndarray:
         """Where candidates of the pool stand here."""
@@ -61,7 +81,13 @@ class Scan:
 
     def of(self, values: np.ndarray) -> np.ndarray:
         """Numbers of all candidates of the pool, in this order."""
-        return (values if self.order is None else values[self.order]).astype(np.float32)
+        return self._fitting((values if self.order is None else values[self.order]).astype(np.float32))
+
+    def _fitting(self, values: np.ndarray) -> np.ndarray:
+        """The numbers (changed in place), inf where nothing fits."""
+        if self.unfit is not None:
+            values[self.unfit] = np.inf
+        return values
 
     @cached_property
     def parts(self) -> Parts:
@@ -70,12 +96,12 @@ class Scan:
     def everywhere(self, corner: Clock) -> np.ndarray:
         """The bound of all candidates in cycles."""
         if len(self.positions) <= AT_ONCE:
-            return self.parts.time(*corner)
+            return self._fitting(self.parts.time(*corner))
         out = np.empty(len(self.positions), dtype=np.float32)
         for start in range(0, len(out), AT_ONCE):
             part = slice(start, start + AT_ONCE)
             out[part] = self.parts.take(part).time(*corner)
-        return out
+        return self._fitting(out)
 
     def some(self, places: np.ndarray) -> Parts:
         """What bounds candidates at some places."""

@@ -435,7 +435,7 @@ class Parts:
     tail: np.ndarray
     fed: Sequence[np.ndarray | None]
     moved: Sequence[np.ndarray]
-    late: np.ndarray
+    late: np.ndarray | None
     gives: Sequence[bool]
     first: Sequence[End]
     last: Sequence[End]
@@ -449,7 +449,7 @@ class Parts:
             double=self.double,
             cycles=self.cycles[some],
             tail=self.tail[some],
-            late=self.late[some],
+            late=None if self.late is None else self.late[some],
             gives=self.gives,
             fed=[None if fed is None else fed[some] for fed in self.fed],
             moved=[moved[some] for moved in self.moved],
@@ -483,7 +483,9 @@ class Parts:
 
     def _alone(self, entry: int, pace: Any, setup: Any) -> np.ndarray:
         """Cycles of the last tile in which a port with second buffers has nothing to move."""
-        return np.maximum(self.tail - (self.late * pace + setup), 0.0) if self.gives[entry] else self.tail
+        if not self.gives[entry]:
+            return self.tail
+        return np.maximum(self.tail - (self.late * pace + setup), 0.0)
 
 
 def _most(values: Sequence[Any]) -> Any:
