@@ -22,13 +22,13 @@ from sim.cost.gpu.sets import KINDS
 
 LIBRARY_CONSTANTS: Mapping[str, tuple[str, ...]] = {
     "gemm": ("prologue_s", "prologue_k", "l2_bytes_per_clock_sm", "epilogue_bytes_per_clock_sm"),
-    "prefill": ("softmax_clocks", "tail", "token_s"),
+    "prefill": ("softmax_clocks", "start_s", "tail", "token_s"),
     "decode": ("block_s", "split_s", "combine_s", "l2_bytes_per_clock_sm"),
 }
 """Kernel kind -> constants of the library: how a CTA fills its pipeline and reads L2 (cp.async, or TMA with
 multicast), whether it waits for its output (stores, or TMA beside the next tile), what a score element costs
-beside the products, whether the longest rows of a causal mask run first, how a CTA writes and walks the cache
-and how splits are combined."""
+beside the products, what a CTA sets up, whether the longest rows of a causal mask run first, how a CTA writes and
+walks the cache and how splits are combined."""
 MEMORY_CONSTANTS = ("dram_efficiency", "dram_ramp_s")
 """Constants of the DRAM and its controller: of every device its own, in every kind of kernel."""
 

@@ -415,6 +415,15 @@ def test_prefill_reads_from_l2_what_its_producers_left_there():
     assert once - again > 0.25 * 2 * 2 * 8192 * 32 * 128 / A100.dram_bytes_per_s
 
 
+def test_an_sm_of_an_l40s_holds_one_attention_cta():
+    """By hand, head dimension 128: 64 queries and 128 keys and values of 2 B are 80 KiB: two in A100's 164 KiB, one in
+    100 KiB. Head dimension 256 takes 64 columns and 96 KiB."""
+    x = attention.AttentionProblem.of(1, 512, 0, 8, 8, np.array([128, 256]))
+    assert attention.prefill_tiles(x, A100).resident.tolist() == [2, 1]
+    assert attention.prefill_tiles(x, replace(A100, smem_bytes_per_sm=100 * 1024)).resident.tolist() == [1, 1]
+    assert attention.prefill_tiles(x, A100).columns.tolist() == [128, 64]
+
+
 def test_joint_sets_differ_in_the_librarys_constants_alone():
     """One fit over both libraries: what is neither the library's nor the memory's, and both have, is one number."""
     one, two = (fitted_sets()[name].constants for name in ("mma-sync", "wgmma"))

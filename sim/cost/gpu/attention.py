@@ -193,24 +193,28 @@ class PrefillTiles:
 
     rows: np.ndarray
     columns: np.ndarray
-    resident: int
+    resident: np.ndarray
     pack: np.ndarray
 
 
 def prefill_tiles(x: AttentionProblem, device: GpuDevice) -> PrefillTiles:
-    """FlashAttention-2 with paged KV: 64 x 128, two per SM. FlashAttention-3: by head
-    dimension, grouped heads packed into rows; one warp group (64 rows) when that covers all of them."""
+    """FlashAttention-2 with paged KV: 64 rows by 256, 128 or 64 columns, by head dimension, and two per SM where
+    queries, keys and values of both fit its shared memory (A100's, not an L40S's). FlashAttention-3: by head
+    dimension, grouped heads packed into rows; one warp group (64 rows) when that covers all of them.
+    Source: `run_mha_fwd_splitkv_dispatch` of FlashAttention 2, `tile_size_fwd_sm90` of 3."""
     d = x.head_dim
     if not device.library.warp_specialised:
+        columns = np.where(d <= 64, 256.0, np.where(d <= 128, 128.0, 64.0))
+        one_bytes = (64 + 2 * columns) * d * 2
         return PrefillTiles(
             rows=np.full(d.shape, 64.0),
-            columns=np.full(d.shape, 128.0),
-            resident=2,
+            columns=columns,
+            resident=np.where(2 * one_bytes <= device.smem_bytes_per_sm, 2.0, 1.0),
             pack=np.ones(d.shape),
         )
     columns = np.where(d <= 128, 128.0, np.where(d <= 192, 96.0, 80.0))
     rows = np.where(x.new_tokens * x.group <= 64, 64.0, np.where(d <= 64, 192.0, 128.0))
-    return PrefillTiles(rows=rows, columns=columns, resident=1, pack=x.group)
+    return PrefillTiles(rows=rows, columns=columns, resident=np.ones(d.shape), pack=x.group)
 
 
 def causal_blocks(
