@@ -132,7 +132,7 @@ def _gemm(rows: Rows, device: GpuDevice, precision: str, constants: GpuConstants
     t = gemm_s(
         *sizes,
         device=device,
-        constants=constants.gemm,
+        constants=constants.gemm_for(precision),
         dtype=precision,
         weight_copies=copies,
     )

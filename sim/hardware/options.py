@@ -15,6 +15,7 @@ KNOWN_OPTIONS: dict[Costing, Mapping[str, str]] = {
         "generation": "volta, turing, ampere, ada, hopper or blackwell: which libraries it runs",
         "dram_efficiency": "reachable share of the DRAM bandwidth, in place of that of the GPU that was measured",
         "matrix_efficiency": "share of the matrix rate in products, likewise: what the power limit leaves of the clock",
+        "lane_efficiency": "share of the fp32 rate in products on the CUDA cores, likewise",
     },
     Costing.CPU: {"threads": "cores that work; all by default"},
 }

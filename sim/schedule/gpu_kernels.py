@@ -13,8 +13,8 @@ from sim.cost.compulsory import touched_elements
 from sim.cost.flash import FlashRegion, visible_share
 from sim.cost.gpu.attention import attention_decode_s, prefill_plan, prefill_time, runs_decode_kernel
 from sim.cost.gpu.constants import DecodeConstants
-from sim.cost.gpu.conv import CUDA_CORE_DTYPES, WINOGRAD, conv_s
-from sim.cost.gpu.device import SIMT, GpuDevice, device_from_chip
+from sim.cost.gpu.conv import WINOGRAD, conv_s
+from sim.cost.gpu.device import CUDA_CORE_DTYPES, SIMT, GpuDevice, device_from_chip
 from sim.cost.gpu.gemm import gemm_plan, gemm_time
 from sim.cost.gpu.result import KernelTime, hit_rate
 from sim.cost.gpu.sets import GpuConstants, constants_for
@@ -124,7 +124,7 @@ def _matrix(op: EinsumOp, gpu: Gpu, coster: _Coster) -> Kernel:
         library=library, input_share=share, weight_share=stored,
     )  # fmt: skip
     plan = replace(plan, compute_s=plan.compute_s / speed)
-    constants, kind = c.gemm, "gemm"
+    constants, kind = c.gemm_for(dtype), "gemm"
     flags: tuple[str, ...] = ()
     if window and dtype in CUDA_CORE_DTYPES:
         constants, kind = c.conv.inside(c.gemm, host=False)(c.conv.direct_efficiency), "conv"

@@ -370,6 +370,8 @@ def test_what_a_chip_file_states_replaces_what_another_gpu_measured():
     c = constants_for(stating("new", Generation.ADA))
     assert {c.gemm.dram_efficiency, c.decode.dram_efficiency, c.vector["unary"].dram_efficiency} == {0.86}
     assert (c.gemm.matrix_efficiency, c.prefill.matrix_efficiency) == (0.7, 0.95)
+    assert c.gemm_for("bf16").matrix_efficiency == 0.7
+    assert c.gemm_for("fp32").matrix_efficiency == fitted_sets()["mma-sync"].constants["gemm"].matrix_efficiency
     assert constants_for(stating("h100-sxm", Generation.HOPPER)).gemm == constants_for(H100).gemm
     assert constants_for(stating("new", Generation.ADA), "none").gemm.dram_efficiency == 1.0
 

@@ -15,13 +15,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sim.cost.gpu.constants import ConvConstants, GemmConstants
-from sim.cost.gpu.device import SIMT, GpuDevice, Library, element_bytes
+from sim.cost.gpu.device import CUDA_CORE_DTYPES, SIMT, GpuDevice, Library, element_bytes
 from sim.cost.gpu.gemm import gemm_plan, gemm_time
 from sim.cost.gpu.result import KernelTime
 
 WINOGRAD = {"winograd_2x2": 2, "winograd_4x4": 4}
 """Algorithm -> outputs per tile and side."""
-CUDA_CORE_DTYPES = ("fp32", "fp64")
 
 
 def conv_s(

@@ -95,8 +95,10 @@ LIBRARIES: Mapping[Generation, Library] = {
     Generation.BLACKWELL: TCGEN05,
 }
 
-STATED = ("dram_efficiency", "matrix_efficiency")
+STATED = ("dram_efficiency", "matrix_efficiency", "lane_efficiency")
 """Options of a chip file that replace a constant which belongs to the device (`sim.cost.gpu.sets`)."""
+CUDA_CORE_DTYPES = ("fp32", "fp64")
+"""Computed on the CUDA cores."""
 HALVES = {"fp16": "bf16", "fp8_e5m2": "fp8_e4m3"}
 """dtypes that run at the rate of another where the chip does not list them."""
 

@@ -25,7 +25,7 @@ from sim.cost.gpu.constants import (
     PrefillConstants,
     VectorConstants,
 )
-from sim.cost.gpu.device import LIBRARIES, Generation, GpuDevice
+from sim.cost.gpu.device import CUDA_CORE_DTYPES, LIBRARIES, Generation, GpuDevice
 from sim.errors import CalibrationError, nearest
 
 KINDS = {
@@ -62,8 +62,16 @@ class GpuConstants:
     conv: ConvConstants
     vector: Mapping[str, VectorConstants]
     """class of vector kernels (`sim.cost.gpu.vector.kernel_class`) -> constants"""
+    lane_efficiency: float | None = None
+    """`gemm.matrix_efficiency` of products on the CUDA cores: stated by the chip file, or that of the measured GPU."""
     origin: Mapping[str, str] = field(default_factory=dict)
     """kernel kind -> "a100-sxm, measured" | "..., same generation" | "..., generation changed" | "data sheet" """
+
+    def gemm_for(self, dtype: str) -> GemmConstants:
+        """Constants of products in `dtype`: what a power limit leaves of the matrix units says nothing of fp32."""
+        if self.lane_efficiency is None or dtype not in CUDA_CORE_DTYPES:
+            return self.gemm
+        return replace(self.gemm, matrix_efficiency=self.lane_efficiency)
 
 
 def parse_set(document: Mapping[str, object], where: str) -> FittedSet:
@@ -135,7 +143,7 @@ def constants_for(device: GpuDevice, calibration: str = "auto") -> GpuConstants:
             f'no fitted GPU constants "{calibration}": expected auto, none, {", ".join(sets)}.'
             f"{nearest(calibration, sets)}"
         )
-    chosen, origin = {}, {}
+    chosen, origin, lanes = {}, {}, None
     for kind in KINDS:
         candidates = [s for s in sets.values() if kind in s.constants]
         best = min(candidates, key=lambda s: (s.name != calibration, _distance(s, device)))
@@ -145,9 +153,10 @@ def constants_for(device: GpuDevice, calibration: str = "auto") -> GpuConstants:
         else:
             same = best.generation is device.generation and not best.joint
             origin[kind] = f"{best.name}, {'same generation' if same else 'generation changed'}"
+            lanes = device.stated.get("lane_efficiency", constants.matrix_efficiency) if kind == "gemm" else lanes
             constants = _stated(kind, constants.at_clock(device.clock_hz / best.clock_hz), device)
         chosen[kind] = constants
-    return _bundle(chosen, origin)
+    return replace(_bundle(chosen, origin), lane_efficiency=lanes)
 
 
 def _stated(kind: str, constants: Any, device: GpuDevice) -> Any:
