@@ -34,24 +34,28 @@ class Effort:
 
 GAIN = 1e-3
 """Share by which a round must better the best."""
+EQUAL = 2
+"""Chains of one value that are kept: they differ in what does not matter, and many would leave no room for others."""
 
 
 def best_chains(fluid: Fluid, effort: Effort) -> tuple[Chains, np.ndarray, int]:
     """(chains, best first; their quick costs; chains costed)."""
     draw = np.random.default_rng(0)
-    beam = canonical(fluid, starts(fluid, effort.starts, draw))
-    value, costed = fluid.values(beam), len(beam)
-    beam, value = _keep(beam, value, effort.width)
+    made = canonical(fluid, starts(fluid, effort.starts, draw))
+    value, costed = fluid.values(made), len(made)
+    rows = _best(value, effort.width)
+    beam, value, fresh = made.take(rows), value[rows], np.arange(len(rows))
     seen, still = np.inf, 0
     for _ in range(effort.rounds):
-        if not len(beam):
+        if not len(fresh):
             break
-        near = Chains.join(list(neighbours(fluid, beam)))
+        near = Chains.join(list(neighbours(fluid, beam.take(fresh))))
         far = near.take(draw.integers(len(near), size=effort.pairs))
-        near = canonical(fluid, Chains.join([near, changed(fluid, far, draw)]))
-        near = _distinct(near)
+        near = _distinct(canonical(fluid, Chains.join([near, changed(fluid, far, draw)])))
         costed += len(near)
-        beam, value = _keep(Chains.join([beam, near]), np.concatenate([value, fluid.values(near)]), effort.width)
+        made, value = Chains.join([beam, near]), np.concatenate([value, fluid.values(near)])
+        rows = _best(value, effort.width)
+        beam, value, fresh = made.take(rows), value[rows], np.flatnonzero(rows >= len(beam))
         still = 0 if value[0] < seen * (1 - GAIN) else still + 1
         seen = min(seen, float(value[0]))
         if still >= effort.patience:
@@ -59,13 +63,13 @@ def best_chains(fluid: Fluid, effort: Effort) -> tuple[Chains, np.ndarray, int]:
     return beam, value, costed
 
 
-def _keep(chains: Chains, value: np.ndarray, most: int) -> tuple[Chains, np.ndarray]:
-    """The best `most` of different tiles and orders that fit."""
+def _best(value: np.ndarray, most: int) -> np.ndarray:
+    """Rows of the best `most` that fit, no more than `EQUAL` of one value."""
     rows = np.flatnonzero(np.isfinite(value))
-    rows = rows[np.argsort(value[rows], kind="stable")][: 4 * most]
-    _, first = np.unique(_keys(chains.take(rows)), axis=0, return_index=True)
-    rows = rows[np.sort(first)][:most]
-    return chains.take(rows), value[rows]
+    rows = rows[np.argsort(value[rows], kind="stable")]
+    first = np.flatnonzero(np.diff(value[rows], prepend=-np.inf) > value[rows] * 1e-9)
+    place = np.arange(len(rows)) - np.repeat(first, np.diff(first, append=len(rows)))
+    return rows[place < EQUAL][:most]
 
 
 def _keys(chains: Chains) -> np.ndarray:
@@ -91,12 +95,17 @@ def canonical(fluid: Fluid, chains: Chains) -> Chains:
     for b in range(tiles.shape[1]):
         tiles[:, b] = np.minimum(tiles[:, b], size)
         walked[:, b] = tiles[:, b] < size
-        size = -(-tiles[:, b] // fluid.shares[b][chains.parts[:, b]])
-    ranks = tiles.shape[2]
-    place = np.empty_like(order)
-    np.put_along_axis(place, order, np.broadcast_to(np.arange(ranks), order.shape), axis=2)
-    place = np.where(walked, place + ranks, np.arange(ranks))
-    return Chains(tiles, np.argsort(place, axis=2, kind="stable"), chains.parts)
+        share = fluid.shares[b]
+        size = tiles[:, b] if len(share) == 1 and (share == 1).all() else -(-tiles[:, b] // share[chains.parts[:, b]])
+    still = ~walked
+    outer = still.sum(axis=2, keepdims=True)
+    moving = np.take_along_axis(walked, order, axis=2)
+    at = np.where(
+        moving, outer + moving.cumsum(axis=2) - 1, np.take_along_axis(still.cumsum(axis=2) - 1, order, axis=2)
+    )
+    placed = np.empty_like(order)
+    np.put_along_axis(placed, at, order, axis=2)
+    return Chains(tiles, placed, chains.parts)
 
 
 def starts(fluid: Fluid, count: int, draw: np.random.Generator) -> Chains:
