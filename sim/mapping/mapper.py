@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sim.mapping.machine import Machine
+from sim.mapping.narrow import LARGE, search_narrowed
 from sim.mapping.problem import ROLES, Problem
 from sim.mapping.race import Search
 from sim.mapping.search import SingleBorder
@@ -88,10 +89,13 @@ def map_problems(asked: Sequence[Question]) -> Iterator[Winners]:
     for number, question in enumerate(asked):
         same.setdefault(question.form, []).append(number)
     alike: dict[tuple, list[_Asked]] = {}
+    won: dict[int, Winners] = {}
     for numbers in same.values():
         one = _Asked(numbers, [asked[number] for number in numbers])
-        alike.setdefault(one.kind, []).append(one)
-    won: dict[int, Winners] = {}
+        if one.objective is Objective.LATENCY and one.space.candidates > LARGE:
+            won |= zip(numbers, search_narrowed(one.space, one.room).split(one.ends), strict=True)
+        else:
+            alike.setdefault(one.kind, []).append(one)
     for members in alike.values():
         for some in _packed(members):
             found = Search([one.space for one in some], some[0].objective, [one.room for one in some]).run()

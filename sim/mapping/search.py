@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import permutations, product
+from itertools import combinations, permutations, product
 from math import prod
 
 import numpy as np
@@ -94,12 +94,13 @@ def split_options(machine: Machine, problem: Problem, level: int) -> Iterator[di
         for parts in range(2, count + 1) if exhaustive else (count,):
             if parts <= extent or parts == count:
                 yield {rank: min(parts, extent)}
-    for one, two in permutations(ranks, 2):
-        for a in range(2, count):
-            if (exhaustive or count % a == 0) and a * 2 <= count:
-                b = count // a
-                if one < two or a != b:
-                    yield {one: min(a, int(problem.einsum.ranks[one])), two: min(b, int(problem.einsum.ranks[two]))}
+    for one, two in combinations(ranks, 2):
+        for a in range(2, count // 2 + 1):
+            if exhaustive or count % a == 0:
+                yield {
+                    one: min(a, int(problem.einsum.ranks[one])),
+                    two: min(count // a, int(problem.einsum.ranks[two])),
+                }
 
 
 class SingleBorder:

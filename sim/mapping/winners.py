@@ -13,6 +13,7 @@ from sim.mapping.machine import Machine
 from sim.mapping.mapping import Mapping as LoopNest
 from sim.mapping.nest import footprint_bytes, nest
 from sim.mapping.problem import WEIGHT, Problem
+from sim.mapping.steps import join
 from sim.workload.graph import OperandRole
 
 
@@ -53,7 +54,9 @@ class Winners:
     latency_cycles: np.ndarray
     """(D,) latency of the home memory that the times hold (0 where nothing is read there)."""
     candidates: int
+    """That were bounded (blocks of them count as one)."""
     refined: int
+    """That were costed exactly."""
 
     def split(self, ends: np.ndarray) -> list[Winners]:
         """The winners of groups of designs, one after the other; rows are shared."""
@@ -64,6 +67,30 @@ class Winners:
             replace(self, row=self.row[d], energy_j=self.energy_j[d], latency_cycles=self.latency_cycles[d])
             for d in designs
         ]
+
+    @staticmethod
+    def of_designs(each: Sequence[Winners], number: np.ndarray) -> Winners:
+        """The winners of D designs; design d has those that `each[number[d]]` holds of one design."""
+        if len(each) == len(number) == 1:
+            return each[0]
+        some = [one for one in each if len(one.tables)]
+        row = np.where([len(one.tables) > 0 for one in each], np.cumsum([len(one.tables) for one in each]) - 1, -1)
+        return Winners(
+            row=row[number],
+            cost=join([one.cost for one in some]),
+            tables=[table for one in some for table in one.tables],
+            first_bytes=np.concatenate([one.first_bytes for one in each]),
+            mappings=[mapping for one in some for mapping in one.mappings],
+            energy_j=np.concatenate([one.energy_j for one in each])[number],
+            first_weight_bytes=[value for one in some for value in one.first_weight_bytes],
+            footprint_bytes=[value for one in some for value in one.footprint_bytes],
+            level_bytes=[levels for one in some for levels in one.level_bytes],
+            need_bytes=min(one.need_bytes for one in each),
+            proven_gap=max(one.proven_gap for one in each),
+            latency_cycles=np.concatenate([one.latency_cycles for one in each])[number],
+            candidates=each[0].candidates,
+            refined=sum(one.refined for one in each),
+        )
 
 
 class Lazy(Sequence):
