@@ -20,7 +20,8 @@ PUBLISHED = {
     "regnet": ({}, 9.190e6, 1.603e9, 1e-3, TORCHVISION),
     # 34,014,999 parameters and its frozen norms' scales and shifts, 2 x 26,560, which torchvision counts as buffers
     "retinanet": ({"backbone": "resnet50", "classes": 91}, 34014999 + 53120, 151.54e9, 1e-4, TORCHVISION),
-    "ssd_resnet34": ({}, None, 433e9 / 2, 3e-3, "Reddi et al., ISCA 2020, table I: 433 GOPs an input"),
+    # Reddi et al., ISCA 2020, table I, print 433 GOPs an input too.
+    "ssd_resnet34": ({}, 20.058e6, 433.411e9 / 2, 5e-3, "OpenVINO's Open Model Zoo, ssd-resnet34-1200-onnx"),
     "bert_base": ({}, 109.48e6, 11.174e9, 1e-3, "Devlin et al., NAACL 2019: 110 M; MACs by the file's formula"),
     "gpt2": ({}, 124.44e6, 106.339e9, 1e-3, "OpenAI's model card: 124 M; MACs by the file's formula"),
     "lstm": ({}, 19.78e6, 35 * 13.26e6, 1e-3, "Zaremba et al., arXiv:1409.2329; both by hand in the file"),
