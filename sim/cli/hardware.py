@@ -12,7 +12,7 @@ from sim.errors import ConfigError, nearest
 
 
 def check(
-    file: Annotated[Path, typer.Argument(help="A chip, search, scenario or recipe in YAML.")],
+    file: Annotated[Path, typer.Argument(help="A chip, search, scenario or recipe in YAML, or a model.")],
     overrides: Annotated[list[str] | None, typer.Option("--set", help="component.field=quantity, on a chip.")] = None,
 ) -> None:
     """Validate FILE and print what was understood of it; exit 2 with every error otherwise."""
@@ -23,9 +23,11 @@ def check(
 
 
 def _checker(file: Path) -> Callable[[Path, list[str]], list[str]]:
-    """The checker of the file's schema."""
+    """The checker of the file's kind or schema."""
     from sim.hardware.load import read_schema
 
+    if file.suffix.partition(":")[0] in (".py", ".onnx", ".json"):
+        return _check_workload
     if _is_scenario(file):
         return _check_scenario
     schema = read_schema(file)
@@ -56,6 +58,14 @@ def _check_search(file: Path, overrides: list[str]) -> list[str]:
         lines.append(f"  {parameter.name}: {values}")
     size = f"{'' if exact else 'at most '}{model * chips:,.0f} designs"
     return [*lines, f"  {size}, judged by {', '.join(space.spec.objective_names)}"]
+
+
+def _check_workload(file: Path, overrides: list[str]) -> list[str]:
+    from sim.workload.load import load_workload
+    from sim.workload.summary import summary_lines
+
+    _no_overrides(file, overrides)
+    return summary_lines(load_workload(str(file)))
 
 
 def _check_recipe(file: Path, overrides: list[str]) -> list[str]:

@@ -58,6 +58,13 @@ def test_check_knows_scenarios_and_recipes() -> None:
     assert "quantise" in run("check", str(recipes / "int8-ptq.yaml"))
 
 
+def test_check_says_what_a_model_is_made_of(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run("new", "workload", "my_model")
+    assert "MACs        1,861,632" in run("check", "my_model.py")
+    assert run("check", "my_model.py:build") == run("check", "my_model.py")
+
+
 def test_check_refuses_what_it_cannot_use(tmp_path: Path) -> None:
     path = tmp_path / "s.yaml"
     path.write_text("name: x\nhardware: tesla-fsd\nstreams: []\n")
