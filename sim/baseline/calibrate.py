@@ -15,6 +15,7 @@ import numpy as np
 
 from sim.baseline.cpu_fit import (
     FOLDS,
+    HELD,
     Fit,
     active,
     all_rows,
@@ -145,7 +146,11 @@ def calibration_of(device: str, fitted: Fitted) -> Calibration:
         residuals=residuals_of(fitted.ops, fitted.op_s, fitted.networks, fitted.network_s, constants),
         error=_errors(fitted.ops, fitted.op_s, fitted.networks, fitted.network_s),
         at_limits=constants.at_limits(names),
-        notes=tuple(f"{f.name} was not fitted: no rows depend on it" for f in fields(constants) if f.name not in names),
+        notes=tuple(
+            f"{f.name} was not fitted: {'the errors do not depend on it' if f.name in HELD else 'no rows depend on it'}"
+            for f in fields(constants)
+            if f.name not in names
+        ),
     )
 
 

@@ -10,8 +10,8 @@
 
 Terms of products add: kernels alternate between packing, loading and multiplying more than they overlap them (a
 soft maximum that was free to choose chose the sum on both measured machines). Lanes and memory of element-wise
-work overlap: their soft maximum. A product with one row in fp32 is a stream of its weights too: elements at g and
-bytes overlap, on the threads that the library gives it. Bytes are near where the cyclic
+work overlap: their soft maximum. A product with one row in fp32 is a stream of its weights' bytes, on the threads that
+the library gives it. Bytes are near where the cyclic
 working set fits the share of a cache (`hit_rate`). Pure functions over ops; `CpuConstants.datasheet()`
 leaves the data sheet untouched.
 """
@@ -68,8 +68,6 @@ class CpuConstants(Constants):
     """Weights that the library copies into panels at every call (fp32 with more than one row)."""
     pack_narrow: float = constant("element/clock/core", 0.1, 64.0, 1e9)
     """... of 16 and 8 bits."""
-    gemv_elements: float = constant("element/clock/core", 0.3, 64.0, 1e9)
-    """fp32 weights that a product with one row takes in."""
     one_row_share: float = constant("1", 0.001, 1.0, 1.0)
     """Share of a product with one row that all threads work on: libraries differ in whether they spread it at all."""
     reorder_bytes: float = constant("B/clock/core", 0.2, 64.0, 1e9)
@@ -190,18 +188,16 @@ def cpu_time(work: CpuWork, machine: CpuMachine, constants: CpuConstants, *, hos
     spread = (1 - c.parallel_share) + c.parallel_share / threads
     packing = work.packed / np.array([c.pack_word, c.pack_narrow, c.pack_narrow])[work.width]
     one_row = (1 - c.one_row_share) + c.one_row_share / threads
-    streaming = work.streamed / c.gemv_elements / clock * one_row
     product = work.matrix_s * (1 + c.fill_k / work.reduction) / _efficiency(c)[work.kind, work.width]
     vector = _vector_s(work, c, clock) * spread
     layout = (work.reordered_bytes / c.reorder_bytes + work.permuted * c.permute_clocks) / clock * spread
     memory, far = _memory(work, machine, c, threads)
     memory = np.where(work.streamed > 0, memory * one_row * threads, memory)  # each core asks for its share of bytes
-    streams = (work.kind == CLASSES.index("vector")) | (work.kind == CLASSES.index("rows")) | (work.streamed > 0)
-    busy = vector + streaming
-    exposed = np.where(streams, soft_max(busy, memory, c.overlap) - busy, memory)
+    streams = (work.kind == CLASSES.index("vector")) | (work.kind == CLASSES.index("rows"))
+    exposed = np.where(streams, soft_max(vector, memory, c.overlap) - vector, memory)
     return CpuTime(
         host_s=np.where(host, c.host_s * work.calls, 0.0),
-        compute_s=(product + packing / clock) * spread + streaming,
+        compute_s=(product + packing / clock) * spread,
         vector_s=vector,
         border_s=_border_s(work, machine, c, threads, spread),
         memory_s=layout + exposed,
