@@ -75,7 +75,7 @@ def _measured_here(chip: Chip | None, baseline: Path | None) -> tuple[str, Chip,
     chip = chip or own_chip(machine)
     file = baseline or Path("baselines") / f"{machine.key}.jsonl"
     for grid, seconds in GRIDS:
-        measure(grid, output=file, time_limit=seconds)
+        measure(grid, output=file, time_limit=seconds, rounds=1)
     return machine.key, chip, file
 
 
