@@ -18,9 +18,10 @@ import numpy as np
 
 from sim.mapping.bound import Bounds
 from sim.mapping.dims import ClassTiles
+from sim.mapping.machine import Machine
 from sim.mapping.race import Search
 from sim.mapping.search import SingleBorder
-from sim.mapping.terms import CLASSES, Grid, Terms
+from sim.mapping.terms import CLASSES, Grid, Parts, Terms
 from sim.mapping.winners import Objective, Winners
 
 BLOCKS = (4, 8)
@@ -43,28 +44,31 @@ def search_narrowed(space: SingleBorder, room: np.ndarray) -> Winners:
     numbers = [machine.rates, machine.setup_cycles, machine.latency_cycles, room, machine.read_energy_j_per_byte,
                machine.write_energy_j_per_byte, machine.mac_energy_j]  # fmt: skip
     keys = [tuple(a[d].tobytes() for a in numbers) for d in range(len(machine))]
-    found = {}
+    known, found = blocks(space, BLOCKS[0]), {}
     for d, key in enumerate(keys):
         if key not in found:
             alone = copy(space)
             alone.machine = machine.take(np.array([d]))
-            found[key] = _search(alone, room[d : d + 1])
+            found[key] = _search(alone, room[d : d + 1], known)
     number = {key: i for i, key in enumerate(found)}
     return Winners.of_designs(list(found.values()), np.array([number[key] for key in keys]))
 
 
-def _search(space: SingleBorder, room: np.ndarray) -> Winners:
-    """As `search_narrowed`, of one design."""
+def _search(space: SingleBorder, room: np.ndarray, known: Blocks) -> Winners:
+    """As `search_narrowed`, of one design; `known`: the first blocks."""
     left, best, first, looked = space, None, 0, 0
     for pieces in BLOCKS:
-        some = blocks(left, pieces)
-        some, looked = some.take(np.flatnonzero(some.footprint <= room[0])), looked + len(some.grid)
-        if best is None and len(some.grid):
-            some, first = by_promise(some)
-            best = _whole(within(left, some.take(np.arange(first))), room)
+        some = known if left is space else blocks(left, pieces)
+        some, looked = some.take(np.flatnonzero(some.footprint <= room[0])), looked + len(some)
+        bound = some.bounds(space.machine)
+        if best is None and len(some):
+            order = np.argsort(bound, kind="stable")
+            some, bound = some.take(order), bound[order]
+            first = min(int(np.searchsorted(np.cumsum(some.candidates), LOOK)) + 1, len(some))
+            best = _whole(within(space, some.take(np.arange(first))), room)
         if best is None or best.row[0] < 0:
             break  # nothing that fits: all is searched, and says what it needs
-        needed = np.flatnonzero(some.bound * (1 - ROUNDED) <= best.cost.time[0])
+        needed = np.flatnonzero(bound * (1 - ROUNDED) <= best.cost.time[0])
         if left is space and len(needed) <= first:
             return replace(best, candidates=best.candidates + looked)
         left = within(left, some.take(needed))
@@ -81,25 +85,34 @@ def _whole(space: SingleBorder, room: np.ndarray) -> Winners:
 @dataclass(frozen=True, slots=True)
 class Blocks:
     """The blocks of some grids: entry i is a block of grid `grid[i]`, entries `first[:, i]` up to `end[:, i]` of its
-    lists (classes, n), with a bound in cycles and the least bytes that it needs."""
+    lists (classes, n), with what bounds it and the least bytes that it needs."""
 
     grid: np.ndarray
     first: np.ndarray
     end: np.ndarray
-    bound: np.ndarray
+    parts: Parts
     footprint: np.ndarray
 
+    def __len__(self) -> int:
+        return len(self.grid)
+
     def take(self, some: np.ndarray) -> Blocks:
-        return Blocks(self.grid[some], self.first[:, some], self.end[:, some], self.bound[some], self.footprint[some])
+        return Blocks(
+            self.grid[some], self.first[:, some], self.end[:, some], self.parts.take(some), self.footprint[some]
+        )
 
     @property
     def candidates(self) -> np.ndarray:
         return (self.end - self.first).prod(axis=0)
 
+    def bounds(self, machine: Machine) -> np.ndarray:
+        """In cycles, on a machine of one design."""
+        pace = (1.0 / machine.rates[0]).tolist()
+        return self.parts.time(pace, float(machine.setup_cycles[0]), float(machine.latency_cycles[0]))
+
 
 def blocks(space: SingleBorder, pieces: int) -> Blocks:
-    """The blocks of a space of one design, `pieces` of each list."""
-    machine = space.machine
+    """The blocks of a space, `pieces` of each list."""
     grids = [grid for _, grid in space.grids]
     cuts = [[_cuts(n, pieces) for n in grid.shape] for grid in grids]
     least = [_corner(grid, starts, np.minimum) for grid, starts in zip(grids, cuts, strict=True)]
@@ -109,9 +122,7 @@ def blocks(space: SingleBorder, pieces: int) -> Blocks:
         np.maximum(between + a.bytes + b.bytes - c.bytes - d.bytes, 0.0)
         for between, a, b, c, d in zip(low.moved, low.first, low.last, high.first, high.last, strict=True)
     ]
-    pace = (1.0 / machine.rates[0]).tolist()
     parts = replace(low, moved=moved, late=high.late)
-    bound = parts.time(pace, float(machine.setup_cycles[0]), float(machine.latency_cycles[0]))
     footprint = np.concatenate([(t := Terms(g, g.problem)).flat(t.footprint_bytes()) for g in least])
     owner = np.repeat(np.arange(len(grids)), [grid.tilings for grid in least])
     places = [np.stack([i.ravel() for i in np.indices(grid.shape)]) for grid in least]
@@ -126,7 +137,7 @@ def blocks(space: SingleBorder, pieces: int) -> Blocks:
     end = np.concatenate(
         [np.stack([e[i] for e, i in zip(es, at, strict=True)]) for es, at in zip(ends, places, strict=True)], axis=1
     )
-    return Blocks(owner, first, end, bound, footprint)
+    return Blocks(owner, first, end, parts, footprint)
 
 
 def within(space: SingleBorder, some: Blocks) -> SingleBorder:
@@ -143,12 +154,6 @@ def within(space: SingleBorder, some: Blocks) -> SingleBorder:
     made = copy(space)
     made.__dict__["grids"] = grids
     return made
-
-
-def by_promise(found: Blocks) -> tuple[Blocks, int]:
-    """(the blocks by ascending bound, how many of them have `LOOK` candidates: at least one)."""
-    found = found.take(np.argsort(found.bound, kind="stable"))
-    return found, min(int(np.searchsorted(np.cumsum(found.candidates), LOOK)) + 1, len(found.grid))
 
 
 def _cuts(size: int, pieces: int) -> np.ndarray:

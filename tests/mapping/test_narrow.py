@@ -41,11 +41,12 @@ def test_a_block_is_bounded_below_all_that_is_in_it(seed):
     m, pool = space.machine, Pool(space)
     times = pool.times(Numbers(m.rates, m.setup_cycles, m.latency_cycles))[0]
     found, counted = narrow.blocks(space, 2 + seed % 2), 0
+    bound = found.bounds(m)
     for i, number in enumerate(found.grid.tolist()):
         shape, start = space.grids[number][1].shape, int(pool.starts[number])
         inside = tuple(slice(a, b) for a, b in zip(found.first[:, i], found.end[:, i], strict=True))
         mine = start + np.arange(np.prod(shape)).reshape(shape)[inside].ravel()
-        assert found.bound[i] <= times[mine].min() * (1 + narrow.ROUNDED)
+        assert bound[i] <= times[mine].min() * (1 + narrow.ROUNDED)
         assert found.footprint[i] <= pool.footprint[mine].min()
         counted += len(mine)
     assert counted == found.candidates.sum() == space.candidates
