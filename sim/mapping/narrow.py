@@ -56,10 +56,10 @@ def search_narrowed(space: SingleBorder, room: np.ndarray) -> Winners:
 
 def _search(space: SingleBorder, room: np.ndarray, known: Blocks) -> Winners:
     """As `search_narrowed`, of one design; `known`: the first blocks."""
-    left, best, first, looked = space, None, 0, 0
+    left, best, first = space, None, 0
     for pieces in BLOCKS:
         some = known if left is space else blocks(left, pieces)
-        some, looked = some.take(np.flatnonzero(some.footprint <= room[0])), looked + len(some)
+        some = some.take(np.flatnonzero(some.footprint <= room[0]))
         bound = some.bounds(space.machine)
         if best is None and len(some):
             order = np.argsort(bound, kind="stable")
@@ -70,12 +70,11 @@ def _search(space: SingleBorder, room: np.ndarray, known: Blocks) -> Winners:
             break  # nothing that fits: all is searched, and says what it needs
         needed = np.flatnonzero(bound * (1 - ROUNDED) <= best.cost.time[0])
         if left is space and len(needed) <= first:
-            return replace(best, candidates=best.candidates + looked)
+            return replace(best, candidates=space.candidates)
         left = within(left, some.take(needed))
         if left.candidates <= LARGE:
             break
-    found = _whole(left, room)
-    return replace(found, candidates=found.candidates + looked)
+    return replace(_whole(left, room), candidates=space.candidates)
 
 
 def _whole(space: SingleBorder, room: np.ndarray) -> Winners:

@@ -54,7 +54,7 @@ class Winners:
     latency_cycles: np.ndarray
     """(D,) latency of the home memory that the times hold (0 where nothing is read there)."""
     candidates: int
-    """That were bounded (blocks of them count as one)."""
+    """Of the space."""
     refined: int
     """That were costed exactly."""
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from sim.errors import DovetailError
 from sim.mapping.api import Question, Winners, cost_mapping
+from sim.mapping.narrow import LARGE
 from sim.mapping.problem import ROLES
 
 REFINED = 60
@@ -73,6 +74,8 @@ class Again:
 
 def _work(won: Winners, designs: int) -> float:
     """What such a search takes, in candidates that are listed and bounded once."""
+    if won.candidates - won.refined > LARGE:  # most of such a space is left out, for each design anew
+        return 2.0 * LARGE * designs
     return won.candidates * (1 + DESIGN * (designs - 1)) + REFINED * won.refined * designs
 
 

@@ -61,7 +61,7 @@ def test_what_is_left_holds_the_best(seed, monkeypatch):
     assert (found.row >= 0).tolist() == (whole.row >= 0).tolist()
     fits = np.flatnonzero(found.row >= 0)
     assert found.cost.time[found.row[fits]] == pytest.approx(whole.cost.time[whole.row[fits]], rel=1e-9)
-    assert found.proven_gap == 0.0
+    assert (found.proven_gap, found.candidates) == (0.0, whole.candidates)
     assert len(fits) == 3 or found.need_bytes == pytest.approx(whole.need_bytes)
     alone = [narrow.search_narrowed(part(space, d), room[d : d + 1]) for d in fits]
     assert [one.cost.time[0] for one in alone] == found.cost.time[found.row[fits]].tolist()
