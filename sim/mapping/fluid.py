@@ -24,7 +24,7 @@ from sim.mapping.machine import Machine
 from sim.mapping.nest import accumulates_outside
 from sim.mapping.problem import INPUT, OUTPUT, ROLES, WEIGHT, Problem
 from sim.mapping.search import fixed_class, innermost, routes, split_options
-from sim.mapping.winners import Objective
+from sim.mapping.winners import Objective, valued
 from sim.workload.graph import OperandRole
 
 READ, WRITE = 0, 1
@@ -73,6 +73,7 @@ class Fluid:
         self.rates, self.setup = machine.rates[design], float(machine.setup_cycles[design])
         self.latency = float(machine.latency_cycles[design])
         self.energy = (machine.read_energy_j_per_byte[design], machine.write_energy_j_per_byte[design])
+        self.idle_j_per_cycle = float(machine.idle_j_per_cycle[design])
         self.mac_j = float(machine.mac_energy_j[design]) * problem.macs / problem.reduction_speedup
         self.routes = routes(machine, homes)
         self.innermost = innermost(machine, homes)
@@ -113,8 +114,7 @@ class Fluid:
         fits = books.fits & books.allowed
         if self.objective is Objective.LATENCY:
             return np.where(fits, time, np.inf)
-        energy = books.energy() + self.mac_j
-        return np.where(fits, energy if self.objective is Objective.ENERGY else energy * time, np.inf)
+        return np.where(fits, valued(self.objective, time, books.energy() + self.mac_j, self.idle_j_per_cycle), np.inf)
 
 
 @dataclass(slots=True)

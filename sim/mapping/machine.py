@@ -17,7 +17,7 @@ import numpy as np
 from sim.errors import PrecisionError, nearest
 from sim.hardware.chip import Array, Chip, Fanout, Memory, Unit
 from sim.hardware.designs import Designs
-from sim.hardware.physical import mac_energy_j, memory_energy_j_per_byte
+from sim.hardware.physical import idle_power_w, mac_energy_j, memory_energy_j_per_byte
 from sim.workload.graph import OperandRole
 
 
@@ -55,7 +55,7 @@ class ArrayShape:
 
 
 _NUMBERS = ("rates", "capacity_bytes", "clock_hz", "latency_cycles", "setup_cycles", "read_energy_j_per_byte",
-            "write_energy_j_per_byte", "mac_energy_j")  # fmt: skip
+            "write_energy_j_per_byte", "mac_energy_j", "idle_j_per_cycle")  # fmt: skip
 """What a machine has of each design."""
 
 
@@ -79,6 +79,8 @@ class Machine:
     """(D, levels); nan where the chip states none"""
     write_energy_j_per_byte: np.ndarray
     mac_energy_j: np.ndarray
+    idle_j_per_cycle: np.ndarray
+    """(D,) idle power of the whole chip; 0 where it is not known"""
 
     def __len__(self) -> int:
         return len(self.clock_hz)
@@ -157,11 +159,12 @@ def group_by_structure(chips: Sequence[Chip], unit_index: int = 0) -> list[list[
 
 @dataclass(frozen=True, slots=True)
 class Energies:
-    """J/byte per level (D, levels) and J/MAC (D,); nan where unknown."""
+    """J/byte per level (D, levels), J/MAC (D,), nan where unknown; W of idle power (D,), 0 where unknown."""
 
     read: np.ndarray
     write: np.ndarray
     mac: np.ndarray
+    idle_w: np.ndarray
 
 
 def energies(subject: Chip | Designs, unit: Unit, compute: str) -> Energies:
@@ -175,7 +178,8 @@ def energies(subject: Chip | Designs, unit: Unit, compute: str) -> Energies:
         np.stack([column(memory_energy_j_per_byte(subject, n, way)) for n in names], axis=1)
         for way in ("read", "write")
     )
-    return Energies(read, write, column(mac_energy_j(subject, unit.array.name, compute)))
+    idle = np.nan_to_num(column(idle_power_w(subject)), nan=0.0)
+    return Energies(read, write, column(mac_energy_j(subject, unit.array.name, compute)), idle)
 
 
 def machine(chips: Sequence[Chip], compute: str, unit_index: int = 0, energy: Energies | None = None) -> Machine:
@@ -218,6 +222,7 @@ def machine(chips: Sequence[Chip], compute: str, unit_index: int = 0, energy: En
         read_energy_j_per_byte=energy.read if energy else np.full((len(chips), len(levels)), np.nan),
         write_energy_j_per_byte=energy.write if energy else np.full((len(chips), len(levels)), np.nan),
         mac_energy_j=energy.mac if energy else np.full(len(chips), np.nan),
+        idle_j_per_cycle=energy.idle_w / clock if energy else np.zeros(len(chips)),
     )
 
 

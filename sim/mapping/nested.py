@@ -26,7 +26,7 @@ from sim.mapping.problem import Problem
 from sim.mapping.search import Choice, Pool, SingleBorder, innermost
 from sim.mapping.steps import join
 from sim.mapping.terms import Numbers
-from sim.mapping.winners import Objective, Winners, dynamic_energy, first_bytes, tile_bytes
+from sim.mapping.winners import Objective, Winners, dynamic_energy, first_bytes, tile_bytes, valued
 from sim.workload.graph import OperandRole
 
 ALL_BELOW = 64
@@ -261,8 +261,8 @@ class _Search:
             fits &= sum(operands.values(), np.zeros(len(chains))) <= room[level]
         cost = evaluate_rows(_rows(nest, self.problem, self.machine, d, len(chains)))
         energy = dynamic_energy(self.machine, self.problem, cost.traffic, np.full(len(chains), d))
-        by = {Objective.LATENCY: cost.time, Objective.ENERGY: energy, Objective.EDP: energy * cost.time}
-        return np.where(fits, by[self.objective], np.inf), energy
+        value = valued(self.objective, cost.time, energy, float(self.machine.idle_j_per_cycle[d]))
+        return np.where(fits, value, np.inf), energy
 
     def chains(
         self,

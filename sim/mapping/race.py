@@ -19,7 +19,7 @@ from sim.mapping.search import Pool, SingleBorder
 from sim.mapping.settle import CLASS_COUNT, Kept, Pairs, Rated, Settled
 from sim.mapping.steps import join
 from sim.mapping.terms import Numbers
-from sim.mapping.winners import Lazy, Objective, Winners, dynamic_energy, energy_of
+from sim.mapping.winners import Lazy, Objective, Winners, dynamic_energy, energy_of, valued
 
 LOOKS = (24, 96, 768)
 """Candidates refined in each round; small problems then go on with all that the bound leaves."""
@@ -144,7 +144,12 @@ class Search:
         self.settled = Settled(self.pool)
         space, room = np.repeat(np.arange(len(spaces)), list(map(len, rooms))), np.concatenate(rooms)
         numbers = np.column_stack([machine.rates, machine.setup_cycles, machine.latency_cycles])
-        energies = [machine.read_energy_j_per_byte, machine.write_energy_j_per_byte, machine.mac_energy_j]
+        energies = [
+            machine.read_energy_j_per_byte,
+            machine.write_energy_j_per_byte,
+            machine.mac_energy_j,
+            machine.idle_j_per_cycle,
+        ]
         if objective is not Objective.LATENCY:
             numbers = np.column_stack([numbers, *energies])
         # Designs that differ in nothing that matters here are mapped once, those without room not at all.
@@ -217,7 +222,7 @@ class Search:
         macs = np.array([float(machine.mac_energy_j[d]) * p.macs / p.reduction_speedup for p in problems])
         energy = self.pool.energies(machine.read_energy_j_per_byte[d], machine.write_energy_j_per_byte[d])
         energy = energy + np.repeat(macs, np.diff(self.pool.space_starts))
-        return self.scan.of(energy) if self.objective is Objective.ENERGY else self.scan.of(energy) * times
+        return valued(self.objective, times, self.scan.of(energy), float(machine.idle_j_per_cycle[d]))
 
     def _below(self, designs: np.ndarray, limits: np.ndarray | None) -> _Chosen:
         """The candidates of each design whose bound is not above its limit, or (no limits) at most by `NEAR` above its
@@ -361,7 +366,7 @@ class Search:
         time = value = self._times(pairs, self.clock[owner]) + self.machine.latency_cycles[designs]
         if self.objective is not Objective.LATENCY:
             energy = self._energy(self.settled.traffic(pairs), owner)
-            value = energy if self.objective is Objective.ENERGY else energy * time
+            value = valued(self.objective, time, energy, self.machine.idle_j_per_cycle[designs])
         least = self.best.value.copy()
         np.minimum.at(least, owner, value)
         even = np.flatnonzero(value == least[owner])

@@ -32,7 +32,7 @@ from sim.mapping.search import Choice, SideBySide, SingleBorder, needs_rates, ro
 from sim.mapping.steps import join
 from sim.mapping.terms import Numbers
 from sim.mapping.uneven_bound import UnevenBound
-from sim.mapping.winners import Objective, Winners, dynamic_energy, first_bytes, tile_bytes
+from sim.mapping.winners import Objective, Winners, dynamic_energy, first_bytes, tile_bytes, valued
 from sim.workload.graph import OperandRole
 
 ALL = 20_000
@@ -74,7 +74,7 @@ def map_uneven(
             all_below=ALL_NESTED,
             looks=NESTED_LOOKS,
         )
-        best = _better(even, other, objective)
+        best = _better(even, other, machine, objective)
         if not side_by_side(machine, homes):
             return best
         return _single(SideBySide(problem, machine, homes), best, objective, reserved_bytes)
@@ -89,20 +89,21 @@ def _single(space: SingleBorder, known: Winners, objective: Objective, reserved_
     """The better of what is known and the best uneven mapping over one border."""
     search, machine = _Border(space, objective), space.machine
     room = machine.capacity_bytes - (0.0 if reserved_bytes is None else reserved_bytes)
-    found = [search.design(d, room[d], _value(known, d, objective)) for d in range(len(machine))]
-    return _better(known, search.winners(found, known), objective)
+    values = _values(known, machine, objective)
+    found = [search.design(d, room[d], float(values[d])) for d in range(len(machine))]
+    return _better(known, search.winners(found, known), machine, objective)
 
 
-def _value(won: Winners, d: int, objective: Objective) -> float:
-    if won.row[d] < 0:
-        return np.inf
-    time, energy = float(won.cost.time[won.row[d]]), float(won.energy_j[d])
-    return {Objective.LATENCY: time, Objective.ENERGY: energy, Objective.EDP: energy * time}[objective]
+def _values(won: Winners, machine: Machine, objective: Objective) -> np.ndarray:
+    """(D,) of the designs; inf where nothing fits."""
+    fits = won.row >= 0
+    time = np.where(fits, won.cost.time[np.where(fits, won.row, 0)] if fits.any() else 0.0, np.inf)
+    return np.where(fits, valued(objective, time, won.energy_j, machine.idle_j_per_cycle), np.inf)
 
 
-def _better(even: Winners, other: Winners, objective: Objective) -> Winners:
+def _better(even: Winners, other: Winners, machine: Machine, objective: Objective) -> Winners:
     """For each design the better of two winners, the first where they are equal."""
-    take = np.array([_value(other, d, objective) < _value(even, d, objective) for d in range(len(even.row))])
+    take = _values(other, machine, objective) < _values(even, machine, objective)
     rows = np.where(take, other.row + len(even.cost.time), even.row)
     used = sorted({int(r) for r in rows if r >= 0})
     first = len(even.cost.time)
@@ -202,7 +203,8 @@ class _Border:
             return
         machine = self.space.machine
         numbers = Numbers(machine.rates[[d]], machine.setup_cycles[[d]], machine.latency_cycles[[d]])
-        energy = (machine.read_energy_j_per_byte[d], machine.write_energy_j_per_byte[d], float(machine.mac_energy_j[d]))
+        energy = (machine.read_energy_j_per_byte[d], machine.write_energy_j_per_byte[d], float(machine.mac_energy_j[d]),
+                  float(machine.idle_j_per_cycle[d]))  # fmt: skip
         bound = UnevenBound(self.space, numbers, room, self.objective, energy)
         found = bound.best(best, REFINED)
         self.listed += bound.candidates
@@ -236,8 +238,8 @@ class _Border:
             self.costed += len(members)
             cost = evaluate_rows(self._rows(made, d, len(members)))
             energy = dynamic_energy(space.machine, space.problem, cost.traffic, np.full(len(members), d))
-            by = {Objective.LATENCY: cost.time, Objective.ENERGY: energy, Objective.EDP: energy * cost.time}
-            value = np.where(fits, by[self.objective], np.inf)
+            value = valued(self.objective, cost.time, energy, float(space.machine.idle_j_per_cycle[d]))
+            value = np.where(fits, value, np.inf)
             i = int(np.argmin(value))
             if value[i] < best:
                 best, won = float(value[i]), choices[members[i]]

@@ -24,7 +24,7 @@ from sim.mapping.arrays import BINDINGS
 from sim.mapping.problem import INPUT, OUTPUT, ROLES, WEIGHT
 from sim.mapping.search import Choice, SingleBorder
 from sim.mapping.terms import CLASSES, Grid, Numbers
-from sim.mapping.winners import Objective
+from sim.mapping.winners import Objective, valued
 from sim.workload.graph import OperandRole
 
 FOREIGN = {INPUT: "N", WEIGHT: "M", OUTPUT: "K"}
@@ -58,7 +58,7 @@ class UnevenBound:
     """Bounds of one problem on one design.
 
     `room`: bytes free, per level of the machine or of the one memory; `energy`: J/byte per level read
-    and written, J/MAC.
+    and written, J/MAC, J/cycle of idle power.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class UnevenBound:
         numbers: Numbers,
         room: np.ndarray | float,
         objective: Objective = Objective.LATENCY,
-        energy: tuple[np.ndarray, np.ndarray, float] | None = None,
+        energy: tuple[np.ndarray, np.ndarray, float, float] | None = None,
     ) -> None:
         self.space, self.room, self.objective, self.energy = space, room, objective, energy
         self.rates, self.setup, self.latency = numbers.rates[0], float(numbers.setup[0]), float(numbers.latency[0])
@@ -207,7 +207,7 @@ class UnevenBound:
             ):
                 target[port] = target[port] + amount / (share * self.rates[port])
             if self.energy:
-                read, write, _ = self.energy
+                read, write, *_ = self.energy
                 joules = joules + moved.loads * (read[route.parent[role]] + write[self.space.at[role]])
                 joules = joules + moved.stores * (write[route.parent[role]] + read[self.space.at[role]])
         longest = _longest(busy)
@@ -225,7 +225,7 @@ class UnevenBound:
         value = time
         if self.objective is not Objective.LATENCY and self.energy:
             spent = joules + self.energy[2] * self.problem.macs / self.problem.reduction_speedup
-            value = spent * time if self.objective is Objective.EDP else np.broadcast_to(spent, time.shape)
+            value = valued(self.objective, time, spent, self.energy[3])
         used: dict[int, np.ndarray] = {}
         fits = np.ones(1, dtype=bool)
         for role, moved in zip(self.stored, parts, strict=True):

@@ -23,6 +23,17 @@ class Objective(StrEnum):
     EDP = "edp"
 
 
+def valued(
+    objective: Objective, time: np.ndarray, dynamic: np.ndarray, idle_j_per_cycle: np.ndarray | float
+) -> np.ndarray:
+    """What an objective makes least of: cycles; joules, those of idle power over the cycles included; or cycles x
+    joules. (Without idle power the least energy is any schedule that moves least, however slow.)"""
+    if objective is Objective.LATENCY:
+        return time
+    energy = dynamic + idle_j_per_cycle * time
+    return energy if objective is Objective.ENERGY else energy * time
+
+
 @dataclass(frozen=True, kw_only=True)
 class Winners:
     """The best mapping of an einsum for each of D designs.

@@ -6,7 +6,7 @@ Equal questions are asked once, and those of a whole network go to the mapper to
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -92,6 +92,8 @@ def machine_of(coster: _Coster, compute: str) -> Machine:
     if key not in coster.mapped:
         known = isinstance(coster.subject, Designs) or len(coster.chips) == 1
         energy: Energies | None = energies(coster.subject, coster.unit, compute) if known else None
+        if energy is not None:
+            energy = replace(energy, idle_w=energy.idle_w + coster.price_w)
         coster.mapped[key] = machine(coster.chips, compute, energy=energy)
     return coster.mapped[key]  # type: ignore[return-value]
 
@@ -105,6 +107,9 @@ def asked(op: EinsumOp, stays: Mapping[str, np.ndarray], held: np.ndarray, coste
     compute, widened = compute_and_widening(op, coster)
     problem, full = _problem(op, coster), machine_of(coster, compute)
     level = next((i for i, part in enumerate(full.levels) if part.name == coster.residency.memory), 0)
+    objective = Objective(coster.options.objective)
+    if objective is Objective.EDP:  # seconds have their price (`choice.least_product`)
+        objective = Objective.ENERGY
     no = np.zeros(len(full), dtype=bool)
     pattern = np.stack([stays.get(op.einsum.operand(role).tensor, no) for role in ROLES], axis=1)
     questions = []
@@ -120,7 +125,7 @@ def asked(op: EinsumOp, stays: Mapping[str, np.ndarray], held: np.ndarray, coste
         reserved = np.zeros((len(part), len(part.levels)))
         if level:
             reserved[:, level] = room_class(held[designs], coster, part.capacity_bytes[:, level])
-        questions.append((designs, Question(problem, part, at, Objective(coster.options.objective), reserved)))
+        questions.append((designs, Question(problem, part, at, objective, reserved)))
     return Asked(
         op=op, problem=problem, machine=full, level=level, widened=widened, stays=stays, held_bytes=held,
         questions=questions,
@@ -131,7 +136,7 @@ def _key(question: Question) -> tuple:
     """What two questions of a network must share to have one answer."""
     p, m = question.problem, question.machine
     # Energies decide between mappings only where they are the objective.
-    energies = (m.read_energy_j_per_byte, m.write_energy_j_per_byte, m.mac_energy_j)
+    energies = (m.read_energy_j_per_byte, m.write_energy_j_per_byte, m.mac_energy_j, m.idle_j_per_cycle)
     numbers = (question.reserved_bytes, m.rates, m.capacity_bytes, m.setup_cycles, m.latency_cycles)
     return (
         *(tuple(p.einsum.ranks.items()), tuple(p.axes[role] for role in ROLES), tuple(p.bits.items())),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sim.hardware.chip import Costing
-from sim.mapping.winners import Objective
+from sim.mapping.winners import Objective, valued
 from sim.schedule.groups import GroupCost
 from sim.schedule.makespan import Makespan
 from sim.schedule.residency import Keep, Residency
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 BINDS = 0.5
 """Share of the room left to tiles from which on more room may help (a tile that wanted more would fill it)."""
+PRICES = 2
+"""Times that the price of a second is found anew for energy x delay."""
 
 
 @dataclass(frozen=True)
@@ -72,15 +74,43 @@ def worth(groups: Sequence[GroupCost], coster: _Coster) -> np.ndarray:
     """(D,) what the objective makes least of: seconds, joules or their product; inf where nothing fits."""
     made = Makespan(groups, {}, len(coster.chips))
     time = sum(made.increments, start=np.zeros(len(coster.chips)))
-    energy = sum((np.where(_runs(g), g.energy_j, 0.0) for g in groups), start=np.zeros(len(coster.chips)))
-    return np.where(np.isnan(time), np.inf, combined(time, energy, coster))
+    return np.where(np.isnan(time), np.inf, combined(time, _energy(groups, coster), coster))
 
 
 def combined(time: np.ndarray, energy: np.ndarray, coster: _Coster) -> np.ndarray:
-    """The objective of a time and an energy; the time where the energy is not known."""
-    found = {Objective.LATENCY: time, Objective.ENERGY: energy, Objective.EDP: time * energy}
-    chosen = found[Objective(coster.options.objective)]
+    """The objective of a network's time [s] and dynamic energy [J]; the time where the energy is not known."""
+    objective = Objective(coster.options.objective)
+    chosen = time if objective is Objective.LATENCY else valued(objective, time, energy, coster.idle_w)
     return np.where(np.isnan(chosen), time, chosen)
+
+
+def share(time: np.ndarray, energy: np.ndarray, coster: _Coster) -> np.ndarray:
+    """What a part of a network adds to its objective: of energy x delay the joules, each second at its price (see
+    `least_product`)."""
+    if Objective(coster.options.objective) is Objective.LATENCY:
+        return time
+    chosen = energy + (coster.idle_w + coster.price_w) * time
+    return np.where(np.isnan(chosen), time, chosen)
+
+
+def least_product(way: Callable[[Keep, np.ndarray | None, np.ndarray], Way]) -> Way:
+    """The best way by energy x delay, E T.
+
+    Parts do not add up to a product, but where (sum of e) (sum of t) is least so is the sum of e + (E / T) t: a second
+    costs the network's mean power. From E / T of the least energy on, twice.
+    """
+    found = best_kept(lambda keep, only: way(keep, only, np.zeros(1)))
+    for _ in range(PRICES):
+        made = Makespan(found.groups, {}, len(found.coster.chips))
+        time = sum(made.increments, start=np.zeros(len(found.coster.chips)))
+        power = combined(time, _energy(found.groups, found.coster), found.coster) / (time * time)
+        priced = best_kept(lambda keep, only, at=np.nan_to_num(power, nan=0.0): way(keep, only, at))  # type: ignore[misc]
+        found = _better(found, priced)
+    return found
+
+
+def _energy(groups: Sequence[GroupCost], coster: _Coster) -> np.ndarray:
+    return sum((np.where(_runs(g), g.energy_j, 0.0) for g in groups), start=np.zeros(len(coster.chips)))
 
 
 def _runs(group: GroupCost) -> np.ndarray:
@@ -137,4 +167,4 @@ def _least_at_home(groups: Sequence[GroupCost], coster: _Coster) -> np.ndarray:
     return np.maximum(steps, launches + moving)
 
 
-__all__ = ["Way", "best_kept", "combined", "worth"]
+__all__ = ["Way", "best_kept", "combined", "least_product", "share", "worth"]

@@ -13,7 +13,7 @@ from sim.cost.flash import flash_regions
 from sim.hardware.chip import Costing
 from sim.mapping.problem import ROLES
 from sim.schedule.asking import compute_and_widening
-from sim.schedule.choice import combined, worth
+from sim.schedule.choice import share, worth
 from sim.schedule.groups import GroupCost
 from sim.schedule.residency import Residency, lifetimes, storages
 from sim.schedule.slices import Slicing, ask_parts, cost_slices, footprint_bytes, held_beside
@@ -122,7 +122,7 @@ def _beating(
     # (A design decides among its own ways, whatever others in the sweep need.)
     values = np.stack(
         [
-            np.where(own, combined(c.launch_s + c.time_s, c.energy_j, coster), np.inf)
+            np.where(own, share(c.launch_s + c.time_s, c.energy_j, coster), np.inf)
             for c, own in zip(costs, chosen.values(), strict=True)
         ]
     )
@@ -207,7 +207,7 @@ def _one_by_one(groups: Sequence[GroupCost], coster: _Coster) -> np.ndarray:
     """(D,) the objective of groups in turn, all prefetch granted."""
     time = sum((g.launch_s + g.time_s - g.prefetch_s for g in groups), start=np.zeros(len(coster.chips)))
     energy = sum((g.energy_j for g in groups), start=np.zeros(len(coster.chips)))
-    value = combined(time, energy, coster)
+    value = share(time, energy, coster)
     return np.where(np.isnan(value), np.inf, value)
 
 

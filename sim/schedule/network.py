@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
 from sim.errors import ConfigError, InfeasibleError, UnsupportedOpError, WorkloadError, nearest
 from sim.hardware.chip import Chip, Costing, System, Unit
 from sim.hardware.designs import Designs
+from sim.hardware.physical import idle_power_w
 from sim.mapping.winners import Winners
 from sim.schedule.again import Again
 from sim.schedule.asking import Asked, ask_all, asked, homes_of, room_class
-from sim.schedule.choice import Way, best_kept
+from sim.schedule.choice import Way, best_kept, least_product
 from sim.schedule.cpu import cost_cpu, cpu_calibration
 from sim.schedule.fusion import fused
 from sim.schedule.gpu import cost_gpu, gpu_notes, inside_storages
@@ -129,8 +131,11 @@ class _Coster:
         *,
         keep: Keep = Keep.WEIGHTS,
         only: np.ndarray | None = None,
+        price_w: np.ndarray | float = 0.0,
     ) -> None:
-        """`only`: (D,) designs whose einsums are mapped, all if not given; the others have no numbers."""
+        """`only`: (D,) designs whose einsums are mapped, all if not given; the others have no numbers. `price_w`: what
+        a second is worth beside idle power where energy counts."""
+        self.price_w = price_w
         self.only = np.ones(len(chips), dtype=bool) if only is None else only
         self.keep = Keep.NOTHING if options.apart else keep if options.cuts is None else Keep.ALL_WEIGHTS
         self.shared = shared or Shared()
@@ -144,6 +149,12 @@ class _Coster:
         self.reasons: dict[int, tuple[str, tuple[str, ...]]] = {}
         self.mapped: dict[tuple, object] = {}
         self.asked: dict[tuple, Asked] = {}
+
+    @cached_property
+    def idle_w(self) -> np.ndarray:
+        """(D,) or (1,) idle power of a chip; 0 where it is not known."""
+        idle = idle_power_w(self.subject)
+        return np.nan_to_num(np.atleast_1d(np.asarray(0.0 if idle is None else idle, dtype=float)))
 
     def _residency(self) -> Residency:
         found = resident_memory(self.unit)
@@ -270,8 +281,8 @@ def cost_network(
     shared.ready[way] = ready
     energy_of = subject if subject is not None else chips[0]
 
-    def costed(keep: Keep, only: np.ndarray | None) -> Way:
-        coster = _Coster(ready, chips, energy_of, options, precision, shared, keep=keep, only=only)
+    def costed(keep: Keep, only: np.ndarray | None, price_w: np.ndarray | float = 0.0) -> Way:
+        coster = _Coster(ready, chips, energy_of, options, precision, shared, keep=keep, only=only, price_w=price_w)
         if len(chips) == 1:
             _check_lasting(coster)
         groups, homes = coster.cost(), coster.residency
@@ -279,7 +290,7 @@ def cost_network(
             groups, homes = fused(groups, coster)
         return Way(coster, with_loads(groups, coster), homes)
 
-    chosen = best_kept(costed)
+    chosen = least_product(costed) if options.objective == "edp" else best_kept(costed)
     coster, groups, homes = chosen.coster, chosen.groups, chosen.homes
     _check_home(coster, homes)
     if options.inputs == "host":

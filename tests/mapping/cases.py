@@ -122,6 +122,7 @@ def random_machine(rng: random.Random, *, memories=None, capacity=1e9, designs=1
         read_energy_j_per_byte=np.full((designs, len(levels)), 1e-12),
         write_energy_j_per_byte=np.full((designs, len(levels)), 2e-12),
         mac_energy_j=np.full(designs, 1e-13),
+        idle_j_per_cycle=np.full(designs, 2e-13),
     )
 
 

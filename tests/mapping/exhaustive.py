@@ -218,7 +218,7 @@ def cost(p, m, homes, found, objective):
         job = evaluate_rows(rows)
         moved = job.traffic.sum(axis=2)
         joules = moved[..., 0] * m.read_energy_j_per_byte[0] + moved[..., 1] * m.write_energy_j_per_byte[0]
-        energy = joules.sum(axis=1) + m.mac_energy_j[0] * p.macs
+        energy = joules.sum(axis=1) + m.mac_energy_j[0] * p.macs + m.idle_j_per_cycle[0] * job.time
         values[[position for position, _ in members]] = {
             "latency": job.time, "energy": energy, "edp": energy * job.time,
         }[objective]  # fmt: skip
@@ -269,7 +269,8 @@ def check(seed: int, space: str, memories: int, largest: int, most: int = MOST) 
     won = map_einsum(p, m, homes, space=space, objective=objective)
     if won.row[0] < 0:
         return np.inf, ragged, count, (p, m)
-    t, e = won.cost.time[0], won.energy_j[0]
+    t = won.cost.time[0]
+    e = won.energy_j[0] + m.idle_j_per_cycle[0] * t
     ours = {"latency": t, "energy": e, "edp": e * t}[objective.value]
     return ours / least, ragged, count, (p, m)
 

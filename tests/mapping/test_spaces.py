@@ -40,6 +40,7 @@ def one_buffer(capacity_bytes, *, rows=16, dataflow="output_stationary"):
         read_energy_j_per_byte=np.array([[1.0, 0.0]]),
         write_energy_j_per_byte=np.array([[1.0, 0.0]]),
         mac_energy_j=np.zeros(1),
+        idle_j_per_cycle=np.zeros(1),
     )  # fmt: skip
 
 
