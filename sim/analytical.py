@@ -52,7 +52,8 @@ def estimate(
     """Latency, energy and memory of a network alone on the chip's main unit, and why.
 
     Args:
-        objective: what each op's mapping is best for: "latency", "energy" or "edp".
+        objective: what is least: "latency", "energy" (idle power over the whole time included) or "edp", their
+            product; energy counts where the chip states energies.
         precision: "int8", "w4a16", ...; the chip's default when None.
         calibration: "auto" (the device's own constants, or those of the nearest measured GPU), "none" (data sheet
             only), a measured device, or a calibration file (see `sim.baseline.calibrate`).
