@@ -222,16 +222,20 @@ class _Lister:
     def _array_sums(self, boxes: list[Box]) -> tuple[np.ndarray, ...]:
         """(folds, per-fold cycles, once cycles) of the largest instance, summed over tiles; then those of the last."""
         length = len(boxes[0][0])
-        sums, one = np.zeros((2, 3, length))
-        for count, box in boxes:
-            one = np.zeros((3, length))
-            here = self._array_view(self._run(box))
-            if self.field == "stream":
-                one[1], one[2] = fold_cycles(np.broadcast_to(here, length), **self.fold_arguments)
-            else:
-                one[0] = here
-            sums += count * one
-        return (*sums, *one)
+        nothing = np.zeros(length)
+        if self.field != "stream":
+            folds = [np.broadcast_to(self._array_view(self._run(box)), length) for _, box in boxes]
+            total = sum(count * f for (count, _), f in zip(boxes, folds, strict=True))
+            return np.asarray(total), nothing, nothing, folds[-1].astype(float), nothing, nothing
+        both = [
+            fold_cycles(np.broadcast_to(self._array_view(self._run(box)), length), **self.fold_arguments)
+            for _, box in boxes
+        ]
+        streamed, once = (
+            np.asarray(sum(count * part for (count, _), part in zip(boxes, parts, strict=True)))
+            for parts in zip(*both, strict=True)
+        )
+        return nothing, streamed, once, nothing, *(part.astype(float) for part in both[-1])
 
     def _array_view(self, box: Mapping[str, np.ndarray]) -> np.ndarray:
         """What the array makes of a tile on this class's side: folds, or streamed cycles (see `gemm_view`)."""
