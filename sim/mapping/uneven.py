@@ -97,7 +97,7 @@ def _single(space: SingleBorder, known: Winners, objective: Objective, reserved_
 def _values(won: Winners, machine: Machine, objective: Objective) -> np.ndarray:
     """(D,) of the designs; inf where nothing fits."""
     fits = won.row >= 0
-    time = np.where(fits, won.cost.time[np.where(fits, won.row, 0)] if fits.any() else 0.0, np.inf)
+    time = won.cost.time[np.where(fits, won.row, 0)] if fits.any() else np.zeros(len(fits))
     return np.where(fits, valued(objective, time, won.energy_j, machine.idle_j_per_cycle), np.inf)
 
 

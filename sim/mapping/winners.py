@@ -30,7 +30,7 @@ def valued(
     joules. (Without idle power the least energy is any schedule that moves least, however slow.)"""
     if objective is Objective.LATENCY:
         return time
-    energy = dynamic + idle_j_per_cycle * time
+    energy = dynamic + idle_j_per_cycle * time if np.any(idle_j_per_cycle) else dynamic  # (time may be endless)
     return energy if objective is Objective.ENERGY else energy * time
 
 
