@@ -215,7 +215,8 @@ def _records(file: Path, device: str) -> list[BaselineRecord]:
     """The last record with a number of every point. Raises CalibrationError as `calibrate`."""
     found = [r for r in read_baseline(file).records if r.median_s is not None]
     if not found:
-        raise CalibrationError(f"{file}: 0 records with a number; measure first: dovetail measure cpu-ops")
+        what = "0 records with a number" if file.exists() else "there is no such file"
+        raise CalibrationError(f"{file}: {what}; measure first: dovetail measure cpu-ops")
     others = sorted({r.device for r in found if r.device != device})
     if others:
         raise CalibrationError(f"{file}: records of {', '.join(others)}, expected {device} alone")
