@@ -121,7 +121,7 @@ def _matrix(op: EinsumOp, gpu: Gpu, coster: _Coster) -> Kernel:
     stored = tensors[WEIGHT].bits * tensors[WEIGHT].density / BITS[dtype]
     plan = gemm_plan(
         shape.m, shape.n, shape.k, batch=shape.batch, device=device, dtype=dtype, compute=compute,
-        library=library, input_share=share, weight_share=stored,
+        library=library, input_share=share, weight_share=stored, output_bytes=tensors[OUTPUT].bits / 8,
     )  # fmt: skip
     plan = replace(plan, compute_s=plan.compute_s / speed)
     constants, kind = c.gemm_for(dtype), "gemm"

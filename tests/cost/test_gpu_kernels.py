@@ -404,6 +404,12 @@ def test_two_sms_of_blackwell_read_columns_once():
     assert blackwell.l2_bytes[at] == 32 * 16 * (128 + 128) * 64 * 2
 
 
+def test_results_have_the_bytes_that_the_network_stores():
+    """A product alone returns its type, at least 16 bits; inside an int8 network its epilogue stores 8."""
+    alone, inside = (gemm.gemm_plan(64, 96, 64, device=A100, dtype="bf16", output_bytes=b) for b in (None, 1.0))
+    assert (alone.result_bytes[0], inside.result_bytes[0]) == (2 * 64 * 96, 64 * 96)
+
+
 def test_prefill_reads_from_l2_what_its_producers_left_there():
     """1,024 tokens of 32 heads move 21 MB: out of reach of 6 MB of L2, not of 96 MB."""
     c = constants_for(A100).prefill

@@ -68,7 +68,7 @@ class GemmPlan:
 def gemm_plan(
     m: ArrayLike, n: ArrayLike, k: ArrayLike, *, device: GpuDevice, dtype: str = "bf16", batch: ArrayLike = 1,
     weight_copies: ArrayLike = inf, library: Library | None = None, input_share: ArrayLike = 1.0,
-    weight_share: ArrayLike = 1.0, compute: str | None = None,
+    weight_share: ArrayLike = 1.0, compute: str | None = None, output_bytes: float | None = None,
 ) -> GemmPlan:  # fmt: skip
     """Enumerate the candidate kernels of each problem.
 
@@ -78,10 +78,13 @@ def gemm_plan(
         weight_share: stored bytes of B per byte of `dtype` (int4 weights on bf16: 0.25).
         library: kernels to choose from, by default those of the device's generation.
         compute: name of the matrix rate, where it is not `dtype` ("w4a16").
+        output_bytes: bytes of one result; by default those of `dtype`, at least 2 (8-bit products alone give 16-bit
+            results, in a network the epilogue narrows them).
         weight_copies: distinct copies of B that take turns between calls; 1 = the same weights every
             call, inf = evicted before every call (a real network).
     """
     size, library = element_bytes(dtype), library or device.library
+    stored_bytes = max(size, 2) if output_bytes is None else output_bytes
     m, n, k, batch, copies, share, stored = np.broadcast_arrays(
         *(np.asarray(x, dtype=float) for x in (m, n, k, batch, weight_copies, input_share, weight_share))
     )
@@ -110,7 +113,7 @@ def gemm_plan(
     weight, inputs, result = (
         br * nr * kr * size * stored[row],
         br * mr * kr * size * share[row],
-        br * mr * nr * max(size, 2),
+        br * mr * nr * stored_bytes,
     )
     waves = np.ceil(ctas / device.sms)
     vector = (mr == 1) & (not library.warp_specialised)
@@ -130,7 +133,7 @@ def gemm_plan(
         compute_s=waves * 2 * a * b * cta_k * device.sms / device.peak(compute or dtype),
         l2_bytes=np.where(vector, 0.0, ctas * (a + b * stored[row] / library.column_sharers) * cta_k * size),
         reread_bytes=np.maximum(reread, weight + inputs),
-        output_bytes_cta=np.where(vector, 0.0, a * b * max(size, 2)),
+        output_bytes_cta=np.where(vector, 0.0, a * b * stored_bytes),
         weight_bytes=weight,
         input_bytes=inputs,
         result_bytes=result,
