@@ -1,5 +1,7 @@
 """Op rules against hand counts and against torch's FlopCounter on random shapes."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -132,6 +134,18 @@ def test_grouped_product_counts_each_token_once():
     graph = trace(Experts(), inputs)
     assert graph.macs == 48 * 32 * 64
     assert "grouped_product" in {region.kind for region in graph.regions.values()}
+
+
+class Distances(nn.Module):
+    def forward(self, x, y):
+        return torch.cdist(x, y)
+
+
+@pytest.mark.parametrize("batch", [(), (1,), (3,), (2, 3)])
+def test_distances_of_many_rows_are_a_product_two_columns_wider(batch):
+    graph = trace(Distances(), (torch.randn(*batch, 100, 7), torch.randn(*batch, 40, 7)))
+    assert graph.macs == math.prod(batch) * 100 * 40 * 9
+    assert not any(isinstance(op, UnsupportedOp) for op in graph.ops)
 
 
 def test_topk_sort_and_cast():

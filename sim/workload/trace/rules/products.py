@@ -96,6 +96,19 @@ def bilinear(call: Call) -> Grouped:
     return Grouped("bilinear", (pairs, Product(ranks, *parts, kind="bilinear.product")))
 
 
+@register_rule("aten._euclidean_dist")
+def euclidean_distances(call: Call) -> Grouped:
+    """torch.cdist of many rows, as torch makes it: the product of (-2 x, |x|^2, 1) and (y, 1, |y|^2), then a root."""
+    rows, (n, m) = call.args[:2], call.out.shape[-2:]
+    batch = (call.out.numel() // (n * m),) if call.out.dim() > 2 else ()
+    made = [one.new_empty((*batch, one.shape[-2], one.shape[-1] + 2)) for one in rows]
+    work = {Primitive.MUL: rows[0].numel(), Primitive.FMA: rows[0].numel() + rows[1].numel()}
+    widened = Vector(work, inputs=tuple(rows), outputs=tuple(made), kind="cdist.norms")
+    product = gemm(made[0], made[1], call.out.view(*batch, n, m), transposed_b=True)
+    root = {Primitive.COMPARE: 1, Primitive.RSQRT: 1}
+    return Grouped("cdist", (widened, replace(product, epilogue=root, kind="cdist.product")))
+
+
 @register_rule("aten.mv", "aten.dot", "aten.vdot")
 def matrix_vector(call: Call) -> Product:
     a, b = call.args[:2]
