@@ -138,11 +138,20 @@ def main() -> None:
             f"search {found['edp_j_s']:.4g} J s with {found['pairs']} pairs in {found['cpu_s']} CPU s",
             flush=True,
         )
+        document = summed(space, rows, draws, arguments.all)
+        if arguments.output:
+            arguments.output.write_text(json.dumps(document, indent=1) + "\n")
+    print(json.dumps({name: value for name, value in document.items() if name != "runs"}, indent=1))
+
+
+def summed(space: Space, rows: list[dict[str, Any]], draws: list[Draws], count_all: bool) -> dict[str, Any]:
+    """Factors over all seeds, and how many random pairs come near the best."""
     best = min(row[name] for row in rows for name in ("edp_j_s", "random_edp_j_s"))
     model_sides, chips, _ = space.size()
-    document = {
-        "space": arguments.space, "model_sides": model_sides, "chips": chips, "evaluations_of_random": pairs,
-        "below_the_floor_counted": arguments.all, "seeds": len(rows), "best_edp_j_s": best,
+    return {
+        "space": space.where, "model_sides": model_sides, "chips": chips,
+        "evaluations_of_random": space.spec.budget.pairs, "below_the_floor_counted": count_all, "seeds": len(rows),
+        "best_edp_j_s": best,
         "random_over_search": factor([row["random_edp_j_s"] / row["edp_j_s"] for row in rows]),
         "random_over_search_with_as_many_pairs": factor([row["random_with_as_many"] / row["edp_j_s"] for row in rows]),
         "random_over_best": factor([row["random_edp_j_s"] / best for row in rows]),
@@ -151,10 +160,6 @@ def main() -> None:
         "of_these_within_3x_of_the_best": sum(draw.within(3.0 * best) for draw in draws),
         "runs": rows,
     }  # fmt: skip
-    text = json.dumps(document, indent=1)
-    print(text)
-    if arguments.output:
-        arguments.output.write_text(text + "\n")
 
 
 if __name__ == "__main__":

@@ -229,6 +229,13 @@ def model_area_mm2(d: Designs) -> np.ndarray:
 
 def _fitted(d: Designs, field: str, model: Any) -> np.ndarray:
     """The stated value of the chip itself; for what an override made, the model times its fit."""
+    key = f"fitted {field}"
+    if key not in d._columns:
+        d._columns[key] = _times_fit(d, field, model)
+    return d._columns[key]
+
+
+def _times_fit(d: Designs, field: str, model: Any) -> np.ndarray:
     unit = {"area": "mm2"}.get(field, "w")
     technology = d.chip.technology
     stated = getattr(technology, f"{field}_{unit}")

@@ -25,6 +25,8 @@ YIELD_MODELS = ("poisson", "murphy", "negative_binomial")
 def _lookup(table: Mapping[float, float], node_nm: ArrayLike) -> np.ndarray:
     """The table's values at the nodes. Raises ConfigError: a node outside it, with the nearest ones."""
     nodes = np.asarray(node_nm, dtype=float)
+    if nodes.size > 1 and not any(nodes.strides):  # one node for thousands of designs, looked up hundreds of times
+        return np.broadcast_to(_lookup(table, nodes.flat[0]), nodes.shape)
     result = np.empty(nodes.shape)
     for node in np.unique(nodes):
         if float(node) not in table:
