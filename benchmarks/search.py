@@ -176,7 +176,9 @@ def gain(joint: np.ndarray, other: np.ndarray) -> dict[str, float]:
     }  # fmt: skip
 
 
-def compared(name: str, whole: Whole, remembered: Remembered, budget: int, seeds: int) -> dict[str, Any]:
+def compared(
+    name: str, whole: Whole, remembered: Remembered, budget: int, seeds: int, *, unguided: bool
+) -> dict[str, Any]:
     """Intervals of every strategy, and of joint search over each other one seed by seed."""
     results: dict[str, list[np.ndarray]] = {}
     seconds = np.zeros(2)
@@ -184,7 +186,8 @@ def compared(name: str, whole: Whole, remembered: Remembered, budget: int, seeds
         share, total, inside = joint(name, whole, remembered, budget, seed)
         seconds += (total, inside)
         results.setdefault("joint", []).append(share)
-        results.setdefault("joint, unguided", []).append(joint(name, whole, remembered, budget, seed, screen=0)[0])
+        if unguided:
+            results.setdefault("joint, unguided", []).append(joint(name, whole, remembered, budget, seed, screen=0)[0])
         for other, value in strategies(whole, budget, np.random.default_rng(seed)).items():
             results.setdefault(other, []).append(value)
     table = {strategy: np.array(values) for strategy, values in results.items()}
@@ -210,6 +213,7 @@ def main() -> None:
     parser.add_argument("--space", default="search-space", choices=("search-space", "search-vision-space"))
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.05, 0.1, 0.2], help="shares of the space")
+    parser.add_argument("--unguided", action="store_true", help="joint search without its guide too")
     parser.add_argument("--costs", type=Path, help="file in which the costs of all points are kept for the next run")
     parser.add_argument("-o", "--output", type=Path, help="JSON file of the results")
     arguments = parser.parse_args()
@@ -228,8 +232,9 @@ def main() -> None:
         "budgets": [],
     }  # fmt: skip
     for part in arguments.budgets:
+        budget = int(part * len(whole.values))
         found["budgets"].append(
-            compared(arguments.space, whole, remembered, int(part * len(whole.values)), arguments.seeds)
+            compared(arguments.space, whole, remembered, budget, arguments.seeds, unguided=arguments.unguided)
         )
     text = json.dumps(found, indent=1)
     print(text)

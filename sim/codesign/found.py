@@ -11,9 +11,9 @@ import numpy as np
 from sim.codesign.choice import OFFSETS
 from sim.codesign.pareto import hypervolume, nadir, non_dominated
 
-STAGES = ("estimates", "bounds", "guide", "optuna")
-"""What a search spends its time on: `sim.sweep`; bounds, quality and scenario; choosing, with the traces of what it
-looks at; sampler and storage."""
+STAGES = ("estimates", "bounds", "guide", "traces", "optuna")
+"""What a search spends its time on: `sim.sweep`; bounds, quality and scenario; choosing, with the bounds of what it
+looks at; tracing each network once; sampler and storage."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

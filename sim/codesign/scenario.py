@@ -183,6 +183,12 @@ class Costing:
         columns = {p.name: designs.indices[p.name] for p in self.space.inner}
         return guide.encode(active, columns, len(designs))
 
+    def trace(self, assignment: Assignment) -> None:
+        """Have the networks of a choice traced, where its quality does not exclude it. Raises: as `evaluate`."""
+        choice = self.space.choice(assignment)
+        if not self._too_poor(choice):
+            choice.graphs()
+
     def look(self, assignment: Assignment, guide: Guide) -> None:
         """Put a coarse choice's chips among those that `promise` compares. Raises: as `evaluate`."""
         key = self.space.key(assignment)

@@ -84,7 +84,7 @@ def run_trial(
         if not fixed:
             drawn = np.random.default_rng([trial.number, seed])
             with account.stage("guide"):
-                sampler.proposal, again = _proposal(sampler.proposal, costing, archive, guide, drawn)
+                sampler.proposal, again = _proposal(sampler.proposal, costing, archive, guide, drawn, account)
         coarse = {p.name: _suggest(trial, p) for p in space.coarse}
         wanted = {p.name: fixed.get(p.name, sampler.proposal.get(p.name)) for p in space.inner}
         rng = np.random.default_rng([seed, trial.number])
@@ -98,6 +98,8 @@ def run_trial(
         try:
             front = archive.front if archive.front.size else None
             pairs = space.spec.budget.pairs
+            with account.stage("traces"):
+                costing.trace({**coarse, **wanted})
             with account.stage("bounds"):
                 table = costing.table(
                     {**coarse, **wanted}, against=None if known else front, one=known, guide=guide,
@@ -119,7 +121,12 @@ def _impossible(error: DovetailError) -> bool:
 
 
 def _proposal(
-    proposal: Mapping[str, Any], costing: Costing, archive: Archive, guide: Guide | None, rng: np.random.Generator
+    proposal: Mapping[str, Any],
+    costing: Costing,
+    archive: Archive,
+    guide: Guide | None,
+    rng: np.random.Generator,
+    account: Account,
 ) -> tuple[dict[str, Any], bool]:
     """(the sampler's proposal, or of all choices looked at so far the one of which a chip promises to add most to
     the front; whether it is worth its chips although it may have been swept before).
@@ -135,6 +142,8 @@ def _proposal(
     fresh = [first, *({p.name: p.draw(rng) for p in space.coarse} for _ in range(space.spec.sampler.screen))]
     for choice in fresh:
         try:
+            with account.stage("traces"):
+                costing.trace(choice)
             costing.look(choice, guide)
         except DovetailError as error:
             if not _impossible(error):
