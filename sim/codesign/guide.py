@@ -29,7 +29,8 @@ POINTS = 2048
 ENOUGH = 5e-4
 """Share of the box that a design must promise to add to be costed."""
 OPTIMISM = 1.0
-"""Standard deviations by which a prediction is taken better than its mean."""
+"""`Guide.optimism`. With one objective only of every other trial: one looks where little is known, the next where most
+is expected."""
 NOISE = 0.03
 """Scatter that the parameters do not explain, in standard deviations of all ratios."""
 LENGTHS = (0.5, 1.0, 2.0, 4.0)
@@ -49,6 +50,8 @@ class Guide:
     bounds: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
     """Log objectives at the roofline of what was costed, (n, m)."""
     ratios: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+    optimism: float = OPTIMISM
+    """Standard deviations by which a prediction is taken better than its mean."""
     fit: _Process | None = None
 
     def encode(self, assignment: Mapping[str, Any], columns: Mapping[str, np.ndarray], length: int) -> np.ndarray:
@@ -97,7 +100,7 @@ class Guide:
             self.fit = _Process.of(self.features, self.bounds, self.ratios)
         mean, doubt = self.fit.predict(features, bound)
         exact = (self.ratios == 0).all(axis=0)  # what the roofline knows already (quality, area)
-        return bound + np.where(exact, 0.0, np.maximum(mean - OPTIMISM * doubt, 0.0))
+        return bound + np.where(exact, 0.0, np.maximum(mean - self.optimism * doubt, 0.0))
 
 
 @dataclass(frozen=True)

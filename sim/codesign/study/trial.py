@@ -13,9 +13,10 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from sim.codesign.choice import Scenario
 from sim.codesign.evaluate import BEFORE, LEFT, Table
 from sim.codesign.found import Row
-from sim.codesign.guide import Guide, Promise
+from sim.codesign.guide import OPTIMISM, Guide, Promise
 from sim.codesign.pareto import dominated_by, non_dominated, spread
 from sim.codesign.scenario import Costing, row_parameters
+from sim.codesign.space import Space
 from sim.codesign.study.leases import held
 from sim.codesign.study.samplers import TOLD_ROWS, InnerChoice, distribution, nearest_row
 from sim.codesign.study.spent import Account
@@ -38,6 +39,8 @@ class Archive:
     finished: int = 0
     """Trials that were asked for and told; rows told in addition are not counted."""
     front: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+    winners: list[Mapping[str, Any]] = field(default_factory=list)
+    """Parameters of the front's designs."""
     costed: int = 0
     """Model-chip pairs handed to `estimate`."""
     rows: dict[str, list[Row]] = field(default_factory=dict)
@@ -45,7 +48,7 @@ class Archive:
     seen: set[int] = field(default_factory=set)
 
     def update(self, study: optuna.Study) -> None:
-        fresh = []
+        fresh, parameters = [], []
         for trial in study.get_trials(deepcopy=False, states=COUNTED):
             if trial.number in self.seen:
                 continue
@@ -60,9 +63,13 @@ class Archive:
                 if row.feasible:
                     pairs = zip(self.scenario.objectives, row.values, strict=True)
                     fresh.append([self.scenario.minimised(name, value) for name, value in pairs])
+                    parameters.append(row.parameters)
         if fresh:
             both = np.array(fresh) if not self.front.size else np.concatenate([self.front, np.array(fresh)])
-            self.front = np.unique(both[non_dominated(both)], axis=0)
+            known = self.winners + parameters
+            kept = np.flatnonzero(non_dominated(both))
+            self.front, first = np.unique(both[kept], axis=0, return_index=True)
+            self.winners = [known[kept[i]] for i in first]
 
 
 def read_row(trial: FrozenTrial) -> Row:
@@ -81,6 +88,8 @@ def run_trial(
         assert not trial.relative_params  # asking for them makes the sampler propose, which it does at first use
         fixed = trial.user_attrs.get("fixed", {})
         again = False
+        if guide is not None and len(space.spec.objectives) == 1:  # a front has room for all, one best has not
+            guide.optimism = OPTIMISM * (trial.number % 2)
         if not fixed:
             drawn = np.random.default_rng([trial.number, seed])
             with account.stage("guide"):
@@ -131,7 +140,8 @@ def _proposal(
     """(the sampler's proposal, or of all choices looked at so far the one of which a chip promises to add most to
     the front; whether it is worth its chips although it may have been swept before).
 
-    Each trial looks at the sampler's proposal and some random choices.
+    Each trial looks at the sampler's proposal, some random choices, and as many that differ from a design of the front
+    in one or two parameters: of a large space random choices alone would hardly ever come near the best.
 
     A choice that no chip runs promises nothing. Where nothing promises anything, the sampler decides.
     """
@@ -139,7 +149,10 @@ def _proposal(
     first = _unseen(proposal, costing, archive, rng)
     if guide is None or not space.coarse:
         return first, False
-    fresh = [first, *({p.name: p.draw(rng) for p in space.coarse} for _ in range(space.spec.sampler.screen))]
+    count = space.spec.sampler.screen
+    near = count // 2 if archive.winners else 0
+    fresh = [first, *({p.name: p.draw(rng) for p in space.coarse} for _ in range(count - near))]
+    fresh += [_neighbour(archive.winners[int(rng.integers(len(archive.winners)))], space, rng) for _ in range(near)]
     for choice in fresh:
         try:
             with account.stage("traces"):
@@ -151,6 +164,15 @@ def _proposal(
     choices, owners, predicted = costing.promise(guide)
     best = Promise.beyond(archive.front, predicted, seed=int(rng.integers(2**31))).best(predicted)
     return (first, False) if best is None else ({**first, **choices[owners[best]]}, True)
+
+
+def _neighbour(design: Mapping[str, Any], space: Space, rng: np.random.Generator) -> dict[str, Any]:
+    """The coarse choice of a design with one or two parameters drawn anew."""
+    found = {p.name: design[p.name] if p.name in design else p.draw(rng) for p in space.coarse}
+    active = [p for p in space.coarse if p.name in space.active(found)]
+    for place in rng.choice(len(active), size=min(len(active), int(rng.integers(1, 3))), replace=False):
+        found[active[place].name] = active[place].draw(rng)
+    return found
 
 
 def _unseen(
