@@ -31,7 +31,7 @@ from sim.workload.graph import OperandRole
 
 ALL_BELOW = 64
 """Iteration-space volume (windows left out) up to which every candidate is expanded."""
-CHAINS = 20_000
+CHAINS = 4_000
 """Up to eight times that volume it is too, if the combinations are no more than so many."""
 COSTED = 24
 """Chains of the beam, and neighbours of the best in each round of polishing, that are costed exactly."""
@@ -147,8 +147,13 @@ class _Search:
             *(a[[d]] for a in (self.machine.rates, self.machine.setup_cycles, self.machine.latency_cycles))
         )
         chains = self.chains(self.problem, self.homes, numbers, room, self.looks, {})
-        found = list(islice(chains, CHAINS + 1 if self.effort else None))
-        return None if self.effort and len(found) > CHAINS else found
+        found = list(islice(chains, self._most))
+        return None if self._most == len(found) else found
+
+    @property
+    def _most(self) -> int | None:
+        """Chains of which one more than `CHAINS` is too many to be costed; None: whatever there are."""
+        return CHAINS + 1 if self.effort else None
 
     def _best(self, chains: list[Chain], d: int, room: np.ndarray) -> Found | None:
         """The best chain that fits."""
@@ -282,7 +287,8 @@ class _Search:
             inner, inner_homes = space.inside(choice)
             key = (space.route.level, *inner.einsum.ranks.items())
             if key not in known:
-                known[key] = list(self.chains(inner, inner_homes, numbers, room, looks and (looks[1:] or (1,)), known))
+                chains = self.chains(inner, inner_homes, numbers, room, looks and (looks[1:] or (1,)), known)
+                known[key] = list(islice(chains, self._most))
             for rest in known[key]:
                 yield ((space, choice), *rest)
 
