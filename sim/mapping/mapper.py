@@ -11,7 +11,7 @@ that a sweep finds for each design what a search of its own would find, to the l
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -63,6 +63,11 @@ class Question:
         axes = tuple(p.axes[role] for role in ROLES)
         numbers = (tuple(p.einsum.ranks.items()), tuple(p.bits.items()), p.accumulate_bits, p.reduction_speedup)
         return (*numbers, axes, m.levels, m.ports, m.array, tuple(self.homes.items()), self.objective, self.fixed)
+
+    def on(self, designs: np.ndarray) -> Question:
+        """The question for some of the designs."""
+        reserved = None if self.reserved_bytes is None else self.reserved_bytes[designs]
+        return replace(self, machine=self.machine.take(designs), reserved_bytes=reserved)
 
     def room(self, level: int) -> np.ndarray:
         """(D,) bytes for tiles in a memory."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 
@@ -78,6 +79,29 @@ class Winners:
             replace(self, row=self.row[d], energy_j=self.energy_j[d], latency_cycles=self.latency_cycles[d])
             for d in designs
         ]
+
+    def beside(self, other: Winners, mine: np.ndarray) -> Winners:
+        """The winners of designs of which these have those of `mine` (D,) and `other` has the rest, each in order."""
+
+        def scattered(name: str) -> np.ndarray:
+            out = np.empty(len(mine), dtype=getattr(self, name).dtype)
+            out[mine], out[~mine] = getattr(self, name), getattr(other, name)
+            return out
+
+        row = np.empty(len(mine), dtype=np.int64)
+        row[mine], row[~mine] = self.row, np.where(other.row < 0, -1, other.row + len(self.tables))
+        names = ("tables", "mappings", "first_weight_bytes", "footprint_bytes", "level_bytes")
+        lists: dict[str, Any] = {name: [*getattr(self, name), *getattr(other, name)] for name in names}
+        return replace(
+            other,
+            row=row,
+            cost=join([self.cost, other.cost]) if len(other.tables) else self.cost,
+            first_bytes=np.concatenate([self.first_bytes, other.first_bytes]),
+            energy_j=scattered("energy_j"),
+            latency_cycles=scattered("latency_cycles"),
+            proven_gap=np.nan,
+            **lists,
+        )
 
     @staticmethod
     def of_designs(each: Sequence[Winners], number: np.ndarray) -> Winners:

@@ -16,7 +16,6 @@ from math import inf
 
 import numpy as np
 
-from sim.errors import DovetailError
 from sim.mapping.api import Question, Winners, cost_mapping
 from sim.mapping.narrow import LARGE
 from sim.mapping.problem import ROLES
@@ -45,10 +44,11 @@ class Again:
         for place in _places(question):
             self.first.setdefault(place, won)
 
-    def choose(self, fresh: Mapping[tuple, Question]) -> tuple[dict[tuple, Question], dict[tuple, Winners]]:
-        """(the questions to search within the budget, answers of the others: the mapping at hand).
+    def choose(self, fresh: Mapping[tuple, Question]) -> tuple[dict[tuple, Question], dict[tuple, Kept]]:
+        """(the questions to search within the budget, what is known of them and of the others: the mapping at hand).
 
-        What no machine was asked before, or what no longer fits, is searched whatever the budget is.
+        What no machine was asked before is searched whatever the budget is, and on machines on which it no longer
+        fits so is what one was asked for.
         """
         if self.left == inf:
             return dict(fresh), {}
@@ -57,19 +57,34 @@ class Again:
             for key, question in fresh.items()
         }
         searched: dict[tuple, Question] = {}
-        answers: dict[tuple, Winners] = {}
+        answers: dict[tuple, Kept] = {}
         left = self.left
         for key in sorted(fresh, key=lambda key: -_cycles(known[key])):
             question, first = fresh[key], known[key]
             if first is not None:
                 work = _work(first, len(question.machine))
-                if work > left and (won := _kept(question, first)) is not None:
-                    answers[key] = won
+                fits = _fits(question, first)
+                if work > left and fits.any():
+                    answers[key] = Kept(_kept(question.on(fits), first), fits)
                     self.kept.add(_shape(question))
-                    continue
+                    if fits.all():
+                        continue
+                    question, work = question.on(~fits), _work(first, int((~fits).sum()))
                 left -= work
             searched[key] = question
         return searched, answers
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The mapping at hand, costed on the designs (D,) on which it fits."""
+
+    won: Winners
+    fits: np.ndarray
+
+    def beside(self, searched: Winners) -> Winners:
+        """With what was found for the others."""
+        return self.won.beside(searched, self.fits)
 
 
 def _work(won: Winners, designs: int) -> float:
@@ -99,18 +114,18 @@ def _cycles(won: Winners | None) -> float:
     return float("inf") if won is None or won.row[0] < 0 else float(won.cost.time[int(won.row[0])])
 
 
-def _kept(question: Question, first: Winners) -> Winners | None:
-    """The cost of the first machine's mapping; None where it had none, or where it does not fit."""
-    row = int(first.row[0])
+def _fits(question: Question, first: Winners) -> np.ndarray:
+    """(D,) whether the tiles of the first machine's mapping have room beside what stays."""
+    row, machine = int(first.row[0]), question.machine
     if row < 0:
-        return None
-    try:
-        won = cost_mapping(first.mappings[row], question.problem, question.machine, question.homes)
-    except DovetailError:
-        return None
-    reserved = question.reserved_bytes
-    if reserved is not None:  # beside what stays in the outermost memory on chip
-        room = np.where(reserved > 0, question.machine.capacity_bytes - reserved, np.inf)
-        if (room < won.footprint_bytes[0]).any():
-            return None
-    return won
+        return np.zeros(len(machine), dtype=bool)
+    reserved = 0.0 if question.reserved_bytes is None else question.reserved_bytes
+    room = machine.capacity_bytes - reserved
+    return np.all(
+        [room[:, level] >= need for level, need in first.level_bytes[row].items()] or [room[:, 0] > 0], axis=0
+    )
+
+
+def _kept(question: Question, first: Winners) -> Winners:
+    """The cost of the first machine's mapping."""
+    return cost_mapping(first.mappings[int(first.row[0])], question.problem, question.machine, question.homes)

@@ -155,13 +155,13 @@ def ask_all(wanted: Iterable[Asked], coster: _Coster) -> None:
         if _given(one.op, coster) is None and _key(question) not in known
     }
     fresh, kept = coster.shared.again.choose(fresh)
-    known |= kept
+    known |= {key: one.won for key, one in kept.items() if key not in fresh}
     if not fresh:
         return
     space = "even" if coster.options.map_space == "given" else coster.options.map_space  # a file need not name every op
     answers = map_einsums(list(fresh.values()), space=space)
     for number, (key, won) in enumerate(zip(fresh, answers, strict=True)):
-        known[key] = won
+        known[key] = kept[key].beside(won) if key in kept else won
         coster.shared.again.answered(fresh[key], won)
         coster.options.progress(number / len(fresh))
 

@@ -7,6 +7,7 @@ import pytest
 from cases import conv, gemm, problem, random_machine
 
 from sim.mapping import narrow
+from sim.mapping.api import map_einsum
 from sim.mapping.problem import ROLES
 from sim.mapping.race import Search
 from sim.mapping.search import Pool, SingleBorder
@@ -69,3 +70,18 @@ def test_what_is_left_holds_the_best(seed, monkeypatch):
 
 def part(space, d):
     return SingleBorder(space.problem, space.machine.take(np.array([d])), space.homes)
+
+
+def test_winners_stand_beside_each_other():
+    """Three designs asked at once, and one of them apart: the same costs and mappings, in the same order."""
+    m = random_machine(random.Random(3), memories=1, designs=3)
+    m.rates[:] *= np.array([1.0, 2.0, 0.5])[:, None]
+    p = problem(gemm(13, 7, 11))
+    homes = dict.fromkeys(ROLES, 0)
+    mine = np.array([True, False, True])
+    every = map_einsum(p, m, homes)
+    both = map_einsum(p, m.take(mine), homes).beside(map_einsum(p, m.take(~mine), homes), mine)
+    for d in range(3):
+        assert both.cost.time[both.row[d]] == every.cost.time[every.row[d]]
+        assert both.mappings[int(both.row[d])] == every.mappings[int(every.row[d])]
+        assert both.first_bytes[both.row[d]].tolist() == every.first_bytes[every.row[d]].tolist()
