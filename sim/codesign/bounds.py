@@ -17,10 +17,11 @@ from sim.codesign.checks import physical_metrics
 from sim.cost.ceilings import bandwidths, compute_type, macs_per_s, primitive_s
 from sim.cost.compulsory import footprint
 from sim.cost.flash import op_share
-from sim.cost.roofline import primitives
+from sim.cost.roofline import cached_bytes, primitives
 from sim.hardware.chip import Chip, Costing, Unit
 from sim.hardware.designs import Designs
 from sim.hardware.physical import idle_power_w, mac_energy_j, memory_energy_j_per_byte, vector_energy_j
+from sim.schedule.prepare import pass_limit, prepare
 from sim.workload.graph import EinsumOp, Graph, OperandRole, Primitive, Role, ViewOp
 from sim.workload.precision import Precision
 
@@ -100,7 +101,10 @@ class ChipBounds:
         key = graph.hash, precision.name, chip.main_unit.home
         if key not in self._demands:
             read, write = footprint(graph, chip, chip.main_unit, precision, {}).compulsory_bytes()
-            macs, ones = _work(graph, chip.main_unit, precision)
+            # (Work that is folded into weights before a network runs is not done.)
+            eager, passes = chip.main_unit.costing is Costing.CPU, pass_limit(chip.main_unit.array)
+            runs = prepare(graph, precision, chip.system, eager=eager, passes=passes)
+            macs, ones = _work(runs, chip.main_unit, precision)
             self._demands[key] = Demand(read, write, macs, ones)
         return self._demands[key]
 
@@ -115,6 +119,13 @@ class ChipBounds:
             for way in (0, 1)
         )
         return read, write, bandwidths(chip, chip.main_unit)[home][2]
+
+    @cached_property
+    def cached_bytes(self) -> np.ndarray | float:
+        """What a CPU's caches may hold from the inference before (see `sim.cost.roofline.cached_bytes`)."""
+        if self.designs.chip.main_unit.costing is not Costing.CPU:
+            return 0.0
+        return _gather(self.designs, lambda one: cached_bytes(one.main_unit), list(self.designs.choices))
 
     @cached_property
     def joules_per_byte(self) -> tuple[np.ndarray, np.ndarray]:
@@ -150,11 +161,13 @@ def lower_bounds(
         vector = vector + count * chips.primitive_s(primitive)
         energy = energy + (count * chips.primitive_energy_j(primitive) if _mapped(designs.chip) else 0.0)
     out, back, shared = chips.ports
-    times = demand.read_bytes / out, demand.write_bytes / back
+    read, write = demand.read_bytes, demand.write_bytes
+    kept = np.minimum(read, chips.cached_bytes)
+    times = (read - kept) / out, np.maximum(0.0, write - (chips.cached_bytes - kept)) / back
     moving = sum(times) if shared else np.maximum(*times)
     latency = np.maximum(np.maximum(computing, vector), moving)
     per_read, per_write = chips.joules_per_byte
-    traffic = demand.read_bytes * per_read + demand.write_bytes * per_write
+    traffic = read * per_read + write * per_write
     return latency, energy + traffic + chips.idle_w * latency
 
 

@@ -132,6 +132,15 @@ def test_bounds_of_networks(designs: Designs, name: str, knobs: dict, precision:
     assert (energy <= table["energy_j"]).all()
 
 
+@pytest.mark.parametrize(("name", "hardware"), [("mobilenet_v2", "gemmini-16"), ("mlp", "xeon-icx")])
+def test_bounds_of_networks_on_bundled_chips(name: str, hardware: str) -> None:
+    """What folds into weights is not done; a CPU's caches may hold the weights from the inference before."""
+    graph, one = load_workload(name), Designs(load_hardware(hardware))
+    precision = one.chip.default_precision
+    latency, _ = lower_bounds(graph, one, parse_precision(precision))
+    assert (latency <= sweep(graph, one.chip, one, precisions=[precision])["latency_s"]).all()
+
+
 def test_energy_bound_by_hand() -> None:
     """Energy of all MACs, of every byte once, and of idling for the bound's time."""
     chip = load_hardware("edge-npu")
