@@ -15,7 +15,7 @@ from sim.mapping.problem import ROLES
 from sim.schedule.asking import compute_and_widening
 from sim.schedule.choice import share, worth
 from sim.schedule.groups import GroupCost
-from sim.schedule.residency import Residency, lifetimes, storages
+from sim.schedule.residency import Residency, layout
 from sim.schedule.slices import Slicing, ask_parts, cost_slices, footprint_bytes, held_beside
 from sim.schedule.slicings import attention_slicings, chain_slicings, chains
 from sim.workload.graph import CollectiveOp, EinsumOp, ViewOp
@@ -86,8 +86,8 @@ def _merged(at: dict[int, GroupCost], options: Sequence[GroupCost], where: np.nd
 
 def _winners(at: dict[int, GroupCost], coster: _Coster) -> list[GroupCost]:
     """Fused groups, each with the designs on which it beats its ops one by one and the other ways to cut it."""
-    place, sizes, _ = storages(coster.graph)
-    span = lifetimes(coster.graph, place)
+    laid = layout(coster.graph)
+    sizes, span = laid.sizes, laid.span
     taken = {i: np.zeros(len(coster.chips), dtype=bool) for i in at}
     found: list[GroupCost] = []
     for _, some in groupby(_candidates(at, coster), key=lambda one: len(one[0][0].members)):
@@ -136,9 +136,11 @@ def _candidates(at: dict[int, GroupCost], coster: _Coster) -> Iterator[tuple[lis
     """(ways to cut a group that might run fused, coarsest first; designs (D,) to ask); longer groups come first."""
     graph, stays = coster.graph, coster.residency.stays
     every = np.ones(len(coster.chips), dtype=bool)
-    for region in flash_regions(graph).values():
+    known, bits = coster.shared.slicings, coster.unit.array.accumulate_bits
+    for name, region in flash_regions(graph).items():
         if int(region.region.attrs["query_length"]) > 1:  # a decode step has no scores worth keeping
-            ways = attention_slicings(region, graph, coster.unit.array.accumulate_bits)
+            key = (id(graph), name, bits)
+            ways = known[key] if key in known else known.setdefault(key, attention_slicings(region, graph, bits))
             if _usable(ways, coster):
                 yield ways, every
     for members in chains(graph, stays):
@@ -214,8 +216,8 @@ def _one_by_one(groups: Sequence[GroupCost], coster: _Coster) -> np.ndarray:
 def _without_inside(options: Sequence[GroupCost], where: np.ndarray, coster: _Coster) -> Residency:
     """Homes in which tensors inside a fused group take no room at home."""
     kept = coster.residency
-    place, sizes, _ = storages(coster.graph)
-    span = lifetimes(coster.graph, place)
+    laid = layout(coster.graph)
+    sizes, span = laid.sizes, laid.span
     home, live = kept.home_bytes.copy(), kept.home_live_bytes.copy()
     for option in options:
         assert option.sliced is not None

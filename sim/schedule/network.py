@@ -31,6 +31,7 @@ from sim.schedule.loads import with_loads
 from sim.schedule.makespan import Makespan
 from sim.schedule.prepare import pass_limit, prepare
 from sim.schedule.residency import Keep, Residency, residency, resident_memory
+from sim.schedule.slices import Slicing
 from sim.schedule.streams import cost_roofline, cost_stream
 from sim.workload.graph import CollectiveOp, EinsumOp, Graph, Op, UnsupportedOp, ViewOp
 from sim.workload.passes import PassLimit
@@ -115,6 +116,8 @@ class Shared:
     """The graph as it runs, per precision and system of chips, ops apart or not, passes of sparse weights."""
     maps: dict[tuple, Winners] = field(default_factory=dict)
     again: Again = field(default_factory=Again)
+    slicings: dict[tuple, list[Slicing]] = field(default_factory=dict)
+    """Ways to cut the attention regions of the graphs that are ready."""
 
 
 class _Coster:

@@ -119,6 +119,29 @@ def lifetimes(graph: Graph, place: Mapping[str, str]) -> dict[str, tuple[int, in
 
 
 @dataclass(frozen=True, slots=True)
+class Layout:
+    """`storages` and `lifetimes` of a graph."""
+
+    place: Mapping[str, str]
+    sizes: Mapping[str, float]
+    roles: Mapping[str, set[Role]]
+    span: Mapping[str, tuple[int, int]]
+
+
+def layout(graph: Graph) -> Layout:
+    """The layout of a graph; the last few are remembered by identity: what-ifs and sweeps ask often."""
+    if id(graph) not in _LAYOUTS or _LAYOUTS[id(graph)][0] is not graph:
+        if len(_LAYOUTS) > 8:
+            _LAYOUTS.clear()
+        place, sizes, roles = storages(graph)
+        _LAYOUTS[id(graph)] = (graph, Layout(place, sizes, roles, lifetimes(graph, place)))
+    return _LAYOUTS[id(graph)][1]
+
+
+_LAYOUTS: dict[int, tuple[Graph, Layout]] = {}
+
+
+@dataclass(frozen=True, slots=True)
 class StageWeights:
     """A stage's positions in the graph, first to before `end`, and the storages of its products' weights."""
 
@@ -175,9 +198,9 @@ def residency(
     Storages in `inside` never leave a fused kernel and take no room. GPUs and CPUs have caches, not
     scratchpads: nothing is placed on chip.
     """
-    place, sizes, roles = storages(graph)
-    sizes |= dict.fromkeys(inside, 0.0)
-    span = lifetimes(graph, place)
+    laid = layout(graph)
+    place, roles, span = laid.place, laid.roles, laid.span
+    sizes = {**laid.sizes, **dict.fromkeys(inside, 0.0)}
     memory = None if unit.costing in (Costing.GPU_KERNELS, Costing.CPU) else resident_memory(unit)
     designs = len(capacity_bytes)
     held = np.zeros((designs, len(graph.ops)))
