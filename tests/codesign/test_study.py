@@ -314,7 +314,7 @@ def test_same_seed_and_one_worker_same_bytes(document: dict[str, Any], write: An
         }
         files["summary.txt"] = "".join(line for line in files["summary.txt"].splitlines() if "CPU s" not in line)
         study = json.loads(files.pop("search.json"))
-        assert study.pop("spent_cpu_s").keys() == {"estimates", "bounds", "guide", "optuna"}
+        assert study.pop("spent_cpu_s").keys() == {"estimates", "bounds", "guide", "traces", "optuna"}
         contents.append((files, study))
     assert contents[0] == contents[1]
     assert len(contents[0][0]) >= 2 + 2 * 3  # table, text; chip, numbers and command of two winners
