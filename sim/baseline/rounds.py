@@ -1,8 +1,14 @@
-"""Rounds: every point in several fresh processes, minutes apart, and what these say about one more.
+"""Rounds: every point in several fresh processes, minutes apart, and what these say about one more run.
 
 A process sees its own scatter alone. Address-space layout, the clock under a hypervisor and what else runs differ
 between processes, so that the spread a record states comes from between them: round 1 over all points, then
-round 2, and so on, each in a process of its own; a record states what a further process stays within.
+round 2, and so on, each in a process of its own.
+
+What others do on the machine only ever delays: of the medians of a point's rounds the least is the time of the work,
+the rest came late (Chen and Revels, "Robust benchmarking in noisy environments", 2016, arXiv 1608.04295). How far the
+second came after it says how far another run's least may lie: with lateness exponential of mean theta (in logs), that
+gap has mean theta / (n - 1), and the least of another n rounds differs by more than w with probability exp(-n w /
+theta). (Noise to both sides, normal, has wider gaps for its least: there the interval holds 98 %.)
 """
 
 from __future__ import annotations
@@ -10,7 +16,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import exp, log, sqrt
+from math import exp, log
 from pathlib import Path
 from statistics import median
 
@@ -21,9 +27,9 @@ from sim.errors import MeasurementError
 
 LEAST_ROUNDS = 3
 """Processes below which no spread between them is stated."""
-PRIOR_ROUNDS = 4
-"""Weight of the run's common variance beside a point's own, in rounds: of three rounds alone the interval is 4.3
-standard deviations wide, with it 2.4 (a moderated variance: Smyth 2004, Statistical Applications in Genetics 3)."""
+PRIOR_GAPS = 4
+"""Weight of the gap that all points of a run have in common beside a point's own one: a single gap says little (as a
+moderated variance: Smyth 2004, Statistical Applications in Genetics 3)."""
 PASSES = 2
 """How often a round is started: the second time for the points that were too noisy the first time."""
 
@@ -39,60 +45,52 @@ class Combined:
     left: int
 
 
-def variance(values: Sequence[float]) -> float:
-    """Sample variance of log values."""
-    logs = [log(v) for v in values]
-    mean = sum(logs) / len(logs)
-    return sum((x - mean) ** 2 for x in logs) / (len(logs) - 1)
+def gap(values: Sequence[float]) -> float:
+    """By how much the second quickest round is later than the quickest, in logs."""
+    first, second = sorted(values)[:2]
+    return log(second / first)
 
 
-def common_variance(rounds_s: Sequence[Sequence[float]]) -> float:
-    """The median of the points' variances, made unbiased: the median of chi^2_k / k lies at (1 - 2/(9 k))^3
-    (Wilson and Hilferty 1931). Example: of three rounds k = 2 and the median is 0.70 of the variance."""
-    several = [values for values in rounds_s if len(values) > 1]
-    if not several:
-        return 0.0
-    k = median(len(values) - 1 for values in several)
-    return median(variance(values) for values in several) / (1 - 2 / (9 * k)) ** 3
+def common_gap(rounds_s: Sequence[Sequence[float]]) -> float:
+    """The mean gap of a run's points, from their median (ln 2 of the mean); 0 without any of several rounds."""
+    several = [gap(values) for values in rounds_s if len(values) > 1]
+    return median(several) / log(2) if several else 0.0
 
 
-def prediction_spread(values: Sequence[float], common: float, confidence: float = 0.95) -> float:
-    """Relative half-width within which the median of one more process lies with this confidence.
+def repeat_spread(values: Sequence[float], common: float, confidence: float = 0.95) -> float:
+    """Relative half-width within which the least of another run of as many rounds lies with this confidence.
 
-    t x s x sqrt(1 + 1/n), with s^2 the point's variance and the run's common one, weighted by their degrees of
-    freedom. Example: n = 3 rounds of one variance v: t(6) = 2.447, so 2.83 sqrt(v).
+    ln(1 / (1 - confidence)) (n - 1) / n of the gap, the point's own and `PRIOR_GAPS` common ones.
+    Example: n = 3 rounds, gaps of 0.03: 3.0 x 2 / 3 x 0.03 in logs, +6.2 %.
     """
-    from scipy.stats import t
-
-    own = len(values) - 1
-    s2 = (own * variance(values) + PRIOR_ROUNDS * common) / (own + PRIOR_ROUNDS)
-    factor = float(t.ppf((1 + confidence) / 2, own + PRIOR_ROUNDS))
-    return exp(factor * sqrt(s2 * (1 + 1 / len(values)))) - 1
+    n = len(values)
+    mean = (gap(values) + PRIOR_GAPS * common) / (1 + PRIOR_GAPS)
+    return exp(mean * -log(1 - confidence) * (n - 1) / n) - 1
 
 
 def combine(records: Sequence[BaselineRecord], common: float, *, limit: float, asked: int) -> BaselineRecord:
-    """One record of a point from its rounds, noisy ones included: the round in the middle, with the median of all
-    and the spread between them. No number where too few rounds have one, or the spread is wider than `limit`."""
+    """One record of a point from its rounds, noisy ones included: the quickest, with the spread between all of them.
+    No number where too few rounds have one, or the spread is wider than `limit`."""
     good = sorted((r for r in records if r.median_s is not None), key=lambda r: r.median_s or 0.0)
     times = [float(r.median_s or 0.0) for r in good]
     if len(good) < LEAST_ROUNDS:
         reasons = dict.fromkeys(mark for r in records if r.median_s is None for mark in r.marks)
         why = f"{len(good)} of {asked} processes gave a number, {LEAST_ROUNDS} needed: {'; '.join(reasons)}"
         return replace(records[-1], median_s=None, noisy=True, marks=(why,), rounds_s=tuple(times))
-    middle = good[len(good) // 2]
-    time_s = median(times)
-    relative = max(REPEAT_FLOOR, prediction_spread(times, common))
-    assert middle.spread is not None
-    spread = replace(middle.spread, stated_s=relative * time_s, within_s=middle.spread.stated_s)
-    noise = f"another process would lie within +-{relative:.0%} of the median of {len(times)}, limit {limit:.0%}"
+    best = good[0]
+    time_s = times[0]
+    relative = max(REPEAT_FLOOR, repeat_spread(times, common))
+    assert best.spread is not None
+    spread = replace(best.spread, stated_s=relative * time_s, within_s=best.spread.stated_s)
+    noise = f"another run of {len(times)} processes would lie within +-{relative:.0%}, limit {limit:.0%}"
     noisy = relative > limit
     marks = tuple(dict.fromkeys(mark for r in good for mark in r.marks))
     dates = sorted(r.date for r in good)
     return replace(
-        middle, median_s=None if noisy else time_s, spread=spread, noisy=noisy, rounds_s=tuple(times),
+        best, median_s=None if noisy else time_s, spread=spread, noisy=noisy, rounds_s=tuple(times),
         n=sum(r.n for r in good), outliers_s=tuple(s for r in good for s in r.outliers_s),
         marks=(noise, *marks) if noisy else marks, date=dates[-1],
-        method=f"median of {len(times)} processes from {dates[0]} to {dates[-1]}; {middle.method}",
+        method=f"least of the medians of {len(times)} processes from {dates[0]} to {dates[-1]}; {best.method}",
     )  # fmt: skip
 
 
@@ -103,7 +101,7 @@ def combine_rounds(rounds: Sequence[Baseline], points: Mapping[str, Point], *, a
     found = {key: [r[key] for r in latest if key in r] for key in points}
     reached = {key: records for key, records in found.items() if len(records) == asked}
     numbers = [[float(r.median_s) for r in records if r.median_s is not None] for records in reached.values()]
-    common = common_variance([values for values in numbers if len(values) >= LEAST_ROUNDS])
+    common = common_gap([values for values in numbers if len(values) >= LEAST_ROUNDS])
     combined = tuple(
         combine(records, common, limit=points[key].plan.between_limit, asked=asked) for key, records in reached.items()
     )

@@ -8,7 +8,7 @@ must be at least. Without weights is costed where some could stay.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -119,7 +119,7 @@ def _runs(group: GroupCost) -> np.ndarray:
 
 def _where(designs: np.ndarray, group: GroupCost) -> GroupCost:
     """The group on these designs only."""
-    return replace(group, runs=designs & _runs(group))
+    return group.with_(runs=designs & _runs(group))
 
 
 def _doubtful(groups: Sequence[GroupCost], coster: _Coster) -> np.ndarray:

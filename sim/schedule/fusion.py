@@ -71,7 +71,7 @@ def _merged(at: dict[int, GroupCost], options: Sequence[GroupCost], where: np.nd
         runs = option.runs & where
         if runs.any():
             members = option.sliced.slicing.members
-            after.setdefault(members[-1], []).append(replace(option, runs=runs))
+            after.setdefault(members[-1], []).append(option.with_(runs=runs))
             for i in members:
                 gone[i] = gone.get(i, np.zeros(len(where), dtype=bool)) | runs
     merged = []
@@ -79,7 +79,7 @@ def _merged(at: dict[int, GroupCost], options: Sequence[GroupCost], where: np.nd
         if i not in gone:
             merged.append(group)
         elif not gone[i].all():
-            merged.append(replace(group, runs=~gone[i]))
+            merged.append(group.with_(runs=~gone[i]))
         merged += after.get(i, [])
     return merged
 
@@ -92,21 +92,41 @@ def _winners(at: dict[int, GroupCost], coster: _Coster) -> list[GroupCost]:
     found: list[GroupCost] = []
     for _, some in groupby(_candidates(at, coster), key=lambda one: len(one[0][0].members)):
         wanted = []
-        for ways, asked in some:  # all of a length are asked of the mapper together
+        fitting: dict[tuple, dict[int, np.ndarray]] = {}
+        parts: list[Slicing] = []
+        for ways, asked in some:  # all of a length are asked of the mapper together, alike ones (a key) once
             members = ways[0].members
             free = asked & ~np.any([taken[i] for i in members], axis=0)
             held = held_beside(ways[0], coster, span, sizes)
-            wanted.append((ways, asked, held, _fitting(ways, held, free, at[members[0]].capacity_bytes, coster)))
-        ask_parts((ways[k] for ways, _, _, chosen in wanted for k in chosen), coster)
-        for ways, asked, held, chosen in wanted:
+            key = _alike(ways, held, coster)
+            first = (*key, free.tobytes())
+            if first not in fitting:
+                fitting[first] = _fitting(ways, held, free, at[members[0]].capacity_bytes, coster)
+                parts += (ways[k] for k in fitting[first])
+            wanted.append((ways, asked, held, key, fitting[first]))
+        ask_parts(parts, coster)
+        won: dict[tuple, list[tuple[int, GroupCost]]] = {}
+        for ways, asked, held, key, chosen in wanted:
             members = ways[0].members
             free = asked & ~np.any([taken[i] for i in members], axis=0)
             if free.any() and chosen:
-                won = _beating(ways, chosen, held, free, [at[i] for i in members], coster)
-                found += won
-                for option in won:
+                own = (*key, free.tobytes(), *chosen)
+                if own not in won:
+                    won[own] = _beating(ways, chosen, held, free, [at[i] for i in members], coster)
+                for k, option in won[own]:
+                    found.append(_named(option, ways[k], coster))
                     taken |= {i: taken[i] | option.runs for i in members}
     return found
+
+
+def _alike(ways: list[Slicing], held: np.ndarray, coster: _Coster) -> tuple:
+    """What groups share that only names tell apart: their ways cost the same, and so do their ops one by one."""
+    ops = [coster.graph.ops[i] for i in ways[0].members]
+    return (
+        tuple((way.what, way.outer, way.inner) for way in ways),
+        *((coster.signature(op), coster.rooms[i]) for i, op in zip(ways[0].members, ops, strict=True)),
+        held.tobytes(),
+    )
 
 
 def _beating(
@@ -116,8 +136,8 @@ def _beating(
     free: np.ndarray,
     members: list[GroupCost],
     coster: _Coster,
-) -> list[GroupCost]:
-    """The ways that win on some of the free designs, over the members one by one and the other ways."""
+) -> list[tuple[int, GroupCost]]:
+    """The ways (by number) that win on some of the free designs, over the members one by one and the other ways."""
     costs = [_cost(ways[k], held, coster) for k in chosen]
     # (A design decides among its own ways, whatever others in the sweep need.)
     values = np.stack(
@@ -128,8 +148,10 @@ def _beating(
     )
     best = np.nan_to_num(values, nan=np.inf).argmin(axis=0)
     wins = free & (np.nanmin(values, axis=0, initial=np.inf) < _one_by_one(members, coster))
-    options = [replace(cost, runs=wins & (best == k)) for k, cost in enumerate(costs)]
-    return [option for option in options if option.runs.any()]  # type: ignore[union-attr]
+    options = [
+        (k, cost.with_(runs=wins & (best == at))) for at, (k, cost) in enumerate(zip(chosen, costs, strict=True))
+    ]
+    return [(k, option) for k, option in options if option.runs.any()]  # type: ignore[union-attr]
 
 
 def _candidates(at: dict[int, GroupCost], coster: _Coster) -> Iterator[tuple[list[Slicing], np.ndarray]]:
@@ -199,10 +221,15 @@ def _cost(way: Slicing, held: np.ndarray, coster: _Coster) -> GroupCost:
     if found is None:
         found = coster.mapped[key] = cost_slices(way, held, coster)
     assert isinstance(found, GroupCost)
-    assert found.sliced is not None
-    ops = [graph.ops[i] for i in way.members]
-    sliced = replace(found.sliced, slicing=way)
-    return replace(found, op=ops[0], name=ops[0].name, fused=tuple(op.name for op in ops[1:]), sliced=sliced)
+    return found
+
+
+def _named(cost: GroupCost, way: Slicing, coster: _Coster) -> GroupCost:
+    """The cost of a group that runs in this way, whichever group it was found for."""
+    assert cost.sliced is not None
+    ops = [coster.graph.ops[i] for i in way.members]
+    sliced = replace(cost.sliced, slicing=way)
+    return cost.with_(op=ops[0], name=ops[0].name, fused=tuple(op.name for op in ops[1:]), sliced=sliced)
 
 
 def _one_by_one(groups: Sequence[GroupCost], coster: _Coster) -> np.ndarray:

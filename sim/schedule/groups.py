@@ -80,6 +80,12 @@ class GroupCost:
     flags: tuple[str, ...] = ()
     """What lies outside the data behind the constants."""
 
+    def with_(self, **changes: object) -> GroupCost:
+        """`dataclasses.replace` without its checks: networks hold thousands of groups that differ in names."""
+        other = object.__new__(GroupCost)
+        other.__dict__.update(self.__dict__, **changes)
+        return other
+
 
 def cost_einsum(one: Asked, coster: _Coster) -> GroupCost:
     """A mapped einsum with its epilogue, on every design."""

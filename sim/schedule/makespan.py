@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -25,44 +26,29 @@ class Makespan:
     """
 
     def __init__(self, groups: Sequence[GroupCost], awaited: Mapping[str, tuple[str, ...]], designs: int) -> None:
-        self.increments: list[np.ndarray] = []
-        self.hidden: list[np.ndarray] = []
-        self.prefetches: list[np.ndarray] = []
-        self.slack = np.zeros(designs)
-        self.used = np.zeros(designs)
+        beside = beside_unit(groups, awaited)
+        found = _Increments.of(groups, beside, designs)
+        self.increments, self.hidden, self.prefetches = list(found.increment), list(found.saved), list(found.fits)
         self.unit = np.zeros(designs)
         """Time at which the unit is free; kept only where there are collectives."""
         self.link = np.zeros(designs)
         self.pending: dict[str, tuple[int, np.ndarray]] = {}
         """Collective -> (position, time at which it is done)."""
-        self.awaited = awaited
-        beside = beside_unit(groups, awaited)
+        if not any(isinstance(group.op, CollectiveOp) for group in groups):
+            return
         for position, group in enumerate(groups):
             for name in (n for op in (group.name, *group.fused) for n in awaited.get(op, ())):
                 self._wait(name)
+            if awaited:
+                self.unit = self.unit + self.increments[position]
             if isinstance(group.op, CollectiveOp):
                 self._send(position, group)
                 if not beside[position]:
                     self._wait(group.name)
-                    self.slack = np.maximum(0.0, group.time_s - group.home_busy_s)
-            else:
-                self._compute(group)
         for name in list(self.pending):
             self._wait(name)
 
-    def _compute(self, group: GroupCost) -> None:
-        fits = self.used + group.first_weight_bytes + group.held_bytes <= group.capacity_bytes
-        # A load that is there in full costs neither set-up nor latency; a part saves its own time.
-        part = np.where(self.slack >= group.first_weight_s, group.prefetch_s, np.minimum(group.prefetch_s, self.slack))
-        saved = np.where(fits, part, 0.0)
-        runs = True if group.runs is None else group.runs
-        self._add(np.where(runs, group.launch_s + group.time_s - saved, 0.0), np.where(runs, saved, 0.0), fits & runs)
-        idle = np.zeros_like(saved) if group.name == TRANSFER else np.maximum(0.0, group.time_s - group.home_busy_s)
-        self.slack = np.where(runs, idle, self.slack)
-        self.used = np.where(runs, group.footprint_bytes, self.used)
-
     def _send(self, position: int, group: GroupCost) -> None:
-        self._add(group.launch_s, np.zeros_like(group.time_s), np.zeros(len(group.time_s), dtype=bool))
         self.link = np.maximum(self.unit, self.link) + group.time_s
         self.pending[group.name] = (position, self.link)
 
@@ -75,17 +61,67 @@ class Makespan:
         self.increments[position] = self.increments[position] + late
         self.unit = self.unit + late
 
-    def _add(self, increment: np.ndarray, hidden: np.ndarray, fits: np.ndarray) -> None:
-        self.increments.append(increment)
-        self.hidden.append(hidden)
-        self.prefetches.append(fits)
-        if self.awaited:
-            self.unit = self.unit + increment
+
+AT_ONCE = 1 << 20
+"""Groups x designs whose increments are found together: their tables fit in some 100 MB."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Increments:
+    """(groups, D): what each group adds before any wait for a collective, what of it is hidden, and whether its first
+    weights fit beside the group before."""
+
+    increment: np.ndarray
+    saved: np.ndarray
+    fits: np.ndarray
+
+    @staticmethod
+    def of(groups: Sequence[GroupCost], beside: Sequence[bool], designs: int) -> _Increments:
+        shape = (len(groups), designs)
+        found = _Increments(np.zeros(shape), np.zeros(shape), np.zeros(shape, dtype=bool))
+        step = max(1, AT_ONCE // max(1, len(groups)))
+        for first in range(0, designs if groups else 0, step):
+            found._fill(groups, beside, slice(first, first + step))
+        return found
+
+    def _fill(self, groups: Sequence[GroupCost], beside: Sequence[bool], some: slice) -> None:
+        """The columns of some designs."""
+        designs = self.increment[:, some].shape[1]
+
+        def table(name: str) -> np.ndarray:
+            return np.concatenate([getattr(group, name)[some] for group in groups]).reshape(len(groups), designs)
+
+        launch, time, first_s, ahead = map(table, ("launch_s", "time_s", "first_weight_s", "prefetch_s"))
+        room = table("first_weight_bytes") + table("held_bytes"), table("capacity_bytes")
+        sends = np.array([isinstance(group.op, CollectiveOp) for group in groups])[:, None]
+        yes = np.ones(designs, dtype=bool)
+        runs = np.array([yes if group.runs is None else group.runs[some] for group in groups])
+        idle = np.maximum(0.0, time - table("home_busy_s"))
+        idle[[i for i, group in enumerate(groups) if group.name == TRANSFER]] = 0.0
+        slack = _before(idle, np.where(sends, ~np.array(beside)[:, None], runs))
+        used = _before(table("footprint_bytes"), runs & ~sends)
+        fits = used + room[0] <= room[1]
+        # A load that is there in full costs neither set-up nor latency; a part saves its own time.
+        part = np.where(slack >= first_s, ahead, np.minimum(ahead, slack))
+        saved = np.where(fits, part, 0.0)
+        self.increment[:, some] = np.where(sends, launch, np.where(runs, launch + time - saved, 0.0))
+        self.saved[:, some] = np.where(runs & ~sends, saved, 0.0)
+        self.fits[:, some] = fits & runs & ~sends
+
+
+def _before(values: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """(groups, D) per group, the value of the last group before it that has one of its own (`own`); 0 before any."""
+    at = np.where(own, np.arange(1, len(values) + 1)[:, None], 0)
+    last = np.maximum.accumulate(at, axis=0)
+    last = np.concatenate([np.zeros_like(last[:1]), last[:-1]])
+    return np.take_along_axis(np.concatenate([np.zeros_like(values[:1]), values]), last, axis=0)
 
 
 def beside_unit(groups: Sequence[GroupCost], awaited: Mapping[str, tuple[str, ...]]) -> list[bool]:
     """Per group, whether it is a collective during which the unit has something else to do."""
     found = [False] * len(groups)
+    if not any(isinstance(group.op, CollectiveOp) for group in groups):
+        return found
     for i, (group, after) in enumerate(pairwise(groups)):
         names = {name for op in (after.name, *after.fused) for name in awaited.get(op, ())}
         both = isinstance(group.op, CollectiveOp) and not isinstance(after.op, CollectiveOp)

@@ -118,6 +118,34 @@ class Shared:
     again: Again = field(default_factory=Again)
     slicings: dict[tuple, list[Slicing]] = field(default_factory=dict)
     """Ways to cut the attention regions of the graphs that are ready."""
+    homes: dict[tuple, Residency] = field(default_factory=dict)
+    """Where tensors live, per graph, room and choice of what may stay."""
+    numbers: dict[tuple, int] = field(default_factory=dict)
+    """The forms of ops (`_form`), numbered: a number is compared faster."""
+    forms: dict[tuple[int, str], tuple[int, tuple[str, ...]]] = field(default_factory=dict)
+
+    def form(self, op: Op, graph: Graph) -> tuple[int, tuple[str, ...]]:
+        """(number of what ops share that differ in names alone, storages of the op's tensors in order)."""
+        key = (id(graph), op.name)
+        if key not in self.forms:
+            number = self.numbers.setdefault(_form(op, graph), len(self.numbers))
+            places = tuple(graph.tensors[name].storage or name for name in (*op.inputs, *op.outputs))
+            self.forms[key] = (number, places)
+        return self.forms[key]
+
+
+def _form(op: Op, graph: Graph) -> tuple:
+    """Ranks, projections, work and tensors of an op, without names."""
+    tensors = [graph.tensors[name] for name in (*op.inputs, *op.outputs)]
+    rows = tuple((t.shape, t.bits, t.density, t.pattern, t.dtype) for t in tensors)
+    place = {name: at for at, name in reversed(list(enumerate((*op.inputs, *op.outputs))))}
+    if isinstance(op, EinsumOp):
+        operands = tuple((o.role, o.projection, place[o.tensor]) for o in op.einsum.operands)
+        return (tuple(op.einsum.ranks.items()), operands, tuple(op.epilogue.items()), len(op.inputs), rows)
+    work = tuple(getattr(op, "primitives", {}).items())
+    moved = (*getattr(op, "read_bytes", {}).values(), None, *getattr(op, "write_bytes", {}).values())
+    order = tuple(place[k] for k in (*getattr(op, "read_bytes", ()), *getattr(op, "write_bytes", ())))
+    return (type(op).__name__, work, moved, order, getattr(op, "passes", 1), len(op.inputs), rows)
 
 
 class _Coster:
@@ -152,6 +180,7 @@ class _Coster:
         self.reasons: dict[int, tuple[str, tuple[str, ...]]] = {}
         self.mapped: dict[tuple, object] = {}
         self.asked: dict[tuple, Asked] = {}
+        self.signatures: dict[str, tuple] = {}
 
     @cached_property
     def idle_w(self) -> np.ndarray:
@@ -168,7 +197,12 @@ class _Coster:
         self.room_bytes = np.array(room, dtype=float)
         inside = inside_storages(self.graph, self.unit)
         cuts = self.options.cuts or ()
-        return residency(self.graph, self.unit, self.room_bytes, inside, keep=self.keep, cuts=cuts)
+        key = (id(self.graph), found and (found.name, found.holds), self.room_bytes.tobytes(), self.keep, cuts)
+        if key not in self.shared.homes:
+            self.shared.homes[key] = residency(
+                self.graph, self.unit, self.room_bytes, inside, keep=self.keep, cuts=cuts
+            )
+        return self.shared.homes[key]
 
     def home_names(self) -> dict[str, str]:
         """tensor -> memory, for a single design (a unit costed by roofline)."""
@@ -209,7 +243,7 @@ class _Coster:
                 self.mapped[key] = found
             return found
         assert isinstance(found, GroupCost)
-        return replace(found, op=op, name=op.name, held_bytes=held)
+        return found.with_(op=op, name=op.name, held_bytes=held)
 
     def _ask(self) -> None:
         """Map the einsums of the graph, equal ones once."""
@@ -225,31 +259,18 @@ class _Coster:
         return ("group", self.signature(op), self.rooms[position])
 
     def signature(self, op: Op) -> tuple:
-        """All that the cost of an op depends on but its place in memory."""
-        tensors, stays = self.graph.tensors, self.residency.stays
-        rows: list[tuple] = []
-        for name in (*op.inputs, "|", *op.outputs):
-            if name == "|":
-                rows.append(())
-                continue
-            t = tensors[name]
-            kept = stays.get(t.storage or name)
-            rows.append((t.shape, t.bits, t.density, t.pattern, t.dtype, kept.tobytes() if kept is not None else b""))
-        if isinstance(op, EinsumOp):
-            operands = tuple(
-                (o.role, o.projection, (*op.inputs, *op.outputs).index(o.tensor)) for o in op.einsum.operands
-            )
-            return (tuple(op.einsum.ranks.items()), operands, tuple(op.epilogue.items()), tuple(rows), self._given(op))
-        work = tuple(getattr(op, "primitives", {}).items())
-        moved = (*getattr(op, "read_bytes", {}).values(), None, *getattr(op, "write_bytes", {}).values())
-        order = tuple(
-            (*op.inputs, *op.outputs).index(k)
-            for k in (*getattr(op, "read_bytes", ()), *getattr(op, "write_bytes", ()))
-        )
-        return (type(op).__name__, work, moved, order, getattr(op, "passes", 1), tuple(rows))
+        """All that the cost of an op of the graph depends on but its place in memory."""
+        found = self.signatures.get(op.name)
+        if found is None:
+            form, storages = self.shared.form(op, self.graph)
+            stays = self.residency.stays
+            kept = tuple(stays[s].tobytes() if s in stays else b"" for s in storages)
+            found = self.signatures[op.name] = (form, kept, self._given(op))
+        return found
 
     def _given(self, op: Op) -> int:
-        return id(self.options.mapping.get(op.name) or self.options.mapping.get("*"))
+        """Of an einsum the mapping that the user gave, by identity."""
+        return isinstance(op, EinsumOp) and id(self.options.mapping.get(op.name) or self.options.mapping.get("*"))
 
 
 def cost_network(
