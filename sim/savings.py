@@ -13,6 +13,7 @@ from sim.errors import DovetailError
 from sim.hardware.chip import Chip, Costing
 from sim.results import Estimate, OpEstimate, Saved, Traffic
 from sim.schedule.network import Network, Options, Shared, cost_network
+from sim.units import Dimension, format_quantity
 from sim.workload.graph import Graph
 from sim.workload.precision import Precision
 
@@ -106,8 +107,9 @@ def _note(saved: Saved, found: Estimate) -> list[str]:
     before = found.latency_s + saved.latency_s
     moved = saved.traffic_bytes[home].read + saved.traffic_bytes[home].write
     words = (
-        f"fusion and tensors kept on chip save {saved.latency_s * 1e3:.3g} ms ({saved.latency_s / before:.0%}) and "
-        f"{moved / 1e6:.3g} MB over {home}, against every op alone with all tensors in {home}"
+        f"fusion and tensors kept on chip save {format_quantity(saved.latency_s, Dimension.TIME)} "
+        f"({saved.latency_s / before:.0%}) and {format_quantity(moved, Dimension.SIZE)} over {home}, against every op "
+        f"alone with all tensors in {home}"
     )
     return [words]
 

@@ -20,6 +20,7 @@ from sim.schedule.host import TRANSFER
 from sim.schedule.loads import SUFFIX
 from sim.schedule.network import Network, Options, Shared, cost_network
 from sim.schedule.residency import stage_weights, storages
+from sim.units import Dimension, format_quantity
 from sim.workload.graph import Graph, ViewOp
 from sim.workload.precision import Precision
 
@@ -104,10 +105,11 @@ def _note(steady: Steady, found: Estimate, unit: str) -> list[str]:
     parts, count = len(steady.stages), steady.copies * len(steady.stages)
     how = f"a pipeline of {parts} stages on {count} x {unit}" if parts > 1 else f"on {count} x {unit}"
     kept = sum(stage.weights_on_chip_bytes for stage in steady.stages)
-    weights = f", {kept / 1e6:.3g} MB of weights stay on chip" if kept else ""
+    weights = f", {format_quantity(kept, Dimension.SIZE)} of weights stay on chip" if kept else ""
+    rate = steady.throughput_per_s
     words = (
-        f"inference after inference ({how}{weights}): one each {steady.interval_s * 1e3:.3g} ms, "
-        f"{steady.throughput_per_s:.4g} a second"
+        f"inference after inference ({how}{weights}): one each {format_quantity(steady.interval_s, Dimension.TIME)}, "
+        f"{rate:,.{0 if rate >= 1000 else 1}f} a second"
     )
     return [words]
 

@@ -14,6 +14,7 @@ import numpy as np
 from sim.hardware.chip import Chip, Link
 from sim.results import Term
 from sim.schedule.groups import GroupCost
+from sim.units import Dimension, format_quantity
 from sim.workload.graph import Graph, MovementOp, Role
 
 TRANSFER = "host.input"
@@ -69,7 +70,8 @@ def transfer_note(group: GroupCost) -> str:
     """What came over which link, in words."""
     moved = sum(float(write[0]) for table in group.traffic_bytes.values() for _, write in table.values())
     link = group.bound[0].partition(":")[2]
-    return f"inputs of {moved / 1e6:.3g} MB come over {link} before the first op (inputs resident: without it)"
+    size = format_quantity(moved, Dimension.SIZE)
+    return f"inputs of {size} come over {link} before the first op (inputs resident: without it)"
 
 
 def _host_link(chip: Chip) -> Link | None:

@@ -20,7 +20,7 @@ from sim.hardware.physical import idle_power_w
 from sim.mapping.winners import Winners
 from sim.schedule.again import Again
 from sim.schedule.asking import Asked, ask_all, asked, homes_of, room_class
-from sim.schedule.choice import Way, best_kept, least_product
+from sim.schedule.choice import Way, best_kept, least_product, likely_power_w
 from sim.schedule.cpu import cost_cpu, cpu_calibration
 from sim.schedule.fusion import fused
 from sim.schedule.gpu import cost_gpu, gpu_notes, inside_storages
@@ -314,7 +314,11 @@ def cost_network(
             groups, homes = fused(groups, coster)
         return Way(coster, with_loads(groups, coster), homes)
 
-    chosen = least_product(costed) if options.objective == "edp" else best_kept(costed)
+    if options.objective == "edp":
+        likely_w = likely_power_w(_Coster(ready, chips, energy_of, options, precision, shared))
+        chosen = least_product(costed, likely_w)
+    else:
+        chosen = best_kept(costed)
     coster, groups, homes = chosen.coster, chosen.groups, chosen.homes
     _check_home(coster, homes)
     if options.inputs == "host":

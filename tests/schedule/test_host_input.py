@@ -25,7 +25,7 @@ def test_latency_plus_bytes_over_bandwidth(graph):
     assert sum(found.breakdown_s.values()) == pytest.approx(found.latency_s, rel=1e-9)
     # the first weights may load behind it, so that it adds at most its own time
     assert resident.latency_s < found.latency_s <= resident.latency_s + expected * (1 + 1e-12)
-    assert any("0.262 MB come over PCIe" in note for note in found.notes)
+    assert any("256 KiB come over PCIe" in note for note in found.notes)
     assert resident.breakdown_s[Term.COMMUNICATION] == 0
 
 

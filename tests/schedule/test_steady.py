@@ -43,7 +43,7 @@ def test_a_pipeline_keeps_what_one_unit_cannot():
     stream = stream_of(graph, chip, (2,))
     moved = [group.traffic_bytes["DRAM"] for group in stream.groups]
     assert sum(float(r[0] + w[0]) for table in moved for r, w in table.values()) == 4 * 96 * WIDTH
-    assert any("pipeline of 2 stages on 2 x npu, 41 MB of weights stay" in note for note in found.notes)
+    assert any("pipeline of 2 stages on 2 x npu, 39.1 MiB of weights stay" in note for note in found.notes)
     assert from_dict(to_dict(found)) == found
 
 
