@@ -1,7 +1,7 @@
 """Ops on a CPU as an eager framework and its libraries run them: kernels, packing, layouts, caches, the host's gaps.
 
     T = host + spread (compute + vector + layout) + memory
-    host    = calls host_s                                               dispatch; fork and join of threads
+    host    = calls host_s + module calls module_s                        dispatch, fork and join; Python's modules
     compute = MACs (1 + fill / k) / (rate e) + packed / p                rate: data sheet, one core
     vector  = lanes / e + transcendentals / t + compares c / clock
     layout  = reordered bytes / r + permuted elements c / clock
@@ -11,9 +11,10 @@
 Terms of products add: kernels alternate between packing, loading and multiplying more than they overlap them (a
 soft maximum that was free to choose chose the sum on both measured machines). Lanes and memory of element-wise
 work overlap: their soft maximum. A product with one row in fp32 is a stream of its weights' bytes, on the threads that
-the library gives it. Bytes are near where the cyclic
-working set fits the share of a cache (`hit_rate`). Pure functions over ops; `CpuConstants.datasheet()`
-leaves the data sheet untouched.
+the library gives it. Bytes are near where the cyclic working set fits the share of a cache (`hit_rate`); activations of a
+network count as far, whatever their size: others pass through the caches and the allocator between two uses (a
+constant for how many ran to its end on both measured machines). Pure functions over ops;
+`CpuConstants.datasheet()` leaves the data sheet untouched.
 """
 
 from __future__ import annotations
@@ -45,6 +46,9 @@ class CpuConstants(Constants):
 
     host_s: float = constant("s", 5e-7, 2e-4, 0.0)
     """Framework dispatch of one call, fork and join of the threads included (eager mode)."""
+    module_s: float = constant("s", 1e-7, 2e-4, 0.0)
+    """Further host time of a call in a network of modules: Python between calls, the allocator, code and operands that
+    other ops have driven out of the caches. A lone op that is repeated has none."""
     gemm_word: float = constant("1", 0.02, 1.0, 1.0)
     """Efficiency of fp32 matrix products."""
     conv_word: float = constant("1", 0.02, 1.0, 1.0)
@@ -122,6 +126,8 @@ class CpuWork:
     """Index into WIDTHS."""
     calls: np.ndarray
     """Calls of the framework; 0 for parts of a fused op."""
+    module_calls: np.ndarray
+    """Of these, made in a network of modules."""
     grains: np.ndarray
     """Threads that the work is worth (inf: the library decides and takes all)."""
     macs: np.ndarray
@@ -196,7 +202,7 @@ def cpu_time(work: CpuWork, machine: CpuMachine, constants: CpuConstants, *, hos
     streams = (work.kind == CLASSES.index("vector")) | (work.kind == CLASSES.index("rows"))
     exposed = np.where(streams, soft_max(vector, memory, c.overlap) - vector, memory)
     return CpuTime(
-        host_s=np.where(host, c.host_s * work.calls, 0.0),
+        host_s=np.where(host, c.host_s * work.calls + c.module_s * work.module_calls, 0.0),
         compute_s=(product + packing / clock) * spread,
         vector_s=vector,
         border_s=_border_s(work, machine, c, threads, spread),
@@ -247,7 +253,7 @@ def _memory(work: CpuWork, machine: CpuMachine, c: CpuConstants, threads: np.nda
     private_rate = max(machine.private_bytes_per_clock, 1e-9) * threads * machine.clock_hz
     seconds, far = np.zeros(work.macs.shape), np.zeros(work.macs.shape)
     pairs = (
-        (work.passing_bytes, work.passing_bytes),
+        (work.passing_bytes, np.where(work.module_calls > 0, np.inf, work.passing_bytes)),
         (work.held_bytes, work.cycle_bytes + work.passing_bytes),
     )
     for moved, cycle in pairs:

@@ -30,7 +30,7 @@ BINDS = 0.5
 PRICES = 2
 """Times that the price of a second is found anew for energy x delay, unless it stays."""
 CLOSE = 0.3
-"""It stays: this near, relatively, on every design (an error of the first guess, up to a factor of 5, costs 0.02 % of the
+"""It stays: this near, relatively, on every design (the first guess, off by up to a factor of 5, costs 0.02 % of the
 product at most over 27 pairs of five networks and six chips)."""
 
 

@@ -57,6 +57,7 @@ def library_work(graph: Graph, chip: Chip, *, calibrated: bool = True) -> CpuWor
     """
     context = _Context(graph, chip, calibrated=calibrated)
     rows, views, seen = [], 0, set()
+    modules = any(op.module for op in graph.ops)
     for op in graph.ops:
         if isinstance(op, ViewOp):
             views += 1
@@ -66,6 +67,7 @@ def library_work(graph: Graph, chip: Chip, *, calibrated: bool = True) -> CpuWor
             row["calls"] = float(op.region not in seen)
             seen.add(op.region)
         row["calls"] += VIEW_CALLS * views
+        row["module_calls"] = row["calls"] if modules else 0.0
         rows.append(row)
         views = 0
     return work_from_rows(rows)
