@@ -11,8 +11,8 @@
 Terms of products add: kernels alternate between packing, loading and multiplying more than they overlap them (a
 soft maximum that was free to choose chose the sum on both measured machines). Lanes and memory of element-wise
 work overlap: their soft maximum. A product with one row in fp32 is a stream of its weights' bytes, on the threads that
-the library gives it. Bytes are near where the cyclic working set fits the share of a cache (`hit_rate`); activations of a
-network count as far, whatever their size: others pass through the caches and the allocator between two uses (a
+the library gives it. Bytes are near where the cyclic working set fits the share of a cache (`hit_rate`); activations of
+a network count as far, whatever their size: others pass through the caches and the allocator between two uses (a
 constant for how many ran to its end on both measured machines). Pure functions over ops;
 `CpuConstants.datasheet()` leaves the data sheet untouched.
 """
