@@ -60,7 +60,9 @@ def write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
 
 def _write_parquet(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
     if find_spec("pyarrow") is None:
-        raise ConfigError(f"-o {path}: Parquet needs the package pyarrow (pip install pyarrow); .csv needs nothing")
+        raise ConfigError(
+            f'-o {path}: Parquet needs pyarrow: pip install "dovetail-sim[parquet]"; a .csv file needs nothing'
+        )
     import pyarrow as pa
     from pyarrow import parquet
 
