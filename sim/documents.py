@@ -28,7 +28,7 @@ SCHEMAS = (
     "dovetail.study/1",
     "dovetail.compress/1",
 )
-"""Every document that this version writes."""
+"""Every result that this version writes."""
 
 
 def plain(value: Any) -> Any:

@@ -15,6 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
 
+from sim._version import __version__
 from sim.errors import MeasurementError, nearest
 
 SCHEMA = "dovetail.baseline/1"
@@ -143,7 +144,7 @@ class BaselineRecord:
 
     def to_dict(self) -> dict[str, object]:
         """The `dovetail.baseline/1` document of one line."""
-        out: dict[str, object] = {"schema": SCHEMA}
+        out: dict[str, object] = {"schema": SCHEMA, "version": __version__}
         for item in fields(self):
             value = getattr(self, item.name)
             if isinstance(value, Spread):
@@ -167,9 +168,11 @@ def point_key(
 def record_from_dict(data: Mapping[str, object]) -> BaselineRecord:
     """Inverse of `BaselineRecord.to_dict`.
 
+    `version`, what wrote it, is not kept; records of old versions lack it.
     Raises: MeasurementError: another schema, an unknown or a missing field, a value out of range.
     """
     content = dict(data)
+    content.pop("version", None)
     schema = content.pop("schema", None)
     if schema != SCHEMA:
         raise MeasurementError(f'schema is {schema!r}, expected "{SCHEMA}"')

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sim.errors import ConfigError, DovetailError, WorkloadError
@@ -67,6 +67,13 @@ def say(text: str) -> None:
     """A remark on stderr, unless `--quiet`."""
     if not settings.quiet:
         print(text, file=sys.stderr)
+
+
+def document(kind: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    """A document of the first version of its kind: schema and version, then the content."""
+    from sim._version import __version__
+
+    return {"schema": f"dovetail.{kind}/1", "version": __version__, **content}
 
 
 def print_json(document: object) -> None:

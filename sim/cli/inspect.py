@@ -32,7 +32,7 @@ def list_(
     if what is not Listed.WORKLOADS:
         found["hardware"] = _chips()
     if json:
-        common.print_json(found)
+        common.print_json(common.document("list", found))
         return
     from sim.view import inventory
 
@@ -104,9 +104,20 @@ def compare(
 
     first, second = load_results(before), load_results(after)
     if json:
-        keys = ("calibration", "latency_s", "energy_j", "mac_utilization", "roofline_latency_s", "breakdown_s")
+        keys = (
+            "workload",
+            "hardware",
+            "precision",
+            "calibration",
+            "latency_s",
+            "energy_j",
+            "mac_utilization",
+            "roofline_latency_s",
+            "breakdown_s",
+        )
         pairs = [(a.to_dict(), b.to_dict()) for a, b in zip(first, second, strict=False)]
-        common.print_json([{key: {"before": a[key], "after": b[key]} for key in keys} for a, b in pairs])
+        found = [{key: {"before": a[key], "after": b[key]} for key in keys} for a, b in pairs]
+        common.print_json(common.document("compare", {"results": found}))
     elif len(first) == len(second) == 1:
         common.show(comparisons.difference(first[0], second[0]))
     else:

@@ -1,14 +1,16 @@
 """The shipped calibrations: documents that fit the code, intervals that hold, records above their physical bounds."""
 
+import json
 from dataclasses import fields
 
 import pytest
 from scipy.stats import binom
 
+from sim._version import __version__
 from sim.baseline.calibrate import bundled_chip
 from sim.baseline.record import read_baseline
 from sim.cost.cpu import CpuConstants
-from sim.hardware.calibration import calibrations
+from sim.hardware.calibration import calibration_from_dict, calibrations
 from sim.resources import data_dir
 
 CPUS = {name: one for name, one in calibrations().items() if one.costing == "cpu"}
@@ -24,6 +26,13 @@ def test_documents_fit_the_code(device):
         assert value == f.metadata["datasheet"] or f.metadata["low"] * 0.999 <= value <= f.metadata["high"] * 1.001
     assert bundled_chip(device) is not None
     assert {"ops", "networks"} <= set(found.error)
+
+
+@pytest.mark.parametrize("device", sorted(CPUS))
+def test_documents_say_what_wrote_them_and_old_ones_are_read(device):
+    document = json.loads(json.dumps(CPUS[device].to_dict()))
+    assert (document["schema"], document.pop("version")) == ("dovetail.calibration/1", __version__)
+    assert calibration_from_dict(document, "old file") == CPUS[device]
 
 
 def test_intervals_hold_for_models_that_were_left_out():

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from sim._version import __version__
 from sim.baseline.record import (
     BaselineRecord,
     Kind,
@@ -53,6 +54,12 @@ def record(**changes) -> BaselineRecord:
 def test_round_trip_through_json():
     original = record(mode=Mode.COMPILE, energy_j=0.5, clocks={"core_hz_before": 3e9})
     assert record_from_dict(json.loads(json.dumps(original.to_dict()))) == original
+
+
+def test_records_say_what_wrote_them_and_old_ones_are_read():
+    document = record().to_dict()
+    assert (document["schema"], document.pop("version")) == ("dovetail.baseline/1", __version__)
+    assert record_from_dict(document) == record()
 
 
 def test_key_ignores_the_order_of_knobs_and_tells_precisions_apart():

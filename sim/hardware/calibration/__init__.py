@@ -13,6 +13,7 @@ from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 
+from sim._version import __version__
 from sim.errors import CalibrationError, nearest
 
 SCHEMA = "dovetail.calibration/1"
@@ -59,12 +60,16 @@ class Calibration:
 
     def to_dict(self) -> dict[str, object]:
         """The `dovetail.calibration/1` document; `calibration_from_dict` reads it back."""
-        return {"schema": SCHEMA} | asdict(self)
+        return {"schema": SCHEMA, "version": __version__} | asdict(self)
 
 
 def calibration_from_dict(document: Mapping[str, object], where: str) -> Calibration:
-    """Raises: CalibrationError: another schema, unknown or missing keys, with their place."""
+    """`version`, what wrote it, is not kept; files of old versions lack it.
+
+    Raises: CalibrationError: another schema, unknown or missing keys, with their place.
+    """
     content = dict(document)
+    content.pop("version", None)
     if content.pop("schema", None) != SCHEMA:
         raise CalibrationError(f'{where}: schema is {document.get("schema")!r}, expected "{SCHEMA}"')
     names = [item.name for item in fields(Calibration)]
