@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -11,7 +11,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from sim.baseline.checks import CheckResult, all_checks
-from sim.errors import ResultError, nearest
+from sim.errors import ConfigError, ResultError, nearest
 from sim.resources import data_dir
 
 SCHEMA = "dovetail.validate/1"
@@ -53,6 +53,9 @@ class Score:
     bias: float
     """Median signed error."""
     spearman: float | None
+    hardware: str | None = None
+    calibration: str | None = None
+    """What the predictions rest on, in words; None where no chip makes them."""
 
     def to_dict(self) -> dict[str, object]:
         """The fields of a `dovetail.validate/1` document of a scored file."""
@@ -102,8 +105,8 @@ def against(
 
     What a file holds is told by its columns (`sim.baseline.kernel_rows.kinds`). Gemmini rows carry their
     hardware; GPU rows and records need `hw`. `progress` is told the share of a folder's files that is done.
-    Raises: ResultError: neither a file, nor a folder with CSV files, nor a device with records;
-        CalibrationError of the kinds.
+    Raises: ResultError: neither a file, nor a folder with CSV files, nor a device with records; ConfigError: a
+        precision or a calibration for what states its own; CalibrationError of the kinds.
     """
     path = Path(target)
     if path.is_dir():
@@ -116,8 +119,26 @@ def against(
             scores.append(_score_file(file, hw, precision, calibration))
         return tuple(scores)
     if path.suffix or path.exists():
+        if path.is_file():
+            _check_used(path, precision, calibration)
         return (_score_file(path, hw, precision, calibration),)
-    return (score_device(target, hw or target),)
+    if precision is not None:
+        raise ConfigError(
+            f"--precision {precision}: the records of {target} state their own precisions; it goes with a CSV file "
+            "whose name does not end in one"
+        )
+    return (score_device(target, hw or target, calibration),)
+
+
+def _check_used(file: Path, precision: str | None, calibration: str) -> None:
+    """Rows that carry their hardware take neither a precision nor a calibration; of a folder some files may."""
+    from sim.baseline.kernel_rows import Hardware, kind_of, read_rows
+
+    kind = kind_of(read_rows(file))
+    given = {"--precision": precision, "--calibration": None if calibration == "auto" else calibration}
+    for option, value in given.items():
+        if value is not None and kind.hardware is Hardware.CHIP:
+            raise ConfigError(f"{option} {value}: rows of kind {kind.name} ({file}) carry their own; leave it out")
 
 
 def _score_file(file: Path, hw: str | None, precision: str | None, calibration: str) -> Scored:
@@ -129,13 +150,16 @@ def _score_file(file: Path, hw: str | None, precision: str | None, calibration: 
     return score_file(file, sim.load_hardware(hw) if hw else None, precision, calibration=calibration)
 
 
-def score_device(device: str, hw: str) -> Score:
+def score_device(device: str, hw: str, calibration: str = "auto") -> Score:
     """Score the bundled baseline records of a device, published ones included, against `sim.estimate` on `hw`.
 
-    Raises: ResultError: no records, or none that can be estimated.
+    Raises: ResultError: no records, or none that can be estimated; ConfigError, CalibrationError: a chip or a
+        calibration that is unknown.
     """
+    import sim
     from sim.baseline.compare import compare_records
     from sim.baseline.record import records_with_numbers
+    from sim.schedule.confidence import calibration_label
 
     folder = data_dir("baselines")
     files = [*sorted(folder.glob("*.jsonl")), folder / "published" / "gpu-models.jsonl"]
@@ -145,11 +169,13 @@ def score_device(device: str, hw: str) -> Score:
         raise ResultError(
             f"{device}: neither a CSV file nor a device with records: {', '.join(devices)}.{nearest(device, devices)}"
         )
-    pairs = [(row.estimated_s, row.measured_s) for row in compare_records(records, hw).rows if row.ratio is not None]
+    label = calibration_label(sim.load_hardware(hw), calibration)
+    compared = compare_records(records, hw, calibration).rows
+    pairs = [(row.estimated_s, row.measured_s) for row in compared if row.ratio is not None]
     if not pairs:
         raise ResultError(f"{device}: none of {len(records)} records can be estimated on {hw}")
     ours, theirs = np.array(pairs).T
-    return score(ours, theirs, path=device, kind="records")
+    return replace(score(ours, theirs, path=device, kind="records"), hardware=hw, calibration=label)
 
 
 def score_document(found: Scored, version: str) -> dict[str, object]:

@@ -12,11 +12,16 @@ def validate(
         str | None,
         typer.Option("--against", help="Score a CSV of measured rows, a folder of them, or a device's records."),
     ] = None,
-    hw: Annotated[str | None, typer.Option("--hw", metavar="CHIP", help="The chip that was measured.")] = None,
-    precision: Annotated[
-        str | None, typer.Option("--precision", help="Precision of the rows; else the last part of the file's name.")
+    hw: Annotated[
+        str | None, typer.Option("--hw", metavar="CHIP", help="With --against: the chip that was measured.")
     ] = None,
-    calibration: Annotated[str, typer.Option("--calibration", help="auto, none or the name of a fitted set.")] = "auto",
+    precision: Annotated[
+        str | None,
+        typer.Option("--precision", help="With --against FILE: of its rows; else the last part of the file's name."),
+    ] = None,
+    calibration: Annotated[
+        str, typer.Option("--calibration", help="With --against: auto, none or the name of a fitted set.")
+    ] = "auto",
     check: Annotated[str | None, typer.Option("--check", help="One check or one group of checks.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -24,6 +29,7 @@ def validate(
     from sim.cli import common
     from sim.cli.progress import Progress
 
+    _check_together(against, check, hw=hw, precision=precision, calibration=calibration)
     if against is not None:
         import sim
         from sim.baseline.validate import against as score_files
@@ -52,3 +58,17 @@ def validate(
         common.show(check_table(found), ", ".join(f"{key} {value}" for key, value in found.summary.items()))
     if found.failed:
         raise typer.Exit(1)
+
+
+def _check_together(against: str | None, check: str | None, **given: str | None) -> None:
+    """Raises: ConfigError: an option of scored rows without such rows, or one of the checks with them."""
+    from sim.errors import ConfigError
+
+    if against is not None and check is not None:
+        raise ConfigError(f"--check {check}: it goes with the bundled checks, not with --against {against}")
+    for name, value in given.items():
+        if against is None and value not in (None, "auto"):
+            raise ConfigError(
+                f"--{name} {value}: it goes with --against FILE or DEVICE; each bundled check has a chip, a precision "
+                "and a calibration of its own"
+            )

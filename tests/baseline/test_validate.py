@@ -145,3 +145,22 @@ def test_against_a_file_of_rows(tmp_path):
     assert document["spearman"] is None
     with pytest.raises(ResultError, match="no such file"):
         against(str(tmp_path / "absent.csv"))
+    for given in ({"precision": "int8"}, {"calibration": "none"}):
+        with pytest.raises(ConfigError, match=r"rows of kind gemmini .* carry their own"):
+            against(str(file), **given)
+
+
+def test_records_of_a_device_are_scored_with_the_calibration_that_was_asked(monkeypatch):
+    """The calibration reaches every estimate, and the score says which it was."""
+    import sim
+
+    asked = []
+
+    def answer(graph, chip, **options):
+        asked.append(options["calibration"])
+        raise ConfigError("not now")
+
+    monkeypatch.setitem(sim.__dict__, "estimate", answer)
+    with pytest.raises(ResultError, match="none of"):
+        against("amd-epyc-f25m17-avx512-zen4-2c", hw="epyc-zen4", calibration="none")
+    assert set(asked) == {"none"}
