@@ -17,6 +17,7 @@ from sim.mapping.mapping import Mapping as LoopNest
 from sim.mapping.winners import Winners
 from sim.results import Estimate, OpEstimate, Term, Traffic
 from sim.savings import with_savings
+from sim.schedule.asking import compute_type_of
 from sim.schedule.confidence import calibration_document, latency_interval_s
 from sim.schedule.fusion import fused_notes
 from sim.schedule.gpu import inside_storages
@@ -26,8 +27,10 @@ from sim.schedule.loads import LOAD, SUFFIX
 from sim.schedule.network import Network, Options, Shared, cost_network
 from sim.steady import with_steady
 from sim.whatif import with_what_if
-from sim.workload.graph import Einsum, EinsumOp, Graph, OperandRole, Role, Tensor
-from sim.workload.precision import parse_precision
+from sim.workload.graph import Einsum, EinsumOp, Graph, Op, OperandRole, Role, Tensor
+from sim.workload.passes.precision import PrecisionPolicy, as_typed
+from sim.workload.precision import Precision
+from sim.workload.precision_file import resolve_precision
 
 PROVEN = 1e-3
 """Gap to the proven bound that is not worth a note."""
@@ -39,7 +42,7 @@ def estimate(
     chip: Chip,
     *,
     objective: str = "latency",
-    precision: str | None = None,
+    precision: str | Precision | PrecisionPolicy | None = None,
     calibration: str = "auto",
     map_space: str = "even",
     mapping: Mapping[str, LoopNest] | LoopNest | None = None,
@@ -54,7 +57,8 @@ def estimate(
     Args:
         objective: what is least: "latency", "energy" (idle power over the whole time included) or "edp", their
             product; energy counts where the chip states energies.
-        precision: "int8", "w4a16", ...; the chip's default when None.
+        precision: "int8", "w4a16", ..., or a YAML file with a precision per op or module
+            (`sim.workload.precision_file`); the chip's default when None.
         calibration: "auto" (the device's own constants, or those of the nearest measured GPU), "none" (data sheet
             only), a measured device, or a calibration file (see `sim.baseline.calibrate`).
         map_space: "even", "uneven" or "fixed_dataflow".
@@ -86,15 +90,15 @@ def estimate(
         inputs=inputs,
         progress=progress,
     )
-    chosen = parse_precision(precision or chip.default_precision)
+    chosen = resolve_precision(precision, chip.default_precision)
     shared = Shared()
-    network = cost_network(graph, [chip], chosen, options, shared=shared)
+    network = cost_network(graph, [chip], chosen, options, shared=shared)  # type: ignore[arg-type]
     _check_names(given, network)
-    found = read(network, 0, precision=chosen.name, options=options)
+    found = read(network, 0, precision=chosen, options=options)
     if not what_if or given or overrides:
         return found
     for more in (with_savings, with_steady):
-        found = more(found, network.of(0), graph, chip, chosen, options, shared)
+        found = more(found, network.of(0), graph, chip, chosen, options, shared)  # type: ignore[arg-type]
     same = {
         "shared": shared,
         "objective": objective,
@@ -103,7 +107,7 @@ def estimate(
         "inputs": inputs,
         "progress": progress,
     }
-    return with_what_if(found, graph, chip, precision=chosen.name, allow_unsupported=allow_unsupported, **same)  # type: ignore[arg-type]
+    return with_what_if(found, graph, chip, precision=chosen, allow_unsupported=allow_unsupported, **same)  # type: ignore[arg-type]
 
 
 def _check_names(given: Mapping[str, object], network: Network) -> None:
@@ -113,11 +117,13 @@ def _check_names(given: Mapping[str, object], network: Network) -> None:
             raise WorkloadError(f'mapping for "{name}": no such op in the network as it runs.{nearest(name, names)}')
 
 
-def read(network: Network, d: int, *, precision: str, options: Options) -> Estimate:
+def read(network: Network, d: int, *, precision: str | Precision | PrecisionPolicy, options: Options) -> Estimate:
     """The estimate of design `d` of a costed network."""
     network = network.of(d)
-    chip, graph = network.chips[d], network.graph
-    bound = roofline(graph, chip, precision, homes=_inner_homes(network))
+    chip = network.chips[d]
+    chosen = resolve_precision(precision, chip.default_precision)
+    graph = as_typed(network.graph, chosen)
+    bound = roofline(graph, chip, chosen.name, homes=_inner_homes(network))
     floors = {point.name: point for point in bound.ops}
     feasible = not network.infeasible[d]
     place = {TRANSFER: 0} | {op.name: position for position, op in enumerate(network.graph.ops)}
@@ -144,7 +150,7 @@ def read(network: Network, d: int, *, precision: str, options: Options) -> Estim
         hardware_name=chip.name,
         hardware_hash=chip_hash(chip),
         overrides=chip.overrides,
-        precision=precision,
+        precision=chosen.name,
         objective=options.objective,
         map_space="given" if "*" in options.mapping else options.map_space,
         buffering=network.unit.buffering.value,
@@ -170,6 +176,13 @@ def read(network: Network, d: int, *, precision: str, options: Options) -> Estim
         energy_breakdown_j=_energy_parts(network, d, dynamic, energy),
         roofline=bound.to_dict(),
     )
+
+
+def op_precision(op: Op, graph: Graph) -> str:
+    """Stored types of an op: of the factors of a product ("int8", "w4a16"), of any other op's result."""
+    if isinstance(op, EinsumOp):
+        return compute_type_of(op, graph)
+    return next((graph.tensors[key].dtype for key in op.outputs if key in graph.tensors), "")
 
 
 def _system(chip: Chip) -> tuple[int, int, int]:
@@ -210,6 +223,7 @@ def _op(network: Network, i: int, d: int, floors: Mapping[str, RooflinePoint], p
         fused=group.fused,
         homes=_homes(network, group, d),
         held_bytes=_held_bytes(network, group, d, position),
+        precision=op_precision(group.op, network.graph),
     )
 
 
@@ -412,16 +426,29 @@ def evaluate(
     chip: Chip,
     mapping: LoopNest,
     *,
-    precision: str | None = None,
-    calibration: str = "none",
+    precision: str | Precision | PrecisionPolicy | None = None,
+    calibration: str = "auto",
+    map_space: str = "even",
+    allow_unsupported: bool = False,
 ) -> OpEstimate:
     """The cost of one einsum under a given mapping, its operands at the chip's home memory.
 
+    Args: precision, calibration, map_space, allow_unsupported: as `estimate`, with its defaults. The mapping is given,
+        so that the map space decides for other einsums of a graph only: the first op's cost is returned.
     Raises: MappingError: the mapping does not fit the einsum or the chip; InfeasibleError: a memory
         overflows.
     """
     graph = einsum if isinstance(einsum, Graph) else one_op_graph(einsum)
-    return estimate(graph, chip, mapping=mapping, precision=precision, calibration=calibration).ops[0]
+    found = estimate(
+        graph,
+        chip,
+        mapping=mapping,
+        precision=precision,
+        calibration=calibration,
+        map_space=map_space,
+        allow_unsupported=allow_unsupported,
+    )
+    return found.ops[0]
 
 
 def one_op_graph(einsum: Einsum, name: str = "einsum") -> Graph:
@@ -443,4 +470,4 @@ def one_op_graph(einsum: Einsum, name: str = "einsum") -> Graph:
     return Graph(ops=(op,), tensors=tensors, name=name)
 
 
-__all__ = ["OBJECTIVES", "estimate", "evaluate", "one_op_graph", "read"]
+__all__ = ["OBJECTIVES", "estimate", "evaluate", "one_op_graph", "op_precision", "read"]

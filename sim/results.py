@@ -109,6 +109,8 @@ class OpEstimate:
     """memory -> bytes that lie in it while the op runs; the largest of a network is its `peak_memory_bytes`"""
     saved: Saved | None = None
     """against the ops inside it one by one; None where it was not asked (`what_if`) or the unit is not mapped"""
+    precision: str = ""
+    """stored types: of the factors of a product ("int8", "w4a16"), of any other op's result; "" in old documents"""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "breakdown_s", _complete(self.breakdown_s))

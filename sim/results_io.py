@@ -205,6 +205,7 @@ def _read_op(reader: Reader) -> OpEstimate:
         homes=reader.mapping("homes"),
         held_bytes=reader.numbers("held_bytes") if "held_bytes" in reader.data else {},
         saved=_read_saved(reader),
+        precision=reader.text("precision") if "precision" in reader.data else "",
     )
     reader.done()
     return op

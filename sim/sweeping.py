@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from math import prod
 from typing import Any
@@ -18,18 +18,25 @@ from sim.hardware.physical import chip_area_mm2, idle_power_w
 from sim.mapping.machine import group_by_structure
 from sim.schedule.network import Network, Options, cost_network
 from sim.workload.graph import Graph
-from sim.workload.precision import parse_precision
+from sim.workload.passes.precision import PrecisionPolicy, as_typed
+from sim.workload.precision import Precision
+from sim.workload.precision_file import resolve_precision
 
 SWEEP_SCHEMA = "dovetail.sweep/1"
 RESULTS = (
     "latency_s",
+    "throughput_per_s",
+    "cycles",
     "roofline_latency_s",
+    "below_datasheet_roofline",
     "energy_j",
     "power_w",
     "area_mm2",
     "mac_utilization",
     "macs",
+    "effective_macs",
     "vector_ops",
+    "flops",
     "infeasible",
 )
 """Scalar results of a row, under their JSON names."""
@@ -37,10 +44,14 @@ RESULTS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Columns of equal length. `table["latency_s"]` is an array; `parameters` names what was varied."""
+    """Columns of equal length. `table["latency_s"]` is an array; `parameters` names what was varied.
+
+    `settings` are what all rows share, under the names of an estimate's document, `precision` as the list of names.
+    """
 
     parameters: tuple[str, ...]
     data: Mapping[str, np.ndarray]
+    settings: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -63,7 +74,7 @@ def sweep(
     chip_grid: Mapping[str, Sequence[object]] | Designs | None = None,
     *,
     knobs: Mapping[str, Sequence[object]] | None = None,
-    precisions: Sequence[str] | None = None,
+    precisions: Sequence[str | Precision | PrecisionPolicy] | None = None,
     objective: str = "latency",
     map_space: str = "even",
     calibration: str = "auto",
@@ -74,8 +85,8 @@ def sweep(
     """Cost every combination: knobs, then precisions, then chip keys, the last key fastest.
 
     Args: workload: a graph, a `sim.Workload`, or a name (needed for `knobs`); chip_grid: override
-        path -> values, or `Designs`; precisions: names, the chip's default if None; progress: called with
-        the share of the (knobs, precision) pairs that are done.
+        path -> values, or `Designs`; precisions: names or policies (see `sim.estimate`), the chip's default if
+        None; progress: called with the share of the (knobs, precision) pairs that are done.
     Returns: a table in `itertools.product` order; infeasible rows have nan and a reason.
     Raises: WorkloadError: knobs on a plain graph; ConfigError, PrecisionError as for one estimate.
     """
@@ -87,25 +98,33 @@ def sweep(
         calibration=calibration,
         inputs=inputs,
     )
-    names = tuple(precisions or (chip.default_precision,))
-    pairs = len(names) * prod(map(len, (knobs or {}).values()))
+    chosen = [resolve_precision(one, chip.default_precision) for one in precisions or (None,)]
+    pairs = len(chosen) * prod(map(len, (knobs or {}).values()))
     parts = []
     for values, graph in _graphs(workload, knobs or {}):
-        for name in names:
-            rows = _rows(graph, designs, name, options)
+        for precision in chosen:
+            rows = _rows(graph, designs, precision, options)
             length = len(designs)
             head: dict[str, np.ndarray] = {
                 knob: np.array([value] * length, dtype=object) for knob, value in values.items()
             }
             if precisions:
-                head["precision"] = np.array([name] * length, dtype=object)
+                head["precision"] = np.array([precision.name] * length, dtype=object)
             for path, choices in designs.choices.items():
                 head[path] = np.array([choices[i] for i in designs.indices[path]], dtype=object)
             parts.append(head | rows)
             if progress:
                 progress(len(parts) / pairs)
     data = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return Table(parameters=tuple(n for n in data if n not in (*RESULTS, "reason")), data=data)
+    settings = {
+        "precision": [one.name for one in chosen],
+        "objective": objective,
+        "map_space": map_space,
+        "buffering": chip.main_unit.buffering.value,
+        "calibration": calibration,
+        "inputs": inputs,
+    }
+    return Table(parameters=tuple(n for n in data if n not in (*RESULTS, "reason")), data=data, settings=settings)
 
 
 def _graphs(workload: object, knobs: Mapping[str, Sequence[object]]) -> Iterator[tuple[dict[str, object], Graph]]:
@@ -130,19 +149,21 @@ def _graphs(workload: object, knobs: Mapping[str, Sequence[object]]) -> Iterator
             yield chosen, load_workload(str(workload), **chosen)
 
 
-def _rows(graph: Graph, designs: Designs, precision: str, options: Options) -> dict[str, np.ndarray]:
+def _rows(
+    graph: Graph, designs: Designs, precision: Precision | PrecisionPolicy, options: Options
+) -> dict[str, np.ndarray]:
     n = len(designs)
     out: dict[str, np.ndarray] = {name: np.full(n, np.nan) for name in RESULTS}
-    out["infeasible"] = np.zeros(n, dtype=bool)
+    out |= {name: np.zeros(n, dtype=bool) for name in ("infeasible", "below_datasheet_roofline")}
     out["reason"] = np.full(n, "", dtype=object)
     chips = _chips(designs)
     size = np.array([c.system.chips if c.system else 1 for c in chips])
     area, idle = (size * np.asarray(f(designs), dtype=float) for f in (chip_area_mm2, idle_power_w))
-    chosen = parse_precision(precision)
     for members in group_by_structure(chips):
         part = _part(designs, members)
         try:
-            network = cost_network(graph, [chips[i] for i in members], chosen, options, subject=part)
+            alike = [chips[i] for i in members]
+            network = cost_network(graph, alike, precision, options, subject=part)  # type: ignore[arg-type]
         except DovetailError as error:
             if error.exit_code != 1 or len(members) == n:
                 raise
@@ -160,32 +181,41 @@ def _part(designs: Designs, members: Sequence[int]) -> Designs:
 
 
 def _fill(
-    out: dict[str, np.ndarray], network: Network, members: Sequence[int], idle: np.ndarray, precision: str
+    out: dict[str, np.ndarray],
+    network: Network,
+    members: Sequence[int],
+    idle: np.ndarray,
+    precision: Precision | PrecisionPolicy,
 ) -> None:
     latency = network.latency_s
     dynamic = np.zeros(len(members))
     slots = np.zeros(len(members))
     system = network.chips[0].system  # one structure, one system
     split, stages = (system.tensor_parallel, system.pipeline) if system else (1, 1)
-    macs, vector_ops = np.zeros(len(members)), np.zeros(len(members))
+    macs, effective, vector_ops = np.zeros((3, len(members)))
     for group in network.groups:
         runs = np.ones(len(members), dtype=bool) if group.runs is None else group.runs
         dynamic = dynamic + np.where(runs, group.energy_j * split, 0.0)
         macs, vector_ops = macs + runs * group.macs, vector_ops + runs * group.vector_ops
+        effective = effective + runs * group.effective_macs
         if group.mac_slots is not None:
             slots = slots + np.where(runs, group.mac_slots, 0.0)
     clock = np.array([c.main_unit.clock_hz for c in network.chips])
     cells = network.unit.array.rows * network.unit.array.cols * stages
-    out["latency_s"][members] = latency
+    out["latency_s"][members], out["cycles"][members] = latency, latency * clock
+    out["throughput_per_s"][members] = network.graph.batch / latency
     with_idle = dynamic + idle[members] * latency
     out["energy_j"][members] = np.where(np.isnan(idle[members]), dynamic, with_idle)
     with np.errstate(invalid="ignore", divide="ignore"):
         out["mac_utilization"][members] = np.where(slots > 0, slots / (cells * (latency * clock)), np.nan)
     out["macs"][members], out["vector_ops"][members] = macs * split, vector_ops * split
+    out["effective_macs"][members], out["flops"][members] = effective * split, (2 * macs + vector_ops) * split
     out["infeasible"][members] = network.infeasible
     for d, (reason, _) in network.reasons.items():
         out["reason"][members[d]] = reason
-    out["roofline_latency_s"][members] = network_bound_s(network.graph, network.chips, precision)
+    bound_s = network_bound_s(as_typed(network.graph, precision), network.chips, precision.name)
+    out["roofline_latency_s"][members] = bound_s
+    out["below_datasheet_roofline"][members] = latency < bound_s
 
 
 _GRAFTS = {

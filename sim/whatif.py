@@ -19,7 +19,9 @@ from sim.mapping.machine import group_by_structure
 from sim.results import Estimate, WhatIf
 from sim.schedule.network import Options, Shared, cost_network
 from sim.workload.graph import Graph
-from sim.workload.precision import parse_precision
+from sim.workload.passes.precision import PrecisionPolicy
+from sim.workload.precision import Precision
+from sim.workload.precision_file import resolve_precision
 
 FACTORS = (1.25, 2.0)
 SEARCHED = 2e7
@@ -73,7 +75,7 @@ def what_if(
     graph: Graph,
     chip: Chip,
     *,
-    precision: str | None = None,
+    precision: str | Precision | PrecisionPolicy | None = None,
     objective: str = "latency",
     map_space: str = "even",
     calibration: str = "auto",
@@ -91,7 +93,7 @@ def what_if(
     return _what_if(
         graph,
         chip,
-        precision or chip.default_precision,
+        resolve_precision(precision, chip.default_precision),
         Options(
             objective=objective,
             map_space=map_space,
@@ -111,11 +113,11 @@ class _Case:
     resource: str
     factor: float
     chip: Chip
-    precision: str
+    precision: str | Precision | PrecisionPolicy
 
 
 def _what_if(
-    graph: Graph, chip: Chip, chosen: str, options: Options, shared: Shared
+    graph: Graph, chip: Chip, chosen: Precision | PrecisionPolicy, options: Options, shared: Shared
 ) -> tuple[tuple[WhatIf, ...], tuple[str, ...]]:
     """The answers, and notes on what was left out, with the reason, and on mappings that were kept."""
     if not shared.again.first:  # the chip itself comes first: others may keep its mappings
@@ -128,7 +130,7 @@ def _what_if(
                 cases.append(_Case(path, factor, chip.set(path, _scaled(value, unit, factor)), chosen))
             except DovetailError as error:
                 refused.setdefault(path, f"x {factor:g} is left out: {str(error).rpartition(f'{path}: ')[2]}")
-    others = [name for name in chip.main_unit.array.macs_per_cycle if name != chosen]
+    others = [name for name in chip.main_unit.array.macs_per_cycle if name != chosen.name]
     cases += [_Case(f"precision {name}", 1.0, chip, name) for name in others]
     found, together = [], list(_together(cases, options))
     shared.again.left = 0.0
@@ -163,8 +165,9 @@ def _together(cases: list[_Case], options: Options) -> Iterator[list[_Case]]:
 def _cost(cases: list[_Case], graph: Graph, options: Options, shared: Shared) -> list[float]:
     """Latency of each case; nan where the network cannot run."""
     try:
-        chips, precision = [case.chip for case in cases], parse_precision(cases[0].precision)
-        network = cost_network(graph, chips, precision, options, shared=shared)
+        chips = [case.chip for case in cases]
+        precision = resolve_precision(cases[0].precision, chips[0].default_precision)
+        network = cost_network(graph, chips, precision, options, shared=shared)  # type: ignore[arg-type]
     except DovetailError:
         return [nan] * len(cases)
     return [float(latency) for latency in network.latency_s]
@@ -177,7 +180,7 @@ def with_what_if(
 
     Args: options as `what_if`; shared: of an estimate with the same options.
     """
-    chosen = options.pop("precision", None) or chip.default_precision
+    chosen = resolve_precision(options.pop("precision", None), chip.default_precision)
     answers, left_out = _what_if(graph, chip, chosen, Options(**options), shared or Shared())
     return replace(found, what_if=answers, notes=(*found.notes, *left_out))
 

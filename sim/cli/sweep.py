@@ -23,8 +23,12 @@ def sweep(
         list[str] | None,
         typer.Option("--set", metavar="PATH=V1,V2|LO:HI:N", help="Values of a chip key; N even steps from LO to HI."),
     ] = None,
-    p: Annotated[list[str] | None, typer.Option("-p", metavar="KNOB=V1,V2", help="Values of a knob.")] = None,
-    precision: Annotated[str | None, typer.Option(metavar="P1,P2", help="Precisions; default: the chip's.")] = None,
+    p: Annotated[
+        list[str] | None, typer.Option("-p", "--param", metavar="KNOB=V1,V2", help="Values of a knob.")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(metavar="P1,P2", help="Precisions, policy files; default: the chip's.")
+    ] = None,
     output: Annotated[Path | None, typer.Option("-o", help="Table: .csv or .parquet.")] = None,
     figure: Annotated[
         Path | None, typer.Option(help="Latency along the longest numeric range: .png, .svg or .pdf.")
@@ -63,13 +67,25 @@ def sweep(
         _draw(columns, figure, workload)
         common.say(f"figure written to {figure}")
     if json:
+        shared = {name: tables[0].settings[name] for name in ("objective", "map_space")}
+        own = {
+            name: {chip.name: table.settings[name] for chip, table in zip(chips, tables, strict=True)}
+            for name in ("precision", "buffering")
+        }
         common.print_json({"schema": "dovetail.sweep/1", "version": sim.__version__, "workload": workload}
-                          | {"calibration": labels, "columns": columns})  # fmt: skip
+                          | {**shared, **own, "calibration": labels, "columns": columns})  # fmt: skip
     else:
         from sim.view import comparisons
 
         common.show(comparisons.designs(columns, limit=SHOWN))
-        common.show("Assumes: " + "; ".join(f"{name} {label}" for name, label in labels.items()) + ".")
+        common.show("Assumes: " + "; ".join(_assumed(c, t, labels) for c, t in zip(chips, tables, strict=True)) + ".")
+
+
+def _assumed(chip: Any, table: Any, labels: Mapping[str, str]) -> str:
+    """What the rows of a chip rest on, in words."""
+    precisions = ", ".join(table.settings["precision"])
+    mappings = f"best of the {table.settings['map_space']} mappings, {table.settings['buffering']} buffering"
+    return f"{chip.name} {labels[chip.name]}, {precisions}, {mappings}"
 
 
 def _draw(columns: Mapping[str, Sequence[Any]], path: Path, title: str) -> None:

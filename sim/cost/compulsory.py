@@ -35,10 +35,10 @@ _KEPT = frozenset({Role.OUTPUT, Role.KV_CACHE})
 _FLOATING = frozenset({"fp64", "fp32", "tf32", "bf16", "fp16", "fp8_e4m3", "fp8_e5m2"})
 
 
-def stored_bits(tensor: Tensor, precision: Precision) -> float:
+def stored_bits(tensor: Tensor, precision: Precision | None) -> float:
     """Bits per element under a precision: floating tensors take its type by role; indices, masks
-    and what is already quantised keep their own."""
-    if tensor.dtype not in _FLOATING:
+    and what is already quantised keep their own. Without one, as all are stored in the graph."""
+    if precision is None or tensor.dtype not in _FLOATING:
         return tensor.bits
     return BITS[{Role.WEIGHT: precision.weight, Role.KV_CACHE: precision.kv}.get(tensor.role, precision.activation)]
 
@@ -100,8 +100,8 @@ class Footprint:
         return read, sum(writes.values())
 
 
-def footprint(graph: Graph, chip: Chip, unit: Unit, precision: Precision, homes: Mapping[str, str]) -> Footprint:
-    """Bytes that every op touches under a precision, and the home of every storage."""
+def footprint(graph: Graph, chip: Chip, unit: Unit, precision: Precision | None, homes: Mapping[str, str]) -> Footprint:
+    """Bytes that every op touches under a precision (as stored, without one), and the home of every storage."""
     bits = {key: stored_bits(tensor, precision) for key, tensor in graph.tensors.items()}
     storage = {key: tensor.storage or key for key, tensor in graph.tensors.items()}
     roles: dict[str, set[Role]] = {}

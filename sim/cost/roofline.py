@@ -40,7 +40,9 @@ from sim.workload.graph import (
     VectorOp,
     ViewOp,
 )
-from sim.workload.precision import Precision, parse_precision
+from sim.workload.passes.precision import PrecisionPolicy, apply_precision
+from sim.workload.precision import BITS, Precision
+from sim.workload.precision_file import resolve_precision
 
 ROOFLINE_SCHEMA = "dovetail.roofline/1"
 
@@ -203,14 +205,14 @@ def _point_to_dict(point: RooflinePoint) -> dict[str, Any]:
 def roofline(
     graph: Graph,
     chip: Chip,
-    precision: str | None = None,
+    precision: str | Precision | PrecisionPolicy | None = None,
     *,
     homes: Mapping[str, str] | None = None,
 ) -> Roofline:
     """The data sheet's bound of a graph on the chip's main unit.
 
     Args:
-        precision: name such as "int8" or "w4a16"; the chip's default when None.
+        precision: name such as "int8" or "w4a16", or a policy (see `sim.estimate`); the chip's default when None.
         homes: tensor id -> memory where it lies. By default weights, graph inputs, outputs and the
             KV cache lie in the unit's home memory, and an activation on chip where it fits.
     Assumes: dense vector work as traced (give the graph that the chip runs, after fusion), but a GPU's
@@ -218,7 +220,7 @@ def roofline(
         op is touched once; a CPU's caches hold what they can of the inference before (`cached_bytes`).
     Raises: PrecisionError, ConfigError: the array or the vector unit has no rate for what the graph does.
     """
-    chosen = parse_precision(precision or chip.default_precision)
+    graph, chosen, called = _typed(graph, precision, chip)
     unit = chip.main_unit
     prints = footprint(graph, chip, unit, chosen, homes or {})
     points = tuple(_point(op, graph, chip, unit, chosen, prints) for op in graph.ops if not isinstance(op, ViewOp))
@@ -232,7 +234,7 @@ def roofline(
     return Roofline(
         workload_name=graph.name,
         hardware_name=chip.name,
-        precision=chosen.name,
+        precision=called,
         home=unit.home,
         resource_s=totals,
         compulsory_bytes={"read": read, "write": write},
@@ -241,14 +243,26 @@ def roofline(
     )
 
 
-def network_bound_s(graph: Graph, chips: Sequence[Chip], precision: str) -> np.ndarray:
+def _typed(
+    graph: Graph, precision: str | Precision | PrecisionPolicy | None, chip: Chip
+) -> tuple[Graph, Precision | None, str]:
+    """(graph, its one precision, or None where its tensors have the types of a policy, what it is called)."""
+    if graph.policy and precision == graph.policy:
+        return graph, None, graph.policy
+    chosen = resolve_precision(precision, chip.default_precision)
+    if isinstance(chosen, PrecisionPolicy):
+        return apply_precision(graph, chosen), None, chosen.name
+    return graph, chosen, chosen.name
+
+
+def network_bound_s(graph: Graph, chips: Sequence[Chip], precision: str | Precision | PrecisionPolicy) -> np.ndarray:
     """`roofline(...).latency_s` of one graph on many chips of one structure, shape (chips,).
 
     The same sums in the same order as `roofline`, element by element, so that each value is equal
     to the last bit.
     """
-    chosen = parse_precision(precision)
     first, units = chips[0], [chip.main_unit for chip in chips]
+    graph, chosen, _ = _typed(graph, precision, first)
     totals: dict[str, np.ndarray] = {}
     rates: dict[tuple[str, float], np.ndarray] = {}
     ones: dict[Primitive, np.ndarray] = {}
@@ -282,7 +296,9 @@ def network_bound_s(graph: Graph, chips: Sequence[Chip], precision: str) -> np.n
     return np.maximum.reduce([np.broadcast_to(total, len(chips)) for total in (*totals.values(), np.array(home))])
 
 
-def _point(op: Op, graph: Graph, chip: Chip, unit: Unit, precision: Precision, prints: Footprint) -> RooflinePoint:
+def _point(
+    op: Op, graph: Graph, chip: Chip, unit: Unit, precision: Precision | None, prints: Footprint
+) -> RooflinePoint:
     resources: dict[str, float] = {}
     macs = op.einsum.macs if isinstance(op, EinsumOp) else 0
     share = op_share(op, graph, unit)
@@ -356,17 +372,31 @@ def primitives(op: Op) -> dict:
     return dict(op.primitives) if isinstance(op, VectorOp | MovementOp) else {}
 
 
-def _effective_macs_per_s(op: EinsumOp, graph: Graph, chip: Chip, unit: Unit, precision: Precision) -> float:
+def _effective_macs_per_s(op: EinsumOp, graph: Graph, chip: Chip, unit: Unit, precision: Precision | None) -> float:
     """Dense MAC/s equivalent: the array's peak times what its sparsity support saves."""
     compute, speed_up = _rate_of(op, graph, unit, precision)
     return speed_up * macs_per_s(unit, compute, chip=chip.name)
 
 
-def _rate_of(op: EinsumOp, graph: Graph, unit: Unit, precision: Precision) -> tuple[str, float]:
+def _rate_of(op: EinsumOp, graph: Graph, unit: Unit, precision: Precision | None) -> tuple[str, float]:
     """(array rate that the op uses, what its sparsity saves on this array)."""
     factors = [graph.tensors[o.tensor] for o in op.einsum.operands if o.role is not OperandRole.OUTPUT]
     learned = any(t.role is Role.WEIGHT for t in factors)
     speed_up = 1.0
     for tensor in factors:
         speed_up *= reduction_speedup(unit.array, op, tensor)
+    if precision is None:
+        return _stored_type(op, graph, unit), speed_up
     return compute_type(precision, learned=learned), speed_up
+
+
+def _stored_type(op: EinsumOp, graph: Graph, unit: Unit) -> str:
+    """The array rate of factors as they are stored: their type, that of the activations where the array has no mixed
+    rate, or on a CPU that of the weights (the kernel quantises what comes in)."""
+    weight, value = (graph.tensors[op.einsum.operand(role).tensor] for role in (OperandRole.WEIGHT, OperandRole.INPUT))
+    if weight.dtype == value.dtype:
+        return value.dtype
+    if unit.costing is Costing.CPU and weight.role is Role.WEIGHT:
+        return weight.dtype
+    mixed = f"w{BITS[weight.dtype]}a{BITS[value.dtype]}"
+    return mixed if mixed in unit.array.macs_per_cycle else value.dtype

@@ -111,7 +111,7 @@ def designs(columns: Mapping[str, Sequence[Any]], *, limit: int) -> FittedTable:
     return fitted(f"The fastest of {len(order)} designs", heads, lines)
 
 
-_SCALARS = frozenset(Estimate.__dataclass_fields__) - {"precision", "batch"}
+_SCALARS = (frozenset(Estimate.__dataclass_fields__) | {"flops", "below_datasheet_roofline"}) - {"precision", "batch"}
 
 
 def is_choice(name: str, values: Sequence[Any]) -> bool:

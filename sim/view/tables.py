@@ -87,6 +87,7 @@ def per_op(estimate: Estimate, *, limit: int | None = None) -> FittedTable:
     moved = (rows.size_text(rows.traffic_bytes(op, home)) for op in shown)
     columns = (
         column("op", names, shorten=Shorten.LEFT, left=True, at_least=NAME),
+        *([column("types", (op.precision for op in shown), left=True)] if _mixed(estimate) else []),
         column("bound by", (rows.bound_text(op.bound) for op in shown), left=True, drop=1),
         column("", (bar(op.latency_s / longest, 8) for op in shown), left=True, drop=5),
         column("share", (rows.share_text(s / estimate.latency_s) for s in seconds)),
@@ -104,6 +105,11 @@ def per_op(estimate: Estimate, *, limit: int | None = None) -> FittedTable:
         ),
     )
     return FittedTable(title="Ops by time", columns=columns, styles=styles)
+
+
+def _mixed(estimate: Estimate) -> bool:
+    """Whether products differ in the types that they are stored in (a precision policy, a quantised model)."""
+    return len({op.precision for op in estimate.ops if op.macs}) > 1
 
 
 def by_module(estimate: Estimate, *, depth: int = 2) -> FittedTable:

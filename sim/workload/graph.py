@@ -283,7 +283,8 @@ class Graph:
     """Ops in a topological order, and every tensor that they name.
 
     `notes` records what the tracer decided (data-dependent answers, assumed expert load).
-    `name` and `knobs` say where it came from and do not enter the hash.
+    `name` and `knobs` say where it came from and do not enter the hash; `policy` names the precision
+    policy that its tensors have their types from, if it was one.
     """
 
     ops: tuple[Op, ...]
@@ -293,6 +294,7 @@ class Graph:
     knobs: Mapping[str, object] = field(default_factory=dict)
     batch: int = 1
     notes: tuple[str, ...] = ()
+    policy: str = ""
 
     def __iter__(self) -> Iterator[Op]:
         return iter(self.ops)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 
+from sim._version import __version__
 from sim.errors import WorkloadError
 from sim.workload.graph import (
     Axis,
@@ -41,10 +42,12 @@ def graph_to_dict(graph: Graph) -> dict:
     """The graph as JSON-ready dicts and lists; fields at their defaults are left out."""
     return {
         "schema": SCHEMA,
+        "version": __version__,
         "name": graph.name,
         "knobs": dict(graph.knobs),
         "batch": graph.batch,
         "notes": list(graph.notes),
+        **({"policy": graph.policy} if graph.policy else {}),
         "tensors": [_sparse(tensor) for tensor in graph.tensors.values()],
         "regions": [{"id": r.id, "kind": r.kind, "attrs": dict(r.attrs)} for r in graph.regions.values()],
         "ops": [_op_to_dict(op) for op in graph.ops],
@@ -73,6 +76,7 @@ def graph_from_dict(document: Mapping) -> Graph:
             knobs=document["knobs"],
             batch=document["batch"],
             notes=tuple(document["notes"]),
+            policy=document.get("policy", ""),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise WorkloadError(f"graph document is broken: {type(error).__name__} {error}") from error

@@ -16,13 +16,18 @@ from sim.workload.serialize import graph_from_dict, graph_to_dict
 
 COLUMNS = (
     "latency_s",
+    "throughput_per_s",
+    "cycles",
     "roofline_latency_s",
+    "below_datasheet_roofline",
     "energy_j",
     "power_w",
     "area_mm2",
     "mac_utilization",
     "macs",
+    "effective_macs",
     "vector_ops",
+    "flops",
 )
 GRIDS = {
     "systolic": {

@@ -5,6 +5,7 @@ import random
 
 import pytest
 
+from sim._version import __version__
 from sim.errors import WorkloadError
 from sim.workload.graph import Graph
 from sim.workload.load import Workload
@@ -28,6 +29,13 @@ def test_load_of_dump_is_the_same(graph, tmp_path):
         save_graph(version, tmp_path / "g.json")
         assert load_graph(tmp_path / "g.json") == version
         assert load_graph(tmp_path / "g.json").hash == version.hash
+
+
+def test_a_document_says_what_wrote_it_and_old_ones_are_read(graph):
+    document = graph_to_dict(graph)
+    assert (document["schema"], document.pop("version")) == ("dovetail.graph/1", __version__)
+    assert "policy" not in document
+    assert graph_from_dict(document) == graph
 
 
 def test_same_model_same_bytes(graph):

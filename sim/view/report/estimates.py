@@ -127,8 +127,8 @@ def _ops(estimate: Estimate, pool: Pool) -> dict[str, Any]:
 
 
 def _detail(op: OpEstimate) -> str:
-    """Further lines on an op: kind, place in the source, tiles, what was fused."""
-    lines = [op.kind, op.source and f"from {op.source}"]
+    """Further lines on an op: kind, place in the source, stored types, tiles, what was fused."""
+    lines = [op.kind, op.source and f"from {op.source}", op.precision and f"stored as {op.precision}"]
     if op.mapping is not None:
         lines.append(f"{op.mapping.get('dataflow', 'dataflow not given')}, tiles {rows.tile_text(op.mapping)}")
     if op.fused:

@@ -17,9 +17,10 @@ _BATCH_NORMS = {
 }
 _ELEMENTWISE = {
     "add", "sub", "mul", "relu", "relu6", "hardtanh", "leaky_relu", "sigmoid", "silu", "hardsigmoid",
-    "hardswish", "elu", "gelu", "tanh", "clamp", "clamp_min", "clamp_max", "mish", "softplus",
+    "hardswish", "elu", "gelu", "tanh", "clamp", "clamp_min", "clamp_max", "mish", "softplus", "convert",
 }  # fmt: skip
-"""ATen ops that read and write element by element, so that they can follow a product in place."""
+"""Ops that read and write element by element, so that they can follow a product in place: ATen's, and the conversions
+of a precision policy."""
 
 _RESHAPES = {"aten.view", "aten._unsafe_view", "aten.unsqueeze", "aten.squeeze"}
 
