@@ -11,7 +11,7 @@ import typer
 
 from sim.cli import complete
 from sim.cli.common import EXIT_INTERRUPTED, knobs, pairs, print_json, say, show
-from sim.cli.estimate import CalibrationOption
+from sim.cli.estimate import CalibrationOption, KnobOption, PrecisionOption, SetOption
 from sim.cli.progress import Progress
 from sim.errors import ConfigError, DovetailError, nearest
 
@@ -29,11 +29,12 @@ def simulate(
         ),
     ],
     hw: Annotated[
-        str | None, typer.Option("--hw", help="A chip: bundled name or YAML path.", autocompletion=complete.chips)
+        str | None,
+        typer.Option("--hw", metavar="CHIP", help="Bundled name or chip.yaml.", autocompletion=complete.chips),
     ] = None,
-    p: Annotated[list[str] | None, typer.Option("-p", help="knob=value of the workload.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="path=value of the chip.")] = None,
-    precision: Annotated[str | None, typer.Option(help="Precision; default: the chip's.")] = None,
+    p: KnobOption = None,
+    set_: SetOption = None,
+    precision: PrecisionOption = None,
     expand: Annotated[
         bool,
         typer.Option("--expand", help="Every tile as events, and the folded run beside it."),
@@ -83,9 +84,9 @@ def simulate(
         result = run_one(graph, chip, expand=expand, seed=seed, progress=progress, **options)
     _write_trace(trace, result.timeline)
     if json:
-        print_json(result.to_dict() | {"calibration": label})
+        print_json(result.to_dict())
     else:
-        show(*view.one(result), f"Assumes: {label}.")
+        show(*view.one(result), f"Assumes: {label}, {view.assumed(result)}.")
     if result.partial:
         _interrupted()
     if expand and not json:
@@ -124,7 +125,7 @@ def _scenario(
             _write_trace(trace, result.first.timeline)
     label = calibration_label(chip, "auto")
     if json:
-        print_json(result.to_dict() | {"calibration": label})
+        print_json(result.to_dict())
     elif limit:
         show(*view.limit(result))
     elif scenario.serving:

@@ -17,6 +17,7 @@ from sim.events.result import Simulation, StreamResult, completed, summarise_str
 from sim.events.run import SLICES, Stream, alone_s, run
 from sim.events.scenario import Bursts, Closed, Periodic, Poisson, Recorded, Scenario, Stage, StreamSpec, parse_target
 from sim.events.simulate import idle_power_of, shared_names
+from sim.events.stated import scenario as stated_scenario
 from sim.events.statistics import Interval, t_interval
 from sim.events.ticks import to_seconds, to_ticks
 from sim.hardware.chip import Chip
@@ -50,6 +51,8 @@ class ScenarioResult:
     partial: bool = False
     notes: tuple[str, ...] = ()
     settings: Mapping[str, object] = field(default_factory=dict)
+    stated: Mapping[str, object] = field(default_factory=dict)
+    """How it was made (`sim.events.stated.scenario`)."""
 
     @property
     def first(self) -> Simulation:
@@ -63,6 +66,7 @@ class ScenarioResult:
             schema=SIMULATE_SCHEMA,
             scenario=self.scenario,
             hardware={"name": self.hardware_name},
+            **self.stated,
             settings=dict(self.settings),
             partial=self.partial,
             replications=len(self.replications),
@@ -368,6 +372,7 @@ def _result(scenario: Scenario, chip: Chip, runs: tuple[Simulation, ...], load: 
         notes=(*_silent(scenario, per_run), *_crowded(chip, runs)),
         settings={"length_s": scenario.length, "warmup_s": scenario.warmup, "policy": scenario.policy,
                   "ports": scenario.ports, "grain": runs[0].grain},
+        stated=stated_scenario(scenario, chip),
     )  # fmt: skip
 
 

@@ -6,8 +6,8 @@ are counted over all streams that have a deadline.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from math import ceil, log
 
 from sim._version import __version__
@@ -17,6 +17,7 @@ from sim.events.progress import Progress
 from sim.events.scenario import Bursts, Periodic, Poisson, Requests, Scenario, Serving, StreamSpec
 from sim.events.serving_result import ServingRuns
 from sim.events.serving_scenario import Footprint, run_serving, traced_footprint
+from sim.events.stated import scenario as stated_scenario
 from sim.events.statistics import rate_upper_bound, t_interval
 from sim.hardware.chip import Chip
 from sim.results import SIMULATE_SCHEMA
@@ -58,10 +59,13 @@ class Limit:
     """For "rate": the rate that `value` stands for, of one copy of the stream or of the requests."""
     partial: bool = False
     """Interrupted: the bisection did not end."""
+    scenario: str = ""
+    stated: Mapping[str, object] = field(default_factory=dict)
+    """How it was made (`sim.events.stated.scenario`)."""
 
     def to_dict(self) -> dict[str, object]:
         return {
-            "schema": SIMULATE_SCHEMA, "version": __version__,
+            "schema": SIMULATE_SCHEMA, "version": __version__, "scenario": self.scenario or None, **self.stated,
             "quantity": self.quantity, "value": self.value, "above": self.above, "rate_hz": self.rate_hz,
             "miss_bound": self.bound, "confidence": self.level, "partial": self.partial,
             "trials": [asdict(trial) for trial in self.trials],
@@ -125,6 +129,8 @@ def find_limit(
         trials=tuple(trials),
         rate_hz=None if value is None or quantity != "rate" else value * _timed(scenario).arrivals.rate,  # type: ignore[union-attr]
         partial=partial,
+        scenario=scenario.name,
+        stated=stated_scenario(scenario, chip),
     )
 
 

@@ -132,11 +132,22 @@ class Simulation:
     partial: bool = False
     """Ended early (Ctrl-C): what is here was simulated, the rest was not."""
     workload_name: str = ""
+    knobs: Mapping[str, object] | None = None
+    graph_hash: str | None = None
     hardware_name: str = ""
-    hardware_hash: str = ""
+    hardware_hash: str | None = None
+    overrides: Mapping[str, str] = field(default_factory=dict)
     precision: str = ""
+    op_precisions: Mapping[str, str] = field(default_factory=dict)
+    """group -> its stored types (`OpEstimate.precision`)"""
     batch: int | None = None
+    objective: str | None = None
+    map_space: str | None = None
+    buffering: str | None = None
+    calibration: Mapping[str, object] | None = None
+    """As in an estimate; None with data-sheet constants, or of a schedule, which does not tell."""
     estimate_latency_s: float | None = None
+    """What `estimate` makes of the same schedule; None where that is not known (a schedule, several streams)."""
     notes: tuple[str, ...] = ()
     settings: Mapping[str, object] = field(default_factory=dict)
 
@@ -145,7 +156,7 @@ class Simulation:
         return sum(self.energy_breakdown_j.values()) if self.energy_breakdown_j else None
 
     @property
-    def utilization(self) -> dict[str, float | None]:
+    def utilisation(self) -> dict[str, float | None]:
         """Share of the run for which each unit instance and port was in use."""
         units = {name: use.utilization for name, use in self.engines.items()}
         return units | {name: use.utilization for name, use in self.ports.items()}
@@ -156,10 +167,22 @@ class Simulation:
         return {
             "schema": SIMULATE_SCHEMA,
             "version": __version__,
-            "workload": {"name": self.workload_name},
+            "workload": {
+                "name": self.workload_name or None,
+                "knobs": None if self.knobs is None else dict(self.knobs),
+                "graph_hash": self.graph_hash,
+            },
             "batch": self.batch,
-            "hardware": {"name": self.hardware_name, "hash": self.hardware_hash},
+            "hardware": {
+                "name": self.hardware_name or None,
+                "hash": self.hardware_hash,
+                "overrides": dict(self.overrides),
+            },
             "precision": self.precision or None,
+            "objective": self.objective,
+            "map_space": self.map_space,
+            "buffering": self.buffering,
+            "calibration": None if self.calibration is None else dict(self.calibration),
             "settings": dict(self.settings),
             "grain": self.grain,
             "seed": self.seed,
@@ -182,6 +205,7 @@ class Simulation:
                 {
                     "name": g.name,
                     "stream": g.stream,
+                    "precision": self.op_precisions.get(g.name) or None,
                     "unit": g.engine,
                     "start_s": g.start_s,
                     "latency_s": g.service_s,

@@ -101,6 +101,8 @@ class ServingRuns:
     kv_bytes_per_token: float
     notes: tuple[str, ...] = ()
     settings: Mapping[str, object] = field(default_factory=dict)
+    stated: Mapping[str, object] = field(default_factory=dict)
+    """How it was made (`sim.events.stated.scenario`)."""
 
     @property
     def first(self) -> ServingResult:
@@ -133,7 +135,8 @@ class ServingRuns:
         all_ = self.pooled
         return {
             "schema": SIMULATE_SCHEMA, "version": __version__, "scenario": self.scenario,
-            "hardware": {"name": self.hardware_name}, "settings": dict(self.settings), "seed": self.first.seed,
+            "hardware": {"name": self.hardware_name}, **self.stated,
+            "settings": dict(self.settings), "seed": self.first.seed,
             "replications": len(self.runs), "partial": self.partial, "latency_s": all_.latency_s,
             "requests": len(all_.requests),
             "throughput_per_s": len(all_.requests) / all_.latency_s if all_.latency_s else None,

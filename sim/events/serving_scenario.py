@@ -17,6 +17,7 @@ from sim.events.scenario import Bursts, Periodic, Requests, Scenario, Serving
 from sim.events.serving import Cache, Request, StepTable, offered_utilization, serve
 from sim.events.serving_result import ServingResult, ServingRuns
 from sim.events.simulate import idle_power_of
+from sim.events.stated import scenario as stated_scenario
 from sim.hardware.chip import Chip
 
 
@@ -94,6 +95,7 @@ def run_serving(
         offered=load,
         kv_bytes_per_token=held.kv_bytes_per_token,
         settings=settings,
+        stated=stated_scenario(scenario, chip),
     )
 
 

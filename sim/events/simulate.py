@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -9,12 +10,19 @@ from sim.errors import ConfigError
 from sim.events.progress import Progress
 from sim.events.result import Simulation
 from sim.events.run import SLICES, Stream, run
+from sim.hardware.dump import chip_hash
 from sim.hardware.physical import idle_power_w
+from sim.mapping.mapping import Mapping as LoopNest
+from sim.schedule.confidence import calibration_document
+from sim.schedule.network import Options, cost_network
 from sim.schedule.plan import Schedule
+from sim.workload.precision_file import resolve_precision
 
 if TYPE_CHECKING:
     from sim.hardware.chip import Chip
     from sim.workload.graph import Graph
+    from sim.workload.passes.precision import PrecisionPolicy
+    from sim.workload.precision import Precision
 
 
 def idle_power_of(chip: Chip | None) -> float | None:
@@ -45,12 +53,13 @@ def simulate(
         chip: needed for a graph; with a schedule it tells which ports are shared.
         expand: every tile as a chain of events; otherwise folded, which ends at the same tick.
         record: slices that the timeline keeps.
-        options: passed to the scheduler (precision, calibration, map_space, mapping, objective,
-            allow_unsupported).
+        options: as `sim.estimate`, with its defaults: precision, calibration, map_space, mapping, objective,
+            allow_unsupported, inputs.
 
     Raises:
-        ConfigError: a graph without a chip, options with a schedule.
+        ConfigError: a graph without a chip, options with a schedule, an option that there is not.
     """
+    given: dict[str, Any] = {}
     if isinstance(graph_or_schedule, Schedule):
         if options:
             raise ConfigError(f"a schedule is settled already: {', '.join(sorted(options))} cannot change it")
@@ -58,9 +67,7 @@ def simulate(
     else:
         if chip is None:
             raise ConfigError("a graph needs a chip to be simulated on: simulate(graph, chip)")
-        from sim.schedule.build import schedule as build_schedule
-
-        schedule = build_schedule(graph_or_schedule, chip, **options)
+        schedule, given = _scheduled(graph_or_schedule, chip, **options)
     result = run(
         [Stream(name="inference", schedule=schedule)],
         grain="expand" if expand else "folded",
@@ -71,13 +78,56 @@ def simulate(
         record=record,
         progress=progress,
     )
-    graph = None if isinstance(graph_or_schedule, Schedule) else graph_or_schedule
     return replace(
         result,
-        workload_name=getattr(graph, "name", ""),
-        batch=getattr(graph, "batch", None),
         hardware_name=chip.name if chip else "",
-        precision=str(options.get("precision") or (chip.default_precision if chip else "")),
+        hardware_hash=chip_hash(chip) if chip else None,
+        overrides=dict(chip.overrides) if chip else {},
+        **given,
         notes=tuple(schedule.notes),
         peak_memory_bytes=dict(schedule.peaks_bytes),
     )
+
+
+def _scheduled(
+    graph: Graph,
+    chip: Chip,
+    *,
+    precision: str | Precision | PrecisionPolicy | None = None,
+    objective: str = "latency",
+    map_space: str = "even",
+    mapping: Mapping[str, LoopNest] | LoopNest | None = None,
+    allow_unsupported: bool = False,
+    calibration: str = "auto",
+    inputs: str = "host",
+) -> tuple[Schedule, dict[str, Any]]:
+    """(the schedule that `estimate` reads with the same arguments, what a result says of how it was made)."""
+    from sim.analytical import op_precision
+    from sim.schedule.build import to_schedule
+
+    nests = {"*": mapping} if isinstance(mapping, LoopNest) else dict(mapping or {})
+    options = Options(
+        objective=objective,
+        map_space=map_space,
+        mapping=nests,
+        allow_unsupported=allow_unsupported,
+        calibration=calibration,
+        inputs=inputs,
+    )
+    chosen = resolve_precision(precision, chip.default_precision)
+    network = cost_network(graph, [chip], chosen, options)  # type: ignore[arg-type]
+    schedule = to_schedule(network, 0)
+    alone = network.of(0)
+    return schedule, {
+        "workload_name": graph.name,
+        "knobs": dict(graph.knobs),
+        "graph_hash": alone.graph.hash,
+        "batch": graph.batch,
+        "precision": chosen.name,
+        "op_precisions": {group.name: op_precision(group.op, alone.graph) for group in alone.groups},
+        "objective": objective,
+        "map_space": "given" if "*" in nests else map_space,
+        "buffering": network.unit.buffering.value,
+        "calibration": calibration_document(alone, 0, calibration),
+        "estimate_latency_s": float(alone.latency_s[0]),
+    }

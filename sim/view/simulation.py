@@ -29,6 +29,11 @@ def one(result: Simulation) -> list[RenderableType]:
     return [head, "", *_use(result)]
 
 
+def assumed(result: Simulation) -> str:
+    """How the run's schedule was made, in words."""
+    return f"{result.precision}, best of the {result.map_space} mappings, {result.buffering} buffering"
+
+
 def scenario(result: ScenarioResult) -> list[RenderableType]:
     """Streams with their latencies, causes of misses, spread over replications, memory, use of the machine."""
     title = f"{result.scenario} on {result.hardware_name}, latency{_marked(result.partial)}"

@@ -7,6 +7,7 @@ import json
 import pytest
 from nests import NS, group, random_schedule, schedule, steps
 
+import sim
 from sim.errors import ConfigError
 from sim.events.simulate import simulate
 
@@ -22,7 +23,7 @@ def test_folded_and_expanded_agree_and_count_events():
     assert folded.energy_j == 2e-6
     assert folded.peak_memory_bytes == {"DRAM": 64.0}
     assert folded.ports["DRAM"].bytes == expanded.ports["DRAM"].bytes == pytest.approx(2525)
-    assert folded.utilization["NPU[0]"] == 1.0
+    assert folded.utilisation["NPU[0]"] == 1.0
 
 
 def test_document():
@@ -33,6 +34,33 @@ def test_document():
     assert document["schema"] == "dovetail.simulate/1"
     assert [op["name"] for op in document["ops"]] == ["g0", "g1", "g2"]
     assert sum(op["latency_s"] for op in document["ops"]) == pytest.approx(document["latency_s"])
+    unknown = ("precision", "objective", "map_space", "buffering", "calibration", "estimate_latency_s", "batch")
+    assert all(document[key] is None for key in unknown)
+    assert document["workload"] == {"name": None, "knobs": None, "graph_hash": None}
+    assert document["hardware"] == {"name": None, "hash": None, "overrides": {}}
+
+
+SHARED = ("workload", "batch", "hardware", "precision", "objective", "map_space", "buffering", "calibration")
+
+
+@pytest.mark.parametrize(("name", "changes"), [("systolic", {"array.rows": 16}), ("h100-sxm", {}), ("xeon-emr-2c", {})])
+def test_a_run_states_what_its_estimate_states(name, changes):
+    """All that 2.4 wants stated, equal to the estimate's document; the estimate itself is beside it."""
+    graph, chip = sim.load_workload("mlp", batch=2), sim.load_hardware(name, changes)
+    run, found = sim.simulate(graph, chip).to_dict(), sim.estimate(graph, chip)
+    told = json.loads(json.dumps(found.to_dict()))
+    assert {key: json.loads(json.dumps(run[key])) for key in SHARED} == {key: told[key] for key in SHARED}
+    assert run["estimate_latency_s"] == found.latency_s
+    assert run["hardware"]["hash"]
+    assert run["hardware"]["overrides"].keys() == changes.keys()
+
+
+def test_a_run_states_what_it_was_asked():
+    graph, chip = sim.load_workload("mlp"), sim.load_hardware("h100-sxm")
+    run = sim.simulate(graph, chip, objective="edp", map_space="uneven", calibration="none", precision="int8")
+    assert (run.objective, run.map_space, run.calibration, run.precision) == ("edp", "uneven", None, "int8")
+    with pytest.raises(TypeError, match="unknown"):
+        sim.simulate(graph, chip, unknown=1)
 
 
 def test_options_belong_to_graphs():

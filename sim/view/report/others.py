@@ -59,13 +59,39 @@ def _run_provenance(document: Document) -> list[list[str]]:
         "workload": " ".join(str(workload[key]) for key in ("name", "graph_hash") if workload.get(key)),
         "scenario": document.get("scenario"),
         "chip": " ".join(str(hardware[key]) for key in ("name", "hash") if hardware.get(key)),
+        "changes of the chip": _pairs(hardware.get("overrides") or {}),
         "precision": document.get("precision"),
+        "objective": _how(document),
+        "calibration": _calibrated(document),
+        "estimate": _estimate_beside(document),
         "settings": _pairs(document.get("settings") or {}),
         "seed": document.get("seed"),
         "events": document.get("events"),
         "replications": document.get("replications"),
     }
     return [[what, str(text)] for what, text in lines.items() if text not in (None, "")]
+
+
+def _how(document: Document) -> str | None:
+    """Objective, map space and buffering in words; None in documents from before they were stated."""
+    if document.get("objective") is None:
+        return None
+    words = f"{document['objective']}, best of the {document.get('map_space')} mappings"
+    return words + (f", {document['buffering']} buffering" if document.get("buffering") else "")
+
+
+def _calibrated(document: Document) -> str | None:
+    """The calibration in words: an object, None with data-sheet constants; text in documents of old versions."""
+    found = document.get("calibration")
+    if isinstance(found, Mapping):
+        return f"{found.get('device')}, {found.get('date')}"
+    return str(found) if found else "none: data sheet only" if document.get("objective") else None
+
+
+def _estimate_beside(document: Document) -> str | None:
+    """What `estimate` makes of the same schedule."""
+    seconds = document.get("estimate_latency_s")
+    return None if seconds is None else rows.time_text(seconds)
 
 
 def study_view(document: Document) -> list[list[str]]:
