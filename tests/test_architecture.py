@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import json
 import pkgutil
 import subprocess
@@ -175,3 +176,15 @@ def test_all_names_have_a_home() -> None:
     assert dir(sim) == sorted(sim.__all__)
     with pytest.raises(AttributeError, match="no attribute 'estimat'"):
         sim.estimat  # noqa: B018
+
+
+def test_defaults_of_2_4() -> None:
+    """estimate, evaluate and simulate take the same options by keyword, with the defaults that the contract states."""
+    stated = {"precision": None, "calibration": "auto", "map_space": "even", "allow_unsupported": False}
+    from sim.events.simulate import _scheduled
+
+    for function in (sim.estimate, sim.evaluate, _scheduled):
+        parameters = inspect.signature(function).parameters
+        assert {name: parameters[name].default for name in stated} == stated, function
+        assert all(parameters[name].kind is inspect.Parameter.KEYWORD_ONLY for name in stated)
+        assert "mapping" in parameters

@@ -49,7 +49,12 @@ _LOOK, _ANSWER, _TRUST, _CHOOSE = "Look", "How long, and why", "Can I believe it
 COMMANDS = {
     "list": Entry("inspect:list_", "Bundled workloads and chips.", "dovetail list hardware", _LOOK),
     "show": Entry("inspect:show", "What a workload or a chip is made of.", "dovetail show tesla-fsd-npu", _LOOK),
-    "check": Entry("hardware:check", "Check a chip file.", "dovetail check my-chip.yaml", _LOOK),
+    "check": Entry(
+        "hardware:check",
+        "Check a chip, search, scenario, recipe, precision or model file.",
+        "dovetail check my-chip.yaml",
+        _LOOK,
+    ),
     "new": Entry("new:new", "Write a chip, workload or search file to start from.", "dovetail new chip mine", _LOOK),
     "trace": Entry("workloads:trace", "Record a model's graph.", "dovetail trace resnet50 -o graph.json", _LOOK),
     "estimate": Entry(
@@ -80,7 +85,10 @@ COMMANDS = {
     "compare": Entry("inspect:compare", "Two saved results side by side.", "dovetail compare a.json b.json", _ANSWER),
     "report": Entry("report:report", "A self-contained page.", "dovetail report a.json -o report.html", _ANSWER),
     "measure": Entry(
-        "measure:measure", "Time a workload on this machine.", "dovetail measure resnet18 --device cpu", _TRUST
+        "measure:measure",
+        "Time a workload, an op or a grid of them on this machine.",
+        "dovetail measure resnet18 --device cpu",
+        _TRUST,
     ),
     "import-profile": Entry(
         "measure:import_profile",
@@ -90,7 +98,7 @@ COMMANDS = {
     ),
     "calibrate": Entry(
         "calibrate:calibrate",
-        "Fit a chip's few physical constants to measurements.",
+        "Fit a CPU's few physical constants to measurements.",
         "dovetail calibrate --device amd-epyc-f25m17-avx512-zen4-2c --hw epyc-zen4 -o mine.json",
         _TRUST,
     ),
@@ -170,7 +178,7 @@ def _load(name: str) -> TyperCommand:
     return command
 
 
-_VALUES = {"hw": "CHIP", "p": "KNOB=VALUE", "param": "KNOB=VALUE", "set_": "PATH=QUANTITY", "workers": "N",
+_VALUES = {"hw": "CHIP", "p": "KNOB=VALUE", "set_": "PATH=QUANTITY", "compare": "CHIP", "workers": "N",
            "threads": "N", "trials": "N", "train_steps": "N", "time_limit": "SECONDS"}  # fmt: skip
 """Option -> what its help calls the value; others are called as they are."""
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sim.cli import complete
-from sim.cli.estimate import CalibrationOption, SetOption
+from sim.cli.estimate import CalibrationOption, KnobOption, SetOption
 
 
 def compress(
@@ -20,9 +20,9 @@ def compress(
         ),
     ],
     hw: Annotated[
-        list[str], typer.Option("--hw", help="bundled name or YAML file; repeatable", autocompletion=complete.chips)
+        list[str], typer.Option("--hw", help="bundled name or chip.yaml; repeatable", autocompletion=complete.chips)
     ] = [],  # noqa: B006
-    p: Annotated[list[str], typer.Option("-p", help="knob=value")] = [],  # noqa: B006
+    p: KnobOption = None,
     set_: SetOption = None,
     calibration: CalibrationOption = "auto",
     seed: Annotated[int, typer.Option(help="seed of training and fine-tuning")] = 0,
@@ -53,7 +53,7 @@ def compress(
             workload,
             recipe,
             hardware=common.chips(hw, set_ or ()),
-            knobs=common.knobs(p),
+            knobs=common.knobs(p or ()),
             calibration=calibration,
             seed=seed,
             train_steps=train_steps,

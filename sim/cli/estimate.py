@@ -35,11 +35,16 @@ HardwareOption = Annotated[
     list[str],
     typer.Option("--hw", metavar="CHIP", help="Bundled name or chip.yaml; repeatable.", autocompletion=complete.chips),
 ]
-KnobOption = Annotated[list[str] | None, typer.Option("-p", metavar="KNOB=VALUE", help="Knob of the workload.")]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="PATH=QUANTITY", help="Change of the chip: SRAM.capacity='8 MiB'.")
+KnobOption = Annotated[
+    list[str] | None, typer.Option("-p", "--param", metavar="KNOB=VALUE", help="Knob of the workload; repeatable.")
 ]
-PrecisionOption = Annotated[str | None, typer.Option(help="int8, bf16, w4a16 ...; default: the chip's own.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=QUANTITY", help="Change of the chip: SRAM.capacity='8 MiB'; repeatable."),
+]
+PrecisionOption = Annotated[
+    str | None, typer.Option(help="int8, bf16, w4a16 ..., or a policy.yaml by op; default: the chip's own.")
+]
 CalibrationOption = Annotated[
     str, typer.Option(help="auto, none, a measured device's name, or a .json file of dovetail calibrate.")
 ]

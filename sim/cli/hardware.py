@@ -8,17 +8,18 @@ from typing import Annotated
 
 import typer
 
+from sim.cli.estimate import SetOption
 from sim.errors import ConfigError, nearest
 
 
 def check(
-    file: Annotated[Path, typer.Argument(help="A chip, search, scenario or recipe in YAML, or a model.")],
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="component.field=quantity, on a chip.")] = None,
+    file: Annotated[Path, typer.Argument(help="A chip, search, scenario, recipe or precision in YAML, or a model.")],
+    set_: SetOption = None,
 ) -> None:
     """Validate FILE and print what was understood of it; exit 2 with every error otherwise."""
     from sim.cli import common
 
-    for line in _checker(file)(file, overrides or []):
+    for line in _checker(file)(file, set_ or []):
         common.show_line(line)
 
 
@@ -99,9 +100,20 @@ def _no_overrides(file: Path, overrides: list[str]) -> None:
         raise ConfigError(f"{file}: --set {overrides[0]} is for a chip file")
 
 
+def _check_precision(file: Path, overrides: list[str]) -> list[str]:
+    from sim.workload.precision_file import policy_document, read_policy
+
+    _no_overrides(file, overrides)
+    default = policy_document(file).get("default", "the chip's own")
+    policy = read_policy(file, "int8")
+    ops = [f"  {pattern}: {one.name}" for pattern, one in policy.ops.items()]
+    return [f"{policy.name}: precisions by op, the first pattern that matches decides", *ops, f"  others: {default}"]
+
+
 CHECKERS: dict[str, Callable[[Path, list[str]], list[str]]] = {
     "dovetail.chip/1": _check_chip,
     "dovetail.search/1": _check_search,
     "dovetail.recipe/1": _check_recipe,
+    "dovetail.precision/1": _check_precision,
 }
 """Schema -> what reads such a file and says what it understood, line by line."""

@@ -25,14 +25,16 @@ def measure(
     ],
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     compare: Annotated[
-        str | None, typer.Option(metavar="HW", help="Print the estimate on this chip beside it.")
+        str | None, typer.Option(metavar="CHIP", help="Print the estimate on this chip beside it.")
     ] = None,
     calibration: CalibrationOption = "auto",
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="Baseline file to append to. Default: baselines/<device>.jsonl."),
     ] = None,
-    p: Annotated[list[str] | None, typer.Option("-p", metavar="KNOB=VALUE", help="Knob of the workload or op.")] = None,
+    p: Annotated[
+        list[str] | None, typer.Option("-p", "--param", metavar="KNOB=VALUE", help="Knob of the workload or op.")
+    ] = None,
     precision: Annotated[str, typer.Option(help="Of a single workload or op.")] = "fp32",
     mode: Annotated[str, typer.Option(help="eager, compile, or on CUDA graph.")] = "eager",
     phase: Annotated[str, typer.Option(help="warm, or cold with rotated operands.")] = "warm",

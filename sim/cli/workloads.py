@@ -9,16 +9,18 @@ from typing import Annotated
 import typer
 
 from sim.cli import complete
+from sim.cli.estimate import KnobOption
 
 
 def trace(
     workload: Annotated[
         str,
         typer.Argument(
-            help="A bundled name, model.py, model.py:function or graph.json.", autocompletion=complete.workloads
+            help="A bundled name, model.py, model.py:function, model.onnx or graph.json.",
+            autocompletion=complete.workloads,
         ),
     ],
-    param: Annotated[list[str] | None, typer.Option("-p", "--param", help="knob=value; may be repeated.")] = None,
+    p: KnobOption = None,
     via: Annotated[str, typer.Option(help="Front end: recorder or export.")] = "recorder",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the graph as JSON.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the graph as one JSON document.")] = False,
@@ -30,7 +32,7 @@ def trace(
     from sim.workload.summary import knobs_of, summary_lines
 
     with Progress(f"tracing {workload}") as progress:
-        graph = load_workload(workload, via=via, progress=progress.traced, **knobs_of(param or []))
+        graph = load_workload(workload, via=via, progress=progress.traced, **knobs_of(p or []))
     if output is not None:
         save_graph(graph, output)
         typer.echo(f"wrote {output}", err=True)

@@ -168,8 +168,20 @@ def test_compare_reads_two_results(tmp_path: Path, estimate: Estimate) -> None:
     done = runner.invoke(app, ["compare", str(path), str(path)])
     assert done.exit_code == 0
     assert "take the same time" in done.stdout
+    document = json.loads(runner.invoke(app, ["compare", str(path), str(path), "--json"]).stdout)
+    assert (document["schema"], document["version"]) == ("dovetail.compare/1", sim.__version__)
+    (both,) = document["results"]
+    assert both["latency_s"] == {"before": estimate.latency_s, "after": estimate.latency_s}
+    assert both["hardware"]["before"]["name"] == estimate.hardware_name
     path.write_text("{")
     assert runner.invoke(app, ["compare", str(path), str(path)]).exit_code == 2
+
+
+def test_list_is_a_document() -> None:
+    document = json.loads(runner.invoke(app, ["list", "workloads", "--json"]).stdout)
+    assert (document["schema"], document["version"]) == ("dovetail.list/1", sim.__version__)
+    assert "resnet50" in document["workloads"]
+    assert "hardware" not in document
 
 
 def test_roofline_writes_figure_csv_and_json(bundled: list[dict], tmp_path: Path) -> None:
@@ -210,3 +222,41 @@ def test_pairs_keep_what_follows_the_first_equals_sign() -> None:
     assert common.pairs(["a=b=c", "clock=2 GHz"], option="--set") == {"a": "b=c", "clock": "2 GHz"}
     with pytest.raises(ConfigError, match="given twice"):
         common.pairs(["a=1", "a=2"], option="--set")
+
+
+def values_of(command: str) -> dict[str, str]:
+    """Option -> what the help calls its value."""
+    click = importlib.import_module("sim.cli")._load(command)
+    return {name: option.metavar for option in click.params for name in option.opts if option.metavar}
+
+
+@pytest.mark.parametrize("command", present())
+def test_one_wording_for_the_same_value(command: str) -> None:
+    """A chip is CHIP, a knob KNOB=..., a chip key PATH=... in the help of every command; -p and --param are one."""
+    values = values_of(command)
+    assert values.get("--hw", "CHIP") == "CHIP"
+    for option, first in (("-p", "KNOB="), ("--set", "PATH=")):
+        assert values.get(option, first).startswith(first)
+    assert ("-p" in values) == ("--param" in values)
+    assert not [value for value in values.values() if value in ("HW", "PARAM", "OVERRIDES")]
+    if command != "sweep":
+        assert values.get("--set", "PATH=QUANTITY") == "PATH=QUANTITY"
+        assert values.get("-p", "KNOB=VALUE") == "KNOB=VALUE"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--calibration", "none"], "--calibration none: it goes with --against"),
+        (["--hw", "h100-sxm"], "--hw h100-sxm: it goes with --against"),
+        (["--precision", "bf16"], "--precision bf16: it goes with --against"),
+        (["--against", "rows.csv", "--check", "x"], "--check x: it goes with the bundled checks"),
+        (["--against", "nvidia-h200", "--precision", "bf16"], "--precision bf16: the records of nvidia-h200 state"),
+        (["--against", "amd-epyc-f25m17-avx512-zen4-2c", "--hw", "epyc-zen4", "--calibration", "nonsense"],
+         'no calibration "nonsense"'),
+    ],
+)  # fmt: skip
+def test_validate_refuses_what_it_would_ignore(words: list[str], message: str) -> None:
+    done = runner.invoke(app, ["validate", *words])
+    assert done.exit_code == 2
+    assert message in " ".join(done.stderr.split())
