@@ -65,8 +65,7 @@ class ScenarioResult:
         document.update(
             schema=SIMULATE_SCHEMA,
             scenario=self.scenario,
-            hardware={"name": self.hardware_name},
-            **self.stated,
+            **({"hardware": {"name": self.hardware_name}} | dict(self.stated)),
             settings=dict(self.settings),
             partial=self.partial,
             replications=len(self.replications),

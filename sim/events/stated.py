@@ -19,10 +19,13 @@ def hardware(chip: Chip) -> dict[str, Any]:
 
 
 def calibration(chip: Chip, choice: str = "auto") -> dict[str, Any] | None:
-    """The `calibration` of a document on a chip as a whole: device, date, errors; None with data-sheet constants.
+    """The `calibration` of a document on a chip as a whole: device, date, errors; None with data-sheet constants, or
+    where the chip describes no unit (schedules from elsewhere).
 
     Raises: ConfigError, CalibrationError: a choice that is unknown.
     """
+    if not chip.units:
+        return None
     if chip.main_unit.costing is Costing.GPU_KERNELS and choice != "none":
         origin = gpu_of(chip, choice).constants.origin
         names = {kind: words.split(",")[0] for kind, words in origin.items() if words.split(",")[0] in fitted_sets()}
@@ -44,7 +47,7 @@ def scenario(given: Scenario, chip: Chip) -> dict[str, Any]:
         "hardware": hardware(chip),
         "objective": "latency",
         "map_space": "even",
-        "buffering": chip.main_unit.buffering.value,
+        "buffering": chip.main_unit.buffering.value if chip.units else None,
         "calibration": calibration(chip),
         "workloads": {
             name: {

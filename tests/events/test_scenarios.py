@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 from nests import group, schedule, service, steps
 
+import sim
 from sim.errors import ConfigError, InfeasibleError
 from sim.events import arrivals
 from sim.events.experiment import run_scenario
 from sim.events.limits import find_limit
 from sim.events.scenario import list_scenarios, load_scenario, parse_scenario
+from sim.events.stated import calibration
 from sim.hardware.chip import Chip, Memory
+from sim.hardware.dump import chip_hash
 
 CHIP = Chip(
     name="toy", title="", clock_hz=1e9, default_precision="int8", memories=(Memory(name="DRAM"),), units=()
@@ -182,6 +185,30 @@ def test_same_seed_same_result():
     parts = {"stream": {"arrivals": {"kind": "poisson", "rate": "150 Hz"}}, "replications": 2}
     one, two, other = (run_scenario(scenario(**parts), CHIP, build=build, seed=s).to_dict() for s in (1, 1, 2))
     assert json.dumps(one) == json.dumps(two) != json.dumps(other)
+
+
+def test_a_scenarios_documents_state_how_it_was_made():
+    """Chip with hash, the defaults with which models are scheduled, and each stream's workload and precision."""
+    made = scenario(stream={"deadline": "5 ms", "precision": "bf16", "knobs": {"batch": 1}})
+    limit = find_limit(scenario(stream={"deadline": "5 ms"}, miss_bound=0.1), CHIP, "rate", build=build)
+    for told, precision in ((run_scenario(made, CHIP, build=build).to_dict(), "bf16"), (limit.to_dict(), "int8")):
+        assert told["scenario"] == "t"
+        assert told["hardware"] == {"name": "toy", "hash": chip_hash(CHIP), "overrides": {}}
+        assert (told["objective"], told["map_space"]) == ("latency", "even")
+        assert told["calibration"] is None
+        assert (told["workloads"]["s"]["name"], told["workloads"]["s"]["precision"]) == ("4ms", precision)
+
+
+@pytest.mark.parametrize(("chip", "device"), [("h100-sxm", "h100-sxm"), ("tesla-fsd-npu", None)])
+def test_the_calibration_of_a_chip_as_a_whole(chip, device):
+    """The device, date and errors that an estimate of one workload names; null with data-sheet constants."""
+    found = calibration(sim.load_hardware(chip))
+    assert (found and found["device"]) == device
+    if found:
+        alone = sim.estimate(sim.load_workload("mlp"), sim.load_hardware(chip)).calibration
+        assert found["date"] == alone["date"]
+        assert alone["error"].items() <= found["error"].items()
+    assert calibration(sim.load_hardware(chip), "none") is None
 
 
 def test_interrupt_keeps_what_was_simulated():

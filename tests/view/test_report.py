@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import sim
 from sim.cli import app
 from sim.errors import ResultError
+from sim.hardware.dump import chip_hash
 from sim.results import Estimate
-from sim.view import points
+from sim.view import points, rows
 from sim.view.report import page, read_sources, report, verdicts
 from sim.view.report.estimates import short
 from sim.view.report.others import direction, measured_view, simulation_view, table_view, trace_view
@@ -174,6 +176,26 @@ def test_a_trace_becomes_tracks_and_steps() -> None:
 def test_a_simulation_that_lacks_a_key() -> None:
     with pytest.raises(ResultError, match="`latency_s` is missing"):
         simulation_view({"schema": "dovetail.simulate/1", "ops": []})
+
+
+def test_a_simulation_shows_what_it_rests_on() -> None:
+    """Hash, estimate, objective and calibration of a run; of an old document the calibration in its own words."""
+    chip = sim.load_hardware("tesla-fsd-npu")
+    run = sim.simulate(sim.load_workload("mlp"), chip)
+    shown = simulation_view(json.loads(json.dumps(run.to_dict())))
+    lines = dict(shown["provenance"])
+    assert shown["estimate_s"] == short(run.estimate_latency_s)
+    assert lines["chip"] == f"tesla-fsd-npu {chip_hash(chip)}"
+    assert lines["estimate"] == rows.time_text(run.estimate_latency_s)
+    assert lines["objective"] == "latency, best of the even mappings, atomic buffering"
+    assert lines["calibration"] == "none: data sheet only"
+    old = {key: value for key, value in run.to_dict().items() if key not in ("objective", "map_space", "buffering")}
+    old |= {"calibration": "calibrated on h100-sxm, measured", "hardware": {"name": "h100-sxm", "hash": ""}}
+    old["estimate_latency_s"] = None
+    lines = dict(simulation_view(old)["provenance"])
+    assert lines["calibration"] == "calibrated on h100-sxm, measured"
+    assert not {"estimate", "objective"} & set(lines)
+    assert lines["chip"] == "h100-sxm"
 
 
 def test_rounding_keeps_six_digits() -> None:
