@@ -10,6 +10,7 @@ ops:                      # patterns of op or module names, in order: the first 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +93,15 @@ def policy_document(path: str | Path) -> dict[str, Any]:
             '{"layer1.*": int8, fc: bf16}'
         )
     name = document.get("name", Path(path).stem)
-    if name in PRECISIONS:
+    if _is_precision(name):
         raise ConfigError(f'{path}: name: "{name}" is a precision itself, expected another name such as {name}-mixed')
     return document | {"name": name}
+
+
+def _is_precision(name: str) -> bool:
+    with suppress(PrecisionError):
+        return bool(parse_precision(name))
+    return False
 
 
 _EXAMPLE = {"name": "head-in-bf16", "default": "int8"}

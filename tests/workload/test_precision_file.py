@@ -82,6 +82,7 @@ def test_the_name_is_the_files_and_the_default_the_chips(tmp_path: Path) -> None
         ("default: {a: b}\nops: {fc: bf16}\n", r"default: \{'a': 'b'\}, expected text such as int8"),
         ("name: ''\nops: {fc: bf16}\n", r'name: "", expected text'),
         ("name: int8\nops: {fc: bf16}\n", r"is a precision itself, expected another name such as int8-mixed"),
+        ("name: w4a16\nops: {fc: bf16}\n", r"is a precision itself, expected another name such as w4a16-mixed"),
         ("ops: {fc: bf16, fc: int8}\n", r"stands twice, first in line 2"),
         ("ops: {fc: bf16\n", r"is no YAML"),
     ],
@@ -154,6 +155,13 @@ def test_the_first_pattern_that_matches_decides() -> None:
     assert factors(first) == {"0": ("int8", "int8"), "1": ("bf16", "bf16")}
     other = apply_precision(two_products(), policy("fp32", **{"op*": "int8", "op1": "bf16"}))
     assert factors(other) == {"0": ("int8", "int8"), "1": ("int8", "int8")}
+
+
+def test_the_name_of_an_op_decides_for_its_weight_too() -> None:
+    """The weight is seen through a view, which the pattern does not match: the product that reads it decides."""
+    graph = two_products()
+    by_name = apply_precision(graph, policy("int8", **{"op1.mm": "bf16"}))
+    assert factors(by_name) == {"0": ("int8", "int8"), "1": ("bf16", "bf16")}
 
 
 def test_one_conversion_serves_all_readers() -> None:

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from types import MappingProxyType
 
 from sim.errors import PrecisionError, nearest
-from sim.workload.graph import EinsumOp, Graph, MovementOp, Op, OperandRole, Primitive, Role, Tensor, VectorOp
+from sim.workload.graph import EinsumOp, Graph, MovementOp, Op, OperandRole, Primitive, Role, Tensor, VectorOp, ViewOp
 from sim.workload.passes.sparsify import position_bits
 from sim.workload.precision import BITS, Precision
 
@@ -101,9 +101,10 @@ def _check_patterns(graph: Graph, policy: PrecisionPolicy) -> None:
 
 
 def _by_storage(graph: Graph, policy: PrecisionPolicy) -> dict[str, Precision]:
-    """Storage -> precision of the op that decides for it: its first maker, or its first reader."""
+    """Storage -> precision of the op that decides for it: its first maker, or its first reader; a view only where
+    nothing else touches it."""
     chosen: dict[str, Precision] = {}
-    for op in graph.ops:
+    for op in (*(op for op in graph.ops if not isinstance(op, ViewOp)), *graph.ops):
         for name in op.outputs + op.inputs:
             tensor = graph.tensors[name]
             chosen.setdefault(tensor.storage or tensor.id, policy.of(op))
