@@ -16,7 +16,9 @@ FOLDER = Path(__file__).parent
 _CHIP = """# Chip file reference
 
 Written by `python docs/build.py` from the JSON Schema that checks every chip file (`sim.hardware.load.json_schema`).
-A key marked with * is required. How the parts fit together: [Describe a chip](chip.md).
+A key marked with * is required; where a default is `null`, the meaning says what absence does. Beside the keys of
+the file there is `extends: NAME or FILE`, which takes another chip as the start. How the parts fit together:
+[Describe a chip](chip.md).
 """
 
 _RECIPE = """# Recipe reference
@@ -29,7 +31,9 @@ _ACCURACY = """# Accuracy
 
 Written by `python docs/build.py` from `dovetail validate --json`: every check that ships, with our number beside the
 published or measured one. A check with a tolerance that does not hold fails the command; a check that only informs has
-the verdict *info*. "Data sheet only" throughout, unless the check says calibrated.
+the verdict *info*. "Data sheet only" throughout, unless the check says calibrated. Rows on measurements that are not
+part of the package need their folder in `DOVETAIL_DATA` ([Extend it](extending.md#measured-data-of-others)). What the
+calibrations of measured CPUs are off by is no check: `baselines/README.md`.
 """
 
 
@@ -59,32 +63,39 @@ def _table(title: str, part: dict[str, Any]) -> str:
     lines += ["| key | value | default | meaning |", "|---|---|---|---|"]
     required = set(part.get("required", ()))
     for key, field in part.get("properties", {}).items():
-        default = "" if key in required else f"`{json.dumps(field.get('default'))}`"
+        default = "" if key in required else f"`{_yaml(field.get('default'))}`"
         name = f"`{key}`{' *' if key in required else ''}"
         lines.append(f"| {name} | {_kind(field)} | {default} | {_cell(field.get('description', ''))} |")
     return "\n".join(lines) + "\n"
 
 
-def _kind(field: dict[str, Any]) -> str:
-    """What may stand there, in words."""
+def _kind(field: dict[str, Any], *, outer: bool = True) -> str:
+    """What may stand there, in words; examples are the key's own, not those of what it is made of, if it has any."""
+    examples = ", ".join(f"`{_yaml(example)}`" for example in field.get("examples", ()))
     if "$ref" in field:
         name = field["$ref"].rpartition("/")[2].removesuffix("Spec")
         return f"[{name}](#{name.lower()})"
     if options := field.get("anyOf", field.get("oneOf")):
-        return " or ".join(_kind(option) for option in options if option.get("type") != "null")
-    if "enum" in field:
+        inside = outer and not examples
+        words = " or ".join(_kind(option, outer=inside) for option in options if option.get("type") != "null")
+    elif "enum" in field:
         return " or ".join(f"`{value}`" for value in field["enum"])
-    if "const" in field:
+    elif "const" in field:
         return f"`{field['const']}`"
-    if field.get("type") == "array":
-        return "list of " + _kind(field.get("items", {}))
-    if field.get("type") == "object" and isinstance(field.get("additionalProperties"), dict):
-        return "map to " + _kind(field["additionalProperties"])
-    words = {"integer": "whole number", "string": "text", "boolean": "yes or no", "object": "map"}.get(
-        field.get("type", ""), field.get("type", "anything")
-    )
-    examples = ", ".join(f"`{example}`" for example in field.get("examples", ()))
-    return f"{words}, as {examples}" if examples else words
+    elif field.get("type") == "array":
+        words = "list of " + _kind(field.get("items", {}), outer=outer and not examples)
+    elif field.get("type") == "object" and isinstance(field.get("additionalProperties"), dict):
+        words = "map to " + _kind(field["additionalProperties"], outer=outer and not examples)
+    else:
+        words = {"integer": "whole number", "string": "text", "boolean": "yes or no", "object": "map"}.get(
+            field.get("type", ""), field.get("type", "anything")
+        )
+    return f"{words}, as {examples}" if outer and examples else words
+
+
+def _yaml(value: Any) -> str:
+    """A value as it stands in a file: text bare, the rest in one line."""
+    return value if value and isinstance(value, str) else json.dumps(value)
 
 
 def _cell(text: str) -> str:

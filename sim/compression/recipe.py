@@ -34,10 +34,11 @@ class WeightGrid(_Strict):
     """The numbers that weights are rounded to; scales from the smallest and largest weight."""
 
     dtype: Dtype = "int8"
+    """element type of the stored weights"""
     granularity: Literal["tensor", "channel", "group"] = "channel"
-    """what shares a scale"""
+    """what shares a scale: all weights of a layer, those of an output channel, or `group` of them"""
     group: int = Field(default=0, ge=0)
-    """weights per scale, for granularity `group` alone"""
+    """weights per scale; above 0 for granularity `group`, and for it alone"""
     symmetric: bool = True
     """no zero point; fp8 has none"""
 
@@ -46,7 +47,9 @@ class ActivationGrid(_Strict):
     """The numbers that a layer's input is rounded to, one scale per tensor."""
 
     dtype: Dtype = "int8"
+    """element type of the layer's input"""
     symmetric: bool = False
+    """no zero point; fp8 has none"""
     dynamic: bool = False
     """ranges at run time: per token in linear layers, else per call"""
     percentile: float = Field(default=100.0, gt=50, le=100, strict=False)
@@ -69,9 +72,11 @@ class Quantise(_Step):
     """Post-training quantisation of convolutions and linear layers."""
 
     technique: Literal["quantise"]
+    """which step this is"""
     weights: WeightGrid = WeightGrid()
+    """how weights are rounded"""
     activations: ActivationGrid | None = None
-    """none: weights alone"""
+    """how inputs of layers are rounded; without it weights alone are"""
     calibration_samples: int = Field(default=256, gt=0)
     """inputs that static ranges are observed on"""
     smoothing: float | None = Field(default=None, ge=0, le=1, strict=False)
@@ -82,18 +87,26 @@ class QuantiseAwareTraining(_Tuned):
     """Fine-tuning with rounding in the forward pass; activation ranges are observed once and stay."""
 
     technique: Literal["quantise_aware_training"]
+    """which step this is"""
     weights: WeightGrid = WeightGrid()
+    """how weights are rounded"""
     activations: ActivationGrid | None = None
+    """how inputs of layers are rounded, with static ranges; without it weights alone are"""
     calibration_samples: int = Field(default=256, gt=0)
+    """inputs that static ranges are observed on, before the training"""
 
 
 class WeightOnly(_Step):
     """Weights in groups with a 16-bit scale each, activations in 16 bits."""
 
     technique: Literal["weight_only"]
+    """which step this is"""
     dtype: Literal["int2", "int3", "int4", "int8"] = "int4"
+    """element type of the stored weights"""
     group: int = Field(default=32, gt=0)
+    """weights that share a scale"""
     symmetric: bool = False
+    """no zero point"""
 
 
 class MixedPrecision(_Step):
@@ -101,25 +114,33 @@ class MixedPrecision(_Step):
     taken (losses of single layers are taken to add up)."""
 
     technique: Literal["mixed_precision"]
+    """which step this is"""
     mean_bits: float = Field(gt=0, strict=False)
     """budget: bits per weight over all treated layers"""
     choices: list[Dtype] = ["int4", "int8"]
+    """element types that a layer may get"""
     activations: ActivationGrid | None = None
+    """how inputs of layers are rounded, with `dynamic: true`; without it weights alone are"""
     evaluation_samples: int = Field(default=1000, gt=0)
+    """validation data that each layer's loss is measured on"""
 
 
 class SparsifyNm(_Tuned):
     """n of every m consecutive input channels stay, the largest; the mask is fixed while fine-tuning."""
 
     technique: Literal["sparsify_nm"]
+    """which step this is"""
     n: int = Field(default=2, gt=0)
+    """weights that stay of every `m`"""
     m: int = Field(default=4, gt=1)
+    """consecutive input channels that are looked at together"""
 
 
 class SparsifyUnstructured(_Tuned):
     """The largest weights of all layers stay; only a chip that skips zeros computes less."""
 
     technique: Literal["sparsify_unstructured"]
+    """which step this is"""
     density: float = Field(gt=0, lt=1)
     """share of the weights that stays"""
 
@@ -128,6 +149,7 @@ class PruneChannels(_Tuned):
     """Whole channels go and the tensors shrink: every chip gains. Comes before quantisation and sparsity."""
 
     technique: Literal["prune_channels"]
+    """which step this is"""
     keep: float = Field(gt=0, le=1, strict=False)
     """share of every set of coupled channels that stays"""
     multiple: int = Field(default=1, gt=0)
@@ -138,7 +160,9 @@ class QuantiseKvCache(_Strict):
     """What attention caches, one scale per token and layer."""
 
     technique: Literal["quantise_kv_cache"]
+    """which step this is"""
     dtype: Dtype = "int8"
+    """element type of cached keys and values"""
     layers: list[str] = []
     """shell patterns of the key and value projections, where they have unusual names"""
 
@@ -147,17 +171,22 @@ class Distil(_Strict):
     """The model so far is the teacher of a new, smaller one."""
 
     technique: Literal["distil"]
+    """which step this is"""
     student: dict[str, int | float | str | bool]
     """the workload's knobs for the student"""
     steps: int = Field(gt=0)
+    """steps of training of the student"""
     learning_rate: float = Field(default=1e-3, gt=0, strict=False)
+    """its peak, after a warm-up of a tenth; then half a cosine down to 0"""
     temperature: float = Field(default=4.0, gt=0, strict=False)
-    """4 suits ten classes; 1 suits 256 bytes, of which most never come (a high one teaches their logits above all)"""
+    """divides the logits of both before they are compared: 4 suits ten classes; 1 suits 256 bytes, of which most never
+    come (a high one teaches their logits above all)"""
     soft_weight: float = Field(default=0.7, ge=0, le=1, strict=False)
     """share of the loss that the teacher's outputs have; the labels have the rest"""
     features: dict[str, str] = {}
-    """student layer: teacher layer whose outputs are compared"""
+    """student layer -> teacher layer whose outputs are compared"""
     feature_weight: float = Field(default=1.0, ge=0, strict=False)
+    """weight of that comparison in the loss"""
 
 
 Step = (
@@ -171,10 +200,13 @@ class Recipe(_Strict):
     """What a recipe file says; the steps are applied in order."""
 
     schema_: Literal["dovetail.recipe/1"] = Field(alias="schema")
+    """what kind of file this is"""
     name: str
+    """what results call the recipe"""
     title: str = ""
     """one line for tables and reports"""
     steps: list[Annotated[Step, Field(discriminator="technique")]] = Field(min_length=1)
+    """what is done, in this order"""
 
 
 def load_recipe(path: Path | str) -> Recipe:

@@ -29,6 +29,9 @@ class Rate:
 
 
 class Buffering(StrEnum):
+    """Whether a tile's loads may begin before its job does: `atomic`: no; `continuous`: yes. It is kept and shown; all
+    costs so far are those of `atomic`."""
+
     ATOMIC = "atomic"
     """A child's job starts empty-handed: its first load waits for the job to begin."""
     CONTINUOUS = "continuous"
@@ -36,6 +39,9 @@ class Buffering(StrEnum):
 
 
 class Dataflow(StrEnum):
+    """Which operand rests in the cells of an array while the others stream past: the output, the weights, the input,
+    or rows of filters (Eyeriss)."""
+
     OUTPUT_STATIONARY = "output_stationary"
     WEIGHT_STATIONARY = "weight_stationary"
     INPUT_STATIONARY = "input_stationary"
@@ -48,6 +54,9 @@ class Dataflow(StrEnum):
 
 
 class Skew(StrEnum):
+    """How operands reach the cells: `systolic`: they march one cell a cycle, which takes rows + cols - 2 cycles to
+    fill; `none`: they are broadcast."""
+
     SYSTOLIC = "systolic"
     """Operands march one cell a cycle: R + C - 2 cycles of fill."""
     NONE = "none"
@@ -55,17 +64,25 @@ class Skew(StrEnum):
 
 
 class Folds(StrEnum):
+    """When the next patch of a product (a fold) begins: `serial`: after the one before has drained; `pipelined`: while
+    it drains."""
+
     SERIAL = "serial"
     PIPELINED = "pipelined"
 
 
 class Preload(StrEnum):
+    """When weights (or inputs) that rest in the cells are loaded: `exposed`: before each fold, a cycle for each row;
+    `hidden`: behind the fold before."""
+
     EXPOSED = "exposed"
     HIDDEN = "hidden"
 
 
 class Costing(StrEnum):
-    """How a unit is costed."""
+    """How a unit is costed: `mapped`: the best tiles and loop orders are searched, waiting included; `roofline`: the
+    bound of each op plus its launch, which every result says; `gpu_kernels`, `cpu`: as the libraries of GPUs and CPUs
+    run it."""
 
     MAPPED = "mapped"
     """The mapper finds tiles and orders; waiting is modelled."""

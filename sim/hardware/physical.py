@@ -340,7 +340,7 @@ def model_idle_w(d: Designs) -> np.ndarray:
 
 
 def resource_paths(chip: Chip) -> list[str]:
-    """The override paths of everything of which more makes a chip faster: the resources of law 9."""
+    """The override paths of everything of which more makes a chip faster: the resources of law 9 (docs/laws.md)."""
     paths = ["clock"]
     for name, part in chip.components():
         if isinstance(part, Memory):

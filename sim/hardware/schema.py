@@ -3,7 +3,7 @@
 Names here are those of the YAML; `sim.hardware.compile` turns a `ChipSpec` into a `Chip`. Each
 component says in `source` where its numbers come from: a key of `sources` (a locator may follow,
 "isca17: table 2"), "estimated: why", "derived: how", "unverified[: what]", or a map from field to
-one of these, with `default` for the rest.
+one of these, with `default` for the rest. What each key means: `sim.hardware.meanings`.
 """
 
 from __future__ import annotations
@@ -27,11 +27,19 @@ Source = str | dict[str, str]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
 
 
+def _explained(schema: dict[str, Any], spec: type[BaseModel]) -> None:
+    """Puts what each key means into the JSON Schema of a part; checking a file needs none of it."""
+    from sim.hardware.meanings import MEANINGS
+
+    for key, meaning in MEANINGS[spec.__name__].items():
+        schema["properties"][key].update(meaning)
+
+
 class Spec(BaseModel):
     """Base of all parts of a chip file. `unsourced` are fields that are names, not facts."""
 
     # building one validator for the whole file, at its first use, takes half the time of one per part
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, json_schema_extra=_explained)
     unsourced: ClassVar[frozenset[str]] = frozenset({"name", "source"})
 
     def stated(self) -> list[str]:
@@ -40,6 +48,8 @@ class Spec(BaseModel):
 
 
 class MemorySpec(Spec):
+    """A memory: one that all units share, or a level of a unit."""
+
     unsourced = frozenset({"name", "source", "kind", "holds"})
     name: Name
     kind: str = "sram"
@@ -87,6 +97,8 @@ class MemorySpec(Spec):
 
 
 class FanoutSpec(Spec):
+    """Copies of everything that follows in the hierarchy: cores, clusters, multiprocessors."""
+
     unsourced = frozenset({"name", "source", "multicast"})
     name: Name
     count: f.Count
@@ -95,6 +107,8 @@ class FanoutSpec(Spec):
 
 
 class ArraySpec(Spec):
+    """Cells that multiply and accumulate, the innermost level of a unit."""
+
     unsourced = frozenset({"name", "source", "dataflow", "skew", "folds", "preload", "accumulate"})
     name: Name
     rows: f.Count
@@ -125,6 +139,8 @@ PrimitiveName = Annotated[str, BeforeValidator(_primitive)]
 
 
 class VectorSpec(Spec):
+    """The lanes of a unit: what no matrix product is."""
+
     name: Name
     lanes: f.Count
     rates: dict[PrimitiveName, f.Number] = Field(min_length=1)
@@ -145,6 +161,8 @@ class VectorSpec(Spec):
 
 
 class LevelSpec(Spec):
+    """One level of a hierarchy: exactly one of the three."""
+
     memory: MemorySpec | None = None
     fanout: FanoutSpec | None = None
     array: ArraySpec | None = None
@@ -157,6 +175,8 @@ class LevelSpec(Spec):
 
 
 class OverheadsSpec(Spec):
+    """Times that work pays whatever its size."""
+
     launch: f.Time = 0.0
     dma_setup: f.Time = 0.0
     source: Source
@@ -171,6 +191,8 @@ def _option(value: object) -> Any:
 
 
 class UnitSpec(Spec):
+    """What computes: an NPU, a GPU, a CPU."""
+
     unsourced = frozenset({"name", "source", "home", "hierarchy", "vector", "costing", "buffering", "overheads"})
     name: Name
     count: f.Count = 1
@@ -199,6 +221,8 @@ class UnitSpec(Spec):
 
 
 class LinkSpec(Spec):
+    """A path between components, to the host, or between chips."""
+
     unsourced = frozenset({"name", "source", "ends"})
     name: Name
     ends: tuple[str, ...] = Field(min_length=2)
@@ -209,6 +233,9 @@ class LinkSpec(Spec):
 
 
 class DmaEnginesSpec(Spec):
+    """Engines that several units queue for in `simulate`, first come first served, one transfer at a time each. A unit
+    that no entry names has engines of its own."""
+
     unsourced = frozenset({"name", "source", "units"})
     name: Name
     count: f.Count = 1
@@ -217,6 +244,8 @@ class DmaEnginesSpec(Spec):
 
 
 class TechnologySpec(Spec):
+    """What energy, area and power derive from. Without a node they are `null`, but for what the file states."""
+
     node: f.Node | None = None
     max_clock: f.Frequency | None = None
     area: f.Area | None = None
@@ -237,6 +266,8 @@ class TechnologySpec(Spec):
 
 
 class SystemSpec(Spec):
+    """Several equal chips that run one model together."""
+
     unsourced = frozenset({"name", "source", "topology", "link", "pipeline"})
     chips: f.Count
     topology: Literal["ring", "switch"]

@@ -2,13 +2,17 @@
 
 import subprocess
 import sys
+from typing import Annotated
 
 import pytest
 import yaml
+from pydantic import Field, TypeAdapter
 
 from sim.errors import ConfigError
 from sim.hardware.dump import to_document
 from sim.hardware.load import hardware_path, json_schema, list_hardware, load_hardware, loads, parse_overrides
+from sim.hardware.meanings import MEANINGS
+from sim.hardware.schema import SPECS, ChipSpec
 
 BASE = yaml.safe_dump(to_document(load_hardware("systolic")), sort_keys=False)
 
@@ -199,6 +203,21 @@ def test_json_schema_asks_for_text_where_a_unit_is_due():
     assert schema["$defs"]["MemorySpec"]["properties"]["capacity"]["type"] == "string"
     assert schema["$defs"]["ArraySpec"]["properties"]["rows"]["type"] == "integer"
     assert set(schema["required"]) >= {"schema", "name", "clock", "memories", "units"}
+
+
+def test_every_key_says_what_it_means_and_its_examples_are_taken():
+    schema = json_schema()
+    parts = [schema, *(part for part in schema["$defs"].values() if "properties" in part)]
+    assert [key for part in parts for key, field in part["properties"].items() if not field.get("description")] == []
+    for spec in (*dict.fromkeys(SPECS.values()), ChipSpec):
+        fields = {field.alias or name: field for name, field in spec.model_fields.items()}
+        assert list(MEANINGS[spec.__name__]) == list(fields)
+        for key, field in fields.items():
+            read = TypeAdapter(Annotated[field.annotation, Field(), *field.metadata]).validate_python
+            meaning = MEANINGS[spec.__name__][key]
+            for example in meaning.get("examples", ()):
+                read(example)
+            assert "default" not in meaning or read(meaning["default"]) == field.default
 
 
 def test_loading_imports_nothing_heavy():
