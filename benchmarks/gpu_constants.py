@@ -5,7 +5,8 @@
     python benchmarks/gpu_constants.py transfer         # leave one device out: A100's constants on H100, and back
     python benchmarks/gpu_constants.py ablate           # what each mechanism is worth
 
-The data folder is DOVETAIL_DATA or ../shared/data beside the checkout.
+The environment variable DOVETAIL_DATA names the folder of measured data; this reads `gpu_kernels/*.csv` in it
+(docs/extending.md says what lies where).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from sim.cost.gpu.device import Generation, GpuDevice
 from sim.cost.gpu.sets import KINDS, constants_for, fitted_sets
 
 ROOT = Path(__file__).resolve().parent.parent
-DATA = Path(os.environ.get("DOVETAIL_DATA", ROOT.parent / "shared" / "data")) / "gpu_kernels"
+DATA = Path(os.environ.get("DOVETAIL_DATA", "")) / "gpu_kernels"
 SERVING = "ai-dynamo/aiconfigurator commit 095f58a5 (Apache-2.0): vLLM 0.14.0 on A100, 0.24.0 on H100, graph replay"
 EAGER = "sitar-lab/NeuSight commit 6945927d (MIT): PyTorch 2.1.0, event-timed, mean of the 5 fastest of 25"
 
@@ -216,4 +217,6 @@ if __name__ == "__main__":
     }
     if len(sys.argv) < 2 or sys.argv[1] not in actions:
         sys.exit(__doc__)
+    if not DATA.is_dir():
+        sys.exit(f"no measured data in {DATA}: name its folder in DOVETAIL_DATA")
     actions[sys.argv[1]]()

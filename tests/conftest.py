@@ -1,9 +1,8 @@
-"""Shared fixtures: deterministic property tests, and the development data where it is present."""
+"""Shared fixtures: deterministic property tests, a cache of their own, a toy chip and a network with its result."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -18,16 +17,6 @@ settings.register_profile(
 )
 settings.register_profile("deep", max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
-
-
-@pytest.fixture(scope="session")
-def development_data() -> Path:
-    """The folder of development data, named by DOVETAIL_DATA or lying beside the checkout."""
-    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
-    folder = Path(os.environ.get("DOVETAIL_DATA", beside))
-    if not folder.is_dir():
-        pytest.skip(f"optional development data is absent: {folder}")
-    return folder
 
 
 @pytest.fixture(autouse=True)

@@ -1,12 +1,12 @@
 """Fitting and scoring kernel tables: recovery of known constants, refusals, and public measurements."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from sim.baseline.checks.waiting import data_folder
 from sim.baseline.fit import PROBLEMS, conv_model, fit_kernel, middle
 from sim.baseline.kernel_rows import kind_of, read_rows, select
 from sim.baseline.score import error_statistics, precision_of, score_file, spearman
@@ -15,9 +15,10 @@ from sim.cost.gpu.device import Generation, GpuDevice
 from sim.cost.gpu.sets import constants_for, fitted_sets
 from sim.errors import CalibrationError
 
-ROOT = Path(__file__).resolve().parents[2]
-DATA = Path(os.environ.get("DOVETAIL_DATA", ROOT.parent / "shared" / "data")) / "gpu_kernels"
-measured = pytest.mark.skipif(not DATA.is_dir(), reason="public kernel measurements are not here")
+DATA = (data_folder() or Path()) / "gpu_kernels"
+measured = pytest.mark.skipif(
+    not DATA.is_dir(), reason="public kernel measurements are not part of the package; set DOVETAIL_DATA"
+)
 
 # NVIDIA data sheets (A100 2021, H100 2023).
 _A100 = {

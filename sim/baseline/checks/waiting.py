@@ -18,12 +18,9 @@ from sim.resources import data_dir
 
 
 def data_folder() -> Path | None:
-    """The measured data: the environment variable DOVETAIL_DATA, or shared/data beside the checkout or its parent."""
+    """Measured rows that are not part of the package: the folder that the environment variable DOVETAIL_DATA names."""
     named = os.environ.get("DOVETAIL_DATA")
-    places = [Path(named)] if named else []
-    places.append(Path(__file__).resolve().parents[4] / "shared" / "data")
-    places.append(Path(__file__).resolve().parents[5] / "shared" / "data")
-    return next((place for place in places if place.is_dir()), None)
+    return Path(named) if named and Path(named).is_dir() else None
 
 
 @cache
