@@ -1,4 +1,4 @@
-"""Law 7 at length, on random small problems: `evaluate` against an interpreter that walks the loops,
+"""Law 7 of docs/laws.md at length, on random small problems: `evaluate` against an interpreter that walks the loops,
 and the mapper against brute force over the same map space.
 
     python benchmarks/mapper_exactness.py [--what evaluator|mapper] [--cases 520] [--seed 0] [--log FILE.jsonl]

@@ -6,8 +6,8 @@
 Each pair runs in a process forked for it, with the trace cached; its time is user CPU time without
 imports (about 0.7 s). What it does is what `dovetail estimate WORKLOAD --hw HW` computes, the
 document included; with `--what-if` also the rest that the command tells by default: what fusion and
-kept tensors save, the stream of inferences, and some twenty what-ifs. Then, timed apart, law 1 on
-the data sheet's rates: roofline <= estimate, roofline <= simulate, and both within 2 % of each other
+kept tensors save, the stream of inferences, and some twenty what-ifs. Then, timed apart, law 1 of
+docs/laws.md on the data sheet's rates: roofline <= estimate, roofline <= simulate, and both within 2 % of each other
 where the simulator saw no contention.
 
 Rows go to a JSON Lines file as they come; `--resume` keeps the pairs that it holds. `--limit` kills a

@@ -125,7 +125,7 @@ class WhatIf:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A network on a chip. See design section 2.3 for the JSON form (`to_dict`)."""
+    """A network on a chip. `to_dict` is its JSON form; names and units: docs/nomenclature.md."""
 
     workload_name: str
     knobs: Mapping[str, object]

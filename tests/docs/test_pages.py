@@ -78,12 +78,27 @@ def test_the_recipe_reference_is_that_of_the_schema() -> None:
     assert (DOCS / "recipe-reference.md").read_text(encoding="utf-8") == build_script().recipe_reference()
 
 
+@pytest.mark.parametrize("page", ["chip-reference", "recipe-reference"])
+def test_every_key_has_a_meaning(page: str) -> None:
+    rows = [line for line in (DOCS / f"{page}.md").read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    assert len(rows) > 40
+    assert [row for row in rows if row.endswith("|  |")] == []
+
+
 def test_every_page_is_in_the_site_and_every_link_leads_somewhere() -> None:
     site = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
     assert sorted(name for entry in site["nav"] for name in entry.values()) == [page.name for page in PAGES]
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             assert target.startswith("http") or (DOCS / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_tests_of_the_laws_are_there() -> None:
+    page = (DOCS / "laws.md").read_text(encoding="utf-8")
+    found = re.findall(r"`((?:tests|benchmarks)/[\w/]+\.py)(?:::(\w+))?`", page)
+    assert len(found) > 12
+    for path, name in found:
+        assert f"def {name}" in (ROOT / path).read_text(encoding="utf-8"), f"{path}::{name}"
 
 
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
