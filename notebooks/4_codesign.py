@@ -116,4 +116,5 @@ print(f"simulated {run.latency_s * 1e6:.1f} µs, estimated {closed.latency_s * 1
 
 # %% [markdown]
 # On the command line: `dovetail new search my-space`, edit the file, `dovetail search my-space.yaml -o found` and
-# `dovetail report found`. `searches/README.md` explains the keys, the samplers and many machines.
+# `dovetail report found`. `docs/search.md` explains the keys, what comes out, and many machines; `searches/README.md`
+# the samplers and the searches that ship.

@@ -110,8 +110,8 @@ sim.plot.measured_against_estimated(after, tolerance=0.2, ax=right).set_title("c
 figure
 
 # %% [markdown]
-# The right side is a fit and proves nothing by itself: the honest number is the held-out error above. The shipped
-# calibrations and their errors are on the accuracy page.
+# The right side is a fit and proves nothing by itself: the honest number is the held-out error above. What the
+# calibrations that ship are off by stands in `baselines/README.md`.
 #
 # ## On your machine
 #

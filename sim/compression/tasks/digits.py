@@ -56,7 +56,9 @@ def sources(part: str) -> tuple[np.ndarray, np.ndarray]:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise WorkloadError("the digits task needs scikit-learn: install dovetail-sim[quant]") from error
+        raise WorkloadError(
+            "the digits task needs scikit-learn: pip install scikit-learn, or in a checkout pip install -e '.[quant]'"
+        ) from error
     data = load_digits()
     is_test = np.arange(len(data.target)) % 4 == 3
     chosen = is_test if part == "test" else ~is_test

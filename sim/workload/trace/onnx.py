@@ -38,7 +38,9 @@ def load_onnx(
     try:
         import onnx
     except ImportError as error:
-        raise WorkloadError(f"{path}: reading ONNX needs the extra: pip install dovetail-sim[onnx]") from error
+        raise WorkloadError(
+            f"{path}: reading ONNX needs the package onnx: pip install onnx, or in a checkout pip install -e '.[onnx]'"
+        ) from error
     try:
         model = onnx.load(str(path), load_external_data=False)
     except Exception as error:
