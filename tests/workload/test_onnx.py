@@ -53,6 +53,7 @@ def test_a_convolution_and_a_computed_reshape(tmp_path):
         ("gpt2", {"depth": 1, "context": 32, "vocabulary": 500}),
         ("lstm", {"context": 3, "width": 32, "vocabulary": 500}),
         ("digits_cnn", {}),
+        ("ssd_resnet34", {"resolution": 300}),
     ],
 )
 @pytest.mark.filterwarnings("ignore")
