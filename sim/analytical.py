@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from functools import reduce
 from math import inf
+from typing import Any
 
 import numpy as np
 
@@ -92,14 +93,14 @@ def estimate(
     )
     chosen = resolve_precision(precision, chip.default_precision)
     shared = Shared()
-    network = cost_network(graph, [chip], chosen, options, shared=shared)  # type: ignore[arg-type]
+    network = cost_network(graph, [chip], chosen, options, shared=shared)
     _check_names(given, network)
     found = read(network, 0, precision=chosen, options=options)
     if not what_if or given or overrides:
         return found
     for more in (with_savings, with_steady):
-        found = more(found, network.of(0), graph, chip, chosen, options, shared)  # type: ignore[arg-type]
-    same = {
+        found = more(found, network.of(0), graph, chip, chosen, options, shared)
+    same: dict[str, Any] = {
         "shared": shared,
         "objective": objective,
         "map_space": map_space,
@@ -107,7 +108,7 @@ def estimate(
         "inputs": inputs,
         "progress": progress,
     }
-    return with_what_if(found, graph, chip, precision=chosen, allow_unsupported=allow_unsupported, **same)  # type: ignore[arg-type]
+    return with_what_if(found, graph, chip, precision=chosen, allow_unsupported=allow_unsupported, **same)
 
 
 def _check_names(given: Mapping[str, object], network: Network) -> None:

@@ -15,11 +15,18 @@ from sim.results import Estimate, OpEstimate, Saved, Traffic
 from sim.schedule.network import Network, Options, Shared, cost_network
 from sim.units import Dimension, format_quantity
 from sim.workload.graph import Graph
+from sim.workload.passes.precision import PrecisionPolicy
 from sim.workload.precision import Precision
 
 
 def with_savings(
-    found: Estimate, network: Network, traced: Graph, chip: Chip, precision: Precision, options: Options, shared: Shared
+    found: Estimate,
+    network: Network,
+    traced: Graph,
+    chip: Chip,
+    precision: Precision | PrecisionPolicy,
+    options: Options,
+    shared: Shared,
 ) -> Estimate:
     """The estimate with `saved` filled, per op and in all; as it is where the alternative cannot run or unit and
     network leave no choice.

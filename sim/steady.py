@@ -22,11 +22,18 @@ from sim.schedule.network import Network, Options, Shared, cost_network
 from sim.schedule.residency import stage_weights, storages
 from sim.units import Dimension, format_quantity
 from sim.workload.graph import Graph, ViewOp
+from sim.workload.passes.precision import PrecisionPolicy
 from sim.workload.precision import Precision
 
 
 def with_steady(
-    found: Estimate, network: Network, traced: Graph, chip: Chip, precision: Precision, options: Options, shared: Shared
+    found: Estimate,
+    network: Network,
+    traced: Graph,
+    chip: Chip,
+    precision: Precision | PrecisionPolicy,
+    options: Options,
+    shared: Shared,
 ) -> Estimate:
     """The estimate with `steady` filled; arguments as `sim.savings.with_savings`."""
     unit = network.unit

@@ -163,7 +163,7 @@ def _rows(
         part = _part(designs, members)
         try:
             alike = [chips[i] for i in members]
-            network = cost_network(graph, alike, precision, options, subject=part)  # type: ignore[arg-type]
+            network = cost_network(graph, alike, precision, options, subject=part)
         except DovetailError as error:
             if error.exit_code != 1 or len(members) == n:
                 raise

@@ -167,7 +167,7 @@ def _cost(cases: list[_Case], graph: Graph, options: Options, shared: Shared) ->
     try:
         chips = [case.chip for case in cases]
         precision = resolve_precision(cases[0].precision, chips[0].default_precision)
-        network = cost_network(graph, chips, precision, options, shared=shared)  # type: ignore[arg-type]
+        network = cost_network(graph, chips, precision, options, shared=shared)
     except DovetailError:
         return [nan] * len(cases)
     return [float(latency) for latency in network.latency_s]

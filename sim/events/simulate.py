@@ -115,7 +115,7 @@ def _scheduled(
         inputs=inputs,
     )
     chosen = resolve_precision(precision, chip.default_precision)
-    network = cost_network(graph, [chip], chosen, options)  # type: ignore[arg-type]
+    network = cost_network(graph, [chip], chosen, options)
     schedule = to_schedule(network, 0)
     alone = network.of(0)
     return schedule, {

@@ -1,6 +1,6 @@
 """The cost of a mapping, exactly: the double-buffer recurrence over every tile, by classes.
 
-The machine that is meant (design section 6; `tests` hold an interpreter that walks it):
+The machine that is meant (docs/concepts.md, "The evaluator"; `tests` hold an interpreter that walks it):
 
 * A job at a border has a box of the iteration space. Its temporal loops visit child boxes in
   lexicographic order; the last box of a rank may be smaller. Stores after the loops hold their

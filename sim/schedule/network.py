@@ -35,6 +35,7 @@ from sim.schedule.slices import Slicing
 from sim.schedule.streams import cost_roofline, cost_stream
 from sim.workload.graph import CollectiveOp, EinsumOp, Graph, Op, UnsupportedOp, ViewOp
 from sim.workload.passes import PassLimit
+from sim.workload.passes.precision import PrecisionPolicy
 from sim.workload.precision import Precision
 
 PROGRESS_EVERY = 32
@@ -157,7 +158,7 @@ class _Coster:
         chips: Sequence[Chip],
         subject: Chip | Designs,
         options: Options,
-        precision: Precision,
+        precision: Precision | PrecisionPolicy,
         shared: Shared | None = None,
         *,
         keep: Keep = Keep.WEIGHTS,
@@ -276,7 +277,7 @@ class _Coster:
 def cost_network(
     graph: Graph,
     chips: Sequence[Chip],
-    precision: Precision,
+    precision: Precision | PrecisionPolicy,
     options: Options,
     *,
     subject: Chip | Designs | None = None,
@@ -344,7 +345,7 @@ def cost_network(
     )
 
 
-def op_coster(graph: Graph, chip: Chip, options: Options, precision: Precision) -> _Coster:
+def op_coster(graph: Graph, chip: Chip, options: Options, precision: Precision | PrecisionPolicy) -> _Coster:
     """A coster of one chip for a prepared graph: what costs single ops outside a network."""
     return _Coster(graph, (chip,), chip, options, precision)
 

@@ -20,12 +20,14 @@ from sim.workload.passes import (
 )
 from sim.workload.precision import BITS, Precision
 
-_CACHE: dict[tuple[int, Precision, System | None, bool, bool, PassLimit | None], tuple[Graph, Graph]] = {}
+_CACHE: dict[
+    tuple[int, Precision | PrecisionPolicy, System | None, bool, bool, PassLimit | None], tuple[Graph, Graph]
+] = {}
 
 
 def prepare(
     graph: Graph,
-    precision: Precision,
+    precision: Precision | PrecisionPolicy,
     system: System | None = None,
     *,
     eager: bool = False,
