@@ -114,6 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--space", default=SPACES[0], choices=SPACES)
     parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--all", action="store_true", help="pairs that miss the floor count as evaluations of random")
     parser.add_argument(
         "--count", type=int, default=2, help="seeds whose random pairs are counted within 3x of the best"
@@ -125,13 +126,13 @@ def main() -> None:
     costing, pairs = Costing(space), space.spec.budget.pairs
     assert pairs is not None
     draws, rows = [], []
-    for seed in range(arguments.seeds):
+    for seed in range(arguments.first, arguments.first + arguments.seeds):
         found = searched(space, seed)
         draw = Draws(space, costing, pairs, seed, count_all=arguments.all)
         found |= {"seed": seed, "random_edp_j_s": draw.best(pairs), "random_with_as_many": draw.best(found["pairs"])}
         found["random_costed"] = len(draw.known)
         rows.append(found)
-        if seed < arguments.count:
+        if seed - arguments.first < arguments.count:
             draws.append(draw)
         print(
             f"seed {seed}: random {found['random_edp_j_s']:.4g} J s ({found['random_costed']} of {pairs} costed), "

@@ -41,6 +41,11 @@ ROWS = 400
 _NUMBER = re.compile(r"[+-]?\d")
 
 
+def number_like(choice: object) -> bool:
+    """Whether a choice of a parameter is a number or a quantity: such choices have an order."""
+    return bool(_NUMBER.match(str(choice)))
+
+
 @dataclass
 class Guide:
     """Learns from costed designs; predicts log objectives of others."""
@@ -53,6 +58,8 @@ class Guide:
     optimism: float = OPTIMISM
     """Standard deviations by which a prediction is taken better than its mean."""
     fit: _Process | None = None
+    learned: int = 0
+    """How often it has learned something."""
 
     def encode(self, assignment: Mapping[str, Any], columns: Mapping[str, np.ndarray], length: int) -> np.ndarray:
         """Features (length, f): of a parameter with numbers its position in its range, of others which choice.
@@ -68,7 +75,7 @@ class Guide:
                 here = 0.0 if value is None else ((np.log(value) if p.log else value) - low) / (high - low)
                 parts.append(np.full((length, 1), here))
                 continue
-            ordered = all(_NUMBER.match(str(value)) for value in p.values)
+            ordered = all(number_like(value) for value in p.values)
             one = np.zeros((length, 1 if ordered else len(p.values)))
             if p.name in columns or p.name in assignment:
                 index = columns[p.name] if p.name in columns else np.array(p.values.index(assignment[p.name]))
@@ -90,6 +97,7 @@ class Guide:
                 old = getattr(self, name)
                 setattr(self, name, np.concatenate([old, rows])[-ROWS:] if len(old) else rows)
             self.fit = None
+            self.learned += 1
 
     def predict(self, features: np.ndarray, at_roofline: np.ndarray) -> np.ndarray:
         """Optimistic log objectives (n, m); the roofline itself while nothing is known."""
@@ -194,4 +202,4 @@ class Promise:
         return np.array(chosen, dtype=int)
 
 
-__all__ = ["Guide", "Promise"]
+__all__ = ["Guide", "Promise", "number_like"]

@@ -106,6 +106,8 @@ class Costing:
         self._templates: OrderedDict[tuple, Designs] = OrderedDict()
         self._bounds: OrderedDict[str, tuple[Assignment, np.ndarray, np.ndarray, np.ndarray]] = OrderedDict()
         """Coarse choice -> of some of its chips: what the guide sees, objectives at the roofline, which they are."""
+        self.changes = 0
+        """Counts what changes the answer of `promise` here: choices looked at, chips costed."""
         self._costed: dict[str, np.ndarray] = {}
         """Coarse choice -> which of its chips this process has costed."""
 
@@ -174,6 +176,7 @@ class Costing:
             chips=None if one else self.chips(assignment), always=one,
         )  # fmt: skip
         if guide is not None and not one:
+            self.changes += 1
             self._costed[key] = table.costed | self._costed.get(key, np.zeros(len(designs), dtype=bool))
         return table
 
@@ -201,6 +204,7 @@ class Costing:
             bound = at_roofline(choice, designs, self.scenario, self.chips(assignment))
         usable = np.flatnonzero(np.isfinite(bound).all(axis=1))
         rows = np.random.default_rng(len(usable)).permutation(usable)[:LOOKED]
+        self.changes += 1
         self._bounds[key] = dict(assignment), self._features(guide, assignment, designs)[rows], bound[rows], rows
         while len(self._bounds) > BOUNDS_KEPT // LOOKED:
             self._bounds.popitem(last=False)

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from sim.codesign.choice import Scenario
 from sim.codesign.evaluate import BEFORE, LEFT, Table
 from sim.codesign.found import Row
-from sim.codesign.guide import OPTIMISM, Guide, Promise
+from sim.codesign.guide import OPTIMISM, Guide, Promise, number_like
 from sim.codesign.pareto import dominated_by, non_dominated, spread
 from sim.codesign.scenario import Costing, row_parameters
 from sim.codesign.space import Space
@@ -26,6 +26,10 @@ from sim.errors import DovetailError, TraceError
 REDRAWS = 64
 """Draws in search of a choice that was not swept before."""
 COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+KINDS = 0.25
+"""Share of the trials that get on with one kind of design, where there is one objective."""
 
 
 @dataclass
@@ -41,6 +45,10 @@ class Archive:
     front: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
     winners: list[Mapping[str, Any]] = field(default_factory=list)
     """Parameters of the front's designs."""
+    best: dict[tuple[str, str], tuple[float, Mapping[str, Any]]] = field(default_factory=dict)
+    """With one objective: (a parameter without order, its choice) -> (objective, parameters) of its best design."""
+    unpromising: dict[float, tuple] = field(default_factory=dict)
+    """Optimism -> what was known when nothing looked at promised anything."""
     costed: int = 0
     """Model-chip pairs handed to `estimate`."""
     rows: dict[str, list[Row]] = field(default_factory=dict)
@@ -64,12 +72,34 @@ class Archive:
                     pairs = zip(self.scenario.objectives, row.values, strict=True)
                     fresh.append([self.scenario.minimised(name, value) for name, value in pairs])
                     parameters.append(row.parameters)
+                    self._remember_best(fresh[-1], row.parameters)
         if fresh:
             both = np.array(fresh) if not self.front.size else np.concatenate([self.front, np.array(fresh)])
             known = self.winners + parameters
             kept = np.flatnonzero(non_dominated(both))
             self.front, first = np.unique(both[kept], axis=0, return_index=True)
             self.winners = [known[kept[i]] for i in first]
+
+    def _remember_best(self, values: list[float], parameters: Mapping[str, Any]) -> None:
+        for key in parameters.items() if len(values) == 1 else ():
+            kind = isinstance(key[1], str) and not number_like(key[1])
+            if kind and (key not in self.best or values[0] < self.best[key][0]):
+                self.best[key] = (values[0], parameters)
+
+    def kind(self, rng: np.random.Generator) -> tuple[tuple[str, str], np.ndarray] | None:
+        """Now and then, with one objective, a kind of design to get on with and the objective (1, 1) that it has
+        reached: what looks worse at first may have more to gain."""
+        if not self.best or rng.random() > KINDS:
+            return None
+        keys = list(self.best)
+        key = keys[int(rng.integers(len(keys)))]
+        return key, np.array([[self.best[key][0]]])
+
+    @property
+    def parents(self) -> list[Mapping[str, Any]]:
+        """Designs whose neighbours are worth a look: the front's; with one objective the best of each kind (of network,
+        type, dataflow), since one best design holds a search in its own neighbourhood."""
+        return [parameters for _, parameters in self.best.values()] or self.winners
 
 
 def read_row(trial: FrozenTrial) -> Row:
@@ -140,8 +170,8 @@ def _proposal(
     """(the sampler's proposal, or of all choices looked at so far the one of which a chip promises to add most to
     the front; whether it is worth its chips although it may have been swept before).
 
-    Each trial looks at the sampler's proposal, some random choices, and as many that differ from a design of the front
-    in one or two parameters: of a large space random choices alone would hardly ever come near the best.
+    Each trial looks at the sampler's proposal, some random choices, and as many that differ from one of the best
+    designs in one or two parameters: of a large space random choices alone would hardly ever come near the best.
 
     A choice that no chip runs promises nothing. Where nothing promises anything, the sampler decides.
     """
@@ -150,9 +180,10 @@ def _proposal(
     if guide is None or not space.coarse:
         return first, False
     count = space.spec.sampler.screen
-    near = count // 2 if archive.winners else 0
+    parents = archive.parents
+    near = count // 2 if parents else 0
     fresh = [first, *({p.name: p.draw(rng) for p in space.coarse} for _ in range(count - near))]
-    fresh += [_neighbour(archive.winners[int(rng.integers(len(archive.winners)))], space, rng) for _ in range(near)]
+    fresh += [_neighbour(parents[int(rng.integers(len(parents)))], space, rng) for _ in range(near)]
     for choice in fresh:
         try:
             with account.stage("traces"):
@@ -161,8 +192,20 @@ def _proposal(
         except DovetailError as error:
             if not _impossible(error):
                 raise
+    known = (costing.changes, guide.learned, archive.front.tobytes())
+    if archive.unpromising.get(guide.optimism) == known:  # a small space all of which was looked at
+        return first, False
     choices, owners, predicted = costing.promise(guide)
-    best = Promise.beyond(archive.front, predicted, seed=int(rng.integers(2**31))).best(predicted)
+    kind = archive.kind(rng)
+    if kind is not None:  # what would be the best of its kind
+        (name, choice), reached = kind
+        own = np.array([c.get(name) == choice for c in choices], dtype=bool)[owners]
+        owners, predicted = owners[own], predicted[own]
+    else:
+        reached = archive.front
+    best = Promise.beyond(reached, predicted, seed=int(rng.integers(2**31))).best(predicted)
+    if kind is None and best is None:
+        archive.unpromising[guide.optimism] = known
     return (first, False) if best is None else ({**first, **choices[owners[best]]}, True)
 
 
