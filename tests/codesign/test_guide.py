@@ -9,6 +9,7 @@ from sim.codesign.guide import ENOUGH, POINTS, Guide, Promise
 from sim.codesign.ranges import Parameter
 from sim.codesign.space import build_space
 from sim.codesign.study.run import run_study
+from sim.codesign.study.trial import Archive
 
 SIDE = Parameter(name="array.rows", side="chip", values=(8, 16, 32, 64, 128))
 FLOW = Parameter(name="array.dataflow", side="chip", values=("output_stationary", "weight_stationary"))
@@ -81,3 +82,22 @@ def test_pairs_end_the_search(document: dict[str, Any]) -> None:
     found = run_study(build_space(document, where="space"), trials=None, timeout_s=None, storage=None, workers=1,
                       seed=None, output=None, progress=None)  # fmt: skip
     assert found.costed == 5
+
+
+def test_with_one_objective_each_kind_of_design_keeps_its_best():
+    """Of choices without order only ("16" and "8 MiB" have one); several objectives have a front instead."""
+    archive = Archive(scenario=None)  # type: ignore[arg-type]
+    designs = [("dense", "8 MiB", 3.0), ("depthwise", "8 MiB", 2.0), ("dense", "1 MiB", 2.5), ("dense", "2 MiB", 4.0)]
+    for kind, size, value in designs:
+        archive._remember_best([value], {"kind": kind, "SRAM": size, "rows": 16})
+    assert {key: value for key, (value, _) in archive.best.items()} == {
+        ("kind", "dense"): 2.5,
+        ("kind", "depthwise"): 2.0,
+    }
+    assert [design["SRAM"] for design in archive.parents] == ["1 MiB", "8 MiB"]
+    drawn = [archive.kind(np.random.default_rng(seed)) for seed in range(200)]
+    assert 0.15 < sum(found is not None for found in drawn) / 200 < 0.35
+    assert {found[0][1]: float(found[1][0, 0]) for found in drawn if found} == {"dense": 2.5, "depthwise": 2.0}
+    several = Archive(scenario=None)  # type: ignore[arg-type]
+    several._remember_best([1.0, 2.0], {"kind": "dense"})
+    assert several.kind(np.random.default_rng(0)) is None
