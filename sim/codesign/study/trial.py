@@ -70,7 +70,7 @@ class Archive:
                 self.rows.setdefault(trial.user_attrs.get("key", ""), []).append(row)
                 if row.feasible:
                     pairs = zip(self.scenario.objectives, row.values, strict=True)
-                    fresh.append([self.scenario.minimised(name, value) for name, value in pairs])
+                    fresh.append([float(self.scenario.minimised(name, value)) for name, value in pairs])
                     parameters.append(row.parameters)
                     self._remember_best(fresh[-1], row.parameters)
         if fresh:
@@ -192,21 +192,29 @@ def _proposal(
         except DovetailError as error:
             if not _impossible(error):
                 raise
+    best = _most_promising(costing, archive, guide, rng)
+    return (first, False) if best is None else ({**first, **best}, True)
+
+
+def _most_promising(
+    costing: Costing, archive: Archive, guide: Guide, rng: np.random.Generator
+) -> Mapping[str, Any] | None:
+    """The choice, of all looked at, of which a chip promises to add most: to the front, or to the best of a kind."""
     known = (costing.changes, guide.learned, archive.front.tobytes())
     if archive.unpromising.get(guide.optimism) == known:  # a small space all of which was looked at
-        return first, False
+        return None
     choices, owners, predicted = costing.promise(guide)
-    kind = archive.kind(rng)
-    if kind is not None:  # what would be the best of its kind
-        (name, choice), reached = kind
-        own = np.array([c.get(name) == choice for c in choices], dtype=bool)[owners]
+    reached, kind = archive.front, archive.kind(rng)
+    if kind is not None:
+        (name, value), reached = kind
+        own = np.array([choice.get(name) == value for choice in choices], dtype=bool)[owners]
         owners, predicted = owners[own], predicted[own]
-    else:
-        reached = archive.front
     best = Promise.beyond(reached, predicted, seed=int(rng.integers(2**31))).best(predicted)
-    if kind is None and best is None:
+    if best is not None:
+        return choices[owners[best]]
+    if kind is None:
         archive.unpromising[guide.optimism] = known
-    return (first, False) if best is None else ({**first, **choices[owners[best]]}, True)
+    return None
 
 
 def _neighbour(design: Mapping[str, Any], space: Space, rng: np.random.Generator) -> dict[str, Any]:
