@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from sim.codesign.answer import value_text
 from sim.view.charts import formatter
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 WIDE = 8
 """Largest over smallest value from which on an axis is logarithmic."""
+DECADES = 1000
+"""Below this a logarithmic axis has ticks at 1, 2 and 5."""
 
 UNITS = {
     "latency": "s", "energy": "J", "edp": "J s", "area": "mm2", "power": "W", "peak_power": "W", "die_cost": "USD",
@@ -84,6 +86,8 @@ def frontier(found: Found, *, x: int = 0, y: int = 1, ax: Axes | None = None) ->
         values += [v for v in (point.values[k] for point in found.baselines) if v is not None]
         if values and 0 < WIDE * min(values) < max(values):
             set_scale("log")
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(values) < DECADES * min(values) else (1,)))
+            axis.set_minor_formatter(NullFormatter())
         elif axis is ax.xaxis:
             axis.set_major_locator(MaxNLocator(6))
         axis.set_major_formatter(formatter(f"{found.objectives[k]}_{UNITS.get(found.objectives[k], '').lower()}"))
