@@ -147,3 +147,20 @@ def read_documents(path: str | Path, *, expected: tuple[str, ...] = SCHEMAS) -> 
     for i, document in enumerate(documents):
         check_schema(document, where=f"{path}[{i}]" if len(documents) > 1 else str(path), expected=expected)
     return documents
+
+
+class KeysOnce:
+    """A YAML loader's part: a key that stands twice in one mapping is an error, with both lines."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict:
+        from yaml import MarkedYAMLError
+
+        seen: dict[str, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if key.value in seen:
+                raise MarkedYAMLError(
+                    problem=f'"{key.value}" stands twice, first in line {seen[key.value]}', problem_mark=key.start_mark
+                )
+            seen[key.value] = line
+        return super().construct_mapping(node, deep)  # type: ignore[misc]

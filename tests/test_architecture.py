@@ -181,9 +181,9 @@ def test_all_names_have_a_home() -> None:
 def test_defaults_of_2_4() -> None:
     """estimate, evaluate and simulate take the same options by keyword, with the defaults that the contract states."""
     stated = {"precision": None, "calibration": "auto", "map_space": "even", "allow_unsupported": False}
-    from sim.events.simulate import _scheduled
+    from sim.schedule.build import costed
 
-    for function in (sim.estimate, sim.evaluate, _scheduled):
+    for function in (sim.estimate, sim.evaluate, costed):
         parameters = inspect.signature(function).parameters
         assert {name: parameters[name].default for name in stated} == stated, function
         assert all(parameters[name].kind is inspect.Parameter.KEYWORD_ONLY for name in stated)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,17 +11,12 @@ from sim.events.result import Simulation
 from sim.events.run import SLICES, Stream, run
 from sim.hardware.dump import chip_hash
 from sim.hardware.physical import idle_power_w
-from sim.mapping.mapping import Mapping as LoopNest
 from sim.schedule.confidence import calibration_document
-from sim.schedule.network import Options, cost_network
 from sim.schedule.plan import Schedule
-from sim.workload.precision_file import resolve_precision
 
 if TYPE_CHECKING:
     from sim.hardware.chip import Chip
     from sim.workload.graph import Graph
-    from sim.workload.passes.precision import PrecisionPolicy
-    from sim.workload.precision import Precision
 
 
 def idle_power_of(chip: Chip | None) -> float | None:
@@ -57,7 +51,7 @@ def simulate(
             allow_unsupported, inputs.
 
     Raises:
-        ConfigError: a graph without a chip, options with a schedule, an option that there is not.
+        ConfigError: a graph without a chip, options with a schedule. TypeError: an option that there is not.
     """
     given: dict[str, Any] = {}
     if isinstance(graph_or_schedule, Schedule):
@@ -89,33 +83,12 @@ def simulate(
     )
 
 
-def _scheduled(
-    graph: Graph,
-    chip: Chip,
-    *,
-    precision: str | Precision | PrecisionPolicy | None = None,
-    objective: str = "latency",
-    map_space: str = "even",
-    mapping: Mapping[str, LoopNest] | LoopNest | None = None,
-    allow_unsupported: bool = False,
-    calibration: str = "auto",
-    inputs: str = "host",
-) -> tuple[Schedule, dict[str, Any]]:
+def _scheduled(graph: Graph, chip: Chip, **given: Any) -> tuple[Schedule, dict[str, Any]]:
     """(the schedule that `estimate` reads with the same arguments, what a result says of how it was made)."""
     from sim.analytical import op_precision
-    from sim.schedule.build import to_schedule
+    from sim.schedule.build import costed, to_schedule
 
-    nests = {"*": mapping} if isinstance(mapping, LoopNest) else dict(mapping or {})
-    options = Options(
-        objective=objective,
-        map_space=map_space,
-        mapping=nests,
-        allow_unsupported=allow_unsupported,
-        calibration=calibration,
-        inputs=inputs,
-    )
-    chosen = resolve_precision(precision, chip.default_precision)
-    network = cost_network(graph, [chip], chosen, options)
+    network, options, chosen = costed(graph, chip, **given)
     schedule = to_schedule(network, 0)
     alone = network.of(0)
     return schedule, {
@@ -125,9 +98,9 @@ def _scheduled(
         "batch": graph.batch,
         "precision": chosen.name,
         "op_precisions": {group.name: op_precision(group.op, alone.graph) for group in alone.groups},
-        "objective": objective,
-        "map_space": "given" if "*" in nests else map_space,
+        "objective": options.objective,
+        "map_space": "given" if "*" in options.mapping else options.map_space,
         "buffering": network.unit.buffering.value,
-        "calibration": calibration_document(alone, 0, calibration),
+        "calibration": calibration_document(alone, 0, options.calibration),
         "estimate_latency_s": float(alone.latency_s[0]),
     }

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import yaml
 from pydantic import ValidationError
 
+from sim.documents import KeysOnce
 from sim.errors import ConfigError, nearest
 from sim.hardware.chip import Chip
 from sim.hardware.compile import compile_chip
@@ -18,21 +19,10 @@ from sim.hardware.schema import CHIP_SCHEMA, SPECS, ChipSpec
 from sim.resources import data_dir
 
 
-class _Loader(yaml.CSafeLoader):
+class _Loader(KeysOnce, yaml.CSafeLoader):
     """YAML with the scalars of version 1.2: `no` is a word, 1e9 a number, 1:30 text; keys occur once."""
 
     yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}  # type: ignore[misc]
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict:
-        seen: dict[str, int] = {}
-        for key, _ in node.value:
-            line = key.start_mark.line + 1
-            if key.value in seen:
-                raise yaml.MarkedYAMLError(
-                    problem=f'"{key.value}" stands twice, first in line {seen[key.value]}', problem_mark=key.start_mark
-                )
-            seen[key.value] = line
-        return super().construct_mapping(node, deep)
 
 
 def _resolvers() -> None:

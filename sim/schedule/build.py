@@ -7,6 +7,7 @@ bind is part of each step's compute; the home memory's ports are left to the eve
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -24,35 +25,42 @@ from sim.schedule.network import Network, Options, cost_network
 from sim.schedule.plan import Group, Schedule, Steps
 from sim.schedule.slices import Sliced, slice_classes
 from sim.workload.graph import Graph
-from sim.workload.precision import parse_precision
+from sim.workload.passes.precision import PrecisionPolicy
+from sim.workload.precision import Precision
+from sim.workload.precision_file import resolve_precision
 
 
-def schedule(
+def costed(
     graph: Graph,
     chip: Chip,
     *,
-    precision: str | None = None,
+    precision: str | Precision | PrecisionPolicy | None = None,
     objective: str = "latency",
     map_space: str = "even",
     mapping: Mapping[str, LoopNest] | LoopNest | None = None,
     allow_unsupported: bool = False,
     calibration: str = "auto",
     inputs: str = "host",
-) -> Schedule:
-    """The schedule that `estimate` reads with the same arguments.
+) -> tuple[Network, Options, Precision | PrecisionPolicy]:
+    """The network that `estimate` reads with the same arguments, and what these came to.
 
     Raises: as `sim.estimate`.
     """
-    given = {"*": mapping} if isinstance(mapping, LoopNest) else dict(mapping or {})
     options = Options(
         objective=objective,
         map_space=map_space,
-        mapping=given,
+        mapping={"*": mapping} if isinstance(mapping, LoopNest) else dict(mapping or {}),
         allow_unsupported=allow_unsupported,
         calibration=calibration,
         inputs=inputs,
     )
-    return to_schedule(cost_network(graph, [chip], parse_precision(precision or chip.default_precision), options), 0)
+    chosen = resolve_precision(precision, chip.default_precision)
+    return cost_network(graph, [chip], chosen, options), options, chosen
+
+
+def schedule(graph: Graph, chip: Chip, **options: Any) -> Schedule:
+    """The schedule that `estimate` reads with the same arguments (see `costed`)."""
+    return to_schedule(costed(graph, chip, **options)[0], 0)
 
 
 def to_schedule(network: Network, d: int) -> Schedule:

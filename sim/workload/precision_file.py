@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from sim.documents import KeysOnce
 from sim.errors import ConfigError, PrecisionError, nearest
 from sim.workload.passes.precision import PrecisionPolicy
 from sim.workload.precision import PRECISIONS, Precision, parse_precision
@@ -24,19 +25,8 @@ SCHEMA = "dovetail.precision/1"
 _KEYS = ("schema", "name", "default", "ops")
 
 
-class _Loader(yaml.CBaseLoader):
+class _Loader(KeysOnce, yaml.CBaseLoader):
     """YAML whose scalars all stay text, in which a key may not stand twice."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict:
-        seen: dict[str, int] = {}
-        for key, _ in node.value:
-            line = key.start_mark.line + 1
-            if key.value in seen:
-                raise yaml.MarkedYAMLError(
-                    problem=f'"{key.value}" stands twice, first in line {seen[key.value]}', problem_mark=key.start_mark
-                )
-            seen[key.value] = line
-        return super().construct_mapping(node, deep)
 
 
 def resolve_precision(given: str | Precision | PrecisionPolicy | None, default: str) -> Precision | PrecisionPolicy:
