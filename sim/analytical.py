@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from functools import reduce
 from math import inf
-from typing import Any
 
 import numpy as np
 
@@ -27,7 +26,7 @@ from sim.schedule.host import TRANSFER
 from sim.schedule.loads import LOAD, SUFFIX
 from sim.schedule.network import Network, Options, Shared, cost_network
 from sim.steady import with_steady
-from sim.whatif import with_what_if
+from sim.whatif import WhatIfs, with_answers
 from sim.workload.graph import Einsum, EinsumOp, Graph, Op, OperandRole, Role, Tensor
 from sim.workload.passes.precision import PrecisionPolicy, as_typed
 from sim.workload.precision import Precision
@@ -52,6 +51,7 @@ def estimate(
     what_if: bool = False,
     inputs: str = "host",
     progress: Callable[[float], None] = lambda share: None,
+    processes: int = 1,
 ) -> Estimate:
     """Latency, energy and memory of a network alone on the chip's main unit, and why.
 
@@ -73,6 +73,7 @@ def estimate(
         inputs: "host": they come over the chip's host link, where it has one, as an op of their own; "resident": they
             are in the home memory already, as in most measurements of a device alone.
         progress: called now and then with the share of the ops that are costed, for each evaluation anew.
+        processes: how many cost the further evaluations of `what_if` (forked copies of this one, on Linux only).
     Raises: UnsupportedOpError, PrecisionError, InfeasibleError, MappingError, ConfigError.
     """
     if objective not in OBJECTIVES:
@@ -98,17 +99,10 @@ def estimate(
     found = read(network, 0, precision=chosen, options=options)
     if not what_if or given or overrides:
         return found
-    for more in (with_savings, with_steady):
-        found = more(found, network.of(0), graph, chip, chosen, options, shared)
-    same: dict[str, Any] = {
-        "shared": shared,
-        "objective": objective,
-        "map_space": map_space,
-        "calibration": calibration,
-        "inputs": inputs,
-        "progress": progress,
-    }
-    return with_what_if(found, graph, chip, precision=chosen, allow_unsupported=allow_unsupported, **same)
+    with WhatIfs(graph, chip, chosen, options, shared, processes) as asked:
+        for more in (with_savings, with_steady):
+            found = more(found, network.of(0), graph, chip, chosen, options, shared)
+        return with_answers(found, asked)
 
 
 def _check_names(given: Mapping[str, object], network: Network) -> None:

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from math import isfinite, nan
-from typing import Any
+from typing import Any, Self
 
+from sim.aside import Aside
 from sim.errors import DovetailError
 from sim.hardware.chip import Array, Chip, Costing, Fanout, Memory, Rate
 from sim.mapping.machine import group_by_structure
 from sim.results import Estimate, WhatIf
+from sim.schedule.again import Again
 from sim.schedule.network import Options, Shared, cost_network
 from sim.workload.graph import Graph
 from sim.workload.passes.precision import PrecisionPolicy
@@ -26,7 +29,7 @@ from sim.workload.precision_file import resolve_precision
 FACTORS = (1.25, 2.0)
 SEARCHED = 2e7
 """Candidates that all what-ifs of a command may search (`sim.schedule.again`), in equal shares for the chips of each
-structure and precision; what one leaves, the next may spend. Some four seconds."""
+structure and precision. Some four seconds of one core."""
 
 
 def resources(chip: Chip) -> Iterator[tuple[str, float, str | int]]:
@@ -90,20 +93,17 @@ def what_if(
         fits nowhere is left out (`with_what_if` notes it). A precision has factor 1. `shared`: of an estimate
         with the same options.
     """
-    return _what_if(
-        graph,
-        chip,
-        resolve_precision(precision, chip.default_precision),
-        Options(
-            objective=objective,
-            map_space=map_space,
-            calibration=calibration,
-            allow_unsupported=allow_unsupported,
-            inputs=inputs,
-            progress=progress,
-        ),
-        shared or Shared(),
-    )[0]
+    options = Options(
+        objective=objective,
+        map_space=map_space,
+        calibration=calibration,
+        allow_unsupported=allow_unsupported,
+        inputs=inputs,
+        progress=progress,
+    )
+    chosen = resolve_precision(precision, chip.default_precision)
+    with WhatIfs(graph, chip, chosen, options, shared or Shared()) as asked:
+        return asked.answers()[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +116,57 @@ class _Case:
     precision: str | Precision | PrecisionPolicy
 
 
-def _what_if(
-    graph: Graph, chip: Chip, chosen: Precision | PrecisionPolicy, options: Options, shared: Shared
-) -> tuple[tuple[WhatIf, ...], tuple[str, ...]]:
-    """The answers, and notes on what was left out, with the reason, and on mappings that were kept."""
-    if not shared.again.first:  # the chip itself comes first: others may keep its mappings
-        _cost([_Case("", 1.0, chip, chosen)], graph, options, shared)
+class WhatIfs:
+    """The changed chips and precisions of a network on a chip, costed from now on beside what this process does.
+
+    Args: processes: how many cost them, this one included once it wants the `answers`.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        chip: Chip,
+        chosen: Precision | PrecisionPolicy,
+        options: Options,
+        shared: Shared,
+        processes: int = 1,
+    ) -> None:
+        if not shared.again.first:  # the chip itself comes first: others may keep its mappings
+            _cost([_Case("", 1.0, chip, chosen)], graph, options, shared)
+        cases, self._refused = _cases(chip, chosen)
+        self._together, self._shared = list(_together(cases, options)), shared
+        share = SEARCHED / max(1, len(self._together))
+        tasks = [partial(_group, some, graph, options, shared, share) for some in self._together]
+        self._aside = Aside(tasks, processes)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._aside.__exit__(*error)
+
+    def answers(self) -> tuple[tuple[WhatIf, ...], tuple[str, ...]]:
+        """The fastest first, and notes on what was left out, with the reason, and on mappings that were kept."""
+        found = []
+        for some, (latencies, kept) in zip(self._together, self._aside.results(), strict=True):
+            self._shared.again.kept.update(kept)
+            for case, latency in zip(some, latencies, strict=True):
+                found.append(WhatIf(resource=case.resource, factor=case.factor, latency_s=latency))
+        refused = self._refused | {
+            w.resource: "is left out: it does not run on this chip" for w in found if not isfinite(w.latency_s)
+        }
+        order = sorted((w for w in found if isfinite(w.latency_s)), key=lambda w: (w.latency_s, w.resource, w.factor))
+        notes = [f"what if: {name} {reason}" for name, reason in refused.items()]
+        if kept := self._shared.again.kept:
+            notes.append(
+                f"what if: the mappings of {len(kept)} einsums are kept on some of the changed chips (of the "
+                "shortest first, of the others they are searched anew): such an answer may be a little too slow"
+            )
+        return tuple(order), tuple(notes)
+
+
+def _cases(chip: Chip, chosen: Precision | PrecisionPolicy) -> tuple[list[_Case], dict[str, str]]:
+    """All changes, and why some are left out."""
     cases: list[_Case] = []
     refused: dict[str, str] = {}
     for path, value, unit in resources(chip):
@@ -131,22 +176,7 @@ def _what_if(
             except DovetailError as error:
                 refused.setdefault(path, f"x {factor:g} is left out: {str(error).rpartition(f'{path}: ')[2]}")
     others = [name for name in chip.main_unit.array.macs_per_cycle if name != chosen.name]
-    cases += [_Case(f"precision {name}", 1.0, chip, name) for name in others]
-    found, together = [], list(_together(cases, options))
-    shared.again.left = 0.0
-    for some in together:
-        shared.again.left += SEARCHED / len(together)
-        for case, latency in zip(some, _cost(some, graph, options, shared), strict=True):
-            found.append(WhatIf(resource=case.resource, factor=case.factor, latency_s=latency))
-    refused |= {w.resource: "is left out: it does not run on this chip" for w in found if not isfinite(w.latency_s)}
-    order = sorted((w for w in found if isfinite(w.latency_s)), key=lambda w: (w.latency_s, w.resource, w.factor))
-    notes = [f"what if: {name} {reason}" for name, reason in refused.items()]
-    if kept := shared.again.kept:
-        notes.append(
-            f"what if: the mappings of {len(kept)} einsums are kept on some of the changed chips (of the "
-            "shortest first, of the others they are searched anew): such an answer may be a little too slow"
-        )
-    return tuple(order), tuple(notes)
+    return cases + [_Case(f"precision {name}", 1.0, chip, name) for name in others], refused
 
 
 def _together(cases: list[_Case], options: Options) -> Iterator[list[_Case]]:
@@ -160,6 +190,17 @@ def _together(cases: list[_Case], options: Options) -> Iterator[list[_Case]]:
             yield from ([some[i] for i in alike] for alike in group_by_structure([case.chip for case in some]))
         else:
             yield from ([case] for case in some)
+
+
+def _group(
+    some: list[_Case], graph: Graph, options: Options, shared: Shared, budget: float
+) -> tuple[list[float], set[tuple]]:
+    """Latencies of cases that are costed at once, and the einsums whose mappings were kept.
+
+    Each group has a budget of its own, whatever others leave of theirs: the answers do not depend on who runs it.
+    """
+    own = replace(shared, again=Again(left=budget, first=dict(shared.again.first)))
+    return _cost(some, graph, options, own), own.again.kept
 
 
 def _cost(cases: list[_Case], graph: Graph, options: Options, shared: Shared) -> list[float]:
@@ -181,8 +222,14 @@ def with_what_if(
     Args: options as `what_if`; shared: of an estimate with the same options.
     """
     chosen = resolve_precision(options.pop("precision", None), chip.default_precision)
-    answers, left_out = _what_if(graph, chip, chosen, Options(**options), shared or Shared())
+    with WhatIfs(graph, chip, chosen, Options(**options), shared or Shared()) as asked:
+        return with_answers(found, asked)
+
+
+def with_answers(found: Estimate, asked: WhatIfs) -> Estimate:
+    """The estimate with what was asked."""
+    answers, left_out = asked.answers()
     return replace(found, what_if=answers, notes=(*found.notes, *left_out))
 
 
-__all__ = ["FACTORS", "resources", "what_if", "with_what_if"]
+__all__ = ["FACTORS", "WhatIfs", "resources", "what_if", "with_answers", "with_what_if"]

@@ -19,7 +19,7 @@ import sim
 PACKAGE = Path(sim.__file__).parent
 
 LAYERS = (
-    ("errors", "units", "_version", "resources", "documents", "sweep_io"),
+    ("aside", "errors", "units", "_version", "ordered", "resources", "documents", "sweep_io"),
     ("workload",),
     ("hardware",),
     ("mapping",),

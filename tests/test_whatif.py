@@ -37,3 +37,9 @@ def test_a_clock_above_the_highest_is_said():
     found = sim.estimate(GRAPH, sim.load_hardware("edge-npu"), what_if=True)
     (note,) = [note for note in found.notes if note.startswith("what if")]
     assert note.startswith("what if: clock x 1.25 is left out: 1.25 GHz is above technology.max_clock, 1 GHz")
+
+
+def test_it_does_not_matter_how_many_processes_ask():
+    graph, chip = sim.load_workload("digits_cnn"), sim.load_hardware("tesla-fsd-npu")
+    alone, beside = (sim.estimate(graph, chip, what_if=True, processes=n) for n in (1, 3))
+    assert alone == beside

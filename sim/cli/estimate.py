@@ -81,6 +81,7 @@ def estimate(
 ) -> None:
     """Latency, energy and memory of a workload on one or several chips, and what binds every op."""
     import sim
+    from sim.aside import cores
     from sim.cli import common
     from sim.cli.progress import Progress
     from sim.errors import ConfigError
@@ -106,7 +107,9 @@ def estimate(
         graph = sim.load_workload(workload, progress=progress.traced, **common.knobs(p or ()))
         for chip in chips:
             progress.step(f"mapping {workload} onto {chip.name}")
-            estimates.append(sim.estimate(graph, chip, **options, what_if=what_if, progress=progress))
+            estimates.append(
+                sim.estimate(graph, chip, **options, what_if=what_if, progress=progress, processes=cores())
+            )
     if save_mapping is not None:
         from sim.mapping.files import write_mappings
 

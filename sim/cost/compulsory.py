@@ -15,6 +15,7 @@ from math import ceil, prod
 import numpy as np
 
 from sim.hardware.chip import Chip, Fanout, Memory, Unit
+from sim.ordered import ascending
 from sim.workload.graph import (
     Axis,
     CollectiveOp,
@@ -48,7 +49,7 @@ def _distinct(axis: Axis, sizes: tuple[int, ...]) -> int:
     """Indices inside [0, size) that an axis takes over all values of its ranks."""
     index = np.array([axis.offset])
     for (_, coefficient), size in zip(axis.terms, sizes, strict=True):
-        index = np.unique((index[:, None] + coefficient * np.arange(size)[None, :]).ravel())
+        index = ascending((index[:, None] + coefficient * np.arange(size)[None, :]).ravel())
     return int(np.count_nonzero((index >= 0) & (index < axis.size)))
 
 

@@ -28,10 +28,10 @@ def _lookup(table: Mapping[float, float], node_nm: ArrayLike) -> np.ndarray:
     if nodes.size > 1 and not any(nodes.strides):  # one node for thousands of designs, looked up hundreds of times
         return np.broadcast_to(_lookup(table, nodes.flat[0]), nodes.shape)
     result = np.empty(nodes.shape)
-    for node in np.unique(nodes):
-        if float(node) not in table:
-            raise ConfigError(f"technology.node: {t.nearest_nodes(float(node))}")
-        result[nodes == node] = table[float(node)]
+    for node in sorted(set(nodes.ravel().tolist())):
+        if node not in table:
+            raise ConfigError(f"technology.node: {t.nearest_nodes(node)}")
+        result[nodes == node] = table[node]
     return result
 
 

@@ -28,6 +28,8 @@ from sim.workload.graph import Axis, OperandRole
 
 Box = tuple[np.ndarray, Mapping[str, np.ndarray]]
 """How many tiles of a tiling, and their extents per rank."""
+_FIELDS = {flow: {b.rows: "rows", b.cols: "cols", b.stream: "stream"} for flow, b in BINDINGS.items()}
+"""Dataflow -> class -> where the array has it."""
 EXHAUSTIVE = 48
 """Classes with at most this many tile combinations are listed in full, with all integers."""
 
@@ -114,7 +116,7 @@ def class_tiles(
         tuple(owned.values()),
         problem.window_ranks.intersection(ranks),
         problem.reduction_speedup if letter == "K" else 1.0,
-        array,
+        _seen_by(array, letter),
         *(tuple(sorted((r, n) for r, n in split.items() if r in ranks)) for split in (parts, arrays)),
     )
     if key not in _LISTS:
@@ -123,6 +125,14 @@ def class_tiles(
         _check_axes(problem)
         _LISTS[key] = _Lister(problem, array, letter, parts, arrays, owned).tilings()
     return _LISTS[key]
+
+
+def _seen_by(array: ArrayShape, letter: str) -> ArrayShape:
+    """The array as lists of a class depend on it: a class that lies along one side does not see the other."""
+    along = _FIELDS[Dataflow(array.dataflow)].get(letter)
+    if along == "stream" or array.dataflow == Dataflow.ROW_STATIONARY:
+        return array
+    return replace(array, rows=array.rows if along == "rows" else 0, cols=array.cols if along == "cols" else 0)
 
 
 def _check_axes(problem: Problem) -> None:
@@ -149,9 +159,7 @@ class _Lister:
         self.parts, self.arrays = ({r: n for r, n in split.items() if r in self.ranks} for split in (parts, arrays))
         self.extent = {r: int(problem.einsum.ranks[r]) for r in problem.ranks}
         self.whole = {r: np.asarray(n) for r, n in self.extent.items()}
-        binding = BINDINGS[Dataflow(array.dataflow)]
-        fields = {binding.rows: "rows", binding.cols: "cols", binding.stream: "stream"}
-        self.field = fields.get(letter)
+        self.field = _FIELDS[Dataflow(array.dataflow)].get(letter)
 
     def tilings(self) -> ClassTiles:
         sizes = [self.extent[r] for r in self.ranks]

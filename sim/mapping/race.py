@@ -20,6 +20,7 @@ from sim.mapping.settle import CLASS_COUNT, Kept, Pairs, Rated, Settled
 from sim.mapping.steps import join
 from sim.mapping.terms import Numbers
 from sim.mapping.winners import Lazy, Objective, Winners, dynamic_energy, energy_of, valued
+from sim.ordered import among, ascending
 
 LOOKS = (24, 96, 768)
 """Candidates refined in each round; small problems then go on with all that the bound leaves."""
@@ -312,7 +313,7 @@ class Search:
             return
         chosen = self._below(designs, self._limit(designs) * (1 + ROUNDING))
         size = len(self.scan.positions)
-        old = np.isin(chosen.owner * size + chosen.number, self.seen.owner * size + self.seen.number)
+        old = among(chosen.owner * size + chosen.number, np.sort(self.seen.owner * size + self.seen.number))
         self.left.put(designs, chosen.take(np.flatnonzero(~old)))
         for look in (*LOOKS[1:], len(self.pool)):
             held = np.zeros(len(self.fit), dtype=bool)
@@ -337,13 +338,13 @@ class Search:
             now = keys.bound <= least[tiling] * (1 + NEAR)
             self.held = keys.take(np.flatnonzero(~now))
         else:
-            theirs = np.isin(self.held.owner, held_by)
+            theirs = among(self.held.owner, held_by)
             keys = _Chosen.join([keys, self.held.take(np.flatnonzero(theirs))])
             self.held = self.held.take(np.flatnonzero(~theirs))
             now = keys.bound <= self._limit(keys.owner)
         keys = keys.take(np.flatnonzero(now))
         if len(keys):
-            self.settled.add(np.unique(keys.number))
+            self.settled.add(ascending(keys.number))
             self._compare(keys.owner, keys.number)
 
     def _classes(self, chosen: _Chosen) -> tuple[_Chosen, np.ndarray]:

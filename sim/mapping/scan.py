@@ -14,6 +14,7 @@ import numpy as np
 
 from sim.mapping.search import Pool
 from sim.mapping.terms import Parts
+from sim.ordered import ascending
 
 ROUNDING = 4e-6
 """Share by which a bound in single precision (some thirty roundings of 6e-8) may miss the bound itself."""
@@ -36,7 +37,7 @@ class Scan:
     def __init__(self, pool: Pool, space: np.ndarray, room: np.ndarray) -> None:
         """space, room: of each design, the number of its space and its bytes for tiles."""
         self.pool, starts = pool, pool.space_starts.tolist()
-        rooms = [np.unique(room[space == number]) for number in range(len(pool.spaces))]
+        rooms = [ascending(room[space == number]) for number in range(len(pool.spaces))]
         most = max(map(len, rooms))
         self.shape = (len(rooms), most)
         self.cell = np.zeros(len(room), dtype=np.int64)

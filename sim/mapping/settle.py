@@ -20,6 +20,7 @@ from sim.mapping.problem import Stack
 from sim.mapping.search import Choice, Pool, SingleBorder
 from sim.mapping.steps import join
 from sim.mapping.terms import CLASSES
+from sim.ordered import among, ascending
 
 CLASS_COUNT = len(CLASSES)
 ROWS_AT_ONCE = 1024
@@ -104,7 +105,7 @@ class Settled:
 
     def add(self, keys: np.ndarray) -> None:
         """Make the rows of keys (sorted, once each) that are not known yet."""
-        unknown = keys[~np.isin(keys, self.known, assume_unique=True)]
+        unknown = keys[~among(keys, self.known)]
         like: dict[Hashable, list[_Group]] = {}
         for group in self._groups(unknown):
             like.setdefault(group.option, []).append(group)
@@ -229,7 +230,7 @@ class Kept:
         self.ports = len(settled.pool.spaces[0].machine.ports)
         self.parts: dict[int, tuple[StepTable, np.ndarray]] = {}
         for number, members in _by_table(table):
-            rows = np.unique(row[members])
+            rows = ascending(row[members])
             self.parts[number] = (settled.made[number].take(rows), rows)
 
     def table(self, place: tuple[int, int]) -> StepTable:

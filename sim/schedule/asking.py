@@ -113,7 +113,7 @@ def asked(op: EinsumOp, stays: Mapping[str, np.ndarray], held: np.ndarray, coste
     no = np.zeros(len(full), dtype=bool)
     pattern = np.stack([stays.get(op.einsum.operand(role).tensor, no) for role in ROLES], axis=1)
     questions = []
-    for variant in np.unique(pattern, axis=0):
+    for variant in sorted(set(map(tuple, pattern.tolist()))):
         designs = np.flatnonzero((pattern == variant).all(axis=1) & coster.only)
         if not len(designs):
             continue

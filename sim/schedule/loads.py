@@ -44,9 +44,9 @@ def _sets(wanted: Mapping[str, float], coster: _Coster) -> list[tuple[np.ndarray
         return []
     table = np.stack([coster.residency.stays[storage] for storage in wanted])
     sets = []
-    for choice in np.unique(table.T, axis=0):
-        if choice.any():
-            designs = (choice == table.T).all(axis=1)
+    for choice in sorted(set(map(tuple, table.T.tolist()))):
+        if any(choice):
+            designs = (np.array(choice) == table.T).all(axis=1)
             sets.append((designs, {s: b for (s, b), kept in zip(wanted.items(), choice, strict=True) if kept}))
     return sets
 
