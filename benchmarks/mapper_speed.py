@@ -2,13 +2,14 @@
 
     python benchmarks/mapper_speed.py [--repeats 5]
 
-Candidates a second are full bounds of time (traffic of every operand, footprint, array cycles with
-remainders, ports, both ends) over three memories: DRAM, SRAM and the array's registers, in single
-precision as the search makes them. A candidate is a tiling with the class of its innermost loop; the
-bounds of a tiling's classes are made one by one and the least is kept. A sample of
-the tilings is costed one by one with the exact evaluator: traffic and footprint must be equal
-where the bound claims them (one loop per class), the time never less than the bound. Networks are
-traced once; their times hold mapping and everything else of an estimate, from empty caches.
+A candidate is a tiling with the class of its innermost loop, over three memories: DRAM, SRAM and the
+array's registers. Each has its own cost under the rule by which the search ranks all of them (fluid: the
+longest of the sums instead of the sum of the longest): footprint, traffic and transfers of every operand
+with the overlap of sliding windows, array cycles with remainders, ports, set-up, both ends. A sample is
+costed again one by one, every loop order of it, from the steps that the evaluator walks: the least of a
+class must equal its cost. Its recurrence, which decides between the best, may be longer, never shorter.
+Networks are traced once; their times hold mapping and everything else of an estimate, from empty caches.
+A process is timed by the clock, the rest in CPU time.
 """
 
 from __future__ import annotations
@@ -30,15 +31,17 @@ sys.path.insert(0, str(ROOT))
 
 import sim  # noqa: E402
 from sim.mapping import dims  # noqa: E402
-from sim.mapping.evaluate import Rows, evaluate_rows  # noqa: E402
+from sim.mapping.evaluate import Rows, evaluate_rows, step_table  # noqa: E402
 from sim.mapping.machine import machine  # noqa: E402
 from sim.mapping.nest import footprint_bytes, nest  # noqa: E402
-from sim.mapping.problem import ROLES, Problem  # noqa: E402
-from sim.mapping.scan import Scan, clocks  # noqa: E402
-from sim.mapping.search import Pool, SingleBorder  # noqa: E402
-from sim.mapping.terms import Numbers  # noqa: E402
+from sim.mapping.problem import OUTPUT, ROLES, Problem  # noqa: E402
+from sim.mapping.scan import clocks  # noqa: E402
+from sim.mapping.search import Choice, Pool, SingleBorder  # noqa: E402
+from sim.mapping.terms import CLASSES, Terms  # noqa: E402
 from sim.workload.graph import EinsumOp  # noqa: E402
 
+DRAM = 0
+"""Number of its port."""
 SWEEP = {
     "array.rows": [16, 32, 64, 96, 128],
     "SRAM.capacity": ["512 KiB", "1 MiB", "4 MiB", "8 MiB", "32 MiB"],
@@ -81,44 +84,54 @@ def candidates(repeats: int) -> tuple[float, int, str]:
     """(candidates a second, candidates, what the sample showed)."""
     p, space = layer()
     made = space.machine
-    numbers = Numbers(made.rates, made.setup_cycles, made.latency_cycles)
-    pool = Pool(space)
     (clock,) = clocks(made.rates, made.setup_cycles, made.latency_cycles)
 
-    def bound() -> np.ndarray:
-        """From the candidate lists to the times."""
-        fresh = Pool(SingleBorder(p, made, space.homes))
-        return Scan(fresh, np.zeros(1, dtype=int), made.capacity_bytes[:, space.route.level]).everywhere(clock)
+    def costed() -> tuple[np.ndarray, np.ndarray]:
+        """From the candidate lists to (cycles (classes, tilings), footprints (tilings,))."""
+        pool = Pool(SingleBorder(p, made, space.homes))
+        ((_, grid),) = pool.grids
+        terms = Terms(grid, p)
+        times = [terms.flat(pool.bounds.of_class(terms, letter).time(*clock)) for letter in terms.letters]
+        return np.stack(times), terms.flat(terms.footprint_bytes())
 
-    seconds = median(bound, repeats)
-    bounds = pool.times(numbers)[0]
-    moved = pool.energies(np.array([1.0, 0.0]), np.array([1.0, 0.0]))  # 1 J a byte: DRAM traffic
-    finite = np.flatnonzero(np.isfinite(bounds)).tolist()
-    sample, equal, ratios = random.Random(0).sample(finite, 300), 0, []
+    times, footprint = costed()  # (the first time makes the lists, which are remembered)
+    seconds = median(costed, repeats)
+    pool = Pool(space)
+    letters = pool.grids[0][1].letters
+    sample, equal, ratios = random.Random(0).sample(range(len(pool)), 300), [], []
     for position in sample:
-        exact, traffic, used = np.inf, np.inf, 0.0
-        for choice in pool.choices(position):  # every loop order of the tiling
-            nested = nest(space.mapping(choice), p, made, space.homes)
-            rows = Rows(nest=nested, problem=p, machine=made, rates=made.rates, setup=made.setup_cycles,
-                        latency=made.latency_cycles)  # fmt: skip
-            cost = evaluate_rows(rows)
-            used = sum(float(np.max(b)) for b in footprint_bytes(nested, p, made).get(space.route.level, {}).values())
-            exact, traffic = min(exact, float(cost.time[0])), min(traffic, float(cost.traffic[0, 0].sum()))
-        # Where a pass over a sliding window is repeated, what its wrap still holds is bounded, not counted.
-        walked = [p.rank_class[r] for r in choice.order]
-        counted = "M" not in walked or ("N" not in walked and walked.count("M") < 2)
-        agree = np.isclose(used, pool.footprint[position]) and bounds[position] <= exact * (1 + 1e-9)
-        if (
-            not agree
-            or (counted and not np.isclose(traffic, moved[position]))
-            or moved[position] > traffic * (1 + 1e-9)
-        ):
-            raise SystemExit(f"candidate {choice}: {bounds[position]} {exact}, {used}, {traffic} {moved[position]}")
-        equal += bool(np.isclose(traffic, moved[position]))
-        ratios.append(float(bounds[position]) / exact)
-    found = f"traffic equal in {equal} of {len(sample)}, time {min(ratios):.3f} to {max(ratios):.3f} of exact"
-    classes = len(pool.grids[0][1].letters)
-    return len(pool) * classes / seconds, len(pool) * classes, found
+        for row, letter in enumerate(letters):
+            orders = pool.choices(position, CLASSES.index(letter))  # none where the class is not walked
+            if orders:
+                one_by_one = [recosted(p, space, choice) for choice in orders]
+                fluid, exact, used = (min(costs) for costs in zip(*one_by_one, strict=True))
+                equal.append(bool(np.allclose([times[row, position], footprint[position]], [fluid, used], rtol=1e-12)))
+                ratios.append(float(times[row, position]) / exact)
+    found = f"equal in {sum(equal)} of {len(equal)}; recurrence 1 to {1 / min(ratios):.2f} times it"
+    if max(ratios) > 1 + 1e-9:
+        raise SystemExit(f"a candidate costs {max(ratios)} of its recurrence")
+    return times.size / seconds, times.size, found
+
+
+def recosted(p: Problem, space: SingleBorder, choice: Choice) -> tuple[float, float, float]:
+    """(fluid cycles, cycles of the recurrence, footprint) of one loop order, from the steps that the evaluator walks.
+
+    Fluid: first load, then the most of the array's cycles and every port's, then the last store. A port that does not
+    feed the array has nothing to load while the last tile is computed, and at most a tile of results to store.
+    """
+    made, nested = space.machine, nest(space.mapping(choice), p, space.machine, space.homes)
+    rows = Rows(nest=nested, problem=p, machine=made, rates=made.rates, setup=made.setup_cycles,
+                latency=made.latency_cycles)  # fmt: skip
+    table, (rates,), (setup,), (latency,) = step_table(rows), made.rates, made.setup_cycles, made.latency_cycles
+    busy = table.weight @ (table.busy.bytes / rates + table.busy.transfers * setup)
+    ends = [(moves.bytes / rates + moves.transfers * setup).max() for moves in (table.first, table.last)]
+    tile = {r: int(np.ravel(n)[0]) for r, n in (p.whole | nested.tiles[0]).items()}
+    summed = any(tile[r] < p.whole[r] for r in p.reduction)
+    results = p.elements(OUTPUT, tile) * (p.accumulate_bits if summed else p.bits[OUTPUT]) / 8
+    busy[DRAM] += max(0.0, table.run[-1] - results / rates[DRAM] - setup)
+    fluid = ends[0] + max(table.weight @ table.run, busy.max()) + ends[1] + latency
+    used = sum(float(np.max(b)) for b in footprint_bytes(nested, p, made)[space.route.level].values())
+    return float(fluid), float(evaluate_rows(rows).time[0]), used
 
 
 def process(arguments: list[str], repeats: int) -> float:
@@ -145,7 +158,7 @@ def main() -> None:
     repeats = parser.parse_args().repeats
     rate, count, sampled = candidates(repeats)
     say(f"candidates a second ({count:,}, strided convolution)", f"{rate / 1e6:.1f} M", ">= 20 M")
-    say("  of them costed one by one", sampled, "")
+    say("  a sample costed one by one", sampled, "")
     npu, systolic = sim.load_hardware("tesla-fsd-npu"), sim.load_hardware("systolic")
     for name, target in (("resnet18", 0.11), ("resnet50", 0.1), ("vit", 0.2)):
         graph = sim.load_workload(name)

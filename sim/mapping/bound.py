@@ -93,12 +93,12 @@ class Bounds:
             walked[letters[0]] = walked[letters[0]] | ~np.any(list(walked.values()), axis=0)
             pace, setup, latency = list(1.0 / numbers.rates[mine].T), numbers.setup[mine], numbers.latency[mine]
             for letter in letters:
-                time = self._at(terms, letter).time(pace, setup, latency)
+                time = self.of_class(terms, letter).time(pace, setup, latency)
                 out[AXIS[letter], mine] = np.where(walked[letter], time, np.inf)
         return out
 
-    def _at(self, terms: Terms, letter: str) -> Parts:
-        """Of chosen candidates with one innermost class."""
+    def of_class(self, terms: Terms, letter: str) -> Parts:
+        """Of the candidates of `terms` (chosen ones, or a whole grid) with one innermost class."""
 
         def between(name: str) -> list[np.ndarray]:
             return [terms.between(k, terms.total(k, letter, getattr(terms, name)), name) for k in self.kinds]

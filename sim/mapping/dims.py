@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from itertools import product
+from itertools import permutations, product
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -266,36 +267,73 @@ class _Lister:
         return extent if speedup == 1 else np.ceil(extent / speedup)
 
     # This class's factors of an operand's elements ------------------------------------------------
-    def _factor(self, axes: tuple[Axis, ...], box: Mapping[str, np.ndarray], length: int) -> np.ndarray:
+    def _factor(self, axes: Sequence[Axis], box: Mapping[str, np.ndarray], length: int) -> np.ndarray:
         sizes = self.whole | dict(box)
         factor = np.ones(length)
         for axis in axes:
             factor = factor * self.problem.axis_extent(axis, sizes)
         return factor
 
-    def _again(
+    def _passes(
         self, axes: tuple[Axis, ...], tiles: Mapping[str, np.ndarray], rest: Mapping[str, np.ndarray], length: int
-    ) -> np.ndarray:
-        """Least elements that a repeated pass over the class's tiles must load (a wrap may overlap).
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Elements that a window loads in one pass over the class's tiles, and at least in each pass after it.
 
-        With one walked rank exactly: the union less the overlap of the last box with the first;
-        with several at least the union less a whole tile.
+        Of every rank three numbers: `size`, the sum of its tiles' extents; `kept`, what tiles share with those before
+        them; `wrap`, what the last shares with the first (all, where there is one tile). Where rank k advances, those
+        outside it stay and those inside it wrap, so that a pass loads the product of the sizes less the sum over k of
+        prod(sizes outside) kept_k prod(wraps inside). A loop on which the operand does not depend does least harm
+        just outside the innermost loop that is walked, w: what w's wrap shares stays, for every tile of the others.
+        Each is the least over the orders (ranks that do not slide stand best outside).
         """
-        union = self._factor(axes, {}, length)
-        walked = sum((tiles[r] < self.extent[r]).astype(int) for r in self.ranks) if self.ranks else np.zeros(length)
+        if any(len(set(self.ranks).intersection(axis.ranks)) > 1 for axis in axes):  # a bound: the union, less one tile
+            union = self._factor(axes, {}, length)
+            return union, np.maximum(0, union - self._factor(axes, tiles, length))
+        own = {rank: [axis for axis in axes if rank in axis.ranks] for rank in self.ranks}
+        along = {rank: self._along(rank, own[rank], tiles[rank], rest[rank], length) for rank in self.ranks}
+        size, kept, wrap = ({rank: numbers[i] for rank, numbers in along.items()} for i in range(3))
+        sliding = [rank for rank in self.ranks if any(len(axis.terms) > 1 for axis in own[rank])]
+        fixed = self._factor([axis for axis in axes if not set(self.ranks).intersection(axis.ranks)], {}, length)
+        whole = prod((size[rank] for rank in self.ranks if rank not in sliding), start=fixed)
+        every = prod((size[rank] for rank in sliding), start=whole)
+        once = every
+        for order in permutations(sliding):
+            shared = np.zeros(length)
+            for place, rank in enumerate(order):
+                outside = prod((size[r] for r in order[:place]), start=whole)
+                shared = shared + prod((wrap[r] for r in order[place + 1 :]), start=outside * kept[rank])
+            once = np.minimum(once, every - shared)
+        again = np.where(sum(tiles[r] < self.extent[r] for r in self.ranks), every, 0.0)
+        for rank in self.ranks:
+            others = prod((size[r] for r in self.ranks if r != rank), start=fixed)
+            slides = others * (size[rank] - kept[rank] - wrap[rank])
+            again = np.where(tiles[rank] < self.extent[rank], np.minimum(again, slides), again)
+        return once, again
+
+    def _along(
+        self, rank: str, axes: list[Axis], tile: np.ndarray, rest: np.ndarray, length: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(size, kept, wrap) of a rank's tiles on the axes that move with it."""
+        trips = -(-self.extent[rank] // tile)
         full = {r: np.full(length, n) for r, n in self.extent.items()}
-        shift = {
-            r: -(-(-self.extent[r] // tiles[r]) - 1) * tiles[r] if r in tiles else np.zeros(length, dtype=int)
-            for r in self.extent
-        }
-        kept = np.ones(length)
-        for axis in axes:
-            kept = kept * self.problem.axis_overlap(axis, full | dict(rest), full | dict(tiles), shift)
-        return np.where(
-            walked <= 1,
-            union - np.where(walked == 1, kept, 0),
-            np.maximum(0, union - self._factor(axes, tiles, length)),
-        )
+        still = dict.fromkeys(self.extent, np.zeros(length, dtype=np.int64))
+
+        def extent(box: np.ndarray) -> np.ndarray:
+            return self._factor(axes, {rank: box}, length)
+
+        def shared(old: np.ndarray, new: np.ndarray, shift: np.ndarray) -> np.ndarray:
+            return prod(
+                (
+                    self.problem.axis_overlap(a, full | {rank: old}, full | {rank: new}, still | {rank: shift})
+                    for a in axes
+                ),
+                start=np.ones(length),
+            )
+
+        size = (trips - 1) * extent(tile) + extent(rest)
+        kept = np.maximum(trips - 2, 0) * shared(tile, tile, tile) + (trips > 1) * shared(tile, rest, tile)
+        wrap = np.where(trips > 1, shared(rest, tile, (1 - trips) * tile), size)
+        return size, kept, wrap
 
     def _describe(self, table: np.ndarray, split: Callable[[np.ndarray], list[Box]]) -> ClassTiles:
         length = len(table)
@@ -337,8 +375,8 @@ class _Lister:
         if all(len(axis.terms) == 1 for axis in axes):  # tiles are apart
             return found | dict.fromkeys(("total", "slid", "slid_again"), whole)
         total = np.asarray(sum(count * self._factor(axes, box, length) for count, box in boxes))
-        again = self._again(axes, tiles, rest, length)
-        return found | {"total": total, "slid": np.minimum(total, whole), "slid_again": again}
+        once, again = self._passes(axes, tiles, rest, length)
+        return found | {"total": total, "slid": once, "slid_again": again}
 
     @cached_property
     def fold_arguments(self) -> dict:

@@ -213,8 +213,8 @@ class Terms:
 
     def late_bytes(self) -> np.ndarray:
         """The most that a port moves of results while the last tile is computed."""
-        wide = np.where(self.trips["K"] > 1, self.problem.accumulate_bits, self.problem.bits[OUTPUT])
-        return self._elements(OUTPUT, "wave_first") * (wide / 8)
+        wide = np.where(self.trips["K"] > 1, self.problem.accumulate_bits / 8, self.problem.bits[OUTPUT] / 8)
+        return self._elements(OUTPUT, "wave_first") * wide.astype(self.dtype, copy=False)
 
     def _drained(self) -> np.ndarray | None:
         """Least cycles of the port through which results leave; None without one, or where instances share them."""
@@ -232,7 +232,8 @@ class Terms:
         if array.dataflow == Dataflow.ROW_STATIONARY or self.grid.spread:
             return {}  # a bound may leave them out
         whole = problem.whole
-        extent = {c: prod((whole[r] for r in problem.in_class(c)), start=np.ones(())) for c in CLASSES}
+        extent = {c: prod((whole[r] for r in problem.in_class(c)), start=np.ones((), self.dtype)) for c in CLASSES}
+        extent = {c: np.asarray(size, self.dtype) for c, size in extent.items()}
         macs = extent["M"] * extent["N"] * extent["K"] * extent["B"]
         binding = BINDINGS[Dataflow(array.dataflow)]
 
@@ -273,8 +274,8 @@ class Terms:
             foreign = FOREIGN[role]
             outside = of(role, self.trips[foreign], "")
             found[role] = {c: outside if c != foreign else of(role, self.one, c) for c in self.letters}
-            if role is INPUT and self.problem.window_ranks and "K" in self.letters:
-                found[role]["K"] = of(role, self.trips[foreign], "K")
+            if role is INPUT and self.problem.window_ranks:
+                found[role] |= {c: of(role, self.trips[foreign], c) for c in "KB" if c in self.letters}
         return found
 
     @cached_property
@@ -310,13 +311,13 @@ class Terms:
         return tiles * again, self.nothing
 
     def _slid(self, again: np.ndarray, letter: str) -> np.ndarray:
-        """Input elements of a sliding window; reduction loops inside leave nothing to slide over."""
+        """Input elements of a sliding window; loops inside that lead to other channels leave nothing to slide over."""
         slid = self._elements(INPUT, "slid")
         if again is not self.one:
             slid = slid + self._elements(INPUT, "slid_again") * (again - 1)
-        if letter != "K":
+        if letter not in ("K", "B"):
             return slid
-        return np.where(self.trips["K"] > 1, self._elements(INPUT, "total") * again, slid)
+        return np.where(self.trips[letter] > 1, self._elements(INPUT, "total") * again, slid)
 
     @cached_property
     def _hollow(self) -> np.ndarray:
