@@ -10,14 +10,16 @@ import gc
 import os
 import pickle
 import signal
+import struct
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, Self, TypeVar
 
 Result = TypeVar("Result")
 
-MOST = 200
-"""Tasks: their numbers, a byte each, lie in a pipe, from which every process reads the next."""
+NUMBER = struct.Struct("=I")
+MOST = 16_000
+"""Tasks: their numbers lie in a pipe (which holds 64 KiB), from which every process reads the next."""
 
 
 def cores() -> int:
@@ -35,7 +37,7 @@ class Aside(Generic[Result]):
         self._tasks, self._copies = tasks, []
         copies = min(processes - 1, len(tasks)) if sys.platform == "linux" and len(tasks) <= MOST else 0
         self._next, numbers = os.pipe()
-        os.write(numbers, bytes(range(len(tasks))) if copies > 0 else b"")
+        os.write(numbers, b"".join(map(NUMBER.pack, range(len(tasks) if copies > 0 else 0))))
         os.close(numbers)
         if copies > 0:
             gc.freeze()  # a collection would touch, and so copy, every page that the processes share
@@ -63,9 +65,10 @@ class Aside(Generic[Result]):
 
     def _take(self) -> Iterator[tuple[int, Result]]:
         """Run the tasks that nobody took."""
-        while number := os.read(self._next, 1):
+        while sent := os.read(self._next, NUMBER.size):
+            (number,) = NUMBER.unpack(sent)
             try:
-                yield number[0], self._tasks[number[0]]()
+                yield number, self._tasks[number]()
             except Exception:
                 continue
 

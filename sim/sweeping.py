@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import product
 from math import prod
 from typing import Any
 
 import numpy as np
 
+from sim.aside import Aside
 from sim.cost.roofline import network_bound_s
 from sim.errors import DovetailError, WorkloadError
 from sim.hardware.chip import Chip, Memory
@@ -81,12 +83,14 @@ def sweep(
     allow_unsupported: bool = False,
     inputs: str = "host",
     progress: Callable[[float], None] | None = None,
+    processes: int = 1,
 ) -> Table:
     """Cost every combination: knobs, then precisions, then chip keys, the last key fastest.
 
     Args: workload: a graph, a `sim.Workload`, or a name (needed for `knobs`); chip_grid: override
         path -> values, or `Designs`; precisions: names or policies (see `sim.estimate`), the chip's default if
-        None; progress: called with the share of the (knobs, precision) pairs that are done.
+        None; progress: called with the share of the (knobs, precision) pairs that are done; processes: how many
+        cost the designs (forked copies of this one, on Linux only), those of one structure in one of them.
     Returns: a table in `itertools.product` order; infeasible rows have nan and a reason.
     Raises: WorkloadError: knobs on a plain graph; ConfigError, PrecisionError as for one estimate.
     """
@@ -103,7 +107,7 @@ def sweep(
     parts = []
     for values, graph in _graphs(workload, knobs or {}):
         for precision in chosen:
-            rows = _rows(graph, designs, precision, options)
+            rows = _rows(graph, designs, precision, options, processes)
             length = len(designs)
             head: dict[str, np.ndarray] = {
                 knob: np.array([value] * length, dtype=object) for knob, value in values.items()
@@ -150,7 +154,7 @@ def _graphs(workload: object, knobs: Mapping[str, Sequence[object]]) -> Iterator
 
 
 def _rows(
-    graph: Graph, designs: Designs, precision: Precision | PrecisionPolicy, options: Options
+    graph: Graph, designs: Designs, precision: Precision | PrecisionPolicy, options: Options, processes: int
 ) -> dict[str, np.ndarray]:
     n = len(designs)
     out: dict[str, np.ndarray] = {name: np.full(n, np.nan) for name in RESULTS}
@@ -159,17 +163,18 @@ def _rows(
     chips = _chips(designs)
     size = np.array([c.system.chips if c.system else 1 for c in chips])
     area, idle = (size * np.asarray(f(designs), dtype=float) for f in (chip_area_mm2, idle_power_w))
-    for members in group_by_structure(chips):
-        part = _part(designs, members)
-        try:
-            alike = [chips[i] for i in members]
-            network = cost_network(graph, alike, precision, options, subject=part)
-        except DovetailError as error:
-            if error.exit_code != 1 or len(members) == n:
-                raise
-            out["infeasible"][members], out["reason"][members] = True, str(error)
-            continue
-        _fill(out, network, members, idle, precision)
+    groups = group_by_structure(chips)
+    tasks = [
+        partial(
+            _structure, graph, [chips[i] for i in some], _part(designs, some), precision, options, idle[some],
+            alone=len(groups) == 1,
+        )
+        for some in groups
+    ]  # fmt: skip
+    with Aside(tasks, min(processes, len(tasks))) as aside:
+        for members, columns in zip(groups, aside.results(), strict=True):
+            for name, values in columns.items():
+                out[name][members] = values
     out["area_mm2"] = np.array(area)
     out["power_w"] = out["energy_j"] / out["latency_s"]
     return out
@@ -180,21 +185,34 @@ def _part(designs: Designs, members: Sequence[int]) -> Designs:
     return designs.take(np.array(members))
 
 
-def _fill(
-    out: dict[str, np.ndarray],
-    network: Network,
-    members: Sequence[int],
-    idle: np.ndarray,
+def _structure(
+    graph: Graph,
+    chips: Sequence[Chip],
+    part: Designs,
     precision: Precision | PrecisionPolicy,
-) -> None:
-    latency = network.latency_s
-    dynamic = np.zeros(len(members))
-    slots = np.zeros(len(members))
+    options: Options,
+    idle_w: np.ndarray,
+    *,
+    alone: bool,
+) -> dict[str, Any]:
+    """What is known of designs of one structure: arrays (designs,), or one value for all of them. Where none of them
+    can run that is an error if there are no others (`alone`)."""
+    try:
+        network = cost_network(graph, chips, precision, options, subject=part)
+    except DovetailError as error:
+        if error.exit_code != 1 or alone:
+            raise
+        return {"infeasible": True, "reason": str(error)}
+    return _columns(network, idle_w, precision)
+
+
+def _columns(network: Network, idle_w: np.ndarray, precision: Precision | PrecisionPolicy) -> dict[str, np.ndarray]:
+    n, latency = len(network.chips), network.latency_s
+    dynamic, slots, macs, effective, vector_ops = np.zeros((5, n))
     system = network.chips[0].system  # one structure, one system
     split, stages = (system.tensor_parallel, system.pipeline) if system else (1, 1)
-    macs, effective, vector_ops = np.zeros((3, len(members)))
     for group in network.groups:
-        runs = np.ones(len(members), dtype=bool) if group.runs is None else group.runs
+        runs = np.ones(n, dtype=bool) if group.runs is None else group.runs
         dynamic = dynamic + np.where(runs, group.energy_j * split, 0.0)
         macs, vector_ops = macs + runs * group.macs, vector_ops + runs * group.vector_ops
         effective = effective + runs * group.effective_macs
@@ -202,20 +220,28 @@ def _fill(
             slots = slots + np.where(runs, group.mac_slots, 0.0)
     clock = np.array([c.main_unit.clock_hz for c in network.chips])
     cells = network.unit.array.rows * network.unit.array.cols * stages
-    out["latency_s"][members], out["cycles"][members] = latency, latency * clock
-    out["throughput_per_s"][members] = network.graph.batch / latency
-    with_idle = dynamic + idle[members] * latency
-    out["energy_j"][members] = np.where(np.isnan(idle[members]), dynamic, with_idle)
+    with_idle = dynamic + idle_w * latency
     with np.errstate(invalid="ignore", divide="ignore"):
-        out["mac_utilization"][members] = np.where(slots > 0, slots / (cells * (latency * clock)), np.nan)
-    out["macs"][members], out["vector_ops"][members] = macs * split, vector_ops * split
-    out["effective_macs"][members], out["flops"][members] = effective * split, (2 * macs + vector_ops) * split
-    out["infeasible"][members] = network.infeasible
-    for d, (reason, _) in network.reasons.items():
-        out["reason"][members[d]] = reason
+        utilization = np.where(slots > 0, slots / (cells * (latency * clock)), np.nan)
     bound_s = network_bound_s(as_typed(network.graph, precision), network.chips, precision.name)
-    out["roofline_latency_s"][members] = bound_s
-    out["below_datasheet_roofline"][members] = latency < bound_s
+    reasons = np.full(n, "", dtype=object)
+    for d, (reason, _) in network.reasons.items():
+        reasons[d] = reason
+    return {
+        "latency_s": latency,
+        "throughput_per_s": network.graph.batch / latency,
+        "cycles": latency * clock,
+        "roofline_latency_s": bound_s,
+        "below_datasheet_roofline": latency < bound_s,
+        "energy_j": np.where(np.isnan(idle_w), dynamic, with_idle),
+        "mac_utilization": utilization,
+        "macs": macs * split,
+        "effective_macs": effective * split,
+        "vector_ops": vector_ops * split,
+        "flops": (2 * macs + vector_ops) * split,
+        "infeasible": network.infeasible,
+        "reason": reasons,
+    }
 
 
 _GRAFTS = {

@@ -9,8 +9,10 @@ import sys
 import time
 from functools import partial
 
+import numpy as np
 import pytest
 
+import sim
 from sim.aside import Aside, cores
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="one process everywhere but on Linux")
@@ -72,3 +74,15 @@ def test_no_tasks_and_one_core():
     with Aside([], 4) as aside:
         assert aside.results() == []
     assert cores() >= 1
+
+
+def test_a_sweep_does_not_depend_on_processes():
+    """Nor do the rows that cannot run, of which a whole structure is left out with its reason."""
+    grid = {"array.rows": [8, 16], "DRAM.capacity": ["1 KiB", "1 GiB"], "DRAM.bandwidth": ["1 GB/s", "8 GB/s"]}
+    alone, beside = (sim.sweep(sim.gemm(64, 64, 64), sim.load_hardware("systolic"), grid, processes=n) for n in (1, 3))
+    assert alone.columns == beside.columns
+    for name in alone.columns:
+        assert alone[name].tolist() == beside[name].tolist() or np.array_equal(
+            alone[name], beside[name], equal_nan=True
+        )
+    assert 0 < alone["infeasible"].sum() < len(alone)

@@ -38,6 +38,7 @@ def sweep(
 ) -> None:
     """Estimate every combination; rows are in the order of the options, the last one fastest."""
     import sim
+    from sim.aside import cores
     from sim.cli import common
     from sim.cli.progress import Progress
     from sim.schedule.confidence import calibration_label
@@ -56,7 +57,7 @@ def sweep(
         for chip in chips:
             progress.step(f"{workload} on designs of {chip.name}")
             found = sim.sweep(subject, chip, grid, knobs=knobs, precisions=precisions, calibration=calibration,
-                              progress=progress)  # fmt: skip
+                              progress=progress, processes=cores())  # fmt: skip
             tables.append(found)
     columns = columns_of(hw, tables)
     labels = {chip.name: calibration_label(chip, calibration) for chip in chips}
