@@ -21,16 +21,15 @@ from sim.cost.gpu.device import GpuDevice
 from sim.cost.gpu.sets import KINDS
 
 LIBRARY_CONSTANTS: Mapping[str, tuple[str, ...]] = {
-    "gemm": ("prologue_s", "prologue_k", "l2_bytes_per_clock_sm", "epilogue_bytes_per_clock_sm"),
-    "prefill": ("softmax_clocks", "start_s", "tail", "token_s"),
-    "decode": ("block_s", "split_s", "combine_s", "l2_bytes_per_clock_sm"),
+    "gemm": ("launch_s", "fill_s"),
+    "prefill": ("launch_s", "start_s", "tail", "token_s"),
+    "decode": ("launch_s",),
 }
-"""Kernel kind -> constants of the library: how a CTA fills its pipeline and reads L2 (cp.async, or TMA with
-multicast), whether it waits for its output (stores, or TMA beside the next tile), what a score element costs
-beside the products, what a CTA sets up, whether the longest rows of a causal mask run first, how a CTA writes and
-walks the cache and how splits are combined."""
-MEMORY_CONSTANTS = ("dram_efficiency", "dram_ramp_s")
-"""Constants of the DRAM and its controller: of every device its own, in every kind of kernel."""
+"""Kernel kind -> constants of the library: its launches, how a CTA fills its pipeline, what it sets up, whether the
+longest rows of a causal mask run first, and how the cache is written."""
+DEVICE_CONSTANTS = ("matrix_efficiency", "dram_efficiency", "dram_ramp_s")
+"""Constants of the DRAM and its controller, and of the clock that the power limit leaves the matrix units: of every
+device its own, in every kind of kernel."""
 
 ROWS = 500
 """Rows of each device that a fit uses, evenly spaced; more change the third digit and cost time."""
@@ -75,7 +74,7 @@ def _solve(kind: str, parts: Sequence[_Part]) -> dict[str, object]:
     keys: list[tuple[str, str | None]] = []
     for name in spec:
         having = [p.device.name for p in parts if name not in p.held]
-        own = name in (*LIBRARY_CONSTANTS[kind], *MEMORY_CONSTANTS) or len(having) < len(parts)
+        own = name in (*LIBRARY_CONSTANTS[kind], *DEVICE_CONSTANTS) or len(having) < len(parts)
         keys += [(name, device) for device in having] if own else [(name, None)]
     low = np.log([spec[name]["low"] for name, _ in keys])
     high = np.log([spec[name]["high"] for name, _ in keys])

@@ -189,7 +189,7 @@ def _with_epilogue(
     launch = gpu.floor_s(terms.pop(Term.LAUNCH))
     extra = sum(float(graph.tensors[k].size_bytes) for k in dict.fromkeys(op.inputs) if k not in _factors(op))
     hit = float(hit_rate(np.asarray(extra), c.l2_share * device.l2_bytes, L2_STEEPNESS))
-    l2_rate = c.l2_bytes_per_clock_sm * device.sms * device.clock_hz
+    l2_rate = device.l2_bytes_per_s
     dram_rate = c.dram_efficiency * device.dram_bytes_per_s
     terms[Term.EXPOSED_MEMORY] = terms.get(Term.EXPOSED_MEMORY, 0.0) + extra * (hit / l2_rate + (1 - hit) / dram_rate)
     before = sum(terms.values())

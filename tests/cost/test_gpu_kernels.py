@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim.baseline.fit import PROBLEMS
-from sim.baseline.joint import LIBRARY_CONSTANTS, MEMORY_CONSTANTS
+from sim.baseline.joint import DEVICE_CONSTANTS, LIBRARY_CONSTANTS
 from sim.cost.gpu import attention, conv, gemm, vector
 from sim.cost.gpu.device import Generation, GpuDevice, device_from_chip
 from sim.cost.gpu.result import TERM_OF, hit_rate, soft_max
@@ -39,7 +39,7 @@ A100 = GpuDevice(
 H100 = GpuDevice(
     name="h100-sxm", generation=Generation.HOPPER, sms=132, clock_hz=1.83e9,
     peak_flop_per_s={"bf16": 989e12, "fp8_e4m3": 1979e12, "fp32": 67e12},
-    dram_bytes_per_s=3.35e12, l2_bytes=50e6, smem_bytes_per_sm=228 * 1024,
+    dram_bytes_per_s=3.35e12, l2_bytes=50e6, smem_bytes_per_sm=228 * 1024, lanes_per_sm=128,
 )  # fmt: skip
 DEVICES = pytest.mark.parametrize("device", [A100, H100], ids=lambda d: d.name)
 size = st.integers(1, 5000)
@@ -347,13 +347,13 @@ def test_transfer_says_where_constants_come_from():
     assert constants_for(H100).origin["gemm"] == "h100-sxm, measured"
     h200 = constants_for(named("h200", Generation.HOPPER, 2 * 1.83e9))
     assert h200.origin["gemm"] == "h100-sxm, same generation"
-    assert h200.gemm.prologue_s == pytest.approx(constants_for(H100).gemm.prologue_s / 2)
+    assert h200.prefill.token_s == pytest.approx(constants_for(H100).prefill.token_s / 2)
     assert h200.gemm.launch_s == constants_for(H100).gemm.launch_s
     assert h200.gemm.matrix_efficiency == constants_for(H100).gemm.matrix_efficiency
     assert constants_for(named("b200", Generation.BLACKWELL)).origin["decode"] == "wgmma, generation changed"
     l40s = constants_for(named("l40s", Generation.ADA, 2.82e9))
     assert l40s.origin["prefill"] == "mma-sync, generation changed"
-    assert l40s.decode.block_s == pytest.approx(fitted_sets()["mma-sync"].constants["decode"].block_s / 2)
+    assert l40s.prefill.token_s == pytest.approx(fitted_sets()["mma-sync"].constants["prefill"].token_s / 2)
     assert constants_for(named("v", Generation.VOLTA)).origin["vector_binary"].startswith("v100-pcie-32gb")
     with pytest.raises(CalibrationError, match="h100-sxm"):
         constants_for(H100, "h100-smx")
@@ -383,25 +383,50 @@ def test_a_stated_share_above_the_data_sheet_is_refused():
         device_from_chip(replace(chip, units=(unit,)))
 
 
-def test_only_tma_multicast_receives_more_than_l2_delivers():
-    """By hand, at 64 B a clock and SM asked and 1,800 B a clock of L2: mma.sync SMs share the 1,800."""
-    c = replace(constants_for(A100).gemm, l2_bytes_per_clock_sm=64.0)
-    l40s = GpuDevice(**{n: getattr(A100, n) for n in A100.__dataclass_fields__}
-                     | {"l2_bytes_per_s": 1800 * A100.clock_hz})  # fmt: skip
-    assert gemm.l2_rates(l40s, c) == (1800 * A100.clock_hz, 1800 * A100.clock_hz)
-    hopper = replace(l40s, generation=Generation.HOPPER)
-    assert gemm.l2_rates(hopper, c) == (64 * 108 * A100.clock_hz, 1800 * A100.clock_hz)
+def test_clusters_read_a_tile_once_for_their_rows_and_columns():
+    """A 128 x 256 tile over k = 64, by hand: 128 + 256 rows and columns of 2 B a CTA on A100; on H100 two CTAs share
+    each. With one row of tiles nobody shares the columns."""
+
+    def read(m, device):
+        plan = gemm.gemm_plan(m, 4096, 64, device=device)
+        at = np.flatnonzero((plan.tile_m == 128) & (plan.tile_n == 256) & (plan.split == 1))[0]
+        return plan.l2_bytes[at]
+
+    assert read(4096, A100) == 32 * 16 * (128 + 256) * 64 * 2
+    assert read(4096, H100) == 32 * 16 * (64 + 128) * 64 * 2
+    assert read(128, H100) == 16 * (64 + 256) * 64 * 2
 
 
-def test_two_sms_of_blackwell_read_columns_once():
-    """A 128 x 256 tile over k = 64: 128 + 256 columns of 2 B on Hopper, 128 + 128 on Blackwell."""
-    hopper, blackwell = (
-        gemm.gemm_plan(4096, 4096, 64, device=replace(H100, generation=g))
-        for g in (Generation.HOPPER, Generation.BLACKWELL)
-    )
-    at = np.flatnonzero((hopper.tile_m == 128) & (hopper.tile_n == 256) & (hopper.split == 1))[0]
-    assert hopper.l2_bytes[at] == 32 * 16 * (128 + 256) * 64 * 2
-    assert blackwell.l2_bytes[at] == 32 * 16 * (128 + 128) * 64 * 2
+def test_fills_and_epilogues_by_hand():
+    """4096 x 4096 x 4096 in 128 x 256 tiles on A100: 512 CTAs on 108 SMs are 5 waves: 5 fills, 5 x 128 steps of 32, 5
+    tiles to write. 132 SMs of H100 take 4: no fill, 4 x 64 steps of 64, one tile and 0.3 of three more. With k = 32,
+    one step of a pipeline of four is a quarter of a fill."""
+    for device, waves, fill, steps in ((A100, 5, 5, 5 * 128), (H100, 4, 0, 4 * 64)):
+        plan = gemm.gemm_plan(4096, 4096, 4096, device=device)
+        at = np.flatnonzero((plan.tile_m == 128) & (plan.tile_n == 256) & (plan.split == 1))[0]
+        assert (plan.waves[at], plan.fill[at], plan.steps[at]) == (waves, fill, steps)
+        found = gemm.gemm_time(plan, replace(constants_for(device, "none").gemm, epilogue_bytes_per_clock_sm=10.0))
+        tiles = found.kernel["waves"] if device is A100 else 1 + 0.3 * (found.kernel["waves"] - 1)
+        tile_s = found.kernel["tile_m"] * found.kernel["tile_n"] * 2 / (10 * device.clock_hz)
+        assert found.terms_s["epilogue"] == pytest.approx(tiles * tile_s)
+    short = gemm.gemm_plan(4096, 4096, 32, device=A100)
+    at = np.flatnonzero((short.tile_m == 128) & (short.tile_n == 256) & (short.split == 1))[0]
+    assert short.fill[at] == 5 / 4
+
+
+def test_softmax_clocks_follow_from_the_data_sheet():
+    """By hand: 1/16 + 6/64 clocks an element on A100, 1/16 + 6/128 on H100."""
+    assert attention.softmax_clocks_per_element(A100) == pytest.approx(0.15625)
+    assert attention.softmax_clocks_per_element(H100) == pytest.approx(0.109375)
+
+
+def test_a_block_of_the_cache_costs_matrix_time():
+    """By hand: 32 rows by 128 tokens by 128 elements, two products of 2 FLOP: 2.1 MFLOP at 312e12 / 108 FLOP/s; 216
+    CTAs are two rounds."""
+    c = replace(constants_for(A100, "none").decode, block_rows=32.0)
+    one, two = (attention.attention_decode_s(216, n, 8, 1, 128, device=A100, constants=c) for n in (127, 255))
+    block_s = 4 * 32 * 128 * 128 * 108 / 312e12
+    assert two.terms_s["compute"] - one.terms_s["compute"] == pytest.approx(2 * block_s, rel=1e-9)
 
 
 def test_results_have_the_bytes_that_the_network_stores():
@@ -438,15 +463,15 @@ def test_joint_sets_differ_in_the_librarys_constants_alone():
     for kind, own in LIBRARY_CONSTANTS.items():
         differ = {f for f in one[kind].__dataclass_fields__ if getattr(one[kind], f) != getattr(two[kind], f)}
         held = set(PROBLEMS[kind].fixed(A100)) ^ set(PROBLEMS[kind].fixed(H100))
-        assert set(own) <= differ <= {*own, *MEMORY_CONSTANTS} | held | {"single_rate"}
+        assert set(own) <= differ <= {*own, *DEVICE_CONSTANTS} | held
 
 
-def test_l2_bandwidth_of_the_data_sheet_is_a_ceiling():
-    """Warm weights cannot leave L2 faster than it reads: 8 MB at 1 TB/s take 8 us at least."""
+def test_l2_bandwidth_is_a_ceiling():
+    """Warm weights cannot leave L2 faster than it reads: 8 MB at 0.5 TB/s take 16 us at least."""
     c = constants_for(A100).gemm
-    slow = GpuDevice(**{n: getattr(A100, n) for n in A100.__dataclass_fields__} | {"l2_bytes_per_s": 1e12})
-    assert gemm.gemm_s(16, 2048, 2048, device=slow, constants=c, weight_copies=1).time_s >= 8e-6
-    assert gemm.gemm_s(16, 2048, 2048, device=A100, constants=c, weight_copies=1).time_s < 8e-6
+    slow = GpuDevice(**{n: getattr(A100, n) for n in A100.__dataclass_fields__} | {"l2_bytes_per_s": 5e11})
+    assert gemm.gemm_s(16, 2048, 2048, device=slow, constants=c, weight_copies=1).time_s >= 16e-6
+    assert gemm.gemm_s(16, 2048, 2048, device=A100, constants=c, weight_copies=1).time_s < 10e-6
 
 
 def test_fitted_constants_lie_inside_their_physical_range():

@@ -39,9 +39,9 @@ HEAD_DIMS = (64, 128, 192, 256)
 """Head dimensions with data: 128 on both libraries, the others on wgmma kernels, in which only the count of
 clocks depends on them. At 512 another kernel runs."""
 DECODE_STEEPNESS = 6.0
-L2_REACHED = 0.6
-"""Share of the data sheet's L2 bandwidth that prefill's tensors are read at from it, half of them from the far
-partition (estimated: 0.5 to 1 fit alike)."""
+SOFTMAX_LANE_OPS = 6.0
+"""fp32 instructions per score element beside its exponential: scale and shift, maximum, sum, conversion, and shares of
+the mask and of rescaling the output (FlashAttention 2, `softmax.h`, counted: 5 to 7)."""
 FP32_BYTES = 4
 
 
@@ -129,7 +129,9 @@ def attention_decode_s(
     """One new token per sequence over `past_tokens` cached ones; the cache may be narrower than `dtype`.
 
     T = launch + softmax_p(rounds (start + (blocks - 1) block), DRAM + L2) + split + scheduling + copies.
-    Grouped heads are packed: one CTA per KV head and split of the KV length; one CTA per SM at a time.
+    Grouped heads are packed: one CTA per KV head and split of the KV length; one CTA per SM at a time. Combining the
+    splits is a kernel more, and so are the layout copies of FlashAttention-2 for grouped heads, and the scheduling of
+    FlashAttention-3.
     """
     c = constants
     x = AttentionProblem.of(batch, 1, past_tokens, heads, kv_heads, head_dim)
@@ -143,24 +145,26 @@ def attention_decode_s(
     splits = flash_splits(ctas, device.sms * (1 if fa3 else 2), blocks)
     per_cta = np.ceil(blocks / splits)
     rounds = np.ceil(ctas * splits / device.sms)
-    per_block = c.block_s * x.head_dim / HEAD_DIM_REFERENCE * stored / 2
+    row_s = 4 * KV_BLOCK * x.head_dim * device.sms / device.peak(dtype)
+    per_block = c.block_rows * row_s * stored / size
     busy = rounds * (c.start_s + (per_cta - 1) * per_block) * _at_head_dim(x.head_dim)
     hit = hit_rate(cache, c.l2_share * device.l2_bytes, DECODE_STEEPNESS)
-    l2_bytes_per_s = min(c.l2_bytes_per_clock_sm * device.sms * device.clock_hz, device.l2_bytes_per_s)
+    l2_bytes_per_s = c.l2_efficiency * device.l2_bytes_per_s
     memory = (cache * (1 - hit) + queries * (c.l2_share <= 0)) / (c.dram_efficiency * device.dram_bytes_per_s)
     memory = memory + (cache * hit + queries) / l2_bytes_per_s
     overlapped = soft_max(busy, memory, c.overlap)
     partial = 2 * FP32_BYTES * x.batch * x.heads * x.head_dim * splits / l2_bytes_per_s
-    split = np.where(splits > 1, c.combine_s * splits + partial, 0.0)
+    split = np.where(splits > 1, c.combine_s / device.library.combine_stages * splits + partial, 0.0)
+    kernel_s = c.kernel_s * device.library.chained
     if fa3:
         scheduled = x.batch <= SCHEDULED_SEQUENCES
-        scheduling = np.where(scheduled, c.sequence_s * x.batch + c.split_s * (length > KV_BLOCK), 0.0)
+        scheduling = np.where(scheduled, c.sequence_s * x.batch + kernel_s * (length > KV_BLOCK), 0.0)
         copies = np.zeros_like(scheduling)
     else:
-        split = split + np.where(splits > 1, c.split_s, 0.0)
+        split = split + np.where(splits > 1, kernel_s, 0.0)
         scheduling = np.zeros_like(split)
         grouped = (x.group > 1) & (x.kv_heads > 1) & (x.batch > 1)
-        copies = np.where(grouped, c.copy_s + 2 * queries / l2_bytes_per_s, 0.0)
+        copies = np.where(grouped, kernel_s + 2 * queries / l2_bytes_per_s, 0.0)
     terms = {
         "launch": np.full(busy.shape, c.launch_s),
         "compute": busy,
@@ -291,32 +295,42 @@ def prefill_plan(
     )  # fmt: skip
 
 
+def softmax_clocks_per_element(device: GpuDevice) -> float:
+    """SM clocks of one score element: an exponential, and SOFTMAX_LANE_OPS on the fp32 lanes.
+
+    Example: A100, 16 exponentials and 64 lanes a clock: 1/16 + 6/64 = 0.156; H100 with 128 lanes: 0.109.
+    """
+    return 1 / device.exponentials_per_clock_sm + SOFTMAX_LANE_OPS / device.lanes_per_sm
+
+
 def prefill_time(
     plan: PrefillPlan, constants: PrefillConstants, dtype: str = "bf16", *, past_in_l2: bool = True
 ) -> KernelTime:
     """T = launch + cache write + split + softmax_p(compute with its tail, memory).
 
-    A score element costs matrix and softmax clocks (added or overlapped: `softmax_overlap`); work is
-    spread over the SMs, and `tail` of the longest CTA runs alone at the end. `past_in_l2`: a call that is repeated
+    A score element costs matrix and softmax clocks (added, or overlapped where the library interleaves them); work is
+    spread over the SMs, and `tail` of the longest CTA runs alone at the end. Combining splits costs half the launch
+    floor, which holds two kernels. `past_in_l2`: a call that is repeated
     finds the cached tokens there too, if all fits; in a network everything else ran since.
     """
     c, device, x, t = constants, plan.device, plan.problem, plan.tiles
     matrix_clocks = 4 * x.head_dim * device.sms * device.clock_hz / (device.peak(dtype) * c.matrix_efficiency)
-    element_s = soft_max(matrix_clocks, np.asarray(c.softmax_clocks), c.softmax_overlap) / device.clock_hz
+    softmax_clocks = np.asarray(c.softmax_share * softmax_clocks_per_element(device))
+    element_s = soft_max(matrix_clocks, softmax_clocks, device.library.softmax_overlap) / device.clock_hz
     block_s = t.rows * t.columns * element_s
     start_s = c.start_s / t.resident
     work = (plan.blocks * block_s + plan.ctas * start_s) / device.sms
     longest = plan.longest * block_s / plan.splits + start_s
     waves = np.ceil(plan.ctas / device.sms)
     spread = np.maximum(longest, work + c.tail * longest)
-    alone = np.where(waves > 1, waves * longest, longest / c.single_rate)
+    alone = waves * longest
     busy = np.where(plan.ctas <= device.sms * t.resident, np.minimum(spread, alone), spread)
     new = 2 * plan.size * x.batch * x.head_dim * x.new_tokens * (x.heads + x.kv_heads)
     past = 2 * plan.size * x.batch * x.head_dim * x.past_tokens * x.kv_heads
     written = 2 * plan.size * x.batch * x.new_tokens * x.kv_heads * x.head_dim * plan.cache_write
     hit = hit_rate(new + past * past_in_l2 + written, c.l2_share * device.l2_bytes, L2_STEEPNESS)
     from_dram_s = 1 / (c.dram_efficiency * device.dram_bytes_per_s)
-    byte_s = (1 - hit) * from_dram_s + hit / (L2_REACHED * device.l2_bytes_per_s)
+    byte_s = (1 - hit) * from_dram_s + hit / device.l2_bytes_per_s
     overlapped = soft_max(busy, new * byte_s + past * (byte_s if past_in_l2 else from_dram_s), c.overlap)
     ideal = plan.blocks * block_s / device.sms
     terms = {
@@ -325,7 +339,7 @@ def prefill_time(
         "tail": busy - ideal,
         "memory": overlapped - busy,
         "cache_write": _cache_write_s(plan, c, byte_s),
-        "split": np.where(plan.splits > 1, c.split_s, 0.0),
+        "split": np.where(plan.splits > 1, c.launch_s / 2, 0.0),
     }
     kernel = {
         "splits": plan.splits.astype(int),

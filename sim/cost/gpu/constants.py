@@ -12,7 +12,7 @@ from typing import Self
 
 from sim.errors import CalibrationError
 
-CLOCKED = ("prologue_s", "block_s", "token_s", "row_s")
+CLOCKED = ("token_s", "row_s")
 """Times that go with the SM clock: what happens inside a CTA."""
 
 
@@ -42,8 +42,9 @@ class Constants:
     def at_clock(self, ratio: float) -> Self:
         """The set with the times inside a CTA divided by the clock ratio new/reference.
 
-        Floors (launches, the start of a round, split and combine kernels, DRAM, the host) keep: on A100
-        (1.41 GHz) and H100 (1.83 GHz) launches and starts agree within 14 % in time, not in clocks.
+        Waits for memory and floors (a pipeline's fill and step, launches, the start of a round, combine kernels, the
+        host) keep: fitted alone, A100 (1.41 GHz) and H100 (1.83 GHz) agree within 1 % on the step and 14 % on
+        launches and starts in time, not in clocks.
         """
         scaled = {f.name: getattr(self, f.name) / ratio for f in fields(self) if f.name in CLOCKED}
         return replace(self, **scaled)
@@ -71,24 +72,18 @@ class GemmConstants(Constants):
     matrix_efficiency: float = constant("1", 0.6, 1.05, 1.0)
     """Share of the data-sheet matrix rate that a full CTA reaches. Up to 1.05, because every wave is
     charged its fill in full although co-resident CTAs hide a part of it."""
-    prologue_s: float = constant("s", 1e-7, 1e-5, 0.0)
-    """Pipeline fill per wave of CTAs."""
-    prologue_k: float = constant("element", 1.0, 5000.0, 1.0)
-    """Reduction length at which half of the fill shows."""
+    fill_s: float = constant("s", 1e-7, 1e-5, 0.0)
+    """Pipeline fill per wave of CTAs (mma.sync only: persistent kernels load the next tile meanwhile)."""
+    step_s: float = constant("s", 1e-9, 5e-7, 0.0)
+    """A CTA's step along the reduction: barrier and first instruction, beside the products."""
     dram_efficiency: float = constant("1", 0.5, 0.95, 1.0)
     """Reachable share of the DRAM bandwidth."""
     dram_ramp_s: float = constant("s", 1e-9, 2e-6, 0.0)
     """DRAM takes sqrt(this x transfer time) longer: ramp up of requests in flight."""
-    l2_bytes_per_clock_sm: float = constant("B/clock/SM", 16.0, 128.0, 1e9)
-    """L2 to SM bandwidth."""
     l2_share: float = constant("1", 0.3, 1.0, 0.0)
     """Share of L2 in which a cyclically reused working set stays."""
     epilogue_bytes_per_clock_sm: float = constant("B/clock/SM", 4.0, 128.0, 1e9)
     """Rate at which an SM writes its output tile."""
-    split_s: float = constant("s", 5e-7, 5e-6, 0.0)
-    """Fixed cost of split-K: the reduction kernel."""
-    split_passes: float = constant("1", 0.3, 3.0, 1.0)
-    """fp32 partial sums cost this many times their bytes at L2 rate."""
     overlap: float = constant("1", 1.2, 6.0, 16.0)
     """Exponent p of the soft maximum of compute and memory."""
 
@@ -101,20 +96,19 @@ class DecodeConstants(Constants):
     """Floor: the attention kernel and the kernel that writes the KV cache."""
     start_s: float = constant("s", 1e-6, 8e-6, 0.0)
     """Start of a round of CTAs (head dimension 128)."""
-    block_s: float = constant("s", 5e-8, 3e-6, 0.0)
-    """One CTA streaming one block of 128 cached tokens (head dimension 128)."""
+    kernel_s: float = constant("s", 1e-6, 1e-5, 0.0)
+    """A further small kernel in the chain: combining splits, copying layouts, scheduling."""
+    block_rows: float = constant("1", 8.0, 128.0, 0.0)
+    """A block of cached tokens costs a CTA the matrix time of this many query rows: those of a packed group and
+    padding."""
     dram_efficiency: float = constant("1", 0.5, 0.95, 1.0)
     """Reachable share of the DRAM bandwidth."""
     l2_share: float = constant("1", 0.4, 1.0, 0.0)
     """Share of L2 in which the KV cache stays between calls."""
-    l2_bytes_per_clock_sm: float = constant("B/clock/SM", 10.0, 128.0, 1e9)
-    """L2 to SM bandwidth."""
-    split_s: float = constant("s", 1e-7, 1e-5, 0.0)
-    """Fixed cost of splitting the KV length (combine kernel, or its chained launch)."""
+    l2_efficiency: float = constant("1", 0.1, 1.0, 1.0)
+    """Reachable share of L2's bandwidth: short reads, page by page."""
     combine_s: float = constant("s", 1e-9, 1e-6, 0.0)
-    """Combine, per split."""
-    copy_s: float = constant("s", 1e-7, 1e-5, 0.0)
-    """Layout copies for grouped heads (FlashAttention-2 only)."""
+    """Combine: the wait for one split's partial result."""
     sequence_s: float = constant("s", 1e-9, 1e-7, 0.0)
     """Scheduling kernel, per sequence (FlashAttention-3 only)."""
     overlap: float = constant("1", 1.0, 6.0, 16.0)
@@ -131,22 +125,16 @@ class PrefillConstants(Constants):
     """Start of a CTA (head dimension 128)."""
     matrix_efficiency: float = constant("1", 0.6, 1.0, 1.0)
     """Share of the data-sheet matrix rate inside the main loop."""
-    softmax_clocks: float = constant("clock", 0.0625, 0.4, 0.0)
-    """SM clocks per score element for the softmax; the exponential unit makes 16 a clock."""
-    softmax_overlap: float = constant("1", 1.0, 4.0, 16.0)
-    """Exponent of the soft maximum of matrix and softmax time; 1 = they add."""
+    softmax_share: float = constant("1", 0.3, 3.0, 0.0)
+    """Time of the softmax over that of its instructions (`sim.cost.gpu.attention.SOFTMAX_LANE_OPS`)."""
     tail: float = constant("1", 0.01, 1.0, 0.0)
     """Share of the longest CTA that runs alone at the end."""
-    single_rate: float = constant("1", 0.5, 1.5, 1.0)
-    """Rate of an SM that holds one CTA, relative to a full SM."""
     dram_efficiency: float = constant("1", 0.5, 0.95, 1.0)
     """Reachable share of the DRAM bandwidth."""
     l2_share: float = constant("1", 0.3, 1.0, 0.0)
     """Share of L2 in which queries, keys, values and outputs still lie: their producers have just run."""
     token_s: float = constant("s", 1e-7, 2e-5, 0.0)
     """Latency of the thread block that writes one token's keys and values into the paged cache."""
-    split_s: float = constant("s", 1e-7, 1.5e-5, 0.0)
-    """Fixed cost of splitting the KV length."""
     overlap: float = constant("1", 1.0, 6.0, 16.0)
     """Exponent p of the soft maximum of compute and memory."""
 
@@ -167,7 +155,8 @@ class ConvConstants(Constants):
     def inside(self, gemm: GemmConstants, *, host: bool) -> Callable[[float], GemmConstants]:
         """GEMM constants as a function of the efficiency: no fill of its own, and with `host` this launch."""
         launch_s = self.launch_s if host else gemm.launch_s
-        return lambda efficiency: replace(gemm, launch_s=launch_s, prologue_s=0.0, matrix_efficiency=efficiency)
+        bare = replace(gemm, launch_s=launch_s, fill_s=0.0, step_s=0.0)
+        return lambda efficiency: replace(bare, matrix_efficiency=efficiency)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,9 +40,18 @@ class Library:
     """Ways to split the reduction over CTAs."""
     stages: int = 4
     warp_specialised: bool = False
-    """wgmma + TMA kernels (FlashAttention-3); otherwise mma.sync + cp.async (FlashAttention-2)."""
-    column_sharers: int = 1
-    """SMs that hold one tile of B together and read it from L2 once."""
+    """wgmma + TMA kernels (FlashAttention-3); otherwise mma.sync + cp.async (FlashAttention-2). TMA kernels are
+    persistent: they load, and write, one tile beside the products of another."""
+    sharers: int = 1
+    """SMs of a row, and of a column, of a cluster that receive one read of L2 together (TMA multicast)."""
+    epilogue_shown: float = 1.0
+    """Share of the time to write a tile that shows where another follows."""
+    softmax_overlap: float = 1.0
+    """Exponent of the soft maximum of matrix and softmax time in prefill; 1 = they add."""
+    combine_stages: int = 1
+    """Partial results of splits that the combine kernel has in flight."""
+    chained: float = 1.0
+    """Share of a small kernel that shows where its launch overlaps the one before (programmatic dependent launch)."""
 
 
 def _hopper_tiles() -> tuple[tuple[int, int], ...]:
@@ -83,9 +92,18 @@ SIMT = Library(
     splits=(1,),
 )
 """fp32 convolution kernels on the CUDA cores."""
-WGMMA = Library(tiles=_hopper_tiles(), k_step=64, warp_specialised=True)
-TCGEN05 = replace(WGMMA, column_sharers=2)
-"""Blackwell: a matrix instruction spans two SMs, each of which loads half of B (CUTLASS, tcgen05 cta_group::2)."""
+WGMMA = Library(
+    tiles=_hopper_tiles(), k_step=64, warp_specialised=True, sharers=2, epilogue_shown=0.3, softmax_overlap=1.7,
+    combine_stages=4, chained=1 / 3,
+)  # fmt: skip
+"""Hopper. Clusters of 2 x 2 SMs (4 x 4 fit alike). FlashAttention-3 interleaves softmax and products: 661 TFLOPS at
+16k tokens and head dimension 128 (its paper, arXiv 2407.08608, ablation) is an exponent of 1.6, and 1.5 to 2 fit
+alike; its combine kernel holds four partial results (`flash_fwd_combine_kernel.h`) and waits on the grid before it.
+Estimated: what shows of a tile's output (0.25 to 0.5 fit alike) and of a chained kernel (likewise)."""
+TCGEN05 = replace(WGMMA, softmax_overlap=2.5)
+"""Blackwell: as Hopper; an instruction that spans two SMs (cta_group::2) shares what a cluster's row shared. Two query
+tiles take turns on the matrix units: cuDNN's 1,235 TFLOPS (FlashAttention-4's 1,605 are 1.3 times as many,
+together.ai/blog/flashattention-4) are an exponent of 2.5."""
 LIBRARIES: Mapping[Generation, Library] = {
     Generation.VOLTA: MMA_SYNC,
     Generation.TURING: MMA_SYNC,
@@ -99,6 +117,8 @@ STATED = ("dram_efficiency", "matrix_efficiency", "lane_efficiency")
 """Options of a chip file that replace a constant which belongs to the device (`sim.cost.gpu.sets`)."""
 CUDA_CORE_DTYPES = ("fp32", "fp64")
 """Computed on the CUDA cores."""
+EXPONENTIALS_PER_LANE = 0.125
+"""16 on 128 lanes, where a chip file states no rate of its exponentials."""
 HALVES = {"fp16": "bf16", "fp8_e5m2": "fp8_e4m3"}
 """dtypes that run at the rate of another where the chip does not list them."""
 
@@ -117,8 +137,11 @@ class GpuDevice:
     l2_bytes: float
     smem_bytes_per_sm: float
     l2_bytes_per_s: float = inf
-    """L2 bandwidth of the data sheet: a ceiling for what is read from it once. What CTAs share on the way
-    (multicast, SM caches) goes by the fitted B/clock/SM."""
+    """What all SMs together read from L2, as micro-benchmarks reach it."""
+    lanes_per_sm: float = 64.0
+    """fp32 operations per clock and SM."""
+    exponentials_per_clock_sm: float = 16.0
+    """Special functions per clock and SM."""
     algorithms: tuple[str, ...] = ("direct",)
     """Convolution algorithms of its library ("direct" = implicit GEMM, "winograd_2x2", "winograd_4x4")."""
     stated: Mapping[str, float] = field(default_factory=dict)
@@ -131,6 +154,8 @@ class GpuDevice:
             "dram_bytes_per_s",
             "l2_bytes",
             "smem_bytes_per_sm",
+            "lanes_per_sm",
+            "exponentials_per_clock_sm",
         ):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"GPU {self.name}: {name} is {getattr(self, name)}, expected a positive number")
@@ -198,6 +223,8 @@ def device_from_chip(chip: Chip, unit: Unit | None = None) -> GpuDevice:
         l2_bytes=outer[-1].capacity_bytes,
         l2_bytes_per_s=outer[-1].read.at(unit.clock_hz) * unit.clock_hz,
         smem_bytes_per_sm=inner[0].capacity_bytes,
+        lanes_per_sm=unit.vector.lanes / sms * unit.vector.rates.get("fma", 1.0),
+        exponentials_per_clock_sm=unit.vector.lanes / sms * unit.vector.rates.get("exp", EXPONENTIALS_PER_LANE),
         algorithms=chip.algorithms,
         stated={name: _share(unit.options[name], f"{where}.options.{name}") for name in STATED if name in unit.options},
     )

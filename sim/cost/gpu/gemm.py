@@ -34,6 +34,7 @@ class GemmPlan:
     """Problems and their candidate kernels, flat and sorted by problem (`starts` per problem)."""
 
     device: GpuDevice
+    library: Library
     shape: tuple[int, ...]
     dtype: str
     starts: np.ndarray
@@ -44,14 +45,15 @@ class GemmPlan:
     waves: np.ndarray
     """CTAs that the busiest SM runs."""
     fill: np.ndarray
-    """Pipeline fills that show: one a wave, VECTOR_FILL of it in matrix-vector kernels."""
+    """Pipeline fills that show: one a wave, less of it where the reduction is shorter than the pipeline, VECTOR_FILL
+    of it in matrix-vector kernels, none in persistent kernels."""
+    steps: np.ndarray
+    """Steps along the reduction of the busiest SM."""
     ctas: np.ndarray
-    cta_k: np.ndarray
-    """Reduction length of one CTA, padded to the k step [elements]."""
     compute_s: np.ndarray
     """Matrix time of the busiest SM at the data-sheet rate."""
     l2_bytes: np.ndarray
-    """What all CTAs load through L2."""
+    """What is read from L2 for all CTAs: once for the SMs that share a row or column of a cluster."""
     reread_bytes: np.ndarray
     """A and B from DRAM: square groups of concurrent tiles share what they read, each group reads anew."""
     output_bytes_cta: np.ndarray
@@ -117,8 +119,12 @@ def gemm_plan(
     )
     waves = np.ceil(ctas / device.sms)
     vector = (mr == 1) & (not library.warp_specialised)
+    loaded = a / np.minimum(library.sharers, grid_n) + b * stored[row] / np.minimum(library.sharers, grid_m)
+    steps = cta_k / step
+    fill = waves * np.where(vector, VECTOR_FILL, 1.0) * np.minimum(1.0, steps / library.stages)
     return GemmPlan(
         device=device,
+        library=library,
         shape=shape,
         dtype=dtype,
         starts=np.searchsorted(row, np.arange(m.size)),
@@ -127,11 +133,11 @@ def gemm_plan(
         tile_n=b,
         split=s,
         waves=waves,
-        fill=waves * np.where(vector, VECTOR_FILL, 1.0),
+        fill=fill * (not library.warp_specialised),
+        steps=waves * steps,
         ctas=ctas,
-        cta_k=cta_k,
         compute_s=waves * 2 * a * b * cta_k * device.sms / device.peak(compute or dtype),
-        l2_bytes=np.where(vector, 0.0, ctas * (a + b * stored[row] / library.column_sharers) * cta_k * size),
+        l2_bytes=np.where(vector, 0.0, ctas * loaded * cta_k * size),
         reread_bytes=np.maximum(reread, weight + inputs),
         output_bytes_cta=np.where(vector, 0.0, a * b * stored_bytes),
         weight_bytes=weight,
@@ -167,11 +173,12 @@ def gemm_time(plan: GemmPlan, constants: GemmConstants) -> KernelTime:
 
     T = launch + softmax_p(compute + prologue, memory) + epilogue + ramp + split
       compute  = waves 2ab kk S / (e F)                  the busiest SM
-      prologue = waves t_pro kk/(kk + k_pro)             pipeline fill of every wave
+      prologue = fills t_fill + steps t_step             pipeline fill of every wave, wait of every step
       memory   = max(DRAM bytes / (e_B B), L2 bytes / B_L2)
-      epilogue = waves output bytes of a CTA / w         the output of a wave, exposed
+      epilogue = waves output bytes of a CTA / w         the output of a wave; where it is written beside the next
+                                                         tile, a share of all but the last
       ramp     = sqrt(tau DRAM bytes / B)                DRAM needs time to reach its rate
-      split    = t_split + c 8 s m n / B_L2              a reduction kernel over fp32 partials
+      split    = launch + 8 s m n / B_L2                 a reduction kernel over fp32 partials
     """
     c, device = constants, plan.device
     usable = c.l2_share * device.l2_bytes
@@ -181,22 +188,18 @@ def gemm_time(plan: GemmPlan, constants: GemmConstants) -> KernelTime:
     weight_hits = hit_rate(copies * w + a + o, usable, L2_STEEPNESS) * w
     dram = from_dram - weight_hits
     dram = dram - hit_rate(w + a + o, usable, L2_STEEPNESS) * a
-    from_l2, l2_bytes_per_s = l2_rates(device, c)
     memory = np.maximum(
         (dram + o) / (c.dram_efficiency * device.dram_bytes_per_s),
-        np.maximum(plan.l2_bytes / from_l2, (from_dram + o) / l2_bytes_per_s),
+        np.maximum(plan.l2_bytes, from_dram + o) / device.l2_bytes_per_s,
     )
     compute = plan.compute_s / c.matrix_efficiency
-    prologue = plan.fill * c.prologue_s * plan.cta_k / (plan.cta_k + c.prologue_k)
+    prologue = plan.fill * c.fill_s + plan.steps * c.step_s
     busy = compute + prologue
     overlapped = soft_max(busy, memory, c.overlap)
-    epilogue = plan.waves * plan.output_bytes_cta / (c.epilogue_bytes_per_clock_sm * device.clock_hz)
-    ramp = np.sqrt(c.dram_ramp_s * dram / device.dram_bytes_per_s)
-    split = np.where(
-        plan.split > 1,
-        c.split_s + c.split_passes * plan.partial_bytes / from_l2,
-        0.0,
-    )
+    exposed = 1 + (plan.waves - 1) * plan.library.epilogue_shown
+    epilogue = exposed * plan.output_bytes_cta / (c.epilogue_bytes_per_clock_sm * device.clock_hz)
+    ramp = np.sqrt(c.dram_ramp_s * (dram + o) / device.dram_bytes_per_s)
+    split = np.where(plan.split > 1, c.launch_s + plan.partial_bytes / device.l2_bytes_per_s, 0.0)
     total = overlapped + epilogue + ramp + split
     best = _argmin(total, plan)
     terms = {
@@ -228,14 +231,6 @@ def gemm_time(plan: GemmPlan, constants: GemmConstants) -> KernelTime:
         flags={},
         moved_bytes={name: value[best].reshape(plan.shape) for name, value in moved.items()},
     )
-
-
-def l2_rates(device: GpuDevice, constants: GemmConstants) -> tuple[float, float]:
-    """(what all SMs receive, what L2 delivers once) [B/s]: more is received only where TMA sends one read to
-    several SMs."""
-    received = constants.l2_bytes_per_clock_sm * device.sms * device.clock_hz
-    delivered = min(received, device.l2_bytes_per_s)
-    return (received if device.library.warp_specialised else delivered), delivered
 
 
 def _argmin(total: np.ndarray, plan: GemmPlan) -> np.ndarray:

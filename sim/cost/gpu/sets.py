@@ -4,8 +4,9 @@ The YAML files in `fitted/` hold one generation each: the device, its clock, the
 measurements, the date and the held-out error of the fit, and the constants of each kernel kind.
 Transfer (`constants_for`): the device itself, else a GPU of its generation, else the joint set of its
 kernel library (fitted over all measured GPUs, `sim.baseline.joint`), else the nearest that has the
-kind. Bandwidths between L2 and SM are in B/clock/SM and scale by themselves; times inside a CTA scale
-with the clock; what a chip file states of its DRAM and its power limit replaces what was measured elsewhere.
+kind. Rates of matrix units, lanes, L2 and DRAM come from the chip file, so that a constant is a share of them or a
+wait; the few times inside a CTA that remain scale with the clock; what a chip file states of its DRAM and its power
+limit replaces what was measured elsewhere.
 """
 
 from __future__ import annotations
