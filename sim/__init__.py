@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING
 from sim._version import __version__
 
 if TYPE_CHECKING:
-    from sim.analytical import estimate, evaluate
+    from sim.analytical import estimate, evaluate, roofline
     from sim.baseline import measure
     from sim.baseline.calibrate import calibrate
     from sim.baseline.validate import validate
     from sim.codesign import search
-    from sim.cost.roofline import roofline
     from sim.errors import DovetailError
     from sim.events.simulate import simulate
     from sim.hardware.load import load_hardware
@@ -42,7 +41,7 @@ _HOMES = {
     "evaluate": "sim.analytical:evaluate",
     "sweep": "sim.sweeping:sweep",
     "simulate": "sim.events.simulate:simulate",
-    "roofline": "sim.cost.roofline:roofline",
+    "roofline": "sim.analytical:roofline",
     "search": "sim.codesign:search",
     "measure": "sim.baseline:measure",
     "calibrate": "sim.baseline.calibrate:calibrate",

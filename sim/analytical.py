@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import reduce
 from math import inf
 
 import numpy as np
 
-from sim.cost.roofline import RooflinePoint, roofline
+from sim.cost.roofline import Roofline, RooflinePoint
+from sim.cost.roofline import roofline as graph_roofline
 from sim.errors import ConfigError, WorkloadError, nearest
-from sim.hardware.chip import Chip
+from sim.hardware.chip import Chip, Costing, Unit
 from sim.hardware.dump import chip_hash
 from sim.hardware.physical import chip_area_mm2, idle_power_w
 from sim.mapping.mapping import Mapping as LoopNest
@@ -25,6 +27,7 @@ from sim.schedule.groups import GroupCost
 from sim.schedule.host import TRANSFER
 from sim.schedule.loads import LOAD, SUFFIX
 from sim.schedule.network import Network, Options, Shared, cost_network
+from sim.schedule.prepare import pass_limit, prepare
 from sim.steady import with_steady
 from sim.whatif import WhatIfs, with_answers
 from sim.workload.graph import Einsum, EinsumOp, Graph, Op, OperandRole, Role, Tensor
@@ -105,6 +108,17 @@ def estimate(
         return with_answers(found, asked)
 
 
+def roofline(graph: Graph, chip: Chip, precision: str | Precision | PrecisionPolicy | None = None) -> Roofline:
+    """The data sheet's bound of a network as it runs on the chip's main unit, epilogues fused: `estimate`'s roofline.
+
+    Args: precision: as `estimate`. `sim.cost.roofline.roofline` takes a graph as it is.
+    Raises: PrecisionError, ConfigError: the array or the vector unit has no rate for what the graph does.
+    """
+    chosen, unit = resolve_precision(precision, chip.default_precision), chip.main_unit
+    ready = prepare(graph, chosen, chip.system, eager=unit.costing is Costing.CPU, passes=pass_limit(unit.array))
+    return graph_roofline(as_typed(ready, chosen), chip, chosen.name, homes=_inner_homes(ready, unit))
+
+
 def _check_names(given: Mapping[str, object], network: Network) -> None:
     names = [group.name for group in network.groups]
     for name in given:
@@ -118,7 +132,7 @@ def read(network: Network, d: int, *, precision: str | Precision | PrecisionPoli
     chip = network.chips[d]
     chosen = resolve_precision(precision, chip.default_precision)
     graph = as_typed(network.graph, chosen)
-    bound = roofline(graph, chip, chosen.name, homes=_inner_homes(network))
+    bound = graph_roofline(graph, chip, chosen.name, homes=_inner_homes(network.graph, network.unit))
     floors = {point.name: point for point in bound.ops}
     feasible = not network.infeasible[d]
     place = {TRANSFER: 0} | {op.name: position for position, op in enumerate(network.graph.ops)}
@@ -132,7 +146,10 @@ def read(network: Network, d: int, *, precision: str | Precision | PrecisionPoli
     power = idle_power_w(chip)
     idle = None if power is None else power * chips
     area = chip_area_mm2(chip)
-    energy = dynamic + idle * latency if dynamic is not None and idle is not None and feasible else dynamic
+    energy = dynamic
+    if dynamic is not None and idle is not None and feasible:  # leakage goes on while an op runs
+        energy = dynamic + idle * latency
+        ops = tuple(replace(op, energy_j=op.energy_j + idle * op.latency_s) for op in ops)  # type: ignore[operator]
     slots = sum(float(g.mac_slots[d]) for g in network.groups if g.mac_slots is not None)
     array = network.unit.array
     cells = array.rows * array.cols * stages
@@ -222,11 +239,11 @@ def _op(network: Network, i: int, d: int, floors: Mapping[str, RooflinePoint], p
     )
 
 
-def _inner_homes(network: Network) -> dict[str, str]:
+def _inner_homes(graph: Graph, unit: Unit) -> dict[str, str]:
     """Tensors that live inside a fused kernel, at the memory nearest to the array."""
-    inside = inside_storages(network.graph, network.unit)
-    nearest_memory = network.unit.memories[-1].name if network.unit.memories else network.unit.home
-    return {key: nearest_memory for key, t in network.graph.tensors.items() if (t.storage or key) in inside}
+    inside = inside_storages(graph, unit)
+    nearest_memory = unit.memories[-1].name if unit.memories else unit.home
+    return {key: nearest_memory for key, t in graph.tensors.items() if (t.storage or key) in inside}
 
 
 def _floor_s(group: GroupCost, d: int, floors: Mapping[str, RooflinePoint], network: Network) -> float:
@@ -386,7 +403,7 @@ def _notes(network: Network, dynamic: float | None, options: Options) -> tuple[s
     ]
     notes += _not_given(network, options)
     notes += [*fused_notes(network.groups), *_proof(network)]
-    if dynamic is None:
+    if dynamic is None and not network.infeasible.all():
         notes.append("energy is unknown: the chip file states no energies per action and no node to derive them from")
     return tuple(notes)
 
@@ -465,4 +482,4 @@ def one_op_graph(einsum: Einsum, name: str = "einsum") -> Graph:
     return Graph(ops=(op,), tensors=tensors, name=name)
 
 
-__all__ = ["OBJECTIVES", "estimate", "evaluate", "one_op_graph", "op_precision", "read"]
+__all__ = ["OBJECTIVES", "estimate", "evaluate", "one_op_graph", "op_precision", "read", "roofline"]

@@ -99,6 +99,7 @@ class OpEstimate:
     traffic_bytes: Mapping[str, Mapping[str, Traffic]]
     """memory -> operand -> Traffic"""
     energy_j: float | None
+    """Leakage of the chip while it runs included."""
     breakdown_s: Mapping[Term, float]
     mapping: Mapping[str, object] | None
     fused: tuple[str, ...] = ()

@@ -152,11 +152,11 @@ class WhatIfs:
             self._shared.again.kept.update(kept)
             for case, latency in zip(some, latencies, strict=True):
                 found.append(WhatIf(resource=case.resource, factor=case.factor, latency_s=latency))
-        refused = self._refused | {
-            w.resource: "is left out: it does not run on this chip" for w in found if not isfinite(w.latency_s)
-        }
         order = sorted((w for w in found if isfinite(w.latency_s)), key=lambda w: (w.latency_s, w.resource, w.factor))
-        notes = [f"what if: {name} {reason}" for name, reason in refused.items()]
+        notes = [f"what if: {name} {reason}" for name, reason in self._refused.items()]
+        if names := list(dict.fromkeys(w.resource for w in found if not isfinite(w.latency_s))):
+            count = "is left out: the network does" if len(names) == 1 else "are left out: the network does"
+            notes.append(f"what if: {', '.join(names)} {count} not run with it")
         if kept := self._shared.again.kept:
             notes.append(
                 f"what if: the mappings of {len(kept)} einsums are kept on some of the changed chips (of the "

@@ -149,6 +149,11 @@ class LazyGroup(TyperGroup):
                 traceback.print_exc(file=sys.stderr)
             print("dovetail: " + " ".join(str(error).split()), file=sys.stderr)
             sys.exit(error.exit_code)
+        except OSError as error:
+            if error.filename is None or common.settings.debug:
+                traceback.print_exc(file=sys.stderr)
+            print(f"dovetail: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
+            sys.exit(2)
         except Exception:
             traceback.print_exc(file=sys.stderr)
             print(

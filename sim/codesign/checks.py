@@ -8,7 +8,7 @@ import numpy as np
 
 from sim.errors import ConfigError, PrecisionError
 from sim.hardware.designs import Designs
-from sim.hardware.physical import chip_area_mm2, mac_energy_j, memory_energy_j_per_byte, peak_power_w
+from sim.hardware.physical import check_energies, chip_area_mm2, peak_power_w
 from sim.units import Dimension, parse_quantity
 from sim.workload.precision import BITS, parse_precision
 
@@ -52,17 +52,7 @@ def check(space: Space) -> None:
 def _energies(space: Space, asked: set[str]) -> None:
     chip = space.chip
     if asked & {"energy", "edp", "power"}:
-        dtype = parse_precision(chip.default_precision).compute
-        array = chip.main_unit.array.name
-        missing = [name for name, value in (
-            (f"{array}.mac_energy", mac_energy_j(chip, array, dtype)),
-            *((f"{m.name}.read_energy", memory_energy_j_per_byte(chip, m.name, "read")) for m in chip.memories),
-        ) if value is None]  # fmt: skip
-        if missing:
-            raise ConfigError(
-                f"{space.where}: energy is asked of {chip.name}, which states no {', '.join(missing)} and no "
-                "technology.node to derive it from; add technology: {node: ...} or drop the objective"
-            )
+        check_energies(chip, parse_precision(chip.default_precision).compute, where=f"{space.where}: ")
     for name, value in (("area", chip_area_mm2), ("die_cost", chip_area_mm2), ("peak_power", peak_power_w)):
         if name in asked and value(chip) is None:
             raise ConfigError(f"{space.where}: {name} is asked of {chip.name}, which has no technology.node")

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from sim.errors import ConfigError
 from sim.hardware import technology as tech
 from sim.hardware import technology_data as data
 from sim.hardware.chip import Array, Chip, Fanout, Link, Memory, Unit, VectorUnit
@@ -114,6 +115,20 @@ def memory_energy_j_per_byte(subject: Subject, memory: str, direction: str) -> A
         node_nm=d.column("technology.node"), voltage_share=supply_share(d),
     )  # fmt: skip
     return _result(subject, np.where(np.isnan(stated), modelled, stated))
+
+
+def check_energies(chip: Chip, dtype: str, *, where: str = "") -> None:
+    """Raises: ConfigError: neither the chip's file nor its node gives the energy of a MAC or of a memory's bytes."""
+    array = chip.main_unit.array.name
+    memories = (chip.memory(chip.main_unit.home), *chip.main_unit.memories)
+    known = {f"{array}.mac_energy": mac_energy_j(chip, array, dtype)}
+    known |= {f"{m.name}.read_energy": memory_energy_j_per_byte(chip, m.name, "read") for m in memories}
+    missing = [name for name, value in known.items() if value is None]
+    if missing:
+        raise ConfigError(
+            f"{where}energy is asked of {chip.name}, which states no {', '.join(missing)} and no technology.node to "
+            "derive it from; add technology: {node: ...} or ask for latency"
+        )
 
 
 def link_energy_j_per_byte(subject: Subject, link: str) -> Any:

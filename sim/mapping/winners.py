@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -70,15 +71,25 @@ class Winners:
     refined: int
     """That were costed exactly."""
 
+    def on(self, designs: slice | np.ndarray) -> Winners:
+        """The winners of some designs; rows are shared."""
+        return replace(
+            self, row=self.row[designs], energy_j=self.energy_j[designs], latency_cycles=self.latency_cycles[designs]
+        )
+
     def split(self, ends: np.ndarray) -> list[Winners]:
         """The winners of groups of designs, one after the other; rows are shared."""
         if len(ends) == 1:
             return [self]
-        designs = map(slice, [0, *ends[:-1].tolist()], ends.tolist())
-        return [
-            replace(self, row=self.row[d], energy_j=self.energy_j[d], latency_cycles=self.latency_cycles[d])
-            for d in designs
-        ]
+        return [self.on(slice(*edges)) for edges in pairwise([0, *ends.tolist()])]
+
+    def values(self, objective: Objective, idle_j_per_cycle: np.ndarray) -> np.ndarray:
+        """(D,) what the objective makes least of; inf where nothing fits."""
+        out = np.full(len(self.row), np.inf)
+        some = np.flatnonzero(self.row >= 0)
+        time = self.cost.time[self.row[some]]
+        out[some] = valued(objective, time, self.energy_j[some], idle_j_per_cycle[some])
+        return out
 
     def beside(self, other: Winners, mine: np.ndarray) -> Winners:
         """The winners of designs of which these have those of `mine` (D,) and `other` has the rest, each in order."""

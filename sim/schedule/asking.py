@@ -132,13 +132,14 @@ def asked(op: EinsumOp, stays: Mapping[str, np.ndarray], held: np.ndarray, coste
     )  # fmt: skip
 
 
-def _key(question: Question) -> tuple:
+def _key(question: Question, coster: _Coster) -> tuple:
     """What two questions of a network must share to have one answer."""
     p, m = question.problem, question.machine
     # Energies decide between mappings only where they are the objective.
     energies = (m.read_energy_j_per_byte, m.write_energy_j_per_byte, m.mac_energy_j, m.idle_j_per_cycle)
     numbers = (question.reserved_bytes, m.rates, m.capacity_bytes, m.setup_cycles, m.latency_cycles)
     return (
+        _space(coster),
         *(tuple(p.einsum.ranks.items()), tuple(p.axes[role] for role in ROLES), tuple(p.bits.items())),
         *(p.reduction_speedup, p.accumulate_bits, tuple(question.homes.items()), m.levels, m.array),
         tuple(a.tobytes() for a in (*numbers, *(energies if question.objective is not Objective.LATENCY else ()))),
@@ -149,28 +150,32 @@ def ask_all(wanted: Iterable[Asked], coster: _Coster) -> None:
     """Answer all questions that nobody answered yet, together."""
     known = coster.shared.maps
     fresh = {
-        _key(question): question
+        key: question
         for one in wanted
         for _, question in one.questions
-        if _given(one.op, coster) is None and _key(question) not in known
+        if _given(one.op, coster) is None and (key := _key(question, coster)) not in known
     }
     fresh, kept = coster.shared.again.choose(fresh)
     known |= {key: one.won for key, one in kept.items() if key not in fresh}
     if not fresh:
         return
-    space = "even" if coster.options.map_space == "given" else coster.options.map_space  # a file need not name every op
-    answers = map_einsums(list(fresh.values()), space=space)
+    answers = map_einsums(list(fresh.values()), space=_space(coster))
     for number, (key, won) in enumerate(zip(fresh, answers, strict=True)):
         known[key] = kept[key].beside(won) if key in kept else won
         coster.shared.again.answered(fresh[key], won)
         coster.options.progress(number / len(fresh))
 
 
+def _space(coster: _Coster) -> str:
+    """The map space that is searched (a file of mappings need not name every op)."""
+    return "even" if coster.options.map_space == "given" else coster.options.map_space
+
+
 def found(question: Question, one: Asked, coster: _Coster) -> Winners:
     """The answer: the mapping that the user gave, or the best."""
     given = _given(one.op, coster)
     if given is None:
-        return coster.shared.maps[_key(question)]
+        return coster.shared.maps[_key(question, coster)]
     try:
         return cost_mapping(given, one.problem, question.machine, question.homes)
     except DovetailError as error:

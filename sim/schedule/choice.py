@@ -54,25 +54,25 @@ def best_kept(way: Callable[[Keep, np.ndarray | None], Way]) -> Way:
     if found.coster.options.cuts is not None:
         return found
     if found.homes.loads:
-        found = _better(found, way(Keep.ACTIVATIONS, None))
+        found = better(found, way(Keep.ACTIVATIONS, None))
     doubtful = _doubtful(found.groups, found.coster)
     if doubtful.any():
-        found = _better(found, way(Keep.NOTHING, doubtful))
+        found = better(found, way(Keep.NOTHING, doubtful))
     return found
 
 
-def _better(found: Way, other: Way) -> Way:
+def better(found: Way, other: Way) -> Way:
     """`found`, with the designs on which `other` is better run that way."""
     coster = found.coster
-    better = worth(other.groups, coster) < worth(found.groups, coster)
-    for d in np.flatnonzero(better):
+    wins = worth(other.groups, coster) < worth(found.groups, coster)
+    for d in np.flatnonzero(wins):
         coster.reasons.pop(int(d), None)
         if int(d) in other.coster.reasons:
             coster.reasons[int(d)] = other.coster.reasons[int(d)]
-    if not better.any():
+    if not wins.any():
         return found
-    both = [_where(~better, group) for group in found.groups] + [_where(better, group) for group in other.groups]
-    return Way(coster, [g for g in both if _runs(g).any()], found.homes.where(better, other.homes))
+    both = [_where(~wins, group) for group in found.groups] + [_where(wins, group) for group in other.groups]
+    return Way(coster, [g for g in both if _runs(g).any()], found.homes.where(wins, other.homes))
 
 
 def worth(groups: Sequence[GroupCost], coster: _Coster) -> np.ndarray:
@@ -118,7 +118,7 @@ def least_product(way: Callable[[Keep, np.ndarray | None, np.ndarray], Way], lik
         if np.all(np.abs(power_w - price_w) <= CLOSE * power_w):
             break
         price_w = power_w
-        found = _better(found, priced(price_w))
+        found = better(found, priced(price_w))
     return found
 
 
@@ -225,4 +225,4 @@ def _least_energy_at_home(groups: Sequence[GroupCost], coster: _Coster) -> np.nd
     return total
 
 
-__all__ = ["Way", "best_kept", "combined", "least_product", "likely_power_w", "share", "worth"]
+__all__ = ["Way", "best_kept", "better", "combined", "least_product", "likely_power_w", "share", "worth"]

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
 from sim.errors import ConfigError, InfeasibleError, UnsupportedOpError, WorkloadError, nearest
 from sim.hardware.chip import Chip, Costing, System, Unit
 from sim.hardware.designs import Designs
-from sim.hardware.physical import idle_power_w
+from sim.hardware.physical import check_energies, idle_power_w
 from sim.mapping.winners import Winners
 from sim.schedule.again import Again
 from sim.schedule.asking import Asked, ask_all, asked, homes_of, room_class
-from sim.schedule.choice import Way, best_kept, least_product, likely_power_w
+from sim.schedule.choice import Way, best_kept, better, least_product, likely_power_w
 from sim.schedule.cpu import cost_cpu, cpu_calibration
 from sim.schedule.fusion import fused
 from sim.schedule.gpu import cost_gpu, gpu_notes, inside_storages
@@ -33,10 +33,11 @@ from sim.schedule.prepare import pass_limit, prepare
 from sim.schedule.residency import Keep, Residency, residency, resident_memory
 from sim.schedule.slices import Slicing
 from sim.schedule.streams import cost_roofline, cost_stream
+from sim.units import Dimension, format_quantity
 from sim.workload.graph import CollectiveOp, EinsumOp, Graph, Op, UnsupportedOp, ViewOp
 from sim.workload.passes import PassLimit
 from sim.workload.passes.precision import PrecisionPolicy
-from sim.workload.precision import Precision
+from sim.workload.precision import Precision, parse_precision
 
 PROGRESS_EVERY = 32
 """Ops between two reports of progress."""
@@ -292,6 +293,9 @@ def cost_network(
     """
     unsupported = _unsupported(graph, options)
     check_calibration(chips[0], options.calibration)
+    if options.objective != "latency":
+        own = precision if isinstance(precision, Precision) else parse_precision(chips[0].default_precision)
+        check_energies(chips[0], own.compute)
     if options.inputs not in INPUTS:
         raise ConfigError(
             f'inputs "{options.inputs}": expected {" or ".join(INPUTS)}.{nearest(options.inputs, INPUTS)}'
@@ -306,7 +310,9 @@ def cost_network(
     shared.ready[way] = ready
     energy_of = subject if subject is not None else chips[0]
 
-    def costed(keep: Keep, only: np.ndarray | None, price_w: np.ndarray | float = 0.0) -> Way:
+    def costed(
+        keep: Keep, only: np.ndarray | None, price_w: np.ndarray | float = 0.0, options: Options = options
+    ) -> Way:
         coster = _Coster(ready, chips, energy_of, options, precision, shared, keep=keep, only=only, price_w=price_w)
         if len(chips) == 1:
             _check_lasting(coster)
@@ -315,11 +321,15 @@ def cost_network(
             groups, homes = fused(groups, coster)
         return Way(coster, with_loads(groups, coster), homes)
 
-    if options.objective == "edp":
-        likely_w = likely_power_w(_Coster(ready, chips, energy_of, options, precision, shared))
-        chosen = least_product(costed, likely_w)
-    else:
-        chosen = best_kept(costed)
+    def best(options: Options) -> Way:
+        way = partial(costed, options=options)
+        if options.objective != "edp":
+            return best_kept(way)
+        return least_product(way, likely_power_w(_Coster(ready, chips, energy_of, options, precision, shared)))
+
+    chosen = best(options)
+    if options.map_space == "uneven":  # an op that is faster alone may hide less of its first load behind others
+        chosen = better(chosen, best(replace(options, map_space="even")))
     coster, groups, homes = chosen.coster, chosen.groups, chosen.homes
     _check_home(coster, homes)
     if options.inputs == "host":
@@ -383,15 +393,21 @@ def _check_home(coster: _Coster, held: Residency) -> None:
         home = chip.memory(chip.main_unit.home)
         if held.home_peak_bytes[d] > home.capacity_bytes:
             largest = sorted(held.home_tensors.items(), key=lambda item: -item[1])[:5]
-            names = tuple(f"{_called(coster.graph, storage)} ({size / 1e6:.1f} MB)" for storage, size in largest)
-            needed, room = held.home_peak_bytes[d], home.capacity_bytes
+            names = tuple(f"{_called(coster.graph, storage)} ({_size(size)})" for storage, size in largest)
+            needed, room = float(held.home_peak_bytes[d]), home.capacity_bytes
+            times = needed / room
+            over = f"{times:,.{0 if times >= 10 else 1}f} times as much" if times > 2 else f"over by {times - 1:.0%}"
             reason = (
-                f"{needed / 1e9:.2f} GB of weights, inputs and live activations do not fit {home.name} of "
-                f"{room / 1e9:.2f} GB on {chip.name} (over by {needed / room - 1:.0%})"
+                f"{_size(needed)} of weights, inputs and live activations do not fit {home.name} of {_size(room)} on "
+                f"{chip.name} ({over})"
             )
             coster.reasons[d] = (reason, names)
             if len(coster.chips) == 1:
                 raise InfeasibleError(f"{reason}; largest: {', '.join(names)}")
+
+
+def _size(size_bytes: float) -> str:
+    return format_quantity(size_bytes, Dimension.SIZE)
 
 
 def _called(graph: Graph, storage: str) -> str:

@@ -107,6 +107,12 @@ def test_errors_are_one_paragraph(
     assert "Traceback" in debugged.stderr
 
 
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    done = runner.invoke(app, ["trace", "mlp", "-o", str(tmp_path / "no" / "graph.json")])
+    assert done.exit_code == 2
+    assert done.stderr == f"dovetail: {tmp_path / 'no' / 'graph.json'}: No such file or directory\n"
+
+
 def test_an_unexpected_exception_is_called_a_bug(monkeypatch: pytest.MonkeyPatch, bundled: list[dict]) -> None:
     monkeypatch.setitem(sim.__dict__, "estimate", fail_with(KeyError("x")))
     done = runner.invoke(app, ["estimate", "w", "--hw", "toy"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 import sim
 from sim.cli import app
 from sim.errors import InfeasibleError
+from sim.resources import data_dir
 
 runner = CliRunner()
 
@@ -37,6 +39,7 @@ FILES = {
     "memory.yaml": MAPPING + STORES.replace("{}", "SRM"),
     "other.yaml": "schema: dovetail.chip/1\n",
     "beside.yaml": MAPPING + "- {store: weight, memory: SRAM, beside: 3}\n",
+    "bare.yaml": re.sub(r"(?ms)^technology:.*?\n(?=\S)", "", (data_dir("hw_configs") / "systolic.yaml").read_text()),
     "operand.yaml": MAPPING + "- {store: weights, memory: SRAM}\n",
 }
 
@@ -55,6 +58,8 @@ CASES = [
     ("mlp --hw systolic --precision int9", 2, ['precision "int9"', "expected one of", 'Did you mean "int8"?']),
     ("mlp --hw systolic -p batch=0", 2, ["0.addmm (aten.addmm) works on nothing", "rank M has size 0"]),
     ("gemm --hw systolic --mapping beside.yaml", 2, ["beside.yaml: nodes[0]: beside is 3, expected true or false"]),
+    ("gemm --hw bare.yaml --objective energy", 2, ["energy is asked of systolic", "array.mac_energy", "technology"]),
+    ("gemm --hw systolic --set DRAM.capacity=1KiB", 1, ["3 MiB of weights", "do not fit DRAM of 1 KiB", "3,072 times"]),
     ("raising.py --hw systolic", 2, ["raising.py:6 in forward", "RuntimeError: weights were never loaded"]),
     ("gemm --hw systolic --mapping rank.yaml", 2, ["mm: mapping node 0", 'rank "Z"', "M, N, K"]),
     ("gemm --hw systolic --mapping memory.yaml", 2, ['no memory "SRM"', "DRAM, SRAM", 'Did you mean "SRAM"?']),
@@ -70,7 +75,7 @@ CASES = [
     ("mlp --hw systolic --calibration h1000", 2, ['calibration "h1000"', "expected auto or none"]),
     ("gemm --hw systolic --set SRAM.capacity=16KiB --mapping whole.yaml", 1,
      ["mm: mapping needs 12582912 bytes in SRAM", "capacity 16384", "use smaller tiles"]),
-    ("llama -p size=70b --hw tesla-fsd-npu --quiet", 1, ["do not fit DRAM", "8.59 GB on tesla-fsd-npu", "embed"]),
+    ("llama -p size=70b --hw tesla-fsd-npu --quiet", 1, ["do not fit DRAM", "8 GiB on tesla-fsd-npu", "embed"]),
 ]  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import sim
+from sim.cost.roofline import roofline as graph_roofline
 from sim.schedule.network import Options, cost_network
 from sim.workload.graph import Graph
 from sim.workload.precision import parse_precision
@@ -68,7 +69,7 @@ def test_every_op_respects_its_own_bounds(graphs: dict[str, Graph], chip_name: s
     network = cost_network(
         graphs[workload], [chip], parse_precision(chip.default_precision), Options(inputs="resident")
     )
-    points = {point.name: point for point in sim.roofline(network.graph, chip).ops}
+    points = {point.name: point for point in graph_roofline(network.graph, chip).ops}
     home = f"memory:{network.unit.home}"
     for group, increment, hidden in zip(network.groups, network.increments_s, network.hidden_s, strict=True):
         bound = points[group.name].resource_s

@@ -8,6 +8,7 @@ from cases import gemm, problem, random_einsum, random_machine
 from exhaustive import best, case, check, cost, fits, mappings
 from interpreter import Interpreter
 
+import sim
 from sim.mapping.api import map_einsum
 from sim.mapping.machine import ArrayShape, Level, Machine
 from sim.mapping.nested import map_nested
@@ -151,3 +152,13 @@ def test_the_beam_finds_the_optimum_of_small_problems():
         beam = map_nested(p, m, HOME, all_below=0).cost.time[0]
         assert every <= beam * (1 + 1e-9)
         assert beam <= 1.05 * every, seed
+
+
+@pytest.mark.parametrize(
+    ("workload", "name"), [("resnet18", "systolic"), ("mobilenet_v2", "systolic"), ("digits_cnn", "tpu-v1")]
+)
+def test_uneven_is_never_slower_than_even(workload, name):
+    """Its space holds the even mappings; nor is a network, in which an op that is faster alone may hide less."""
+    graph, chip = sim.load_workload(workload), sim.load_hardware(name)
+    even, uneven = (sim.estimate(graph, chip, map_space=space, calibration="none") for space in ("even", "uneven"))
+    assert uneven.latency_s <= even.latency_s
