@@ -20,8 +20,8 @@ FOLDS = 5
 """Parts into which the families of shapes are split; each is predicted from the others."""
 PRIOR = 0.02
 """Pull to the geometric middle of a constant's range, per length of the range, so that nothing wanders on few rows."""
-HELD = {"overlap": 2.0, "pool_clocks": 20.0}
-"""Constants that no fit moved the errors with, at what both measured machines gave (1.7 and 2.0; 23 and 16)."""
+HELD = {"overlap": 2.0}
+"""Constants that no fit moved the errors with, at what both measured machines gave (1.7 and 2.0)."""
 PROBE = 1.5
 """A constant is fitted where changing it by this factor moves some row by more than PROBE_EFFECT."""
 PROBE_EFFECT = 1e-3
@@ -59,9 +59,8 @@ _RANGE = {f.name: (f.metadata["low"], f.metadata["high"]) for f in fields(CpuCon
 _DATASHEET = {f.name: f.metadata["datasheet"] for f in fields(CpuConstants)}
 _FALLBACK = {
     "conv_word": "gemm_word", "half_efficiency": "gemm_word", "byte_efficiency": "half_efficiency",
-    "layer_byte": "byte_efficiency", "depthwise_efficiency": "conv_word",
-    "attention_half": "half_efficiency", "decode_word": "gemm_word", "decode_half": "attention_half",
-    "rows_efficiency": "vector_efficiency", "special_efficiency": "rows_efficiency",
+    "layer_byte": "byte_efficiency", "attention_half": "half_efficiency", "decode_word": "gemm_word",
+    "decode_half": "attention_half",
 }  # fmt: skip
 """What a class without rows takes its efficiency from."""
 

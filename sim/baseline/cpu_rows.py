@@ -108,4 +108,6 @@ def _cold(work: CpuWork, graph: Graph, record: BaselineRecord) -> CpuWork:
     written = [element_bytes * sum(graph.tensors[key].elements for key in op.outputs) for op in ops]
     out = np.minimum(np.array(written), work.passing_bytes)
     held = work.held_bytes + work.passing_bytes - out
-    return replace(work, held_bytes=held, passing_bytes=out, cycle_bytes=np.full(out.shape, np.inf))
+    return replace(
+        work, held_bytes=held, passing_bytes=out, passing_cycle_bytes=out, cycle_bytes=np.full(out.shape, np.inf)
+    )

@@ -1,19 +1,19 @@
 """Ops on a CPU as an eager framework and its libraries run them: kernels, packing, layouts, caches, the host's gaps.
 
     T = host + spread (compute + vector + layout) + memory
-    host    = calls host_s + module calls module_s                        dispatch, fork and join; Python's modules
+    host    = calls host_s + module calls module_s + primitives primitive_s    dispatch, fork and join; Python; library
     compute = MACs (1 + fill / k) / (rate e) + packed / p                rate: data sheet, one core
-    vector  = lanes / e + transcendentals / t + compares c / clock
-    layout  = reordered bytes / r + permuted elements c / clock
+    vector  = lanes / e + compares c / clock
+    layout  = elements that change their place in a line x c / clock
     spread  = (1 - f) + f / n                                             Amdahl: n threads, share f parallel
     memory  = bytes from the private cache / (n b_2) + from the shared one / (n b_3) + from DRAM / (e_B B)
 
 Terms of products add: kernels alternate between packing, loading and multiplying more than they overlap them (a
 soft maximum that was free to choose chose the sum on both measured machines). Lanes and memory of element-wise
 work overlap: their soft maximum. A product with one row in fp32 is a stream of its weights' bytes, on the threads that
-the library gives it. Bytes are near where the cyclic working set fits the share of a cache (`hit_rate`); activations of
-a network count as far, whatever their size: others pass through the caches and the allocator between two uses (a
-constant for how many ran to its end on both measured machines). Pure functions over ops;
+the library gives it. Bytes are near where the cyclic working set fits the share of a cache (`hit_rate`). Between two
+uses of an activation a network touches other activations and weights, at most all of them: that is its working set.
+Pure functions over ops;
 `CpuConstants.datasheet()` leaves the data sheet untouched.
 """
 
@@ -49,18 +49,18 @@ class CpuConstants(Constants):
     module_s: float = constant("s", 1e-7, 2e-4, 0.0)
     """Further host time of a call in a network of modules: Python between calls, the allocator, code and operands that
     other ops have driven out of the caches. A lone op that is repeated has none."""
+    primitive_s: float = constant("s", 5e-7, 2e-4, 0.0)
+    """Further host time of one primitive of the library of kernels: descriptors made and looked up, memory for them."""
     gemm_word: float = constant("1", 0.02, 1.0, 1.0)
     """Efficiency of fp32 matrix products."""
     conv_word: float = constant("1", 0.02, 1.0, 1.0)
-    """... of fp32 convolutions."""
+    """... of fp32 convolutions, and of those with one channel a group whatever the type: they run on the fp32 lanes."""
     half_efficiency: float = constant("1", 0.01, 1.0, 1.0)
     """... of products and convolutions in 16-bit types: one library makes both."""
     byte_efficiency: float = constant("1", 0.01, 1.0, 1.0)
     """... in 8-bit types."""
     layer_byte: float = constant("1", 0.005, 1.0, 1.0)
     """... of linear layers with packed int8 weights: another library than plain products, without matrix tiles."""
-    depthwise_efficiency: float = constant("1", 0.02, 1.0, 1.0)
-    """... of convolutions with one channel a group: on the fp32 lanes, whatever the type."""
     attention_half: float = constant("1", 0.01, 1.0, 1.0)
     """... of attention in 16-bit types; in fp32 its products are the library's."""
     decode_word: float = constant("1", 0.01, 1.0, 1.0)
@@ -74,18 +74,13 @@ class CpuConstants(Constants):
     """... of 16 and 8 bits."""
     one_row_share: float = constant("1", 0.001, 1.0, 1.0)
     """Share of a product with one row that all threads work on: libraries differ in whether they spread it at all."""
-    reorder_bytes: float = constant("B/clock/core", 0.2, 64.0, 1e9)
-    """Blocked layouts of convolutions: weights at every call, activations from planes and back; read and written."""
-    permute_clocks: float = constant("clock/element", 0.05, 30.0, 0.0)
-    """Copies that move the contiguous axis, element by element."""
-    pool_clocks: float = constant("clock", 0.1, 50.0, 0.0)
-    """One compare of a pooling window over planes: scalar code."""
+    layout_clocks: float = constant("clock/element", 0.05, 30.0, 0.0)
+    """An element that changes its place in a line, in blocked layouts of convolutions (weights at every call,
+    activations from planes and back) and copies that move the contiguous axis. Of 16 bits it takes as long as of 32."""
+    compare_clocks: float = constant("clock", 0.1, 50.0, 0.0)
+    """One scalar compare: pooling windows over planes, tests for empty rows."""
     vector_efficiency: float = constant("1", 0.02, 1.5, 1.0)
-    """Element-wise lanes. Above 1: the primitives' rates in the chip file are estimates."""
-    rows_efficiency: float = constant("1", 0.02, 1.5, 1.0)
-    """... of reductions along rows."""
-    special_efficiency: float = constant("1", 0.02, 1.5, 1.0)
-    """... of exponentials and other transcendental functions, wherever they stand."""
+    """Vector lanes, whatever they compute. Above 1: the primitives' rates in the chip file are estimates."""
     overlap: float = constant("1", 1.0, 6.0, 16.0)
     """Exponent p of the soft maximum of lanes and memory in element-wise work and reductions."""
     parallel_share: float = constant("1", 0.3, 1.0, 1.0)
@@ -127,26 +122,25 @@ class CpuWork:
     calls: np.ndarray
     """Calls of the framework; 0 for parts of a fused op."""
     module_calls: np.ndarray
-    """Of these, made in a network of modules."""
+    """Of these, made by Python in a network of modules."""
+    primitives: np.ndarray
+    """Of the library of kernels: convolutions with their reorders, 16-bit products."""
     grains: np.ndarray
     """Threads that the work is worth (inf: the library decides and takes all)."""
     macs: np.ndarray
     """Done, without what a causal kernel skips."""
     matrix_s: np.ndarray
     lanes_s: np.ndarray
-    special_s: np.ndarray
-    """Of transcendental functions."""
     reduction: np.ndarray
     """Length of the reduction (inf: no MACs)."""
     packed: np.ndarray
     """Weights that are packed into panels at every call."""
     streamed: np.ndarray
     """Weights of a product with one row in fp32."""
-    reordered_bytes: np.ndarray
     permuted: np.ndarray
-    """Elements that change their contiguous axis."""
+    """Elements that change their place in a line: to or from blocked layouts, to another contiguous axis."""
     compares: np.ndarray
-    """Scalar compares of pooling windows."""
+    """Scalar compares."""
     border_s: np.ndarray
     """Quantising and dequantising at a layer's borders: vector lanes."""
     border_bytes: np.ndarray
@@ -154,6 +148,8 @@ class CpuWork:
     """Weights and caches that it reads."""
     passing_bytes: np.ndarray
     """Activations that it reads and writes."""
+    passing_cycle_bytes: np.ndarray
+    """What is read and written between two uses of an activation, at most."""
     cycle_bytes: np.ndarray
     """Weights that are used between two uses of these (inf: they never stay in the cache)."""
 
@@ -196,13 +192,14 @@ def cpu_time(work: CpuWork, machine: CpuMachine, constants: CpuConstants, *, hos
     one_row = (1 - c.one_row_share) + c.one_row_share / threads
     product = work.matrix_s * (1 + c.fill_k / work.reduction) / _efficiency(c)[work.kind, work.width]
     vector = _vector_s(work, c, clock) * spread
-    layout = (work.reordered_bytes / c.reorder_bytes + work.permuted * c.permute_clocks) / clock * spread
+    layout = work.permuted * c.layout_clocks / clock * spread
     memory, far = _memory(work, machine, c, threads)
+    host_s = c.host_s * work.calls + c.module_s * work.module_calls + c.primitive_s * work.primitives
     memory = np.where(work.streamed > 0, memory * one_row * threads, memory)  # each core asks for its share of bytes
     streams = (work.kind == CLASSES.index("vector")) | (work.kind == CLASSES.index("rows"))
     exposed = np.where(streams, soft_max(vector, memory, c.overlap) - vector, memory)
     return CpuTime(
-        host_s=np.where(host, c.host_s * work.calls + c.module_s * work.module_calls, 0.0),
+        host_s=np.where(host, host_s, 0.0),
         compute_s=(product + packing / clock) * spread,
         vector_s=vector,
         border_s=_border_s(work, machine, c, threads, spread),
@@ -213,8 +210,7 @@ def cpu_time(work: CpuWork, machine: CpuMachine, constants: CpuConstants, *, hos
 
 def _vector_s(work: CpuWork, c: CpuConstants, clock: float) -> np.ndarray:
     """One core's vector and scalar work."""
-    lanes = work.lanes_s / np.where(work.kind == CLASSES.index("rows"), c.rows_efficiency, c.vector_efficiency)
-    return lanes + work.special_s / c.special_efficiency + work.compares * c.pool_clocks / clock
+    return work.lanes_s / c.vector_efficiency + work.compares * c.compare_clocks / clock
 
 
 def _border_s(
@@ -235,7 +231,7 @@ def _efficiency(c: CpuConstants) -> np.ndarray:
         "gemm": gemm,
         "layer": [c.layer_byte] * 3,
         "conv": [c.conv_word, c.half_efficiency, c.byte_efficiency],
-        "depthwise": [c.depthwise_efficiency] * 3,
+        "depthwise": [c.conv_word] * 3,
         "attention": attention,
         "decode": [c.decode_word, c.decode_half, c.decode_half],
     }
@@ -253,7 +249,7 @@ def _memory(work: CpuWork, machine: CpuMachine, c: CpuConstants, threads: np.nda
     private_rate = max(machine.private_bytes_per_clock, 1e-9) * threads * machine.clock_hz
     seconds, far = np.zeros(work.macs.shape), np.zeros(work.macs.shape)
     pairs = (
-        (work.passing_bytes, np.where(work.module_calls > 0, np.inf, work.passing_bytes)),
+        (work.passing_bytes, work.passing_cycle_bytes),
         (work.held_bytes, work.cycle_bytes + work.passing_bytes),
     )
     for moved, cycle in pairs:

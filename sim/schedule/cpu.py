@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sim.cost.cpu import CLASSES, CpuConstants, CpuMachine, CpuTime, CpuWork, cpu_time
-from sim.errors import ConfigError
+from sim.errors import CalibrationError, ConfigError
 from sim.hardware.calibration import Calibration, calibration_for
 from sim.hardware.chip import Chip, Costing, Fanout, Memory
 from sim.results import Term
@@ -29,10 +29,18 @@ def cpu_calibration(chip: Chip, choice: str) -> Calibration | None:
 
 
 def cpu_constants(chip: Chip, choice: str) -> CpuConstants:
-    """Fitted constants, or the data sheet's with the chip's own launch time as the host's gap."""
+    """Fitted constants, or the data sheet's with the chip's own launch time as the host's gap.
+
+    Raises: CalibrationError: constants of another version, with their names."""
     found = cpu_calibration(chip, choice)
     if found is None:
         return CpuConstants(**{**_datasheet(), "host_s": chip.main_unit.launch_s})
+    known = set(_datasheet())
+    if known != set(found.constants):
+        raise CalibrationError(
+            f"calibration {found.device}: constants {', '.join(sorted(known ^ set(found.constants)))} are not of this "
+            f"version; fit it again: dovetail calibrate --device {found.device}"
+        )
     return CpuConstants(**found.constants)
 
 

@@ -1,11 +1,15 @@
 """What an eager framework and its libraries do for each op of a graph on a CPU: the columns of `CpuWork`.
 
 Read off PyTorch 2.13 with oneDNN, MKL and FBGEMM (`ONEDNN_VERBOSE=1` and the profiler show each copy):
-- matrix products pack their weights at every call, but for one row in fp32 or int8;
-- convolutions lay their weights out in blocks at every call, and with planes outside (NCHW) the activations too;
+- matrix products pack their weights at every call, but for one row in fp32 or int8, and lay their bias over the
+  output ahead;
+- convolutions lay their weights out in blocks at every call, and with planes outside (NCHW) the activations too: each
+  reorder is a primitive of the library, as the convolution and a 16-bit product are; small ones in fp32 are products;
 - int8 layers hold packed weights; around them activations stay fp32, are quantised, for a convolution made
   contiguous and channels-last, and dequantised;
-- attention runs as one kernel where its operands have four axes; otherwise as products with a softmax between;
+- attention runs as one kernel where its operands have four axes; otherwise as products with a softmax between, in
+  fp32 whatever the type, with a scalar test for rows that are masked throughout;
+- an LSTM layer is one kernel, which packs its weights once;
 - the root-mean-square norm is a chain of element-wise calls in fp32;
 - pooling over planes is scalar code; after a quantised convolution everything is channels-last.
 """
@@ -33,17 +37,26 @@ UNFUSED_CALLS = 3.0
 """Further calls per part of attention that runs unfused: scaled operands, mask, test for empty rows."""
 UNFUSED_PASSES = 4.0
 """Times that its scores pass through memory."""
+WIDENED = 2.0
+"""Size of an fp32 copy of a 16-bit operand."""
 NORM_CALLS = {"word": 6.0, "half": 8.0}
 """Calls of a root-mean-square norm: power, mean, sum, root, two products; 16-bit inputs are widened and narrowed."""
 NORM_BYTES = {"word": 28.0, "half": 36.0}
 """Bytes of it per element: seven passes in fp32, two more copies for 16-bit inputs."""
+PLAIN_ELEMENTS = 20_480
+PLAIN_WINDOW = 3
+"""An fp32 image and a window up to these sizes do not pay for blocked layouts (ConvParams::use_mkldnn of PyTorch)."""
+BIAS_PASSES = 2.0
+"""Further times that a product with a bias passes its output: the bias is written to it, and read to be added to."""
+PRIMITIVES = {"planes": 4.0, "last": 2.0, "packed": 1.0}
+"""Primitives of a convolution: itself, with the reorders of its weights, of its input and of its output."""
+FUSED_CELLS = ("lstm",)
+"""Recurrent layers that run as one kernel."""
 KEY_BLOCK = 512
 """Keys that the attention kernel takes at once (kvSplitSize of PyTorch's CPU kernel)."""
 LINE_BYTES = 64
 WORD_BYTES = 4
 """What one lane of a product takes in at once: one fp32, two 16-bit or four 8-bit elements of the reduction."""
-SPECIAL = frozenset({Primitive.EXP, Primitive.LOG, Primitive.TANH, Primitive.ERF, Primitive.SIN})
-"""Polynomials of many operations in the vector mathematics library."""
 ROW_KINDS = ("softmax", "layer_norm", "group_norm", "rms_norm", "mean", "sum", "var")
 """Parts of the names of ops that reduce along rows."""
 
@@ -60,16 +73,20 @@ def library_work(graph: Graph, chip: Chip, *, calibrated: bool = True) -> CpuWor
     modules = any(op.module for op in graph.ops)
     for op in graph.ops:
         if isinstance(op, ViewOp):
-            views += 1
+            views += not context.recurrent(op)
             continue
         row = context.row(op)
-        if context.fused(op):
-            row["calls"] = float(op.region not in seen)
+        from_python = 1.0  # what the framework calls on its own has no Python between
+        if context.fused(op) or context.recurrent(op):
+            row["calls"] = from_python = float(op.region not in seen)
             seen.add(op.region)
         row["calls"] += VIEW_CALLS * views
-        row["module_calls"] = row["calls"] if modules else 0.0
+        row["module_calls"] = from_python + VIEW_CALLS * views if modules else 0.0
         rows.append(row)
         views = 0
+    touched = context.cycle_bytes + sum(row["passing_bytes"] for row in rows)
+    for row in rows:
+        row["passing_cycle_bytes"] = touched if modules else row["passing_bytes"]
     return work_from_rows(rows)
 
 
@@ -114,6 +131,9 @@ class _Context:
         for level in self.unit.hierarchy:
             self.cores *= level.count if isinstance(level, Fanout) else 1
         self.private_bytes = cpu_private_bytes(chip)
+        self.fp32 = "fp32" in self.unit.array.macs_per_cycle
+        self.packed: set[str] = set()
+        """Weights of recurrent layers that are packed by now."""
         self.cycle_bytes = weight_bytes(graph)
         self.quantised = any(isinstance(op, EinsumOp) and is_layer(op, graph) for op in graph.ops)
 
@@ -124,7 +144,24 @@ class _Context:
             row = self._movement(op)
         else:
             row = self._vector(op)
-        return row | {"cycle_bytes": self.cycle_bytes}
+        row |= {"cycle_bytes": self.cycle_bytes}
+        return row | self._step(op, row) if self.recurrent(op) else row
+
+    def _step(self, op: Op, row: Mapping[str, float]) -> dict[str, float]:
+        """Inside the kernel: states stay in the cache; weights are packed once, and read again at every step."""
+        inside = {"passing_bytes": 0.0, "grains": inf}
+        if not isinstance(op, EinsumOp):
+            return inside
+        tensor = self.graph.tensors[op.einsum.operand(WEIGHT).tensor]
+        weight = tensor.storage or tensor.id
+        first = weight not in self.packed
+        self.packed.add(weight)
+        return inside | {
+            "primitives": float(first),
+            "streamed": 0.0,
+            "packed": row["packed"] + row["streamed"] if first else 0.0,
+            "cycle_bytes": self.cycle_bytes if first else row["held_bytes"],
+        }
 
     def region(self, op: Op) -> Region | None:
         region = self.graph.regions.get(op.region or "")
@@ -134,15 +171,22 @@ class _Context:
         """Whether it is a part of an attention kernel."""
         return self.region(op) is not None and len(self.graph.tensors[op.inputs[0]].shape) == 4
 
+    def unfused(self, op: Op) -> bool:
+        """Whether it is a part of attention for which there is no kernel."""
+        return self.region(op) is not None and not self.fused(op)
+
+    def widened(self, op: Op) -> bool:
+        """Whether its 16-bit operands are copied to fp32, as unfused attention does."""
+        return self.unfused(op) and _width(self.graph.tensors[op.inputs[0]].dtype) == "half"
+
+    def recurrent(self, op: Op) -> bool:
+        """Whether it is a part of a recurrent layer that one kernel runs."""
+        region = self.graph.regions.get(op.region or "")
+        return region is not None and region.attrs.get("cell") in FUSED_CELLS
+
     def lanes_s(self, primitives: Mapping[Primitive, float]) -> float:
         """Seconds of one core."""
         return lane_cycles(self.unit.vector, primitives, chip=self.chip.name) * self.cores / self.unit.clock_hz
-
-    def lanes(self, primitives: Mapping[Primitive, float]) -> dict[str, float]:
-        """Seconds of one core: simple operations, transcendental ones."""
-        special = {p: n for p, n in primitives.items() if p in SPECIAL}
-        simple = {p: n for p, n in primitives.items() if p not in SPECIAL}
-        return {"lanes_s": self.lanes_s(simple), "special_s": self.lanes_s(special)}
 
     def padded(self, op: EinsumOp, shape: Shape, compute: str, *, whole: bool) -> float:
         """MACs that the lanes take: results in whole vectors of the array's columns, and reductions in whole words of
@@ -162,8 +206,10 @@ class _Context:
         graph, region, shape = self.graph, self.region(op), product_shape(op)
         layer, compute = is_layer(op, graph), compute_type(op, graph, self.chip)
         kind = _class_of(op, layer=layer, region=region if self.fused(op) else None)
-        if kind == "depthwise":
-            compute = "fp32" if "fp32" in self.unit.array.macs_per_cycle else compute
+        if kind == "conv" and not layer and self._plain_convolution(op, compute):
+            kind = "gemm"
+        if self.fp32 and (kind == "depthwise" or self.widened(op)):
+            compute = "fp32"
         width = "byte" if layer else _width(compute)
         size = {role: self._operand_bytes(op, role) for role in (INPUT, WEIGHT, OUTPUT)}
         weight_held = graph.tensors[op.einsum.operand(WEIGHT).tensor].role in (Role.WEIGHT, Role.KV_CACHE)
@@ -174,7 +220,7 @@ class _Context:
             "macs": float(op.einsum.macs),
             "matrix_s": self.product_s(self.padded(op, shape, compute, whole=kind != "depthwise"), compute),
             "reduction": float(shape.k),
-            **self.lanes(_epilogue(op)),
+            "lanes_s": self.lanes_s(_epilogue(op)),
             "held_bytes": size[WEIGHT] if weight_held else 0.0,
             "passing_bytes": size[INPUT] + size[OUTPUT] + (0.0 if weight_held else size[WEIGHT]),
         }
@@ -185,12 +231,29 @@ class _Context:
             one_row = shape.m == 1 and width != "half"
             row["packed"] = 0.0 if one_row else weights
             row["streamed"] = weights if one_row and width == "word" else 0.0
-        if layer:
-            row |= self._borders(op, kind)
-        elif kind in ("conv", "depthwise") and width != "byte":  # int8 convolutions hold packed weights
-            planes = graph.tensors[op.inputs[0]].layout == ()
-            row["reordered_bytes"] = 2 * (size[WEIGHT] + (size[INPUT] + size[OUTPUT] if planes else 0.0))
-        return row
+            row["primitives"] = float(width == "half")
+        if op.kind.endswith("addmm") and not layer:
+            row["passing_bytes"] += BIAS_PASSES * size[OUTPUT]
+        if kind in ("conv", "depthwise"):
+            row |= self._layouts(op, packed=width == "byte")
+        return row | self._borders(op, kind) if layer else row
+
+    def _layouts(self, op: EinsumOp, *, packed: bool) -> dict[str, float]:
+        """Reorders of a convolution. `packed`: in int8 it holds its weights, and takes channels-last."""
+        if packed:
+            return {"primitives": PRIMITIVES["packed"]}
+        planes = self.graph.tensors[op.inputs[0]].layout == ()
+        roles = (INPUT, WEIGHT, OUTPUT) if planes else (WEIGHT,)
+        return {
+            "primitives": PRIMITIVES["planes" if planes else "last"],
+            "permuted": float(sum(touched_elements(op.einsum, role) for role in roles)),
+        }
+
+    def _plain_convolution(self, op: EinsumOp, compute: str) -> bool:
+        """Whether the framework unfolds it into a product instead of calling its library of convolutions."""
+        value, weight = (self.graph.tensors[op.einsum.operand(role).tensor].shape for role in (INPUT, WEIGHT))
+        small = value[0] == 1 and prod(value) <= PLAIN_ELEMENTS and max(weight[2:]) <= PLAIN_WINDOW
+        return small and _width(compute) == "word" and product_shape(op).batch == 1
 
     def _operand_bytes(self, op: EinsumOp, role: OperandRole) -> float:
         tensor = self.graph.tensors[op.einsum.operand(role).tensor]
@@ -200,12 +263,16 @@ class _Context:
         self, op: EinsumOp, row: Mapping[str, float], region: Region, size: Mapping[OperandRole, float]
     ) -> dict[str, float]:
         """Fused: scores stay in the caches, blocks above the diagonal are skipped, and one query reads its
-        group's keys and values once a head. Unfused: further calls."""
-        if not self.fused(op):
-            return {"calls": row["calls"] + UNFUSED_CALLS}
+        group's keys and values once a head. Unfused: further calls, and copies of 16-bit operands in fp32."""
         a = region.attrs
         first = "scores" in op.kind
         passing = size[INPUT] + size[WEIGHT] if first else size[WEIGHT] + size[OUTPUT]
+        if not self.fused(op):
+            wide = WIDENED * row["passing_bytes"] + (1 + WIDENED) * passing
+            return {
+                "calls": row["calls"] + UNFUSED_CALLS,
+                "passing_bytes": wide if self.widened(op) else row["passing_bytes"],
+            }
         if int(a.get("query_length", 2)) <= 1:
             group = float(a.get("heads", 1)) / float(a.get("kv_heads", 1))
             return {"passing_bytes": row["passing_bytes"] - (0.0 if row["held_bytes"] else size[WEIGHT]),
@@ -259,7 +326,7 @@ class _Context:
             "kind": CLASSES.index("movement"),
             "calls": 1.0,
             "grains": max(1.0, elements / GRAIN),
-            **self.lanes(op.primitives),
+            "lanes_s": self.lanes_s(op.primitives),
             "permuted": permuted,
             "held_bytes": float(held),
             "passing_bytes": float(sum(op.read_bytes.values()) + sum(op.write_bytes.values()) - held),
@@ -281,15 +348,27 @@ class _Context:
             size = self.graph.tensors[op.outputs[0]].elements
             row |= {"calls": NORM_CALLS[width], "passing_bytes": NORM_BYTES[width] * size}
         if self.region(op) is not None:
-            row |= {"passing_bytes": row["passing_bytes"] * UNFUSED_PASSES, "calls": 1.0 + UNFUSED_CALLS}
-            if self.fused(op):
-                share = self._causal_share(op)
-                return row | {"passing_bytes": 0.0, "grains": inf} | self.lanes({p: n * share for p, n in work.items()})
+            return row | self._attention_softmax(op, row, work, elements)
         if "pool" in op.kind and not self.quantised:
             return row | {"compares": float(sum(work.values()))}
         if width == "half":
             work[Primitive.CONVERT] = work.get(Primitive.CONVERT, 0) + sum(t.elements for t in tensors)
-        return row | self.lanes(work)
+        return row | {"lanes_s": self.lanes_s(work)}
+
+    def _attention_softmax(
+        self, op: Op, row: Mapping[str, float], work: Mapping[Primitive, float], elements: float
+    ) -> dict[str, float]:
+        """Of fused attention in the cache, where the kernel computes scores; unfused between other passes over them."""
+        if self.fused(op):
+            lanes_s = self.lanes_s(work) * self._causal_share(op)
+            return {"passing_bytes": 0.0, "grains": inf, "lanes_s": lanes_s}
+        passes = UNFUSED_PASSES * (WIDENED if self.widened(op) else 1.0)
+        return {
+            "passing_bytes": row["passing_bytes"] * passes,
+            "calls": 1.0 + UNFUSED_CALLS,
+            "compares": elements,
+            "lanes_s": self.lanes_s(work),
+        }
 
 
 def cpu_private_bytes(chip: Chip) -> float:

@@ -174,7 +174,7 @@ class Region:
     """A group of ops that the model wrote as one: attention, a norm, a recurrent layer.
 
     A chip or the scheduler may run it fused; `attrs` says what is needed for that (for attention:
-    heads, kv_heads, head_dim, query_length, key_length, causal, window).
+    heads, kv_heads, head_dim, query_length, key_length, causal, window; for a recurrent layer: cell).
     """
 
     id: str

@@ -114,7 +114,7 @@ def test_intervals_cover_other_networks(fitted, tmp_path):
 
 def test_constants_without_rows_are_named(fitted):
     named = " ".join(fitted.notes)
-    for name in ("conv_word", "depthwise_efficiency", "parallel_share"):
+    for name in ("conv_word", "decode_word", "parallel_share"):
         assert name in named
     assert fitted.constants["conv_word"] == pytest.approx(fitted.constants["gemm_word"], rel=1e-5)
 
@@ -221,19 +221,18 @@ def test_one_row_is_a_stream_on_the_threads_that_it_gets():
     assert cpu_time(row, MACHINE, spread, host=False).total_s == pytest.approx([0.04])
 
 
-def test_transcendentals_have_an_efficiency_of_their_own():
-    """1 ms of simple lanes at 0.5 and 3 ms of exponentials at 0.75 of one core, on four: (2 + 4) / 4 = 1.5 ms."""
-    c = replace(CpuConstants.datasheet(), vector_efficiency=0.5, special_efficiency=0.75)
-    assert cpu_time(_one("vector", lanes_s=1e-3, special_s=3e-3), MACHINE, c, host=False).total_s == pytest.approx(
-        [1.5e-3]
-    )
+def test_the_host_pays_for_calls_modules_and_primitives():
+    """2 calls of 3 us, one from Python at 7 us, 4 primitives of 10 us: 53 us; compiled, nothing."""
+    c = replace(CpuConstants.datasheet(), host_s=3e-6, module_s=7e-6, primitive_s=10e-6)
+    row = _one("conv", calls=2.0, module_calls=1.0, primitives=4.0)
+    assert cpu_time(row, MACHINE, c).host_s == pytest.approx([53e-6])
+    assert cpu_time(row, MACHINE, c, host=False).host_s == [0.0]
 
 
 def test_layouts_and_scalar_work_by_hand():
-    """8e6 B reordered at 2 B a clock and core: 1 ms on four cores; 1e6 elements at 4 clocks, as long; 2e6 compares
-    at 2 clocks; all on one thread where the work is worth no more."""
-    c = replace(CpuConstants.datasheet(), reorder_bytes=2.0, permute_clocks=4.0, pool_clocks=2.0)
-    assert cpu_time(_one("conv", reordered_bytes=8e6), MACHINE, c, host=False).memory_s == pytest.approx([1e-3])
+    """1e6 elements at 4 clocks: 1 ms on four cores; 2e6 compares at 2 clocks, as long; on one thread where the work is
+    worth no more."""
+    c = replace(CpuConstants.datasheet(), layout_clocks=4.0, compare_clocks=2.0)
     assert cpu_time(_one("movement", permuted=1e6), MACHINE, c, host=False).memory_s == pytest.approx([1e-3])
     assert cpu_time(_one("vector", compares=2e6), MACHINE, c, host=False).vector_s == pytest.approx([1e-3])
     assert cpu_time(_one("vector", compares=2e6, grains=1.0), MACHINE, c, host=False).vector_s == pytest.approx([4e-3])
@@ -243,11 +242,13 @@ def test_caches_by_hand():
     """1 MB that fits the whole 10 MB share: at 10 B a clock and core, 25 us on four cores; 100 MB come from DRAM."""
     machine = replace(MACHINE, cache_bytes=1e7)
     c = replace(CpuConstants.datasheet(), cache_share=1.0, cache_bytes_per_clock_core=10.0)
-    near = cpu_time(_one("vector", passing_bytes=1e6), machine, c, host=False)
+    near = cpu_time(_one("vector", passing_bytes=1e6, passing_cycle_bytes=1e6), machine, c, host=False)
     assert near.total_s == pytest.approx([25e-6], rel=1e-3)
-    far = cpu_time(_one("vector", passing_bytes=1e8), machine, c, host=False)
+    far = cpu_time(_one("vector", passing_bytes=1e8, passing_cycle_bytes=1e8), machine, c, host=False)
     assert far.far_bytes == pytest.approx([1e8], rel=1e-3)
     assert far.total_s == pytest.approx([0.01], rel=1e-3)
+    others = cpu_time(_one("vector", passing_bytes=1e6, passing_cycle_bytes=1e8), machine, c, host=False)
+    assert others.far_bytes == pytest.approx([1e6], rel=1e-3)  # small, but 100 MB of others pass between two uses
 
 
 def test_terms_sum_and_datasheet_is_the_bound():

@@ -163,7 +163,8 @@ class FunctionMode(TorchFunctionMode):
         kind = _REGIONS.get(func)
         if kind is None or recorder.region is not None:
             return func(*args, **kwargs)
-        recorder.region = recorder.builder.open_region(kind, recorder.where())
+        attrs = {"cell": func.__name__} if kind == "recurrent" else None
+        recorder.region = recorder.builder.open_region(kind, recorder.where(), attrs)
         try:
             return self._inside(func, args, kwargs)
         finally:
