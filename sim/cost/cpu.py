@@ -1,7 +1,7 @@
 """Ops on a CPU as an eager framework and its libraries run them: kernels, packing, layouts, caches, the host's gaps.
 
     T = host + spread (compute + vector + layout) + memory
-    host    = calls host_s + module calls module_s + primitives primitive_s    dispatch, fork and join; Python; library
+    host    = calls host_s + module calls module_s + primitives primitive_s   dispatch, fork and join; Python; library
     compute = MACs (1 + fill / k) / (rate e) + packed / p                rate: data sheet, one core
     vector  = lanes / e + compares c / clock
     layout  = elements that change their place in a line x c / clock
@@ -13,8 +13,7 @@ soft maximum that was free to choose chose the sum on both measured machines). L
 work overlap: their soft maximum. A product with one row in fp32 is a stream of its weights' bytes, on the threads that
 the library gives it. Bytes are near where the cyclic working set fits the share of a cache (`hit_rate`). Between two
 uses of an activation a network touches other activations and weights, at most all of them: that is its working set.
-Pure functions over ops;
-`CpuConstants.datasheet()` leaves the data sheet untouched.
+Pure functions over ops; `CpuConstants.datasheet()` leaves the data sheet untouched.
 """
 
 from __future__ import annotations

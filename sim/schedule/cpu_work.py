@@ -252,7 +252,7 @@ class _Context:
     def _plain_convolution(self, op: EinsumOp, compute: str) -> bool:
         """Whether the framework unfolds it into a product instead of calling its library of convolutions."""
         value, weight = (self.graph.tensors[op.einsum.operand(role).tensor].shape for role in (INPUT, WEIGHT))
-        small = value[0] == 1 and prod(value) <= PLAIN_ELEMENTS and max(weight[2:]) <= PLAIN_WINDOW
+        small = value[0] == 1 and prod(value) <= PLAIN_ELEMENTS and max(weight[2:], default=1) <= PLAIN_WINDOW
         return small and _width(compute) == "word" and product_shape(op).batch == 1
 
     def _operand_bytes(self, op: EinsumOp, role: OperandRole) -> float:

@@ -1,6 +1,6 @@
 """What a framework does for each op on a CPU, by hand."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -8,7 +8,8 @@ import torch
 
 import sim
 from sim.cost.cpu import CLASSES, WIDTHS, CpuWork
-from sim.errors import PrecisionError
+from sim.errors import CalibrationError, PrecisionError
+from sim.hardware.calibration import calibrations, write_calibration
 from sim.schedule.cpu_work import library_work
 from sim.schedule.prepare import prepare
 from sim.workload.precision import parse_precision
@@ -186,6 +187,15 @@ def test_a_network_costs_as_an_estimate_and_unknown_rates_are_refused():
     assert np.isfinite(found.latency_s)
     with pytest.raises(PrecisionError, match="no rate for fp8_e4m3"):
         sim.estimate(graph, sim.load_hardware("epyc-zen4"), precision="fp8_e4m3")
+
+
+def test_constants_of_another_version_are_refused_with_their_names(tmp_path):
+    known = calibrations()["amd-epyc-f25m17-avx512-zen4-2c"]
+    file = tmp_path / "old.json"
+    write_calibration(file, replace(known, constants={**known.constants, "pool_clocks": 20.0}))
+    graph = sim.load_workload("mlp", batch=4)
+    with pytest.raises(CalibrationError, match=r"pool_clocks are not of this version; fit it again"):
+        sim.estimate(graph, sim.load_hardware("epyc-zen4"), calibration=str(file))
 
 
 def test_softmax_of_a_fused_kernel_is_not_free_without_a_calibration():
