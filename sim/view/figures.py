@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from math import atan2, cos, degrees, log2, sin, sqrt
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullLocator
 
@@ -18,7 +19,7 @@ from sim.results import Estimate, Term
 from sim.view import palette, rows
 from sim.view.charts import heat_map, measured_against_estimated, pareto, tornado, validation
 from sim.view.held_out import held_out
-from sim.view.labels import place_labels
+from sim.view.labels import HALO, Place, Room, outline_of, place_labels
 from sim.view.points import Point, Roof, RooflineView, view_of
 from sim.view.timeline import memory, timeline
 
@@ -64,16 +65,13 @@ def roofline(result: Estimate | Roofline, *, ax: Axes | None = None) -> Axes:
     view = view_of(result)
     ax = _axes(ax, (9.0, 6.2))
     _frame(ax, view)
-    texts = _draw_ceilings(ax, view)
-    _draw_points(ax, view)
+    room = Room(ax)
+    _draw_ceilings(ax, view, room)
+    _draw_points(ax, view, room)
     _draw_legend(ax, view)
+    _label_ceilings(ax, view, room)
     heaviest = sorted(view.points, key=lambda point: -point.share)[:LABELS]
-    place_labels(
-        ax,
-        [(*_inside(ax, p)[:2], p.label) for p in heaviest],
-        [(*_inside(ax, p)[:2], sqrt(_area(p.share)) / 2) for p in view.points],
-        texts,
-    )
+    place_labels(ax, [(*_inside(ax, p)[:2], p.label) for p in heaviest], room)
     return ax
 
 
@@ -120,68 +118,88 @@ def _frame(ax: Axes, view: RooflineView) -> None:
     )
 
 
-def _draw_ceilings(ax: Axes, view: RooflineView) -> list[Any]:
+def _draw_ceilings(ax: Axes, view: RooflineView, room: Room) -> None:
     """Roofs in black, slanted memories and flat compute; the running precision is the bold one."""
-    texts = []
     left, right = ax.get_xlim()
-    bottom, top = ax.get_ylim()
+    bottom, _ = ax.get_ylim()
+
+    def line(xs: Sequence[float], ys: Sequence[float], **style: Any) -> None:
+        ax.plot(xs, ys, **style)
+        room.take_line(xs, ys)
+
     for roof in view.roofs:
         corner = roof.peak_flop_per_s / roof.bandwidth_bytes_per_s
         xs = [min(left, corner), corner, *([max(right, corner)] if roof.home else [])]
         ys = [min(x * roof.bandwidth_bytes_per_s, roof.peak_flop_per_s) for x in xs]
-        style = "-" if roof.home else (0, (4, 3))
-        ax.plot(xs, ys, color=palette.BLACK if roof.home else palette.GREY, linewidth=1.6 if roof.home else 1.0,
-                linestyle=style, zorder=2)  # fmt: skip
-        texts.append(_memory_label(ax, view, roof, min(top, roof.peak_flop_per_s)))
-        if roof.home and left < corner < right:
-            ax.plot([corner, corner], [bottom, roof.peak_flop_per_s], color=palette.GREY, linewidth=0.8, linestyle=":")
-            texts.append(
-                ax.annotate(
-                    f"ridge {corner:.3g} FLOP/byte",
-                    (corner, bottom),
-                    xytext=(3, 4),
-                    fontsize=7.5,
-                    textcoords="offset points",
-                    color=palette.GREY,
-                )
-            )
-    for label, rate, running in view.flats:
+        if roof.home:
+            line(xs, ys, color=palette.BLACK, linewidth=1.6, zorder=2)
+            if left < corner < right:
+                below = [bottom, roof.peak_flop_per_s]
+                line([corner, corner], below, color=palette.GREY, linewidth=0.8, linestyle=":", zorder=2)
+        else:
+            line(xs, ys, color=palette.GREY, linewidth=1.0, linestyle=(0, (4, 3)), zorder=2)
+    for _, rate, running in view.flats:
         if not running:
-            ax.axhline(rate, color=palette.GREY, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
-        texts.append(
-            ax.annotate(label, (right, rate), xytext=(-2, 3 if running else 2), textcoords="offset points", ha="right",
-                        va="bottom", fontsize=8 if running else 7.5, color=palette.BLACK if running else palette.GREY)
-        )  # fmt: skip
-    return texts
+            line([left, right], [rate, rate], color=palette.GREY, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
 
 
-_PLACES = (0.08, 0.3, 0.5, 0.02)
+def _label_ceilings(ax: Axes, view: RooflineView, room: Room) -> None:
+    """Names of the running peak, the memories, the other ceilings and the ridge, each where nothing crosses it."""
+    bottom, top = ax.get_ylim()
+    corner = min((r.peak_flop_per_s / r.bandwidth_bytes_per_s for r in view.roofs if r.home), default=0.0)
+    for label, rate, running in sorted(view.flats, key=lambda flat: not flat[2]):
+        if running:
+            _flat_label(ax, room, label, rate, start=corner, fontsize=8, color=palette.BLACK)
+            for roof in view.roofs:
+                _memory_label(ax, room, roof, min(top, roof.peak_flop_per_s))
+        else:
+            _flat_label(ax, room, label, rate, start=0.0, fontsize=7.5, color=palette.GREY)
+    left, right = ax.get_xlim()
+    if left < corner < right:
+        note = ax.annotate(f"ridge {corner:.3g} FLOP/byte", (corner, bottom), xytext=(3, 4), zorder=6, fontsize=7.5,
+                           textcoords="offset points", color=palette.GREY, path_effects=HALO)  # fmt: skip
+        sides = ((3, "left"), (-3, "right"))
+        room.first_free(
+            note, [Place((corner, bottom), (dx, dy), ha, "baseline") for dy in _RIDGE_RISES for dx, ha in sides]
+        )
+
+
+_RIDGE_RISES = (4, 14, 24, 40, 60, 90)
+"""Distances [pt] from the lower edge at which the ridge may be named."""
+_FLAT_PLACES = tuple(1 - k / 24 for k in range(24))
+"""Where along the axes a ceiling's name may end, the first choice first."""
+_SLANT_PLACES = (0.08, 0.3, 0.5, 0.02, 0.2, 0.4, 0.6, 0.7, 0.8)
 """Where along the visible slant a memory's name may begin, the first choice first."""
 
 
-def _memory_label(ax: Axes, view: RooflineView, roof: Roof, top_flop_per_s: float) -> Any:
-    """The memory's name along its slant, near the left end of what is visible of it, where no disc is."""
+def _flat_label(ax: Axes, room: Room, label: str, rate: float, *, start: float, **style: Any) -> None:
+    """A level ceiling's name above or below it, as far right as there is room; not left of `start`, where it begins."""
+    left, right = ax.get_xlim()
+    note = ax.annotate(label, (right, rate), xytext=(0, 0), textcoords="offset points", zorder=6, path_effects=HALO,
+                       **style)  # fmt: skip
+    width = float(np.ptp(outline_of(note, room.renderer)[:, 0]))
+    least = start * (right / left) ** (width / room.inside.width)
+    ends = [left * (right / left) ** part for part in _FLAT_PLACES]
+    ends = [end for end in ends if end >= least] or [right]
+    sides = ((3, "bottom"), (-3, "top"))
+    room.first_free(note, [Place((end, rate), (-3, dy), "right", va) for end in ends for dy, va in sides])
+
+
+def _memory_label(ax: Axes, room: Room, roof: Roof, top_flop_per_s: float) -> None:
+    """The memory's name along its slant, near the left end of what is visible of it."""
     left, _ = ax.get_xlim()
     bottom, _ = ax.get_ylim()
     rate = roof.bandwidth_bytes_per_s
     start = max(left, bottom / rate)
     (x0, y0), (x1, y1) = ax.transData.transform([(start, start * rate), (2 * start, 2 * start * rate)])
     angle = atan2(y1 - y0, x1 - x0)
-    discs = [ax.transData.transform(_inside(ax, p)[:2]) for p in view.points]
-    size = ax.figure.dpi / 72
-
-    def covered(x: float) -> bool:
-        at = ax.transData.transform((x, x * rate))
-        for dx, dy in (disc - at for disc in discs):
-            along, across = dx * cos(angle) + dy * sin(angle), dy * cos(angle) - dx * sin(angle)
-            if -6 < along / size < 4.2 * len(roof.memory_label) + 6 and -4 < across / size < 14:
-                return True
-        return False
-
-    places = [start * (top_flop_per_s / rate / start) ** part for part in _PLACES]
-    x = next((place for place in places if not covered(place)), places[0])
-    return ax.annotate(roof.memory_label, (x, x * rate), xytext=(-2, 3), textcoords="offset points",
-                       rotation=degrees(angle), rotation_mode="anchor", fontsize=7.5, color=palette.BLACK)  # fmt: skip
+    note = ax.annotate(roof.memory_label, (start, start * rate), xytext=(0, 0), textcoords="offset points", zorder=6,
+                       rotation=degrees(angle), rotation_mode="anchor", fontsize=7.5, color=palette.BLACK,
+                       path_effects=HALO)  # fmt: skip
+    over = (-3 * sin(angle), 3 * cos(angle))
+    sides = ((over, "bottom"), ((-over[0], -over[1]), "top"))
+    along = [start * (top_flop_per_s / rate / start) ** part for part in _SLANT_PLACES]
+    room.first_free(note, [Place((x, x * rate), at, "left", va) for at, va in sides for x in along])
 
 
 def _area(share: float) -> float:
@@ -197,13 +215,14 @@ def _inside(ax: Axes, point: Point) -> tuple[float, float, str]:
     return x, y, ">" if point.x > right else "<" if point.x < left else "v" if point.y < low else "o"
 
 
-def _draw_points(ax: Axes, view: RooflineView) -> None:
+def _draw_points(ax: Axes, view: RooflineView, room: Room) -> None:
     for point in sorted(view.points, key=lambda p: -p.share):
         colour = palette.KINDS[point.kind]
         x, y, marker = _inside(ax, point)
         ax.scatter([x], [y], s=_area(point.share), color="none" if point.on_chip else colour, marker=marker,
                    edgecolors=colour if point.on_chip else "white", linewidths=1.0 if point.on_chip else 0.6,
                    alpha=0.9, zorder=4)  # fmt: skip
+        room.take_disc(x, y, sqrt(_area(point.share)) / 2)
 
 
 def _draw_legend(ax: Axes, view: RooflineView) -> None:
