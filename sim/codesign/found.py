@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from sim.codesign.choice import OFFSETS
+from sim.codesign.importance import shares
 from sim.codesign.pareto import hypervolume, nadir, non_dominated
 
 STAGES = ("estimates", "bounds", "guide", "traces", "optuna")
@@ -123,26 +124,23 @@ class Found:
         return [settled[number] for number in chosen], [volume / last for volume in volumes]
 
     def importance(self) -> dict[str, dict[str, float]]:
-        """Objective -> parameter -> share of the variance (of its logarithm) that the parameter's group
-        means explain, over all feasible rows: first-order, correlated where the search correlated them."""
+        """Objective -> parameter -> share of the variance of the objective's logarithm over all feasible rows that the
+        parameter explains in a joint fit of all (`sim.codesign.importance`): in sum at most 1."""
         rows = self.feasible
-        values = logarithmic(self.minimised(rows)) if rows else np.empty((0, len(self.objectives)))
-        names = list(dict.fromkeys(name for row in rows for name in row.parameters))
-        found: dict[str, dict[str, float]] = {}
-        for k, objective in enumerate(self.objectives):
-            total = float(values[:, k].var()) if len(rows) else 0.0
-            found[objective] = {
-                name: _between([str(r.parameters.get(name)) for r in rows], values[:, k]) / total if total > 0 else 0.0
-                for name in names
-            }
-        return found
+        if not rows:
+            return {objective: {} for objective in self.objectives}
+        found = shares(self.settings, logarithmic(self.minimised(rows)), seed=self.seed)
+        return {
+            objective: {name: float(share[k]) for name, share in found.items()}
+            for k, objective in enumerate(self.objectives)
+        }
 
-
-def _between(groups: list[str], values: np.ndarray) -> float:
-    """Variance of the group means, weighted by group size."""
-    labels, index = np.unique(groups, return_inverse=True)
-    means = np.bincount(index, values) / np.bincount(index)
-    return float(((means[index] - values.mean()) ** 2).mean()) if len(labels) else 0.0
+    @property
+    def settings(self) -> dict[str, list[str]]:
+        """Parameter -> its value as text in each feasible row, "None" where the row has no such parameter."""
+        rows = self.feasible
+        names = dict.fromkeys(name for row in rows for name in row.parameters)
+        return {name: [str(row.parameters.get(name)) for row in rows] for name in names}
 
 
 def logarithmic(values: np.ndarray) -> np.ndarray:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 from matplotlib.patheffects import Normal, Stroke
-from matplotlib.ticker import EngFormatter, Formatter, FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from sim.results import Estimate
 from sim.view import palette, rows
+from sim.view.unit_axis import scale_of, set_unit, ticks_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,20 +24,12 @@ UNITS = {"_per_s": "1/s", "_s": "s", "_j": "J", "_w": "W", "_mm2": "mm²", "_byt
 """Ending of a column's name -> its unit."""
 
 
-def axis_label(column: str) -> str:
-    """ "latency_s" -> "latency [s]"; a name without a known unit stays as it is."""
+def named(column: str) -> tuple[str, str]:
+    """ "latency_s" -> ("latency", "s"); a name without a known unit stays as it is."""
     for ending, unit in UNITS.items():
         if column.endswith(ending):
-            return f"{column.removesuffix(ending).replace('_', ' ')} [{unit}]"
-    return palette.literal(column)
-
-
-def formatter(column: str) -> Formatter:
-    """Ticks with their unit, "4.2 ms"; plain numbers where a prefix would read badly (kmm²)."""
-    unit = next((unit for ending, unit in UNITS.items() if column.endswith(ending)), "")
-    if unit in ("s", "J", "W"):
-        return EngFormatter(unit=unit)
-    return EngFormatter(sep="") if unit == "1/s" else FuncFormatter(lambda value, _: f"{value:g}")
+            return column.removesuffix(ending).replace("_", " "), unit
+    return palette.literal(column), ""
 
 
 def _axes(ax: Axes | None, size: tuple[float, float] = (7.0, 4.6)) -> Axes:
@@ -70,14 +63,16 @@ def heat_map(table: Any, x: str, y: str, *, value: str = "latency_s", ax: Axes |
     across, up, cells = grid_of(table, x, y, value)
     ax = _axes(ax)
     image = ax.imshow(cells, origin="lower", aspect="auto", cmap="cividis")
-    if len(across) > 1 and len(up) > 1 and any(isfinite(v) for row in cells for v in row):
+    name, unit = named(value)
+    values = [v for row in cells for v in row if isfinite(v)]
+    ticks = ticks_of(unit, scale_of(unit, values)[0])
+    if len(across) > 1 and len(up) > 1 and values:
         lines = ax.contour(cells, levels=6, colors="white", linewidths=0.9)
-        words = formatter(value)
-        texts = ax.clabel(lines, fontsize=7.5, fmt=words.__call__)
+        texts = ax.clabel(lines, fontsize=7.5, fmt=ticks.__call__)
         for drawn in (lines, *texts):
             drawn.set_path_effects([Stroke(linewidth=2.0, foreground="black", alpha=0.6), Normal()])
-    bar = ax.figure.colorbar(image, ax=ax, format=formatter(value))
-    bar.set_label(axis_label(value))
+    bar = ax.figure.colorbar(image, ax=ax)
+    set_unit(bar.ax.yaxis, name, unit, values)
     slanted = sum(len(str(v)) for v in across) > 60
     ax.set_xticks(range(len(across)), [palette.literal(v) for v in across], rotation=30 if slanted else 0,
                   ha="right" if slanted else "center")  # fmt: skip
@@ -158,10 +153,9 @@ def pareto(
     for name, (a, b) in (marks or {}).items():
         ax.plot(a, b, marker="D", color=palette.BLACK, linestyle="none")
         ax.annotate(palette.literal(name), (a, b), xytext=(6, 4), textcoords="offset points", fontsize=8.5)
-    ax.xaxis.set_major_locator(MaxNLocator(5))  # ticks with units are long
-    for axis, column in ((ax.xaxis, x), (ax.yaxis, y)):
-        axis.set_major_formatter(formatter(column))
-        axis.set_label_text(axis_label(column))
+    ax.xaxis.set_major_locator(MaxNLocator(7, steps=(1, 2, 5, 10)))
+    for axis, column, values in ((ax.xaxis, x, xs), (ax.yaxis, y, ys)):
+        set_unit(axis, *named(column), values)
     ax.legend(frameon=False, fontsize=8.5)
     _plain(ax)
     return ax
@@ -187,9 +181,9 @@ def measured_against_estimated(
     ax.plot(ends, ends, color=palette.GREY, linewidth=0.9)
     theirs, ours = zip(*pairs.values(), strict=True)
     ax.scatter(theirs, ours, s=26, color=palette.BLUE, zorder=3)
-    ax.set(xscale="log", yscale="log", xlim=ends, ylim=ends, xlabel=f"{reference} [s]", ylabel="estimated [s]")
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_formatter(EngFormatter(unit="s"))
+    ax.set(xscale="log", yscale="log", xlim=ends, ylim=ends)
+    for axis, name in ((ax.xaxis, reference), (ax.yaxis, "estimated")):
+        set_unit(axis, name, "s", numbers, log=True)
         axis.set_minor_formatter("")
     far = sorted(pairs, key=lambda name: -abs(pairs[name][1] / pairs[name][0] - 1))[:3]
     for name in far:

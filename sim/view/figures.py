@@ -22,6 +22,7 @@ from sim.view.held_out import held_out
 from sim.view.labels import HALO, Place, Room, outline_of, place_labels
 from sim.view.points import Point, Roof, RooflineView, view_of
 from sim.view.timeline import memory, timeline
+from sim.view.unit_axis import set_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -166,6 +167,8 @@ def _label_ceilings(ax: Axes, view: RooflineView, room: Room) -> None:
 
 _RIDGE_RISES = (4, 14, 24, 40, 60, 90)
 """Distances [pt] from the lower edge at which the ridge may be named."""
+_FLAT_RISES = (3, 6, 9)
+"""Distances [pt] of a ceiling's name from its line; the others clear discs that stand at the line."""
 _FLAT_PLACES = tuple(1 - k / 24 for k in range(24))
 """Where along the axes a ceiling's name may end, the first choice first."""
 _SLANT_PLACES = (0.08, 0.3, 0.5, 0.02, 0.2, 0.4, 0.6, 0.7, 0.8)
@@ -181,8 +184,12 @@ def _flat_label(ax: Axes, room: Room, label: str, rate: float, *, start: float, 
     least = start * (right / left) ** (width / room.inside.width)
     ends = [left * (right / left) ** part for part in _FLAT_PLACES]
     ends = [end for end in ends if end >= least] or [right]
-    sides = ((3, "bottom"), (-3, "top"))
-    room.first_free(note, [Place((end, rate), (-3, dy), "right", va) for end in ends for dy, va in sides])
+    sides = [(sign * rise, va) for rise in _FLAT_RISES for sign, va in ((1, "bottom"), (-1, "top"))]
+    nearest, further = sides[:2], sides[2:]
+    room.first_free(
+        note,
+        [Place((end, rate), (-3, dy), "right", va) for some in (nearest, further) for end in ends for dy, va in some],
+    )
 
 
 def _memory_label(ax: Axes, room: Room, roof: Roof, top_flop_per_s: float) -> None:
@@ -270,8 +277,7 @@ def breakdown(result: Estimate | Sequence[Estimate], *, ax: Axes | None = None) 
     )
     ax.invert_yaxis()
     ax.set_xlim(0, 1.12 * longest)
-    ax.xaxis.set_major_formatter(EngFormatter(unit="s"))
-    ax.set_xlabel("latency [s]")
+    set_unit(ax.xaxis, "latency", "s", [longest])
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.tick_params(axis="y", length=0)
     handles, names = ax.get_legend_handles_labels()

@@ -9,11 +9,12 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, FixedLocator, LogLocator, NullLocator
+from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
 
 from sim.view import palette
-from sim.view.charts import _plain, axis_label
+from sim.view.charts import _plain, named
 from sim.view.comparisons import is_choice
+from sim.view.unit_axis import set_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,12 +69,10 @@ def scaling(columns: Mapping[str, Sequence[Any]], x: str, *, value: str = "laten
     ax.xaxis.set_major_locator(FixedLocator(ticks))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    _value_axis(ax, [at for points in lines.values() for _, at in points])
+    values = [at for points in lines.values() for _, at in points]
+    _value_axis(ax, values)
     ax.set_xlabel(x)
-    name, _, unit = axis_label(value).partition(" [")
-    seconds = unit == "s]"
-    ax.yaxis.set_major_formatter(EngFormatter(unit="s" if seconds else "", sep=" "))
-    ax.set_ylabel(name if seconds else axis_label(value))
+    set_unit(ax.yaxis, *named(value), values, log=ax.get_yscale() == "log")
     _plain(ax)
     if len(lines) > 1:
         ax.legend(frameon=False, fontsize=8)

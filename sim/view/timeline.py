@@ -130,7 +130,7 @@ def memory(
     ax.yaxis.set_major_formatter(EngFormatter(unit="B"))
     ax.set_xlim(0, end_s * scale)
     ax.set_xlabel(f"time [{unit}]")
-    ax.set_ylabel("held [byte]")
+    ax.set_ylabel("bytes held")
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8.5)
     return ax

@@ -33,9 +33,9 @@ def test_grid_by_hand() -> None:
         charts.grid_of(twice, "rows", "bandwidth", "latency_s")
 
 
-def test_labels_carry_units() -> None:
-    labels = [charts.axis_label(name) for name in ("latency_s", "throughput_per_s", "area_mm2", "array.rows")]
-    assert labels == ["latency [s]", "throughput [1/s]", "area [mm²]", "array.rows"]
+def test_names_and_units_of_columns() -> None:
+    found = [charts.named(name) for name in ("latency_s", "throughput_per_s", "area_mm2", "array.rows")]
+    assert found == [("latency", "s"), ("throughput", "1/s"), ("area", "mm²"), ("array.rows", "")]
 
 
 def test_savings_are_relative_and_largest_first(estimate: Estimate) -> None:

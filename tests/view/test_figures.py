@@ -7,6 +7,7 @@ from io import BytesIO
 from itertools import combinations
 
 import matplotlib as mpl
+import numpy as np
 import pytest
 from matplotlib.text import Annotation, Text
 
@@ -15,7 +16,7 @@ from sim.cost.roofline import roofline
 from sim.hardware.chip import Chip
 from sim.results import Estimate, Term, Traffic, WhatIf
 from sim.view import figures, palette, points
-from sim.view.labels import renderer_of, text_box
+from sim.view.labels import apart, outline_of, renderer_of, text_box
 from sim.workload.graph import Graph
 
 
@@ -73,6 +74,50 @@ def test_labels_do_not_overlap(estimate: Estimate) -> None:
     assert all(inside.contains(box.x0, box.y0) and inside.contains(box.x1, box.y1) for box in boxes)
 
 
+@pytest.mark.parametrize("chips", [("systolic", "tpu-v5e"), ("edge-npu", "h100-sxm")])
+@pytest.mark.parametrize("workload", ["mlp", "resnet18", "mobilenet_v2"])
+def test_nothing_crosses_a_label(workload: str, chips: tuple[str, str]) -> None:
+    """No roof, ceiling, disc or other text meets a text of the drawn figure; ridge and home memory are named."""
+    graph = sim.load_workload(workload)
+    grid = figures.roofline_grid([sim.roofline(graph, sim.load_hardware(chip)) for chip in chips])
+    for ax in grid.axes:
+        renderer = renderer_of(ax)
+        notes = [t for t in ax.texts if isinstance(t, Annotation)]
+        assert any("FLOP/byte" in note.get_text() for note in notes)
+        assert any(note.get_text().startswith("DRAM") or "HBM" in note.get_text() for note in notes)
+        for one, other in combinations([outline_of(note, renderer) for note in notes], 2):
+            assert apart(one, other)
+        lines = [ax.transData.transform(line.get_xydata()) for line in ax.lines]
+        for note in notes:
+            box = outline_of(note, renderer)
+            for corners in lines:
+                assert all(apart(box, corners[i : i + 2]) for i in range(len(corners) - 1)), note.get_text()
+            for scatter in ax.collections:
+                for place in ax.transData.transform(scatter.get_offsets()):
+                    assert _distance(place, box) >= scatter.get_sizes()[0] ** 0.5 / 2 * 0.95, note.get_text()
+
+
+def _distance(place: np.ndarray, box: np.ndarray) -> float:
+    """From a point to a rectangle, (4, 2), in pixels: in the axes of the rectangle, 0 inside."""
+    along, up = box[1] - box[0], box[3] - box[0]
+    outside = []
+    for side in (along, up):
+        length = float(np.hypot(*side))
+        at = float((place - box[0]) @ side) / length
+        outside.append(max(-at, at - length, 0.0))
+    return float(np.hypot(*outside))
+
+
+def test_apart_by_hand() -> None:
+    """A unit square, a line through its corner region, one that passes by it, and a square beside it."""
+    square = np.array([(0, 0), (1, 0), (1, 1), (0, 1)], dtype=float)
+    assert not apart(square, np.array([(-1, 0.5), (2, 0.6)]))
+    assert not apart(square, np.array([(0.5, 0.5), (0.6, 0.5)]))  # inside
+    assert apart(square, np.array([(1.2, 0.0), (2.4, 1.2)]))
+    assert apart(square, np.array([(0.9, 1.3), (1.3, 0.9)]))  # boxes overlap, shapes do not
+    assert apart(square, square + np.array([1.5, 0]))
+
+
 def test_figures_have_units_and_leave_global_state_alone(
     estimate: Estimate, bottlenecks: Graph, toy_chip: Chip
 ) -> None:
@@ -80,7 +125,7 @@ def test_figures_have_units_and_leave_global_state_alone(
     ax = sim.plot.roofline(estimate)
     assert "[FLOP/byte]" in ax.get_xlabel()
     assert "[FLOP/s]" in ax.get_ylabel()
-    assert "[s]" in sim.plot.breakdown(estimate).get_xlabel()
+    assert sim.plot.breakdown(estimate).get_xlabel() == "latency [ms]"
     grid = sim.plot.roofline_grid([estimate, roofline(bottlenecks, toy_chip)])
     assert len(grid.axes) == 2
     assert grid.axes[0].get_xlim() == grid.axes[1].get_xlim()

@@ -126,7 +126,8 @@ def test_what_memories_hold_over_time(estimate: Estimate) -> None:
     assert curves == {"SRAM": list(zip(starts, (100.0, 200.0, 300.0), strict=True))}
     assert end_s == pytest.approx(sum(op.latency_s for op in ops))
     ax = memory(replace(estimate, ops=ops), capacities_bytes={"SRAM": 1000.0})
-    assert ax.get_ylabel() == "held [byte]"
+    assert ax.get_ylabel() == "bytes held"  # the unit stands at the ticks
+    assert ax.yaxis.get_major_formatter().format_ticks([1e6]) == ["1 MB"]
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["SRAM", "SRAM, capacity"]
     with pytest.raises(ValueError, match="does not say"):
         memory(estimate)
