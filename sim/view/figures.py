@@ -20,6 +20,7 @@ from sim.view import palette, rows
 from sim.view.charts import heat_map, measured_against_estimated, pareto, tornado, validation
 from sim.view.held_out import held_out
 from sim.view.labels import HALO, Place, Room, outline_of, place_labels
+from sim.view.measured_point import STAR_PT, draw_star
 from sim.view.points import Point, Roof, RooflineView, view_of
 from sim.view.timeline import memory, timeline
 from sim.view.unit_axis import set_unit
@@ -55,15 +56,15 @@ def _axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
     return found
 
 
-def roofline(result: Estimate | Roofline, *, ax: Axes | None = None) -> Axes:
+def roofline(result: Estimate | Roofline, *, measured_s: float | None = None, ax: Axes | None = None) -> Axes:
     """Log-log roofline; x: operational intensity [FLOP/byte], y: throughput [FLOP/s].
 
     Each disc is an op (or several equal ones): area is its share of the time, colour its kind. Of
     an `Estimate` the discs stand at what is achieved, of a `Roofline` at what is attainable. An op
     that moves (almost) all its bytes on chip is hollow and stands at its intensity over that memory; one
-    beyond the axes is an arrow at the edge.
+    beyond the axes is an arrow at the edge. A star is the whole network at its measured time, if that is given.
     """
-    view = view_of(result)
+    view = view_of(result, measured_s)
     ax = _axes(ax, (9.0, 6.2))
     _frame(ax, view)
     room = Room(ax)
@@ -72,25 +73,27 @@ def roofline(result: Estimate | Roofline, *, ax: Axes | None = None) -> Axes:
     _draw_legend(ax, view)
     _label_ceilings(ax, view, room)
     heaviest = sorted(view.points, key=lambda point: -point.share)[:LABELS]
-    place_labels(ax, [(*_inside(ax, p)[:2], p.label) for p in heaviest], room)
+    labels = [(*_inside(ax, p)[:2], p.label) for p in heaviest]
+    place_labels(ax, [view.measured, *labels] if view.measured else labels, room)
     return ax
 
 
-def roofline_grid(results: Sequence[Estimate | Roofline]) -> Figure:
-    """One roofline per chip on equal scales, side by side (two in a row)."""
+def roofline_grid(results: Sequence[Estimate | Roofline], *, measured_s: Sequence[float] = ()) -> Figure:
+    """One roofline per chip on equal scales, side by side (two in a row); `measured_s` in the same order, or none."""
+    times_s: list[float | None] = [*measured_s] or [None] * len(results)
     columns = min(2, len(results))
     lines = -(-len(results) // columns)
     figure = Figure(figsize=(9.0 * columns, 6.2 * lines), dpi=150)
     grid = figure.subplots(lines, columns, squeeze=False)
     figure.subplots_adjust(left=0.09 / columns, right=1 - 0.03 / columns, top=1 - 0.1 / lines, bottom=0.2 / lines,
                            hspace=0.45, wspace=0.12)  # fmt: skip
-    views = [view_of(result) for result in results]
+    views = [view_of(result, time_s) for result, time_s in zip(results, times_s, strict=True)]
     left, right = min(v.x_limits[0] for v in views), max(v.x_limits[1] for v in views)
     low, high = min(v.y_limits[0] for v in views), max(v.y_limits[1] for v in views)
-    for result, ax in zip(results, grid.flat, strict=False):
+    for result, time_s, ax in zip(results, times_s, grid.flat, strict=False):
         ax.set_xlim(left, right)
         ax.set_ylim(low, high)
-        roofline(result, ax=ax)
+        roofline(result, measured_s=time_s, ax=ax)
     for ax in grid.flat[len(results) :]:
         ax.remove()
     return figure
@@ -230,6 +233,9 @@ def _draw_points(ax: Axes, view: RooflineView, room: Room) -> None:
                    edgecolors=colour if point.on_chip else "white", linewidths=1.0 if point.on_chip else 0.6,
                    alpha=0.9, zorder=4)  # fmt: skip
         room.take_disc(x, y, sqrt(_area(point.share)) / 2)
+    if view.measured:
+        draw_star(ax, *view.measured[:2])
+        room.take_disc(*view.measured[:2], STAR_PT / 2)
 
 
 def _draw_legend(ax: Axes, view: RooflineView) -> None:

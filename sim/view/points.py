@@ -54,10 +54,12 @@ class RooflineView:
     """(label, FLOP/s, whether it is the peak that this run uses)"""
     x_limits: tuple[float, float]
     y_limits: tuple[float, float]
+    measured: tuple[float, float, str] | None = None
+    """Where the whole network stands as measured, and its label."""
 
 
-def view_of(result: Estimate | Roofline) -> RooflineView:
-    """Raises: ValueError: an estimate without its roofline document."""
+def view_of(result: Estimate | Roofline, measured_s: float | None = None) -> RooflineView:
+    """`measured_s` is the network's measured time. Raises: ValueError: an estimate without its roofline document."""
     if isinstance(result, Roofline):
         bound = result
         points = _merge(_bound_points(result))
@@ -88,7 +90,19 @@ def view_of(result: Estimate | Roofline) -> RooflineView:
     )
     flats = _flats(bound.ceilings, peak)
     x_limits, y_limits = _limits(points, roofs, flats)
-    return RooflineView(title, subtitle, points, roofs, flats, x_limits, y_limits)
+    star = None
+    if measured_s is not None:
+        x, y = measured_place(bound, measured_s)
+        x_limits, y_limits = (min(x_limits[0], x / 2), max(x_limits[1], x * 2)), (min(y_limits[0], y / 2), y_limits[1])
+        star = (x, y, f"measured, {rows.time_text(measured_s)}")
+    return RooflineView(title, subtitle, points, roofs, flats, x_limits, y_limits, star)
+
+
+def measured_place(bound: Roofline, measured_s: float) -> tuple[float, float]:
+    """(operational intensity over the compulsory bytes at the home memory [FLOP/byte], operations over the measured
+    time [FLOP/s]) of the whole network."""
+    flops = sum(op.flops for op in bound.ops)
+    return flops / sum(bound.compulsory_bytes.values()), flops / measured_s
 
 
 def _drawn(macs: int, vector_ops: int) -> bool:

@@ -108,6 +108,21 @@ def _distance(place: np.ndarray, box: np.ndarray) -> float:
     return float(np.hypot(*outside))
 
 
+def test_the_star_of_a_measured_network_has_its_place(estimate: Estimate, bottlenecks: Graph, toy_chip: Chip) -> None:
+    """The axes hold it from the start, so that labels and ridge stand where they were placed."""
+    bound = roofline(bottlenecks, toy_chip)
+    plain, ax = figures.roofline(bound), figures.roofline(bound, measured_s=100 * estimate.latency_s)
+    assert ax.get_ylim()[0] < plain.get_ylim()[0]
+    renderer = renderer_of(ax)
+    boxes = {t.get_text(): outline_of(t, renderer) for t in ax.texts if isinstance(t, Annotation)}
+    (label,) = [text for text in boxes if text.startswith("measured")]
+    for one, other in combinations(boxes.values(), 2):
+        assert apart(one, other)
+    star = ax.transData.transform(points.measured_place(bound, 100 * estimate.latency_s))
+    assert all(_distance(star, box) > 0 for box in boxes.values())
+    assert _distance(star, boxes[label]) < 150
+
+
 def test_apart_by_hand() -> None:
     """A unit square, a line through its corner region, one that passes by it, and a square beside it."""
     square = np.array([(0, 0), (1, 0), (1, 1), (0, 1)], dtype=float)
