@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 from matplotlib.colors import LogNorm, Normalize
@@ -21,6 +22,8 @@ WIDE = 8
 """Largest over smallest value from which on an axis is logarithmic."""
 DECADES = 1000
 """Below this a logarithmic axis has ticks at 1, 2 and 5."""
+LABEL_LETTERS = 50
+"""Letters of an axis' label in a line; a quality's metric can be long."""
 COLOURS = "viridis"
 
 UNITS = {
@@ -55,6 +58,7 @@ def objective_axis(axis: Axis, found: Found, k: int, values: Sequence[float]) ->
     name = name_of(found.objectives[k], found.quality_metric)
     better = ", smaller is better" if found.signs[k] > 0 else ", larger is better"
     set_unit(axis, name, UNITS.get(found.objectives[k], ""), values, log=log, more=better)
+    axis.set_label_text(fill(axis.get_label_text(), LABEL_LETTERS))
 
 
 def norm_of(values: Sequence[float]) -> Normalize:
