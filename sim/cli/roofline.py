@@ -110,15 +110,12 @@ def _draw(estimates: list[Any], bounds: list[Any], path: Path, measured_s: list[
 
     from sim.errors import ConfigError
     from sim.view import figures
-    from sim.view.measured_point import measured_point
 
     results = [
         bound if found.infeasible is not None else replace(found, roofline=bound.to_dict())
         for found, bound in zip(estimates, bounds, strict=True)
     ]
-    figure = figures.roofline_grid(results)
-    for ax, bound, time_s in zip(figure.axes, bounds, measured_s, strict=False):
-        measured_point(bound, time_s, ax=ax)
+    figure = figures.roofline_grid(results, measured_s=measured_s)
     try:
         figure.savefig(path)
     except OSError as error:
