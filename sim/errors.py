@@ -63,11 +63,22 @@ class CalibrationError(DovetailError):
     """Too few, contradictory or foreign points."""
 
 
+def several(problems: Iterable[str]) -> str:
+    """The message of several problems: one a line, and told apart where a command prints them in one paragraph.
+
+    >>> several(["chip.yaml: clock: missing", "chip.yaml: title: missing"])
+    'chip.yaml: clock: missing;\\nchip.yaml: title: missing'
+    """
+    return ";\n".join(problem.removesuffix(".") for problem in problems)
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
-    """A ' Did you mean "x"?' clause for a message, or '' when nothing is near.
+    """A ' Did you mean "x"?' clause for a message, or '' when nothing is near: spelt alike, or begun with the word.
 
     >>> nearest("capcity", ["capacity", "bandwidth"])
     ' Did you mean "capacity"?'
     """
-    found = get_close_matches(word, list(choices), n=1, cutoff=0.5)
+    known = list(choices)
+    begun = [choice for choice in known if len(word) > 2 and choice.startswith(word)]
+    found = get_close_matches(word, known, n=1) or begun
     return f' Did you mean "{found[0]}"?' if found else ""

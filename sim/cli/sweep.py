@@ -21,7 +21,11 @@ def sweep(
     hw: HardwareOption,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="PATH=V1,V2|LO:HI:N", help="Values of a chip key; N even steps from LO to HI."),
+        typer.Option(
+            "--set",
+            metavar="PATH=V1,V2|LO:HI:N",
+            help="Values of a chip key; N even steps from LO to HI, whose unit may stand at either.",
+        ),
     ] = None,
     p: Annotated[
         list[str] | None, typer.Option("-p", "--param", metavar="KNOB=V1,V2", help="Values of a knob.")
@@ -102,7 +106,8 @@ def _draw(columns: Mapping[str, Sequence[Any]], path: Path, title: str) -> None:
 
 
 def values(text: str, *, where: str) -> list[str]:
-    """ "16,32,64" or "16 MiB:64 MiB:4" as the texts that each design is given.
+    """ "16,32,64" or "16 MiB:64 MiB:4" as the texts that each design is given; the unit of a range may stand at one
+    of its ends alone, "1:2 GHz:3".
 
     Raises: ConfigError: a range without three parts, two units, or counts that do not come out whole.
     """
@@ -113,7 +118,7 @@ def values(text: str, *, where: str) -> list[str]:
         return found
     parts = [part.strip() for part in text.split(":")]
     if len(parts) != 3 or not parts[2].isdigit() or int(parts[2]) < 2:
-        raise ConfigError(f'{where}: "{text}" is no range, expected lo:hi:n with n >= 2, such as 16 MiB:64 MiB:4')
+        raise ConfigError(f'{where}: "{text}" is no range, expected lo:hi:n with n >= 2, such as 16:64 MiB:4')
     (low, unit), (high, other) = (_split(part, where) for part in parts[:2])
     unit = unit or other
     if other not in ("", unit):

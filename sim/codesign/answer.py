@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from math import isfinite
 from pathlib import Path
 from shlex import quote
@@ -24,6 +24,7 @@ from sim.errors import DovetailError
 from sim.hardware.chip import Chip
 from sim.hardware.dump import chip_hash, dump
 from sim.schedule.confidence import calibration_label
+from sim.sweep_io import write_table
 from sim.units import Dimension, format_quantity
 from sim.workload.serialize import save_graph
 
@@ -68,9 +69,11 @@ def columns(found: Found) -> list[str]:
 
 
 def write_answer(found: Found, costing: Costing, folder: Path) -> tuple[Winner, ...]:
-    """Write pareto.csv, winners/<id>/, summary.txt, search.json and figures into `folder`."""
+    """Write pareto.csv (and pareto.parquet where pyarrow is installed), winners/<id>/, summary.txt and search.json."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_pareto(found, folder / "pareto.csv")
+    write_table(folder / "pareto.csv", pareto_columns(found))
+    if find_spec("pyarrow") is not None:
+        write_table(folder / "pareto.parquet", pareto_columns(found))
     chosen = winners(found, costing)
     for winner in chosen:
         write_winner(winner, found, costing, folder / "winners" / winner.id)
@@ -85,13 +88,21 @@ def write_answer(found: Found, costing: Costing, folder: Path) -> tuple[Winner, 
     return chosen
 
 
-def write_pareto(found: Found, path: Path) -> None:
-    names = list(dict.fromkeys(name for row in found.front for name in row.parameters))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["trial", *names, *columns(found)])
-        for row in found.front:
-            writer.writerow([row.number, *(row.parameters.get(name, "") for name in names), *map(repr, row.values)])
+def pareto_columns(found: Found) -> dict[str, list[Any]]:
+    """The front as columns: trial, parameters (None where one does not count), objectives with their units. A column
+    holds one kind of value: numbers, truth values, or else texts."""
+    front = found.front
+    names = list(dict.fromkeys(name for row in front for name in row.parameters))
+    parameters = {name: _one_kind([row.parameters.get(name) for row in front]) for name in names}
+    values = {name: [float(row.values[k]) for row in front] for k, name in enumerate(columns(found))}
+    return {"trial": [row.number for row in front], **parameters, **values}
+
+
+def _one_kind(values: list[Any]) -> list[Any]:
+    kinds = {type(value) for value in values if value is not None}
+    if len(kinds) <= 1 or kinds == {int, float}:
+        return values
+    return [None if value is None else str(value) for value in values]
 
 
 def winners(found: Found, costing: Costing) -> tuple[Winner, ...]:

@@ -41,12 +41,17 @@ def limits(space: Space) -> dict[str, float]:
 
 def check(space: Space) -> None:
     """Raises: ConfigError, PrecisionError."""
+    from sim.codesign.scenario import find_record, make_scenario
+
     bounds = limits(space)
     asked = {*space.spec.objective_names, *bounds}
     _energies(space, asked)
     _rates(space)
     _trainable(space)
     _contradiction(space, bounds)
+    make_scenario(space)  # loads what the file names: functions, the record of speed_up, the event scenario
+    for record in space.spec.baselines:
+        find_record(record, space)
 
 
 def _energies(space: Space, asked: set[str]) -> None:

@@ -42,6 +42,10 @@ ALLOWED = "accepted"
 """Reason of a row that is costed and meets every limit."""
 
 
+FUNCTION = "function "
+"""The column of a user's function among the metrics begins so; functions do not see it."""
+
+
 class Sweep(Protocol):
     """`sim.sweep` or a stand-in: columns latency_s, energy_j, infeasible and reason, one row a design."""
 
@@ -341,9 +345,10 @@ class _Evaluation:
     def _functions(self, rows: np.ndarray) -> None:
         """The user's constraints, row by row."""
         for name, function in self.scenario.functions:
-            column = self.metrics.setdefault(f"function {name}", np.full(self.n, np.nan))
+            column = self.metrics.setdefault(FUNCTION + name, np.full(self.n, np.nan))
             for row in rows:
-                facts = {**self.choice.facts(), **{k: float(v[row]) for k, v in self.metrics.items()}}
+                metrics = {k: float(v[row]) for k, v in self.metrics.items() if not k.startswith(FUNCTION)}
+                facts = {**self.choice.facts(), **metrics}
                 column[row] = called(function, name, facts, "constraints.functions")
                 if not column[row] <= 0 and self.reason[row] == "":
                     self.reason[row] = f"{name}: {column[row]:.4g} above 0"
@@ -359,7 +364,7 @@ class _Evaluation:
             if bound is not None:
                 found[name] = sign * (self.metrics["quality"] - bound) / (abs(bound) or 1.0)
         for name, _ in self.scenario.functions:
-            found[name] = np.nan_to_num(self.metrics.get(f"function {name}", np.zeros(self.n)), nan=0.0)
+            found[name] = np.nan_to_num(self.metrics.get(FUNCTION + name, np.zeros(self.n)), nan=0.0)
         return found
 
     def _reject(self, rows: np.ndarray, when: str) -> None:

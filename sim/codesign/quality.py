@@ -7,6 +7,7 @@ law was asked inside its range. Loads no torch of its own.
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import traceback
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -88,11 +89,9 @@ def called(function: Callable[..., Any], name: str, row: Mapping[str, Any], wher
     try:
         value = function(dict(row))
     except Exception as error:
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        raise ConfigError(
-            f"{where}: {name} raised {type(error).__name__}: {error} ({Path(place.filename).name}, line "
-            f"{place.lineno}) for {_words(row)}"
-        ) from error
+        inside = traceback.extract_tb(error.__traceback__)[1:]  # the first is the call above
+        place = f" ({Path(inside[-1].filename).name}, line {inside[-1].lineno})" if inside else ""
+        raise ConfigError(f"{where}: {name} raised {type(error).__name__}: {error}{place} for {_words(row)}") from error
     if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
         raise ConfigError(f"{where}: {name} returned {value!r} for {_words(row)}, expected a finite number")
     return float(value)
@@ -120,5 +119,25 @@ def load_function(text: str, *, folder: Path, where: str) -> Callable[..., Any]:
         raise ConfigError(f"{where}: {path}: {type(error).__name__}: {error}") from error
     found = getattr(module, attribute, None)
     if not callable(found):
-        raise ConfigError(f"{where}: {path} has no function {attribute}.{nearest(attribute, vars(module))}")
+        own = [key for key, value in vars(module).items() if callable(value)]
+        raise ConfigError(f"{where}: {path} has no function {attribute}.{nearest(attribute, own)}")
+    _check_signature(found, f"{path}:{attribute}", where)
     return found
+
+
+def _check_signature(function: Callable[..., Any], name: str, where: str) -> None:
+    """Raises: ConfigError: it cannot be called with one mapping."""
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # written in C: nothing to ask
+        return
+    try:
+        signature.bind({})
+    except TypeError as error:
+        code = getattr(function, "__code__", None)
+        line = f", line {code.co_firstlineno}" if code else ""
+        raise ConfigError(
+            f"{where}: {name}{signature}{line}: expected a function of one argument, a map with the keys workload, "
+            "precision, sparsity, recipe and each knob by its name (of a constraint each metric too, in base units: "
+            'latency, energy, area, ...), such as def judge(row): return row["width"] / 64'
+        ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from sim.codesign.quality import higher_is_better, judge, load_function
 from sim.codesign.schema import BaselineSpec, SpeedUpSpec
 from sim.codesign.streams import Driven
 from sim.codesign.trained import Trained
-from sim.errors import ConfigError
+from sim.errors import ConfigError, nearest
 from sim.hardware.designs import Designs
 from sim.resources import data_dir
 
@@ -67,10 +68,9 @@ def find_record(spec: BaselineSpec, space: Space) -> BaselineRecord:
     files = [*sorted(folder.glob("*.jsonl")), folder / "published" / "gpu-models.jsonl"]
     if spec.file is not None:
         files = [next((p for p in (space.folder / spec.file, Path(spec.file)) if p.is_file()), Path(spec.file))]
-    records = records_with_numbers(files)
+    records = [r for r in records_with_numbers(files) if r.workload is not None]
     asked = {"device": spec.device, "workload": spec.workload, "precision": spec.precision}
-    if spec.scenario is not None:
-        asked["scenario"] = spec.scenario
+    asked |= {k: v for k, v in (("mode", spec.mode), ("scenario", spec.scenario)) if v is not None}
     found = [
         r
         for r in records
@@ -79,13 +79,31 @@ def find_record(spec: BaselineSpec, space: Space) -> BaselineRecord:
     ]
     if len(found) != 1:
         words = ", ".join(f"{k}={v}" for k, v in (asked | spec.knobs).items())
-        near = [f"{r.workload} {r.precision} {dict(r.knobs)} {r.scenario}" for r in found or records
-                if r.device == spec.device]  # fmt: skip
         raise ConfigError(
-            f"{space.where}: {len(found)} baseline records for {words}, expected one; of {spec.device} there are "
-            f"{'; '.join(near[:8]) or 'none'}"
+            f"{space.where}: {len(found) or 'no'} baseline records for {words}, expected one. "
+            f"{_records(spec, found or records)}"
         )
     return found[0]
+
+
+SHOWN = 8
+"""Records that an error lists."""
+
+
+def _records(spec: BaselineSpec, records: Sequence[BaselineRecord]) -> str:
+    """Of these records those of the device, of the workload first, so that each can be told from the others."""
+    devices = sorted({r.device for r in records})
+    if spec.device not in devices:
+        return f'Device "{spec.device}" has none: expected one of {", ".join(devices)}.{nearest(spec.device, devices)}'
+    own = sorted((r for r in records if r.device == spec.device), key=lambda r: r.workload != spec.workload)
+    words = [
+        f"{r.workload} {r.precision} mode={r.mode.value}"
+        + "".join(f" {k}={v}" for k, v in r.knobs.items())
+        + (f" scenario={r.scenario}" if r.scenario else "")
+        for r in own
+    ]
+    more = f"; and {len(own) - SHOWN} more" if len(own) > SHOWN else ""
+    return f"Of {spec.device} there are: {'; '.join(words[:SHOWN])}{more}"
 
 
 def seconds_per_sample(record: BaselineRecord) -> float:

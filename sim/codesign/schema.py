@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
-from sim.errors import ConfigError, nearest
+from sim.errors import ConfigError, UnitError, nearest, several
+from sim.units import Dimension, parse_quantity
 
 SEARCH_SCHEMA = "dovetail.search/1"
-Scalar = bool | int | float | str | None
 OBJECTIVES = (
     "latency", "energy", "edp", "area", "power", "peak_power", "die_cost", "throughput", "quality", "speed_up",
     "goodput", "miss_rate",
@@ -22,6 +32,37 @@ SAMPLERS = ("auto", "nsga2", "nsga3", "tpe", "gp", "cmaes", "qmc", "random")
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _scalar(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise ValueError(f"expected one value (a number, a quantity or a word), got {_short(value)}")
+
+
+Scalar = Annotated[Any, BeforeValidator(_scalar)]
+"""bool, int, float, str or None, as the file has it."""
+
+
+def _quantity(dimension: Dimension) -> BeforeValidator:
+    """A text is read here already, so that all that is wrong with a file is told at once."""
+
+    def parse(value: Any) -> Any:
+        if value is not None:
+            try:
+                parse_quantity(value, dimension)
+            except UnitError as error:
+                raise ValueError(str(error)) from error
+        return value
+
+    return BeforeValidator(parse)
+
+
+Time = Annotated[str | None, _quantity(Dimension.TIME)]
+Area = Annotated[str | None, _quantity(Dimension.AREA)]
+Power = Annotated[str | None, _quantity(Dimension.POWER)]
+Energy = Annotated[str | None, _quantity(Dimension.ENERGY)]
+Size = Annotated[str | None, _quantity(Dimension.SIZE)]
 
 
 class RangeSpec(_Strict):
@@ -58,6 +99,21 @@ class RangeSpec(_Strict):
         return self
 
 
+def _values(value: Any) -> Any:
+    """A list stands for choices in other tools; here it is a mistake that has a fix."""
+    if isinstance(value, list):
+        raise ValueError(f"expected one value, or {{choices: {_short(value)}}}")
+    return value
+
+
+Choice = Annotated[
+    Annotated[Scalar, Tag("value")] | Annotated[RangeSpec, Tag("range")],
+    Discriminator(lambda value: "range" if isinstance(value, dict | RangeSpec) else "value"),
+    BeforeValidator(_values),
+]
+"""One value, or what it may be chosen from."""
+
+
 class WorkloadSpec(_Strict):
     """A model and what may be chosen of it; `variants` are named sets of knobs that belong together.
 
@@ -68,7 +124,7 @@ class WorkloadSpec(_Strict):
     name: str | None = None
     stream: str | None = None
     weight: float = Field(default=1.0, gt=0)
-    knobs: dict[str, Scalar | RangeSpec] = {}
+    knobs: dict[str, Choice] = {}
     variants: dict[str, dict[str, Scalar]] = {}
 
 
@@ -87,11 +143,12 @@ class CompressionSpec(_Strict):
 
 
 class BaselineSpec(_Strict):
-    """Names one measured or published record; must match exactly one."""
+    """Names one measured or published record; must match exactly one. `mode` is how the framework ran it."""
 
     device: str
     workload: str
     precision: str
+    mode: Literal["eager", "compile", "graph"] | None = None
     scenario: str | None = None
     knobs: dict[str, Scalar] = {}
     file: str | None = None
@@ -99,6 +156,14 @@ class BaselineSpec(_Strict):
 
 class SpeedUpSpec(_Strict):
     speed_up: BaselineSpec
+
+
+Objective = Annotated[
+    Annotated[str, Tag("name")] | Annotated[SpeedUpSpec, Tag("record")],
+    Discriminator(lambda value: "record" if isinstance(value, dict | SpeedUpSpec) else "name"),
+]
+TAGS = {"value", "range", "name", "record"}
+"""What pydantic puts into places; no key of a file stands for them."""
 
 
 class QualityRow(_Strict):
@@ -147,12 +212,12 @@ class FloorSpec(_Strict):
 class ConstraintSpec(_Strict):
     """Upper limits with their units; `quality` bounds are plain numbers in its metric."""
 
-    deadline: str | None = None
-    area: str | None = None
-    power: str | None = None
-    peak_power: str | None = None
-    energy: str | None = None
-    memory: str | None = None
+    deadline: Time = None
+    area: Area = None
+    power: Power = None
+    peak_power: Power = None
+    energy: Energy = None
+    memory: Size = None
     die_cost_usd: float | None = Field(default=None, gt=0)
     miss_rate: float | None = Field(default=None, gt=0, lt=1)
     quality: FloorSpec | None = None
@@ -187,7 +252,7 @@ class SamplerSpec(_Strict):
 
 class BudgetSpec(_Strict):
     trials: int = Field(gt=0)
-    timeout: str | None = None
+    timeout: Time = None
     pairs: int | None = Field(default=None, gt=0)
     """Model-chip pairs handed to `estimate` in all; as many as the trials take if None."""
     inner_points: int = Field(default=2048, gt=0)
@@ -205,8 +270,8 @@ class SpaceSpec(_Strict):
     combine: Literal["one_of", "weighted", "worst"] | None = None
     compression: CompressionSpec = CompressionSpec()
     chip: str
-    hardware: dict[str, Scalar | RangeSpec] = {}
-    objectives: list[str | SpeedUpSpec] = Field(min_length=1)
+    hardware: dict[str, Choice] = {}
+    objectives: list[Objective] = Field(min_length=1)
     constraints: ConstraintSpec = ConstraintSpec()
     quality: QualitySpec | None = None
     scenario: ScenarioSpec = ScenarioSpec()
@@ -274,25 +339,70 @@ def validate(document: Any, *, where: str) -> SpaceSpec:
         return SpaceSpec.model_validate(document)
     except ValidationError as error:
         lines = dict.fromkeys(_line(e) for e in error.errors(include_url=False))
-        raise ConfigError("\n".join(f"{where}: {line}" for line in lines)) from error
-
-
-_KEYS = sorted({
-    field.alias or name
-    for spec in (SpaceSpec, RangeSpec, WorkloadSpec, CompressionSpec, BaselineSpec, QualitySpec, QualityRow,
-                 ConstraintSpec, ScenarioSpec, KnownSpec, SamplerSpec, BudgetSpec, FloorSpec)
-    for name, field in spec.model_fields.items()
-})  # fmt: skip
+        raise ConfigError(several(f"{where}: {line}" for line in lines)) from error
 
 
 def _line(problem: Any) -> str:
-    place = ".".join(str(part) for part in problem["loc"]) or "the file"
-    if problem["type"] == "extra_forbidden":
-        return f"{place}: unknown key.{nearest(str(problem['loc'][-1]), _KEYS)}"
-    if problem["type"] == "missing":
+    """One problem in our words: place, what is there, what was expected, the nearest key."""
+    loc, given = _place(problem["loc"]), problem["input"]
+    place = ".".join(str(part) for part in loc) or "the file"
+    kind, context = problem["type"], problem.get("ctx", {})
+    if kind == "extra_forbidden":
+        keys = [field.alias or name for name, field in _owner(loc[:-1]).model_fields.items()]
+        near = nearest(str(loc[-1]), keys) or f" Expected one of {', '.join(keys)}."
+        return f"{place}: unknown key.{near}"
+    if kind == "missing":
         return f"{place}: missing"
-    if problem["type"] == "literal_error":
-        expected = re.findall("'([^']*)'", problem["ctx"]["expected"])
+    if kind == "literal_error":
+        expected = re.findall("'([^']*)'", context["expected"])
         known = ", ".join(expected)
-        return f'{place}: "{problem["input"]}": expected one of {known}.{nearest(str(problem["input"]), expected)}'
+        return f'{place}: "{given}": expected one of {known}.{nearest(str(given), expected)}'
+    if kind == "too_short":
+        return f"{place}: is empty, expected at least one"
+    if kind in EXPECTED:
+        return f"{place}: expected {EXPECTED[kind].format(**context)}, got {_short(given)}"
     return f"{place}: {problem['msg'].removeprefix('Value error, ')}"
+
+
+EXPECTED = {
+    "string_type": "text", "list_type": "a list, in brackets", "dict_type": "a map of keys to values",
+    "model_type": "a map of keys to values", "model_attributes_type": "a map of keys to values",
+    "int_type": "a whole number", "int_parsing": "a whole number", "int_from_float": "a whole number",
+    "float_type": "a number", "float_parsing": "a number",
+    "bool_type": "true or false", "bool_parsing": "true or false",
+    "greater_than": "a number above {gt}", "greater_than_equal": "a number of at least {ge}",
+    "less_than": "a number below {lt}", "less_than_equal": "a number of at most {le}",
+}  # fmt: skip
+"""pydantic's kind of a problem -> what a file should have there."""
+
+
+def _place(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """The place as the file has it: pydantic names the branch of a union behind the key or number that holds it."""
+    kept: list[int | str] = []
+    for i, part in enumerate(loc):
+        holder = loc[0] if i == 2 and loc[0] in ("hardware", "objectives") else loc[i - 2] if i > 2 else None
+        if not (part in TAGS and holder in ("hardware", "objectives", "knobs")):
+            kept.append(part)
+    return tuple(kept)
+
+
+def _owner(loc: tuple[int | str, ...]) -> type[BaseModel]:
+    """The part of the schema at a place; names that are the file's own do not lead anywhere."""
+    owner: type[BaseModel] = SpaceSpec
+    for part in loc:
+        field = next((f for name, f in owner.model_fields.items() if part == (f.alias or name)), None)
+        owner = next(_parts(field.annotation), owner) if field else owner
+    return owner
+
+
+def _parts(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _parts(inner)
+
+
+def _short(value: Any) -> str:
+    """A value as it may stand in a file, cut."""
+    words = f"[{', '.join(map(str, value))}]" if isinstance(value, list) else repr(value)
+    return words if len(words) <= 60 else words[:57] + "..."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sim.errors import ConfigError, PrecisionError, nearest
+from sim.errors import ConfigError, PrecisionError, nearest, several
 from sim.hardware import chip as c
 from sim.hardware import schema as s
 from sim.workload.precision import parse_precision
@@ -18,7 +18,7 @@ def compile_chip(spec: s.ChipSpec, *, where: str) -> c.Chip:
     provenance, problems = _provenance(spec)
     problems += _cross_checks(spec)
     if problems:
-        raise ConfigError("\n".join(f"{where}: {problem}" for problem in problems))
+        raise ConfigError(several(f"{where}: {problem}" for problem in problems))
     technology = spec.technology
     return c.Chip(
         name=spec.name,

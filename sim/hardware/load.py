@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import ValidationError, WithJsonSchema
 
 from sim.documents import KeysOnce
-from sim.errors import ConfigError, nearest
+from sim.errors import ConfigError, nearest, several
 from sim.hardware.chip import Chip
 from sim.hardware.compile import compile_chip
 from sim.hardware.extends import merge
-from sim.hardware.schema import CHIP_SCHEMA, SPECS, ChipSpec
+from sim.hardware.schema import CHIP_SCHEMA, SPECS, ChipSpec, Spec
 from sim.resources import data_dir
 
 
@@ -179,21 +180,20 @@ def _validate(document: Mapping[str, Any], *, where: str) -> ChipSpec:
             for problem in problems
             if problem["type"] != "too_short" or problem["loc"][0] not in inside
         ]
-        raise ConfigError("\n".join(lines)) from error
+        raise ConfigError(several(lines)) from error
 
 
 def _line(problem: Any) -> str:
     """One problem in our words: place, what, expectation, nearest key."""
-    loc = problem["loc"]
+    loc = tuple(part for part in problem["loc"] if part != "[key]")  # a key of a map is named as it stands there
     place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".") or "the file"
     kind, given = problem["type"], problem["input"]
     if kind == "extra_forbidden":
-        owner = next((SPECS[p] for p in reversed(loc[:-1]) if p in SPECS), ChipSpec)
-        keys = [field.alias or name for name, field in owner.model_fields.items()]
+        keys = [field.alias or name for name, field in _owner(loc).model_fields.items()]
         near = nearest(str(loc[-1]), keys) or f" Expected one of {', '.join(keys)}."
         return f"{place}: unknown key.{near}"
     if kind == "missing":
-        return f"{place}: missing"
+        return f"{place}: missing: {_due(_owner(loc), str(loc[-1]))}"
     if kind == "enum":
         choices = problem["ctx"]["expected"]
         near = nearest(str(given), choices.replace("'", "").replace(" or ", ", ").split(", "))
@@ -202,6 +202,27 @@ def _line(problem: Any) -> str:
     return (
         f"{place}: {message}" if kind in ("value_error", "dovetail") else f"{place}: {message}, not {str(given)[:60]!r}"
     )
+
+
+def _owner(loc: tuple[int | str, ...]) -> type[Spec]:
+    """The part of the file in which the last key of a place stands."""
+    return next((SPECS[p] for p in reversed(loc[:-1]) if isinstance(p, str) and p in SPECS), ChipSpec)
+
+
+def _due(owner: type[Spec], key: str) -> str:
+    """What a key that is missing means, and the words or the kind of quantity that it takes."""
+    from sim.hardware.meanings import MEANINGS
+
+    field = next(field for name, field in owner.model_fields.items() if key == (field.alias or name))
+    own = MEANINGS[owner.__name__][key]
+    kind = field.annotation
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return f"{own['description']}; expected {' or '.join(str(choice.value) for choice in kind)}"
+    quantity = next((m.json_schema for m in field.metadata if isinstance(m, WithJsonSchema) and m.json_schema), {})
+    examples = own.get("examples") or quantity.get("examples") or []
+    form = f"; expected {quantity['description']}" if "description" in quantity else ""
+    example = f"{',' if form else ';'} such as {examples[0]}" if examples else ""
+    return own["description"] + form + example
 
 
 def read_yaml(path: str | Path) -> Any:

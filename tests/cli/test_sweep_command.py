@@ -23,6 +23,7 @@ from sim.sweep_io import columns_of, write_table
         ("34 GB/s, 68 GB/s", ["34 GB/s", "68 GB/s"]),
         ("16 MiB:64 MiB:4", ["16 MiB", "32 MiB", "48 MiB", "64 MiB"]),
         ("1:2 GHz:3", ["1 GHz", "1.5 GHz", "2 GHz"]),
+        ("1 GHz:2:4", values("1 GHz:2 GHz:4", where="")),
         ("16:64:4", ["16", "32", "48", "64"]),
     ],
 )

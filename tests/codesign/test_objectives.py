@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import sim
 from sim.codesign.choice import ModelChoice, Part, Scenario
 from sim.codesign.evaluate import evaluate, one_workload
+from sim.codesign.quality import load_function
 from sim.codesign.scenario import Costing
 from sim.codesign.schema import QualitySpec
 from sim.codesign.space import build_space
@@ -178,6 +180,23 @@ def test_functions_of_the_user_that_fail(document: Any, tmp_path: Path, body: st
         sim.search(build_space(document, folder=tmp_path), trials=2)
 
 
+def test_a_constraint_sees_the_choice_and_the_metrics(document: Any, tmp_path: Path) -> None:
+    """The keys that the search page lists; not the columns of functions, its own or another's."""
+    code = "SEEN = []\n\n\ndef judge(row):\n    SEEN.append(sorted(row))\n    return 0\n\n\n"
+    (tmp_path / "q.py").write_text(code + "def fails(row):\n    return float('nan')\n")
+    document["constraints"] = {"functions": ["q.py:judge", "q.py:fails"]}
+    with pytest.raises(ConfigError, match=r"q\.py:fails returned nan for precision=.*, latency=") as caught:
+        sim.search(build_space(document, folder=tmp_path), trials=2)
+    assert "function q.py" not in str(caught.value)
+    page = (Path(__file__).parents[2] / "docs" / "search.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", page, flags=re.MULTILINE))
+    seen = load_function("q.py:judge", folder=tmp_path, where="space: constraints.functions").__globals__["SEEN"]
+    assert seen
+    for keys in seen:
+        assert {"m", "product.m"} <= set(keys)
+        assert set(keys) - {"m", "product.m"} <= set(rows)
+
+
 class Stub(Trained):
     """Training whose looks are given."""
 
@@ -244,6 +263,23 @@ def test_a_search_that_trains(tmp_path: Path, reproduced: Any) -> None:
 def test_training_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         sim.search(build_space({**TRAIN, **change}), trials=1)
+
+
+def test_a_record_is_named_by_its_mode(document: dict[str, Any]) -> None:
+    """The same network, knobs and device ran eager and compiled: two records until the mode is said, which the list
+    of them shows; their seconds differ, and so does the speed-up."""
+    device = "amd-epyc-f25m17-avx512-zen4-2c"
+    record = {"device": device, "workload": "mlp", "precision": "fp32", "knobs": {"batch": 64}}
+    document["objectives"] = [{"speed_up": record}, "area"]
+    with pytest.raises(ConfigError, match=r"2 baseline records .* mode=eager .*batch=64; mlp fp32 mode=compile .*=64$"):
+        build_space(document)
+    seconds = {}
+    for mode in ("eager", "compile"):
+        document["objectives"] = [{"speed_up": {**record, "mode": mode}}, "area"]
+        seconds[mode] = Costing(build_space(document)).scenario.baseline_s
+    assert seconds["eager"] != seconds["compile"]
+    document["baselines"] = [{**record, "mode": "eager"}]
+    assert sim.search(build_space(document), trials=1).baselines[0].name == f"{device} mlp fp32 eager"
 
 
 def test_speed_up_die_cost_and_throughput(document: dict[str, Any]) -> None:

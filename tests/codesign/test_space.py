@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from sim.cli import app
 from sim.codesign.schema import overlay
 from sim.codesign.space import build_space, load_space
 from sim.errors import ConfigError, DovetailError, PrecisionError
@@ -96,7 +98,21 @@ def test_known_designs_take_the_chips_own_values(document: dict[str, Any]) -> No
         ({"objectives": ["quality"]}, "no `quality:` says where it comes from"),
         ({"objectives": ["speed_up"]}, "needs its record"),
         ({"constraints": {"area": "0.01 mm2"}}, r"constraints\.area of 0\.01 excludes all 8 chips.*% above"),
-        ({"constraints": {"deadline": "30"}}, "constraints.deadline"),
+        ({"constraints": {"deadline": "30"}}, "constraints.deadline: 30 has no unit, expected a time such as"),
+        ({"constraints": {"area": 20}}, r'constraints\.area: 20 has no unit, expected an area such as "\d+ mm2"$'),
+        ({"constraints": {"memory": [1]}}, r"constraints\.memory: \[1\] is not a quantity, expected a size"),
+        ({"constraints": {"quality": {"mn": 1}}}, r'constraints\.quality\.mn: unknown key\. Did you mean "min"\?$'),
+        ({"hardware": {"array.rows": {"choices": []}}}, r"^space: hardware\.array\.rows: choices is empty$"),
+        ({"hardware": {"array.rows": [8, 16]}}, r"array\.rows: expected one value, or \{choices: \[8, 16\]\}$"),
+        ({"hardware": {"array.rows": {"choices": [[8]]}}}, r"rows\.choices\.0: expected one value .*, got \[8\]$"),
+        ({"hardware": {"array.rows": {"choices": [8], "coars": True}}}, r'rows\.coars: unknown .* mean "coarse"\?$'),
+        ({"objectives": [{"speed_up": {"device": "h200"}}]}, r"^space: objectives\.0\.speed_up\.workload: missing;\n"),
+        ({"objectives": [{"spedup": {}}]}, r'objectives\.0\.spedup: unknown key\. Did you mean "speed_up"\?'),
+        ({"objectives": []}, "objectives: is empty, expected at least one"),
+        ({"budget": {"trials": 0}}, r"budget\.trials: expected a number above 0, got 0"),
+        ({"budget": {"trials": "many", "timeout": 120}}, r"a whole number, got 'many';\n.*timeout: 120 has no unit"),
+        ({"compression": {"precision": "int8"}}, r"precision: expected a list, in brackets, got 'int8'"),
+        ({"name": 5}, "name: expected text, got 5"),
         ({"compression": {"precision": ["int7"]}}, '"int7" is unknown'),
         ({"compression": {"sparsity": ["4:2"]}}, '"4:2": expected none or a pattern'),
         ({"sampler": {"name": "nsga5"}}, r'"nsga5": expected one of auto, .*Did you mean "nsga3"'),
@@ -107,6 +123,64 @@ def test_known_designs_take_the_chips_own_values(document: dict[str, Any]) -> No
 def test_refused(document: dict[str, Any], change: dict[str, Any], message: str) -> None:
     with pytest.raises(DovetailError, match=message):
         build_space({**document, **change})
+
+
+def test_an_empty_knob_is_one_sentence(document: dict[str, Any]) -> None:
+    document["workloads"][0]["knobs"] = {"m": {"choices": []}}
+    with pytest.raises(ConfigError) as caught:
+        build_space(document)
+    assert str(caught.value) == "space: workloads.0.knobs.m: choices is empty"
+
+
+def _cli(words: list[str]) -> str:
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2, done.stdout
+    assert done.stderr.count("\n") == 1
+    return done.stderr
+
+
+ABSENT = {
+    "file of quality": ({"quality": {"method": "callable", "function": "nosuch.py:judge"}}, "no file nosuch.py in"),
+    "function of quality": (
+        {"quality": {"method": "callable", "function": "judge.py:juge"}},
+        'judge.py has no function juge. Did you mean "judge"?',
+    ),
+    "arguments of quality": (
+        {"quality": {"method": "callable", "function": "judge.py:two"}},
+        "judge.py:two(row, chip), line 5: expected a function of one argument, a map with the keys workload, ",
+    ),
+    "function of a constraint": ({"constraints": {"functions": ["judge.py:none"]}}, "judge.py has no function none."),
+    "arguments of a constraint": (
+        {"constraints": {"functions": ["judge.py:two"]}},
+        "constraints.functions: ",
+    ),
+    "cheap function of training": (
+        {"quality": {"method": "train", "steps": 3, "cheap": "judge.py:none"}}, "judge.py has no function none.",
+    ),
+    "record of speed_up": (
+        {"objectives": [{"speed_up": {"device": "h20", "workload": "mlp", "precision": "fp32"}}]},
+        'Device "h20" has none: expected one of ',
+    ),
+    "record of a baseline": (
+        {"baselines": [{"device": "h200", "workload": "mpl", "precision": "fp32"}]},
+        "no baseline records for device=h200, workload=mpl, precision=fp32, expected one. Of h200 there are: ",
+    ),
+    "scenario": (
+        {"objectives": ["goodput"], "scenario": {"events": "autoplot"}}, 'Did you mean "autopilot"?',
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ABSENT)
+def test_what_is_not_there_is_seen_before_the_run(document: dict[str, Any], write: Any, tmp_path: Any, name: str):
+    """By `check` and by `--dry-run`: nothing of the search has to run for it."""
+    (tmp_path / "judge.py").write_text("def judge(row):\n    return 0.0\n\n\ndef two(row, chip):\n    return 0.0\n")
+    change, message = ABSENT[name]
+    if name.endswith("training"):
+        document["compression"] = {"recipe": ["int8-ptq"]}
+    path = str(write({**document, **change}))
+    for words in (["check", path], ["search", path, "--dry-run"]):
+        assert message in _cli(words)
 
 
 def test_unknown_knob_and_missing_rate(document: dict[str, Any]) -> None:

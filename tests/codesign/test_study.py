@@ -9,13 +9,18 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from typer.testing import CliRunner
 
 import sim
+from sim.cli import app
+from sim.codesign.answer import pareto_columns
+from sim.codesign.found import Row
 from sim.codesign.scenario import Costing
 from sim.codesign.space import build_space
 from sim.codesign.study.leases import alive, reclaim, signature
@@ -126,6 +131,57 @@ def test_a_line_that_a_killed_writer_left_is_cut(document: dict[str, Any], tmp_p
         file.write(b'{"op_code": 4, "half')
     study.enqueue_trial({})
     assert len(open_study(journal(path), space).trials) == 2
+
+
+@pytest.mark.parametrize(("damage", "line", "shown"), [
+    (b"garbage\n", -1, "garbage"), (b"garbage", -1, "garbage"), (b"garbage\n", 3, "garbage"), (b"{}\n", 2, "{}"),
+    (b"\x00\xff\n", 1, ""), (b'{"op_code":4,"worker_id"\n', 5, '{"op_code":4,"worker_id"'),
+])  # fmt: skip
+def test_a_damaged_journal_is_refused_with_its_line(
+    document: dict[str, Any], write: Any, tmp_path: Path, damage: bytes, line: int, shown: str
+) -> None:
+    """A line that is no record, at the end or between others: file, line, exit 2, and the file stays as it is."""
+    path = tmp_path / "s.journal"
+    sim.search(build_space(document), trials=2, storage=str(path))
+    lines = path.read_bytes().splitlines(keepends=True)
+    place = len(lines) if line < 0 else line - 1
+    path.write_bytes(b"".join([*lines[:place], damage, *lines[place:]]))
+    before = path.read_bytes()
+    words = ["search", str(write(document)), "--storage", str(path), "-o", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2
+    (said,) = [text for text in done.stderr.splitlines() if text.startswith("dovetail: ")]
+    assert f"storage {path}: line {place + 1}: " in said
+    assert shown in said
+    assert "Traceback" not in done.stderr
+    assert path.read_bytes() == before
+
+
+def test_a_journal_with_records_taken_out_is_refused(document: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "s.journal"
+    sim.search(build_space(document), trials=2, storage=str(path))
+    record = json.loads(path.read_bytes().splitlines()[0])
+    path.write_text(json.dumps({"op_code": record["op_code"], "worker_id": "x"}) + "\n")
+    with pytest.raises(ConfigError, match=r"s\.journal: its records do not go together"):
+        open_storage(str(path))
+
+
+def test_nothing_finished_is_lost_with_a_torn_last_line(document: dict[str, Any], tmp_path: Path) -> None:
+    """The journal cut in the middle of each of its last 12 records, as a kill leaves it: the study goes on, and every
+    trial that was told before the cut stays."""
+    path = tmp_path / "s.journal"
+    space = build_space(document)
+    sim.search(space, trials=3, storage=str(path))
+    lines = path.read_bytes().splitlines(keepends=True)
+    for last in range(len(lines) - 12, len(lines)):
+        whole, torn = tmp_path / f"{last}-whole.journal", tmp_path / f"{last}-torn.journal"
+        whole.write_bytes(b"".join(lines[:last]))
+        torn.write_bytes(b"".join(lines[:last]) + lines[last][: len(lines[last]) // 2])
+        told = [[t for t in open_study(journal(p), space).trials if t.state.is_finished()] for p in (whole, torn)]
+        assert told[0] == told[1]
+        assert told[0]
+    found = sim.search(space, trials=4, storage=str(torn))
+    assert found.trials == 4
 
 
 def test_a_dead_workers_trial_is_enqueued_once(document: dict[str, Any]) -> None:
@@ -285,6 +341,29 @@ def test_every_winner_reproduces(document: dict[str, Any], write: Any, tmp_path:
     assert "runner-up" in text
 
 
+def test_the_front_as_parquet_is_the_table(document: dict[str, Any], write: Any, tmp_path: Path) -> None:
+    """Same columns and rows as pareto.csv, numbers as numbers."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    found = sim.search(write(document), trials=4, output=tmp_path / "out")
+    table = parquet.read_table(tmp_path / "out" / "pareto.parquet").to_pydict()
+    header, *rows = csv.reader((tmp_path / "out" / "pareto.csv").open())
+    assert list(table) == header
+    assert [[str(value) for value in row] for row in zip(*table.values(), strict=True)] == rows
+    assert table["latency [s]"] == [row.values[0] for row in found.front]
+    assert table["array.rows"] == [row.parameters["array.rows"] for row in found.front]
+
+
+def test_columns_of_the_front_hold_one_kind_each(document: dict[str, Any]) -> None:
+    """A parameter that does not count has no value; of choices of several kinds each is told as text."""
+    row = Row(number=3, parameters={"a": 1, "b": "x"}, values=(1.0, 2.0))
+    other = Row(number=4, parameters={"a": "auto", "c": 0.5}, values=(2.0, 1.0))
+    found = replace(sim.search(build_space(document), trials=1), rows=(row, other))
+    assert pareto_columns(found) == {
+        "trial": [3, 4], "a": ["1", "auto"], "b": ["x", None], "c": [None, 0.5], "latency [s]": [1.0, 2.0],
+        "area [mm2]": [2.0, 1.0],
+    }  # fmt: skip
+
+
 def test_calibration_of_a_search_is_stated_and_checked(document: dict[str, Any], write: Any, tmp_path: Path) -> None:
     """In the summary and in the winners' commands; an unknown name is refused with the nearest ones."""
     from sim.codesign.space import load_space
@@ -308,11 +387,11 @@ def test_same_seed_and_one_worker_same_bytes(document: dict[str, Any], write: An
         folder = tmp_path / name
         sim.search(path, trials=4, output=folder)
         files = {
-            str(p.relative_to(folder)): p.read_text()
+            str(p.relative_to(folder)): p.read_bytes()
             for p in folder.rglob("*")
             if p.suffix != ".journal" and p.is_file()
         }
-        files["summary.txt"] = "".join(line for line in files["summary.txt"].splitlines() if "CPU s" not in line)
+        files["summary.txt"] = b"".join(line for line in files["summary.txt"].splitlines() if b"CPU s" not in line)
         study = json.loads(files.pop("search.json"))
         assert study.pop("spent_cpu_s").keys() == {"estimates", "bounds", "guide", "traces", "optuna"}
         contents.append((files, study))

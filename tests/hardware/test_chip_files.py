@@ -7,8 +7,10 @@ from typing import Annotated
 import pytest
 import yaml
 from pydantic import Field, TypeAdapter
+from typer.testing import CliRunner
 
-from sim.errors import ConfigError
+from sim.cli import app
+from sim.errors import ConfigError, nearest
 from sim.hardware.dump import to_document
 from sim.hardware.load import hardware_path, json_schema, list_hardware, load_hardware, loads, parse_overrides
 from sim.hardware.meanings import MEANINGS
@@ -78,12 +80,22 @@ BAD = {
         lambda d: _array(d).update(dataflow="weight-stationary"),
         ['"weight-stationary" is not one of', 'Did you mean "weight_stationary"?'],
     ),
-    "missing required key": (lambda d: _array(d).pop("preload"), ["array.preload: missing"]),
+    "missing required key": (
+        lambda d: _array(d).pop("preload"),
+        ["array.preload: missing: whether loading what rests in the cells takes time", "expected exposed or hidden"],
+    ),
+    "missing quantity": (
+        lambda d: _memory(d).pop("capacity"),
+        ["memories[0].capacity: missing", "expected a size with its unit, such as 4 MiB"],
+    ),
     "truth value as a number": (lambda d: _array(d).update(rows=True), ["array.rows: True is not a number"]),
     "fraction of a row": (lambda d: _array(d).update(rows=1.5), ["array.rows: 1.5 must be a whole number"]),
     "endless rows": (lambda d: _array(d).update(rows=float("inf")), ["array.rows:", "not"]),
     "efficiency above one": (lambda d: _memory(d).update(efficiency=1.2), ["must be a fraction in (0, 1]"]),
-    "unknown dtype": (lambda d: _array(d)["macs_per_cycle"].update(int9=1), ['"int9" is no element type']),
+    "unknown dtype": (
+        lambda d: _array(d)["macs_per_cycle"].update(int7=1),
+        ['array.macs_per_cycle.int7: "int7" is no element type', "int8", 'Did you mean "int8"?'],
+    ),
     "precision without rate": (
         lambda d: d.update(default_precision="int16"),
         ["default_precision: int16 is not a rate of array, which has int8, int4"],
@@ -129,6 +141,26 @@ def test_all_errors_are_told_at_once():
         _array(d)["rows"] = 0
 
     assert len(message(edited(both)).splitlines()) == 2
+
+
+def test_several_errors_are_told_apart_in_one_paragraph(tmp_path):
+    def two(d):
+        _array(d).pop("rows")
+        _array(d).update(source="nowhere", cols=0)
+
+    path = tmp_path / "mine.yaml"
+    path.write_text(edited(two))
+    done = CliRunner().invoke(app, ["check", str(path)])
+    assert done.exit_code == 2
+    first, second = done.stderr.removeprefix("dovetail: ").split(f"; {path}: ")
+    assert first.startswith(f"{path}: units[0].hierarchy[1].array.rows: missing: rows of cells")
+    assert second == "units[0].hierarchy[1].array.cols: 0 must be a whole number, at least 1\n"
+
+
+def test_a_fix_is_offered_only_where_one_is_near():
+    assert "Did you mean" not in message(edited(lambda d: _array(d).update(source="nowhere")))
+    assert 'Did you mean "estimated"' in message(edited(lambda d: _array(d).update(source="estimate: a guess")))
+    assert nearest("output", ["output_stationary", "input_stationary"]) == ' Did you mean "output_stationary"?'
 
 
 def test_yaml_errors_name_the_line():

@@ -73,7 +73,8 @@ def baselines(space: Space) -> tuple[Baseline, ...]:
         known = {"latency": seconds, "throughput": 1.0 / seconds, "energy": energy,
                  "edp": None if energy is None else energy * seconds}  # fmt: skip
         values = tuple(known.get(name) for name in space.spec.objective_names)
-        found.append(Baseline(name=f"{record.device} {record.workload} {record.precision}", values=values,
+        mode = f" {spec.mode}" if spec.mode is not None else ""
+        found.append(Baseline(name=f"{record.device} {record.workload} {record.precision}{mode}", values=values,
                               source=f"{record.source or record.method}; {note}"))  # fmt: skip
     return tuple(found)
 

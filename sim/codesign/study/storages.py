@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import warnings
@@ -48,13 +49,50 @@ class KernelLock(BaseJournalFileLock):
 
 
 def journal(path: Path) -> JournalStorage:
-    """The journal file at `path`, made if it is absent. Raises: ConfigError: it cannot be written."""
+    """The journal file at `path`, made if it is absent.
+
+    Raises: ConfigError: it cannot be written, or a line of it, the torn last one left aside, is no record.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_file():
+            check_journal(path)
         lock = JournalFileOpenLock(str(path)) if sys.platform == "win32" else KernelLock(str(path))
         return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
     except OSError as error:
         raise ConfigError(f"storage {path}: cannot be written: {error.strerror}") from error
+    except (KeyError, IndexError, TypeError, ValueError, AssertionError) as error:
+        raise ConfigError(
+            f"storage {path}: its records do not go together ({type(error).__name__}: {error}): lines were changed or "
+            "are missing; take a copy of it from before, or another storage or -o folder"
+        ) from error
+
+
+TORN = b'{"op_code"'
+"""How every record begins."""
+
+
+def check_journal(path: Path) -> None:
+    """Optuna reads past a broken line only where it is the last, and writes behind it all the same: so none may stand.
+
+    Raises: ConfigError: the first line that is no record. A last line without its end, as a writer leaves it that is
+    killed, is none of them: the lock cuts it off.
+    """
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n") and (line.startswith(TORN) or TORN.startswith(line)):
+                return
+            try:
+                record = json.loads(line)
+                whole = isinstance(record, dict) and isinstance(record.get("op_code"), int) and "worker_id" in record
+            except ValueError:
+                whole = False
+            if not (whole and line.endswith(b"\n")):
+                words = line[:40].decode(errors="replace").strip()
+                raise ConfigError(
+                    f'storage {path}: line {number}: "{words}" is no record of a study, expected '
+                    '{"op_code": ...}: delete that line if the file is a journal, or name another storage'
+                )
 
 
 def open_storage(text: str | None) -> BaseStorage:
@@ -135,8 +173,6 @@ def open_study(storage: BaseStorage, space: Space, *, sampler: Any = None) -> op
 
 
 def _plain(value: Any) -> str:
-    import json
-
     return json.dumps(value, sort_keys=True, default=str)
 
 
