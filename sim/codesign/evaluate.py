@@ -28,7 +28,8 @@ from sim.workload.graph import Graph
 from sim.workload.precision import parse_precision
 
 BATCH = 32
-"""Designs costed between two looks at what they exclude."""
+"""Designs costed between two looks at what they exclude; without a guide twice as many each time, since those of one
+structure are costed together and later ones exclude less."""
 LEFT = "not costed, the trial's estimates ran out"
 """Reason of a row that nothing settled."""
 UNLIKELY = "not costed, unlikely to improve the front"
@@ -228,6 +229,7 @@ class _Evaluation:
         front = np.empty((0, len(self.scenario.objectives))) if against is None else np.asarray(against, dtype=float)
         if self.trained is not None:
             self._train(self.trained, front, always=always)
+        batch = BATCH
         while (open_ := np.flatnonzero(self.reason == "")).size:
             objectives = self._objectives()
             beaten = dominated_by(objectives[open_], front)
@@ -241,9 +243,10 @@ class _Evaluation:
             if not open_.size:
                 break
             if guided is None:
-                rows = _promising(objectives[open_], open_)[: min(BATCH, left)]
+                rows = _promising(objectives[open_], open_)[: min(batch, left)]
+                batch *= 2
             else:
-                rows = guided.pick(open_, front, min(BATCH, left))
+                rows = guided.pick(open_, front, min(batch, left))
                 if not len(rows) and self.costed.any():
                     self.reason[open_] = UNLIKELY
                     break

@@ -28,6 +28,8 @@ REDRAWS = 64
 COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
+HOPES = (1.0, 2.0, 4.0)
+"""What the guide's optimism is multiplied by where nothing promises anything."""
 KINDS = 0.25
 """Share of the trials that get on with one kind of design, where there is one objective."""
 
@@ -118,8 +120,9 @@ def run_trial(
         assert not trial.relative_params  # asking for them makes the sampler propose, which it does at first use
         fixed = trial.user_attrs.get("fixed", {})
         again = False
-        if guide is not None and len(space.spec.objectives) == 1:  # a front has room for all, one best has not
-            guide.optimism = OPTIMISM * (trial.number % 2)
+        if guide is not None:
+            one = len(space.spec.objectives) == 1  # a front has room for all, one best has not
+            guide.optimism = OPTIMISM * (trial.number % 2 if one else 1)
         if not fixed:
             drawn = np.random.default_rng([trial.number, seed])
             with account.stage("guide"):
@@ -199,10 +202,25 @@ def _proposal(
 def _most_promising(
     costing: Costing, archive: Archive, guide: Guide, rng: np.random.Generator
 ) -> Mapping[str, Any] | None:
-    """The choice, of all looked at, of which a chip promises to add most: to the front, or to the best of a kind."""
+    """The choice, of all looked at, of which a chip promises to add most: to the front, or to the best of a kind.
+
+    Where nothing does, more is hoped for (`Guide.optimism`) before the sampler decides.
+    """
     known = (costing.changes, guide.learned, archive.front.tobytes())
-    if archive.unpromising.get(guide.optimism) == known:  # a small space all of which was looked at
-        return None
+    for optimism in dict.fromkeys(guide.optimism * more for more in HOPES):
+        if archive.unpromising.get(optimism) == known:  # a small space all of which was looked at
+            continue
+        guide.optimism = optimism
+        best = _promising(costing, archive, guide, rng, known)
+        if best is not None:
+            return best
+    return None
+
+
+def _promising(
+    costing: Costing, archive: Archive, guide: Guide, rng: np.random.Generator, known: tuple
+) -> Mapping[str, Any] | None:
+    """The same at the guide's optimism; that nothing was found is remembered with what was `known`."""
     choices, owners, predicted = costing.promise(guide)
     reached, kind = archive.front, archive.kind(rng)
     if kind is not None:
