@@ -9,7 +9,7 @@ from sim.codesign.guide import ENOUGH, POINTS, Guide, Promise
 from sim.codesign.ranges import Parameter
 from sim.codesign.space import build_space
 from sim.codesign.study.run import run_study
-from sim.codesign.study.trial import Archive
+from sim.codesign.study.trial import Archive, _most_promising
 
 SIDE = Parameter(name="array.rows", side="chip", values=(8, 16, 32, 64, 128))
 FLOW = Parameter(name="array.dataflow", side="chip", values=("output_stationary", "weight_stationary"))
@@ -101,3 +101,27 @@ def test_with_one_objective_each_kind_of_design_keeps_its_best():
     several = Archive(scenario=None)  # type: ignore[arg-type]
     several._remember_best([1.0, 2.0], {"kind": "dense"})
     assert several.kind(np.random.default_rng(0)) is None
+
+
+def test_more_is_hoped_for_before_the_sampler_decides() -> None:
+    """The guide's optimism doubles twice where nothing promises anything; each level once for what is known."""
+    asked: list[float] = []
+
+    class Stub:
+        changes = 0
+
+        def promise(self, guide: Guide) -> tuple[list[Any], np.ndarray, np.ndarray]:
+            asked.append(guide.optimism)
+            reach = 0.0 if guide.optimism >= reached_at else 2.0
+            return [{"array.rows": 8}], np.zeros(1, dtype=int), np.array([[reach, reach]])
+
+    archive, rng = Archive(scenario=None), np.random.default_rng(0)  # type: ignore[arg-type]
+    archive.front = np.exp([[0.0, 2.0], [1.0, 1.0], [2.0, 0.0]])
+    for reached_at, levels in ((4.0, [1.0, 2.0, 4.0]), (8.0, [1.0, 2.0, 4.0]), (8.0, [])):
+        asked.clear()
+        if levels:
+            archive.unpromising.clear()
+        guide = Guide((SIDE,))
+        found = _most_promising(Stub(), archive, guide, rng)  # type: ignore[arg-type]
+        assert asked == levels
+        assert (found is not None) == (reached_at == 4.0)

@@ -79,6 +79,24 @@ def test_what_is_known_prunes_at_the_roofline(designs: Designs) -> None:
     assert table.counts == {"beaten even at its roofline": len(designs) - 1, "accepted": 1}
 
 
+def test_without_a_guide_ever_more_chips_are_costed_at_a_time() -> None:
+    """Two objectives that want opposite things: the roofline excludes none of 200 chips; they take 32, 64 and the rest.
+    The answer is that of one sweep."""
+    calls = []
+
+    def counting(*arguments, **options):
+        calls.append(len(arguments[2]))
+        return sweep(*arguments, **options)
+
+    rates = [f"{8 + n} GB/s" for n in range(200)]
+    many = Designs.grid(load_hardware("systolic"), {"DRAM.bandwidth": rates})
+    graph = gemm(1, 512, 512)
+    table = evaluate(one_workload(graph, "int8"), many, Scenario(objectives=("latency", "peak_power")), sweep=counting)
+    assert calls == [32, 64, 104]
+    whole = sweep(graph, many.chip, many, precisions=["int8"])
+    assert table.metrics["latency"].tolist() == whole["latency_s"].tolist()
+
+
 def test_limits_and_their_reasons(designs: Designs) -> None:
     """A deadline between the fastest and slowest design splits them; violation is metric / limit - 1."""
     graph = gemm(64, 64, 64)
