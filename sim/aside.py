@@ -12,6 +12,7 @@ import pickle
 import signal
 import struct
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, Self, TypeVar
 
@@ -74,7 +75,9 @@ class Aside(Generic[Result]):
 
     def _fork(self) -> tuple[int, int]:
         results, sent = os.pipe()
-        process = os.fork()
+        with warnings.catch_warnings():  # other threads (progress, a library's pool) hold no lock that a task takes
+            warnings.simplefilter("ignore", DeprecationWarning)
+            process = os.fork()
         if process:
             os.close(sent)
             return process, results
