@@ -3,10 +3,11 @@
     python benchmarks/peers/accelforge.py
 
 Their definition, applied to the mapping that ours finds: latency is the largest over components of actions over
-throughput, so that everything overlaps and nothing fills or drains; 8-bit operands and results, all from DRAM. Our search has no skew,
-set-up or latency here, but still weighs first loads and last stores while it chooses. Their numbers (bundled chip, aim energy, one
-run each; two of them are by their own rules exactly MACs over 65,536 cells at 1.05 GHz and bytes over 614 GB/s) were
-measured with AccelForge itself. Their Eyeriss is left out: what its mapping space forbids is not ours to rebuild.
+throughput, so that everything overlaps and nothing fills or drains; 8-bit operands and results, all from DRAM. Our
+search has no skew, set-up or latency here, but still weighs first loads and last stores while it chooses. Their
+numbers (bundled chip, aim energy, one run each; two of them are by their own rules exactly MACs over 65,536 cells at
+1.05 GHz and bytes over 614 GB/s) were measured with AccelForge itself. Their Eyeriss is left out: what its mapping
+space forbids is not ours to rebuild.
 """
 
 from __future__ import annotations
