@@ -5,7 +5,8 @@
 A candidate is a tiling with the class of its innermost loop, over three memories: DRAM, SRAM and the
 array's registers. Each has its own cost under the rule by which the search ranks all of them (fluid: the
 longest of the sums instead of the sum of the longest): footprint, traffic and transfers of every operand
-with the overlap of sliding windows, array cycles with remainders, ports, set-up, both ends. A sample is
+with the overlap of sliding windows, array cycles with remainders, ports, set-up, both ends; timed in
+single precision, as the search makes them, and compared in double. A sample is
 costed again one by one, every loop order of it, from the steps that the evaluator walks: the least of a
 class must equal its cost. Its recurrence, which decides between the best, may be longer, never shorter.
 Networks are traced once; their times hold mapping and everything else of an estimate, from empty caches.
@@ -86,16 +87,16 @@ def candidates(repeats: int) -> tuple[float, int, str]:
     made = space.machine
     (clock,) = clocks(made.rates, made.setup_cycles, made.latency_cycles)
 
-    def costed() -> tuple[np.ndarray, np.ndarray]:
+    def costed(dtype: type[np.floating]) -> tuple[np.ndarray, np.ndarray]:
         """From the lists to (cycles (classes, tilings), also of classes without a loop; footprints (tilings,))."""
         pool = Pool(SingleBorder(p, made, space.homes))
         ((_, grid),) = pool.grids
-        terms = Terms(grid, p)
+        terms = Terms(grid, p, dtype=dtype)
         times = [terms.flat(pool.bounds.of_class(terms, letter).time(*clock)) for letter in terms.letters]
         return np.stack(times), terms.flat(terms.footprint_bytes())
 
-    times, footprint = costed()  # (the first time makes the lists, which are remembered)
-    seconds = median(costed, repeats)
+    times, footprint = costed(np.float64)  # (the first time makes the lists, which are remembered)
+    seconds = median(lambda: costed(np.float32), repeats)
     pool = Pool(space)
     letters = pool.grids[0][1].letters
     walked = np.stack([pool.bounds.walked(letter, np.arange(len(pool))) for letter in letters])
