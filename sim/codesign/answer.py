@@ -83,6 +83,7 @@ def write_answer(found: Found, costing: Costing, folder: Path) -> tuple[Winner, 
         "identity": costing.space.identity(), "trials": found.trials, "covered": found.covered,
         "points": found.points, "costed": found.costed, "counts": dict(found.counts), "sampler": found.sampler,
         "seed": found.seed, "spent_cpu_s": dict(found.spent),
+        "better": {name: int(-sign) for name, sign in zip(columns(found), found.signs, strict=True)},
     }  # fmt: skip
     (folder / "search.json").write_text(json.dumps(plain(document), indent=2), encoding="utf-8")
     return chosen

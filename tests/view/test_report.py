@@ -245,7 +245,11 @@ def test_a_search_folder_says_what_was_searched_and_what_is_best(tmp_path: Path)
         "points": 4,
         "costed": 3,
     }
-    saved(tmp_path, "search.json", study | {"counts": counts, "sampler": "nsga2", "seed": 0, "seconds": 45.0})
+    saved(
+        tmp_path,
+        "search.json",
+        study | {"counts": counts, "sampler": "nsga2", "seed": 0, "spent_cpu_s": {"bounds": 5.0, "estimates": 40.0}},
+    )
     text = report([tmp_path])
     shown = data_of(text)
     assert shown["title"] == "Search: edge-vision"
@@ -258,6 +262,19 @@ def test_a_search_folder_says_what_was_searched_and_what_is_best(tmp_path: Path)
     (found,) = shown["tables"]
     assert [found["direction"][name] for name in ("quality", "energy [J]", "area [mm2]")] == [1, -1, -1]
     assert ["reasons", "accepted 3, beaten even at its roofline 1"] in shown["studies"][0]
+    assert ["CPU time of trials", "45 s"] in shown["studies"][0]
+
+
+def test_a_quality_may_be_a_loss(tmp_path: Path) -> None:
+    """Which way is better says the search itself; a file alone is read by its column's name."""
+    (tmp_path / "pareto.csv").write_text("trial,precision,energy [J],quality\n0,int8,1e-3,4.6\n1,bf16,2e-3,2.7\n")
+    study = {"schema": "dovetail.study/1", "version": "0", "space": "decoder", "trials": 2, "points": 2, "costed": 2}
+    saved(tmp_path, "search.json", study | {"better": {"energy [J]": -1, "quality": -1}})
+    shown = data_of(report([tmp_path]))
+    assert "The best quality is 2.7 (precision bf16)." in shown["verdicts"][1]
+    assert shown["tables"][0]["direction"]["quality"] == -1
+    alone = data_of(report([tmp_path / "pareto.csv"]))
+    assert alone["tables"][0]["direction"]["quality"] == 1
 
 
 def test_verdicts_of_runs_and_checks() -> None:

@@ -103,7 +103,7 @@ def study_view(document: Document) -> list[list[str]]:
         "sampler": f"{document.get('sampler')}, seed {document.get('seed')}",
         "trials": document.get("trials"),
         "model-chip pairs": f"{document.get('points')}, {document.get('costed')} of them costed",
-        "evaluations": rows.time_text(float(document.get("seconds") or 0.0)),
+        "CPU time of trials": rows.time_text(sum(map(float, (document.get("spent_cpu_s") or {}).values()))),
         "reasons": _pairs(counts),
     }
     return [[what, str(text)] for what, text in lines.items()]
@@ -161,7 +161,7 @@ def table_view(table: Table) -> dict[str, Any]:
         "name": table.name,
         "columns": columns,
         "numeric": numeric,
-        "direction": {name: direction(name) for name in numeric},
+        "direction": {name: table.better.get(name, direction(name)) for name in numeric},
         "rows": len(next(iter(columns.values()), [])),
     }
 

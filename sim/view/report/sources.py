@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ class Table:
 
     name: str
     columns: Mapping[str, Sequence[Any]]
+    better: Mapping[str, int] = field(default_factory=dict)
+    """Column -> 1 where larger is better, -1 where smaller is, as far as the results say (a loss is a quality too)."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -83,9 +85,13 @@ def read_sources(paths: Iterable[str | Path]) -> Content:
 
 
 def _read_folder(folder: Path, content: Content) -> None:
+    tables, studies = len(content.tables), len(content.studies)
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.suffix in _ENDINGS:
             _read_file(path, content)
+    for study in content.studies[studies:]:  # what its designs were searched for
+        own = [replace(table, better=study.get("better") or {}) for table in content.tables[tables:]]
+        content.tables[tables:] = own
     if (folder / _SUMMARY).is_file():
         content.summaries.append(_text(folder / _SUMMARY))
     home = folder / _WINNERS

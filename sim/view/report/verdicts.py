@@ -70,6 +70,7 @@ def table(found: Table) -> str:
         if (column := bare(name)) not in _BEST:
             continue
         pick, title, text = _BEST[column]
+        pick = {1: max, -1: min}.get(found.better.get(name, 0), pick)
         known = [(value, -i) for i, value in enumerate(map(_number, columns[name])) if value is not None]
         if known:
             best, place = pick(known)
