@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
-from functools import reduce
-from math import inf
+from math import inf, isnan
 
 import numpy as np
 
@@ -13,6 +11,7 @@ from sim.cost.roofline import Roofline, RooflinePoint
 from sim.cost.roofline import roofline as graph_roofline
 from sim.errors import ConfigError, WorkloadError, nearest
 from sim.hardware.chip import Chip, Costing, Unit
+from sim.hardware.designs import Designs
 from sim.hardware.dump import chip_hash
 from sim.hardware.physical import chip_area_mm2, idle_power_w
 from sim.mapping.mapping import Mapping as LoopNest
@@ -136,20 +135,19 @@ def read(network: Network, d: int, *, precision: str | Precision | PrecisionPoli
     floors = {point.name: point for point in bound.ops}
     feasible = not network.infeasible[d]
     place = {TRANSFER: 0} | {op.name: position for position, op in enumerate(network.graph.ops)}
-    ops = tuple(
-        _op(network, i, d, floors, place[group.op.name.removesuffix(SUFFIX)]) for i, group in enumerate(network.groups)
-    )
-    energies = [op.energy_j for op in ops]
-    dynamic = reduce(lambda a, b: a + b, energies, 0.0) if all(e is not None for e in energies) else None  # type: ignore[operator, arg-type, return-value]
     split, stages, chips = _system(chip)
     latency = float(network.latency_s[d]) if feasible else inf
-    power = idle_power_w(chip)
-    idle = None if power is None else power * chips
-    area = chip_area_mm2(chip)
-    energy = dynamic
-    if dynamic is not None and idle is not None and feasible:  # leakage goes on while an op runs
-        energy = dynamic + idle * latency
-        ops = tuple(replace(op, energy_j=op.energy_j + idle * op.latency_s) for op in ops)  # type: ignore[operator]
+    power, area = _power_and_area(chip)
+    total = sum(float(group.energy_j[d]) * split for group in network.groups)
+    energy = dynamic = None if isnan(total) else total
+    leaks_w = 0.0
+    if dynamic is not None and power is not None and feasible:  # leakage goes on while an op runs
+        leaks_w = power * chips
+        energy = dynamic + leaks_w * latency
+    ops = tuple(
+        _op(network, i, d, floors, place[group.op.name.removesuffix(SUFFIX)], leaks_w)
+        for i, group in enumerate(network.groups)
+    )
     slots = sum(float(g.mac_slots[d]) for g in network.groups if g.mac_slots is not None)
     array = network.unit.array
     cells = array.rows * array.cols * stages
@@ -197,13 +195,22 @@ def op_precision(op: Op, graph: Graph) -> str:
     return next((graph.tensors[key].dtype for key in op.outputs if key in graph.tensors), "")
 
 
+def _power_and_area(chip: Chip) -> tuple[float | None, float | None]:
+    """(idle power [W], die area [mm2]); None where the file says too little."""
+    both = Designs(chip)
+    power, area = (float(value(both)[0]) for value in (idle_power_w, chip_area_mm2))
+    return None if isnan(power) else power, None if isnan(area) else area
+
+
 def _system(chip: Chip) -> tuple[int, int, int]:
     """(chips that share a layer, stages, chips in all). Work, energy, power and area of a result are those of all
     chips; memory, traffic and utilisation those of one."""
     return (chip.system.tensor_parallel, chip.system.pipeline, chip.system.chips) if chip.system else (1, 1, 1)
 
 
-def _op(network: Network, i: int, d: int, floors: Mapping[str, RooflinePoint], position: int) -> OpEstimate:
+def _op(
+    network: Network, i: int, d: int, floors: Mapping[str, RooflinePoint], position: int, leaks_w: float
+) -> OpEstimate:
     group = network.groups[i]
     floor_s = _floor_s(group, d, floors, network)
     latency, launch = float(network.increments_s[i][d]), float(group.launch_s[d])
@@ -229,7 +236,7 @@ def _op(network: Network, i: int, d: int, floors: Mapping[str, RooflinePoint], p
             memory: {role: Traffic(read=float(r[d]), write=float(w[d])) for role, (r, w) in table.items()}
             for memory, table in group.traffic_bytes.items()
         },
-        energy_j=None if np.isnan(energy) else energy,
+        energy_j=None if isnan(energy) else energy + leaks_w * latency,
         breakdown_s=_terms(network, i, d, latency, launch),
         mapping=_mapping(group, d, network),
         fused=group.fused,

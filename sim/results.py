@@ -30,10 +30,14 @@ class Term(StrEnum):
     QUEUEING = "queueing"
 
 
+_TERMS = dict.fromkeys(Term)
+
+
 def _complete(breakdown: Mapping[Term, float]) -> dict[Term, float]:
     """Every term of the closed set in its order; a term that was not given costs nothing."""
-    given = {Term(term): seconds for term, seconds in breakdown.items()}
-    return {term: given.get(term, 0.0) for term in Term}
+    for term in breakdown.keys() - _TERMS:
+        raise ValueError(f"{term!r} is no term of a breakdown")
+    return {term: breakdown.get(term, 0.0) for term in _TERMS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from itertools import permutations, product
 from math import prod
 from typing import Any
@@ -88,12 +88,12 @@ class ClassTiles:
         if len(lists) == 1:
             return lists[0]
         joined: dict[str, Any] = {}
+        rest = [np.ones(len(one), dtype=np.int64) for one in lists]
         for name in ClassTiles.__dataclass_fields__:
             values = [getattr(one, name) for one in lists]
             if isinstance(values[0], np.ndarray):
                 joined[name] = np.concatenate(values)
             elif isinstance(values[0], dict):
-                rest = [np.ones(len(one), dtype=np.int64) for one in lists]
                 keys = dict.fromkeys(key for value in values for key in value)
                 columns = {key: [v.get(key, one) for v, one in zip(values, rest, strict=True)] for key in keys}
                 joined[name] = {key: np.concatenate(column) for key, column in columns.items()}
@@ -120,14 +120,16 @@ def class_tiles(
         _seen_by(array, letter),
         *(tuple(sorted((r, n) for r, n in split.items() if r in ranks)) for split in (parts, arrays)),
     )
-    if key not in _LISTS:
+    found = _LISTS.get(key)
+    if found is None:
         if len(_LISTS) > 5000:
             _LISTS.clear()
         _check_axes(problem)
-        _LISTS[key] = _Lister(problem, array, letter, parts, arrays, owned).tilings()
-    return _LISTS[key]
+        found = _LISTS[key] = _Lister(problem, array, letter, parts, arrays, owned).tilings()
+    return found
 
 
+@cache
 def _seen_by(array: ArrayShape, letter: str) -> ArrayShape:
     """The array as lists of a class depend on it: a class that lies along one side does not see the other."""
     along = _FIELDS[Dataflow(array.dataflow)].get(letter)
@@ -315,8 +317,7 @@ class _Lister:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(size, kept, wrap) of a rank's tiles on the axes that move with it."""
         trips = -(-self.extent[rank] // tile)
-        full = {r: np.full(length, n) for r, n in self.extent.items()}
-        still = dict.fromkeys(self.extent, np.zeros(length, dtype=np.int64))
+        full, still = self.whole, dict.fromkeys(self.extent, np.zeros((), dtype=np.int64))
 
         def extent(box: np.ndarray) -> np.ndarray:
             return self._factor(axes, {rank: box}, length)

@@ -331,5 +331,8 @@ def _of_rows(parts: Parts, n: int, name: str) -> np.ndarray:
 def bounds(resources: Mapping[str, np.ndarray], n: int) -> tuple[str, ...]:
     """The busiest resource of each design."""
     names = list(resources)
-    table = np.stack([np.nan_to_num(np.broadcast_to(resources[k], n), nan=-1.0) for k in names])
+    table = np.empty((len(names), n))
+    for row, name in zip(table, names, strict=True):
+        row[:] = resources[name]
+    table[np.isnan(table)] = -1.0
     return tuple(np.array(names, dtype=object)[table.argmax(axis=0)].tolist())

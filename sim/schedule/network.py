@@ -308,7 +308,7 @@ def cost_network(
         graph, precision, system, eager=eager, fuse=not options.apart, passes=passes
     )
     shared.ready[way] = ready
-    energy_of = subject if subject is not None else chips[0]
+    energy_of = subject if subject is not None else Designs(chips[0]) if len(chips) == 1 else chips[0]
 
     def costed(
         keep: Keep, only: np.ndarray | None, price_w: np.ndarray | float = 0.0, options: Options = options
