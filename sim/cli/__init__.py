@@ -6,6 +6,7 @@ are plain typer functions in `sim/cli/<group>.py`; they parse words, call the Py
 
 from __future__ import annotations
 
+import gc
 import sys
 import traceback
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ from sim.errors import DovetailError
 
 EXIT_BUG = 70
 """Exit code of an error that is ours and not the user's (EX_SOFTWARE of sysexits.h)."""
+OBJECTS_PER_COLLECTION = 50_000
+"""New objects between two looks for garbage: at Python's own 700 a command looks through what it imports again and
+again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,4 +242,5 @@ def _root(
 
 def main() -> None:
     """Entry point of `dovetail` and of `python -m sim`."""
+    gc.set_threshold(OBJECTS_PER_COLLECTION)
     typer.main.get_command(app).main(prog_name="dovetail")
