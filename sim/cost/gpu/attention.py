@@ -17,17 +17,16 @@ from sim.cost.gpu.device import GpuDevice, element_bytes
 from sim.cost.gpu.result import KernelTime, hit_rate, scatter, soft_max
 from sim.cost.gpu.vector import L2_STEEPNESS
 
-KV_BLOCK = 128
-"""Cached tokens that a decode CTA takes at a time."""
 PACKED_HEADS = 64
-"""Query heads of a group that one decode CTA serves."""
+"""Query heads of a group that one decode CTA serves: the rows of its tile."""
 FULL_ENOUGH = 0.8
 """FlashAttention does not split when the grid fills this share of the slots."""
 GOOD_ENOUGH = 0.85
 """... and otherwise takes the first split within this share of the best efficiency."""
 MAX_SPLITS = 128
 PREFILL_MAX_SPLITS = 32
-HEAD_DIM_REFERENCE = 128
+REFERENCE_HEAD_DIM, REFERENCE_COLUMNS = 128, 128
+"""Tiles for which the start of a decode CTA is stated: those of head dimension 128 in both libraries."""
 CACHE_THREADS = 512
 """The cache-write kernel runs one block per token of min(KV heads x head dimension, 512) threads
 (vLLM, `reshape_and_cache_flash`)."""
@@ -109,9 +108,17 @@ class AttentionProblem:
         return {"head_dim": ~np.isin(self.head_dim, HEAD_DIMS)}
 
 
-def _at_head_dim(head_dim: np.ndarray) -> np.ndarray:
-    """Relative start cost of a CTA: half of it grows with the head dimension."""
-    return 0.5 + 0.5 * head_dim / HEAD_DIM_REFERENCE
+def kv_columns(head_dim: np.ndarray, device: GpuDevice) -> np.ndarray:
+    """Keys that a CTA takes at a time, in decode as in prefill (sources: `prefill_tiles`)."""
+    if not device.library.warp_specialised:
+        return np.where(head_dim <= 64, 256.0, np.where(head_dim <= 128, 128.0, 64.0))
+    return np.where(head_dim <= 128, 128.0, np.where(head_dim <= 192, 96.0, 80.0))
+
+
+def _of_first_tiles(head_dim: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Relative cost of a decode CTA: half of it grows with its first tiles of queries, keys and values."""
+    reference = (PACKED_HEADS + 2 * REFERENCE_COLUMNS) * REFERENCE_HEAD_DIM
+    return 0.5 + 0.5 * (PACKED_HEADS + 2 * columns) * head_dim / reference
 
 
 def attention_decode_s(
@@ -140,14 +147,15 @@ def attention_decode_s(
     stored = size if cache_element_bytes is None else cache_element_bytes
     cache = 2 * stored * x.batch * x.kv_heads * length * x.head_dim
     queries = 2 * size * x.batch * x.heads * x.head_dim
-    blocks = np.ceil(length / KV_BLOCK)
+    columns = kv_columns(x.head_dim, device)
+    blocks = np.ceil(length / columns)
     ctas = x.batch * x.kv_heads * np.ceil(x.group / PACKED_HEADS)
     splits = flash_splits(ctas, device.sms * (1 if fa3 else 2), blocks)
     per_cta = np.ceil(blocks / splits)
     rounds = np.ceil(ctas * splits / device.sms)
-    row_s = 4 * KV_BLOCK * x.head_dim * device.sms / device.peak(dtype)
+    row_s = 4 * columns * x.head_dim * device.sms / device.peak(dtype)
     per_block = c.block_rows * row_s * stored / size
-    busy = rounds * (c.start_s + (per_cta - 1) * per_block) * _at_head_dim(x.head_dim)
+    busy = rounds * (c.start_s + (per_cta - 1) * per_block) * _of_first_tiles(x.head_dim, columns)
     hit = hit_rate(cache, c.l2_share * device.l2_bytes, DECODE_STEEPNESS)
     l2_bytes_per_s = c.l2_efficiency * device.l2_bytes_per_s
     memory = (cache * (1 - hit) + queries * (c.l2_share <= 0)) / (c.dram_efficiency * device.dram_bytes_per_s)
@@ -158,7 +166,7 @@ def attention_decode_s(
     kernel_s = c.kernel_s * device.library.chained
     if fa3:
         scheduled = x.batch <= SCHEDULED_SEQUENCES
-        scheduling = np.where(scheduled, c.sequence_s * x.batch + kernel_s * (length > KV_BLOCK), 0.0)
+        scheduling = np.where(scheduled, c.sequence_s * x.batch + kernel_s * (length > columns), 0.0)
         copies = np.zeros_like(scheduling)
     else:
         split = split + np.where(splits > 1, kernel_s, 0.0)
@@ -206,9 +214,8 @@ def prefill_tiles(x: AttentionProblem, device: GpuDevice) -> PrefillTiles:
     queries, keys and values of both fit its shared memory (A100's, not an L40S's). FlashAttention-3: by head
     dimension, grouped heads packed into rows; one warp group (64 rows) when that covers all of them.
     Source: `run_mha_fwd_splitkv_dispatch` of FlashAttention 2, `tile_size_fwd_sm90` of 3."""
-    d = x.head_dim
+    d, columns = x.head_dim, kv_columns(x.head_dim, device)
     if not device.library.warp_specialised:
-        columns = np.where(d <= 64, 256.0, np.where(d <= 128, 128.0, 64.0))
         one_bytes = (64 + 2 * columns) * d * 2
         return PrefillTiles(
             rows=np.full(d.shape, 64.0),
@@ -216,7 +223,6 @@ def prefill_tiles(x: AttentionProblem, device: GpuDevice) -> PrefillTiles:
             resident=np.where(2 * one_bytes <= device.smem_bytes_per_sm, 2.0, 1.0),
             pack=np.ones(d.shape),
         )
-    columns = np.where(d <= 128, 128.0, np.where(d <= 192, 96.0, 80.0))
     rows = np.where(x.new_tokens * x.group <= 64, 64.0, np.where(d <= 64, 192.0, 128.0))
     return PrefillTiles(rows=rows, columns=columns, resident=np.ones(d.shape), pack=x.group)
 
