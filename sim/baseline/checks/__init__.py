@@ -1,6 +1,6 @@
 """The registry of checks: one module per subject, one function per group."""
 
-from sim.baseline.checks import array, edge, eyeriss, kernels, orin, systems, technology, tpu, waiting, whole
+from sim.baseline.checks import array, edge, eyeriss, hailo, kernels, orin, systems, technology, tpu, waiting, whole
 from sim.baseline.checks.check import Check, CheckResult, Rule, all_checks, group
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "edge",
     "eyeriss",
     "group",
+    "hailo",
     "kernels",
     "orin",
     "systems",

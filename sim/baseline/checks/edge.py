@@ -1,12 +1,10 @@
-"""NVDLA, Orin's DLA, Hailo-8 and Tesla's FSD NPU: closed forms over published networks."""
+"""NVDLA, Orin's DLA and Tesla's FSD NPU: closed forms over published networks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from math import ceil
-
-from scipy.stats import spearmanr
 
 from sim.baseline.checks.check import Check, Rule, against, group
 from sim.baseline.checks.networks import ConvLayer, inception_v1, resnet50
@@ -147,40 +145,6 @@ def orin() -> Iterator[Check]:
             compute=partial(float, ORIN_CLOCK_RATIO_15W),
             note="large detection networks are near it, small batches of small images are not",
         )
-
-
-def _hailo_rank(batch: int, source: str | None) -> float:
-    rows = [row for row in facts("hailo-8", "throughput", batch=batch) if source in (None, row.source)]
-    ours = [1 / row.knobs["ops_g"] for row in rows]
-    return float(spearmanr(ours, [row.value for row in rows])[0])
-
-
-HAILO_NOTE = (
-    "clusters, their shares of a layer and on-chip memory are not public, so that peak rate over operations stands for "
-    "the pipeline. What breaks the rank: depthwise layers and attention, which use less of it (of 27 networks at batch "
-    "1, ViT-Tiny lies 14 and SSD-MobileNetV2 12 places below its operations), against plain convolutions (RepVGG-A1 7, "
-    "ResNet-34 and Tiny-YOLOv4 6 above). Weights beyond about 26 MB streamed over PCIe once a batch explain what batch "
-    "8 gains (CenterNet-50 7 ms, DAMO-YOLO 9 ms), but such networks are last already: the rank stays at 0.81 and 0.84"
-)
-
-
-@group("hailo-8")
-def hailo() -> Iterator[Check]:
-    """Rank correlation of frames per second over published networks."""
-    for batch in (1, 8):
-        for label, source in (("all", None), ("classification", "hailo_cls"), ("detection", "hailo_det")):
-            yield Check(
-                id=f"hailo-8.rank.{label}.batch{batch}",
-                source=f"{source or 'hailo_cls and hailo_det'} (found-primary)",
-                quantity=f"Hailo-8 {label}, batch {batch}: Spearman of operations alone",
-                unit="correlation",
-                theirs=0.85,
-                tolerance=0.0,
-                gate=False,
-                compute=partial(_hailo_rank, batch, source),
-                rule=Rule.AT_LEAST,
-                note=HAILO_NOTE,
-            )
 
 
 SIDE = 96
