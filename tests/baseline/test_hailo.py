@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from scipy.stats import spearmanr
 
-from sim.baseline.checks.edge_networks import attention, conv, depthwise, linear
+from sim.baseline.checks.edge_networks import attention, conv, depthwise, linear, resnet_50_slim
 from sim.baseline.checks.hailo import (
     HAILO_8,
     VARIANTS,
@@ -40,6 +40,18 @@ def test_a_unit_takes_groups_of_eight_channels_and_whole_rows():
     assert (row, feature_groups(layer, HAILO_8)) == (7 * 64 * 9, 8)
     wanted = {8 * 56 * row: 1, 2 * 56 * row: 4, 56 * row: 8, 56 * row - 1: 16, 28 * row: 16, row: 8 * 56}
     assert {interval: units_needed(layer, interval, HAILO_8) for interval in wanted} == wanted
+
+
+def test_units_are_those_of_the_vendors_script_for_resnet_50():
+    pace = 56 * row_cycles(conv(64, 64, 56, 3), HAILO_8)  # the first 3x3 on its 8 units
+    theirs = [16, 8, 8, 3, 16, 16, 16]
+    layers = list(resnet_50_slim())
+    spatial = [layer for layer in layers if layer.r > 1][: len(theirs)]
+    assert [units_needed(layer, pace, HAILO_8) for layer in spatial] == theirs
+    assert sum(units_needed(layer, pace, HAILO_8) for layer in layers) == pytest.approx(404, rel=0.15)
+    for pixels in (1, 2, 4, 16, 32, 64):
+        other = replace(HAILO_8, pixels=pixels, features=64 // pixels)
+        assert [units_needed(layer, pace, other) for layer in spatial] != theirs
 
 
 def test_depthwise_uses_an_eighth_and_a_ragged_row_is_rounded_up():

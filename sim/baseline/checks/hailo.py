@@ -70,10 +70,10 @@ HAILO_8 = LayerPipeline(
   Hailo-8L's: hailo-ai/Hailo-Application-Code-Examples issue 280). With pixels x features MACs per unit that is 26.2
   TOPS; the vendor states 26.
 - units_per_controller: in the script of ResNet-50 no layer has more than 8 units; larger ones are parts of up to 8
-  and a joining layer.
-- pixels, features: 64 MACs per unit follow from the 26 TOPS; that 8 features share the work is in the same script
-  (64 output channels on 8 units, 128 on 16). Eight pixels are estimated: eight input channels in their place would
-  hold its first layer, 3 channels on 16 units, at 1301 frames/s, and 1394 are measured.
+  and a joining layer of their own.
+- pixels, features: 64 MACs per unit follow from the 26 TOPS. With eight by eight, and with no other split, the
+  units that the first seven spatial convolutions need to keep pace with the first 3x3 on its 8 units are those of
+  the same script, 16, 8, 8, 3, 16, 16 and 16; of its 404 units for convolutions and classifier ours need 348.
 - port_bytes_per_cycle: estimated, the eight pixels of a unit. Three networks whose largest map is 112 x 112 x 64
   stop at 7 bytes per cycle of it: RegNetX-800MF and MobileNet-v3 minimalistic (neither is checked here) at 3506 and
   3518 frames/s, MobileNet-v1 at 3489; 8 bytes would be 3986.
@@ -89,14 +89,14 @@ HAILO_8 = LayerPipeline(
 VARIANTS = (
     *(replace(HAILO_8, units_per_controller=units) for units in (4, 6, 12, 16)),
     *(replace(HAILO_8, pixels=pixels, features=64 // pixels) for pixels in (1, 4, 16, 64)),
-    replace(HAILO_8, port_bytes_per_cycle=16),
+    *(replace(HAILO_8, port_bytes_per_cycle=width) for width in (16, 1024)),
     *(replace(HAILO_8, usable=usable) for usable in (0.5, 0.55, 0.65, 0.7, 0.75, 0.8, 0.85)),
-    *(replace(HAILO_8, weight_capacity_bytes=capacity) for capacity in (25.6e6, 30e6)),
+    *(replace(HAILO_8, weight_capacity_bytes=capacity) for capacity in (25.6e6, 30e6, 1e9)),
     *(replace(HAILO_8, host_bytes_per_s=rate) for rate in (1e9, 2e9, 3e9)),
     *(replace(HAILO_8, softmax_layers=layers) for layers in (1, 2, 3, 6)),
 )
-"""Other values of what is not known exactly, one at a time. A narrower port is excluded: the measured rate of
-MobileNet-v2 1.4 takes 7.5 bytes per cycle."""
+"""Other values of what is not known exactly, one at a time; the last port and the last capacity are as good as none.
+A narrower port is excluded: the measured rate of MobileNet-v2 1.4 takes 7.5 bytes per cycle."""
 
 
 def row_cycles(layer: ConvLayer, chip: LayerPipeline) -> int:
