@@ -43,3 +43,19 @@ def test_it_does_not_matter_how_many_processes_ask():
     graph, chip = sim.load_workload("digits_cnn"), sim.load_hardware("tesla-fsd-npu")
     alone, beside = (sim.estimate(graph, chip, what_if=True, processes=n) for n in (1, 3))
     assert alone == beside
+
+
+def test_precisions_wider_than_the_chips_own_are_searched_where_the_first_mapping_no_longer_fits() -> None:
+    """16-bit tiles need twice the room: on NVDLA some int8 mappings of ResNet-18 leave too little of it."""
+    found = sim.estimate(sim.load_workload("resnet18"), sim.load_hardware("nvdla-full"), what_if=True)
+    answers = {w.resource: w.latency_s for w in found.what_if if w.factor == 1.0}
+    assert set(answers) == {"precision int16", "precision fp16"}
+    alone = sim.estimate(sim.load_workload("resnet18"), sim.load_hardware("nvdla-full"), precision="fp16").latency_s
+    assert alone * (1 - 1e-9) <= answers["precision fp16"] <= 1.1 * alone  # some mappings may be kept
+
+
+@pytest.mark.parametrize("name", ["h100-sxm", "tesla-dojo-d1"])
+def test_every_type_that_an_array_states_is_a_precision(name: str) -> None:
+    found = sim.estimate(sim.gemm(96, 128, 64, dtype="bf16"), sim.load_hardware(name), what_if=True)
+    assert any(w.resource == "precision fp8_e5m2" for w in found.what_if)
+    assert not any("precision" in note for note in found.notes)

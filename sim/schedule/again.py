@@ -18,6 +18,7 @@ import numpy as np
 
 from sim.mapping.api import Question, Winners, cost_mapping
 from sim.mapping.narrow import LARGE
+from sim.mapping.nest import footprint_bytes, nest
 from sim.mapping.problem import ROLES
 
 REFINED = 60
@@ -115,15 +116,16 @@ def _cycles(won: Winners | None) -> float:
 
 
 def _fits(question: Question, first: Winners) -> np.ndarray:
-    """(D,) whether the tiles of the first machine's mapping have room beside what stays."""
+    """(D,) whether the tiles of the first machine's mapping have room beside what stays, at this question's widths."""
     row, machine = int(first.row[0]), question.machine
     if row < 0:
         return np.zeros(len(machine), dtype=bool)
     reserved = 0.0 if question.reserved_bytes is None else question.reserved_bytes
     room = machine.capacity_bytes - reserved
-    return np.all(
-        [room[:, level] >= need for level, need in first.level_bytes[row].items()] or [room[:, 0] > 0], axis=0
-    )
+    loops = nest(first.mappings[row], question.problem, machine, dict(question.homes))
+    held = footprint_bytes(loops, question.problem, machine)
+    need = {level: sum(float(part.max()) for part in parts.values()) for level, parts in held.items()}
+    return np.all([room[:, level] >= size for level, size in need.items()] or [room[:, 0] > 0], axis=0)
 
 
 def _kept(question: Question, first: Winners) -> Winners:

@@ -92,9 +92,10 @@ def _gpu_document(network: Network, origin: Mapping[str, str], *, changed: bool)
 
 
 def latency_interval_s(network: Network, d: int, choice: str, latency_s: float) -> tuple[float, float] | None:
-    """90 % interval of the network's latency; None where no residual is known (data-sheet constants, mapped units)."""
+    """90 % interval of the network's latency; None where no residual is known (data-sheet constants, mapped units, a
+    kernel of which nobody knows what a library runs in its place)."""
     chip, gpu = network.chips[d], network.unit.costing is Costing.GPU_KERNELS
-    if choice == "none" or not latency_s < float("inf"):
+    if choice == "none" or not latency_s < float("inf") or not all(group.bounded for group in network.groups):
         return None
     if gpu:
         parts, device, score = _gpu_parts(network, gpu_of(chip, choice).constants.origin), WHOLE_GPU, None

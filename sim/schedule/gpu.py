@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sim.cost.flash import FlashRegion, flash_regions
+from sim.cost.flash import MAX_HEAD_DIM, FlashRegion, flash_regions
 from sim.hardware.chip import Costing, Unit
 from sim.mapping.machine import energies
 from sim.mapping.problem import WEIGHT
@@ -90,6 +90,7 @@ def _group(op: Op, position: int, coster: _Coster, kernels: Sequence[Kernel], re
     energy = _energy_parts(ops, kernels, moved, coster)
     arrays = _gpus(coster)[0].device.sms
     zero = np.zeros(n)
+    wide = _wide_head(op, graph)
     return GroupCost(
         op=lead,
         name=lead.name,
@@ -116,7 +117,19 @@ def _group(op: Op, position: int, coster: _Coster, kernels: Sequence[Kernel], re
         bound=bounds(resources, n),
         resources_s=resources,
         cost_class=kernels[0].kind,
-        flags=kernels[0].flags,
+        flags=(*kernels[0].flags, *wide),
+        bounded=not wide,
+    )
+
+
+def _wide_head(op: Op, graph: Graph) -> tuple[str, ...]:
+    """What the reader must know of attention whose heads no fused kernel takes."""
+    region = graph.regions[op.region] if op.region is not None else None
+    if region is None or region.kind != "attention" or int(region.attrs.get("head_dim", 0)) <= MAX_HEAD_DIM:
+        return ()
+    return (
+        f"attention with head dimension {region.attrs['head_dim']}: no fused kernel takes more than {MAX_HEAD_DIM}; "
+        "costed as products and softmax apart, which what a library runs instead may exceed many times: no interval",
     )
 
 

@@ -79,6 +79,8 @@ class GroupCost:
     """Class of ops whose residuals an interval takes."""
     flags: tuple[str, ...] = ()
     """What lies outside the data behind the constants."""
+    bounded: bool = True
+    """Whether anything is known of how far off its time may be."""
 
     def with_(self, **changes: object) -> GroupCost:
         """`dataclasses.replace` without its checks: networks hold thousands of groups that differ in names."""

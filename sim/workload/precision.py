@@ -16,7 +16,7 @@ BITS = MappingProxyType(
 )  # fmt: skip
 """Stored bits per element; tf32 is stored as fp32, bool as a byte."""
 
-PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "fp8_e4m3", "int16", "int8", "int4")
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "fp8_e4m3", "fp8_e5m2", "int16", "int8", "int4")
 """What `--precision` takes by name; `wXaY[kvZ]` beside them."""
 
 _MIXED = re.compile(r"w(\d+)a(\d+)(?:kv(\d+))?$")

@@ -6,6 +6,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+import torch
 
 import sim
 from sim.cost.flash import flash_regions, visible_pairs, visible_share
@@ -166,3 +167,17 @@ def test_energy_of_mapped_units_by_component():
     assert sum(found.energy_breakdown_j.values()) == pytest.approx(found.energy_j)
     one = mac_energy_j(chip, chip.main_unit.array.name, "int8")
     assert found.energy_breakdown_j["MACs"] == pytest.approx(found.macs * one)
+
+
+class _Attention(torch.nn.Module):
+    def forward(self, q, k, v):
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v)
+
+
+@pytest.mark.parametrize(("head_dim", "bounded"), [(256, True), (264, False), (512, False)])
+def test_heads_beyond_every_fused_kernel_are_flagged_and_have_no_interval(head_dim: int, bounded: bool):
+    """What a library runs there differs by up to a hundred times from products and softmax apart."""
+    sizes = [torch.zeros(2, 4, n, head_dim, device="meta") for n in (1, 512, 512)]
+    found = sim.estimate(sim.trace(_Attention(), tuple(sizes)), sim.load_hardware("h100-sxm"), inputs="resident")
+    assert (found.latency_interval_s is not None) is bounded
+    assert any(f"head dimension {head_dim}" in note for note in found.notes) is not bounded
