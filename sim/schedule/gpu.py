@@ -127,10 +127,11 @@ def _wide_head(op: Op, graph: Graph) -> tuple[str, ...]:
     region = graph.regions[op.region] if op.region is not None else None
     if region is None or region.kind != "attention" or int(region.attrs.get("head_dim", 0)) <= MAX_HEAD_DIM:
         return ()
-    return (
+    words = (
         f"attention with head dimension {region.attrs['head_dim']}: no fused kernel takes more than {MAX_HEAD_DIM}; "
-        "costed as products and softmax apart, which what a library runs instead may exceed many times: no interval",
+        "costed as products and softmax apart, which what a library runs instead may exceed many times: no interval"
     )
+    return (words,)
 
 
 def _resource(name: str, kernel: Kernel) -> float:
