@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property, partial
+from functools import cache, cached_property, partial, reduce
 from itertools import permutations, product
 from math import prod
 from typing import Any
@@ -43,8 +43,8 @@ class ClassTiles:
     `slid[role]`: this class's factor of the operand's elements in the first tile, in the last tile,
     summed over tiles, and summed when a sliding window keeps its overlap. `folds` is the sum over
     tiles of the array's folds on this class's side; `streamed` and `once` are the sums of the two
-    parts of `fold_cycles` where the array streams this class. `depth` is the largest executed
-    extent of one tile (one instance).
+    parts of `fold_cycles` where the array streams this class. `partial`: a tile's results leave the
+    array as partial sums (of one instance).
     """
 
     ranks: tuple[str, ...]
@@ -66,7 +66,7 @@ class ClassTiles:
     """As `folds`, `streamed` and `once`, of the last tile alone."""
     last_streamed: np.ndarray
     last_once: np.ndarray
-    depth: np.ndarray
+    partial: np.ndarray
 
     def __len__(self) -> int:
         return len(self.trips)
@@ -260,6 +260,17 @@ class _Lister:
             return np.ceil(extent / array.macs_per_cell)
         return ceil_div(extent, {"rows": array.rows, "cols": array.cols}.get(self.field or "", 1))
 
+    def _partial(self, box: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Whether the array folds the reduction of a tile on its rows, or arrays beside each other share it."""
+        if self.letter != "K":
+            return np.zeros(1, dtype=bool)
+        held = self._shared(box)
+        shared = [np.asarray(held[r]) > 1 for r in self.arrays]
+        folded = self._extent(self._run(box)) > self.array.rows
+        if self.array.dataflow not in (Dataflow.WEIGHT_STATIONARY, Dataflow.INPUT_STATIONARY):
+            folded = np.zeros_like(folded)
+        return reduce(np.logical_or, shared, folded)
+
     def _extent(self, box: Mapping[str, np.ndarray]) -> np.ndarray:
         """Executed extent of the class in a tile; windows are whole."""
         extent: np.ndarray = np.ones(1, dtype=np.int64)
@@ -357,7 +368,7 @@ class _Lister:
             last_folds=last_folds,
             last_streamed=last_streamed,
             last_once=last_once,
-            depth=np.broadcast_to(self._extent(self._run(tiles)), length).astype(float),
+            partial=np.broadcast_to(self._partial(tiles), length),
             **factors,
         )
 

@@ -214,19 +214,24 @@ class _BorderJob:
         ends = {rank: walk.prev_size[:, FIRST] if last else walk.size[:, FIRST] for rank, walk in self.walks.items()}
         return self.state.sizes | ends
 
-    def _instance(self, sizes: dict[str, np.ndarray], job: np.ndarray) -> list[tuple[np.ndarray, dict]]:
-        """(how many, box) of the instances that share a child box of each job: whole ones, remainders."""
-        classes: list[tuple[np.ndarray, dict[str, np.ndarray]]] = [(np.ones(len(job)), sizes)]
+    def _instance(self, sizes: dict[str, np.ndarray], job: np.ndarray) -> list[tuple[np.ndarray, dict, bool]]:
+        """(how many, box, whether sums begin and end there) of the instances that share a child box of each job:
+        whole ones, remainders.
+
+        Instances that share a reduction add to one patch of the output, whose sum begins in one of them and ends in
+        one: all else being equal, the last.
+        """
+        classes: list[tuple[np.ndarray, dict[str, np.ndarray], bool]] = [(np.ones(len(job)), sizes, True)]
         for rank in self.border.spatial:
             split = []
-            cut = self.cut[spread(rank)][job]
-            for count, box in classes:
+            cut, reduced = self.cut[spread(rank)][job], rank in self.problem.reduction
+            for count, box, sums in classes:
                 tile = np.minimum(cut, box[rank])
                 trips = -(-box[rank] // tile)
                 rest = box[rank] - (trips - 1) * tile
-                ragged = rest < tile
-                split.append((count * np.where(ragged, trips - 1, trips), box | {rank: tile}))
-                split.append((count * ragged, box | {rank: rest}))
+                apart = (rest < tile) | reduced
+                split.append((count * np.where(apart, trips - 1, trips), box | {rank: tile}, sums and not reduced))
+                split.append((count * apart, box | {rank: rest}, sums))
             classes = split
         return classes
 
@@ -321,7 +326,7 @@ class _BorderJob:
                 whole = whole - problem.overlap(role, old, box, shift)
             return Elements(whole, whole, whole, whole)
         # Neighbours' windows overlap and instances may sit out: a wave keeps nothing of a window.
-        parts = [(count, problem.elements(role, part)) for count, part in self._instance(box, job)]
+        parts = [(count, problem.elements(role, part)) for count, part, _ in self._instance(box, job)]
         one, every = parts[0][1], np.asarray(sum(count * elements for count, elements in parts))
         if store.parent >= inside:
             return Elements(one, every, one, every)
@@ -433,9 +438,10 @@ class _BorderJob:
         if not self.border.spatial:
             return cost(self.rows, state)
         parts = []
-        for count, sizes in self._instance(state.sizes, self.job):
+        for count, sizes, sums in self._instance(state.sizes, self.job):
             if count.any():
-                parts.append((count, cost(self.rows, replace(state, sizes=sizes))))
+                part = replace(state, sizes=sizes, fresh=state.fresh & sums, final=state.final & sums)
+                parts.append((count, cost(self.rows, part)))
         return self._together(parts)
 
     def _distinct(self, rows: Rows, state: State) -> Cost:

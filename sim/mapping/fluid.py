@@ -310,9 +310,10 @@ class _Books:
         self.run = jobs * cycles
         accesses = array_accesses(problem, machine.array, sizes)
         self.fed = np.zeros((len(machine.ports), self.n))
-        self._close_sums(self.partial | accumulates_outside(problem, machine, self._sizes(self.size)))
+        shared = (fluid.reduced & (share < self.size)).any(axis=1)
+        self._close_sums(self.partial | shared | accumulates_outside(problem, machine, self._sizes(self.size)))
         wide, narrow = problem.accumulate_bits / 8, problem.bits[OUTPUT] / 8
-        once = 1 / np.where(fluid.reduced, self.count, 1.0).prod(axis=1)
+        once = 1 / np.where(fluid.reduced, self.count * split, 1.0).prod(axis=1)
         passes, out = accesses["passes"], accesses["output"]
         for role, way, moved in (
             (INPUT, READ, accesses["input"] * problem.bits[INPUT] / 8),

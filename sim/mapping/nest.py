@@ -123,9 +123,10 @@ class _Builder:
 
     def _split(self, node: Loop, where: str) -> None:
         level, count = self._fanout(str(node.fanout), where)
-        if node.rank in self.problem.reduction:
+        if node.rank in self.problem.reduction and level < len(self.machine.levels):
             raise MappingError(
-                f"{where}: rank {node.rank} is reduced; splitting it over {node.fanout} is not supported"
+                f"{where}: rank {node.rank} is reduced; splitting it over {node.fanout} is not supported: "
+                f"each of them has a {self.machine.levels[level].name} of its own"
             )
         self.fanout = level
         self.instances *= -(-self.current[node.rank] // node.tile)
@@ -163,8 +164,16 @@ class _Builder:
             )
         if inside or (self.stores and self.stores[-1].level != level and not node.beside):
             self._close()
+        if node.operand is OUTPUT and any(self._shared(border) for border in self.borders):
+            raise MappingError(
+                f"{where}: {self.machine.array.fanout_name} share a reduction; the output that they add to lies outside"
+            )
         self.stores.append(StoreAt(level, self.at[node.operand], node.operand, node.double_buffered))
         self.at[node.operand] = level
+
+    def _shared(self, border: Border) -> bool:
+        """Whether arrays beside each other share a reduction inside the border."""
+        return border.fanout == len(self.machine.levels) and not self.problem.reduction.isdisjoint(border.spatial)
 
     def finish(self) -> Nest:
         self._close()
@@ -178,20 +187,26 @@ def footprint_bytes(nest: Nest, problem: Problem, machine: Machine) -> dict[int,
     """Bytes that each store occupies, second copies included: level -> operand -> bytes.
 
     A partial sum occupies its accumulator width: an output store holds one where a reduction loop
-    stands anywhere outside the next output store inward (outside the array for the innermost). A
+    stands anywhere outside the next output store inward (outside the array for the innermost, which
+    arrays that share a reduction write more than once too). A
     store without a second tile over its parent (one trip in every loop outside) still reserves both
     halves of a double buffer.
     """
     sizes = {r: np.array([n]) for r, n in zip(problem.ranks, problem.sizes.tolist(), strict=True)}
     found: dict[int, dict[OperandRole, np.ndarray]] = {}
-    partial = np.array([False])
+    partial, shared = np.array([False]), np.array([False])
     sums: list[tuple[StoreAt, np.ndarray, np.ndarray]] = []
     """Output stores from the outside in: elements, and whether they ever hold partial sums."""
     for border, tiles in zip(nest.borders, nest.tiles, strict=True):
-        split = () if border.fanout == len(machine.levels) else border.spatial  # arrays share what is stored
-        for rank, key in (*((r, r) for r in border.loops), *((r, spread(r)) for r in split)):
-            partial = partial | ((rank in problem.reduction) & (tiles[key] < sizes[rank]))
-            sizes[rank] = np.minimum(tiles[key], sizes[rank])
+        for rank in border.loops:
+            partial = partial | ((rank in problem.reduction) & (tiles[rank] < sizes[rank]))
+            sizes[rank] = np.minimum(tiles[rank], sizes[rank])
+        for rank in border.spatial:
+            part = np.minimum(tiles[spread(rank)], sizes[rank])
+            if border.fanout == len(machine.levels):  # arrays share what is stored
+                shared = shared | ((rank in problem.reduction) & (part < sizes[rank]))
+            else:
+                sizes[rank] = part
         if sums and any(s.role is OUTPUT for s in border.stores):
             sums[-1] = (*sums[-1][:2], partial)
         for store in border.stores:
@@ -202,7 +217,7 @@ def footprint_bytes(nest: Nest, problem: Problem, machine: Machine) -> dict[int,
                 moved = elements * problem.bits[store.role] * (2 if store.double_buffered else 1) / 8
                 found.setdefault(store.level, {})[store.role] = moved
     if sums:
-        sums[-1] = (*sums[-1][:2], partial | accumulates_outside(problem, machine, sizes))
+        sums[-1] = (*sums[-1][:2], partial | shared | accumulates_outside(problem, machine, sizes))
     for store, elements, wide in sums:
         width = np.where(wide, problem.accumulate_bits, problem.bits[OUTPUT])
         found.setdefault(store.level, {})[OUTPUT] = elements * width * (2 if store.double_buffered else 1) / 8

@@ -82,12 +82,14 @@ def fixed_class(machine: Machine) -> str:
 
 
 def split_options(machine: Machine, problem: Problem, level: int) -> Iterator[dict[str, int]]:
-    """Ways to hand one or two output ranks to the instances inside `level` (none is a way)."""
-    count = machine.array.fanout if level == len(machine.levels) else machine.levels[level].fanout
+    """Ways to hand one or two ranks to the instances inside `level` (none is a way); instances of a memory take
+    output ranks only."""
+    beside = level == len(machine.levels)
+    count = machine.array.fanout if beside else machine.levels[level].fanout
     yield {}
     if count == 1:
         return
-    ranks = [r for r in problem.tiled_ranks if r not in problem.reduction]
+    ranks = [r for r in problem.tiled_ranks if beside or r not in problem.reduction]
     exhaustive = count <= 4
     for rank in ranks:
         extent = int(problem.einsum.ranks[rank])

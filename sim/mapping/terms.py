@@ -188,10 +188,8 @@ class Terms:
     def _partial(self) -> np.ndarray:
         """The output tile holds partial sums at some time."""
         partial = self.trips["K"] > 1
-        outside = self.machine.array.dataflow in ("weight_stationary", "input_stationary")
-        if outside and self.route.innermost[OUTPUT] == self.route.level:
-            partial = partial | (self.of("K", "depth") > self.machine.array.rows)
-        return partial
+        inside = self.route.innermost[OUTPUT] == self.route.level
+        return partial | (self.of("K", "partial") > 0) if inside else partial
 
     # Time of the array -----------------------------------------------------------------------------
     def cycles(self) -> np.ndarray:

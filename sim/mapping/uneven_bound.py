@@ -180,10 +180,8 @@ class UnevenBound:
 
     def _partial(self, block: _Block) -> np.ndarray:
         partial = block.trips["K"] > 1
-        outside = self.machine.array.dataflow in ("weight_stationary", "input_stationary")
-        if outside and self.route.innermost[OUTPUT] == self.space.at.get(OUTPUT):
-            partial = partial | (block.depth["K"] > self.machine.array.rows)
-        return partial
+        inside = self.route.innermost[OUTPUT] == self.space.at.get(OUTPUT)
+        return partial | block.partial["K"] if inside else partial
 
     def _value(self, block: _Block, cycles: np.ndarray, parts: list[_Moved]) -> np.ndarray:
         levels, route = self.machine.levels, self.route
@@ -252,9 +250,9 @@ class _Block:
     def __init__(self, grid: Grid, tiling: np.ndarray) -> None:
         self.grid, self.tiling = grid, tiling
         index = dict(zip(CLASSES, np.unravel_index(tiling, grid.shape), strict=True))
-        self.trips, self.folds, self.streamed, self.once, self.depth = (
+        self.trips, self.folds, self.streamed, self.once, self.partial = (
             {c: np.asarray(getattr(grid.lists[c], name)[index[c]]) for c in CLASSES}
-            for name in ("trips", "folds", "streamed", "once", "depth")
+            for name in ("trips", "folds", "streamed", "once", "partial")
         )
         self.factor: dict[tuple, np.ndarray] = {}
         self.whole: dict[tuple, float] = {}

@@ -96,7 +96,7 @@ def random_machine(rng: random.Random, *, memories=None, capacity=1e9, designs=1
             )
         )
         ports += [f"{name}.read", f"{name}.write"] if split else [name]
-    arrays = rng.choice([1, 1, 1, 2, 3]) if fanouts else 1
+    arrays = rng.choice([1, 1, 1, 2, 3, 4]) if fanouts else 1
     rates = np.array([[rng.choice([0.5, 1.0, 2.0, 3.0, 7.0]) for _ in ports] for _ in range(designs)])
     return Machine(
         levels=tuple(levels),
@@ -157,8 +157,12 @@ def random_mapping(rng: random.Random, p: Problem, m: Machine, *, tile_windows=F
             nodes += [
                 Store(memory=level.name, operand=r, double_buffered=level.double_buffered, beside=beside) for r in group
             ]
-    splittable = [r for r in ranks if r not in p.reduction and current[r] > 1]
-    if m.array.fanout > 1 and splittable:
-        rank = rng.choice(splittable)
-        nodes.append(Loop(rank=rank, tile=-(-current[rank] // m.array.fanout), fanout=m.array.fanout_name))
+    splittable = [r for r in ranks if current[r] > 1]
+    rng.shuffle(splittable)
+    free = m.array.fanout
+    for rank in splittable[:2]:
+        if free > 1:
+            count = rng.randint(2, free)
+            nodes.append(Loop(rank=rank, tile=-(-current[rank] // count), fanout=m.array.fanout_name))
+            free //= count
     return Mapping(nodes=tuple(nodes))

@@ -2,7 +2,8 @@
 
 Written from the definitions of the spaces alone, without the search's own enumeration: a mapping is
 made memory by memory from the outside in; each memory tiles every rank but windows by any integer,
-walks the cut ranks in any order, may spread output ranks over its instances, and stores its operands.
+walks the cut ranks in any order, may spread output ranks over its instances, and stores its operands. Arrays that
+share a memory may be handed any ranks.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from sim.mapping.winners import Objective
 FIXED = {"output_stationary": "K", "weight_stationary": "M", "input_stationary": "N"}
 
 
-def splits(p, extent, count):
-    """Every way to spread at most two output ranks over at most `count` instances: {rank: parts}."""
-    ranks = [r for r in p.tiled_ranks if r not in p.reduction]
+def splits(p, extent, count, reduced=False):
+    """Every way to spread at most two ranks (of the output, unless `reduced`) over at most `count` instances:
+    {rank: parts}."""
+    ranks = [r for r in p.tiled_ranks if reduced or r not in p.reduction]
     yield {}
     for rank in ranks:
         for n in range(2, count + 1):
@@ -66,7 +68,7 @@ def _together(p, m, homes):
                 for depths in _places("uneven", order, len(roles), split):
                     nodes, inner = _one(order, tile, split, roles, depths, outer, extent)
                     nodes = list(_named(nodes, m, at))
-                    for arrays in [{}] if m.array.fanout == 1 else splits(p, inner, m.array.fanout):
+                    for arrays in [{}] if m.array.fanout == 1 else splits(p, inner, m.array.fanout, reduced=True):
                         yield Mapping(nodes=(*nodes, *_spatial(arrays, dict(inner), m.array.fanout_name)))
 
 
@@ -85,7 +87,7 @@ def _named(nodes, m, at):
 
 def _inside(p, m, at, space, level, extent):
     if level == len(m.levels):
-        array = [{}] if m.array.fanout == 1 else splits(p, extent, m.array.fanout)
+        array = [{}] if m.array.fanout == 1 else splits(p, extent, m.array.fanout, reduced=True)
         for split in array:
             yield Mapping(nodes=tuple(_spatial(split, dict(extent), m.array.fanout_name)))
         return
@@ -147,9 +149,13 @@ def fits(p, m, mapping):
     """Whether no memory overflows: tiles, second copies, sums that are ever unfinished at full width."""
     used = dict.fromkeys((level.name for level in m.levels), 0.0)
     extent = {r: int(n) for r, n in p.einsum.ranks.items()}
-    cut, last = False, None
+    cut, shared, last = False, False, None
     outputs = []
     for node in mapping.nodes:
+        if isinstance(node, Loop) and node.fanout == m.array.fanout_name and node.spatial:  # arrays share what is held
+            shared = shared or (node.rank in p.reduction and node.tile < extent[node.rank])
+            extent[node.rank] = node.tile
+            continue
         if isinstance(node, Loop):
             cut = cut or (node.rank in p.reduction and node.tile < extent[node.rank])
             extent[node.rank] = node.tile
@@ -166,6 +172,8 @@ def fits(p, m, mapping):
     if outputs and m.array.dataflow != "output_stationary":
         depth = np.prod([extent[r] for r in p.reduction]) if p.reduction else 1
         outputs[-1][2] |= bool(np.ceil(depth / p.reduction_speedup) > m.array.rows)
+    if outputs:
+        outputs[-1][2] |= shared
     for memory, elements, wide in outputs:
         used[memory] += elements * (p.accumulate_bits if wide else p.bits[OUTPUT]) / 8
     return all(used[level.name] <= m.capacity_bytes[0, i] for i, level in enumerate(m.levels) if i)

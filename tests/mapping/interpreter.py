@@ -220,7 +220,8 @@ class Interpreter:
                             loops=loops,
                         )
                 if role is OUTPUT and not first["stays_out"]:
-                    bits = self.problem.bits[OUTPUT] if first["final"] else self.problem.accumulate_bits
+                    done = any(self.plan[id(one)]["final"] for one in instances)  # arrays may share the reduction
+                    bits = self.problem.bits[OUTPUT] if done else self.problem.accumulate_bits
                     self._move(
                         y[i + 1],
                         stores_at=(level, parent, role, double),

@@ -21,10 +21,10 @@ from sim.mapping.winners import Objective
 from sim.workload.graph import EinsumOp
 
 
-def splits(p, count):
-    """Every way to spread one or two output ranks over `count` instances."""
+def splits(p, count, reduced=False):
+    """Every way to spread one or two ranks (of the output, unless `reduced`) over `count` instances."""
     yield {}
-    ranks = [r for r in p.tiled_ranks if r not in p.reduction]
+    ranks = [r for r in p.tiled_ranks if reduced or r not in p.reduction]
     for rank in ranks:
         for parts in range(2, count + 1):
             yield {rank: parts}
@@ -42,7 +42,7 @@ def even_choices(p, m, space):
         walked = [r for r in p.tiled_ranks if tile[r] < sizes[r]]
         inside = len(m.levels)
         ways = [(1, split) for split in (splits(p, m.levels[1].fanout) if space.route.stored else [{}])]
-        ways += [(inside, split) for split in splits(p, m.array.fanout) if split]
+        ways += [(inside, split) for split in splits(p, m.array.fanout, reduced=True) if split]
         for level, split in ways:
             parts = tuple((rank, n, level) for rank, n in split.items())
             for order in permutations(walked):
