@@ -68,7 +68,9 @@ class Fluid:
         room: np.ndarray,
         objective: Objective,
         fixed: bool,
+        reduced: bool = True,
     ) -> None:
+        """`reduced`: whether arrays beside each other may share a reduction."""
         self.problem, self.machine, self.room, self.objective = problem, machine, room, objective
         self.rates, self.setup = machine.rates[design], float(machine.setup_cycles[design])
         self.latency = float(machine.latency_cycles[design])
@@ -84,16 +86,20 @@ class Fluid:
         letters = np.array([problem.rank_class[r] for r in self.ranks])
         self.held = letters == fixed_class(machine) if fixed else None
         """Ranks of which one has to be innermost where any of them is walked."""
-        self.options = [self._options(level, b == len(self.routes) - 1) for b, (level, _, _) in enumerate(self.routes)]
+        last = len(self.routes) - 1
+        self.options = [self._options(level, b == last, reduced) for b, (level, _, _) in enumerate(self.routes)]
         self.shares = [
             self._shares(options, level) for options, (level, _, _) in zip(self.options, self.routes, strict=True)
         ]
         self.arrays = self._shares(self.options[-1], len(machine.levels))
 
-    def _options(self, level: int, last: bool) -> list[Parts]:
+    def _options(self, level: int, last: bool, reduced: bool) -> list[Parts]:
         inside = len(self.machine.levels)
         ways = [
-            [tuple((r, n, at) for r, n in way.items()) for way in split_options(self.machine, self.problem, at)]
+            [
+                tuple((r, n, at) for r, n in way.items())
+                for way in split_options(self.machine, self.problem, at, reduced)
+            ]
             for at in ([level, inside] if last else [level])
         ]
         return [sum(combination, ()) for combination in product(*ways)]
@@ -106,6 +112,14 @@ class Fluid:
                 if at == level:
                     table[row, self.ranks.index(rank)] = count
         return table
+
+    def adopted(self, chains: Chains, other: Fluid) -> Chains:
+        """Chains of another fluid, whose ways to use the fan-outs are among these."""
+        numbers = [
+            np.array([mine.index(way) for way in ways]) for mine, ways in zip(self.options, other.options, strict=True)
+        ]
+        parts = [number[chains.parts[:, b]] for b, number in enumerate(numbers)]
+        return Chains(chains.tiles, chains.order, np.stack(parts, axis=1))
 
     def values(self, chains: Chains) -> np.ndarray:
         """What the objective asks for, inf where a memory overflows or an order is not in the space: (n,)."""

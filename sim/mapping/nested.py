@@ -171,36 +171,23 @@ class _Search:
         return best
 
     def _beam(self, d: int, room: np.ndarray, effort: Effort) -> tuple[Found | None, int]:
-        """(best chain, chains costed) of a beam search, polished by exact costs."""
-        fluid = Fluid(
-            self.problem, self.machine, self.homes,
-            design=d, room=room, objective=self.objective, fixed=self.fixed,
+        """(best chain, chains costed) of a beam search, polished by exact costs.
+
+        The ways in which arrays share a reduction come last: in the beam they would take the room of others.
+        """
+        fluid, wide = (
+            Fluid(
+                self.problem, self.machine, self.homes,
+                design=d, room=room, objective=self.objective, fixed=self.fixed, reduced=reduced,
+            )
+            for reduced in (False, True)
         )  # fmt: skip
         beam, _, count = best_chains(fluid, effort)
-        spaces = [s for s, _ in self._whole()]
-        tried: set[tuple] = set()
-
-        def cost(chains: Chains) -> Found | None:
-            made = [self._chain(fluid, spaces, chains, i) for i in range(len(chains))]
-            fresh = [chain for chain in made if tuple(c for _, c in chain) not in tried]
-            tried.update(tuple(c for _, c in chain) for chain in fresh)
-            return self._best(fresh, d, room)
-
-        costed = round(COSTED * effort.width / Effort().width)
-        best = cost(beam.take(np.arange(min(costed, len(beam)))))
-        for _ in range(POLISH):
-            if best is None:
-                break
-            at = self._chains(fluid, best[2])
-            near = canonical(fluid, Chains.join(list(neighbours(fluid, at))))
-            value = fluid.values(near)
-            count += len(near)
-            order = np.argsort(value, kind="stable")[:costed]
-            found = cost(near.take(order[np.isfinite(value[order])]))
-            if found is None or found[0] >= best[0]:
-                break
-            best = found
-        return best, count + len(tried)
+        polish = _Polish(self, d, room, round(COSTED * effort.width / Effort().width), count)
+        best = polish.rounds(fluid, polish.best(fluid, beam.take(np.arange(min(polish.most, len(beam))))))
+        if best is not None and wide.options != fluid.options:
+            best = polish.rounds(wide, _better(best, polish.near(wide, wide.adopted(beam, fluid))))
+        return best, polish.count + len(polish.tried)
 
     def _least(self, room: np.ndarray) -> tuple[float, int]:
         """(bytes, level): what the smallest tiles need in the memory that they overflow most."""
@@ -291,6 +278,45 @@ class _Search:
                 known[key] = list(islice(chains, self._most))
             for rest in known[key]:
                 yield ((space, choice), *rest)
+
+
+class _Polish:
+    """Chains that are costed exactly on one design, each once."""
+
+    def __init__(self, search: _Search, d: int, room: np.ndarray, most: int, count: int) -> None:
+        """`most`: chains at a time; `count`: chains that had their quick cost."""
+        self.search, self.d, self.room, self.most, self.count = search, d, room, most, count
+        self.spaces = [space for space, _ in search._whole()]
+        self.tried: set[tuple] = set()
+
+    def best(self, fluid: Fluid, chains: Chains) -> Found | None:
+        """The best of chains that are new and fit."""
+        made = [self.search._chain(fluid, self.spaces, chains, i) for i in range(len(chains))]
+        fresh = [chain for chain in made if tuple(c for _, c in chain) not in self.tried]
+        self.tried.update(tuple(c for _, c in chain) for chain in fresh)
+        return self.search._best(fresh, self.d, self.room)
+
+    def near(self, fluid: Fluid, chains: Chains) -> Found | None:
+        """The best of the most promising neighbours."""
+        found = canonical(fluid, Chains.join(list(neighbours(fluid, chains))))
+        value = fluid.values(found)
+        self.count += len(found)
+        order = np.argsort(value, kind="stable")[: self.most]
+        return self.best(fluid, found.take(order[np.isfinite(value[order])]))
+
+    def rounds(self, fluid: Fluid, best: Found | None) -> Found | None:
+        """The best chain that better and better neighbours lead to."""
+        for _ in range(POLISH):
+            found = None if best is None else self.near(fluid, self.search._chains(fluid, best[2]))
+            if _better(best, found) is best:
+                break
+            best = found
+        return best
+
+
+def _better(one: Found | None, other: Found | None) -> Found | None:
+    """The better of two, the first where they are equal."""
+    return other if other is not None and (one is None or other[0] < one[0]) else one
 
 
 def _nest(chains: list[Chain], problem: Problem, machine: Machine, homes: Mapping[OperandRole, int]) -> Nest:

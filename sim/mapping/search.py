@@ -81,19 +81,23 @@ def fixed_class(machine: Machine) -> str:
     ]
 
 
-def split_options(machine: Machine, problem: Problem, level: int) -> Iterator[dict[str, int]]:
-    """Ways to hand one or two ranks to the instances inside `level` (none is a way); instances of a memory take
-    output ranks only."""
+def split_options(machine: Machine, problem: Problem, level: int, reduced: bool = True) -> Iterator[dict[str, int]]:
+    """Ways to hand one or two ranks to the instances inside `level` (none is a way).
+
+    Instances of a memory take ranks of the output. Arrays that share what they are fed from take reduced ranks too,
+    which leave none of them idle: with fewer they are no faster, they only add up fewer partial sums. `reduced`:
+    whether those ways are wanted.
+    """
     beside = level == len(machine.levels)
     count = machine.array.fanout if beside else machine.levels[level].fanout
     yield {}
     if count == 1:
         return
-    ranks = [r for r in problem.tiled_ranks if beside or r not in problem.reduction]
+    ranks = [r for r in problem.tiled_ranks if (beside and reduced) or r not in problem.reduction]
     exhaustive = count <= 4
     for rank in ranks:
         extent = int(problem.einsum.ranks[rank])
-        for parts in range(2, count + 1) if exhaustive else (count,):
+        for parts in range(2, count + 1) if exhaustive and rank not in problem.reduction else (count,):
             if parts <= extent or parts == count:
                 yield {rank: min(parts, extent)}
     for one, two in combinations(ranks, 2):

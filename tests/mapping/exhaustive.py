@@ -3,7 +3,7 @@
 Written from the definitions of the spaces alone, without the search's own enumeration: a mapping is
 made memory by memory from the outside in; each memory tiles every rank but windows by any integer,
 walks the cut ranks in any order, may spread output ranks over its instances, and stores its operands. Arrays that
-share a memory may be handed any ranks.
+share a memory may be handed reduced ranks too, but then all of them work.
 """
 
 from __future__ import annotations
@@ -25,18 +25,15 @@ from sim.mapping.winners import Objective
 FIXED = {"output_stationary": "K", "weight_stationary": "M", "input_stationary": "N"}
 
 
-def splits(p, extent, count, reduced=False):
-    """Every way to spread at most two ranks (of the output, unless `reduced`) over at most `count` instances:
-    {rank: parts}."""
-    ranks = [r for r in p.tiled_ranks if reduced or r not in p.reduction]
+def splits(p, extent, count, arrays=False):
+    """Every way to spread at most two ranks over at most `count` instances, or `arrays`: {rank: parts}."""
     yield {}
-    for rank in ranks:
-        for n in range(2, count + 1):
-            yield {rank: n}
-    for one, two in permutations(ranks, 2):
-        for a, b in product(range(2, count + 1), repeat=2):
-            if a * b <= count:
-                yield {one: a, two: b}
+    for n in (1, 2):
+        for ranks in permutations(p.tiled_ranks, n):
+            reduced = not p.reduction.isdisjoint(ranks)
+            for parts in product(range(2, count + 1), repeat=n):
+                if np.prod(parts) == count if reduced and arrays else np.prod(parts) <= count and not reduced:
+                    yield dict(zip(ranks, parts, strict=True))
 
 
 def mappings(p, m, homes, space):
@@ -68,7 +65,7 @@ def _together(p, m, homes):
                 for depths in _places("uneven", order, len(roles), split):
                     nodes, inner = _one(order, tile, split, roles, depths, outer, extent)
                     nodes = list(_named(nodes, m, at))
-                    for arrays in [{}] if m.array.fanout == 1 else splits(p, inner, m.array.fanout, reduced=True):
+                    for arrays in [{}] if m.array.fanout == 1 else splits(p, inner, m.array.fanout, arrays=True):
                         yield Mapping(nodes=(*nodes, *_spatial(arrays, dict(inner), m.array.fanout_name)))
 
 
@@ -87,7 +84,7 @@ def _named(nodes, m, at):
 
 def _inside(p, m, at, space, level, extent):
     if level == len(m.levels):
-        array = [{}] if m.array.fanout == 1 else splits(p, extent, m.array.fanout, reduced=True)
+        array = [{}] if m.array.fanout == 1 else splits(p, extent, m.array.fanout, arrays=True)
         for split in array:
             yield Mapping(nodes=tuple(_spatial(split, dict(extent), m.array.fanout_name)))
         return

@@ -21,16 +21,17 @@ from sim.mapping.winners import Objective
 from sim.workload.graph import EinsumOp
 
 
-def splits(p, count, reduced=False):
-    """Every way to spread one or two ranks (of the output, unless `reduced`) over `count` instances."""
+def splits(p, count, arrays=False):
+    """Every way to spread one or two output ranks over `count` instances; over `arrays` reduced ones too, if none of
+    them is idle."""
     yield {}
-    ranks = [r for r in p.tiled_ranks if reduced or r not in p.reduction]
-    for rank in ranks:
+    for rank in p.tiled_ranks:
         for parts in range(2, count + 1):
-            yield {rank: parts}
-    for one, two in permutations(ranks, 2):
+            if rank not in p.reduction or (arrays and parts == count):
+                yield {rank: parts}
+    for one, two in permutations(p.tiled_ranks, 2):
         for a, b in product(range(2, count + 1), repeat=2):
-            if a * b <= count:
+            if a * b <= count if p.reduction.isdisjoint((one, two)) else arrays and a * b == count:
                 yield {one: a, two: b}
 
 
@@ -42,7 +43,7 @@ def even_choices(p, m, space):
         walked = [r for r in p.tiled_ranks if tile[r] < sizes[r]]
         inside = len(m.levels)
         ways = [(1, split) for split in (splits(p, m.levels[1].fanout) if space.route.stored else [{}])]
-        ways += [(inside, split) for split in splits(p, m.array.fanout, reduced=True) if split]
+        ways += [(inside, split) for split in splits(p, m.array.fanout, arrays=True) if split]
         for level, split in ways:
             parts = tuple((rank, n, level) for rank, n in split.items())
             for order in permutations(walked):
