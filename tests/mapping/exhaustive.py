@@ -25,11 +25,12 @@ from sim.mapping.winners import Objective
 FIXED = {"output_stationary": "K", "weight_stationary": "M", "input_stationary": "N"}
 
 
-def splits(p, extent, count, arrays=False):
-    """Every way to spread at most two ranks over at most `count` instances, or `arrays`: {rank: parts}."""
+def splits(p, job, count, arrays=False):
+    """Every way to spread at most two ranks of a border's jobs over at most `count` instances, or `arrays`:
+    {rank: parts}."""
     yield {}
     for n in (1, 2):
-        for ranks in permutations(p.tiled_ranks, n):
+        for ranks in permutations([r for r in p.tiled_ranks if job[r] > 1], n):
             reduced = not p.reduction.isdisjoint(ranks)
             for parts in product(range(2, count + 1), repeat=n):
                 if np.prod(parts) == count if reduced and arrays else np.prod(parts) <= count and not reduced:
@@ -38,7 +39,8 @@ def splits(p, extent, count, arrays=False):
 
 def mappings(p, m, homes, space):
     """Every mapping of the space as nodes."""
-    yield from _inside(p, m, dict(homes), space, 1, {r: int(n) for r, n in p.einsum.ranks.items()})
+    whole = {r: int(n) for r, n in p.einsum.ranks.items()}
+    yield from _inside(p, m, dict(homes), space, 1, whole, whole)
     if space == "uneven":
         yield from _together(p, m, homes)
 
@@ -65,7 +67,7 @@ def _together(p, m, homes):
                 for depths in _places("uneven", order, len(roles), split):
                     nodes, inner = _one(order, tile, split, roles, depths, outer, extent)
                     nodes = list(_named(nodes, m, at))
-                    for arrays in [{}] if m.array.fanout == 1 else splits(p, inner, m.array.fanout, arrays=True):
+                    for arrays in [{}] if m.array.fanout == 1 else splits(p, extent, m.array.fanout, arrays=True):
                         yield Mapping(nodes=(*nodes, *_spatial(arrays, dict(inner), m.array.fanout_name)))
 
 
@@ -82,16 +84,17 @@ def _named(nodes, m, at):
         before = memory
 
 
-def _inside(p, m, at, space, level, extent):
+def _inside(p, m, at, space, level, extent, job):
+    """`extent` is what the memories so far leave of each rank, `job` what the last of them found."""
     if level == len(m.levels):
-        array = [{}] if m.array.fanout == 1 else splits(p, extent, m.array.fanout, arrays=True)
+        array = [{}] if m.array.fanout == 1 else splits(p, job, m.array.fanout, arrays=True)
         for split in array:
             yield Mapping(nodes=tuple(_spatial(split, dict(extent), m.array.fanout_name)))
         return
     memory = m.levels[level]
     roles = [r for r in ROLES if r in memory.holds and at[r] < level]
     if not roles:
-        yield from _inside(p, m, at, space, level + 1, extent)
+        yield from _inside(p, m, at, space, level + 1, extent, job)
         return
     ranks = p.tiled_ranks
     for tiles in product(*[range(1, extent[r] + 1) for r in ranks]):
@@ -102,7 +105,7 @@ def _inside(p, m, at, space, level, extent):
             for split in splits(p, extent, memory.fanout):
                 for depths in _places(space, order, len(roles), split):
                     nodes, inner = _one(order, tile, split, roles, depths, memory, extent)
-                    for rest in _inside(p, m, at | dict.fromkeys(roles, level), space, level + 1, inner):
+                    for rest in _inside(p, m, at | dict.fromkeys(roles, level), space, level + 1, inner, extent):
                         yield Mapping(nodes=(*nodes, *rest.nodes))
 
 
