@@ -9,7 +9,7 @@ import numpy as np
 
 from sim.cost.roofline import Roofline, RooflinePoint
 from sim.cost.roofline import roofline as graph_roofline
-from sim.errors import ConfigError, WorkloadError, nearest
+from sim.errors import ConfigError, InfeasibleError, WorkloadError, nearest
 from sim.hardware.chip import Chip, Costing, Unit
 from sim.hardware.designs import Designs
 from sim.hardware.dump import chip_hash
@@ -76,7 +76,8 @@ def estimate(
             are in the home memory already, as in most measurements of a device alone.
         progress: called now and then with the share of the ops that are costed, for each evaluation anew.
         processes: how many cost the further evaluations of `what_if` (forked copies of this one, on Linux only).
-    Raises: UnsupportedOpError, PrecisionError, InfeasibleError, MappingError, ConfigError.
+    Returns: also where the network fits nowhere: `infeasible` then says why, times are infinite or not a number.
+    Raises: UnsupportedOpError, PrecisionError, MappingError, ConfigError; InfeasibleError: a given mapping overflows.
     """
     if objective not in OBJECTIVES:
         raise ConfigError(
@@ -139,9 +140,9 @@ def read(network: Network, d: int, *, precision: str | Precision | PrecisionPoli
     latency = float(network.latency_s[d]) if feasible else inf
     power, area = _power_and_area(chip)
     total = sum(float(group.energy_j[d]) * split for group in network.groups)
-    energy = dynamic = None if isnan(total) else total
+    energy = dynamic = None if isnan(total) or not feasible else total
     leaks_w = 0.0
-    if dynamic is not None and power is not None and feasible:  # leakage goes on while an op runs
+    if dynamic is not None and power is not None:  # leakage goes on while an op runs
         leaks_w = power * chips
         energy = dynamic + leaks_w * latency
     ops = tuple(
@@ -174,7 +175,7 @@ def read(network: Network, d: int, *, precision: str | Precision | PrecisionPoli
         vector_ops=sum(g.vector_ops for g in network.groups) * split,
         mac_utilization=slots / (cells * cycles) if slots and feasible else None,
         energy_j=energy,
-        power_w=energy / latency if energy is not None and feasible else None,
+        power_w=energy / latency if energy is not None else None,
         area_mm2=None if area is None else area * chips,
         peak_memory_bytes=_peaks(network, d),
         traffic_bytes=_total_traffic(ops),
@@ -182,7 +183,7 @@ def read(network: Network, d: int, *, precision: str | Precision | PrecisionPoli
         ops=ops,
         infeasible=_infeasible(network, d),
         unsupported=network.unsupported,
-        notes=_notes(network, dynamic, options),
+        notes=_notes(network, d, dynamic, options),
         energy_breakdown_j=_energy_parts(network, d, dynamic, energy),
         roofline=bound.to_dict(),
     )
@@ -213,12 +214,13 @@ def _op(
 ) -> OpEstimate:
     group = network.groups[i]
     floor_s = _floor_s(group, d, floors, network)
-    latency, launch = float(network.increments_s[i][d]), float(group.launch_s[d])
-    cycles = float(group.cycles[d])
+    feasible = not network.infeasible[d]
+    latency, launch = float(network.increments_s[i][d]) if feasible else inf, float(group.launch_s[d])
+    cycles = float(group.cycles[d]) if feasible else inf
     cells = network.unit.array.rows * network.unit.array.cols
     split = _system(network.chips[d])[0]
     energy = float(group.energy_j[d]) * split
-    used = group.mac_slots is not None and cycles > 0
+    used = group.mac_slots is not None and cycles > 0 and feasible
     return OpEstimate(
         name=group.name,
         kind=group.op.kind,
@@ -231,13 +233,14 @@ def _op(
         cycles=cycles,
         bound="launch" if launch > float(group.time_s[d]) else group.bound[d],
         mac_utilization=float(group.mac_slots[d]) / (cells * cycles) if used else None,  # type: ignore[index]
-        cycles_ladder={k: float(v[d]) for k, v in group.ladder.items()} if group.ladder else None,
+        cycles_ladder={k: float(v[d]) for k, v in group.ladder.items()} if group.ladder and feasible else None,
         traffic_bytes={
             memory: {role: Traffic(read=float(r[d]), write=float(w[d])) for role, (r, w) in table.items()}
             for memory, table in group.traffic_bytes.items()
+            if feasible
         },
-        energy_j=None if isnan(energy) else energy + leaks_w * latency,
-        breakdown_s=_terms(network, i, d, latency, launch),
+        energy_j=None if isnan(energy) or not feasible else energy + leaks_w * latency,
+        breakdown_s=_terms(network, i, d, latency, launch) if feasible else dict.fromkeys(Term, inf),
         mapping=_mapping(group, d, network),
         fused=group.fused,
         homes=_homes(network, group, d),
@@ -403,14 +406,14 @@ def _energy_parts(network: Network, d: int, dynamic: float | None, energy: float
     return parts
 
 
-def _notes(network: Network, dynamic: float | None, options: Options) -> tuple[str, ...]:
+def _notes(network: Network, d: int, dynamic: float | None, options: Options) -> tuple[str, ...]:
     notes = list(network.notes)
     notes += [
         f"{op} takes {seconds:g} s by --override, not by the model" for op, seconds in options.overrides_s.items()
     ]
     notes += _not_given(network, options)
     notes += [*fused_notes(network.groups), *_proof(network)]
-    if dynamic is None and not network.infeasible.all():
+    if dynamic is None and not network.infeasible[d]:
         notes.append("energy is unknown: the chip file states no energies per action and no node to derive them from")
     return tuple(notes)
 
@@ -455,7 +458,7 @@ def evaluate(
     Args: precision, calibration, map_space, allow_unsupported: as `estimate`, with its defaults. The mapping is given,
         so that the map space decides for other einsums of a graph only: the first op's cost is returned.
     Raises: MappingError: the mapping does not fit the einsum or the chip; InfeasibleError: a memory
-        overflows.
+        overflows, or the home memory is too small for the operands.
     """
     graph = einsum if isinstance(einsum, Graph) else one_op_graph(einsum)
     found = estimate(
@@ -467,6 +470,8 @@ def evaluate(
         map_space=map_space,
         allow_unsupported=allow_unsupported,
     )
+    if found.infeasible is not None:
+        raise InfeasibleError(str(found.infeasible["reason"]))
     return found.ops[0]
 
 

@@ -1,6 +1,6 @@
 """Estimates as JSON documents and tidy tables: `from_dict(to_dict(x)) == x`.
 
-An infeasible network has no latency: infinite in Python, null in JSON.
+An infeasible network has no latency and no terms of it: infinite in Python, null in JSON.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def _read_traffic(reader: Reader) -> Traffic:
 
 
 def _read_breakdown(reader: Reader) -> dict[Term, float]:
-    terms = {term: reader.number(term.value) for term in Term}
+    terms = {term: reader.number(term.value, null=inf) for term in Term}
     reader.done()
     return terms
 

@@ -220,6 +220,7 @@ def _columns(network: Network, idle_w: np.ndarray, precision: Precision | Precis
             slots = slots + np.where(runs, group.mac_slots, 0.0)
     clock = np.array([c.main_unit.clock_hz for c in network.chips])
     cells = network.unit.array.rows * network.unit.array.cols * stages
+    dynamic = np.where(network.infeasible, np.nan, dynamic)
     with_idle = dynamic + idle_w * latency
     with np.errstate(invalid="ignore", divide="ignore"):
         utilization = np.where(slots > 0, slots / (cells * (latency * clock)), np.nan)

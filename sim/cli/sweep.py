@@ -65,6 +65,7 @@ def sweep(
             tables.append(found)
     columns = columns_of(hw, tables)
     labels = {chip.name: calibration_label(chip, calibration) for chip in chips}
+    nowhere = all(columns["infeasible"])
     if output is not None:
         write_table(output, columns)
         common.say(f"{len(columns['hardware'])} designs written to {output}")
@@ -83,7 +84,10 @@ def sweep(
         from sim.view import comparisons
 
         common.show(comparisons.designs(columns, limit=SHOWN))
+        if nowhere:
+            common.show(f"None of them runs: {columns['reason'][0]}.")
         common.show("Assumes: " + "; ".join(_assumed(c, t, labels) for c, t in zip(chips, tables, strict=True)) + ".")
+    raise typer.Exit(1 if nowhere else 0)
 
 
 def _assumed(chip: Any, table: Any, labels: Mapping[str, str]) -> str:

@@ -77,17 +77,18 @@ def _kinds(network: Network) -> dict[str, float]:
 
 def _gpu_document(network: Network, origin: Mapping[str, str], *, changed: bool) -> dict[str, object]:
     sets, kinds = fitted_sets(), _kinds(network)
-    kinds.pop(COLLECTIVE, None)
+    for unfitted in (COLLECTIVE, ""):  # "": of a network that fits nowhere nothing is costed
+        kinds.pop(unfitted, None)
     names = {kind: origin[kind].split(",")[0] for kind in kinds}
     # transferred: kernels that take most of the time were measured on another GPU
-    main = names[next(iter(kinds))] if kinds else next(iter(sets))
+    main = names[next(iter(kinds))] if kinds else origin["gemm"].split(",")[0]
     return {
         "device": main,
         "date": sets[main].date,
         "error": {kind: sets[name].error[kind]["median_error"] for kind, name in names.items()},
         "origin": {kind: origin[kind] for kind in kinds},
         "transferred": changed
-        or sum(share for kind, share in kinds.items() if origin[kind].endswith("measured")) < 0.5,
+        or (bool(kinds) and sum(share for kind, share in kinds.items() if origin[kind].endswith("measured")) < 0.5),
     }
 
 

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sim.cost.sparsity import reduction_speedup
 from sim.cost.vector import Stream, lane_cycles
 from sim.hardware.physical import vector_energy_j
 from sim.mapping.api import Winners
 from sim.mapping.machine import Machine
-from sim.mapping.problem import ROLES, WEIGHT, Problem
+from sim.mapping.problem import INPUT, ROLES, WEIGHT, Problem
 from sim.results import Term
 from sim.schedule.asking import Asked, ask_all, asked, found
-from sim.workload.graph import EinsumOp, Op, Primitive
+from sim.workload.graph import EinsumOp, Op, Primitive, ViewOp
 
 if TYPE_CHECKING:
     from sim.schedule.network import _Coster
@@ -93,6 +94,47 @@ def cost_einsum(one: Asked, coster: _Coster) -> GroupCost:
     """A mapped einsum with its epilogue, on every design."""
     won = [(designs, found(question, one, coster)) for designs, question in one.questions]
     return _assemble(one, won, coster)
+
+
+def uncosted(coster: _Coster) -> list[GroupCost]:
+    """The ops of a network that fits no design: their work, and no times."""
+    tensors, array, n = coster.graph.tensors, coster.unit.array, len(coster.chips)
+    zero, unknown, home = np.zeros(n), np.full(n, np.nan), f"memory:{coster.unit.home}"
+    groups = []
+    for position, op in enumerate(coster.graph.ops):
+        if isinstance(op, ViewOp):
+            continue
+        macs, speed = 0, 1.0
+        if isinstance(op, EinsumOp):
+            macs = op.einsum.macs
+            for role in (INPUT, WEIGHT):
+                speed *= reduction_speedup(array, op, tensors[op.einsum.operand(role).tensor])
+        groups.append(
+            GroupCost(
+                op=op,
+                name=op.name,
+                launch_s=unknown,
+                time_s=unknown,
+                terms_s={},
+                traffic_bytes={},
+                home_busy_s=unknown,
+                extra_home_s=zero,
+                prefetch_s=zero,
+                first_weight_bytes=zero,
+                first_weight_s=zero,
+                footprint_bytes=zero,
+                held_bytes=coster.residency.held_bytes[:, position],
+                capacity_bytes=np.full(n, np.inf),
+                energy_j=unknown,
+                cycles=unknown,
+                macs=macs,
+                effective_macs=macs / speed,
+                vector_ops=vector_count(op),
+                bound=(home,) * n,
+                resources_s={home: unknown},
+            )
+        )
+    return groups
 
 
 def cost_placed(op: EinsumOp, homes: Mapping[str, np.ndarray], held: np.ndarray, coster: _Coster) -> GroupCost:

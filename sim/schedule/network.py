@@ -13,7 +13,7 @@ from functools import cached_property, partial
 
 import numpy as np
 
-from sim.errors import ConfigError, InfeasibleError, UnsupportedOpError, WorkloadError, nearest
+from sim.errors import ConfigError, UnsupportedOpError, WorkloadError, nearest
 from sim.hardware.chip import Chip, Costing, System, Unit
 from sim.hardware.designs import Designs
 from sim.hardware.physical import check_energies, idle_power_w
@@ -24,7 +24,7 @@ from sim.schedule.choice import Way, best_kept, better, least_product, likely_po
 from sim.schedule.cpu import cost_cpu, cpu_calibration
 from sim.schedule.fusion import fused
 from sim.schedule.gpu import cost_gpu, gpu_notes, inside_storages
-from sim.schedule.groups import GroupCost, cost_einsum
+from sim.schedule.groups import GroupCost, cost_einsum, uncosted
 from sim.schedule.host import INPUTS, TRANSFER, input_transfer, transfer_note
 from sim.schedule.links import awaited, cost_collective
 from sim.schedule.loads import with_loads
@@ -288,8 +288,8 @@ def cost_network(
 
     Args: subject: what energies are read from, the first chip if not given; shared: of evaluations of the
         same graph with equal options.
-    Raises: UnsupportedOpError, PrecisionError, InfeasibleError (a tensor that fits no memory of any
-        design; where only some designs fail they are marked).
+    Returns: what fits nowhere is marked, with the reason and the tensors, and has no times.
+    Raises: UnsupportedOpError, PrecisionError, ConfigError.
     """
     unsupported = _unsupported(graph, options)
     check_calibration(chips[0], options.calibration)
@@ -314,8 +314,8 @@ def cost_network(
         keep: Keep, only: np.ndarray | None, price_w: np.ndarray | float = 0.0, options: Options = options
     ) -> Way:
         coster = _Coster(ready, chips, energy_of, options, precision, shared, keep=keep, only=only, price_w=price_w)
-        if len(chips) == 1:
-            _check_lasting(coster)
+        if _never_fits(coster):
+            return Way(coster, uncosted(coster), coster.residency)
         groups, homes = coster.cost(), coster.residency
         if keep > Keep.NOTHING:
             groups, homes = fused(groups, coster)
@@ -339,6 +339,8 @@ def cost_network(
     _override(groups, made.increments, options)
     infeasible = np.zeros(len(chips), dtype=bool)
     infeasible[list(coster.reasons)] = True
+    if coster.reasons:
+        made.increments = [np.where(infeasible, np.nan, increment) for increment in made.increments]
     return Network(
         graph=ready,
         chips=tuple(chips),
@@ -379,16 +381,18 @@ def _unsupported(graph: Graph, options: Options) -> tuple[str, ...]:
     return tuple(f"{op.kind} at {op.source or op.name}" for op in found)
 
 
-def _check_lasting(coster: _Coster) -> None:
-    """What lies at home whatever is fused must fit there: said before a large network is mapped for nothing."""
-    held, chip = coster.residency, coster.chips[0]
-    least = (held.home_bytes - held.home_live_bytes).max(initial=0.0)
-    if least > chip.memory(chip.main_unit.home).capacity_bytes:
-        _check_home(coster, held)
+def _never_fits(coster: _Coster) -> bool:
+    """Whether what lies at home whatever is fused fits on no design: told before a network is mapped for nothing."""
+    held = coster.residency
+    least = (held.home_bytes - held.home_live_bytes).max(axis=1, initial=0.0)
+    return all(
+        needed > chip.memory(chip.main_unit.home).capacity_bytes
+        for needed, chip in zip(least, coster.chips, strict=True)
+    )
 
 
 def _check_home(coster: _Coster, held: Residency) -> None:
-    """What always lies at home must fit there."""
+    """Mark the designs at whose home too little fits of what lies there at once."""
     for d, chip in enumerate(coster.chips):
         home = chip.memory(chip.main_unit.home)
         if held.home_peak_bytes[d] > home.capacity_bytes:
@@ -402,8 +406,6 @@ def _check_home(coster: _Coster, held: Residency) -> None:
                 f"{chip.name} ({over})"
             )
             coster.reasons[d] = (reason, names)
-            if len(coster.chips) == 1:
-                raise InfeasibleError(f"{reason}; largest: {', '.join(names)}")
 
 
 def _size(size_bytes: float) -> str:

@@ -30,13 +30,15 @@ def comparison(estimates: Sequence[Estimate]) -> Table:
     line("batch", [str(e.batch) for e in estimates])
     line("latency", [rows.time_text(e.latency_s) for e in estimates])
     line("roofline", [rows.time_text(e.roofline_latency_s) for e in estimates])
-    line("throughput", [f"{rows.count_text(e.throughput_per_s)}/s" for e in estimates])
+    line(
+        "throughput", [f"{rows.count_text(e.throughput_per_s)}/s" if isfinite(e.latency_s) else "-" for e in estimates]
+    )
     line("MAC utilisation", [rows.share_text(e.mac_utilization) for e in estimates])
     line("energy", [rows.energy_text(e.energy_j) for e in estimates])
     line("calibration", [str((e.calibration or {}).get("device", "none")) for e in estimates])
     for term, name in rows.TERM_WORDS.items():
-        if any(e.breakdown_s[term] for e in estimates):
-            line(f"  {name}", [rows.time_text(e.breakdown_s[term]) for e in estimates])
+        if any(0 < e.breakdown_s[term] < inf for e in estimates):
+            line(f"  {name}", [_time(e.breakdown_s[term]) for e in estimates])
     return table
 
 
@@ -52,7 +54,8 @@ def difference(before: Estimate, after: Estimate, *, limit: int = 12) -> Rendera
         word = "slower" if ratio > 1 else "faster"
         text = f"{new} is {max(ratio, 1 / ratio):.3g} times {word} than {old}."
     lines = []
-    for name, first, second in _changes(before, after)[:limit]:
+    told = limit if isfinite(before.latency_s) and isfinite(after.latency_s) else 0
+    for name, first, second in _changes(before, after)[:told]:
         lines.append((name, _time(first), _time(second), _more((second or 0.0) - (first or 0.0))))
     parts: list[RenderableType] = [Text(text, style="bold"), Text(), comparison([before, after])]
     heads = (
@@ -79,7 +82,7 @@ def labels(estimates: Sequence[Estimate]) -> list[str]:
 
 
 def _time(seconds: float | None) -> str:
-    return "-" if seconds is None else rows.time_text(seconds)
+    return "-" if seconds is None or not isfinite(seconds) else rows.time_text(seconds)
 
 
 def _more(seconds: float) -> str:
@@ -100,7 +103,8 @@ def designs(columns: Mapping[str, Sequence[Any]], *, limit: int) -> FittedTable:
     latency = columns["latency_s"]
     order = sorted(range(len(latency)), key=lambda i: inf if latency[i] is None else latency[i])
     varied = [name for name, values in columns.items() if is_choice(name, values)]
-    known = [name for name in results if name in columns and any(v is not None for v in columns[name])]
+    shown = [name for name in results if name in columns]
+    known = [name for name in shown if name == "latency_s" or any(v is not None for v in columns[name])]
     lines = []
     for i in order[:limit]:
         choices = [str(columns[name][i]) for name in varied]
@@ -108,7 +112,8 @@ def designs(columns: Mapping[str, Sequence[Any]], *, limit: int) -> FittedTable:
         lines.append([*choices, *numbers])
     heads = [words(name, at_least=8) for name in varied]
     heads += [number(rows.bare_words(name), drop=i) for i, name in enumerate(known)]
-    return fitted(f"The fastest of {len(order)} designs", heads, lines)
+    title = "The one design" if len(order) == 1 else f"The fastest of {len(order)} designs"
+    return fitted(title, heads, lines)
 
 
 _SCALARS = (frozenset(Estimate.__dataclass_fields__) | {"flops", "below_datasheet_roofline"}) - {"precision", "batch"}

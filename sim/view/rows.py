@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
 
 from sim.cost.roofline import RooflinePoint
 from sim.results import Estimate, OpEstimate, Term
@@ -142,6 +142,26 @@ def changes(estimate: Estimate) -> tuple[list[Change], list[Change], list[str]]:
     felt = [c for c in larger if any(abs(s / estimate.latency_s - 1) >= FELT for s in c.latency_s.values())]
     others = [Change(c.resource.removeprefix(PRECISION), c.latency_s) for c in every if c not in larger]
     return felt, others, [change.resource for change in larger if change not in felt]
+
+
+WHAT_IF = "what if: "
+"""Begins a note on changed chips that were left out; of a network that does not run, nearly all are."""
+
+
+def remedies(estimate: Estimate) -> list[str]:
+    """What would make a network run that does not: each resource by the least factor, and other precisions.
+
+    Example: "SRAM.capacity x 2 (3.1 ms)", "precision int4 (1.2 ms)".
+    """
+    least: dict[str, tuple[float, float]] = {}
+    for entry in estimate.what_if:
+        least[entry.resource] = min(least.get(entry.resource, (inf, inf)), (entry.factor, entry.latency_s))
+    return [
+        f"{name} ({time_text(seconds)})"
+        if name.startswith(PRECISION)
+        else f"{name} x {factor:g} ({time_text(seconds)})"
+        for name, (factor, seconds) in least.items()
+    ]
 
 
 def heaviest(estimate: Estimate) -> list[OpEstimate]:

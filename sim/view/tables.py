@@ -221,7 +221,8 @@ def notes(estimate: Estimate) -> Text:
     ]
     if estimate.overrides:
         choices.append("set " + ", ".join(f"{key}={value}" for key, value in estimate.overrides.items()))
-    lines = ["Assumes: " + "; ".join(choices) + ".", *(f"Note: {note}" for note in estimate.notes)]
+    told = [note for note in estimate.notes if estimate.infeasible is None or not note.startswith(rows.WHAT_IF)]
+    lines = ["Assumes: " + "; ".join(choices) + ".", *(f"Note: {note}" for note in told)]
     lines += [f"Without a cost rule, costed as memory traffic: {op}" for op in estimate.unsupported]
     return Text("\n".join(lines), style="dim")
 
@@ -231,6 +232,7 @@ def report(estimate: Estimate, *, ops: bool = False, module_tree: bool = False, 
     if estimate.infeasible is not None:
         tensors = estimate.infeasible.get("tensors") or ()
         lines = [f"  {tensor}" for tensor in tensors] if isinstance(tensors, list | tuple) else []
+        lines += [f"It would run with {', '.join(found)}."] if (found := rows.remedies(estimate)) else []
         return Group(verdict(estimate), Text("\n".join(lines)), notes(estimate))
     parts: list[RenderableType] = [verdict(estimate), Text(), breakdown(estimate)]
     parts.append(per_op(estimate, limit=None if ops else limit))

@@ -13,7 +13,9 @@ from typer.testing import CliRunner
 import sim
 from sim.cli import app
 from sim.errors import InfeasibleError
+from sim.mapping.mapping import Mapping
 from sim.resources import data_dir
+from sim.results_io import from_dict
 
 runner = CliRunner()
 
@@ -59,7 +61,6 @@ CASES = [
     ("mlp --hw systolic -p batch=0", 2, ["0.addmm (aten.addmm) works on nothing", "rank M has size 0"]),
     ("gemm --hw systolic --mapping beside.yaml", 2, ["beside.yaml: nodes[0]: beside is 3, expected true or false"]),
     ("gemm --hw bare.yaml --objective energy", 2, ["energy is asked of systolic", "array.mac_energy", "technology"]),
-    ("gemm --hw systolic --set DRAM.capacity=1KiB", 1, ["3 MiB of weights", "do not fit DRAM of 1 KiB", "3,072 times"]),
     ("raising.py --hw systolic", 2, ["raising.py:6 in forward", "RuntimeError: weights were never loaded"]),
     ("gemm --hw systolic --mapping rank.yaml", 2, ["mm: mapping node 0", 'rank "Z"', "M, N, K"]),
     ("gemm --hw systolic --mapping memory.yaml", 2, ['no memory "SRM"', "DRAM, SRAM", 'Did you mean "SRAM"?']),
@@ -75,7 +76,6 @@ CASES = [
     ("mlp --hw systolic --calibration h1000", 2, ['calibration "h1000"', "expected auto or none"]),
     ("gemm --hw systolic --set SRAM.capacity=16KiB --mapping whole.yaml", 1,
      ["mm: mapping needs 12582912 bytes in SRAM", "capacity 16384", "use smaller tiles"]),
-    ("llama -p size=70b --hw tesla-fsd-npu --quiet", 1, ["do not fit DRAM", "8 GiB on tesla-fsd-npu", "embed"]),
 ]  # fmt: skip
 
 
@@ -148,11 +148,77 @@ def test_a_sweep_marks_what_fits_nowhere(folder: Path) -> None:
     assert float(rows[1]["latency_s"]) > 0
 
 
-def test_weights_that_cannot_fit_are_refused_before_anything_is_mapped(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (["DRAM.capacity=1MiB"], "do not fit DRAM of 1 MiB on tesla-fsd-npu (11 times as much)"),
+        (["SRAM.capacity=64B"], "the smallest tile needs 204 bytes in SRAM, 64 are free"),
+        (["DRAM.capacity=12MiB", "SRAM.capacity=64KiB"], "do not fit DRAM of 12 MiB on tesla-fsd-npu (over by 2%)"),
+    ],
+    ids=["weights", "a tile", "activations"],
+)
+def test_what_fits_nowhere_is_one_document(changes: list[str], said: str) -> None:
+    """Weights that fit no DRAM, activations that do not fit beside them, a tile: the same document, no numbers."""
+    words = ["estimate", "resnet18", "--hw", "tesla-fsd-npu", "--no-what-if"]
+    words += [word for change in changes for word in ("--set", change)]
+    done = runner.invoke(app, [*words, "--json"])
+    assert (done.exit_code, done.stderr) == (1, "")
+    document = json.loads(done.stdout)
+    assert said in document["infeasible"]["reason"]
+    assert document["infeasible"]["tensors"]
+    known = {"macs", "effective_macs", "vector_ops", "flops", "batch", "roofline_latency_s", "area_mm2"}
+    assert {key for key, value in document.items() if isinstance(value, float | int) and value is not False} == known
+    assert document["macs"] == sum(op["macs"] for op in document["ops"]) > 0
+    assert all(op["latency_s"] is op["energy_j"] is None for op in document["ops"])
+    found = from_dict(document)
+    assert found.to_dict() == document
+    shown = runner.invoke(app, words)
+    assert shown.exit_code == 1
+    assert said in " ".join(shown.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [("gemm --hw systolic --set DRAM.capacity=1KiB", ["3 MiB of weights", "do not fit DRAM of 1 KiB", "3,072 times"]),
+     ("llama -p size=70b --hw tesla-fsd-npu --quiet", ["do not fit DRAM", "8 GiB on tesla-fsd-npu", "embed"]),
+     ("llama -p size=8b -p layers=1 --hw l40s --set DRAM.capacity=2GB", ["DRAM of 1.86 GiB", "precision int8 ("])],
+)  # fmt: skip
+def test_a_network_that_fits_nowhere_is_an_answer(words: str, said: list[str]) -> None:
+    done = runner.invoke(app, ["estimate", *words.split()])
+    assert done.exit_code == 1
+    text = " ".join(done.stdout.split())
+    assert all(part in text for part in said), text
+
+
+def test_what_fits_nowhere_says_what_would_run() -> None:
+    """Twice the memory of the tile runs, and is told with its latency."""
+    done = runner.invoke(app, "estimate resnet18 --hw tesla-fsd-npu --set SRAM.capacity=150B".split())
+    assert done.exit_code == 1
+    assert "It would run with SRAM.capacity x 2 (1.66 s)." in done.stdout
+
+
+@pytest.mark.parametrize(("path", "value"), [("DRAM.capacity", "1KiB"), ("SRAM.capacity", "1B")])
+def test_a_sweep_of_which_nothing_runs_says_why(path: str, value: str) -> None:
+    """One design too: a row with the reason of its estimate, and exit code 1."""
+    done = runner.invoke(app, ["sweep", "mlp", "--hw", "systolic", "--set", f"{path}={value}"])
+    assert done.exit_code == 1, done.stderr
+    assert "None of them runs: " in done.stdout
+    table = sim.sweep("mlp", sim.load_hardware("systolic"), {path: [value]})
+    found = sim.estimate(sim.load_workload("mlp"), sim.load_hardware("systolic", {path: value}))
+    assert found.infeasible is not None
+    assert (bool(table["infeasible"][0]), table["reason"][0]) == (True, found.infeasible["reason"])
+    assert table["macs"][0] == found.macs
+
+
+def test_weights_that_cannot_fit_are_told_before_anything_is_mapped(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object, **__: object) -> None:
         raise AssertionError("mapped for nothing")
 
     monkeypatch.setattr("sim.schedule.asking.map_einsums", never)
     chip = sim.load_hardware("edge-npu", {"DRAM.capacity": "8 MiB"})
+    found = sim.estimate(sim.load_workload("resnet50"), chip)
+    assert "do not fit DRAM" in found.infeasible["reason"]  # type: ignore[index]
     with pytest.raises(InfeasibleError, match="do not fit DRAM"):
-        sim.estimate(sim.load_workload("resnet50"), chip)
+        sim.simulate(sim.load_workload("resnet50"), chip)
+    with pytest.raises(InfeasibleError, match="do not fit DRAM"):
+        sim.evaluate(sim.gemm(8192, 8192, 8192), chip, Mapping(nodes=()))
