@@ -13,7 +13,7 @@ from sim.errors import ConfigError, InfeasibleError, WorkloadError, nearest
 from sim.hardware.chip import Chip, Costing, Unit
 from sim.hardware.designs import Designs
 from sim.hardware.dump import chip_hash
-from sim.hardware.physical import chip_area_mm2, idle_power_w
+from sim.hardware.physical import chip_area_mm2, idle_power_w, why_no_energy
 from sim.mapping.mapping import Mapping as LoopNest
 from sim.mapping.winners import Winners
 from sim.results import Estimate, OpEstimate, Term, Traffic
@@ -414,7 +414,9 @@ def _notes(network: Network, d: int, dynamic: float | None, options: Options) ->
     notes += _not_given(network, options)
     notes += [*fused_notes(network.groups), *_proof(network)]
     if dynamic is None and not network.infeasible[d]:
-        notes.append("energy is unknown: the chip file states no energies per action and no node to derive them from")
+        chip = network.chips[d]
+        why = why_no_energy(chip, next(iter(chip.main_unit.array.macs_per_cycle)))
+        notes.append(f"energy is unknown: {why or 'some op has none'}")
     return tuple(notes)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from sim.errors import ConfigError
 from sim.hardware import technology as tech
 from sim.hardware import technology_data as data
-from sim.hardware.chip import Array, Chip, Fanout, Link, Memory, Unit, VectorUnit
+from sim.hardware.chip import Array, Chip, Costing, Fanout, Link, Memory, Unit, VectorUnit
 from sim.hardware.designs import Designs
 
 Subject = Chip | Designs
@@ -117,18 +117,40 @@ def memory_energy_j_per_byte(subject: Subject, memory: str, direction: str) -> A
     return _result(subject, np.where(np.isnan(stated), modelled, stated))
 
 
-def check_energies(chip: Chip, dtype: str, *, where: str = "") -> None:
-    """Raises: ConfigError: neither the chip's file nor its node gives the energy of a MAC or of a memory's bytes."""
-    array = chip.main_unit.array.name
-    memories = (chip.memory(chip.main_unit.home), *chip.main_unit.memories)
-    known = {f"{array}.mac_energy": mac_energy_j(chip, array, dtype)}
-    known |= {f"{m.name}.read_energy": memory_energy_j_per_byte(chip, m.name, "read") for m in memories}
+UNMODELLED = {
+    Costing.ROOFLINE: "is costed by roofline, which does not count what moves on chip",
+    Costing.CPU: "is costed as a CPU, whose instructions and what moves between its caches are not counted",
+}
+"""Why the energy of a network is unknown on units of a kind, whatever their chip states."""
+
+
+def why_no_energy(chip: Chip, dtype: str) -> str | None:
+    """Why the energy of a network cannot be told, in words; None where it can.
+
+    By what its main unit is costed, or because neither the file nor the node gives the energy of an action.
+    """
+    unit = chip.main_unit
+    if unit.costing in UNMODELLED:
+        return f"{unit.name} {UNMODELLED[unit.costing]}"
+    memories = (chip.memory(unit.home), *unit.memories)
+    known = {f"{unit.array.name}.mac_energy": mac_energy_j(chip, unit.array.name, dtype)}
+    for way in ("read", "write"):
+        known |= {f"{m.name}.{way}_energy": memory_energy_j_per_byte(chip, m.name, way) for m in memories}
+    known |= {f"{unit.vector.name}.energy": vector_energy_j(chip, unit.vector.name, p) for p in unit.vector.rates}
     missing = [name for name, value in known.items() if value is None]
-    if missing:
-        raise ConfigError(
-            f"{where}energy is asked of {chip.name}, which states no {', '.join(missing)} and no technology.node to "
-            "derive it from; add technology: {node: ...} or ask for latency"
-        )
+    if not missing:
+        return None
+    source = "no technology.node to derive it from" if chip.technology.node_nm is None else (
+        "the node gives none for memories without end"
+    )  # fmt: skip
+    return f"the chip file states no {', '.join(missing)} and {source}"
+
+
+def check_energies(chip: Chip, dtype: str, *, where: str = "") -> None:
+    """Raises: ConfigError: the energy of a network on the chip cannot be told (`why_no_energy`)."""
+    if why := why_no_energy(chip, dtype):
+        fix = "" if chip.technology.node_nm is not None else "add technology: {node: ...} or "
+        raise ConfigError(f"{where}energy is asked of {chip.name}, but {why}; {fix}ask for latency")
 
 
 def link_energy_j_per_byte(subject: Subject, link: str) -> Any:

@@ -198,7 +198,9 @@ def test_energy_of_a_chip_without_energies(document: dict[str, Any], tmp_path) -
     lines = [line for line in text.splitlines() if not line.startswith("technology")]
     (tmp_path / "bare.yaml").write_text("\n".join(lines))
     document |= {"chip": str(tmp_path / "bare.yaml"), "objectives": ["energy"]}
-    with pytest.raises(ConfigError, match=r"energy is asked of edge-npu, which states no array\.mac_energy"):
+    with pytest.raises(
+        ConfigError, match=r"energy is asked of edge-npu, but the chip file states no array\.mac_energy"
+    ):
         build_space(document)
 
 

@@ -61,6 +61,9 @@ CASES = [
     ("mlp --hw systolic -p batch=0", 2, ["0.addmm (aten.addmm) works on nothing", "rank M has size 0"]),
     ("gemm --hw systolic --mapping beside.yaml", 2, ["beside.yaml: nodes[0]: beside is 3, expected true or false"]),
     ("gemm --hw bare.yaml --objective energy", 2, ["energy is asked of systolic", "array.mac_energy", "technology"]),
+    ("gemm --hw mi300x --objective energy", 2, ["energy is asked of mi300x", "gpu is costed by roofline", "latency"]),
+    ("gemm --hw jetson-orin --objective edp", 2, ["energy is asked of jetson-orin", "gpu is costed by roofline"]),
+    ("gemm --hw xeon-spr --objective energy", 2, ["energy is asked of xeon-spr", "cpu is costed as a CPU"]),
     ("raising.py --hw systolic", 2, ["raising.py:6 in forward", "RuntimeError: weights were never loaded"]),
     ("gemm --hw systolic --mapping rank.yaml", 2, ["mm: mapping node 0", 'rank "Z"', "M, N, K"]),
     ("gemm --hw systolic --mapping memory.yaml", 2, ['no memory "SRM"', "DRAM, SRAM", 'Did you mean "SRAM"?']),
@@ -146,6 +149,19 @@ def test_a_sweep_marks_what_fits_nowhere(folder: Path) -> None:
     assert rows[0]["latency_s"] == ""
     assert "do not fit DRAM" in rows[0]["reason"]
     assert float(rows[1]["latency_s"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("hardware", "why"),
+    [("mi300x", "gpu is costed by roofline"), ("xeon-spr", "cpu is costed as a CPU"),
+     ("bare.yaml", "the chip file states no array.mac_energy, SRAM.read_energy")],
+)  # fmt: skip
+def test_why_energy_is_unknown(folder: Path, hardware: str, why: str) -> None:
+    """The reason that holds: the unit's cost model, or what neither the file nor a node gives."""
+    done = runner.invoke(app, ["estimate", "gemm", "--hw", hardware, "--no-what-if", "--json"])
+    document = json.loads(done.stdout)
+    assert document["energy_j"] is None
+    assert [note for note in document["notes"] if note.startswith(f"energy is unknown: {why}")]
 
 
 @pytest.mark.parametrize(
