@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from math import inf, isnan
+from dataclasses import dataclass
+from math import inf, isfinite, isnan
 
 import numpy as np
 
@@ -13,7 +14,8 @@ from sim.errors import ConfigError, InfeasibleError, WorkloadError, nearest
 from sim.hardware.chip import Chip, Costing, Unit
 from sim.hardware.designs import Designs
 from sim.hardware.dump import chip_hash
-from sim.hardware.physical import chip_area_mm2, idle_power_w, why_no_energy
+from sim.hardware.money import DieCost, die_cost
+from sim.hardware.physical import area_parts_mm2, chip_area_mm2, idle_power_w, why_no_energy
 from sim.mapping.mapping import Mapping as LoopNest
 from sim.mapping.winners import Winners
 from sim.results import Estimate, OpEstimate, Term, Traffic
@@ -138,12 +140,12 @@ def read(network: Network, d: int, *, precision: str | Precision | PrecisionPoli
     place = {TRANSFER: 0} | {op.name: position for position, op in enumerate(network.graph.ops)}
     split, stages, chips = _system(chip)
     latency = float(network.latency_s[d]) if feasible else inf
-    power, area = _power_and_area(chip)
+    silicon = _Silicon.of(chip, chips)
     total = sum(float(group.energy_j[d]) * split for group in network.groups)
     energy = dynamic = None if isnan(total) or not feasible else total
     leaks_w = 0.0
-    if dynamic is not None and power is not None:  # leakage goes on while an op runs
-        leaks_w = power * chips
+    if dynamic is not None and silicon.idle_power_w is not None:  # leakage goes on while an op runs
+        leaks_w = silicon.idle_power_w * chips
         energy = dynamic + leaks_w * latency
     ops = tuple(
         _op(network, i, d, floors, place[group.op.name.removesuffix(SUFFIX)], leaks_w)
@@ -176,14 +178,16 @@ def read(network: Network, d: int, *, precision: str | Precision | PrecisionPoli
         mac_utilization=slots / (cells * cycles) if slots and feasible else None,
         energy_j=energy,
         power_w=energy / latency if energy is not None else None,
-        area_mm2=None if area is None else area * chips,
+        area_mm2=silicon.area_mm2,
+        area_breakdown_mm2=silicon.area_parts_mm2,
+        die_cost=silicon.die_cost,
         peak_memory_bytes=_peaks(network, d),
         traffic_bytes=_total_traffic(ops),
         breakdown_s=_total_terms(ops),
         ops=ops,
         infeasible=_infeasible(network, d),
         unsupported=network.unsupported,
-        notes=_notes(network, d, dynamic, options),
+        notes=(*_notes(network, d, dynamic, options), *_above_stated(chip, chips, energy, latency)),
         energy_breakdown_j=_energy_parts(network, d, dynamic, energy),
         roofline=bound.to_dict(),
     )
@@ -196,11 +200,26 @@ def op_precision(op: Op, graph: Graph) -> str:
     return next((graph.tensors[key].dtype for key in op.outputs if key in graph.tensors), "")
 
 
-def _power_and_area(chip: Chip) -> tuple[float | None, float | None]:
-    """(idle power [W], die area [mm2]); None where the file says too little."""
-    both = Designs(chip)
-    power, area = (float(value(both)[0]) for value in (idle_power_w, chip_area_mm2))
-    return None if isnan(power) else power, None if isnan(area) else area
+@dataclass(frozen=True, slots=True)
+class _Silicon:
+    """What a chip is whatever runs on it; None or empty where its file says too little."""
+
+    idle_power_w: float | None
+    area_mm2: float | None
+    area_parts_mm2: dict[str, float]
+    die_cost: DieCost
+
+    @staticmethod
+    def of(chip: Chip, chips: int) -> _Silicon:
+        """Of one chip; its area of `chips` of them."""
+        one = Designs(chip)
+        power, area = (float(value(one)[0]) for value in (idle_power_w, chip_area_mm2))
+        return _Silicon(
+            idle_power_w=None if isnan(power) else power,
+            area_mm2=area * chips if isfinite(area) else None,
+            area_parts_mm2={name: part * chips for name, part in area_parts_mm2(one).items()},
+            die_cost=die_cost(one),
+        )
 
 
 def _system(chip: Chip) -> tuple[int, int, int]:
@@ -418,6 +437,18 @@ def _notes(network: Network, d: int, dynamic: float | None, options: Options) ->
         why = why_no_energy(chip, next(iter(chip.main_unit.array.macs_per_cycle)))
         notes.append(f"energy is unknown: {why or 'some op has none'}")
     return tuple(notes)
+
+
+def _above_stated(chip: Chip, chips: int, energy: float | None, latency: float) -> list[str]:
+    """Where the run takes more power than the file says the chip takes."""
+    stated = chip.technology.power_w
+    if energy is None or stated is None or energy / latency <= stated * chips:
+        return []
+    words = (
+        f"{energy / latency:.3g} W on average are above the {stated * chips:g} W that the chip file states: energies "
+        "per action, DRAM's among them, are those of its technology and not scaled to that power"
+    )
+    return [words]
 
 
 def _not_given(network: Network, options: Options) -> list[str]:

@@ -168,6 +168,11 @@ class Estimate:
     """the sum over `ops`"""
     steady: Steady | None = None
     """the best stream of inferences; None where it was not asked (`what_if`) or the unit is not mapped"""
+    area_breakdown_mm2: Mapping[str, float] = field(default_factory=dict)
+    """component -> area; sums to `area_mm2`; empty where no node gives it"""
+    die_cost: Mapping[str, object] = field(default_factory=dict)
+    """of one die: `usd`, what it is made of, what it `assumes`, or the `reason` why there is none
+    (`sim.hardware.money.die_cost`); empty in documents from before the key"""
     roofline: Mapping[str, object] = field(default_factory=dict)
     """The `dovetail.roofline/1` document of the network on this chip (`Roofline.to_dict`), or empty."""
 

@@ -6,6 +6,7 @@ An infeasible network has no latency and no terms of it: infinite in Python, nul
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from importlib.util import find_spec
 from math import inf, isfinite
 from pathlib import Path
@@ -59,6 +60,8 @@ def to_dict(estimate: Estimate) -> Document:
             "energy_breakdown_j": estimate.energy_breakdown_j,
             "power_w": estimate.power_w,
             "area_mm2": estimate.area_mm2,
+            "area_breakdown_mm2": estimate.area_breakdown_mm2,
+            "die_cost": estimate.die_cost,
             "peak_memory_bytes": estimate.peak_memory_bytes,
             "traffic_bytes": {level: _traffic(t) for level, t in estimate.traffic_bytes.items()},
             "breakdown_s": estimate.breakdown_s,
@@ -138,6 +141,8 @@ def from_dict(document: Any, *, where: str = "result") -> Estimate:
         energy_breakdown_j=top.numbers("energy_breakdown_j"),
         power_w=top.optional("power_w"),
         area_mm2=top.optional("area_mm2"),
+        area_breakdown_mm2=_later(top, "area_breakdown_mm2", top.numbers),
+        die_cost=_later(top, "die_cost", top.mapping),
         peak_memory_bytes=top.numbers("peak_memory_bytes"),
         traffic_bytes=top.each("traffic_bytes", _read_traffic),
         breakdown_s=_read_breakdown(top.child("breakdown_s")),
@@ -153,6 +158,11 @@ def from_dict(document: Any, *, where: str = "result") -> Estimate:
     for reader in (top, workload, hardware):
         reader.done()
     return estimate
+
+
+def _later(top: Reader, key: str, read: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
+    """A key that documents of earlier versions lack."""
+    return read(key) if key in top.data else {}
 
 
 def _pair(value: Any, where: str) -> tuple[float, float]:

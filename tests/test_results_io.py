@@ -76,6 +76,8 @@ estimates = st.builds(
     infeasible=st.none() | st.just({"reason": "too large", "tensors": ["w"]}),
     notes=st.tuples(word),
     energy_breakdown_j=st.dictionaries(word, number, max_size=2),
+    area_breakdown_mm2=st.dictionaries(word, number, max_size=2),
+    die_cost=st.just({}) | st.just({"usd": 3.5, "assumes": "a wafer", "reason": None}),
 )
 
 
@@ -113,6 +115,8 @@ def test_document_has_every_field_of_the_contract(estimate: Estimate) -> None:
         "energy_j",
         "power_w",
         "area_mm2",
+        "area_breakdown_mm2",
+        "die_cost",
         "peak_memory_bytes",
         "traffic_bytes",
         "breakdown_s",

@@ -18,14 +18,16 @@ from sim.codesign.choice import ModelChoice
 from sim.codesign.found import Found, Row, logarithmic
 from sim.codesign.pareto import spread
 from sim.codesign.scenario import Costing
+from sim.codesign.space import Space
 from sim.codesign.trained import Course, Trained
 from sim.documents import plain
 from sim.errors import DovetailError
 from sim.hardware.chip import Chip
 from sim.hardware.dump import chip_hash, dump
+from sim.hardware.money import die_cost_assumes
 from sim.schedule.confidence import calibration_label
 from sim.sweep_io import write_table
-from sim.units import Dimension, format_quantity
+from sim.units import Dimension, format_quantity, parse_quantity
 from sim.workload.serialize import save_graph
 
 UNITS = {
@@ -83,6 +85,7 @@ def write_answer(found: Found, costing: Costing, folder: Path) -> tuple[Winner, 
         "identity": costing.space.identity(), "trials": found.trials, "covered": found.covered,
         "points": found.points, "costed": found.costed, "counts": dict(found.counts), "sampler": found.sampler,
         "seed": found.seed, "spent_cpu_s": dict(found.spent),
+        "die_cost_assumes": die_cost_assumed(costing.space),
         "better": {name: int(-sign) for name, sign in zip(columns(found), found.signs, strict=True)},
     }  # fmt: skip
     (folder / "search.json").write_text(json.dumps(plain(document), indent=2), encoding="utf-8")
@@ -235,6 +238,8 @@ def summary(found: Found, costing: Costing, chosen: tuple[Winner, ...]) -> str:
     if found.left_untold:
         lines.append(f"{found.left_untold} Pareto rows of single trials were thinned out before they were told back")
     lines += [f"quality: {source}" for source in found.quality_sources]
+    if assumed := die_cost_assumed(costing.space):
+        lines.append(f"die cost: {assumed}")
     miss = found.nearest_miss
     if miss is not None:
         worst = ", ".join(f"{name} by {_by(amount)}" for name, amount in miss.violations.items() if amount > 0)
@@ -247,6 +252,19 @@ def summary(found: Found, costing: Costing, chosen: tuple[Winner, ...]) -> str:
         lines.append(f"  reproduced exactly: {'yes' if winner.exact else 'NO'}")
         lines += [f"  {_confirmed(part, result)}" for part, result in winner.simulated.items()]
     return "\n".join(lines) + "\n"
+
+
+def die_cost_assumed(space: Space) -> str | None:
+    """What every die cost of a search rests on; None where none is asked for."""
+    if "die_cost" not in space.spec.objective_names and space.spec.constraints.die_cost_usd is None:
+        return None
+    path = "technology.node"
+    searched = next((p.values for p in space.parameters if p.name == path and p.values is not None), ())
+    own = space.chip.technology.node_nm
+    nodes = [parse_quantity(str(value), Dimension.NODE, where=path) for value in searched]
+    if not nodes and own is not None:
+        nodes = [own]
+    return die_cost_assumes(nodes) if nodes else None
 
 
 def _spent(found: Found) -> list[str]:

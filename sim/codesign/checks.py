@@ -59,7 +59,7 @@ def _energies(space: Space, asked: set[str]) -> None:
     if asked & {"energy", "edp", "power"}:
         check_energies(chip, parse_precision(chip.default_precision).compute, where=f"{space.where}: ")
     for name, value in (("area", chip_area_mm2), ("die_cost", chip_area_mm2), ("peak_power", peak_power_w)):
-        if name in asked and value(chip) is None:
+        if name in asked and (value(chip) is None or (name == "die_cost" and chip.technology.node_nm is None)):
             raise ConfigError(f"{space.where}: {name} is asked of {chip.name}, which has no technology.node")
 
 

@@ -7,6 +7,7 @@ from math import isinf
 
 from sim.hardware.chip import Array, Chip, Fanout, Memory, Rate, Unit
 from sim.hardware.dump import chip_hash
+from sim.hardware.money import die_cost, die_cost_words
 from sim.hardware.physical import chip_area_mm2, peak_power_w
 from sim.hardware.schema import SOURCE_WORDS
 from sim.units import Dimension, format_quantity
@@ -40,8 +41,11 @@ def describe(chip: Chip) -> list[str]:
         lines.append(f"    {unit.vector.name}: {unit.vector.lanes} lanes")
     lines += [f"  {link.name}: {' - '.join(link.ends)}, {_rate(link.bandwidth)}" for link in chip.links]
     area, power = chip_area_mm2(chip), peak_power_w(chip)
-    if area is not None and not isinf(area):
-        lines.append(f"  area {area:.4g} mm2, power at full rate {power:.4g} W")
+    physical = [] if area is None or isinf(area) else [f"area {area:.4g} mm2"]
+    physical += [] if power is None or isinf(power) else [f"power at full rate {power:.4g} W"]
+    if physical:
+        lines.append(f"  {', '.join(physical)}")
+    lines.append(f"  {die_cost_words(die_cost(chip))}")
     words = Counter(_kind(source) for source in chip.provenance.values())
     lines.append("  numbers: " + ", ".join(f"{count} {word}" for word, count in words.most_common()))
     return lines + [f"  note: {note}" for note in chip.notes]

@@ -8,7 +8,7 @@ Left out: launch and DMA set-up times, latencies and burst sizes have no price.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -259,6 +259,22 @@ def chip_area_mm2(subject: Subject) -> Any:
     return _result(subject, _fitted(d, "area", model_area_mm2))
 
 
+def area_parts_mm2(subject: Subject) -> dict[str, float]:
+    """Component -> area [mm2] of a chip, or of the first of some designs, scaled so that the parts sum to
+    `chip_area_mm2`; empty where no node gives them."""
+    d = _designs(subject)
+    return _parts(area_breakdown_mm2(d), chip_area_mm2(d))
+
+
+def _parts(modelled: Mapping[str, np.ndarray] | None, total: np.ndarray) -> dict[str, float]:
+    """What the model says of each component of the first design, in proportion to its total."""
+    if modelled is None or not np.isfinite(total[0]):
+        return {}
+    first = {name: float(column[0]) for name, column in modelled.items() if column[0]}
+    scale = float(total[0]) / sum(first.values())
+    return {name: value * scale for name, value in first.items()}
+
+
 def model_area_mm2(d: Designs) -> np.ndarray:
     breakdown = area_breakdown_mm2(d)
     return np.full(len(d), np.nan) if breakdown is None else np.asarray(sum(breakdown.values()))
@@ -358,6 +374,12 @@ def _clock_w(d: Designs) -> np.ndarray:
 def peak_power_w(subject: Subject) -> Any:
     """Power with every component at its full rate [W], scaled to the stated power where there is one."""
     return _result(subject, _fitted(_designs(subject), "power", model_power_w))
+
+
+def peak_power_parts_w(subject: Subject) -> dict[str, float]:
+    """Component -> power at its full rate [W], as `area_parts_mm2`; the parts sum to `peak_power_w`."""
+    d = _designs(subject)
+    return _parts(power_breakdown_w(d), peak_power_w(d))
 
 
 def model_power_w(d: Designs) -> np.ndarray:

@@ -85,6 +85,15 @@ WAFER_USD = MappingProxyType(
 )  # fmt: skip
 """Price of a processed 300 mm wafer: cset20; nodes between take the class they belong to; 3 nm
 18,000 to 22,000 quoted by trade press (estimated: the middle)."""
+WAFER_SOURCES = "Khan and Mann, AI Chips, CSET 2020; unverified"
+WAFER_SOURCE = MappingProxyType(
+    {
+        5.0: f"{WAFER_SOURCES}, disputed at 5 nm",
+        4.0: f"{WAFER_SOURCES}, disputed at 5 nm",
+        3.0: "trade press; estimated",
+    }
+)
+"""Where those prices come from, as a reader is told: by node what is not `WAFER_SOURCES`."""
 
 ENERGY_45_PJ = MappingProxyType(
     {

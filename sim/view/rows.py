@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import inf, isfinite
 
 from sim.cost.roofline import RooflinePoint
+from sim.hardware.money import die_cost_words
 from sim.results import Estimate, OpEstimate, Term
 from sim.units import DECIMAL, Dimension, format_quantity
 
@@ -104,6 +105,48 @@ def terms(estimate: Estimate) -> list[tuple[Term, float, float]]:
     """(term, seconds, share) of the terms that take time, largest first."""
     rows = [(term, s, s / estimate.latency_s) for term, s in estimate.breakdown_s.items() if s]
     return sorted(rows, key=lambda row: -row[1])
+
+
+IDLE_WORDS = "idle (leakage, clocks, refresh)"
+"""`leakage` of an energy breakdown: all power that flows whatever runs."""
+
+
+def energies(estimate: Estimate) -> list[tuple[str, float, float]]:
+    """(component, joules, share) of what takes energy, largest first; they sum to the total. Empty where unknown."""
+    if estimate.energy_j is None:
+        return []
+    found = [
+        (IDLE_WORDS if name == "leakage" else name, joules, joules / estimate.energy_j)
+        for name, joules in estimate.energy_breakdown_j.items()
+        if joules
+    ]
+    return sorted(found, key=lambda row: -row[1])
+
+
+def area_text(area_mm2: float) -> str:
+    """ "57 mm2": three digits."""
+    return f"{area_mm2:.3g} mm2" if area_mm2 < 999.5 else f"{area_mm2:,.0f} mm2"
+
+
+def power_text(power_w: float) -> str:
+    return _micro(format_quantity(power_w, Dimension.POWER))
+
+
+def die(estimate: Estimate) -> str:
+    """Area with its largest parts, and what a die costs, in a sentence; "" where the area is unknown."""
+    if estimate.area_mm2 is None:
+        return ""
+    largest = sorted(estimate.area_breakdown_mm2.items(), key=lambda item: -item[1])[:3]
+    shares = ", ".join(f"{name} {share_text(area / estimate.area_mm2)}" for name, area in largest)
+    line = f"Silicon of {area_text(estimate.area_mm2)}" + (f": {shares}" if shares else "")
+    cost = f" {die_cost_words(estimate.die_cost)}." if estimate.die_cost else ""
+    return f"{line}.{cost}"
+
+
+def die_cost_notes(estimate: Estimate) -> list[str]:
+    """What the cost that `die` tells rests on."""
+    told = estimate.infeasible is None and estimate.die_cost.get("assumes")
+    return [f"Die cost: {estimate.die_cost['assumes']}."] if told else []
 
 
 def bounds(estimate: Estimate) -> list[tuple[str, float]]:

@@ -58,6 +58,26 @@ def breakdown(estimate: Estimate) -> Table:
     return table
 
 
+def energy(estimate: Estimate) -> FittedTable:
+    """Where the energy goes: each component, its share, its energy an inference and its power while that runs."""
+    found = rows.energies(estimate)
+    heads = (words("component", at_least=16), words("", drop=2, at_least=14), number("share"), number("energy"),
+             number("power", drop=1))  # fmt: skip
+    lines: list[list[str | Text]] = [
+        [
+            name,
+            bar(share),
+            rows.share_text(share),
+            rows.energy_text(joules),
+            rows.power_text(joules / estimate.latency_s),
+        ]
+        for name, joules, share in found
+    ]
+    total = estimate.energy_j or 0.0
+    lines.append(["total", "", "100 %", rows.energy_text(total), rows.power_text(total / estimate.latency_s)])
+    return fitted("Energy", heads, lines, styles=[*[""] * len(found), "bold"])
+
+
 def memory(estimate: Estimate) -> Table:
     """Traffic and peak occupancy per memory, outermost first."""
     table = plain_table("Memory", "memory", "read", "written", "peak held")
@@ -84,21 +104,25 @@ def per_op(estimate: Estimate, *, limit: int | None = None) -> FittedTable:
         texts = [cell if isinstance(cell, Text) else Text(cell) for cell in cells]
         return Column(title=title, cells=(*texts, *[Text("")] * (len(names) - len(texts))), **how)
 
+    joules = [rows.energy_text(op.energy_j) for op in shown]
+    if rest and all(op.energy_j is not None for op in rest):
+        joules.append(rows.energy_text(sum(op.energy_j or 0.0 for op in rest)))
     moved = (rows.size_text(rows.traffic_bytes(op, home)) for op in shown)
     columns = (
         column("op", names, shorten=Shorten.LEFT, left=True, at_least=NAME),
         *([column("types", (op.precision for op in shown), left=True)] if _mixed(estimate) else []),
         column("bound by", (rows.bound_text(op.bound) for op in shown), left=True, drop=1),
-        column("", (bar(op.latency_s / longest, 8) for op in shown), left=True, drop=5),
+        column("", (bar(op.latency_s / longest, 8) for op in shown), left=True, drop=6),
         column("share", (rows.share_text(s / estimate.latency_s) for s in seconds)),
         column("time", map(rows.time_text, seconds)),
         column("MAC util.", (rows.share_text(op.mac_utilization) for op in shown), drop=2),
         column(home, moved, drop=3),
+        *([column("energy", joules, drop=3 if limit is None else 4)] if any(op.energy_j for op in ops) else []),
         *([column("saved", map(rows.saved_text, shown), drop=3)] if estimate.saved else []),
         column(
             "tiles",
             (rows.tile_text(op.mapping) for op in shown),
-            drop=4,
+            drop=5,
             shorten=Shorten.RIGHT,
             left=True,
             at_least=TILES,
@@ -223,6 +247,7 @@ def notes(estimate: Estimate) -> Text:
         choices.append("set " + ", ".join(f"{key}={value}" for key, value in estimate.overrides.items()))
     told = [note for note in estimate.notes if estimate.infeasible is None or not note.startswith(rows.WHAT_IF)]
     lines = ["Assumes: " + "; ".join(choices) + ".", *(f"Note: {note}" for note in told)]
+    lines += rows.die_cost_notes(estimate)
     lines += [f"Without a cost rule, costed as memory traffic: {op}" for op in estimate.unsupported]
     return Text("\n".join(lines), style="dim")
 
@@ -239,6 +264,10 @@ def report(estimate: Estimate, *, ops: bool = False, module_tree: bool = False, 
     if module_tree:
         parts.append(by_module(estimate))
     parts.append(memory(estimate))
+    if estimate.energy_breakdown_j:
+        parts.append(energy(estimate))
+    if line := rows.die(estimate):
+        parts += [Text(line), Text()]
     if estimate.what_if:
         parts.append(what_if(estimate))
     return Group(*parts, notes(estimate))

@@ -282,6 +282,24 @@ def test_a_record_is_named_by_its_mode(document: dict[str, Any]) -> None:
     assert sim.search(build_space(document), trials=1).baselines[0].name == f"{device} mlp fp32 eager"
 
 
+def test_die_cost_says_what_it_assumes(document: dict[str, Any], tmp_path: Path) -> None:
+    """Once in the summary and once on the page of a search that asks for it, as an objective or a limit; of other
+    searches nothing."""
+    from sim.view.report import report
+
+    small = document | {"workloads": [{"workload": "mlp"}], "compression": {"precision": ["int8"]}}
+    small["hardware"] = {"array.rows": {"choices": [16, 32]}}
+    for number, (objectives, constraints, times) in enumerate([
+        (["latency", "die_cost"], {}, 1), (["latency", "area"], {"die_cost_usd": 50.0}, 1), (["latency"], {}, 0),
+    ]):  # fmt: skip
+        folder = tmp_path / str(number)
+        space = build_space(small | {"objectives": objectives, "constraints": constraints})
+        sim.search(space, trials=2, output=folder)
+        summary = (folder / "summary.txt").read_text(encoding="utf-8")
+        assert summary.count("negative binomial yield with 0.1 defects/cm2") == times
+        assert report([folder]).count("negative binomial yield with 0.1 defects/cm2") == times
+
+
 def test_speed_up_die_cost_and_throughput(document: dict[str, Any]) -> None:
     """ResNet-18 at 64 pixels: throughput is 1 / latency, speed-up the record's seconds over the latency, die cost
     that of the area."""

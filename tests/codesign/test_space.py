@@ -204,6 +204,17 @@ def test_energy_of_a_chip_without_energies(document: dict[str, Any], tmp_path) -
         build_space(document)
 
 
+def test_die_cost_of_a_chip_without_a_node(document: dict[str, Any], tmp_path) -> None:
+    """A stated area is not enough: the price of a wafer goes with the node."""
+    text = (load_space.__globals__["data_dir"]("hw_configs") / "edge-npu.yaml").read_text()
+    lines = [line for line in text.splitlines() if not line.startswith("technology")]
+    lines.append('technology: {area: 8 mm2, source: "estimated: a test"}')
+    (tmp_path / "bare.yaml").write_text("\n".join(lines))
+    document |= {"chip": str(tmp_path / "bare.yaml"), "objectives": ["latency", "die_cost"], "constraints": {}}
+    with pytest.raises(ConfigError, match=r"die_cost is asked of edge-npu, which has no technology\.node"):
+        build_space(document)
+
+
 def test_fingerprint_is_the_space_not_its_budget(document: dict[str, Any]) -> None:
     first = build_space(document).fingerprint()
     document["budget"]["trials"] = 99

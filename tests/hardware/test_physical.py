@@ -8,11 +8,13 @@ from sim.hardware.dump import rate_text, to_document
 from sim.hardware.load import from_document, list_hardware, load_hardware
 from sim.hardware.physical import (
     area_breakdown_mm2,
+    area_parts_mm2,
     chip_area_mm2,
     idle_power_w,
     link_energy_j_per_byte,
     mac_energy_j,
     memory_energy_j_per_byte,
+    peak_power_parts_w,
     peak_power_w,
     power_breakdown_w,
     resource_paths,
@@ -71,6 +73,21 @@ def test_breakdowns_sum_to_the_modelled_total(name):
     assert peak_power_w(chip) == pytest.approx(sum(power.values()), rel=1e-12)
     assert 0 < idle_power_w(chip) < peak_power_w(chip)
     assert power["leakage"] <= idle_power_w(chip)
+
+
+@pytest.mark.parametrize("name", WITH_NODE)
+def test_parts_sum_to_the_stated_or_modelled_total(name):
+    """Also of a design that an override made: what the file stated becomes a factor of all parts."""
+    chip = load_hardware(name)
+    clock = format_exact(chip.clock_hz / 2, Dimension.FREQUENCY)
+    for one in (chip, chip.set("clock", clock)):
+        for parts, total in ((area_parts_mm2, chip_area_mm2), (peak_power_parts_w, peak_power_w)):
+            found = parts(one)
+            assert sum(found.values()) == pytest.approx(total(one), rel=1e-12)
+            assert all(value > 0 for value in found.values())
+    shares = {k: v / area_parts_mm2(chip)["control"] for k, v in area_parts_mm2(chip).items()}
+    model = area_breakdown_mm2(chip)
+    assert shares == pytest.approx({k: v / model["control"] for k, v in model.items() if v})
 
 
 def test_stated_points_hold_for_the_file_and_scale_for_overrides():

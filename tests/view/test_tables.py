@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 from rich.text import Text
 
+import sim
 from sim.hardware.chip import Chip
 from sim.results import Estimate, Term, WhatIf
 from sim.view import comparisons, fitted, inventory, rows, tables
@@ -145,6 +146,35 @@ def test_chip_shows_peaks_and_what_is_unverified(toy_chip: Chip) -> None:
     assert "clock: hc31" not in shown
 
 
+def test_chip_shows_area_and_power_by_component(toy_chip: Chip) -> None:
+    """Parts, their sum, where the sum comes from, and what a die costs and assumes."""
+    shown = " ".join(text_of(inventory.chip(sim.load_hardware("tesla-fsd-npu"))).split())
+    for words in ("SRAM 43 mm2 75 % 3.54 W 47 %", "total 57 mm2 7.5 W", "leakage - 410 mW", "scaled by 0.36",
+                  "Area as modelled from the components", "A die costs 3.66 USD", "3,984 USD at 14 nm"):  # fmt: skip
+        assert words in shown, words
+    bare = " ".join(text_of(inventory.chip(toy_chip)).split())
+    assert "Area: unknown" in bare
+    assert "What a die costs is unknown: the chip file states no technology.node" in bare
+
+
+def test_energy_by_component_and_by_op(estimate: Estimate) -> None:
+    """The rows of the table sum to the network's energy; ops tell theirs where there is room, or all ops are shown."""
+    found = replace(
+        estimate, energy_j=1e-3, energy_breakdown_j={"DRAM": 2e-4, "MACs": 5e-4, "leakage": 3e-4}, area_mm2=20.0,
+        area_breakdown_mm2={"SRAM": 15.0, "array": 5.0}, die_cost={"usd": None, "reason": "no node", "assumes": None},
+    )  # fmt: skip
+    assert [(name, share) for name, _, share in rows.energies(found)] == [
+        ("MACs", 0.5), (rows.IDLE_WORDS, 0.3), ("DRAM", 0.2)
+    ]  # fmt: skip
+    shown = text_of(tables.report(found, ops=True))
+    squeezed = " ".join(shown.split())
+    assert "50 % 500 µJ" in squeezed
+    assert "total 100 % 1 mJ" in squeezed
+    assert "Silicon of 20 mm2: SRAM 75 %, array 25 %. What a die costs is unknown: no node." in squeezed
+    assert rows.energy_text(found.ops[-1].energy_j) in shown
+    assert "Energy\n" not in text_of(tables.report(estimate))
+
+
 def numbers(text: str) -> list[str]:
     return re.findall(r"(?<![\w.])\d[\d.]* (?:%|[a-zA-Zµ/]+)", text)
 
@@ -160,6 +190,7 @@ def test_numbers_are_never_cut(estimate: Estimate, width: int) -> None:
     full |= {rows.size_text(rows.traffic_bytes(op, "DRAM")) for op in ops} | {
         rows.share_text(op.mac_utilization) for op in ops
     }
+    full |= {rows.energy_text(op.energy_j) for op in ops}
     shown = text_of(tables.per_op(named), width=width)
     lines = [line for line in shown.splitlines() if ".conv" in line or ".relu" in line or "…" in line]
     assert len(lines) == len(ops)

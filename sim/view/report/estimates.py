@@ -68,7 +68,12 @@ def estimate_view(saved: Saved, pool: Pool) -> dict[str, Any]:
         "roofline": _roofline(estimate),
         "ops": _ops(estimate, pool),
         "provenance": _provenance(saved),
-        "notes": [*estimate.notes, *(f"Without a cost rule, costed as traffic: {op}" for op in estimate.unsupported)],
+        "notes": [
+            *estimate.notes,
+            *filter(None, [rows.die(estimate) if estimate.infeasible is None else ""]),
+            *rows.die_cost_notes(estimate),
+            *(f"Without a cost rule, costed as traffic: {op}" for op in estimate.unsupported),
+        ],
     }
 
 

@@ -1,0 +1,58 @@
+"""What a die costs in numbers and words, and why it is unknown where it is."""
+
+from dataclasses import replace
+
+import pytest
+
+import sim
+from sim.hardware.chip import Technology
+from sim.hardware.money import die_cost, die_cost_assumes, die_cost_words
+from sim.hardware.physical import chip_area_mm2
+from sim.results_io import from_dict
+
+
+def test_a_die_of_tpu_v1_by_hand():
+    """331 mm2 at 28 nm: 70,686 / 331 - 942.5 / sqrt(662) = 176.9 dies of a 300 mm wafer for 2,891 USD, of which
+    (1 + 0.331 / 3)^-3 = 73.0 % are good: 22.4 USD."""
+    found = die_cost(sim.load_hardware("tpu-v1"))
+    assert found["dies_per_wafer"] == pytest.approx(176.9, abs=0.1)
+    assert found["yield_share"] == pytest.approx(0.730, abs=0.001)
+    assert found["wafer_usd"] == 2891.0
+    assert found["usd"] == pytest.approx(2891.0 / (176.9 * 0.730), rel=2e-3)
+    assert found["reason"] is None
+    assert die_cost_words(found) == "A die costs 22 USD (177 dies a wafer, 73 % of them good)"
+
+
+def test_every_assumption_is_named():
+    """Price with its node and source, wafer, yield model with density and clustering, what is left out."""
+    words = die_cost_assumes([28.0, 5.0])
+    for part in ("300 mm wafer for 2,891 USD at 28 nm, 16,988 USD at 5 nm", "CSET 2020", "disputed at 5 nm",
+                 "less the wafer's edge", "negative binomial", "0.1 defects/cm2", "clustering 3", "unverified",
+                 "no masks, test, package or memory"):  # fmt: skip
+        assert part in words, part
+    assert "trade press" in die_cost_assumes([3.0])
+
+
+def test_why_a_cost_is_unknown():
+    """No node, a memory without end, a die above the reticle: no number, and the reason."""
+    chip = sim.load_hardware("systolic")
+    bare = replace(chip, technology=Technology())
+    large = sim.load_hardware("systolic", {"SRAM.capacity": "2 GiB"})
+    assert chip_area_mm2(large) > 858
+    for one, why in ((bare, "no technology.node"), (large, "above the reticle of 858 mm2")):
+        found = die_cost(one)
+        assert found["usd"] is found["assumes"] is None
+        assert why in str(found["reason"])
+        assert die_cost_words(found).startswith("What a die costs is unknown: ")
+
+
+@pytest.mark.parametrize("name", ["tesla-fsd-npu", "a100-sxm-x8", "b200", "mi300x"])
+def test_an_estimate_tells_area_by_component_and_the_cost_of_a_die(name):
+    """Parts sum to the area of all chips; the cost is of one die."""
+    chip = sim.load_hardware(name)
+    found = sim.estimate(sim.gemm(64, 64, 64), chip)
+    assert sum(found.area_breakdown_mm2.values()) == pytest.approx(found.area_mm2)
+    assert dict(found.die_cost) == die_cost(chip)
+    older = {k: v for k, v in found.to_dict().items() if k not in ("area_breakdown_mm2", "die_cost")}
+    assert from_dict(found.to_dict()) == found
+    assert (from_dict(older).die_cost, from_dict(older).area_breakdown_mm2) == ({}, {})
