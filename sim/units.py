@@ -240,6 +240,16 @@ def format_exact(value: float, dimension: Dimension) -> str:
     return min(texts, key=len)
 
 
+def format_times(ratio: float) -> str:
+    """A ratio for people, however large.
+
+    >>> format_times(1.25), format_times(3072.4), format_times(5e26)
+    ('1.25 times', '3,072 times', '5e+26 times')
+    """
+    text = f"{ratio:.2f}" if ratio < 100 else f"{ratio:,.0f}" if ratio < 1e6 else f"{ratio:.3g}"
+    return f"{text} times"
+
+
 def format_quantity(value: float, dimension: Dimension, *, digits: int = 3) -> str:
     """Text for people: `digits` significant digits and the prefix that keeps 1 <= number < 1000.
 

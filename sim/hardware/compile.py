@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from sim.errors import ConfigError, PrecisionError, nearest, several
 from sim.hardware import chip as c
 from sim.hardware import schema as s
+from sim.hardware.technology_data import DRAM_PJ_PER_BIT, SRAM_KINDS
+from sim.units import format_times
 from sim.workload.precision import parse_precision
 
 RESERVED = ("clock", "technology", "system", "overheads")
@@ -194,7 +196,20 @@ def _cross_checks(spec: s.ChipSpec) -> list[str]:
             served[name] = engines.name
     if spec.host_link is not None and spec.host_link not in [k.name for k in spec.links]:
         problems.append(f'host_link: "{spec.host_link}" is not the name of a link.{nearest(spec.host_link, seen)}')
-    return problems + _system_check(spec) + _precision_check(spec) + _clock_check(spec)
+    return problems + _kind_check(spec) + _system_check(spec) + _precision_check(spec) + _clock_check(spec)
+
+
+def _kind_check(spec: s.ChipSpec) -> list[str]:
+    """Outside the units memories are DRAM as a rule: the default of those inside would price gigabytes as SRAM."""
+    if spec.technology is None or spec.technology.node is None:
+        return []
+    kinds = f"{', '.join(sorted(DRAM_PJ_PER_BIT))}, or on the die {', '.join(sorted(SRAM_KINDS))}"
+    return [
+        f"memories[{i}].kind: missing: area, power and energy of {memory.name} follow from it at the node stated; "
+        f"expected one of {kinds}"
+        for i, memory in enumerate(spec.memories)
+        if "kind" not in memory.model_fields_set
+    ]
 
 
 def _system_check(spec: s.ChipSpec) -> list[str]:
@@ -233,6 +248,6 @@ def _clock_check(spec: s.ChipSpec) -> list[str]:
         return ["clock: must be above 0"]
     limit = spec.technology.max_clock if spec.technology else None
     if limit is not None and spec.clock > limit:
-        times = f"{spec.clock / limit:.2f} times"
+        times = format_times(spec.clock / limit)
         return [f"clock: {spec.clock / 1e9:g} GHz is above technology.max_clock, {limit / 1e9:g} GHz ({times})"]
     return []

@@ -74,7 +74,8 @@ MEANINGS: dict[str, dict[str, dict[str, Any]]] = {
         "kind": _key(
             "`sram`, `cache` or `register` on chip, else the kind of DRAM: "
             + ", ".join(sorted(DRAM_PJ_PER_BIT))
-            + ". Energy, standby power and the area of the interface follow from it"
+            + ". Energy, standby power and the area of the interface follow from it; must be stated of the chip's own "
+            "`memories` beside a node"
         ),
         "capacity": _key("what it holds; below a fan-out, each copy", "4 MiB", "8 GiB"),
         "bandwidth": _key(

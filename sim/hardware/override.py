@@ -11,6 +11,7 @@ from sim.hardware.dump import to_document
 from sim.hardware.load import from_document
 from sim.hardware.rederive import rederive
 from sim.hardware.schema import SPECS, OverheadsSpec, UnitSpec
+from sim.units import format_times
 
 _NOT_SET = {
     "units": frozenset({"name", "source", "hierarchy", "vector", "overheads"}),
@@ -139,5 +140,5 @@ def _check_clocks(chip: Chip, path: str, where: str) -> None:
     if unit.clock_hz > limit:
         raise ConfigError(
             f"{where}: {unit.clock_hz / 1e9:g} GHz is above technology.max_clock, {limit / 1e9:g} GHz "
-            f"({unit.clock_hz / limit:.2f} times)"
+            f"({format_times(unit.clock_hz / limit)})"
         )

@@ -1,5 +1,6 @@
 """Chip files: what the loader refuses and how it says so, `extends`, YAML traps, schema for editors."""
 
+import re
 import subprocess
 import sys
 from typing import Annotated
@@ -218,6 +219,23 @@ def test_extends_overrides_numbers_and_keeps_the_others_sources(tmp_path):
     assert chip.provenance["array.rows"] == "estimated: smaller"
     assert "SRAM.bandwidth" not in chip.provenance
     assert chip.notes == ()
+
+
+def test_a_memory_of_the_chip_says_its_kind_beside_a_node(tmp_path):
+    """8 GiB taken for SRAM would be 11,009 mm2 at 14 nm; without a node nothing is priced, inside a unit it is SRAM."""
+    text = edited(lambda d: d["memories"][0].pop("kind"))
+    with pytest.raises(
+        ConfigError, match=r"memories\[0\]\.kind: missing: area, .* of DRAM .* expected one of .*lpddr5"
+    ):
+        loads(text)
+    assert loads(edited(lambda d: (d["memories"][0].pop("kind"), d.pop("technology")))).memory("DRAM").kind == "sram"
+    assert loads(edited(lambda d: d["units"][0]["hierarchy"][0]["memory"].pop("kind"))).memory("DRAM").kind == "lpddr4"
+
+
+@pytest.mark.parametrize(("clock", "words"), [("2.5 GHz", "1.25 times"), ("1e30 GHz", "5e+29 times")])
+def test_a_clock_above_the_maximum_is_told_in_a_readable_ratio(clock, words):
+    with pytest.raises(ConfigError, match=rf"2 GHz \({re.escape(words)}\)"):
+        load_hardware("tesla-fsd-npu", {"clock": clock})
 
 
 def test_extends_refuses_borrowed_sources_and_circles(tmp_path):
