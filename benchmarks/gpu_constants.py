@@ -21,7 +21,8 @@ import yaml
 
 from sim.baseline.fit import PROBLEMS, conv_model, fit_kernel
 from sim.baseline.joint import LIBRARY_CONSTANTS, fit_joint, shared_constants
-from sim.baseline.kernel_rows import kind_of, read_rows, select
+from sim.baseline.kernel_rows import kind_of, select
+from sim.baseline.kernel_table import read_rows
 from sim.baseline.score import error_statistics
 from sim.cost.gpu.device import Generation, GpuDevice
 from sim.cost.gpu.sets import KINDS, constants_for, fitted_sets

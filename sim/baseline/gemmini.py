@@ -7,14 +7,16 @@ format; the model is `sim.cost.waiting`, its machine and constants `baselines/wa
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import ceil, prod
 from pathlib import Path
 
 import numpy as np
 
-from sim.baseline.kernel_rows import Hardware, Kind, Prediction, Rows, families, register
+from sim.baseline.kernel_rows import SIZE, Hardware, Kind, Prediction, families, register
+from sim.baseline.kernel_table import POSITIVE, Column, Law, Rows
 from sim.cost.waiting import (
     TileLoops,
     WaitingConstants,
@@ -105,14 +107,14 @@ def output_side(size: int, stride: int, kernel: int) -> int:
 
 def _number(row: Mapping[str, object], column: str) -> int:
     try:
-        value = int(float(str(row[column])))
+        value = float(str(row[column]))
     except KeyError:
         raise MappingError(f"Gemmini row lacks column {column}: expected {', '.join(COLUMNS)}") from None
     except ValueError:
         raise MappingError(f'Gemmini row: {column} is "{row[column]}", expected an integer') from None
-    if value < 1:
-        raise MappingError(f"Gemmini row: {column} is {value}, expected >= 1")
-    return value
+    if not value.is_integer() or value < 1:
+        raise MappingError(f"Gemmini row: {column} is {value:g}, expected an integer >= 1")
+    return int(value)
 
 
 def tile_loops(row: Mapping[str, object]) -> TileLoops:
@@ -181,9 +183,12 @@ def cost_rows(
 ) -> WaitingCost:
     """Cost of each row; warm for the given mapping, cold for the machine's own tiler (it ran first)."""
     machine, constants = waiting or load_waiting(constants_file())
-    for row in rows:
+    for number, row in enumerate(rows, start=1):
         if "meshX" in row and _number(row, "meshX") != machine.array_cols:
-            raise MappingError(f"Gemmini row: mesh of {row['meshX']}, the constants hold for {machine.array_cols}")
+            raise MappingError(
+                f"Gemmini row {number}: meshX is {_number(row, 'meshX')}, the constants hold for a mesh of "
+                f"{machine.array_cols}"
+            )
     make = own_tile_loops if own_tiling else tile_loops
     share = constants.usable_cache_share
     counts = [count_tiles(make(row), machine, usable_cache_share=share, warm=not own_tiling) for row in rows]
@@ -204,10 +209,46 @@ def _predict(rows: Rows, chip: Chip | None, precision: str | None, constants: ob
     return Prediction(cycles, np.zeros(len(cycles), dtype=bool))
 
 
+def _each(holds: Callable[..., bool], *columns: str) -> Callable[[Rows], np.ndarray]:
+    """Row by row: whether `holds` is true of the values of these columns."""
+    return lambda rows: np.array([holds(*values) for values in zip(*(rows[name] for name in columns), strict=True)])
+
+
+def _is_mapping(text: str) -> bool:
+    try:
+        return bool(parse_mapping(str(text)))
+    except MappingError:
+        return False
+
+
+def _covers(rank: str, size: float, mapping: str) -> bool:
+    return prod(loop.count for level in parse_mapping(mapping) for loop in level.loops if loop.rank == rank) >= size
+
+
 GEMMINI = register(
     Kind(
         name="gemmini",
-        columns=frozenset({*COLUMNS, MEASURED}),
+        columns={
+            "N": Column("1, a batch of one", lambda v: v == 1),
+            **dict.fromkeys((*RANKS, "Hstride", "Wstride"), SIZE),
+            "mapping": Column(
+                'levels of falling number and their loops, such as "L3[WIO] K4 P7 - L1[O] C16X"',
+                np.vectorize(_is_mapping, otypes=[bool]),
+                text=True,
+            ),
+            MEASURED: POSITIVE,
+        },
+        laws=(
+            Law(("Hstride", "Wstride"), "equal strides", lambda r: r["Hstride"] == r["Wstride"]),
+            *(
+                Law(
+                    (rank, "mapping"),
+                    f"loops of {rank} that cover the layer",
+                    _each(partial(_covers, rank), rank, "mapping"),
+                )
+                for rank in RANKS
+            ),
+        ),
         measured=MEASURED,
         family=lambda r: families(*(r[name] for name in ("N", *RANKS))),
         predict=_predict,

@@ -15,7 +15,8 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from sim.baseline.fit import LOG_STEP, PROBLEMS, ROBUST_SCALE, Model, middle
-from sim.baseline.kernel_rows import Rows, families, select
+from sim.baseline.kernel_rows import families, select
+from sim.baseline.kernel_table import Rows
 from sim.baseline.score import ErrorStatistics, error_statistics
 from sim.cost.gpu.device import GpuDevice
 from sim.cost.gpu.sets import KINDS

@@ -1,13 +1,12 @@
 """Tables of measured kernels: what a CSV holds is told by its columns.
 
-A `Kind` says which columns it has, which of them is the measurement, which rows belong to one
-*family* (held out together), and how the simulator predicts a row. Other measurements join with
-`register`.
+A `Kind` says which columns it has and what may stand in them, which of them is the measurement, which
+rows belong to one *family* (held out together), and how the simulator predicts a row. Other
+measurements join with `register`.
 """
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,16 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from sim.baseline.kernel_table import POSITIVE, Column, Law, Rows, check_rows, one_of, read_rows, whole
 from sim.cost.gpu.attention import attention_s
 from sim.cost.gpu.conv import WINOGRAD, conv_s
 from sim.cost.gpu.device import GpuDevice, element_bytes
 from sim.cost.gpu.gemm import gemm_s
 from sim.cost.gpu.sets import GpuConstants
-from sim.cost.gpu.vector import kernel_class, vector_s
+from sim.cost.gpu.vector import PASSES, kernel_class, vector_s
 from sim.errors import CalibrationError
-
-Rows = Mapping[str, np.ndarray]
-"""column -> values (float where every value is a number, else text)"""
 
 BENCHMARK_WEIGHT_COPIES = 6
 """The GEMM benchmark takes turns between six copies of the weights."""
@@ -53,11 +50,12 @@ class Kind:
     """One layout of measured rows, and how each row is predicted."""
 
     name: str
-    columns: frozenset[str]
+    columns: Mapping[str, Column]
     measured: str
     family: Callable[[Rows], np.ndarray]
     predict: Callable[[Rows, Any, Any, Any], Prediction]
     """(rows, device or chip, precision, GPU constants) -> Prediction"""
+    laws: tuple[Law, ...] = ()
     hardware: Hardware = Hardware.GPU
 
 
@@ -66,9 +64,10 @@ _KINDS: dict[frozenset[str], Kind] = {}
 
 def register(kind: Kind) -> Kind:
     """Add a layout. Raises ValueError: these columns already have one."""
-    if kind.columns in _KINDS:
-        raise ValueError(f"columns of {kind.name} already belong to {_KINDS[kind.columns].name}")
-    _KINDS[kind.columns] = kind
+    columns = frozenset(kind.columns)
+    if columns in _KINDS:
+        raise ValueError(f"columns of {kind.name} already belong to {_KINDS[columns].name}")
+    _KINDS[columns] = kind
     return kind
 
 
@@ -83,37 +82,29 @@ def kind_of(columns: Iterable[str]) -> Kind:
     """The kind whose columns are all present (the largest such). Raises CalibrationError with the nearest."""
     present = frozenset(columns)
     known = kinds()
-    fits = [kind for kind in known if kind.columns <= present]
+    fits = [kind for kind in known if kind.columns.keys() <= present]
     if fits:
         return max(fits, key=lambda kind: len(kind.columns))
     best = max(
         known,
-        key=lambda kind: len(kind.columns & present) / len(kind.columns),
+        key=lambda kind: len(kind.columns.keys() & present) / len(kind.columns),
     )
-    missing = ", ".join(sorted(best.columns - present))
+    missing = ", ".join(sorted(best.columns.keys() - present))
     raise CalibrationError(
         f"no measurement has the columns {', '.join(sorted(present))}: "
         f"nearest is {best.name}, which also needs {missing}"
     )
 
 
-def read_rows(path: str | Path) -> Rows:
-    """Read a CSV into columns. Raises CalibrationError: empty, or a row of another length."""
-    with open(path, newline="", encoding="utf-8") as file:
-        table = list(csv.reader(file))
-    if len(table) < 2:
-        raise CalibrationError(f"{path}: no rows")
-    header, rows = table[0], table[1:]
-    for number, row in enumerate(rows, start=2):
-        if len(row) != len(header):
-            raise CalibrationError(f"{path}: line {number} has {len(row)} values, expected {len(header)}")
-    columns = {}
-    for name, values in zip(header, zip(*rows, strict=True), strict=True):
-        try:
-            columns[name] = np.asarray(values, dtype=float)
-        except ValueError:
-            columns[name] = np.asarray(values)
-    return columns
+def read_kind(path: str | Path) -> tuple[Kind, Rows]:
+    """A file's kind and its rows. Raises CalibrationError: unknown columns, or a value that they do not allow."""
+    rows = read_rows(path)
+    try:
+        kind = kind_of(rows)
+    except CalibrationError as error:
+        raise CalibrationError(f"{path}: {error}") from error
+    check_rows(path, rows, kind.columns, kind.laws)
+    return kind, rows
 
 
 def select(rows: Rows, mask: np.ndarray) -> Rows:
@@ -192,10 +183,12 @@ def _conv(rows: Rows, device: GpuDevice, precision: str, constants: GpuConstants
     return Prediction(t.time_s * 1e3, np.zeros(t.time_s.shape, dtype=bool) if known else t.flagged)
 
 
+SIZE, COUNT = whole(1), whole(0)
+
 register(
     Kind(
         name="gpu_gemm",
-        columns=frozenset({"m", "n", "k", "latency_ms"}),
+        columns={"m": SIZE, "n": SIZE, "k": SIZE, "latency_ms": POSITIVE},
         measured="latency_ms",
         family=lambda r: families(r["n"], r["k"]),
         predict=_gemm,
@@ -204,7 +197,14 @@ register(
 register(
     Kind(
         name="gpu_attention",
-        columns=frozenset({*ATTENTION_COLUMNS, "latency_ms"}),
+        columns={**dict.fromkeys(ATTENTION_COLUMNS, SIZE), "past_tokens": COUNT, "latency_ms": POSITIVE},
+        laws=(
+            Law(
+                ("num_heads", "num_key_value_heads"),
+                "query heads that are a multiple of the KV heads",
+                lambda r: r["num_heads"] % r["num_key_value_heads"] == 0,
+            ),
+        ),
         measured="latency_ms",
         family=lambda r: families(r["num_heads"], r["num_key_value_heads"], r["head_dim"]),
         predict=_attention,
@@ -213,7 +213,7 @@ register(
 register(
     Kind(
         name="gpu_vector",
-        columns=frozenset({"op", "rows", "columns", "latency_ms"}),
+        columns={"op": one_of(PASSES), "rows": SIZE, "columns": SIZE, "latency_ms": POSITIVE},
         measured="latency_ms",
         family=lambda r: families(r["rows"], r["columns"]),
         predict=_vector,
@@ -222,17 +222,17 @@ register(
 register(
     Kind(
         name="gpu_conv",
-        columns=frozenset(
-            {
-                "batch",
-                "in_channels",
-                "out_channels",
-                "kernel",
-                "input_size",
-                "stride",
-                "padding",
-                "latency_ms",
-            }
+        columns={
+            **dict.fromkeys(("batch", "in_channels", "out_channels", "kernel", "input_size", "stride"), SIZE),
+            "padding": COUNT,
+            "latency_ms": POSITIVE,
+        },
+        laws=(
+            Law(
+                ("kernel", "input_size", "padding"),
+                "a kernel no larger than the input with its padding on both sides",
+                lambda r: r["kernel"] <= r["input_size"] + 2 * r["padding"],
+            ),
         ),
         measured="latency_ms",
         family=lambda r: families(r["in_channels"], r["out_channels"]),

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
-from sim.baseline.kernel_rows import Hardware, Kind, Prediction, Rows, kind_of, read_rows
+from sim.baseline.kernel_rows import Hardware, Kind, Prediction, read_kind
+from sim.baseline.kernel_table import Rows
 from sim.cost.gpu.device import GpuDevice, device_from_chip
 from sim.cost.gpu.sets import constants_for
-from sim.errors import CalibrationError
+from sim.errors import CalibrationError, MappingError
 from sim.hardware.chip import Chip
 from sim.workload.precision import BITS
 
@@ -49,8 +50,9 @@ def error_statistics(predicted: ArrayLike, measured: ArrayLike) -> ErrorStatisti
     )
     if measured.size == 0:
         raise CalibrationError("no rows to score")
-    if not np.all(np.isfinite(measured) & (measured > 0)):
-        raise CalibrationError(f"{int(np.sum(~(measured > 0)))} measurements are not positive numbers")
+    good = np.isfinite(measured) & (measured > 0)
+    if not good.all():
+        raise CalibrationError(f"{int(np.sum(~good))} measurements are no numbers above 0")
     error = predicted / measured - 1
     size = np.abs(error)
     return ErrorStatistics(
@@ -107,10 +109,10 @@ def score_file(
         hw: the chip that was measured; required unless the rows carry their own hardware.
         precision: e.g. "bf16"; by default the last part of the file's name.
         calibration: "auto", "none" or the name of a fitted set.
-    Raises: CalibrationError: unknown columns, no rows, no hardware or no precision where one is needed.
+    Raises: CalibrationError: unknown columns, a value that they do not allow, no rows, no hardware or no precision
+        where one is needed.
     """
-    rows = read_rows(path)
-    kind = kind_of(rows)
+    kind, rows = read_kind(path)
     precision = precision or precision_of(path)
     device, constants = hw, None
     if kind.hardware is Hardware.GPU:
@@ -120,7 +122,10 @@ def score_file(
             raise CalibrationError(f"{path}: give --precision, or end the file's name in one, such as _bf16.csv")
         device = hw if isinstance(hw, GpuDevice) else device_from_chip(hw)
         constants = constants_for(device, calibration)
-    predicted = kind.predict(rows, device, precision, constants)
+    try:
+        predicted = kind.predict(rows, device, precision, constants)
+    except MappingError as error:
+        raise MappingError(f"{path}: {error}") from error
     return FileScore(
         path=str(path),
         kind=kind.name,

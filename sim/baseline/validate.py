@@ -132,9 +132,9 @@ def against(
 
 def _check_used(file: Path, precision: str | None, calibration: str) -> None:
     """Rows that carry their hardware take neither a precision nor a calibration; of a folder some files may."""
-    from sim.baseline.kernel_rows import Hardware, kind_of, read_rows
+    from sim.baseline.kernel_rows import Hardware, read_kind
 
-    kind = kind_of(read_rows(file))
+    kind, _ = read_kind(file)
     given = {"--precision": precision, "--calibration": None if calibration == "auto" else calibration}
     for option, value in given.items():
         if value is not None and kind.hardware is Hardware.CHIP:

@@ -80,7 +80,7 @@ def test_ragged_rank_without_a_loop_becomes_the_outermost():
         ({"mapping": "L2[WIO] K4 - L3[WI] P2"}, r"levels \[2, 3\], expected falling"),
         ({"Wstride": 2}, "strides 1 and 2"),
         ({"C": "many"}, 'C is "many", expected an integer'),
-        ({"meshX": 32}, "mesh of 32"),
+        ({"meshX": 32}, "meshX is 32, the constants hold for a mesh of 16"),
     ],
 )
 def test_bad_rows(change, message):

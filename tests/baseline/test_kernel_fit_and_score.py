@@ -8,7 +8,8 @@ import pytest
 
 from sim.baseline.checks.waiting import data_folder
 from sim.baseline.fit import PROBLEMS, conv_model, fit_kernel, middle
-from sim.baseline.kernel_rows import kind_of, read_rows, select
+from sim.baseline.kernel_rows import kind_of, select
+from sim.baseline.kernel_table import read_rows
 from sim.baseline.score import error_statistics, precision_of, score_file, spearman
 from sim.cost.gpu.constants import DecodeConstants
 from sim.cost.gpu.device import Generation, GpuDevice
