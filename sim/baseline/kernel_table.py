@@ -7,6 +7,7 @@ other (`Law`). All rows are judged at once; the error names the file, the line a
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -94,12 +95,13 @@ def _shown(value: object) -> str:
 
 def read_rows(path: str | Path) -> Rows:
     """Read a CSV into columns. Raises CalibrationError: no rows, no such text, or a row of another length."""
+    content = Path(path).read_bytes()
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            table = list(csv.reader(file))
+        table = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")))
     except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
         raise CalibrationError(
-            f"{path}: byte {error.start} ({error.object[error.start]:#04x}) is not UTF-8, expected a CSV saved as UTF-8"
+            f"{path}: line {line}: byte {content[error.start]:#04x} is not UTF-8, expected a CSV saved as UTF-8"
         ) from error
     except csv.Error as error:
         raise CalibrationError(f"{path}: not a CSV: {error}") from error

@@ -86,7 +86,7 @@ def test_a_mesh_that_the_constants_do_not_hold_for_names_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"m,n,k,latency_ms\n1,2,\xff,4\n", "byte 21 .0xff. is not UTF-8"),
+        (b"m,n,k,latency_ms\n1,2,\xff,4\n", "line 2: byte 0xff is not UTF-8"),
         (b"m,n,k,latency_ms\n", "no rows"),
         (b"m,n,k,latency_ms\n1,2,3\n", "line 2 has 3 values, expected 4"),
         (b"m,m,k,latency_ms\n1,2,3,4\n", "line 1: column m stands twice"),

@@ -23,6 +23,11 @@ class Rule(StrEnum):
     """ours <= theirs; the tolerance is not used."""
 
 
+DATA_PREFIX = "DOVETAIL_DATA=FOLDER "
+"""What stands before the command of a row on measured rows that are no part of the package."""
+ABSENT = "no number without the measured rows: DOVETAIL_DATA names no folder that has them (docs/extending.md)"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
     """One row of the table. `compute` gives ours, or None where an optional part is absent."""
@@ -37,6 +42,8 @@ class Check:
     compute: Callable[[], float | None]
     rule: Rule = Rule.RELATIVE
     note: str = ""
+    needs_data: bool = False
+    """On measured rows that are no part of the package; without their folder there is no number."""
 
     def run(self) -> CheckResult:
         """Compute ours and judge it. A row without a gate, or without our number, informs; one whose
@@ -76,8 +83,14 @@ class CheckResult:
 
     @property
     def command(self) -> str:
-        """What reproduces the row."""
-        return f"dovetail validate --check {self.check.id} --json"
+        """What reproduces the row, in a shell."""
+        return f"{DATA_PREFIX if self.check.needs_data else ''}dovetail validate --check {self.check.id} --json"
+
+    @property
+    def note(self) -> str:
+        """What is to be known about the row, why it has no number included."""
+        absent = self.check.needs_data and self.ours is None and not self.refusal
+        return "; ".join(filter(None, (self.check.note, self.refusal, ABSENT if absent else "")))
 
     def to_dict(self) -> dict[str, object]:
         """The JSON object of the row."""
@@ -86,7 +99,7 @@ class CheckResult:
             "id": check.id, "source": check.source, "quantity": check.quantity, "unit": check.unit,
             "ours": self.ours, "theirs": check.theirs, "rel_error": self.rel_error, "tolerance": check.tolerance,
             "rule": str(check.rule), "gate": check.gate, "verdict": self.verdict, "command": self.command,
-            "note": "; ".join(filter(None, (check.note, self.refusal))),
+            "note": self.note,
         }  # fmt: skip
 
 

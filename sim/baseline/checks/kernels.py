@@ -55,6 +55,7 @@ def kernels() -> Iterator[Check]:
                     gate=True,
                     compute=partial(_read, gpu, kind, calibration, field),
                     rule=Rule.AT_MOST,
+                    needs_data=True,
                     note="theirs is the target for GPUs not measured. "
                     + (
                         "No row of this GPU was fitted, but the form of the models was chosen with both GPUs in sight"
