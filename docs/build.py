@@ -31,9 +31,11 @@ _ACCURACY = """# Accuracy
 
 Written by `python docs/build.py` from `dovetail validate --json`: every check that ships, with our number beside the
 published or measured one. A check with a tolerance that does not hold fails the command; a check that only informs has
-the verdict *info*. "Data sheet only" throughout, unless the check says calibrated. Rows on measurements that are not
-part of the package need their folder in `DOVETAIL_DATA` ([Extend it](extending.md#measured-data-of-others)). What the
-calibrations of measured CPUs are off by is no check: `baselines/README.md`.
+the verdict *info*. "Data sheet only" throughout, unless the check says calibrated. `dovetail validate --check CHECK`
+computes a row again, with `--json` its note too; a row marked * is on measurements that are not part of the package and
+needs their folder: `DOVETAIL_DATA=FOLDER dovetail validate --check CHECK`
+([Extend it](extending.md#measured-data-of-others)). What the calibrations of measured CPUs are off by is no check:
+`baselines/README.md`.
 """
 
 
@@ -116,12 +118,13 @@ def accuracy() -> str:
     for name, checks in groups.items():
         lines += [
             f"\n## {name}\n",
-            "| quantity | ours | theirs | unit | error | verdict | source |",
-            "|---|---|---|---|---|---|---|",
+            "| check | quantity | ours | theirs | unit | error | verdict | source |",
+            "|---|---|---|---|---|---|---|---|",
         ]
         for check in checks:
             error = "" if check["rel_error"] is None else f"{100 * check['rel_error']:+.1f} %"
-            cells = (check["quantity"], _number(check["ours"]), _number(check["theirs"]), check["unit"], error,
+            name = f"`{check['id']}`{' *' if check['command'].startswith('DOVETAIL_DATA') else ''}"
+            cells = (name, check["quantity"], _number(check["ours"]), _number(check["theirs"]), check["unit"], error,
                      check["verdict"], check["source"])  # fmt: skip
             lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
     return "\n".join(lines) + "\n"

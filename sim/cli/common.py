@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 EXIT_INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT, as of any program that a shell runs."""
 WIDTH = 100
-"""Widest table in columns; a narrower terminal makes it narrower."""
+"""Widest table in columns, unless it is a wide one; a narrower terminal makes it narrower."""
 
 
 class Settings:
@@ -38,18 +39,20 @@ class Settings:
 settings = Settings()
 
 
-def console(*, stderr: bool = False) -> Console:
-    """A rich console: colour only on a terminal, never wider than `WIDTH`."""
+def console(*, stderr: bool = False, wide: bool = False) -> Console:
+    """A rich console: colour only on a terminal, no wider than `WIDTH`; `wide`: as the terminal, or COLUMNS, is."""
     from rich.console import Console
 
     found = Console(stderr=stderr, highlight=False, soft_wrap=False)
     width = min(found.width, WIDTH) if found.is_terminal else WIDTH
+    if wide and (found.is_terminal or os.environ.get("COLUMNS", "").isdigit()):
+        width = found.width
     return Console(stderr=stderr, highlight=False, width=width)
 
 
-def show(*parts: RenderableType) -> None:
-    """Print tables and text for people on stdout."""
-    out = console()
+def show(*parts: RenderableType, wide: bool = False) -> None:
+    """Print tables and text for people on stdout; `wide`: a table that uses all of a wide terminal."""
+    out = console(wide=wide)
     for part in parts:
         out.print(part, markup=False) if isinstance(part, str) else out.print(part)
 

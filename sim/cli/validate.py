@@ -53,9 +53,10 @@ def validate(
     if json:
         common.print_json(found.to_dict(sim.__version__))
     else:
-        from sim.view.checks import check_table
+        from sim.view.checks import again, check_table
 
-        common.show(check_table(found), ", ".join(f"{key} {value}" for key, value in found.summary.items()))
+        counts = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in found.summary.items())
+        common.show(check_table(found), counts, again(found), wide=True)
     if found.failed:
         raise typer.Exit(1)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sim.view import rows
-from sim.view.fitted import FittedTable, fitted, number, words
+from sim.view.fitted import FittedTable, Shorten, fitted, number, words
 
 if TYPE_CHECKING:
     from sim.baseline.checks import Check
@@ -16,17 +16,32 @@ if TYPE_CHECKING:
 
 
 def check_table(validation: Validation) -> FittedTable:
-    """One line a check; units and whole sources are in the JSON."""
+    """One line a check. Ids are never shortened: they are what `again` asks for. Places in sources and notes are
+    in the JSON."""
     lines, styles = [], []
     for row in validation.results:
         check = row.check
         ours = "-" if row.ours is None else _number(row.ours)
         error = "-" if row.rel_error is None else rows.change_text(row.rel_error)
-        lines.append((check.id, ours, _number(check.theirs), error, _tolerance(check), row.verdict, _key(check.source)))
+        lines.append((check.id, ours, _number(check.theirs), check.unit, error, _tolerance(check), row.verdict,
+                      check.quantity, _key(check.source)))  # fmt: skip
         styles.append("bold red" if row.verdict == "fail" else "")
-    heads = (words("check", at_least=20), number("ours", drop=1), number("theirs", drop=1), number("error"),
-             number("tolerance", drop=2), words("verdict"), words("source", drop=3, at_least=10))  # fmt: skip
+    heads = (
+        words("check", shorten=Shorten.NEVER), number("ours"), number("theirs"), words("unit", at_least=9),
+        number("error"), number("tolerance", drop=1), words("verdict", shorten=Shorten.NEVER),
+        words("quantity", drop=2, at_least=24), words("source", drop=3, at_least=10),
+    )  # fmt: skip
     return fitted("Ours against published or measured", heads, lines, styles=styles)
+
+
+def again(validation: Validation) -> str:
+    """The commands that reproduce the rows of the table."""
+    from sim.baseline.checks.check import DATA_PREFIX
+
+    command = "dovetail validate --check CHECK"
+    on_data = sorted({row.check.id.partition(".")[0] for row in validation.results if row.check.needs_data})
+    data = f"; a row of {' or '.join(on_data)}: {DATA_PREFIX}{command}" if on_data else ""
+    return f"A row again: {command}{data}. Notes and whole sources: --json"
 
 
 def _number(value: float) -> str:

@@ -10,8 +10,10 @@ from sim.baseline.checks import Check, Rule, all_checks
 from sim.baseline.checks import check as registry
 from sim.baseline.checks.networks import alexnet, inception_v1, resnet50, vgg16
 from sim.baseline.checks.tpu import GENERATORS, applications, random_layers, square_layers
+from sim.baseline.checks.waiting import data_folder
 from sim.baseline.validate import SCHEMA, Validation, against, score, score_document, validate
 from sim.errors import ConfigError, ResultError
+from sim.view.checks import again, check_table
 
 
 def _check(ours, **changes) -> Check:
@@ -48,8 +50,9 @@ def test_a_refused_computation_fails_its_gate_with_the_message():
     assert "the chip lacks int8" in found.to_dict()["note"]
 
 
-KNOWN_FAILURES: set[str] = set()
-"""Gates that do not hold. One that begins to fail, or to hold, must show here."""
+KNOWN_FAILURES = {"gemmini.left-out.mean-error"} if data_folder() else set()
+"""Gates that do not hold. One that begins to fail, or to hold, must show here: with layers left out the mean error of
+Gemmini's rows is 7.00 %, by 0.004 points above its target."""
 
 
 def test_gates_hold_but_for_those_that_are_known_not_to():
@@ -76,6 +79,28 @@ def test_json_has_the_columns_of_the_contract():
         "command",
     }
     assert set(wanted) <= set(document["checks"][0])
+
+
+def test_a_row_on_data_outside_the_package_says_what_it_needs():
+    """Its command is complete, and without the data the note says why there is no number."""
+    absent = _check(None, needs_data=True).run().to_dict()
+    assert absent["command"] == "DOVETAIL_DATA=FOLDER dovetail validate --check x --json"
+    assert "no number without the measured rows" in absent["note"]
+    assert "no number" not in _check(1.0, needs_data=True).run().to_dict()["note"]
+    assert {check.id.partition(".")[0] for check in all_checks() if check.needs_data} == {"gemmini", "kernels"}
+
+
+@pytest.mark.parametrize(("width", "dropped"), [(80, {"tolerance", "quantity", "source"}), (240, set())])
+def test_the_table_shows_unit_quantity_and_how_to_compute_a_row_again(width, dropped):
+    """Ids are whole at every width, since the command asks for them."""
+    validation = Validation(
+        results=tuple(_check(1.0, id="i" * 36, quantity="q" * 60, needs_data=True).run() for _ in "ab")
+    )
+    table = check_table(validation)
+    assert {column.title for column in table.columns} - {column.title for column in table.kept(width)} == dropped
+    shown = dict(zip((column.title for column in table.kept(width)), table.widths(width), strict=True))
+    assert shown["check"] == 36
+    assert "a row of " + "i" * 36 + ": DOVETAIL_DATA=FOLDER dovetail validate --check CHECK" in again(validation)
 
 
 def test_a_failed_gate_is_counted():
