@@ -117,8 +117,12 @@ def test_recalled_facts_never_gate():
 
 
 def test_unknown_check_and_registry_errors():
-    with pytest.raises(ResultError, match=r'no check or group "scale-sims".*scale-sim'):
+    with pytest.raises(ResultError, match=r'no check or group "scale-sims"; the groups are .*Did you mean "scale-sim"'):
         list(all_checks("scale-sims"))
+    with pytest.raises(ResultError, match=r'"foo"; the groups are scale-sim, .*kernels.*begins with its group: scale-'):
+        list(all_checks("foo"))
+    with pytest.raises(ResultError, match=r'Did you mean "gemmini.left-out.spearman"'):
+        list(all_checks("gemmini.left-out.spearmann"))
     with pytest.raises(ResultError, match="registered twice"):
         registry.group("scale-sim")(lambda: ())
     with pytest.raises(ResultError, match="0 published facts"):

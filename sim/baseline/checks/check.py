@@ -159,4 +159,5 @@ def all_checks(only: str | None = None) -> Iterator[Check]:
             if only in (None, name, check.id):
                 yield check
     if only is not None and only not in _GROUPS and only not in seen:
-        raise ResultError(f'no check or group "{only}".{nearest(only, [*_GROUPS, *seen])}')
+        near = nearest(only, [*_GROUPS, *seen]) or f" A check's name begins with its group: {next(iter(seen))}"
+        raise ResultError(f'no check or group "{only}"; the groups are {", ".join(_GROUPS)}.{near}')
