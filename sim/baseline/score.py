@@ -15,6 +15,7 @@ from sim.cost.gpu.device import GpuDevice, device_from_chip
 from sim.cost.gpu.sets import constants_for
 from sim.errors import CalibrationError, MappingError
 from sim.hardware.chip import Chip
+from sim.hardware.load import list_hardware, load_hardware
 from sim.workload.precision import BITS
 
 
@@ -77,6 +78,8 @@ class FileScore:
     calibration: dict[str, str]
     statistics: ErrorStatistics
     flagged_rows: int
+    note: str = ""
+    """What a reader must know of the score: that the file's name states another chip."""
 
     def to_dict(self) -> dict[str, object]:
         """The `--against FILE` document: rows used and errors as fractions, with what they came from."""
@@ -86,13 +89,20 @@ class FileScore:
             "hardware": self.hardware,
             "precision": self.precision,
         }
-        return head | self.statistics.to_dict() | {"flagged_rows": self.flagged_rows, "calibration": self.calibration}
+        tail = {"flagged_rows": self.flagged_rows, "calibration": self.calibration, "note": self.note}
+        return head | self.statistics.to_dict() | tail
 
 
 def precision_of(path: str | Path) -> str | None:
     """The last part of a file name such as `h100_sxm_gemm_bf16.csv`, when it is a precision."""
     last = Path(path).stem.rsplit("_", 1)[-1]
     return last if last in BITS else None
+
+
+def chip_of(path: str | Path) -> str | None:
+    """The bundled chip that a file name such as `h100_sxm_gemm_bf16.csv` begins with."""
+    words = f"{Path(path).stem.replace('_', '-')}-"
+    return max((name for name in list_hardware() if words.startswith(f"{name}-")), key=len, default=None)
 
 
 def score_file(
@@ -106,7 +116,8 @@ def score_file(
 
     Args:
         path: the file; its columns tell the kind.
-        hw: the chip that was measured; required unless the rows carry their own hardware.
+        hw: the chip that was measured; by default the beginning of the file's name, and not needed where the rows
+            carry their own hardware.
         precision: e.g. "bf16"; by default the last part of the file's name.
         calibration: "auto", "none" or the name of a fitted set.
     Raises: CalibrationError: unknown columns, a value that they do not allow, no rows, no hardware or no precision
@@ -114,14 +125,25 @@ def score_file(
     """
     kind, rows = read_kind(path)
     precision = precision or precision_of(path)
+    named = chip_of(path)
+    if hw is None and named is not None:
+        hw = load_hardware(named)
     device, constants = hw, None
     if kind.hardware is Hardware.GPU:
         if hw is None:
-            raise CalibrationError(f"{path}: {kind.name} rows need --hw, the chip that was measured")
+            raise CalibrationError(
+                f"{path}: {kind.name} rows need --hw, the chip that was measured, or a file name that begins with it, "
+                "such as h100_sxm_"
+            )
         if precision is None:
             raise CalibrationError(f"{path}: give --precision, or end the file's name in one, such as _bf16.csv")
         device = hw if isinstance(hw, GpuDevice) else device_from_chip(hw)
         constants = constants_for(device, calibration)
+    elif isinstance(hw, Chip) and hw.main_unit.options.get("waiting") is None:
+        raise CalibrationError(
+            f"{path}: rows of kind {kind.name} carry their own machine and {hw.name} is none such; leave --hw out "
+            "(a file takes the chip that its name begins with), or score this file apart"
+        )
     try:
         predicted = kind.predict(rows, device, precision, constants)
     except MappingError as error:
@@ -134,6 +156,9 @@ def score_file(
         calibration=dict(constants.origin) if constants else {},
         statistics=_unflagged(kind, rows, predicted),
         flagged_rows=int(np.sum(predicted.flagged)),
+        note=f"the file's name states {named}, the score is on {hw.name}"
+        if hw and named not in (None, hw.name)
+        else "",
     )
 
 

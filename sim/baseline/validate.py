@@ -104,7 +104,8 @@ def against(
     """Score a CSV file, every CSV file of a folder, or the baseline records of a device.
 
     What a file holds is told by its columns (`sim.baseline.kernel_rows.kinds`). Gemmini rows carry their
-    hardware; GPU rows and records need `hw`. `progress` is told the share of a folder's files that is done.
+    hardware; without `hw`, GPU rows are of the chip that the file's name begins with. `progress` is told the share
+    of a folder's files that is done.
     Raises: ResultError: neither a file, nor a folder with CSV files, nor a device with records; ConfigError: a
         precision or a calibration for what states its own; CalibrationError of the kinds.
     """

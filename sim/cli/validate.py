@@ -13,7 +13,12 @@ def validate(
         typer.Option("--against", help="Score a CSV of measured rows, a folder of them, or a device's records."),
     ] = None,
     hw: Annotated[
-        str | None, typer.Option("--hw", metavar="CHIP", help="With --against: the chip that was measured.")
+        str | None,
+        typer.Option(
+            "--hw",
+            metavar="CHIP",
+            help="With --against: the chip that was measured; else what a file's name begins with.",
+        ),
     ] = None,
     precision: Annotated[
         str | None,
@@ -41,9 +46,9 @@ def validate(
         if json:
             common.print_json(documents[0] if len(documents) == 1 else documents)
         else:
-            from sim.view.checks import score_table
+            from sim.view.checks import score_notes, score_table
 
-            common.show(score_table(documents))
+            common.show(score_table(documents), *score_notes(documents), wide=True)
         return
     import sim
     from sim.baseline.validate import validate as run

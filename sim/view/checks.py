@@ -76,10 +76,19 @@ def score_table(documents: Iterable[Mapping[str, Any]]) -> FittedTable:
     for one in documents:
         rank = "-" if one["spearman"] is None else f"{one['spearman']:.3f}"
         counts = (str(one["rows"]), str(one.get("flagged_rows", 0)))
-        lines.append((Path(str(one["path"])).name, str(one["kind"]), *counts, *_errors(one), rank))
-    heads = (words("file"), words("kind", drop=4), number("rows"), number("flagged", drop=3), number("mean", drop=1),
-             number("median"), number("p90"), number("bias", drop=2), number("Spearman", drop=2))  # fmt: skip
+        chip = str(one.get("hardware") or "-")
+        lines.append((Path(str(one["path"])).name, chip, str(one["kind"]), *counts, *_errors(one), rank))
+    heads = (
+        words("file", at_least=36), words("chip", shorten=Shorten.NEVER, drop=3), words("kind", drop=5), number("rows"),
+        number("flagged", drop=4), number("mean", drop=1), number("median"), number("p90"), number("bias", drop=2),
+        number("Spearman", drop=2),
+    )  # fmt: skip
     return fitted("Ours against measured rows", heads, lines)
+
+
+def score_notes(documents: Iterable[Mapping[str, Any]]) -> list[str]:
+    """A line for each file whose score needs one."""
+    return [f"{Path(str(one['path'])).name}: {one['note']}" for one in documents if one.get("note")]
 
 
 def _errors(one: Mapping[str, Any]) -> list[str]:

@@ -10,11 +10,12 @@ from sim.baseline.checks.waiting import data_folder
 from sim.baseline.fit import PROBLEMS, conv_model, fit_kernel, middle
 from sim.baseline.kernel_rows import kind_of, select
 from sim.baseline.kernel_table import read_rows
-from sim.baseline.score import error_statistics, precision_of, score_file, spearman
+from sim.baseline.score import chip_of, error_statistics, precision_of, score_file, spearman
 from sim.cost.gpu.constants import DecodeConstants
 from sim.cost.gpu.device import Generation, GpuDevice
 from sim.cost.gpu.sets import constants_for, fitted_sets
 from sim.errors import CalibrationError
+from sim.view.checks import score_notes
 
 DATA = (data_folder() or Path()) / "gpu_kernels"
 measured = pytest.mark.skipif(
@@ -131,6 +132,19 @@ def test_kind_by_columns_and_precision_by_name(tmp_path):
     with pytest.raises(CalibrationError, match="--hw"):
         score_file(path, precision="bf16")
     assert score_file(path, H100, "bf16").statistics.rows == 1
+
+
+def test_the_chip_is_that_of_the_file_name_unless_another_is_given(tmp_path):
+    """The longest bundled name that the file's begins with; a score on another chip says so."""
+    assert chip_of("a100_pcie_40gb_vector_fp32.csv") == "a100-pcie-40gb"
+    assert chip_of("h100-sxm.csv") == "h100-sxm"
+    assert chip_of("a100.csv") is None
+    path = tmp_path / "h100_sxm_gemm_bf16.csv"
+    path.write_text("m,n,k,latency_ms\n128,4096,4096,0.02\n", encoding="utf-8")
+    own, other = score_file(path), score_file(path, A100)
+    assert (own.hardware, own.note) == ("h100-sxm", "")
+    assert other.note == "the file's name states h100-sxm, the score is on a100-sxm"
+    assert score_notes([own.to_dict(), other.to_dict()]) == [f"h100_sxm_gemm_bf16.csv: {other.note}"]
 
 
 def test_flagged_rows_are_counted_and_not_scored(tmp_path):

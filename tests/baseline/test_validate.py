@@ -12,7 +12,7 @@ from sim.baseline.checks.networks import alexnet, inception_v1, resnet50, vgg16
 from sim.baseline.checks.tpu import GENERATORS, applications, random_layers, square_layers
 from sim.baseline.checks.waiting import data_folder
 from sim.baseline.validate import SCHEMA, Validation, against, score, score_document, validate
-from sim.errors import ConfigError, ResultError
+from sim.errors import CalibrationError, ConfigError, ResultError
 from sim.view.checks import again, check_table
 
 
@@ -172,6 +172,8 @@ def test_against_a_file_of_rows(tmp_path):
     document = score_document(found, "1.2")
     assert (document["schema"], document["kind"], document["rows"]) == (SCHEMA, "gemmini", 1)
     assert document["spearman"] is None
+    with pytest.raises(CalibrationError, match=r"rows\.csv: .* carry their own machine.*leave --hw out"):
+        against(str(tmp_path), hw="a100-sxm")
     with pytest.raises(ResultError, match="no such file"):
         against(str(tmp_path / "absent.csv"))
     for given in ({"precision": "int8"}, {"calibration": "none"}):
