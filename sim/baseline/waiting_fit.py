@@ -1,8 +1,8 @@
 """Fit waiting constants on measured rows, and predict layers that the fit has not seen.
 
-The fit minimises the mean absolute log ratio, plus 0.05 x its mean square, plus a pull of every constant
-towards a round value of its physics (`ANCHORS`): with a third of the rows bound by memory and only six by
-stores, the data alone pins some constants weakly. The usable share of the cache is taken from a grid,
+The fit minimises the mean relative error, which is what is reported, plus a pull of every constant towards a
+round value of its physics (`ANCHORS`): with a third of the rows bound by memory and only six by stores, the
+data alone pins some constants weakly. The usable share of the cache is taken from a grid,
 because the counts depend on it.
 """
 
@@ -87,8 +87,8 @@ def fit(rows: CountedRows, machine: WaitingMachine) -> tuple[np.ndarray, float]:
         except CalibrationError:
             # out of the physical range
             return 1e3
-        ratio = np.log(waiting_cost(rows.counts[share], machine, now).cycles / rows.cycles)
-        return float(np.abs(ratio).mean() + 0.05 * (ratio**2).mean() + PULL * ((vector - START) ** 2).sum())
+        error = waiting_cost(rows.counts[share], machine, now).cycles / rows.cycles - 1
+        return float(np.abs(error).mean() + PULL * ((vector - START) ** 2).sum())
 
     runs = []
     for share in SHARES:

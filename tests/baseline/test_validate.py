@@ -10,7 +10,6 @@ from sim.baseline.checks import Check, Rule, all_checks
 from sim.baseline.checks import check as registry
 from sim.baseline.checks.networks import alexnet, inception_v1, resnet50, vgg16
 from sim.baseline.checks.tpu import GENERATORS, applications, random_layers, square_layers
-from sim.baseline.checks.waiting import data_folder
 from sim.baseline.validate import SCHEMA, Validation, against, score, score_document, validate
 from sim.errors import CalibrationError, ConfigError, ResultError
 from sim.view.checks import again, check_table
@@ -50,9 +49,8 @@ def test_a_refused_computation_fails_its_gate_with_the_message():
     assert "the chip lacks int8" in found.to_dict()["note"]
 
 
-KNOWN_FAILURES = {"gemmini.left-out.mean-error"} if data_folder() else set()
-"""Gates that do not hold. One that begins to fail, or to hold, must show here: with layers left out the mean error of
-Gemmini's rows is 7.00 %, by 0.004 points above its target."""
+KNOWN_FAILURES: set[str] = set()
+"""Gates that do not hold. One that begins to fail, or to hold, must show here."""
 
 
 def test_gates_hold_but_for_those_that_are_known_not_to():
