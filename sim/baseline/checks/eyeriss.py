@@ -298,9 +298,9 @@ def _vgg_informs() -> Iterator[Check]:
         tolerance=0.15,
         gate=False,
         note=f"{inferred} (30 to 75 %; with 30 % in every layer {ends[0]:.0f} MB, with 75 % {ends[1]:.0f}); filters, "
-        "images and strips are those of the fewest bytes that the buffer holds, not the paper's, by a rule that was made "
-        "with the published total in view (268 MB if all 108 kB of the buffer held data, 356 if strips took at least half "
-        "of the columns)",
+        "images and strips are those of the fewest bytes that the buffer holds, not the paper's, by a rule that was "
+        "made with the published total in view (268 MB if all 108 kB of the buffer held data, 356 if strips took at "
+        "least half of the columns)",
     )
     yield against(
         fact(CHIP, "throughput", workload=VGG),
