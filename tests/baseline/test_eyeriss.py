@@ -35,7 +35,8 @@ def test_only_what_verified_facts_give_is_a_gate():
 
 
 def test_filters_that_fill_the_elements_come_again_for_every_strip():
-    """168 x 224 words (37,632) hold 65 x 64 filters of 3 x 3 (37,440) but not 66 x 64: two strips of 4 rows read those twice."""
+    """168 x 224 words (37,632) hold 65 x 64 filters of 3 x 3 (37,440) but not 66 x 64: two strips of 4 rows read those
+    twice."""
     for k, times in ((65, 1), (66, 2)):
         layer = square("x", 64, k, 8, 3)
         moved = dram_bytes(layer, Passes(e=4, m=k, n=1), batch=1, saved=0.5, first=False)
