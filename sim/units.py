@@ -107,6 +107,21 @@ def _unit_table() -> dict[str, tuple[str, Fraction]]:
 
 
 _UNITS = _unit_table()
+
+
+def pattern(*dimensions: Dimension) -> str:
+    """Regular expression (ECMA 262, as JSON Schema has it) of quantities of these dimensions."""
+    units = "|".join("/".join(map(_any_of, dimension.value.split("/"))) for dimension in dimensions)
+    return rf"^ *([+]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{{1,2}})?|inf) *({units}) *$"
+
+
+def _any_of(base: str) -> str:
+    """Every way to write a unit of this base."""
+    names = sorted(symbol for symbol, (own, _) in _UNITS.items() if own == base)
+    spelled = "|".join(name.replace("u", "[uµμ]", name.startswith("u")).replace("^", r"\^") for name in names)
+    return rf" *({spelled}) *"
+
+
 _BY_BASE = {dimension.value: dimension for dimension in Dimension}
 
 

@@ -13,12 +13,24 @@ from sim.errors import ConfigError, nearest
 
 
 def check(
-    file: Annotated[Path, typer.Argument(help="A chip, search, scenario, recipe or precision in YAML, or a model.")],
+    file: Annotated[
+        Path | None, typer.Argument(help="A chip, search, scenario, recipe or precision in YAML, or a model.")
+    ] = None,
     set_: SetOption = None,
+    json_schema: Annotated[
+        bool, typer.Option("--json-schema", help="Print the JSON Schema of chip files instead, for an editor.")
+    ] = False,
 ) -> None:
     """Validate FILE and print what was understood of it; exit 2 with every error otherwise."""
     from sim.cli import common
 
+    if json_schema:
+        from sim.hardware.load import editor_schema
+
+        common.print_json(editor_schema())
+        return
+    if file is None:
+        raise ConfigError("check: no FILE: expected a chip, search, scenario, recipe or precision in YAML, or a model")
     for line in _checker(file)(file, set_ or []):
         common.show_line(line)
 

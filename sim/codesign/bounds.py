@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from sim.codesign.checks import physical_metrics
-from sim.cost.ceilings import bandwidths, compute_type, macs_per_s, primitive_s
+from sim.cost.ceilings import bandwidths, macs_per_s, primitive_s
 from sim.cost.compulsory import footprint
 from sim.cost.flash import op_share
-from sim.cost.roofline import cached_bytes, primitives
+from sim.cost.roofline import cached_bytes, primitives, rate_type
 from sim.hardware.chip import Chip, Costing, Unit
 from sim.hardware.designs import Designs
 from sim.hardware.physical import idle_power_w, mac_energy_j, memory_energy_j_per_byte, vector_energy_j
@@ -191,7 +191,7 @@ def _work(
             weights = [t for t in factors if t.role is Role.WEIGHT]
             pattern = next((t.pattern for t in weights if t.pattern is not None), None)
             density = float(np.prod([t.density for t in factors]))
-            key = (compute_type(precision, learned=bool(weights)), pattern, density)
+            key = (rate_type(op, graph, unit, precision), pattern, density)
             macs[key] = macs.get(key, 0.0) + share * op.einsum.macs
         for primitive, count in primitives(op).items():
             ones[primitive] = ones.get(primitive, 0.0) + share * count

@@ -13,7 +13,6 @@ from math import inf
 from sim.errors import ConfigError, PrecisionError, nearest
 from sim.hardware.chip import Chip, Fanout, Memory, Unit, VectorUnit
 from sim.workload.graph import Primitive
-from sim.workload.precision import Precision
 
 _WIDE = {"8": "int8", "16": "bf16", "32": "fp32"}
 """Activation width of a mixed type -> the type that it runs as on an array without mixed rates."""
@@ -59,12 +58,6 @@ def macs_per_s(unit: Unit, compute: str, *, chip: str) -> float:
         f"{chip}: array {array.name} has no rate for {compute}; it has {', '.join(array.macs_per_cycle)}."
         f"{nearest(compute, array.macs_per_cycle)}"
     )
-
-
-def compute_type(precision: Precision, *, learned: bool) -> str:
-    """The array rate that a product uses: `precision.compute`, or the activations' own type when
-    neither factor is a weight (the two products of attention)."""
-    return precision.compute if learned else precision.activation
 
 
 def primitive_s(vector: VectorUnit, primitive: Primitive, *, clock_hz: float, chip: str) -> float:

@@ -26,22 +26,13 @@ from sim.workload.graph import (
     Op,
     OperandRole,
     Role,
-    Tensor,
     ViewOp,
 )
-from sim.workload.precision import BITS, Precision
+from sim.workload.passes.precision import stored_as
+from sim.workload.precision import Precision
 
 _EXTERNAL = frozenset({Role.INPUT, Role.WEIGHT, Role.KV_CACHE})
 _KEPT = frozenset({Role.OUTPUT, Role.KV_CACHE})
-_FLOATING = frozenset({"fp64", "fp32", "tf32", "bf16", "fp16", "fp8_e4m3", "fp8_e5m2"})
-
-
-def stored_bits(tensor: Tensor, precision: Precision | None) -> float:
-    """Bits per element under a precision: floating tensors take its type by role; indices, masks
-    and what is already quantised keep their own. Without one, as all are stored in the graph."""
-    if precision is None or tensor.dtype not in _FLOATING:
-        return tensor.bits
-    return BITS[{Role.WEIGHT: precision.weight, Role.KV_CACHE: precision.kv}.get(tensor.role, precision.activation)]
 
 
 @lru_cache(maxsize=4096)
@@ -103,7 +94,7 @@ class Footprint:
 
 def footprint(graph: Graph, chip: Chip, unit: Unit, precision: Precision | None, homes: Mapping[str, str]) -> Footprint:
     """Bytes that every op touches under a precision (as stored, without one), and the home of every storage."""
-    bits = {key: stored_bits(tensor, precision) for key, tensor in graph.tensors.items()}
+    bits = {key: stored_as(t, precision)[1] if precision else t.bits for key, t in graph.tensors.items()}
     storage = {key: tensor.storage or key for key, tensor in graph.tensors.items()}
     roles: dict[str, set[Role]] = {}
     sizes: dict[str, float] = {}

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from sim._version import __version__
-from sim.cost.ceilings import Ceiling, bandwidths, ceilings, compute_type, macs_per_s, memory_s, primitive_s
+from sim.cost.ceilings import Ceiling, bandwidths, ceilings, macs_per_s, memory_s, primitive_s
 from sim.cost.collectives import sent_bytes
 from sim.cost.compulsory import Footprint, footprint
 from sim.cost.flash import op_share
@@ -40,7 +40,7 @@ from sim.workload.graph import (
     VectorOp,
     ViewOp,
 )
-from sim.workload.passes.precision import PrecisionPolicy, apply_precision
+from sim.workload.passes.precision import PrecisionPolicy, apply_precision, stored_as
 from sim.workload.precision import BITS, Precision
 from sim.workload.precision_file import resolve_precision
 
@@ -381,22 +381,21 @@ def _effective_macs_per_s(op: EinsumOp, graph: Graph, chip: Chip, unit: Unit, pr
 def _rate_of(op: EinsumOp, graph: Graph, unit: Unit, precision: Precision | None) -> tuple[str, float]:
     """(array rate that the op uses, what its sparsity saves on this array)."""
     factors = [graph.tensors[o.tensor] for o in op.einsum.operands if o.role is not OperandRole.OUTPUT]
-    learned = any(t.role is Role.WEIGHT for t in factors)
     speed_up = 1.0
     for tensor in factors:
         speed_up *= reduction_speedup(unit.array, op, tensor)
-    if precision is None:
-        return _stored_type(op, graph, unit), speed_up
-    return compute_type(precision, learned=learned), speed_up
+    return rate_type(op, graph, unit, precision), speed_up
 
 
-def _stored_type(op: EinsumOp, graph: Graph, unit: Unit) -> str:
-    """The array rate of factors as they are stored: their type, that of the activations where the array has no mixed
-    rate, or on a CPU that of the weights (the kernel quantises what comes in)."""
+def rate_type(op: EinsumOp, graph: Graph, unit: Unit, precision: Precision | None) -> str:
+    """The array rate of a product, by the types of its factors as a precision stores them (as they stand, without one):
+    that of the activations where the array has no mixed rate, or on a CPU that of the weights (the kernel quantises
+    what comes in)."""
     weight, value = (graph.tensors[op.einsum.operand(role).tensor] for role in (OperandRole.WEIGHT, OperandRole.INPUT))
-    if weight.dtype == value.dtype:
-        return value.dtype
+    held, given = (stored_as(tensor, precision)[0] if precision else tensor.dtype for tensor in (weight, value))
+    if held == given:
+        return given
     if unit.costing is Costing.CPU and weight.role is Role.WEIGHT:
-        return weight.dtype
-    mixed = f"w{BITS[weight.dtype]}a{BITS[value.dtype]}"
-    return mixed if mixed in unit.array.macs_per_cycle else value.dtype
+        return held
+    mixed = f"w{BITS[held]}a{BITS[given]}"
+    return mixed if mixed in unit.array.macs_per_cycle else given

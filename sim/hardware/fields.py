@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from sim.errors import UnitError, nearest
 from sim.hardware.chip import Rate
-from sim.units import Dimension, parse_quantity, parse_rate
+from sim.units import Dimension, parse_quantity, parse_rate, pattern
 from sim.workload.precision import BITS
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?$")
@@ -39,7 +39,12 @@ def _parser(dimension: Dimension) -> BeforeValidator:
 
 def _text(dimension: Dimension) -> WithJsonSchema:
     return WithJsonSchema(
-        {"type": "string", "description": f"{dimension.noun} with its unit", "examples": [dimension.example]}
+        {
+            "type": "string",
+            "pattern": pattern(dimension),
+            "description": f"{dimension.noun} with its unit",
+            "examples": [dimension.example],
+        }
     )
 
 
@@ -138,12 +143,25 @@ Bandwidth = Annotated[
     Rate,
     BeforeValidator(_rate),
     PlainSerializer(str),
-    WithJsonSchema({"type": "string", "description": "a rate with its unit", "examples": ["64 GB/s", "64 B/cycle"]}),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": pattern(Dimension.RATE, Dimension.CYCLE_RATE),
+            "description": "a rate with its unit",
+            "examples": ["64 GB/s", "64 B/cycle"],
+        }
+    ),
 ]
 CycleRate = Annotated[
-    float, BeforeValidator(_cycle_rate), WithJsonSchema({"type": "string", "examples": ["64 B/cycle"]})
+    float,
+    BeforeValidator(_cycle_rate),
+    WithJsonSchema({"type": "string", "pattern": pattern(Dimension.CYCLE_RATE), "examples": ["64 B/cycle"]}),
 ]
-Bytes = Annotated[int, BeforeValidator(_bytes), WithJsonSchema({"type": "string", "examples": ["64 B"]})]
+Bytes = Annotated[
+    int,
+    BeforeValidator(_bytes),
+    WithJsonSchema({"type": "string", "pattern": pattern(Dimension.SIZE), "examples": ["64 B"]}),
+]
 Number = Annotated[float, BeforeValidator(_positive), WithJsonSchema({"type": "number", "exclusiveMinimum": 0})]
 Count = Annotated[int, BeforeValidator(_count), WithJsonSchema({"type": "integer", "minimum": 1})]
 Share = Annotated[

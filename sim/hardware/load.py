@@ -110,8 +110,33 @@ def parse_overrides(texts: Iterable[str]) -> dict[str, str]:
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON Schema of a chip file, for editors."""
-    return {"$id": CHIP_SCHEMA, **ChipSpec.model_json_schema(by_alias=True)}
+    """JSON Schema of a chip file that stands alone."""
+    return ChipSpec.model_json_schema(by_alias=True)
+
+
+def editor_schema() -> dict[str, Any]:
+    """JSON Schema of any chip file, for editors: one that extends another states what it changes alone."""
+    alone, over = json_schema(), _without_required(json_schema())
+    parts = alone.pop("$defs") | {f"{name}Change": part for name, part in over.pop("$defs").items()}
+    over["properties"]["extends"] = {"type": "string", "description": "bundled name or path of the chip to start from"}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": CHIP_SCHEMA,
+        "if": {"required": ["extends"]},
+        "then": over,
+        "else": alone,
+        "$defs": parts,
+    }
+
+
+def _without_required(part: Any) -> Any:
+    """The schema of what may be stated in part; it refers to parts of its own."""
+    if isinstance(part, list):
+        return [_without_required(one) for one in part]
+    if not isinstance(part, dict):
+        return part
+    kept = {key: _without_required(value) for key, value in part.items() if key != "required"}
+    return kept | {"$ref": f"{part['$ref']}Change"} if "$ref" in part else kept
 
 
 def read_schema(path: str | Path) -> str:

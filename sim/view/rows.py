@@ -294,7 +294,7 @@ def verdict(estimate: Estimate) -> str:
     ratio = estimate.roofline_latency_s / estimate.latency_s
     parts.append(f"The data sheet's roofline is {time_text(estimate.roofline_latency_s)}, {share_text(ratio)} of it.")
     if estimate.below_datasheet_roofline:
-        parts.append("The estimate is below that roofline, because it is calibrated on measurements: look twice.")
+        parts.append("The estimate is below that roofline: its constants were measured, not the sheet's. Look twice.")
     if estimate.mac_utilization is not None:
         parts.append(f"The multipliers are busy {share_text(estimate.mac_utilization)} of the time.")
     if estimate.energy_j is not None:

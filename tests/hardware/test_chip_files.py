@@ -7,15 +7,27 @@ from typing import Annotated
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import Field, TypeAdapter
 from typer.testing import CliRunner
 
 from sim.cli import app
 from sim.errors import ConfigError, nearest
 from sim.hardware.dump import to_document
-from sim.hardware.load import hardware_path, json_schema, list_hardware, load_hardware, loads, parse_overrides
+from sim.hardware.load import (
+    editor_schema,
+    hardware_path,
+    json_schema,
+    list_hardware,
+    load_hardware,
+    loads,
+    parse_overrides,
+    read_yaml,
+)
 from sim.hardware.meanings import MEANINGS
 from sim.hardware.schema import SPECS, ChipSpec
+from sim.units import Dimension, parse_quantity, pattern
 
 BASE = yaml.safe_dump(to_document(load_hardware("systolic")), sort_keys=False)
 
@@ -283,3 +295,38 @@ def test_files_say_their_own_name_and_schema(name):
     head = hardware_path(name).read_text().splitlines()
     assert "schema: dovetail.chip/1" in head
     assert f"name: {name}" in head
+
+
+@pytest.fixture(scope="module")
+def editor():
+    jsonschema = pytest.importorskip("jsonschema")
+    jsonschema.Draft202012Validator.check_schema(editor_schema())
+    return jsonschema.Draft202012Validator(editor_schema())
+
+
+@pytest.mark.parametrize("name", list_hardware())
+def test_an_editor_takes_every_bundled_chip(editor, name):
+    assert [error.message for error in editor.iter_errors(read_yaml(hardware_path(name)))] == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: _memory(d).update(bandwidth="68 GB"),
+        lambda d: _memory(d).update(capacity="8 GiB/s"),
+        lambda d: d.update(clock=1e9),
+        lambda d: d.update(colour="red"),
+        lambda d: d.pop("units"),
+    ],
+)
+def test_an_editor_marks_what_the_loader_refuses(editor, change):
+    with pytest.raises(ConfigError):
+        loads(edited(change))
+    assert list(editor.iter_errors(yaml.safe_load(edited(change))))
+
+
+@given(st.sampled_from(list(Dimension)), st.data())
+def test_what_the_pattern_of_a_quantity_takes_is_read(dimension, data):
+    text = data.draw(st.from_regex(re.compile(pattern(dimension), re.ASCII), fullmatch=True))
+    assert parse_quantity(text, dimension) >= 0
+    assert not re.match(pattern(dimension), "3 parsec")

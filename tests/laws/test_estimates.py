@@ -259,3 +259,11 @@ def test_an_override_shows_and_ops_still_sum(seconds: float) -> None:
     assert sum(op.breakdown_s.values()) == pytest.approx(seconds, rel=TOLERANCE)
     assert sum(o.latency_s for o in found.ops) == pytest.approx(found.latency_s, rel=TOLERANCE)
     assert any(name in note for note in found.notes)
+
+
+@pytest.mark.parametrize(("chip", "precision"), [("epyc-zen4", None), ("systolic", "fp32"), ("xeon-emr-2c", "fp32")])
+def test_roofline_of_a_graph_that_is_narrower_than_the_precision(chip: str, precision: str | None) -> None:
+    """Law 1 where a quantised graph keeps its types: both run at the rate of what is stored."""
+    found = sim.estimate(sim.gemm(2048, 2048, 2048), sim.load_hardware(chip), precision=precision, calibration="none")
+    assert found.roofline_latency_s <= found.latency_s
+    assert not found.below_datasheet_roofline

@@ -178,17 +178,17 @@ def _reading(op: EinsumOp, before: str, after: str) -> EinsumOp:
 
 
 def _retyped(tensor: Tensor, precision: Precision) -> Tensor:
+    dtype, bits = stored_as(tensor, precision)
+    return tensor if (dtype, bits) == (tensor.dtype, tensor.bits) else replace(tensor, dtype=dtype, bits=bits)
+
+
+def stored_as(tensor: Tensor, precision: Precision) -> tuple[str, float]:
+    """(type, bits an element) of a tensor under a precision: that of its role, or its own if a pass chose it."""
     extra = position_bits(tensor)
     if tensor.dtype not in _FLOATING or tensor.bits != BITS[tensor.dtype] + extra:
-        return tensor
-    match tensor.role:
-        case Role.WEIGHT:
-            dtype = precision.weight
-        case Role.KV_CACHE:
-            dtype = precision.kv
-        case _:
-            dtype = precision.activation
-    return replace(tensor, dtype=dtype, bits=BITS[dtype] + extra)
+        return tensor.dtype, tensor.bits
+    dtype = {Role.WEIGHT: precision.weight, Role.KV_CACHE: precision.kv}.get(tensor.role, precision.activation)
+    return dtype, BITS[dtype] + extra
 
 
 def _rescaled(op: MovementOp, scale: Mapping[str, float]) -> MovementOp:
