@@ -14,6 +14,7 @@ import os
 import sys
 import sysconfig
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -54,22 +55,31 @@ def load_entry(key: str) -> Graph | None:
         if any(_version(package) != known for package, known in header["packages"].items()):
             return None
         return graph_from_dict(json.loads(body))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, WorkloadError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, WorkloadError):
         return None
 
 
 def store_entry(key: str, graph: Graph, files: Mapping[str, str], packages: Mapping[str, str | None]) -> None:
-    """Write the entry in one step; a folder that cannot be written only costs the next run time."""
+    """Write the entry in one step; a folder that cannot be written only costs the next run time.
+
+    An empty folder in the entry's place gives way to it.
+    """
     body = json.dumps(graph_to_dict(graph), separators=(",", ":")).encode()
     header = {"sha256": _checksum(files, packages, body), "files": dict(files), "packages": dict(packages)}
-    folder = cache_dir()
+    entry = cache_dir() / f"{key}.json"
+    written: Path | None = None
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=folder, suffix=".tmp", delete=False) as file:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=entry.parent, suffix=".tmp", delete=False) as file:
+            written = Path(file.name)
             file.write(json.dumps(header).encode() + b"\n" + body)
-        os.replace(file.name, folder / f"{key}.json")
+        if entry.is_dir():
+            entry.rmdir()
+        os.replace(written, entry)
     except OSError:
-        return
+        if written is not None:
+            with suppress(OSError):
+                written.unlink()
 
 
 def dependencies(path: Path, imported: set[str]) -> tuple[dict[str, str], dict[str, str | None]]:

@@ -28,6 +28,7 @@ from sim.workload.graph import (
     VectorOp,
     ViewOp,
 )
+from sim.workload.graph_file import check_document, check_flow
 
 SCHEMA = "dovetail.graph/1"
 
@@ -57,45 +58,26 @@ def graph_to_dict(graph: Graph) -> dict:
 def graph_from_dict(document: Mapping) -> Graph:
     """The graph of a document made by `graph_to_dict`.
 
-    Raises: WorkloadError: not a graph, a newer schema, or a broken document.
+    Raises: WorkloadError: not a graph, a newer schema, a field of another type or range, ops out of order.
     """
     schema = document.get("schema") if isinstance(document, Mapping) else None
     if schema != SCHEMA:
         newer = isinstance(schema, str) and schema.startswith("dovetail.graph/")
         hint = "; it was written by another version of dovetail: trace the model again" if newer else ""
         raise WorkloadError(f'graph document: schema is "{schema}", expected "{SCHEMA}"{hint}')
-    try:
-        tensors = {t["id"]: _tensor(t) for t in document["tensors"]}
-        regions = {r["id"]: Region(id=r["id"], kind=r["kind"], attrs=r["attrs"]) for r in document["regions"]}
-        ops = tuple(_op_from_dict(op) for op in document["ops"])
-        graph = Graph(
-            ops=ops,
-            tensors=tensors,
-            regions=regions,
-            name=document["name"],
-            knobs=document["knobs"],
-            batch=document["batch"],
-            notes=tuple(document["notes"]),
-            policy=document.get("policy", ""),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise WorkloadError(f"graph document is broken: {type(error).__name__} {error}") from error
-    _check_names(graph)
+    check_document(document)
+    graph = Graph(
+        ops=tuple(_op_from_dict(op) for op in document["ops"]),
+        tensors={t["id"]: _tensor(t) for t in document["tensors"]},
+        regions={r["id"]: Region(id=r["id"], kind=r["kind"], attrs=r["attrs"]) for r in document["regions"]},
+        name=document["name"],
+        knobs=document["knobs"],
+        batch=document["batch"],
+        notes=tuple(document["notes"]),
+        policy=document.get("policy", ""),
+    )
+    check_flow(graph)
     return graph
-
-
-def _check_names(graph: Graph) -> None:
-    """Every tensor and region that an op names exists, and no op name occurs twice."""
-    seen: set[str] = set()
-    for op in graph.ops:
-        missing = [t for t in (*op.inputs, *op.outputs) if t not in graph.tensors]
-        if missing:
-            raise WorkloadError(f'graph document is broken: op "{op.name}" names the unknown tensor "{missing[0]}"')
-        if op.region is not None and op.region not in graph.regions:
-            raise WorkloadError(f'graph document is broken: op "{op.name}" names the unknown region "{op.region}"')
-        if op.name in seen:
-            raise WorkloadError(f'graph document is broken: op name "{op.name}" occurs twice')
-        seen.add(op.name)
 
 
 def save_graph(graph: Graph, path: str | Path) -> None:
@@ -110,8 +92,13 @@ def load_graph(path: str | Path) -> Graph:
     """
     try:
         document = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: no UTF-8, no JSON, a number of thousands of digits
         raise WorkloadError(f"{path}: cannot be read as a saved graph: {error}") from error
+    except RecursionError as error:
+        raise WorkloadError(
+            f"{path}: cannot be read as a saved graph: its lists or objects are nested too deeply for one; expected "
+            "what `dovetail trace -o` writes"
+        ) from error
     try:
         return graph_from_dict(document)
     except WorkloadError as error:

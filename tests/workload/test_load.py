@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sim.errors import DovetailError, TraceError, WorkloadError
-from sim.workload.cache import cache_dir
+from sim.workload.cache import _checksum, cache_dir
 from sim.workload.load import Workload, list_workloads, load_workload
 from sim.workload.serialize import save_graph
 from sim.workload.trace import unregister_rule
@@ -160,7 +160,14 @@ def test_editing_the_file_invalidates(model):
     assert load_workload(str(model)).parameters == 6 * 5 + 5
 
 
-@pytest.mark.parametrize("damage", ["truncated", "changed", "empty", "other package"])
+def resealed(header: bytes, body: bytes) -> bytes:
+    """An entry of another body whose checksum holds."""
+    told = json.loads(header)
+    told["sha256"] = _checksum(told["files"], told["packages"], body)
+    return json.dumps(told).encode() + b"\n" + body
+
+
+@pytest.mark.parametrize("damage", ["truncated", "changed", "empty", "other package", "nested", "header nested"])
 def test_a_broken_entry_is_rebuilt_never_believed(model, damage):
     graph = load_workload(str(model))
     good = entry().read_bytes()
@@ -172,11 +179,26 @@ def test_a_broken_entry_is_rebuilt_never_believed(model, damage):
             "changed": header + b"\n" + body.replace(b"[5,4]", b"[5,5]"),
             "empty": b"",
             "other package": json.dumps(changed).encode() + b"\n" + body,
+            "nested": resealed(header, b"[" * 200_000),
+            "header nested": b"[" * 200_000,
         }[damage]
     )
     assert entry().read_bytes() != good
     assert load_workload(str(model)) == graph
     assert entry().read_bytes() == good
+
+
+def test_a_folder_in_the_place_of_an_entry_is_replaced_if_empty_and_costs_time_if_not(model):
+    graph = load_workload(str(model))
+    path = entry()
+    path.unlink()
+    path.mkdir()
+    assert load_workload(str(model)) == graph
+    assert path.is_file()
+    path.unlink()
+    (path / "kept").mkdir(parents=True)
+    assert load_workload(str(model)) == graph
+    assert [p.name for p in cache_dir().iterdir()] == [path.name]
 
 
 def test_listing_and_cached_traces_import_no_torch(model):
