@@ -132,7 +132,7 @@ def _imports(file: Path) -> set[str]:
     """Names that a source file imports; `from a import b` counts both a and a.b."""
     try:
         tree = ast.parse(file.read_bytes())
-    except SyntaxError:
+    except (SyntaxError, RecursionError, MemoryError):
         return set()
     names: set[str] = set()
     for node in ast.walk(tree):

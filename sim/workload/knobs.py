@@ -103,7 +103,10 @@ def describe(path: Path, function: str = "build") -> Description:
     except (OSError, UnicodeDecodeError) as error:
         raise WorkloadError(f"{path}: cannot be read: {error}") from error
     except SyntaxError as error:
-        raise WorkloadError(f"{path}:{error.lineno}: not Python: {error.msg}") from error
+        place = f"{path}:{error.lineno}" if error.lineno else str(path)
+        raise WorkloadError(f"{place}: not Python: {error.msg}") from error
+    except (RecursionError, MemoryError) as error:
+        raise WorkloadError(f"{path}: an expression in it is nested too deeply for Python to read") from error
     functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
     if function not in functions:
         others = f" Functions in it: {', '.join(list(functions)[:8])}; write {path}:NAME." if functions else ""

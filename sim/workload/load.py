@@ -18,6 +18,7 @@ from sim.resources import data_dir
 from sim.workload.cache import dependencies, entry_key, is_local, load_entry, store_entry
 from sim.workload.graph import Graph
 from sim.workload.knobs import Description, describe
+from sim.workload.raised import FOREIGN, told
 from sim.workload.serialize import load_graph
 
 FRONT_ENDS = ("recorder", "export")
@@ -96,11 +97,13 @@ class Workload:
     def _trace(self, via: str, progress: Callable[[int], None]) -> Graph:
         from sim.workload.trace import DataPolicy, trace
         from sim.workload.trace.export import export
+        from sim.workload.trace.run import refuse_compiled
 
         try:
             built, policy = self._built("meta")
         except TraceError:  # a model that looks at values while it is built needs real ones
             built, policy = self._built(None)
+        refuse_compiled(built[0], f"{self.description.path}: {self.description.function}")
         if policy is not None and not isinstance(policy, DataPolicy):
             raise WorkloadError(
                 f"{self.description.path}: POLICY is {_type_of(policy)}, expected a sim.workload.trace.DataPolicy, "
@@ -191,7 +194,7 @@ def _imported(description: Description) -> Iterator[Any]:
         yield module
     except DovetailError:
         raise
-    except Exception as error:
+    except FOREIGN as error:
         raise TraceError(_failure(error, path)) from error
     finally:
         sys.dont_write_bytecode = writes
@@ -210,8 +213,8 @@ def _local_modules_forgotten() -> Iterator[None]:
                 del sys.modules[name]
 
 
-def _failure(error: Exception, path: Path) -> str:
+def _failure(error: BaseException, path: Path) -> str:
     """One paragraph: the last line in the user's files, and the error."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if is_local(f.filename)]
     place = f"{frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name}" if frames else str(path)
-    return f"{place}: {type(error).__name__}: {' '.join(str(error).split())}"
+    return f"{place}: {told(error)}"

@@ -134,6 +134,103 @@ def test_saved_graphs_load_and_have_no_knobs(model, tmp_path):
         load_workload(str(tmp_path / "g.json"), width=8)
 
 
+# -- what a model's own code raises ----------------------------------------------------------
+
+RAISES = """import sys
+import torch
+
+class Mute(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+class Net(torch.nn.Module):
+    def __init__(self, end=None):
+        super().__init__()
+        self.fc, self.end = torch.nn.Linear(8, 8), end
+
+    def forward(self, x):
+        if self.end:
+            self.end()
+        return self.fc(x)
+
+class Around(torch.nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return self.inner(x)
+
+class Plain(torch.nn.Module):
+    def forward(self, x):
+        return torch.relu(x)
+
+class Builtin(torch.nn.Module):
+    forward = staticmethod(torch.relu)
+
+def quit():
+    sys.exit(7)
+
+def mute():
+    raise Mute
+
+def long():
+    raise ValueError("no weights found:\\n  in a.pt\\nframe #0: c10::Error")
+
+def quit_later():
+    return Net(quit), torch.ones(1, 8)
+
+def mute_later():
+    return Net(mute), torch.ones(1, 8)
+
+def script():
+    return torch.jit.script(Plain()), torch.ones(1, 8)
+
+def traced():
+    return torch.jit.trace(Plain(), torch.ones(1, 8)), torch.ones(1, 8)
+
+def inside():
+    return Around(torch.jit.script(Plain())), torch.ones(1, 8)
+
+def builtin():
+    return Builtin(), torch.ones(1, 8)
+"""
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("quit", r"raises\.py:34 in quit: sys\.exit\(7\) would end the program; expected a return"),
+        ("quit_later", r"raises\.py:34 in quit: sys\.exit\(7\) would end the program"),
+        ("mute", r"raises\.py:37 in mute: Mute: its message cannot be shown, its __str__ raises RuntimeError$"),
+        ("mute_later", r"raises\.py:37 in mute: Mute: its message cannot be shown, its __str__ raises RuntimeError$"),
+        ("long", r"raises\.py:40 in long: ValueError: no weights found: in a\.pt$"),
+        ("script", r"raises\.py: script: the model is compiled by torch\.jit \(Plain\).* before torch\.jit\.script"),
+        ("traced", r"raises\.py: traced: the model is compiled by torch\.jit \(Plain\)"),
+        ("inside", r'raises\.py: inside: module "inner" is compiled by torch\.jit \(Plain\)'),
+    ],
+)
+def test_what_a_model_raises_is_told_with_its_place(tmp_path, function, message):
+    (tmp_path / "raises.py").write_text(RAISES)
+    with pytest.raises(DovetailError, match=message) as told:
+        Workload(f"{tmp_path / 'raises.py'}:{function}").graph(cache=False)
+    assert told.value.exit_code == 2
+
+
+def test_a_forward_without_a_signature_is_traced(tmp_path):
+    (tmp_path / "raises.py").write_text(RAISES)
+    (op,) = Workload(f"{tmp_path / 'raises.py'}:builtin").graph(cache=False)
+    assert op.kind == "aten.relu"
+
+
+def test_a_knob_too_large_for_torch_is_one_line():
+    with pytest.raises(TraceError, match=r"mlp\.py:\d+ in build: TypeError: .*Overflow when unpacking") as told:
+        Workload("mlp", {"batch": 10**20}).graph(cache=False)
+    assert "frame #" not in str(told.value)
+    assert len(str(told.value)) < 400
+
+
 # -- the cache -------------------------------------------------------------------------------
 
 

@@ -19,6 +19,7 @@ from torch.export.graph_signature import InputKind
 from sim.errors import TraceError
 from sim.workload.graph import Graph, Role
 from sim.workload.passes.attention import find_attention
+from sim.workload.raised import FOREIGN, told
 from sim.workload.trace.builder import GraphBuilder, Where
 from sim.workload.trace.policy import DataPolicy
 from sim.workload.trace.recorder import META, PROGRESS_EVERY, is_view
@@ -51,14 +52,12 @@ def export(
         with torch.no_grad(), META, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's own, about its internals
             program = torch.export.export(twin, args, kwargs, strict=False).run_decompositions(_steps())
-    except Exception as error:
-        text = " ".join(str(error).split())[:400]
-        raise TraceError(f"{type(module).__name__}: torch.export refuses it: {type(error).__name__}: {text}") from error
+    except FOREIGN as error:
+        raise TraceError(f"{type(module).__name__}: torch.export refuses it: {told(error)}") from error
     try:
         return _Reader(program, progress).graph(name or type(module).__name__)
     except NotImplementedError as error:  # results whose size depends on data
-        text = " ".join(str(error).split())[:200]
-        raise TraceError(f"{type(module).__name__}: exported, but it cannot run without data: {text}") from error
+        raise TraceError(f"{type(module).__name__}: exported, but it cannot run without data: {told(error)}") from error
 
 
 def _steps() -> dict:

@@ -16,6 +16,7 @@ import torch
 
 from sim.errors import DovetailError, TraceError, WorkloadError, nearest
 from sim.workload.graph import Graph
+from sim.workload.raised import told
 from sim.workload.trace import onnx_layers  # noqa: F401  (fills the table)
 from sim.workload.trace.dynamic import foreign
 from sim.workload.trace.onnx_ops import OPERATORS
@@ -44,7 +45,7 @@ def load_onnx(
     try:
         model = onnx.load(str(path), load_external_data=False)
     except Exception as error:
-        raise WorkloadError(f"{path}: cannot be read as ONNX: {' '.join(str(error).split())[:200]}") from error
+        raise WorkloadError(f"{path}: cannot be read as ONNX: {told(error)}") from error
     if not model.graph.node:
         raise WorkloadError(f"{path}: no ONNX model: it has no nodes; is the file empty or cut off?")
     _check_operators(model, path)
@@ -184,7 +185,7 @@ class _Interpreter(torch.nn.Module):
         shapes = ", ".join(f"{name} {list(values[name].shape)}" for name in node.input if values[name] is not None)
         return (
             f"{self.place}: {node.op_type} does not fit its inputs ({shapes}; a free dimension counts as 1 until -p "
-            f"sets it): {type(error).__name__}: {' '.join(str(error).split())}"
+            f"sets it): {told(error)}"
         )
 
     def _run(self, node: Any, values: dict[str, Any]) -> tuple:

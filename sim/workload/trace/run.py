@@ -15,6 +15,7 @@ import torch
 from sim.errors import DovetailError, TraceError
 from sim.workload.graph import Graph, Role, ViewOp
 from sim.workload.passes.attention import find_attention
+from sim.workload.raised import FOREIGN, told
 from sim.workload.trace.builder import GraphBuilder
 from sim.workload.trace.policy import DataPolicy
 from sim.workload.trace.recorder import META, FunctionMode, Recorder
@@ -65,7 +66,7 @@ def record(
             outputs = twin(*args, **kwargs)
         except DovetailError:
             raise
-        except Exception as error:
+        except FOREIGN as error:
             raise TraceError(_failure(error, recorder, name)) from error
     with recorder.dispatch.paused():
         graph = find_attention(recorder.builder.finish(list(tensors_of(outputs)), name=name))
@@ -86,6 +87,21 @@ class _ToMeta(torch.overrides.TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+def refuse_compiled(module: torch.nn.Module, where: str) -> None:
+    """A module of torch.jit runs outside Python: its ops and its modules' names cannot be recorded.
+
+    Raises: TraceError: the module is one, or has one in it.
+    """
+    for path, part in module.named_modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            what = f'module "{path}"' if path else "the model"
+            raise TraceError(
+                f"{where}: {what} is compiled by torch.jit ({getattr(part, 'original_name', type(part).__name__)}), so "
+                "its ops cannot be recorded; return the torch.nn.Module as it is before torch.jit.script or "
+                "torch.jit.trace, or save it by torch.onnx.export and give the .onnx file"
+            )
+
+
 def _empty_twin(tensor: torch.Tensor) -> torch.Tensor:
     return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=META)
 
@@ -94,6 +110,7 @@ def to_meta(module: torch.nn.Module, example_inputs: Any) -> tuple[torch.nn.Modu
     """A twin of the module and its inputs on meta, sharing what they share, in eval mode."""
     if not isinstance(module, torch.nn.Module):
         raise TraceError(f"cannot trace a {type(module).__name__}: expected a torch.nn.Module")
+    refuse_compiled(module, type(module).__name__)
     memo: dict[int, Any] = {}
     for parameter in module.parameters():
         memo[id(parameter)] = torch.nn.Parameter(_empty_twin(parameter), requires_grad=False)
@@ -103,9 +120,9 @@ def to_meta(module: torch.nn.Module, example_inputs: Any) -> tuple[torch.nn.Modu
         with _ToMeta():
             twin = copy.deepcopy(module, memo)
             inputs = copy.deepcopy(example_inputs, memo)
-    except Exception as error:
+    except FOREIGN as error:
         raise TraceError(
-            f"{type(module).__name__}: cannot be copied to the meta device ({type(error).__name__}: {error}); "
+            f"{type(module).__name__}: cannot be copied to the meta device ({told(error)}); "
             "keep locks, generators and open files out of the module, or drop them in __deepcopy__"
         ) from error
     twin.eval()
@@ -124,7 +141,7 @@ def to_meta(module: torch.nn.Module, example_inputs: Any) -> tuple[torch.nn.Modu
 def _declare(recorder: Recorder, module: torch.nn.Module, args: tuple, kwargs: dict) -> None:
     """Names and roles of what no op makes: inputs, then parameters and buffers."""
     builder = recorder.builder
-    names = [p.name for p in inspect.signature(module.forward).parameters.values()]
+    names = _argument_names(module)
     for position, value in enumerate(args):
         label = names[position] if position < len(names) and "args" not in names[position] else f"input{position}"
         _declare_inputs(builder, label, value)
@@ -134,6 +151,14 @@ def _declare(recorder: Recorder, module: torch.nn.Module, args: tuple, kwargs: d
         for label, tensor in found:
             if not builder.knows(tensor):
                 builder.declare(tensor, Role.WEIGHT, label)
+
+
+def _argument_names(module: torch.nn.Module) -> list[str]:
+    """Of `forward`; none where it is compiled code that does not tell them."""
+    try:
+        return list(inspect.signature(module.forward).parameters)
+    except (TypeError, ValueError):
+        return []
 
 
 def _declare_inputs(builder: GraphBuilder, label: str, value: Any) -> None:
@@ -183,10 +208,9 @@ def tensors_of(value: Any, seen: set[int] | None = None) -> Iterator[torch.Tenso
             yield from tensors_of(item, seen)
 
 
-def _failure(error: Exception, recorder: Recorder, name: str) -> str:
+def _failure(error: BaseException, recorder: Recorder, name: str) -> str:
     """One paragraph: the user's last line (the model where only torch's own modules ran), the error, the module."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if user_file(f.filename)]
     place = f"{frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name}" if frames else f"{name} on these inputs"
-    text = " ".join(str(error).split())
     module = f" (module {recorder.modules[-1]})" if recorder.modules and recorder.modules[-1] else ""
-    return f"{place}: {type(error).__name__}: {text}{module}"
+    return f"{place}: {told(error)}{module}"

@@ -1,0 +1,36 @@
+"""What a model's own code, or torch, raised: told in one paragraph, whatever its message is."""
+
+from __future__ import annotations
+
+import re
+
+FOREIGN = (Exception, SystemExit)
+"""What a model's code may raise: all but Ctrl-C and a generator's end."""
+
+_LONGEST = 400
+_FRAMES = re.compile(r"^\s*(Exception raised from |C\+\+ CapturedTraceback|frame #\d+: )", re.MULTILINE)
+
+
+def told(error: BaseException) -> str:
+    """ "ValueError: message": its lines as one, without the C++ frames that torch appends, and cut where it is long.
+
+    >>> told(ValueError("no weights:\\n  a.pt\\nException raised from load at a.cpp:7\\nframe #0: c10::Error"))
+    'ValueError: no weights: a.pt'
+    """
+    kind = type(error).__name__
+    text = _message(error)
+    if isinstance(error, SystemExit):
+        return f"sys.exit({text}) would end the program; expected a return, or an exception that says what is wrong"
+    return f"{kind}: {text}" if text else f"{kind} without a message"
+
+
+def _message(error: BaseException) -> str:
+    try:
+        whole = str(error)
+    except FOREIGN as second:
+        return f"its message cannot be shown, its __str__ raises {type(second).__name__}"
+    kept = _FRAMES.split(whole, maxsplit=1)[0]
+    text = " ".join(kept.split())
+    if kept != whole and text.count('"') % 2:  # the frames stood in the quote
+        text += '"'
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST].rsplit(' ', 1)[0]} ..."
