@@ -65,6 +65,7 @@ def test_another_topological_order_changes_no_total(graph):
         assert one.macs == other.macs
         assert one.parameters == other.parameters
     assert role_bytes(graph) == role_bytes(shuffled)
+    assert graph_from_dict(graph_to_dict(shuffled)) == shuffled
 
 
 def test_ops_come_after_what_they_read(graph):
