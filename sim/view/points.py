@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import floor, isfinite, log
@@ -128,7 +129,7 @@ def _flats(ceilings: Iterable[Ceiling], peak: Ceiling) -> tuple[tuple[str, float
 
 def _estimate_points(estimate: Estimate, home: str) -> list[Point]:
     """Each op at its intensity over the home memory, or over the first that moves its bytes where it lies on chip."""
-    points = []
+    points, called = [], _names([(op.module, op.name) for op in estimate.ops])
     for op in estimate.ops:
         flops = 2 * op.macs + op.vector_ops
         moved = {memory: rows.traffic_bytes(op, memory) for memory in op.traffic_bytes}
@@ -136,22 +137,27 @@ def _estimate_points(estimate: Estimate, home: str) -> list[Point]:
         place = next((memory for memory in (home, *moved) if moved.get(memory, 0.0) >= least), None)
         if flops and op.latency_s and place is not None:
             share = op.latency_s / estimate.latency_s
-            label = op.module or op.name
             x, y = flops / moved[place], flops / op.latency_s
-            points.append(Point(x, y, share, rows.kind_of(op), label, place != home))
+            points.append(Point(x, y, share, rows.kind_of(op), called[op.name], place != home))
     return points
 
 
 def _bound_points(bound: Roofline) -> list[Point]:
     total = sum(op.roofline_s for op in bound.ops)
-    points = []
+    points, called = [], _names([(op.module, op.name) for op in bound.ops])
     for op in bound.ops:
         moved = op.traffic_bytes.get(bound.home) or sum(op.traffic_bytes.values())
         if op.flops and moved and op.roofline_s:
             x, y = op.flops / moved, op.flops / op.roofline_s
             on_chip = not op.traffic_bytes.get(bound.home)
-            points.append(Point(x, y, op.roofline_s / total, rows.kind_of(op), op.module or op.name, on_chip))
+            points.append(Point(x, y, op.roofline_s / total, rows.kind_of(op), called[op.name], on_chip))
     return points
+
+
+def _names(ops: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Op -> what it is called, of (module, op): the module, where no other op is its."""
+    alone = Counter(module for module, _ in ops)
+    return {name: module if alone[module] == 1 and module else name for module, name in ops}
 
 
 def _merge(points: Iterable[Point]) -> tuple[Point, ...]:
@@ -200,15 +206,19 @@ def _home_of(
 
 
 def _common_label(names: Sequence[str]) -> str:
-    """["layer1.1.conv2", "layer1.2.conv2"] -> "layer1.*.conv2 x 2"."""
+    """["layer1.1.conv2", "layer1.2.conv2"] -> "layer1.*.conv2 x 2"; of two words both stand."""
     if len(names) == 1:
         return names[0]
     split = [name.split(".") for name in names]
     if len({len(parts) for parts in split}) == 1:
-        parts = [c[0] if len(set(c)) == 1 else "*" for c in zip(*split, strict=True)]
-        if parts[0] != "*":
+        parts = [_common_part(dict.fromkeys(c)) for c in zip(*split, strict=True)]
+        if len({words[0] for words in split}) == 1:
             return ".".join(parts) + f" x {len(names)}"
     return f"{names[0]} and {len(names) - 1} more"
+
+
+def _common_part(words: Mapping[str, None]) -> str:
+    return "/".join(words) if (len(words) <= 2 and not any(map(str.isdigit, words))) or len(words) == 1 else "*"
 
 
 def _reach(sides: Iterable[tuple[float, float]], margin: float) -> float:

@@ -56,6 +56,7 @@ def test_an_estimate_without_its_roofline(estimate: Estimate) -> None:
 
 def test_common_names() -> None:
     assert points._common_label(["layer1.1.conv2", "layer1.2.conv2"]) == "layer1.*.conv2 x 2"
+    assert points._common_label(["layers.0.q", "layers.0.k", "layers.1.q"]) == "layers.*.q/k x 3"
     assert points._common_label(["a.b", "c"]) == "a.b and 1 more"
     assert points._common_label(["a.b", "c.d"]) == "a.b and 1 more"
     assert points._common_label(["only"]) == "only"
