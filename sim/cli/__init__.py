@@ -153,6 +153,12 @@ class LazyGroup(TyperGroup):
                 traceback.print_exc(file=sys.stderr)
             print("dovetail: " + " ".join(str(error).split()), file=sys.stderr)
             sys.exit(error.exit_code)
+        except MemoryError as error:
+            if common.settings.debug:
+                traceback.print_exc(file=sys.stderr)
+            words = f"the sizes are too large for this machine's memory ({error})" if str(error) else "out of memory"
+            print(f"dovetail: {words}; ask for smaller ones", file=sys.stderr)
+            sys.exit(2)
         except OSError as error:
             if error.filename is None or common.settings.debug:
                 traceback.print_exc(file=sys.stderr)

@@ -121,6 +121,13 @@ def test_an_unexpected_exception_is_called_a_bug(monkeypatch: pytest.MonkeyPatch
     assert "bug in Dovetail" in done.stderr
 
 
+def test_sizes_beyond_the_memory_are_no_bug(monkeypatch: pytest.MonkeyPatch, bundled: list[dict]) -> None:
+    monkeypatch.setitem(sim.__dict__, "estimate", fail_with(MemoryError("Unable to allocate 74.5 GiB")))
+    done = runner.invoke(app, ["estimate", "w", "--hw", "toy"])
+    assert (done.exit_code, "Traceback" in done.stderr) == (2, False)
+    assert "too large for this machine's memory (Unable to allocate 74.5 GiB)" in done.stderr
+
+
 def test_estimate_prints_a_table_or_one_document(bundled: list[dict], estimate: Estimate) -> None:
     table = runner.invoke(app, ["estimate", "w", "--hw", "toy", "--per-op", "--by-module"])
     assert table.exit_code == 0
