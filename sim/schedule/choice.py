@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sim.errors import InfeasibleError, MappingError
 from sim.hardware.chip import Costing
 from sim.mapping.winners import Objective, valued
 from sim.schedule.asking import compute_and_widening, machine_of
@@ -43,11 +44,15 @@ class Way:
     homes: Residency
 
 
-def best_kept(way: Callable[[Keep, np.ndarray | None], Way]) -> Way:
+def best_kept(way: Callable[[Keep, np.ndarray | None], Way], *, given: bool = False) -> Way:
     """The best way of each design: all that may stay does, or no weights, or no tensor at all.
 
-    way: what is kept, and the designs (D,) to cost so, None for all.
+    Args: way: what is kept, and the designs (D,) to cost so, None for all; given: mappings are given, each made for
+        certain homes, so that all ways are costed but those under whose homes one of them does not fit.
+    Raises: MappingError, InfeasibleError: a given mapping fits under no homes; told of every tensor at home.
     """
+    if given:
+        return _best_given(way)
     found = way(Keep.WEIGHTS, None)
     if found.coster.unit.costing is not Costing.MAPPED or not found.homes.memory or found.coster.options.apart:
         return found
@@ -58,6 +63,20 @@ def best_kept(way: Callable[[Keep, np.ndarray | None], Way]) -> Way:
     doubtful = _doubtful(found.groups, found.coster)
     if doubtful.any():
         found = better(found, way(Keep.NOTHING, doubtful))
+    return found
+
+
+def _best_given(way: Callable[[Keep, np.ndarray | None], Way]) -> Way:
+    found: Way | None = None
+    for keep in (Keep.WEIGHTS, Keep.ACTIVATIONS, Keep.NOTHING):
+        try:
+            one = way(keep, None)
+        except (MappingError, InfeasibleError):
+            if found is None and keep is Keep.NOTHING:
+                raise
+        else:
+            found = one if found is None else better(found, one)
+    assert found is not None
     return found
 
 
@@ -98,7 +117,9 @@ def share(time: np.ndarray, energy: np.ndarray, coster: _Coster) -> np.ndarray:
     return np.where(np.isnan(chosen), time, chosen)
 
 
-def least_product(way: Callable[[Keep, np.ndarray | None, np.ndarray], Way], likely_w: np.ndarray) -> Way:
+def least_product(
+    way: Callable[[Keep, np.ndarray | None, np.ndarray], Way], likely_w: np.ndarray, *, given: bool = False
+) -> Way:
     """The best way by energy x delay, E T.
 
     Parts do not add up to a product, but where (sum of e) (sum of t) is least so is the sum of e + (E / T) t: a second
@@ -107,7 +128,7 @@ def least_product(way: Callable[[Keep, np.ndarray | None, np.ndarray], Way], lik
     """
 
     def priced(price_w: np.ndarray) -> Way:
-        return best_kept(lambda keep, only: way(keep, only, price_w))
+        return best_kept(lambda keep, only: way(keep, only, price_w), given=given)
 
     price_w, found = likely_w, priced(likely_w)
     for _ in range(PRICES):

@@ -323,9 +323,11 @@ def cost_network(
 
     def best(options: Options) -> Way:
         way = partial(costed, options=options)
+        given = bool(options.mapping)
         if options.objective != "edp":
-            return best_kept(way)
-        return least_product(way, likely_power_w(_Coster(ready, chips, energy_of, options, precision, shared)))
+            return best_kept(way, given=given)
+        likely_w = likely_power_w(_Coster(ready, chips, energy_of, options, precision, shared))
+        return least_product(way, likely_w, given=given)
 
     chosen = best(options)
     if options.map_space == "uneven":  # an op that is faster alone may hide less of its first load behind others
