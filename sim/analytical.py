@@ -10,19 +10,19 @@ import numpy as np
 
 from sim.cost.roofline import Roofline, RooflinePoint
 from sim.cost.roofline import roofline as graph_roofline
-from sim.errors import ConfigError, InfeasibleError, WorkloadError, nearest
+from sim.errors import ConfigError, InfeasibleError, MappingError, WorkloadError, nearest
 from sim.hardware.chip import Chip, Costing, Unit
 from sim.hardware.designs import Designs
 from sim.hardware.dump import chip_hash
 from sim.hardware.money import DieCost, die_cost
 from sim.hardware.physical import area_parts_mm2, chip_area_mm2, idle_power_w, why_no_energy
-from sim.mapping.mapping import Mapping as LoopNest
 from sim.mapping.winners import Winners
 from sim.results import Estimate, OpEstimate, Term, Traffic
 from sim.savings import with_savings
 from sim.schedule.asking import compute_type_of
 from sim.schedule.confidence import calibration_document, latency_interval_s
 from sim.schedule.fusion import fused_notes
+from sim.schedule.given import GIVEN, Given, given_mappings
 from sim.schedule.gpu import inside_storages
 from sim.schedule.groups import GroupCost
 from sim.schedule.host import TRANSFER
@@ -49,7 +49,7 @@ def estimate(
     precision: str | Precision | PrecisionPolicy | None = None,
     calibration: str = "auto",
     map_space: str = "even",
-    mapping: Mapping[str, LoopNest] | LoopNest | None = None,
+    mapping: Given | None = None,
     allow_unsupported: bool = False,
     overrides: Mapping[str, float] | None = None,
     what_if: bool = False,
@@ -66,8 +66,9 @@ def estimate(
             (`sim.workload.precision_file`); the chip's default when None.
         calibration: "auto" (the device's own constants, or those of the nearest measured GPU), "none" (data sheet
             only), a measured device, or a calibration file (see `sim.baseline.calibrate`).
-        map_space: "even", "uneven" or "fixed_dataflow".
-        mapping: a mapping for every einsum, or op name -> mapping ("*" for all others).
+        map_space: "even", "uneven" or "fixed_dataflow": of ops without a mapping; "given" stands for "even" there.
+        mapping: a mapping for every einsum, or op name -> mapping ("*" for all others); its form in documents, as
+            `OpEstimate.mapping` is, and None, as of an op without one, are taken too. On mapped units only.
         allow_unsupported: cost ops without a rule as memory traffic instead of refusing.
         overrides: op name -> latency in seconds that is known better.
         what_if: also cost the network with each resource larger and in each precision (`sim.whatif`): some
@@ -86,10 +87,10 @@ def estimate(
             f'objective "{objective}" is unknown: expected one of {", ".join(OBJECTIVES)}.'
             f"{nearest(objective, OBJECTIVES)}"
         )
-    given = {"*": mapping} if isinstance(mapping, LoopNest) else dict(mapping or {})
+    given, space = given_mappings(mapping, map_space, chip)
     options = Options(
         objective=objective,
-        map_space=map_space,
+        map_space=space,
         mapping=given,
         allow_unsupported=allow_unsupported,
         overrides_s=dict(overrides or {}),
@@ -165,7 +166,7 @@ def read(network: Network, d: int, *, precision: str | Precision | PrecisionPoli
         overrides=chip.overrides,
         precision=chosen.name,
         objective=options.objective,
-        map_space="given" if "*" in options.mapping else options.map_space,
+        map_space=GIVEN if options.mapping else options.map_space,
         buffering=network.unit.buffering.value,
         calibration=calibration_document(network, d, options.calibration),
         latency_s=latency,
@@ -452,13 +453,13 @@ def _above_stated(chip: Chip, chips: int, energy: float | None, latency: float) 
 
 
 def _not_given(network: Network, options: Options) -> list[str]:
-    """Ops that a file of mappings leaves out."""
+    """Ops that the given mappings leave out."""
     given = options.mapping
     rest = [group.name for group in network.groups if group.macs and group.name not in given]
-    if options.map_space != "given" or "*" in given or not rest:
+    if not given or "*" in given or not rest:
         return []
     shown = ", ".join(rest[:3]) + (", ..." if len(rest) > 3 else "")
-    return [f"no mapping given for {len(rest)} ops ({shown}): costed with the best even ones"]
+    return [f"no mapping given for {len(rest)} ops ({shown}): costed with the best {options.map_space} ones"]
 
 
 def _proof(network: Network) -> list[str]:
@@ -479,7 +480,7 @@ def _proof(network: Network) -> list[str]:
 def evaluate(
     einsum: Einsum | Graph,
     chip: Chip,
-    mapping: LoopNest,
+    mapping: Given,
     *,
     precision: str | Precision | PrecisionPolicy | None = None,
     calibration: str = "auto",
@@ -488,11 +489,14 @@ def evaluate(
 ) -> OpEstimate:
     """The cost of one einsum under a given mapping, its operands at the chip's home memory.
 
-    Args: precision, calibration, map_space, allow_unsupported: as `estimate`, with its defaults. The mapping is given,
-        so that the map space decides for other einsums of a graph only: the first op's cost is returned.
+    Args: mapping: a mapping, or its form in documents, such as the `mapping` of an op of an estimate; precision,
+        calibration, map_space, allow_unsupported: as `estimate`, with its defaults. The mapping is given, so that the
+        map space decides for other einsums of a graph only: the first op's cost is returned.
     Raises: MappingError: the mapping does not fit the einsum or the chip; InfeasibleError: a memory
         overflows, or the home memory is too small for the operands.
     """
+    if mapping is None:  # an op's that has none: an estimate would search
+        raise MappingError("evaluate: there is no mapping to cost; `sim.estimate` searches for the best")
     graph = einsum if isinstance(einsum, Graph) else one_op_graph(einsum)
     found = estimate(
         graph,

@@ -7,6 +7,7 @@ are plain typer functions in `sim/cli/<group>.py`; they parse words, call the Py
 from __future__ import annotations
 
 import gc
+import re
 import sys
 import traceback
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from sim._version import __version__
 from sim.cli import common
-from sim.errors import DovetailError
+from sim.errors import DovetailError, nearest
 
 EXIT_BUG = 70
 """Exit code of an error that is ours and not the user's (EX_SOFTWARE of sysexits.h)."""
@@ -174,13 +175,26 @@ class LazyGroup(TyperGroup):
             sys.exit(EXIT_BUG)
 
 
+class _Command(TyperCommand):
+    """A choice that refuses a word names the nearest that it takes."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")
+            word, _, choices = error.message.partition(" is not one of ")
+            error.message += nearest(word.strip("'"), re.findall("'(.+?)'", choices))
+            raise
+
+
 def _load(name: str) -> TyperCommand:
     """The real command of the table's row, with the options that every command shares."""
     entry = COMMANDS[name]
     one = typer.Typer(add_completion=False, rich_markup_mode=None)
     function = getattr(import_module(entry.module), entry.function)
     epilog = f"Example: {entry.example}"
-    one.command(name, epilog=epilog, context_settings={"help_option_names": ["-h", "--help"]})(function)
+    one.command(name, cls=_Command, epilog=epilog, context_settings={"help_option_names": ["-h", "--help"]})(function)
     command = typer.main.get_command(one)
     kinds = get_type_hints(function)
     for option in command.params:

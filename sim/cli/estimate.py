@@ -21,6 +21,7 @@ class MapSpace(StrEnum):
     EVEN = "even"
     UNEVEN = "uneven"
     FIXED_DATAFLOW = "fixed_dataflow"
+    GIVEN = "given"
 
 
 class Inputs(StrEnum):
@@ -58,7 +59,9 @@ def estimate(
     set_: SetOption = None,
     precision: PrecisionOption = None,
     objective: Annotated[Objective, typer.Option(help="What the best mapping is best for.")] = Objective.LATENCY,
-    map_space: Annotated[MapSpace, typer.Option(help="Which mappings are considered.")] = MapSpace.EVEN,
+    map_space: Annotated[
+        MapSpace, typer.Option(help="Which mappings are searched; given: those of --mapping.")
+    ] = MapSpace.EVEN,
     mapping: Annotated[Path | None, typer.Option(help="Take the mappings of this file instead.")] = None,
     save_mapping: Annotated[Path | None, typer.Option(help="Write the chosen mappings to this file.")] = None,
     calibration: CalibrationOption = "auto",
@@ -101,7 +104,7 @@ def estimate(
     if mapping is not None:
         from sim.mapping.files import read_mappings
 
-        options |= {"map_space": "given", "mapping": read_mappings(mapping)}
+        options |= {"mapping": read_mappings(mapping)}
     estimates = []
     with Progress(f"tracing {workload}", steps=1 + len(chips)) as progress:
         graph = sim.load_workload(workload, progress=progress.traced, **common.knobs(p or ()))

@@ -87,6 +87,7 @@ def _scheduled(graph: Graph, chip: Chip, **given: Any) -> tuple[Schedule, dict[s
     """(the schedule that `estimate` reads with the same arguments, what a result says of how it was made)."""
     from sim.analytical import op_precision
     from sim.schedule.build import costed, to_schedule
+    from sim.schedule.given import GIVEN
 
     network, options, chosen = costed(graph, chip, **given)
     schedule = to_schedule(network, 0)
@@ -99,7 +100,7 @@ def _scheduled(graph: Graph, chip: Chip, **given: Any) -> tuple[Schedule, dict[s
         "precision": chosen.name,
         "op_precisions": {group.name: op_precision(group.op, alone.graph) for group in alone.groups},
         "objective": options.objective,
-        "map_space": "given" if "*" in options.mapping else options.map_space,
+        "map_space": GIVEN if options.mapping else options.map_space,
         "buffering": network.unit.buffering.value,
         "calibration": calibration_document(alone, 0, options.calibration),
         "estimate_latency_s": float(alone.latency_s[0]),

@@ -139,7 +139,7 @@ def _key(question: Question, coster: _Coster) -> tuple:
     energies = (m.read_energy_j_per_byte, m.write_energy_j_per_byte, m.mac_energy_j, m.idle_j_per_cycle)
     numbers = (question.reserved_bytes, m.rates, m.capacity_bytes, m.setup_cycles, m.latency_cycles)
     return (
-        _space(coster),
+        coster.options.map_space,
         *(tuple(p.einsum.ranks.items()), tuple(p.axes[role] for role in ROLES), tuple(p.bits.items())),
         *(p.reduction_speedup, p.accumulate_bits, tuple(question.homes.items()), m.levels, m.array),
         tuple(a.tobytes() for a in (*numbers, *(energies if question.objective is not Objective.LATENCY else ()))),
@@ -159,16 +159,11 @@ def ask_all(wanted: Iterable[Asked], coster: _Coster) -> None:
     known |= {key: one.won for key, one in kept.items() if key not in fresh}
     if not fresh:
         return
-    answers = map_einsums(list(fresh.values()), space=_space(coster))
+    answers = map_einsums(list(fresh.values()), space=coster.options.map_space)
     for number, (key, won) in enumerate(zip(fresh, answers, strict=True)):
         known[key] = kept[key].beside(won) if key in kept else won
         coster.shared.again.answered(fresh[key], won)
         coster.options.progress(number / len(fresh))
-
-
-def _space(coster: _Coster) -> str:
-    """The map space that is searched (a file of mappings need not name every op)."""
-    return "even" if coster.options.map_space == "given" else coster.options.map_space
 
 
 def found(question: Question, one: Asked, coster: _Coster) -> Winners:

@@ -14,8 +14,8 @@ import numpy as np
 from sim.errors import InfeasibleError
 from sim.hardware.chip import Chip
 from sim.mapping.machine import Machine
-from sim.mapping.mapping import Mapping as LoopNest
 from sim.mapping.steps import Moves, StepTable
+from sim.schedule.given import Given, given_mappings
 from sim.schedule.groups import GroupCost
 from sim.schedule.host import TRANSFER
 from sim.schedule.links import awaited
@@ -37,7 +37,7 @@ def costed(
     precision: str | Precision | PrecisionPolicy | None = None,
     objective: str = "latency",
     map_space: str = "even",
-    mapping: Mapping[str, LoopNest] | LoopNest | None = None,
+    mapping: Given | None = None,
     allow_unsupported: bool = False,
     calibration: str = "auto",
     inputs: str = "host",
@@ -46,10 +46,11 @@ def costed(
 
     Raises: as `sim.estimate`.
     """
+    given, space = given_mappings(mapping, map_space, chip)
     options = Options(
         objective=objective,
-        map_space=map_space,
-        mapping={"*": mapping} if isinstance(mapping, LoopNest) else dict(mapping or {}),
+        map_space=space,
+        mapping=given,
         allow_unsupported=allow_unsupported,
         calibration=calibration,
         inputs=inputs,

@@ -23,6 +23,7 @@ from sim.schedule.asking import Asked, ask_all, asked, homes_of, room_class
 from sim.schedule.choice import Way, best_kept, better, least_product, likely_power_w
 from sim.schedule.cpu import cost_cpu, cpu_calibration
 from sim.schedule.fusion import fused
+from sim.schedule.given import check_space
 from sim.schedule.gpu import cost_gpu, gpu_notes, inside_storages
 from sim.schedule.groups import GroupCost, cost_einsum, uncosted
 from sim.schedule.host import INPUTS, TRANSFER, input_transfer, transfer_note
@@ -53,6 +54,7 @@ class Options:
 
     objective: str = "latency"
     map_space: str = "even"
+    """of ops without a given mapping"""
     mapping: Mapping[str, object] = field(default_factory=dict)
     allow_unsupported: bool = False
     overrides_s: Mapping[str, float] = field(default_factory=dict)
@@ -292,6 +294,7 @@ def cost_network(
     Raises: UnsupportedOpError, PrecisionError, ConfigError.
     """
     unsupported = _unsupported(graph, options)
+    check_space(options.map_space)
     check_calibration(chips[0], options.calibration)
     if options.objective != "latency":
         own = precision if isinstance(precision, Precision) else parse_precision(chips[0].default_precision)

@@ -161,7 +161,7 @@ def test_mappings_are_saved_and_read_back(bundled: list[dict], tmp_path: Path) -
     path = tmp_path / "mappings.yaml"
     assert runner.invoke(app, ["estimate", "w", "--hw", "toy", "--save-mapping", str(path)]).exit_code == 0
     assert runner.invoke(app, ["estimate", "w", "--hw", "toy", "--mapping", str(path)]).exit_code == 0
-    assert bundled[-1]["map_space"] == "given"
+    assert bundled[-1]["map_space"] == "even"
     assert bundled[-1]["mapping"]["layer1.0.conv1"].to_dict()["nodes"][0] == {"loop": "K", "tile": 64}
     path.write_text("schema: dovetail.mappings/2")
     assert runner.invoke(app, ["estimate", "w", "--hw", "toy", "--mapping", str(path)]).exit_code == 2

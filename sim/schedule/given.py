@@ -1,0 +1,82 @@
+"""Mappings that the user gives, in any of the forms that the results and files of ours have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sim.errors import ConfigError, MappingError, nearest
+from sim.hardware.chip import Chip, Costing
+from sim.mapping.api import SPACES
+from sim.mapping.mapping import Mapping as LoopNest
+
+GIVEN = "given"
+"""The map space of results whose mappings were given."""
+Given = LoopNest | Mapping[str, object]
+"""A mapping, its document ({"nodes": [...]}), or op name -> one of these or None ("*" for all others)."""
+
+_UNMAPPED = {
+    Costing.GPU_KERNELS: "is costed by the kernels that it runs",
+    Costing.CPU: "is costed by the loops that its caches and cores allow",
+    Costing.ROOFLINE: "is costed by roofline",
+}
+
+
+def given_mappings(mapping: Given | None, map_space: str, chip: Chip) -> tuple[dict[str, LoopNest], str]:
+    """(op name -> mapping, "*" for all others; the map space that is searched for ops without one).
+
+    Raises: MappingError: malformed, of another type, or for a unit that takes none; ConfigError: the map space "given"
+        and no mapping.
+    """
+    if mapping is None:
+        check_space(map_space)
+        return {}, map_space
+    found = _read(mapping)
+    unit = chip.main_unit
+    if unit.costing is not Costing.MAPPED and (found or map_space == GIVEN):
+        raise MappingError(
+            f"{chip.name}: {unit.name} {_UNMAPPED[unit.costing]}: there are no mappings to give; leave `mapping`, or "
+            "--mapping, out"
+        )
+    space = "even" if map_space == GIVEN else map_space
+    check_space(space)
+    return found, space
+
+
+def check_space(space: str) -> None:
+    """Raises: MappingError: unknown; ConfigError: it takes mappings."""
+    if space == GIVEN:
+        raise ConfigError(
+            f'map space "{GIVEN}" searches nothing: give mappings too, with `mapping=`, or --mapping of `dovetail '
+            f"estimate`, or choose one of {', '.join(SPACES)}"
+        )
+    if space not in SPACES:
+        raise MappingError(
+            f'map space "{space}" is unknown: expected one of {", ".join((*SPACES, GIVEN))}.'
+            f"{nearest(space, (*SPACES, GIVEN))}"
+        )
+
+
+def _read(mapping: Given) -> dict[str, LoopNest]:
+    if _is_one(mapping):
+        return {"*": _one(mapping, where="mapping")}
+    if not isinstance(mapping, Mapping):
+        raise MappingError(f"mapping: {_EXPECTED}, got {type(mapping).__name__}")
+    return {str(name): _one(one, where=f'mapping for "{name}"') for name, one in mapping.items() if one is not None}
+
+
+def _is_one(mapping: object) -> bool:
+    nodes = mapping.get("nodes") if isinstance(mapping, Mapping) else None
+    return isinstance(mapping, LoopNest) or isinstance(nodes, list | tuple)
+
+
+def _one(mapping: object, *, where: str) -> LoopNest:
+    if isinstance(mapping, LoopNest):
+        return mapping
+    if not isinstance(mapping, Mapping):
+        raise MappingError(f"{where}: {_EXPECTED}, got {type(mapping).__name__}")
+    return LoopNest.from_dict(mapping, where=where)
+
+
+_EXPECTED = "expected a sim.Mapping, its form with `nodes` (as `OpEstimate.mapping`), or op name -> one of these"
+
+__all__ = ["GIVEN", "Given", "check_space", "given_mappings"]
