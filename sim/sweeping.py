@@ -91,7 +91,8 @@ def sweep(
         path -> values, or `Designs`; precisions: names or policies (see `sim.estimate`), the chip's default if
         None; progress: called with the share of the (knobs, precision) pairs that are done; processes: how many
         cost the designs (forked copies of this one, on Linux only), those of one structure in one of them.
-    Returns: a table in `itertools.product` order; infeasible rows have nan and a reason.
+    Returns: a table in `itertools.product` order; rows of what cannot run (it fits nowhere, or has an op without a cost
+        rule) are infeasible, and have nan and a reason.
     Raises: WorkloadError: knobs on a plain graph; ConfigError, PrecisionError as for one estimate.
     """
     designs = chip_grid if isinstance(chip_grid, Designs) else Designs.grid(chip, dict(chip_grid or {}))
@@ -165,12 +166,9 @@ def _rows(
     area, idle = (size * np.asarray(f(designs), dtype=float) for f in (chip_area_mm2, idle_power_w))
     groups = group_by_structure(chips)
     tasks = [
-        partial(
-            _structure, graph, [chips[i] for i in some], _part(designs, some), precision, options, idle[some],
-            alone=len(groups) == 1,
-        )
+        partial(_structure, graph, [chips[i] for i in some], _part(designs, some), precision, options, idle[some])
         for some in groups
-    ]  # fmt: skip
+    ]
     with Aside(tasks, min(processes, len(tasks))) as aside:
         for members, columns in zip(groups, aside.results(), strict=True):
             for name, values in columns.items():
@@ -192,15 +190,12 @@ def _structure(
     precision: Precision | PrecisionPolicy,
     options: Options,
     idle_w: np.ndarray,
-    *,
-    alone: bool,
 ) -> dict[str, Any]:
-    """What is known of designs of one structure: arrays (designs,), or one value for all of them. Where none of them
-    can run that is an error if there are no others (`alone`)."""
+    """What is known of designs of one structure: arrays (designs,), or one value for all of them."""
     try:
         network = cost_network(graph, chips, precision, options, subject=part)
     except DovetailError as error:
-        if error.exit_code != 1 or alone:
+        if error.exit_code != 1:  # what the user wrote is wrong, for other graphs and designs too
             raise
         return {"infeasible": True, "reason": str(error)}
     return _columns(network, idle_w, precision)

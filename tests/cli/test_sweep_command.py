@@ -106,3 +106,50 @@ def test_the_lines_of_a_figure() -> None:
     assert [number_of(text) for text in ("34 GB/s", 8, "1e3", "int8", True)] == [34.0, 8.0, 1000.0, None, None]
     assert len(scaling_figure(columns, "batch").axes) == 2
     assert scaling_axis({"hardware": ["a", "b"], "latency_s": [1.0, 2.0]}) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "reasons"),
+    [
+        ("llama -p size=1b,70b -p phase=decode -p context=16 --hw systolic", 0, ["", "do not fit DRAM"]),
+        ("mlp --hw systolic --set DRAM.capacity=1kB", 1, ["do not fit DRAM"]),
+        ("mlp --hw systolic --set SRAM.capacity=1B,1MiB", 0, ["bytes in SRAM, 1 are free", ""]),
+        ("mlp --hw h100-sxm --set DRAM.capacity=1kB", 1, ["do not fit DRAM"]),
+        ("bessel.py -p width=8,16 --hw systolic --calibration none", 0, ["1 op has no cost rule", ""]),
+        ("bessel.py --hw systolic", 1, ["1 op has no cost rule"]),
+    ],
+)
+def test_what_cannot_run_is_a_row_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, code: int, reasons: list[str]
+) -> None:
+    """The table is written whatever runs; exit code 1 where nothing does."""
+    monkeypatch.chdir(tmp_path)
+    Path("bessel.py").write_text(BESSEL)
+    done = CliRunner().invoke(app, ["sweep", *words.split(), "-o", "t.csv"])
+    assert done.exit_code == code, done.stderr
+    with Path("t.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row, reason in zip(rows, reasons, strict=True):
+        assert row["infeasible"] == str(bool(reason))
+        assert reason in row["reason"]
+        assert (row["latency_s"] == "", row["energy_j"] == "") == (bool(reason), bool(reason))
+
+
+BESSEL = """
+import torch
+
+
+class Model(torch.nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.layer = torch.nn.Linear(width, width)
+
+    def forward(self, x):
+        y = self.layer(x)
+        return torch.special.bessel_j0(y) if x.shape[-1] == 8 else y
+
+
+def build(width: int = 8):
+    return Model(width), (torch.empty(2, width),)
+"""
+"""A model with an op without a cost rule, unless it is wide."""
