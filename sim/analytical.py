@@ -143,11 +143,9 @@ def read(network: Network, d: int, *, precision: str | Precision | PrecisionPoli
     latency = float(network.latency_s[d]) if feasible else inf
     silicon = _Silicon.of(chip, chips)
     total = sum(float(group.energy_j[d]) * split for group in network.groups)
-    energy = dynamic = None if isnan(total) or not feasible else total
-    leaks_w = 0.0
-    if dynamic is not None and silicon.idle_power_w is not None:  # leakage goes on while an op runs
-        leaks_w = silicon.idle_power_w * chips
-        energy = dynamic + leaks_w * latency
+    leaks_w = 0.0 if silicon.idle_power_w is None else silicon.idle_power_w * chips  # goes on while an op runs
+    known = feasible and isfinite(total + leaks_w)
+    dynamic, energy = (total, total + leaks_w * latency) if known else (None, None)
     ops = tuple(
         _op(network, i, d, floors, place[group.op.name.removesuffix(SUFFIX)], leaks_w)
         for i, group in enumerate(network.groups)
@@ -239,7 +237,7 @@ def _op(
     cycles = float(group.cycles[d]) if feasible else inf
     cells = network.unit.array.rows * network.unit.array.cols
     split = _system(network.chips[d])[0]
-    energy = float(group.energy_j[d]) * split
+    energy = float(group.energy_j[d]) * split + leaks_w * latency
     used = group.mac_slots is not None and cycles > 0 and feasible
     return OpEstimate(
         name=group.name,
@@ -259,7 +257,7 @@ def _op(
             for memory, table in group.traffic_bytes.items()
             if feasible
         },
-        energy_j=None if isnan(energy) or not feasible else energy + leaks_w * latency,
+        energy_j=energy if feasible and isfinite(energy) else None,
         breakdown_s=_terms(network, i, d, latency, launch) if feasible else dict.fromkeys(Term, inf),
         mapping=_mapping(group, d, network),
         fused=group.fused,

@@ -173,7 +173,7 @@ def _rows(
         for members, columns in zip(groups, aside.results(), strict=True):
             for name, values in columns.items():
                 out[name][members] = values
-    out["area_mm2"] = np.array(area)
+    out["area_mm2"] = np.where(np.isfinite(area), area, np.nan)
     out["power_w"] = out["energy_j"] / out["latency_s"]
     return out
 
@@ -229,7 +229,7 @@ def _columns(network: Network, idle_w: np.ndarray, precision: Precision | Precis
         "cycles": latency * clock,
         "roofline_latency_s": bound_s,
         "below_datasheet_roofline": latency < bound_s,
-        "energy_j": np.where(np.isnan(idle_w), dynamic, with_idle),
+        "energy_j": np.where(np.isnan(idle_w), dynamic, np.where(np.isinf(idle_w), np.nan, with_idle)),
         "mac_utilization": utilization,
         "macs": macs * split,
         "effective_macs": effective * split,

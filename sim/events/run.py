@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 
 import simpy
 
@@ -321,9 +322,9 @@ class _Session:
 
 
 def _energy(finished: list[Job], idle_j: float | None) -> dict[str, float]:
-    """Of the jobs that ended, and of what flows whatever runs; empty where a job's is unknown."""
+    """Of the jobs that ended, and of what flows whatever runs; empty where one of them is unknown (has no end)."""
     energies = [job.program.energy_j for job in finished]
-    if None in energies:
+    if None in energies or idle_j == inf:
         return {}
     return {"jobs": float(sum(e for e in energies if e is not None))} | ({"idle": idle_j} if idle_j else {})
 

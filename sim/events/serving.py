@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import inf
 
 import numpy as np
 import simpy
@@ -354,7 +355,7 @@ def serve(
         kv_capacity_bytes=cache.pages * page_bytes,
         preemptions=server.preemptions,
         utilization=server.busy / env.now if env.now else 0.0,
-        energy_j=server.energy_j + (idle_power_w or 0.0) * observed_s if energy else None,
+        energy_j=server.energy_j + (idle_power_w or 0.0) * observed_s if energy and idle_power_w != inf else None,
         ttft_deadline_s=ttft_deadline_s,
         tpot_deadline_s=tpot_deadline_s,
         timeline=recorder.timeline(),

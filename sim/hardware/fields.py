@@ -6,7 +6,7 @@ Each type parses to base units and tells JSON Schema that an editor shall accept
 from __future__ import annotations
 
 import re
-from math import isfinite
+from math import isfinite, isinf
 from typing import Annotated
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
@@ -30,9 +30,12 @@ def _fail(message: str) -> PydanticCustomError:
 def _parser(dimension: Dimension) -> BeforeValidator:
     def parse(value: object) -> float:
         try:
-            return parse_quantity(value, dimension)
+            found = parse_quantity(value, dimension)
         except UnitError as error:
             raise _fail(str(error)) from error
+        if isinf(found) and dimension is not Dimension.SIZE:
+            raise _fail(f'"{value}" has no end, expected {dimension.noun} such as "{dimension.example}"')
+        return found
 
     return BeforeValidator(parse)
 
@@ -96,7 +99,7 @@ def _bytes(value: object) -> int:
         size = parse_quantity(value, Dimension.SIZE)
     except UnitError as error:
         raise _fail(str(error)) from error
-    if size < 1 or size != int(size):
+    if isinf(size) or size < 1 or size != int(size):
         raise _fail(f'"{value}" must be a whole number of bytes')
     return int(size)
 

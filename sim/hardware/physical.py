@@ -127,7 +127,8 @@ UNMODELLED = {
 def why_no_energy(chip: Chip, dtype: str) -> str | None:
     """Why the energy of a network cannot be told, in words; None where it can.
 
-    By what its main unit is costed, or because neither the file nor the node gives the energy of an action.
+    By what its main unit is costed, or because neither the file nor the node gives the energy of an action, or because
+    a part without end has no idle power.
     """
     unit = chip.main_unit
     if unit.costing in UNMODELLED:
@@ -139,11 +140,20 @@ def why_no_energy(chip: Chip, dtype: str) -> str | None:
     known |= {f"{unit.vector.name}.energy": vector_energy_j(chip, unit.vector.name, p) for p in unit.vector.rates}
     missing = [name for name, value in known.items() if value is None]
     if not missing:
-        return None
+        return _why_no_idle_power(chip)
     source = "no technology.node to derive it from" if chip.technology.node_nm is None else (
         "the node gives none for memories without end"
     )  # fmt: skip
     return f"the chip file states no {', '.join(missing)} and {source}"
+
+
+def _why_no_idle_power(chip: Chip) -> str | None:
+    """The parts without end, to whose leakage and standby there is no end either; None where idle power is finite."""
+    designs = Designs(chip)
+    if not np.isinf(idle_power_w(designs)[0]):
+        return None
+    endless = [path for path in resource_paths(chip) if np.isinf(designs.column(path)[0])]
+    return f"{' and '.join(endless)} without end would make idle power infinite"
 
 
 def check_energies(chip: Chip, dtype: str, *, where: str = "") -> None:

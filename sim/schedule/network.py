@@ -431,6 +431,8 @@ def _override(groups: list[GroupCost], increments: list[np.ndarray], options: Op
             raise WorkloadError(
                 f'--override: no op "{name}" in the network as it runs: expected one of {shown}.{nearest(name, names)}'
             )
+        if not 0 <= seconds < np.inf:
+            raise ConfigError(f"--override {name}: {seconds:g} s is no latency: expected a finite time, 0 or more")
         increments[names[name]] = np.full_like(increments[names[name]], seconds)
 
 

@@ -108,7 +108,8 @@ def designs(columns: Mapping[str, Sequence[Any]], *, limit: int) -> FittedTable:
     lines = []
     for i in order[:limit]:
         choices = [str(columns[name][i]) for name in varied]
-        numbers = ["infeasible" if columns[n][i] is None else results[n](columns[n][i]) for n in known]
+        missing = "infeasible" if latency[i] is None else "-"
+        numbers = [missing if columns[n][i] is None else results[n](columns[n][i]) for n in known]
         lines.append([*choices, *numbers])
     heads = [words(name, at_least=8) for name in varied]
     heads += [number(rows.bare_words(name), drop=i) for i, name in enumerate(known)]

@@ -111,7 +111,11 @@ def test_the_lines_of_a_figure() -> None:
 @pytest.mark.parametrize(
     ("words", "code", "reasons"),
     [
-        ("llama -p size=1b,70b -p layers=1 -p phase=decode -p context=16 --hw systolic --set DRAM.capacity=1GB", 0, ["", "do not fit DRAM"]),
+        (
+            "llama -p size=1b,70b -p layers=1 -p phase=decode -p context=16 --hw systolic --set DRAM.capacity=1GB",
+            0,
+            ["", "do not fit DRAM"],
+        ),
         ("mlp --hw systolic --set DRAM.capacity=1kB", 1, ["do not fit DRAM"]),
         ("mlp --hw systolic --set SRAM.capacity=1B,1MiB", 0, ["bytes in SRAM, 1 are free", ""]),
         ("mlp --hw h100-sxm --set DRAM.capacity=1kB", 1, ["do not fit DRAM"]),

@@ -162,3 +162,19 @@ def test_bad_grids_are_refused_at_once():
 def test_numbers_that_are_not_stated_are_nan():
     assert np.isnan(Designs(SYSTOLIC).column("SRAM.read_energy")).all()
     assert np.isnan(Designs(SYSTOLIC).column("technology.area")).all()
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("DRAM.latency=inf s", '"inf s" has no end, expected a time'),
+        ("clock=inf GHz", '"inf GHz" has no end, expected a frequency'),
+        ("npu.launch=inf us", '"inf us" has no end, expected a time'),
+        ("SRAM.read_energy=inf pJ/bit", "has no end, expected an energy per byte"),
+        ("DRAM.burst=inf B", "must be a whole number of bytes"),
+    ],
+)
+def test_quantities_that_must_be_finite(override: str, said: str):
+    path, _, quantity = override.partition("=")
+    with pytest.raises(ConfigError, match=said):
+        SYSTOLIC.set(path, quantity)
