@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar
@@ -198,19 +198,47 @@ def _validate(document: Mapping[str, Any], *, where: str) -> ChipSpec:
         return ChipSpec.model_validate(document)
     except ValidationError as error:
         problems = error.errors(include_url=False)
-        # a list whose items are wrong counts as empty on top: say only what is wrong with the items
-        inside = {problem["loc"][0] for problem in problems if len(problem["loc"]) > 1}
+        # a list whose items are wrong counts as empty too: say only what is wrong with the items
+        around = {problem["loc"][:depth] for problem in problems for depth in range(1, len(problem["loc"]))}
         lines = [
             f"{where}: {_line(problem)}"
             for problem in problems
-            if problem["type"] != "too_short" or problem["loc"][0] not in inside
+            if (problem["type"] != "too_short" or problem["loc"] not in around) and not _other_form(problem)
         ]
         raise ConfigError(several(lines)) from error
 
 
+def _form(problem: Any) -> str:
+    """Of a `source`, text or a map, the form that a problem is with; else ''."""
+    loc = problem["loc"]
+    at = loc.index("source") + 1 if "source" in loc else len(loc)
+    return loc[at] if at < len(loc) and loc[at] in ("str", "dict[str,str]") else ""
+
+
+def _other_form(problem: Any) -> bool:
+    """Of a value with two forms, the problem with the one that is not meant."""
+    form, whole = _form(problem), problem["loc"][-2:-1] == ("source",)
+    return whole and (form == "dict[str,str]" or (form == "str" and isinstance(problem["input"], dict)))
+
+
+_EXPECTED = {
+    "tuple_type": "a list",
+    "dict_type": "a map (key: value)",
+    "model_type": "a map (key: value)",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+}
+"""What a value of another kind was expected to be."""
+
+
 def _line(problem: Any) -> str:
     """One problem in our words: place, what, expectation, nearest key."""
-    loc = tuple(part for part in problem["loc"] if part != "[key]")  # a key of a map is named as it stands there
+    form = _form(problem)
+    loc = list(problem["loc"])
+    if form:
+        loc.remove(form)
+    loc = [part for part in loc if part != "[key]"]  # a key of a map is named as it stands there
     place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".") or "the file"
     kind, given = problem["type"], problem["input"]
     if kind == "extra_forbidden":
@@ -219,17 +247,25 @@ def _line(problem: Any) -> str:
         return f"{place}: unknown key.{near}"
     if kind == "missing":
         return f"{place}: missing: {_due(_owner(loc), str(loc[-1]))}"
-    if kind == "enum":
+    if kind in ("enum", "literal_error"):
         choices = problem["ctx"]["expected"]
         near = nearest(str(given), choices.replace("'", "").replace(" or ", ", ").split(", "))
         return f'{place}: "{given}" is not one of {choices}.{near}'
+    if kind == "too_short":
+        return f"{place}: expected a list of {problem['ctx']['min_length']} or more, got {len(given) or 'an empty one'}"
+    if kind == "string_pattern_mismatch":
+        first = "a letter" if problem["ctx"]["pattern"].startswith("^[A-Za-z][") else "a letter or digit"
+        return f'{place}: "{given}" is no name: expected letters, digits, "-" and "_", and {first} first'
+    if kind in _EXPECTED:
+        due = "text, or a map from key to text" if form == "str" else _EXPECTED[kind]
+        return f"{place}: expected {due}, got {'nothing' if given is None else repr(given)[:60]}"
     message = problem["msg"].removeprefix("Value error, ")
     return (
         f"{place}: {message}" if kind in ("value_error", "dovetail") else f"{place}: {message}, not {str(given)[:60]!r}"
     )
 
 
-def _owner(loc: tuple[int | str, ...]) -> type[Spec]:
+def _owner(loc: Sequence[int | str]) -> type[Spec]:
     """The part of the file in which the last key of a place stands."""
     return next((SPECS[p] for p in reversed(loc[:-1]) if isinstance(p, str) and p in SPECS), ChipSpec)
 

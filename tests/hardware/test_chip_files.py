@@ -330,3 +330,31 @@ def test_what_the_pattern_of_a_quantity_takes_is_read(dimension, data):
     text = data.draw(st.from_regex(re.compile(pattern(dimension), re.ASCII), fullmatch=True))
     assert parse_quantity(text, dimension) >= 0
     assert not re.match(pattern(dimension), "3 parsec")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("units", [], "units: expected a list of 1 or more, got an empty one"),
+        ("units", None, "units: expected a list, got nothing"),
+        ("units", [None], "units[0]: expected a map (key: value), got nothing"),
+        ("memories", {"a": 1}, "memories: expected a list, got {'a': 1}"),
+        ("memories", ["DRAM"], "memories[0]: expected a map (key: value), got 'DRAM'"),
+        ("technology", 14, "technology: expected a map (key: value), got 14"),
+        ("title", None, "title: expected text, got nothing"),
+        ("name", "my chip", 'name: "my chip" is no name: expected letters, digits'),
+        ("sources", {"str": {}}, "sources.str: expected text, got {}"),
+        ("source", [], "source: expected text, or a map from key to text, got []"),
+        ("source", {"clock": 1}, "source.clock: expected text, got 1"),
+        ("algorithms", ["winograd"], "algorithms[0]: \"winograd\" is not one of 'direct', 'winograd_2x2' or"),
+        ("links", [{"name": "a", "ends": ["x"], "bandwidth": "1 GB/s", "source": "estimated: x"}],
+         "links[0].ends: expected a list of 2 or more, got 1"),
+    ],
+)  # fmt: skip
+def test_values_of_another_kind_are_told_in_words_of_ours(key, value, said):
+    """One problem, one line."""
+    document = yaml.safe_load(BASE) | {key: value}
+    with pytest.raises(ConfigError) as told:
+        loads(yaml.safe_dump(document), where="c.yaml")
+    assert str(told.value).startswith(f"c.yaml: {said}")
+    assert "\n" not in str(told.value)

@@ -69,6 +69,7 @@ CASES = [
     ("gemm --hw systolic --mapping memory.yaml", 2, ['no memory "SRM"', "DRAM, SRAM", 'Did you mean "SRAM"?']),
     ("gemm --hw systolic --mapping operand.yaml", 2, ["operand.yaml: nodes[0]", "expected input, weight or output"]),
     ("gemm --hw systolic --mapping other.yaml", 2, ["other.yaml: expected `schema: dovetail.mappings/1`"]),
+    ("gemm --hw systolic --override mm=infs", 2, ["--override mm: inf s is no latency: expected a finite time"]),
     ("gemm --hw systolic --mapping absent.yaml", 2, ["absent.yaml: cannot be read"]),
     ("mlp --hw systolic --override 0.admm=1ms", 2, ['no op "0.admm"', "expected one of", 'Did you mean "0.addmm"?']),
     ("mlp --hw systolic --override 0.addmm=3", 2, ["--override 0.addmm", "3 has no unit", "expected a time such as"]),
