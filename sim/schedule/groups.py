@@ -262,6 +262,9 @@ def _too_large(op, won, full, d, held, level, coster):
         f"{coster.graph.tensors[k].name or k} ({coster.graph.tensors[k].size_bytes:,} bytes)"
         for k in (*op.inputs, *op.outputs)
     )
+    if won.need_bytes <= room:  # each memory alone has room
+        why = f"{op.name}: no {coster.options.map_space} mapping was found that fits all memories at once"
+        return f"{why}; another map space, larger memories or a smaller layer is needed", tensors
     return (
         (
             f"{op.name}: the smallest tile needs {won.need_bytes:,.0f} bytes in {memory}, {room:,.0f} are free; "

@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterable
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -267,3 +268,16 @@ def test_roofline_of_a_graph_that_is_narrower_than_the_precision(chip: str, prec
     found = sim.estimate(sim.gemm(2048, 2048, 2048), sim.load_hardware(chip), precision=precision, calibration="none")
     assert found.roofline_latency_s <= found.latency_s
     assert not found.below_datasheet_roofline
+
+
+def test_what_does_not_run_takes_no_energy() -> None:
+    """Of some ops no mapping is found; the others' energies are no network's."""
+    graph, chip = sim.load_workload("resnet18"), sim.load_hardware("eyeriss")
+    found = sim.estimate(graph, chip, map_space="fixed_dataflow")
+    assert found.infeasible is not None
+    assert "no fixed_dataflow mapping was found that fits all memories at once" in str(found.infeasible["reason"])
+    assert (found.energy_j, found.power_w, found.energy_breakdown_j) == (None, None, {})
+    assert {op.energy_j for op in found.ops} == {None}
+    table = sim.sweep(graph, chip, {"clock": [f"{chip.clock_hz:g} Hz"]}, map_space="fixed_dataflow")
+    assert np.isnan([table[name][0] for name in ("latency_s", "energy_j", "power_w")]).all()
+    assert table["reason"][0] == found.infeasible["reason"]
