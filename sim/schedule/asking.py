@@ -171,8 +171,10 @@ def found(question: Question, one: Asked, coster: _Coster) -> Winners:
     given = _given(one.op, coster)
     if given is None:
         return coster.shared.maps[_key(question, coster)]
+    full = question.machine
+    left = replace(full, capacity_bytes=full.capacity_bytes - question.reserved_bytes)
     try:
-        return cost_mapping(given, one.problem, question.machine, question.homes)
+        return cost_mapping(given, one.problem, left, question.homes)
     except DovetailError as error:
         raise type(error)(f"{one.op.name}: {error}") from error
 

@@ -135,3 +135,16 @@ def test_a_mapping_that_fits_no_homes_is_an_error() -> None:
         sim.estimate(graph, sim.load_hardware("systolic"), mapping={"nodes": [{"store": "weight", "memory": "SRM"}]})
     with pytest.raises(InfeasibleError, match="bytes in SRAM, capacity 1024"):
         sim.estimate(graph, sim.load_hardware("systolic", {"SRAM.capacity": "1 KiB"}), mapping=WHOLE)
+
+
+def test_a_given_mapping_has_the_room_that_kept_tensors_leave() -> None:
+    """A layer whose weights just fill the buffer: then its input and output do not stay there."""
+    graph = sim.load_workload("mlp")
+    best = sim.estimate(graph, sim.load_hardware("systolic"))
+    op = max((op for op in best.ops if set(op.homes.values()) == {"DRAM", "SRAM"}), key=lambda op: op.macs)
+    size = op.macs  # one row in int8: a byte of weights each
+    chip = sim.load_hardware("systolic", {"SRAM.capacity": f"{size} B"})
+    weights = {"nodes": [{"store": "weight", "memory": "SRAM", "double_buffered": False}]}
+    found = sim.estimate(graph, chip, mapping={op.name: weights})
+    assert found.peak_memory_bytes["SRAM"] <= size
+    assert set(next(one for one in found.ops if one.name == op.name).homes.values()) == {"DRAM"}
