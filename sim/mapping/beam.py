@@ -9,12 +9,12 @@ one rank's room for another's. The draw is seeded: the same question has the sam
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sim.mapping.fluid import Chains, Fluid
+from sim.mapping.fluid import Aim, Chains, Fluid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +31,11 @@ class Effort:
     patience: int = 2
     """Rounds without gain after which it ends."""
 
+    @property
+    def aside(self) -> Effort:
+        """Of a search beside the main one."""
+        return replace(self, width=self.width * 3 // 8, pairs=self.pairs // 3)
+
 
 GAIN = 1e-3
 """Share by which a round must better the best."""
@@ -38,29 +43,45 @@ EQUAL = 2
 """Chains of one value that are kept: they differ in what does not matter, and many would leave no room for others."""
 
 
-def best_chains(fluid: Fluid, effort: Effort) -> tuple[Chains, np.ndarray, int]:
-    """(chains, best first; their quick costs; chains costed)."""
+def best_chains(fluid: Fluid, effort: Effort, aims: Sequence[Aim]) -> tuple[list[Chains], int]:
+    """(the best chains by each aim, best first; chains costed). Every aim keeps the effort's width, of all that any
+    aim's chains lead to."""
     draw = np.random.default_rng(0)
-    made = canonical(fluid, starts(fluid, effort.starts, draw))
-    value, costed = fluid.values(made), len(made)
-    rows = _best(value, effort.width)
-    beam, value, fresh = made.take(rows), value[rows], np.arange(len(rows))
-    seen, still = np.inf, 0
+    held = np.array([aim.fixed for aim in aims])
+    some = starts(fluid, effort.starts, draw)
+    made = Chains.join([canonical(fluid, some, fixed=fixed) for fixed in sorted(set(held.tolist()))])
+    value, costed = fluid.by(aims, made), len(made)
+    kept, rows = _kept(value, effort.width)
+    beam, value, fresh = made.take(rows), value[:, rows], np.arange(len(rows))
+    seen, still = np.full(len(aims), np.inf), 0
     for _ in range(effort.rounds):
         if not len(fresh):
             break
-        near = Chains.join(list(neighbours(fluid, beam.take(fresh))))
-        far = near.take(draw.integers(len(near), size=effort.pairs))
-        near = _distinct(canonical(fluid, Chains.join([near, changed(fluid, far, draw)])))
+        around = []
+        for fixed in sorted(set(held.tolist())):
+            mine = fresh[kept[held == fixed][:, fresh].any(axis=0)]
+            if len(mine):
+                near = Chains.join(list(neighbours(fluid, beam.take(mine))))
+                far = near.take(draw.integers(len(near), size=effort.pairs))
+                around.append(canonical(fluid, Chains.join([near, changed(fluid, far, draw)]), fixed=fixed))
+        near = _distinct(Chains.join(around))
         costed += len(near)
-        made, value = Chains.join([beam, near]), np.concatenate([value, fluid.values(near)])
-        rows = _best(value, effort.width)
-        beam, value, fresh = made.take(rows), value[rows], np.flatnonzero(rows >= len(beam))
-        still = 0 if value[0] < seen * (1 - GAIN) else still + 1
-        seen = min(seen, float(value[0]))
+        made, value = Chains.join([beam, near]), np.concatenate([value, fluid.by(aims, near)], axis=1)
+        kept, rows = _kept(value, effort.width)
+        beam, value, fresh = made.take(rows), value[:, rows], np.flatnonzero(rows >= len(beam))
+        least = value.min(axis=1, initial=np.inf)
+        still = 0 if (least < seen * (1 - GAIN)).any() else still + 1
+        seen = np.minimum(seen, least)
         if still >= effort.patience:
             break
-    return beam, value, costed
+    return [beam.take(_best(own, effort.width)) for own in value], costed
+
+
+def _kept(value: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """(aim, kept chain) -> whether the aim keeps it; rows of the chains that some aim keeps, (aims, n)."""
+    best = [_best(own, width) for own in value]
+    rows = np.array(list(dict.fromkeys(np.concatenate(best).tolist())), dtype=np.int64)
+    return np.stack([np.isin(rows, own) for own in best]), rows
 
 
 def _best(value: np.ndarray, most: int) -> np.ndarray:
@@ -72,23 +93,21 @@ def _best(value: np.ndarray, most: int) -> np.ndarray:
     return rows[place < EQUAL][:most]
 
 
-def _keys(chains: Chains) -> np.ndarray:
-    n, borders, ranks = chains.tiles.shape
-    flat = [a.reshape(n, borders * ranks) for a in (chains.tiles, chains.order)]
-    return np.concatenate([*flat, chains.parts], axis=1)
-
-
 def _distinct(chains: Chains) -> Chains:
     """Chains that differ, by a hash of their numbers."""
-    keys = _keys(chains)
-    weights = np.random.default_rng(1).integers(1, 2**62, size=keys.shape[1], dtype=np.uint64)
+    n, borders, ranks = chains.tiles.shape
+    weights = np.random.default_rng(1).integers(1, 2**62, size=2 * borders * ranks + chains.parts.shape[1])
+    flat = (chains.tiles.reshape(n, -1), chains.order.reshape(n, -1), chains.parts)
+    hashed = np.zeros(n, dtype=np.int64)
     with np.errstate(over="ignore"):
-        hashed = (keys.astype(np.uint64) * weights).sum(axis=1, dtype=np.uint64)
+        for part, some in zip(flat, np.split(weights, [borders * ranks, 2 * borders * ranks]), strict=True):
+            hashed += part @ some
     return chains.take(np.sort(np.unique(hashed, return_index=True)[1]))
 
 
-def canonical(fluid: Fluid, chains: Chains) -> Chains:
-    """Tiles no larger than what they cut; loops of one trip outermost, in the order of the ranks."""
+def canonical(fluid: Fluid, chains: Chains, *, fixed: bool) -> Chains:
+    """Tiles no larger than what they cut; loops of one trip outermost, in the order of the ranks. `fixed`: of the loops
+    that go on with the array's dataflow the innermost inside all others."""
     tiles, order = chains.tiles.copy(), chains.order
     size = np.broadcast_to(fluid.extent, tiles[:, 0].shape)
     walked = np.empty(tiles.shape, dtype=bool)
@@ -97,15 +116,26 @@ def canonical(fluid: Fluid, chains: Chains) -> Chains:
         walked[:, b] = tiles[:, b] < size
         share = fluid.shares[b]
         size = tiles[:, b] if len(share) == 1 and (share == 1).all() else -(-tiles[:, b] // share[chains.parts[:, b]])
-    still = ~walked
-    outer = still.sum(axis=2, keepdims=True)
-    moving = np.take_along_axis(walked, order, axis=2)
-    at = np.where(
-        moving, outer + moving.cumsum(axis=2) - 1, np.take_along_axis(still.cumsum(axis=2) - 1, order, axis=2)
-    )
+    if fixed:
+        order = _obeying(order, walked & fluid.held)
+    # (np.take along rows of a flat table is faster than np.take_along_axis)
+    row = np.arange(0, order.size, order.shape[2]).reshape(*order.shape[:2], 1)
+    moving = walked.take(order + row)
+    at = np.where(moving, moving.cumsum(axis=2), (~walked).cumsum(axis=2).take(order + row)) - 1
+    at += np.where(moving, (~walked).sum(axis=2, keepdims=True), 0)
     placed = np.empty_like(order)
-    np.put_along_axis(placed, at, order, axis=2)
+    np.put(placed, at + row, order)
     return Chains(tiles, placed, chains.parts)
+
+
+def _obeying(order: np.ndarray, held: np.ndarray) -> np.ndarray:
+    """Orders with the last of the ranks `held` (by number) innermost, where there is one."""
+    ranks = order.shape[2]
+    mine = np.take_along_axis(held, order, axis=2)
+    last = ranks - 1 - np.argmax(mine[..., ::-1], axis=2)[..., None]  # (where there is none, the last: as it is)
+    place = np.arange(ranks)
+    at = np.where(place < last, place, np.minimum(place + 1, ranks - 1))
+    return np.take_along_axis(order, np.where(place == ranks - 1, last, at), axis=2)
 
 
 def starts(fluid: Fluid, count: int, draw: np.random.Generator) -> Chains:

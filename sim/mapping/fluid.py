@@ -52,6 +52,16 @@ class Chains:
         return Chains(*(np.concatenate([getattr(c, n) for c in some]) for n in ("tiles", "order", "parts")))
 
 
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """What a search makes least of."""
+
+    measure: Objective | None
+    """None: the time as if nothing overlapped."""
+    fixed: bool = False
+    """Only loop orders of the array's dataflow (see `fixed_class`)."""
+
+
 class Fluid:
     """The cost of chains of one problem on one design.
 
@@ -70,8 +80,10 @@ class Fluid:
         fixed: bool,
         reduced: bool = True,
     ) -> None:
-        """`reduced`: whether arrays beside each other may share a reduction."""
-        self.problem, self.machine, self.room, self.objective = problem, machine, room, objective
+        """`fixed`: chains that leave the array's dataflow have no value; `reduced`: whether arrays beside each other may
+        share a reduction."""
+        self.problem, self.machine, self.room = problem, machine, room
+        self.objective, self.fixed = objective, fixed
         self.rates, self.setup = machine.rates[design], float(machine.setup_cycles[design])
         self.latency = float(machine.latency_cycles[design])
         self.energy = (machine.read_energy_j_per_byte[design], machine.write_energy_j_per_byte[design])
@@ -84,8 +96,8 @@ class Fluid:
         self.relevant = {role: np.array([r in problem.relevant[role] for r in self.ranks]) for role in ROLES}
         self.reduced = np.array([r in problem.reduction for r in self.ranks])
         letters = np.array([problem.rank_class[r] for r in self.ranks])
-        self.held = letters == fixed_class(machine) if fixed else None
-        """Ranks of which one has to be innermost where any of them is walked."""
+        self.held = letters == fixed_class(machine)
+        """Ranks of which the array's dataflow has one innermost where any of them is walked."""
         last = len(self.routes) - 1
         self.options = [self._options(level, b == last, reduced) for b, (level, _, _) in enumerate(self.routes)]
         self.shares = [
@@ -123,12 +135,22 @@ class Fluid:
 
     def values(self, chains: Chains) -> np.ndarray:
         """What the objective asks for, inf where a memory overflows or an order is not in the space: (n,)."""
+        return self.by((Aim(self.objective, fixed=self.fixed),), chains)[0]
+
+    def by(self, aims: Sequence[Aim], chains: Chains) -> np.ndarray:
+        """What each aim makes least of, inf where a memory overflows or an order is not in its space: (aims, n)."""
         books = _Books(self, chains)
         time = books.time()
-        fits = books.fits & books.allowed
-        if self.objective is Objective.LATENCY:
-            return np.where(fits, time, np.inf)
-        return np.where(fits, valued(self.objective, time, books.energy() + self.mac_j, self.idle_j_per_cycle), np.inf)
+        found = np.stack([self._measured(books, aim.measure, time) for aim in aims])
+        held = np.array([aim.fixed for aim in aims])[:, None]
+        return np.where(books.fits & (books.obeys | ~held), found, np.inf)
+
+    def _measured(self, books: _Books, measure: Objective | None, time: np.ndarray) -> np.ndarray:
+        if measure is None:
+            return books.serial()
+        if measure is Objective.LATENCY:
+            return time
+        return valued(measure, time, books.energy() + self.mac_j, self.idle_j_per_cycle)
 
 
 @dataclass(slots=True)
@@ -157,7 +179,7 @@ class _Books:
         """Trips so far of loops on which the operand does not depend."""
         self.instances = np.ones((len(fluid.machine.levels) + 1, n))
         self.moved_j = np.zeros(n)
-        self.allowed = np.ones(n, dtype=bool)
+        self.obeys = np.ones(n, dtype=bool)
         self.used = {level: np.zeros(n) for level, _, _ in fluid.routes}
         self.partial = np.zeros(n, dtype=bool)
         self.sums: tuple[int, np.ndarray] | None = None
@@ -213,8 +235,7 @@ class _Books:
                 self.idle[role] = np.where(own, self.idle[role], self.idle[role] * n)
                 inner[role] = np.where(here, rank, inner[role])
             last = np.where(walked[rows, rank], rank, last)
-        if fluid.held is not None:
-            self.allowed &= ~(walked & fluid.held).any(axis=1) | ((last >= 0) & fluid.held[last])
+        self.obeys &= ~(walked & fluid.held).any(axis=1) | ((last >= 0) & fluid.held[last])
         return inner
 
     def _elements(
@@ -356,6 +377,10 @@ class _Books:
                 time = first + last + np.maximum(time, busy.max(axis=0)) + between.max(axis=0)
             busy = busy + step.moved
         return time + self.fluid.latency
+
+    def serial(self) -> np.ndarray:
+        """Cycles of the array and of every port one after the other: what moves less is less, hidden or not."""
+        return self.run + self.fed.sum(axis=0) + sum(step.moved.sum(axis=0) for step in self.steps)
 
     def energy(self) -> np.ndarray:
         """Dynamic energy of the memories, J."""

@@ -10,14 +10,14 @@ that is from a search many times as wide.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
 
 from sim.mapping.beam import Effort, best_chains, canonical, neighbours
 from sim.mapping.evaluate import Rows, evaluate_rows, step_table
-from sim.mapping.fluid import Chains, Fluid
+from sim.mapping.fluid import Aim, Chains, Fluid
 from sim.mapping.machine import Machine
 from sim.mapping.mapping import Loop, Store
 from sim.mapping.mapping import Mapping as LoopNest
@@ -39,6 +39,9 @@ POLISH = 6
 """Rounds of polishing at most."""
 AT_ONCE = 16_384
 """Mappings costed together (memory against speed)."""
+
+ASIDE = (Aim(None), Aim(Objective.LATENCY, fixed=True), Aim(None, fixed=True))
+"""What the beam beside the main one looks for."""
 
 Chain = tuple[tuple[SingleBorder, Choice], ...]
 Found = tuple[float, float, Chain]
@@ -171,23 +174,45 @@ class _Search:
         return best
 
     def _beam(self, d: int, room: np.ndarray, effort: Effort) -> tuple[Found | None, int]:
-        """(best chain, chains costed) of a beam search, polished by exact costs.
+        """(best chain, chains costed) of two beam searches, polished by exact costs.
 
-        The ways in which arrays share a reduction come last: in the beam they would take the room of others.
+        A beam that looks for the fastest may end in a valley that others avoid. So one beside it looks for what moves
+        little, hidden or not, and in the array's dataflow. What they find does not depend on the question. The best
+        in the dataflow is offered where any order may win, and the fastest whatever the objective, so that more
+        freedom is never worse, nor an objective by its own measure.
         """
-        fluid, wide = (
-            Fluid(
-                self.problem, self.machine, self.homes,
-                design=d, room=room, objective=self.objective, fixed=self.fixed, reduced=reduced,
-            )
-            for reduced in (False, True)
+        fluid = self._fluid(d, room)
+        aside, count = best_chains(fluid, effort.aside, ASIDE)
+        held, free = (
+            Chains.join([chains for aim, chains in zip(ASIDE, aside, strict=True) if aim.fixed is fixed])
+            for fixed in (True, False)
+        )
+        main = free
+        if not self.fixed:
+            (main,), more = best_chains(fluid, effort, (Aim(Objective.LATENCY),))
+            count += more
+        most = round(COSTED * effort.width / Effort().width)
+        best = best_held = None
+        for objective in dict.fromkeys((Objective.LATENCY, self.objective)):
+            search = replace(self, objective=objective)
+            polish = _Polish(search, d, room, most // 2)
+            best = best_held = polish.climb(held, best_held, fixed=True)
+            count += polish.count
+            if not self.fixed:
+                polish = _Polish(search, d, room, most)
+                best = polish.climb(main, best)
+                other = _better(polish.known(best_held), polish.best(fluid, polish.first(free, most // 4)))
+                if _better(best, other) is not best:
+                    best = polish.rounds(search._fluid(d, room, reduced=True), other)
+                count += polish.count
+        return best, count
+
+    def _fluid(self, d: int, room: np.ndarray, *, fixed: bool = False, reduced: bool = False) -> Fluid:
+        """`reduced`: whether arrays share reductions. In a beam those ways would take the room of others."""
+        return Fluid(
+            self.problem, self.machine, self.homes,
+            design=d, room=room, objective=self.objective, fixed=fixed, reduced=reduced,
         )  # fmt: skip
-        beam, _, count = best_chains(fluid, effort)
-        polish = _Polish(self, d, room, round(COSTED * effort.width / Effort().width), count)
-        best = polish.rounds(fluid, polish.best(fluid, beam.take(np.arange(min(polish.most, len(beam))))))
-        if best is not None and wide.options != fluid.options:
-            best = polish.rounds(wide, _better(best, polish.near(wide, wide.adopted(beam, fluid))))
-        return best, polish.count + len(polish.tried)
 
     def _least(self, room: np.ndarray) -> tuple[float, int]:
         """(bytes, level): what the smallest tiles need in the memory that they overflow most."""
@@ -283,22 +308,44 @@ class _Search:
 class _Polish:
     """Chains that are costed exactly on one design, each once."""
 
-    def __init__(self, search: _Search, d: int, room: np.ndarray, most: int, count: int) -> None:
-        """`most`: chains at a time; `count`: chains that had their quick cost."""
-        self.search, self.d, self.room, self.most, self.count = search, d, room, most, count
+    def __init__(self, search: _Search, d: int, room: np.ndarray, most: int) -> None:
+        """`most`: chains at a time."""
+        self.search, self.d, self.room, self.most = search, d, room, most
         self.spaces = [space for space, _ in search._whole()]
         self.tried: set[tuple] = set()
+        self.count = 0
+        """Chains costed, quickly or exactly."""
+
+    def climb(self, beam: Chains, known: Found | None, *, fixed: bool = False) -> Found | None:
+        """The best that the first chains of a beam, or a known one, lead to; the ways in which arrays share a reduction
+        come last."""
+        narrow, wide = (self.search._fluid(self.d, self.room, fixed=fixed, reduced=r) for r in (False, True))
+        best = _better(self.known(known), self.best(narrow, self.first(beam, self.most)))
+        best = self.rounds(wide if best is not None and known is not None else narrow, best)
+        if best is not None and wide.options != narrow.options:
+            best = self.rounds(wide, _better(best, self.near(wide, wide.adopted(beam, narrow))))
+        return best
+
+    def known(self, found: Found | None) -> Found | None:
+        """A chain that another search found, by this one's objective."""
+        return None if found is None else self.search._best([found[2]], self.d, self.room)
+
+    def first(self, beam: Chains, most: int) -> Chains:
+        """The most promising chains."""
+        value = self.search._fluid(self.d, self.room).values(beam)
+        return beam.take(np.argsort(value, kind="stable")[:most])
 
     def best(self, fluid: Fluid, chains: Chains) -> Found | None:
         """The best of chains that are new and fit."""
         made = [self.search._chain(fluid, self.spaces, chains, i) for i in range(len(chains))]
         fresh = [chain for chain in made if tuple(c for _, c in chain) not in self.tried]
         self.tried.update(tuple(c for _, c in chain) for chain in fresh)
+        self.count += len(fresh)
         return self.search._best(fresh, self.d, self.room)
 
     def near(self, fluid: Fluid, chains: Chains) -> Found | None:
         """The best of the most promising neighbours."""
-        found = canonical(fluid, Chains.join(list(neighbours(fluid, chains))))
+        found = canonical(fluid, Chains.join(list(neighbours(fluid, chains))), fixed=fluid.fixed)
         value = fluid.values(found)
         self.count += len(found)
         order = np.argsort(value, kind="stable")[: self.most]
