@@ -81,32 +81,35 @@ def fixed_class(machine: Machine) -> str:
     ]
 
 
-def split_options(machine: Machine, problem: Problem, level: int, reduced: bool = True) -> Iterator[dict[str, int]]:
-    """Ways to hand one or two ranks to the instances inside `level` (none is a way).
+FEW = 8
+"""Instances of which any number may take parts, so that one more never takes a way away."""
+SIDES = (*range(2, 9), 12, 16, 24, 32, 48, 64)
+"""Parts of the rank that has fewer, where more instances share two."""
 
-    Instances of a memory take ranks of the output. Arrays that share what they are fed from take reduced ranks too,
-    which leave none of them idle: with fewer they are no faster, they only add up fewer partial sums. `reduced`:
-    whether those ways are wanted.
+
+def split_options(machine: Machine, problem: Problem, level: int, reduced: bool = True) -> Iterator[dict[str, int]]:
+    """Ways to hand one or two ranks to the instances inside `level` (none is a way); some may be left idle.
+
+    Instances of a memory take ranks of the output, arrays that share what they are fed from reduced ranks too if
+    `reduced` says so. More than `FEW` instances all take parts of a rank, or as many as can of two: one in `SIDES`
+    parts, the other in what that leaves (a x b <= n means b <= n // a: one with no fewer parts is there at n + 1). Up
+    to twice `FEW` of them the ways that fewer have stay too.
     """
     beside = level == len(machine.levels)
     count = machine.array.fanout if beside else machine.levels[level].fanout
     yield {}
-    if count == 1:
-        return
-    ranks = [r for r in problem.tiled_ranks if (beside and reduced) or r not in problem.reduction]
-    exhaustive = count <= 4
-    for rank in ranks:
-        extent = int(problem.einsum.ranks[rank])
-        for parts in range(2, count + 1) if exhaustive and rank not in problem.reduction else (count,):
-            if parts <= extent or parts == count:
-                yield {rank: min(parts, extent)}
+    extent = problem.einsum.ranks
+    ranks = [r for r in problem.tiled_ranks if extent[r] > 1 and ((beside and reduced) or r not in problem.reduction)]
+    few = range(2, min(FEW, count) + 1) if count <= 2 * FEW else ()
+    for rank in ranks if count > 1 else ():
+        most = int(extent[rank])
+        yield from ({rank: parts} for parts in sorted({min(parts, most) for parts in (*few, count)}))
+    sides = [a for a in SIDES if a * a <= count] if count > FEW else []
+    pairs = [(a, b) for a in few for b in few if a * b <= min(FEW, count)]
+    pairs += [pair for a in sides for pair in ((a, count // a), (count // a, a))]
     for one, two in combinations(ranks, 2):
-        for a in range(2, count // 2 + 1):
-            if exhaustive or count % a == 0:
-                yield {
-                    one: min(a, int(problem.einsum.ranks[one])),
-                    two: min(count // a, int(problem.einsum.ranks[two])),
-                }
+        clipped = {(min(a, int(extent[one])), min(b, int(extent[two]))) for a, b in pairs}
+        yield from ({one: a, two: b} for a, b in sorted(clipped))
 
 
 class SingleBorder:

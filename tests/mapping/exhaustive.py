@@ -3,7 +3,7 @@
 Written from the definitions of the spaces alone, without the search's own enumeration: a mapping is
 made memory by memory from the outside in; each memory tiles every rank but windows by any integer,
 walks the cut ranks in any order, may spread output ranks over its instances, and stores its operands. Arrays that
-share a memory may be handed reduced ranks too, but then all of them work.
+share a memory may be handed reduced ranks too. Instances may be left idle.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ def splits(p, job, count, arrays=False):
     yield {}
     for n in (1, 2):
         for ranks in permutations([r for r in p.tiled_ranks if job[r] > 1], n):
-            reduced = not p.reduction.isdisjoint(ranks)
+            if not arrays and not p.reduction.isdisjoint(ranks):
+                continue
             for parts in product(range(2, count + 1), repeat=n):
-                if np.prod(parts) == count if reduced and arrays else np.prod(parts) <= count and not reduced:
+                if np.prod(parts) <= count:
                     yield dict(zip(ranks, parts, strict=True))
 
 

@@ -22,16 +22,15 @@ from sim.workload.graph import EinsumOp
 
 
 def splits(p, count, arrays=False):
-    """Every way to spread one or two output ranks over `count` instances; over `arrays` reduced ones too, if none of
-    them is idle."""
+    """Every way to spread one or two output ranks over at most `count` instances; over `arrays` reduced ones too."""
     yield {}
     for rank in p.tiled_ranks:
         for parts in range(2, count + 1):
-            if rank not in p.reduction or (arrays and parts == count):
+            if rank not in p.reduction or arrays:
                 yield {rank: parts}
     for one, two in permutations(p.tiled_ranks, 2):
         for a, b in product(range(2, count + 1), repeat=2):
-            if a * b <= count if p.reduction.isdisjoint((one, two)) else arrays and a * b == count:
+            if a * b <= count and (arrays or p.reduction.isdisjoint((one, two))):
                 yield {one: a, two: b}
 
 
