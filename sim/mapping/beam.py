@@ -34,7 +34,7 @@ class Effort:
     @property
     def aside(self) -> Effort:
         """Of a search beside the main one."""
-        return replace(self, width=self.width * 3 // 8, pairs=self.pairs // 3)
+        return replace(self, width=self.width * 3 // 8, pairs=self.pairs // 3, patience=1)
 
 
 GAIN = 1e-3

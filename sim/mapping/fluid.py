@@ -80,8 +80,8 @@ class Fluid:
         fixed: bool,
         reduced: bool = True,
     ) -> None:
-        """`fixed`: chains that leave the array's dataflow have no value; `reduced`: whether arrays beside each other may
-        share a reduction."""
+        """`fixed`: chains that leave the array's dataflow have no value; `reduced`: whether arrays beside each other
+        may share a reduction."""
         self.problem, self.machine, self.room = problem, machine, room
         self.objective, self.fixed = objective, fixed
         self.rates, self.setup = machine.rates[design], float(machine.setup_cycles[design])

@@ -2,8 +2,8 @@
 
 Small problems (`ALL_BELOW`, `CHAINS`) are expanded border by border, each candidate inwards on the problem of one
 whole tile job, and every combination is costed exactly: the result is the optimum of the space. Beyond that
-a beam search by a quick cost (`beam`, `fluid`) finds even chains; the best are costed exactly, and so
-are their most promising neighbours until none is better. `benchmarks/mapper_gap.py` measures how far
+beam searches by a quick cost (`beam`, `fluid`) find even chains, the same whatever the objective; the best are costed
+exactly, and so are their most promising neighbours until none is better. `benchmarks/mapper_gap.py` measures how far
 that is from a search many times as wide.
 """
 
@@ -192,11 +192,12 @@ class _Search:
             (main,), more = best_chains(fluid, effort, (Aim(Objective.LATENCY),))
             count += more
         most = round(COSTED * effort.width / Effort().width)
-        best = best_held = None
+        best: Found | None = None
+        best_held: Found | None = None
         for objective in dict.fromkeys((Objective.LATENCY, self.objective)):
             search = replace(self, objective=objective)
-            polish = _Polish(search, d, room, most // 2)
-            best = best_held = polish.climb(held, best_held, fixed=True)
+            polish = _Polish(search, d, room, most // 4)
+            best_held = polish.climb(held, best_held, fixed=True)
             count += polish.count
             if not self.fixed:
                 polish = _Polish(search, d, room, most)
@@ -205,6 +206,7 @@ class _Search:
                 if _better(best, other) is not best:
                     best = polish.rounds(search._fluid(d, room, reduced=True), other)
                 count += polish.count
+        best = best_held if self.fixed else best
         return best, count
 
     def _fluid(self, d: int, room: np.ndarray, *, fixed: bool = False, reduced: bool = False) -> Fluid:
@@ -321,7 +323,7 @@ class _Polish:
         come last."""
         narrow, wide = (self.search._fluid(self.d, self.room, fixed=fixed, reduced=r) for r in (False, True))
         best = _better(self.known(known), self.best(narrow, self.first(beam, self.most)))
-        best = self.rounds(wide if best is not None and known is not None else narrow, best)
+        best = self.rounds(wide if known is not None else narrow, best)
         if best is not None and wide.options != narrow.options:
             best = self.rounds(wide, _better(best, self.near(wide, wide.adopted(beam, narrow))))
         return best
