@@ -171,7 +171,7 @@ def test_a_depthwise_layer_larger_than_the_buffer_fits_by_groups():
 
 def test_winners_hold_no_candidates():
     """300,000 candidates take tens of megabytes while they are searched; what is left of them is the best."""
-    graph = sim.gemm(100, 256, 256, dtype="bf16")
+    graph = sim.gemm(64, 200, 200, dtype="bf16")
     (op,) = graph.ops
     dojo = machine([sim.load_hardware("tesla-dojo-d1")], "bf16")
     gc.disable()
