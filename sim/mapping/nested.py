@@ -31,7 +31,7 @@ from sim.workload.graph import OperandRole
 
 ALL_BELOW = 64
 """Iteration-space volume (windows left out) up to which every candidate is expanded."""
-CHAINS = 4_000
+CHAINS = 16_000
 """Up to eight times that volume it is too, if the combinations are no more than so many."""
 COSTED = 24
 """Chains of the beam, and neighbours of the best in each round of polishing, that are costed exactly."""
