@@ -26,7 +26,7 @@ LAYERS = (
     ("results", "results_io"),
     ("cost",),
     ("schedule",),
-    ("analytical", "savings", "steady", "sweeping", "whatif"),
+    ("analytical", "notes", "savings", "steady", "sweeping", "whatif"),
     ("events",),
     ("baseline",),
     ("compression",),

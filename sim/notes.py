@@ -1,0 +1,68 @@
+"""What the reader of an estimate must know beside its numbers, in words."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sim.hardware.chip import Chip
+from sim.hardware.physical import why_no_energy
+from sim.schedule.fusion import fused_notes
+from sim.schedule.network import Network, Options
+
+PROVEN = 1e-3
+"""Gap to the proven bound that is not worth a note."""
+
+
+def notes_of(network: Network, d: int, dynamic: float | None, options: Options) -> tuple[str, ...]:
+    """Of design `d`; `dynamic`: its energy without leakage [J], None where it is unknown."""
+    notes = list(network.notes)
+    notes += [
+        f"{op} takes {seconds:g} s by --override, not by the model" for op, seconds in options.overrides_s.items()
+    ]
+    notes += _not_given(network, options)
+    notes += [*fused_notes(network.groups), *_proof(network)]
+    if dynamic is None and not network.infeasible[d]:
+        chip = network.chips[d]
+        why = why_no_energy(chip, next(iter(chip.main_unit.array.macs_per_cycle)))
+        notes.append(f"energy is unknown: {why or 'some op has none'}")
+    return tuple(notes)
+
+
+def above_stated(chip: Chip, chips: int, energy: float | None, latency: float) -> list[str]:
+    """Where the run takes more power than the file says the chip takes."""
+    stated = chip.technology.power_w
+    if energy is None or stated is None or energy / latency <= stated * chips:
+        return []
+    words = (
+        f"{energy / latency:.3g} W on average are above the {stated * chips:g} W that the chip file states: energies "
+        "per action, DRAM's among them, are those of its technology and not scaled to that power"
+    )
+    return [words]
+
+
+def _not_given(network: Network, options: Options) -> list[str]:
+    """Ops that the given mappings leave out."""
+    given = options.mapping
+    rest = [group.name for group in network.groups if group.macs and group.name not in given]
+    if not given or "*" in given or not rest:
+        return []
+    shown = ", ".join(rest[:3]) + (", ..." if len(rest) > 3 else "")
+    return [f"no mapping given for {len(rest)} ops ({shown}): costed with the best {options.map_space} ones"]
+
+
+def _proof(network: Network) -> list[str]:
+    """How far the mappings found are proven, where they are not the optimum of their space."""
+    gaps = {group.name: won.proven_gap for group in network.groups for _, won in group.winners}
+    open_ends = [name for name, gap in gaps.items() if np.isnan(gap)]
+    wide = {name: gap for name, gap in gaps.items() if gap > PROVEN}
+    notes = []
+    if open_ends:
+        notes.append(f"{len(open_ends)} ops: the best mapping of a limited number of candidates, with no proof")
+    if wide:
+        notes.append(
+            f"{len(wide)} ops: the mapping found is proven within {max(wide.values()):.1%} of the best of its space"
+        )
+    return notes
+
+
+__all__ = ["above_stated", "notes_of"]
