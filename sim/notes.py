@@ -43,7 +43,7 @@ def above_stated(chip: Chip, chips: int, energy: float | None, latency: float) -
 def _not_given(network: Network, options: Options) -> list[str]:
     """Ops that the given mappings leave out."""
     given = options.mapping
-    rest = [group.name for group in network.groups if group.macs and group.name not in given]
+    rest = [group.name for group in network.groups if group.macs and not group.stream and group.name not in given]
     if not given or "*" in given or not rest:
         return []
     shown = ", ".join(rest[:3]) + (", ..." if len(rest) > 3 else "")

@@ -140,7 +140,8 @@ class Array:
     that reduce over at least `sparse_min_channels` channels (of a group). If `sparse_pass_bytes` is given, kernels
     whose stored sparse weights are more than that are computed in several passes, each reading the input anew.
     `drain_bytes_per_cycle` bounds results leaving an output-stationary array (None: they shift
-    out along the rows in `rows` cycles).
+    out along the rows in `rows` cycles). `depthwise_macs_per_cycle` maps compute dtypes to MACs per cycle of a
+    processor beside the array that takes depthwise convolutions (empty: the array takes them).
     """
 
     name: str
@@ -156,6 +157,7 @@ class Array:
     sparse_min_channels: int = 1
     sparse_pass_bytes: float | None = None
     skips_zeros: bool = False
+    depthwise_macs_per_cycle: Mapping[str, float] = field(default_factory=dict)
     drain_bytes_per_cycle: float | None = None
     mac_energy_j: Mapping[str, float] = field(default_factory=dict)
 

@@ -72,7 +72,8 @@ def _level(level: s.LevelSpec) -> c.Level:
         name=a.name, rows=a.rows, cols=a.cols, dataflow=a.dataflow, skew=a.skew, folds=a.folds, preload=a.preload,
         macs_per_cycle=dict(a.macs_per_cycle), accumulate_bits=a.accumulate, weight_sparsity=dict(a.weight_sparsity),
         sparse_min_channels=a.sparse_min_channels, sparse_pass_bytes=a.sparse_pass, skips_zeros=a.skips_zeros,
-        drain_bytes_per_cycle=a.drain_bandwidth, mac_energy_j=dict(a.mac_energy),
+        depthwise_macs_per_cycle=dict(a.depthwise_macs_per_cycle), drain_bytes_per_cycle=a.drain_bandwidth,
+        mac_energy_j=dict(a.mac_energy),
     )  # fmt: skip
 
 

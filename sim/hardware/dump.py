@@ -64,7 +64,7 @@ def _array(a: Array) -> dict[str, Any]:
         "accumulate": f"{a.accumulate_bits} bit",
         "weight_sparsity": _table(a.weight_sparsity), "sparse_min_channels": a.sparse_min_channels,
         "sparse_pass": _optional(a.sparse_pass_bytes, D.SIZE),
-        "skips_zeros": a.skips_zeros,
+        "skips_zeros": a.skips_zeros, "depthwise_macs_per_cycle": _table(a.depthwise_macs_per_cycle),
         "drain_bandwidth": _optional(a.drain_bytes_per_cycle, D.CYCLE_RATE), "mac_energy": _energies(a.mac_energy_j),
     }  # fmt: skip
 

@@ -14,7 +14,7 @@ from sim.errors import ConfigError
 
 _LISTS = ("memories", "units", "hierarchy")
 _KINDS = ("memory", "fanout", "array")
-_WHOLE = ("source", "macs_per_cycle", "weight_sparsity")
+_WHOLE = ("source", "macs_per_cycle", "weight_sparsity", "depthwise_macs_per_cycle")
 """Maps that a file states in full: an older chip lacks precisions that its base has."""
 _NOT_NUMBERS = frozenset(
     {"name", "source", "kind", "holds", "home", "hierarchy", "vector", "costing", "buffering", "overheads", "ends"}

@@ -171,6 +171,11 @@ MEANINGS: dict[str, dict[str, dict[str, Any]]] = {
             "256 KiB",
         ),
         "skips_zeros": _key("zeros that follow no pattern take no cycle"),
+        "depthwise_macs_per_cycle": _key(
+            "MACs a cycle, by element type, of a processor beside each array that takes depthwise convolutions, a "
+            "stream of its own; without one the array takes them",
+            {"int8": 64},
+        ),
         "drain_bandwidth": _key(
             "rate of a port by which results leave an output-stationary array; without it they shift out, a cycle"
             " for each row",

@@ -257,6 +257,11 @@ def _array_area(d: Designs, array: Array, node: np.ndarray) -> np.ndarray:
     cells = d.column(f"{array.name}.rows") * d.column(f"{array.name}.cols")
     registers = tech.register_area_mm2(bits=cell_register_bits(d, array), node_nm=node)
     area = cells * data.CELL_OVERHEAD * (mac * extra + registers)
+    for dtype in array.depthwise_macs_per_cycle:  # MACs of their own, one after the other with their partial sum
+        one = tech.mac_area_mm2(dtype=dtype, node_nm=node, integer=integer)
+        bits = 2 * tech.operand_bits(dtype) + d.column(f"{array.name}.accumulate")
+        beside = one + tech.register_area_mm2(bits=bits, node_nm=node)
+        area = area + d.column(f"{array.name}.depthwise_macs_per_cycle.{dtype}") * data.CELL_OVERHEAD * beside
     if array.drain_bytes_per_cycle is not None:
         width = d.column(f"{array.name}.drain_bandwidth")
         area = area + tech.sram_area_mm2(capacity_bytes=0.0, bytes_per_cycle=width, node_nm=node)
@@ -423,6 +428,7 @@ def resource_paths(chip: Chip) -> list[str]:
         elif isinstance(part, Array):
             paths += [f"{name}.rows", f"{name}.cols", *(f"{name}.macs_per_cycle.{t}" for t in part.macs_per_cycle)]
             paths += [f"{name}.weight_sparsity.{pattern}" for pattern in part.weight_sparsity]
+            paths += [f"{name}.depthwise_macs_per_cycle.{t}" for t in part.depthwise_macs_per_cycle]
             paths += [f"{name}.drain_bandwidth"] if part.drain_bytes_per_cycle is not None else []
         elif isinstance(part, VectorUnit):
             paths += [f"{name}.lanes", *(f"{name}.rates.{primitive}" for primitive in part.rates)]

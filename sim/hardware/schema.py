@@ -123,9 +123,21 @@ class ArraySpec(Spec):
     sparse_min_channels: f.Count = 1
     sparse_pass: f.Size | None = None
     skips_zeros: bool = False
+    depthwise_macs_per_cycle: dict[f.ComputeDtype, f.Number] = {}
     drain_bandwidth: f.CycleRate | None = None
     mac_energy: dict[f.ComputeDtype, f.Energy] = {}
     source: Source
+
+    @model_validator(mode="after")
+    def _no_faster_than_the_array(self) -> ArraySpec:
+        for dtype, rate in self.depthwise_macs_per_cycle.items():
+            peak = self.rows * self.cols * self.macs_per_cycle.get(dtype, 0.0)
+            if not 0 < rate <= peak:
+                raise ValueError(
+                    f"depthwise_macs_per_cycle.{dtype} is {rate:g}: expected above 0 and at most the array's own "
+                    f"{peak:g} MACs a cycle of {dtype}, which bound every product"
+                )
+        return self
 
 
 def _primitive(value: object) -> str:

@@ -145,6 +145,7 @@ def structure(chip: Chip, unit: Unit) -> tuple:
             levels.append(
                 (tuple(sorted(a.weight_sparsity.items())), a.sparse_min_channels, a.sparse_pass_bytes, a.skips_zeros)
             )
+            levels.append(tuple(sorted(a.depthwise_macs_per_cycle.items())))
     lanes = (unit.vector.lanes, tuple(sorted(unit.vector.rates.items())))
     return (unit.name, unit.count, unit.buffering, tuple(levels), lanes, chip.system)
 

@@ -166,6 +166,8 @@ def _candidates(at: dict[int, GroupCost], coster: _Coster) -> Iterator[tuple[lis
             if _usable(ways, coster):
                 yield ways, every
     for members in chains(graph, stays):
+        if any(coster.depthwise_macs_per_cycle(graph.ops[i]) for i in members):
+            continue  # (two processors)
         between = [graph.tensors[graph.ops[i].outputs[0]] for i in members[:-1]]
         asked = ~np.any([stays[tensor.storage or tensor.id] for tensor in between], axis=0)
         asked &= _may_save([at[i] for i in members], sum(tensor.size_bytes for tensor in between)) > WORTHWHILE

@@ -13,6 +13,8 @@ from functools import cached_property, partial
 
 import numpy as np
 
+from sim.cost.ceilings import instances
+from sim.cost.depthwise import depthwise_macs_per_cycle
 from sim.errors import ConfigError, UnsupportedOpError, WorkloadError, nearest
 from sim.hardware.chip import Chip, Costing, System, Unit
 from sim.hardware.designs import Designs
@@ -252,7 +254,7 @@ class _Coster:
     def _ask(self) -> None:
         """Map the einsums of the graph, equal ones once."""
         for position, op in enumerate(self.graph.ops):
-            if isinstance(op, EinsumOp):
+            if isinstance(op, EinsumOp) and not self.depthwise_macs_per_cycle(op):
                 key = self._group_key(op, position)
                 if key not in self.asked:
                     held = self.residency.held_bytes[:, position]
@@ -275,6 +277,13 @@ class _Coster:
     def _given(self, op: Op) -> int:
         """Of an einsum the mapping that the user gave, by identity."""
         return isinstance(op, EinsumOp) and id(self.options.mapping.get(op.name) or self.options.mapping.get("*"))
+
+    def depthwise_macs_per_cycle(self, op: Op) -> float:
+        """Rate of the processors beside the unit's arrays that take the op; 0 where none does: the arrays take what
+        the user maps."""
+        if not isinstance(op, EinsumOp) or {op.name, "*"} & set(self.options.mapping):
+            return 0.0
+        return depthwise_macs_per_cycle(op, self.graph, self.unit.array) * instances(self.unit)[self.unit.array.name]
 
 
 def cost_network(

@@ -1,4 +1,5 @@
-"""The cost of vector and movement ops (streams), and of any op on a unit that is costed by roofline."""
+"""The cost of streams (vector and movement ops, depthwise convolutions with a processor of their own), and of any op on
+a unit that is costed by roofline."""
 
 from __future__ import annotations
 
@@ -6,19 +7,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sim.cost.roofline import roofline
+from sim.cost.roofline import primitives, roofline
 from sim.cost.vector import lane_cycles, stream
 from sim.results import Term
 from sim.schedule.asking import homes_of, machine_of
 from sim.schedule.groups import GroupCost, bounds, vector_count, vector_energy
-from sim.workload.graph import MovementOp, Op, VectorOp
+from sim.workload.graph import EinsumOp, MovementOp, Op, VectorOp
 
 if TYPE_CHECKING:
     from sim.schedule.network import _Coster
 
 
 def moved_bytes(op: Op, coster: _Coster) -> list[tuple[str, float, float]]:
-    """(tensor, read bytes, written bytes) of a vector, movement or unsupported op."""
+    """(tensor, read bytes, written bytes) of an op that streams."""
     tensors = coster.graph.tensors
     if isinstance(op, MovementOp):
         return [(k, float(b), 0.0) for k, b in op.read_bytes.items()] + [
@@ -30,7 +31,8 @@ def moved_bytes(op: Op, coster: _Coster) -> list[tuple[str, float, float]]:
 
 
 def cost_stream(op: Op, position: int, coster: _Coster) -> GroupCost:
-    """A vector or movement op: lanes beside a stream between home, chip and lanes."""
+    """A vector or movement op: lanes beside a stream between home, chip and lanes. Of a depthwise convolution the
+    multipliers of its processor, behind which the lanes do the epilogue."""
     full, n = machine_of(coster, next(iter(coster.unit.array.macs_per_cycle))), len(coster.chips)
     homes = homes_of(op, coster)
     level = next((i for i, part in enumerate(full.levels) if part.name == coster.residency.memory), 0)
@@ -50,11 +52,12 @@ def cost_stream(op: Op, position: int, coster: _Coster) -> GroupCost:
                 near = traffic[full.levels[level].name][kind]
                 near[way] = near[way] + amount
     load, store, near, busy = _ports(full, traffic, n)
-    primitives = op.primitives if isinstance(op, VectorOp | MovementOp) else {}
-    lanes = np.full(n, lane_cycles(coster.unit.vector, primitives, chip=coster.chips[0].name))
+    lanes = np.full(n, lane_cycles(coster.unit.vector, primitives(op), chip=coster.chips[0].name))
+    macs = op.einsum.macs if isinstance(op, EinsumOp) else 0
+    products = np.full(n, macs / coster.depthwise_macs_per_cycle(op) if macs else 0.0)
     total = sum((t[kind][way] for t in traffic.values() for kind in t for way in (0, 1)), start=np.zeros(n))
     flow = stream(
-        lanes=lanes,
+        lanes=np.maximum(products, lanes),
         near_cycles=near,
         load_cycles=load,
         store_cycles=store,
@@ -64,13 +67,17 @@ def cost_stream(op: Op, position: int, coster: _Coster) -> GroupCost:
     )
     clock = full.clock_hz
     terms = {
-        Term.VECTOR: flow.lanes,
+        Term.COMPUTE: products,
+        Term.VECTOR: flow.lanes - products,
         Term.DMA_SETUP: flow.setup,
         Term.EXPOSED_MEMORY: flow.time - flow.lanes - flow.setup,
     }
     late = np.where(load > 0, full.latency_cycles, 0.0)
     energy = _energy(full, traffic) | {"vector": vector_energy(op, coster)}
     resources = {"vector": lanes / clock}
+    if macs:
+        energy["MACs"] = macs * full.mac_energy_j
+        resources["compute"] = products / clock
     for part in full.levels[: level + 1]:
         resources[f"memory:{part.name}"] = np.maximum(busy[part.read_port], busy[part.write_port]) / clock
     moved = {name: {kind: (ways[0], ways[1]) for kind, ways in table.items()} for name, table in traffic.items()}
@@ -93,6 +100,8 @@ def cost_stream(op: Op, position: int, coster: _Coster) -> GroupCost:
         energy_j=sum(energy.values(), start=np.zeros(n)),
         energy_parts_j=energy,
         cycles=flow.time,
+        macs=macs,
+        effective_macs=float(macs),
         vector_ops=vector_count(op),
         machine=full,
         bound=bounds(resources, n),
