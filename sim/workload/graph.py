@@ -135,13 +135,16 @@ class Einsum:
 
     `ranks` maps rank names ("M", "N", "K"; "B", "G", "K", "C", "P", "Q", "R", "S") to sizes.
     Exactly one operand has the output role. MACs are dense; `effective_macs` is after sparsity.
+    A rank of size 1 that no operand has (the N of a matrix times a vector) is left out.
     """
 
     ranks: Mapping[str, int]
     operands: tuple[Operand, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "ranks", MappingProxyType(dict(self.ranks)))
+        had = {rank for operand in self.operands for rank in operand.ranks}
+        ranks = {rank: size for rank, size in self.ranks.items() if size != 1 or rank in had}
+        object.__setattr__(self, "ranks", MappingProxyType(ranks))
 
     def __reduce__(self):  # mapping proxies do not pickle
         return (_einsum, (dict(self.ranks), self.operands))

@@ -9,6 +9,7 @@ from sim.workload.graph import EinsumOp, Graph, MovementOp, Role
 from sim.workload.load import Workload, list_workloads
 from sim.workload.passes import dead_code
 from sim.workload.summary import role_bytes, unsupported
+from sim.workload.trace import trace
 from sim.workload.trace.export import export
 
 SMALL = {"llama": {"layers": 1, "context": 64}, "bert_base": {"depth": 1}, "vit": {"depth": 1}, "gpt2": {"depth": 1}}
@@ -55,6 +56,20 @@ def test_recorder_and_export_agree(name, knobs):
     assert {op.module for op in exported if isinstance(op, EinsumOp)} == {
         op.module for op in recorded if isinstance(op, EinsumOp)
     }
+
+
+@pytest.mark.parametrize(
+    ("a", "b"), [((4,), (4,)), ((4,), (4, 5)), ((3, 4), (4,)), ((4,), (3, 4, 5)), ((3, 5, 4), (4,))]
+)
+def test_products_with_a_vector_reach_the_output(a, b):
+    class Times(nn.Module):
+        def forward(self, a, b):
+            return a @ b
+
+    inputs = torch.empty(a), torch.empty(b)
+    recorded, exported = (dead_code(front(Times(), inputs)) for front in (trace, export))
+    assert exported.macs == recorded.macs > 0
+    assert role_bytes(exported)[Role.OUTPUT] == role_bytes(recorded)[Role.OUTPUT]
 
 
 def test_flow_that_depends_on_data_is_refused_with_the_reason():

@@ -98,6 +98,15 @@ def test_ops_out_of_order_are_refused_not_believed(graph):
         graph_from_dict(document)
 
 
+def test_a_rank_of_one_that_no_operand_has_is_left_out():
+    """Documents of earlier versions have the M or N of a vector."""
+    document = graph_to_dict(gemm(4, 6, 8))
+    document["ops"][0]["einsum"]["ranks"] += [["B", 1]]
+    found = graph_from_dict(document)
+    assert found == gemm(4, 6, 8)
+    assert found.hash == gemm(4, 6, 8).hash
+
+
 def small_document() -> dict:
     """A product, a vector op and a movement, one after the other."""
     document = graph_to_dict(gemm(4, 6, 8))

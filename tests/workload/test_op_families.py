@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as nnf
 
 import sim
+from sim.errors import WorkloadError
 from sim.schedule.loads import LOAD
 from sim.workload.graph import EinsumOp, Graph, MovementOp, Primitive, VectorOp, ViewOp
 from sim.workload.load import Workload
@@ -111,6 +112,18 @@ PRODUCTS = {
     "bilinear": (nn.Bilinear(8, 4, 5), (empty(3, 8), empty(3, 4)), 3 * 5 * 8 * 4),
     "einsum": (Call(lambda a: torch.einsum("bhid,bhjd->bhij", a, a)), (q,), SCORES * 8),
     "sum over a batch": (Call(lambda c, a: torch.addbmm(c, a, a)), (empty(6, 6), empty(3, 6, 6)), 3 * 216),
+    # a factor with one axis: the other's elements
+    "matrix times vector": (Call(torch.mv), (empty(12, 16), empty(16)), 12 * 16),
+    "vector times matrix": (Call(torch.matmul), (empty(16), empty(16, 12)), 12 * 16),
+    "batch times vector": (Call(torch.matmul), (empty(3, 12, 16), empty(16)), 3 * 12 * 16),
+    "vector times batch": (Call(torch.matmul), (empty(12), empty(3, 12, 16)), 3 * 12 * 16),
+    "matrix times vector, plus": (Call(torch.addmv), (empty(12), empty(12, 16), empty(16)), 12 * 16),
+    "dot": (Call(torch.dot), (empty(16), empty(16)), 16),
+    "vdot": (Call(torch.vdot), (empty(16), empty(16)), 16),
+    "conv1d by time, batch and channels": (
+        Call(lambda a, w, b: torch.conv_tbc(a, w, b, 1)), (empty(20, 2, 8), empty(3, 8, 6), empty(6)),
+        20 * 2 * 6 * 8 * 3,
+    ),
     "int8 product": (
         Call(torch._int_mm), (empty(32, 16, dtype=torch.int8), empty(16, 8, dtype=torch.int8)), 32 * 16 * 8,
     ),
@@ -189,6 +202,47 @@ def test_products(name):
     graph = trace(module, inputs)
     assert graph.macs == macs
     costed(graph)
+
+
+VECTOR_CHIPS = ["tesla-fsd-npu", "eyeriss", "tpu-v5e", "systolic", "xeon-gnr", "h100-sxm"]
+
+
+@pytest.mark.parametrize("name", ["matrix times vector", "matrix times vector, plus", "dot"])
+@pytest.mark.parametrize("chip", VECTOR_CHIPS)
+def test_products_with_a_vector_run_on_every_kind_of_chip(chip, name):
+    """M K or K MACs; estimate, simulation, sweep and roofline agree as for any product (laws 1 and 8)."""
+    module, inputs, macs = PRODUCTS[name]
+    graph, hardware = trace(module, inputs), sim.load_hardware(chip)
+    found = sim.estimate(graph, hardware, calibration="none")
+    assert found.macs == macs
+    assert 0 < sim.roofline(graph, hardware).latency_s == found.roofline_latency_s <= found.latency_s
+    assert sim.simulate(graph, hardware, calibration="none").latency_s == pytest.approx(found.latency_s, rel=0.02)
+    rows = sim.sweep(graph, hardware, {"clock": [f"{hardware.clock_hz!r} Hz"]}, calibration="none")
+    assert rows["latency_s"][0] == found.latency_s
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_every_rank_belongs_to_an_operand(name):
+    module, inputs, _ = PRODUCTS[name]
+    for op in trace(module, inputs):
+        if isinstance(op, EinsumOp):
+            assert set(op.einsum.ranks) == {rank for operand in op.einsum.operands for rank in operand.ranks}
+
+
+@pytest.mark.parametrize(
+    "product",
+    [
+        lambda a: a[:0] @ a[:0],
+        lambda a: a[:0, None] @ a[:0, None],
+        lambda a: nnf.scaled_dot_product_attention(a[:0], a[:0], a[:0]),
+    ],
+)
+def test_a_product_over_an_empty_batch_has_no_macs_and_is_told(product):
+    """(0, 8, 8) x (0, 8, 8)."""
+    graph = trace(Call(product), empty(3, 8, 8))
+    assert graph.macs == 0
+    with pytest.raises(WorkloadError, match=r"works on nothing: rank B.* has size 0"):
+        sim.estimate(graph, sim.load_hardware("systolic"))
 
 
 @pytest.mark.parametrize("name", VECTORS)

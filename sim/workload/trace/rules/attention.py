@@ -23,15 +23,15 @@ def attention(call: Call) -> Grouped:
     heads = q.shape[-3] if q.dim() > 3 else 1
     kv_heads = k.shape[-3] if q.dim() > 3 else 1
     group = heads // kv_heads
-    common = {n: s for n, s in zip(batch_names, batch, strict=True) if s > 1}
-    common |= {n: s for n, s in (("H", kv_heads), ("G", group)) if s > 1}
+    common = {n: s for n, s in zip(batch_names, batch, strict=True) if s != 1}
+    common |= {n: s for n, s in (("H", kv_heads), ("G", group)) if s != 1}
     length, keys, depth, width = q.shape[-2], k.shape[-2], q.shape[-1], v.shape[-1]
     scores = q.new_empty((*q.shape[:-1], keys))
     weights = q.new_empty(scores.shape)
 
     def spec(tensor: AnyTensor, head: str | Window, last: tuple[str, str]) -> Spec:
         lead = (*batch_names, head) if q.dim() > 3 else batch_names
-        return (*(n if s > 1 else None for n, s in zip(lead, tensor.shape[:-2], strict=True)), *last)
+        return (*(n if s != 1 else None for n, s in zip(lead, tensor.shape[:-2], strict=True)), *last)
 
     query_head = Window((("H", group), ("G", 1)))
     first = Product(

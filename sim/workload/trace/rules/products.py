@@ -18,7 +18,7 @@ def gemm(a: AnyTensor, b: AnyTensor, out: AnyTensor, *, bias: AnyTensor = None, 
     ranks = {"M": m, "N": n, "K": k}
     batch: tuple[str, ...] = ()
     if a.dim() == 3:
-        if a.shape[0] > 1:
+        if a.shape[0] != 1:
             ranks = {"B": a.shape[0]} | ranks
         batch = ("B",)
     return Product(
@@ -65,7 +65,7 @@ def addbmm(call: Call) -> Product:
 @register_rule("aten.addmv")
 def addmv(call: Call) -> Product:
     bias, a, b = call.args[:3]
-    ranks = {"M": a.shape[0], "N": 1, "K": a.shape[1]}
+    ranks = {"M": a.shape[0], "K": a.shape[1]}
     return Product(ranks, (a, ("M", "K")), (b, ("K",)), (call.out, ("M",)), epilogue=_BIAS, extra=(bias,))
 
 
@@ -113,8 +113,8 @@ def euclidean_distances(call: Call) -> Grouped:
 def matrix_vector(call: Call) -> Product:
     a, b = call.args[:2]
     if a.dim() == 1:
-        return Product({"M": 1, "N": 1, "K": a.shape[0]}, (a, ("K",)), (b, ("K",)), (call.out, ()))
-    return Product({"M": a.shape[0], "N": 1, "K": a.shape[1]}, (a, ("M", "K")), (b, ("K",)), (call.out, ("M",)))
+        return Product({"K": a.shape[0]}, (a, ("K",)), (b, ("K",)), (call.out, ()))
+    return Product({"M": a.shape[0], "K": a.shape[1]}, (a, ("M", "K")), (b, ("K",)), (call.out, ("M",)))
 
 
 @register_rule("aten.linear")
@@ -148,28 +148,22 @@ def _flattened(x: AnyTensor) -> AnyTensor | None:
 def matmul(call: Call) -> Product:
     """Batch axes: each is its own rank, missing from the factor that broadcasts over it."""
     a, b, out = call.args[0], call.args[1], call.out
-    if a.dim() == 1 or b.dim() == 1:
-        a2, b2 = (a[None] if a.dim() == 1 else a), (b[:, None] if b.dim() == 1 else b)
-        out = a2.new_empty((*_broadcast(a2.shape[:-2], b2.shape[:-2]), a2.shape[-2], b2.shape[-1]))
-        a, b = a2, b2
+    if b.dim() == 1:
+        b, out = b[:, None], out.unsqueeze(-1)
+    if a.dim() == 1:
+        a, out = a[None], out.unsqueeze(-2)
     if b.dim() == 2:
-        return gemm(a.reshape(-1, a.shape[-1]), b, call.out.reshape(-1, b.shape[-1]))
+        return gemm(a.reshape(-1, a.shape[-1]), b, out.reshape(-1, b.shape[-1]))
     batch = out.shape[:-2]
     names = tuple(f"B{i}" for i in range(len(batch))) if len(batch) > 1 else ("B",)
-    ranks = {n: s for n, s in zip(names, batch, strict=True) if s > 1}
+    ranks = {n: s for n, s in zip(names, batch, strict=True) if s != 1}
     ranks |= {"M": a.shape[-2], "N": b.shape[-1], "K": a.shape[-1]}
 
     def spec(tensor: AnyTensor, last: tuple[str, str]) -> tuple:
         own = tensor.shape[:-2]
-        return (*(n if s > 1 else None for n, s in zip(names[len(names) - len(own) :], own, strict=True)), *last)
+        return (*(n if s != 1 else None for n, s in zip(names[len(names) - len(own) :], own, strict=True)), *last)
 
     return Product(ranks, (a, spec(a, ("M", "K"))), (b, spec(b, ("K", "N"))), (out, spec(out, ("M", "N"))))
-
-
-def _broadcast(a: tuple, b: tuple) -> tuple:
-    longer = max(len(a), len(b))
-    pairs = zip((1,) * (longer - len(a)) + tuple(a), (1,) * (longer - len(b)) + tuple(b), strict=True)
-    return tuple(max(x, y) for x, y in pairs)
 
 
 _SPATIAL = {1: ("Q",), 2: ("P", "Q"), 3: ("D", "P", "Q")}
@@ -202,6 +196,14 @@ def conv_transpose(call: Call) -> Product:
     stride, padding = call.arg(3, "stride", 1), call.arg(4, "padding", 0)
     groups, dilation = call.arg(6, "groups", 1), call.arg(7, "dilation", 1)
     return conv(x, weight, call.out, bias, stride, padding, dilation, groups, True)
+
+
+@register_rule("aten.conv_tbc")
+def conv_tbc(call: Call) -> Product:
+    """One axis, as (time, batch, channels); the weight is [S, C, K]."""
+    x, weight, bias = call.args[:3]
+    out = call.out.permute(1, 2, 0)
+    return conv(x.permute(1, 2, 0), weight.permute(2, 1, 0), out, bias, 1, call.arg(3, "pad", 0), 1, 1, False)
 
 
 def conv(

@@ -235,15 +235,15 @@ def deform_conv(call: Call) -> Grouped:
         outputs=(patches,),
         kind="deform.sample",
     )
-    each = {name: size for name, size in (("B", n), ("G", groups)) if size > 1}
+    each = {name: size for name, size in (("B", n), ("G", groups)) if size != 1}
     rows, cols = (
         (Window((("G", size), (rank, 1))) if groups > 1 else rank) for rank, size in (("M", k // groups), ("K", depth))
     )
     product = Product(
         {**each, "M": k // groups, "N": p * q, "K": depth},
-        (patches, ("B" if n > 1 else None, cols, "N")),
+        (patches, ("B" if n != 1 else None, cols, "N")),
         (weight.view(k, depth), (rows, "K")),
-        (call.out.view(n, k, p * q), ("B" if n > 1 else None, rows, "N")),
+        (call.out.view(n, k, p * q), ("B" if n != 1 else None, rows, "N")),
         kind="deform.product",
     )
     return Grouped("deformable", (samples, product))
