@@ -7,7 +7,7 @@ from dataclasses import replace
 from sim.errors import WorkloadError
 from sim.hardware.chip import Array, System
 from sim.schedule.order import hide_collectives, in_order
-from sim.workload.graph import EinsumOp, Graph
+from sim.workload.graph import EinsumOp, Graph, Op, ViewOp
 from sim.workload.passes import (
     PassLimit,
     PrecisionPolicy,
@@ -39,7 +39,8 @@ def prepare(
     The last few results are remembered by identity: a sweep asks often.
 
     `eager`: as a framework runs it op by op: no epilogue is fused, and between quantised layers activations and
-    caches stay in fp32. Raises: WorkloadError: an op works on nothing (a batch or a width of 0).
+    caches stay in fp32. Raises: WorkloadError: an op works on nothing (a batch or a width of 0), or no op that works
+    reaches an output.
     """
     key = (id(graph), precision, system, eager, fuse, passes)
     if key not in _CACHE or _CACHE[key][0] is not graph:
@@ -47,7 +48,9 @@ def prepare(
             _CACHE.clear()
         _check_extents(graph)
         typed = apply_precision(graph, _outside_layers(precision) if eager else precision)
-        ready = in_order(dead_code(typed))
+        live = dead_code(typed)
+        _check_work(graph, live)
+        ready = in_order(live)
         if system is not None:
             ready = pipeline(hide_collectives(tensor_parallel(ready, system.tensor_parallel)), system.pipeline)
         ready = fuse_epilogues(ready) if fuse and not eager else ready
@@ -75,6 +78,21 @@ def _check_extents(graph: Graph) -> None:
                 f"{op.name} ({op.kind}) works on nothing: rank {', '.join(empty)} has size 0, "
                 "expected at least 1; is a knob of the workload 0?"
             )
+
+
+def _check_work(graph: Graph, live: Graph) -> None:
+    if any(_works(op, live) for op in live.ops):
+        return
+    notes = "".join(f"; {note}" for note in graph.notes)
+    raise WorkloadError(
+        f"{graph.name or 'the model'}: there is nothing to cost: of its {len(graph.ops)} ops none works on what "
+        f"reaches an output{notes}"
+    )
+
+
+def _works(op: Op, graph: Graph) -> bool:
+    touched = (*op.inputs, *op.outputs)
+    return not isinstance(op, ViewOp) and (not touched or any(graph.tensors[key].elements for key in touched))
 
 
 def _outside_layers(precision: Precision | PrecisionPolicy) -> Precision | PrecisionPolicy:

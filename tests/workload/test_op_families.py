@@ -245,6 +245,21 @@ def test_a_product_over_an_empty_batch_has_no_macs_and_is_told(product):
         sim.estimate(graph, sim.load_hardware("systolic"))
 
 
+class Idle(nn.Module):
+    """Its result is its input, as long as the branch is taken."""
+
+    def forward(self, x):
+        return x if x.sum() > 0 else x + 1
+
+
+def test_a_model_of_which_nothing_reaches_an_output_is_told():
+    graph = trace(Idle(), torch.empty(4, 4))
+    for chip in map(sim.load_hardware, ("systolic", "h100-sxm", "xeon-spr")):
+        for command in (sim.estimate, sim.simulate, sim.roofline, lambda g, c: sim.sweep(g, c, {"clock": ["1 GHz"]})):
+            with pytest.raises(WorkloadError, match=r"Idle: there is nothing to cost: of its 2 ops .*; .*assumed"):
+                command(graph, chip)
+
+
 @pytest.mark.parametrize("name", VECTORS)
 def test_vector_work(name):
     module, inputs, counts = VECTORS[name]
