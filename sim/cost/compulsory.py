@@ -3,18 +3,25 @@
 Storages, not tensors, lie in memories: a view and its base are one. A storage with a graph input,
 a weight or a KV cache in it comes from the home memory; one with a graph output or a KV cache must
 get there; what is neither dies inside the network and may stay on chip.
+
+Of a mapped unit's memories on chip those are counted by which every mapping that is searched, fused or
+not, must pass: the innermost that holds an operand feeds the array with it or takes it back, and vector
+and movement ops stream through the memory in which activations stay. Left out are attention, of which
+a kernel may skip a part; ops whose mapping the user gives, as it may pass a memory by; and other units,
+of which caches and registers may hold anything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, prod
 
 import numpy as np
 
-from sim.hardware.chip import Chip, Fanout, Memory, Unit
+from sim.cost.depthwise import depthwise_macs_per_cycle
+from sim.hardware.chip import Chip, Costing, Fanout, Memory, Unit
 from sim.ordered import ascending
 from sim.workload.graph import (
     Axis,
@@ -26,6 +33,7 @@ from sim.workload.graph import (
     Op,
     OperandRole,
     Role,
+    VectorOp,
     ViewOp,
 )
 from sim.workload.passes.precision import stored_as
@@ -63,6 +71,8 @@ class Footprint:
     external: frozenset[str]
     kept: frozenset[str]
     home: str
+    passing: Mapping[str, Mapping[str, tuple[float, float]]]
+    """op name -> memory on chip -> (read, write) bytes that pass its ports in every mapping"""
 
     def of(self, op: Op) -> dict[str, tuple[float, float]]:
         """Memory -> (read, write) bytes of one op, each operand at its home."""
@@ -91,9 +101,28 @@ class Footprint:
         read = sum(max(0.0, amount - writes.get(storage, 0.0)) for storage, amount in reads.items())
         return read, sum(writes.values())
 
+    def passing_bytes(self) -> dict[str, tuple[float, float]]:
+        """Memory on chip -> (read, write) bytes of the whole network that must pass its ports."""
+        found: dict[str, tuple[float, float]] = {}
+        for table in self.passing.values():
+            for memory, (read, write) in table.items():
+                before = found.get(memory, (0.0, 0.0))
+                found[memory] = (before[0] + read, before[1] + write)
+        return found
 
-def footprint(graph: Graph, chip: Chip, unit: Unit, precision: Precision | None, homes: Mapping[str, str]) -> Footprint:
-    """Bytes that every op touches under a precision (as stored, without one), and the home of every storage."""
+
+def footprint(
+    graph: Graph,
+    chip: Chip,
+    unit: Unit,
+    precision: Precision | None,
+    homes: Mapping[str, str],
+    given: Collection[str] = (),
+) -> Footprint:
+    """Bytes that every op touches under a precision (as stored, without one), and the home of every storage.
+
+    `given`: names of the ops whose mapping the user gives, "*" for all.
+    """
     bits = {key: stored_as(t, precision)[1] if precision else t.bits for key, t in graph.tensors.items()}
     storage = {key: tensor.storage or key for key, tensor in graph.tensors.items()}
     roles: dict[str, set[Role]] = {}
@@ -116,15 +145,40 @@ def footprint(graph: Graph, chip: Chip, unit: Unit, precision: Precision | None,
             stays = place not in lasting and chip_memory is not None
             fits = stays and sizes.get(place, 0.0) <= chip_memory.capacity_bytes  # type: ignore[union-attr]
             places[place] = chip_memory.name if fits and chip_memory else chip.memory(unit.home).name
-    touched = {}
+    touched, passing = {}, {}
     for op in graph.ops:
         if not isinstance(op, ViewOp):
             rows = _op_bytes(op, graph, bits)
+            if unit.costing is Costing.MAPPED and not {op.name, "*"}.intersection(given):
+                passing[op.name] = _passing(op, graph, unit, bits, rows)
             touched[op.name] = tuple(
                 (storage[key], min(read, sizes.get(storage[key], read)), min(write, sizes.get(storage[key], write)))
                 for key, read, write in rows
             )
-    return Footprint(touched=touched, homes=places, external=external, kept=kept, home=unit.home)
+    return Footprint(touched=touched, homes=places, external=external, kept=kept, home=unit.home, passing=passing)
+
+
+def _passing(
+    op: Op, graph: Graph, unit: Unit, bits: Mapping[str, float], rows: list[tuple[str, float, float]]
+) -> dict[str, tuple[float, float]]:
+    """Memory on chip -> (read, write) bytes of an op of a mapped unit; see this module."""
+    if op.region is not None and graph.regions[op.region].kind == "attention":
+        return {}
+    found: dict[str, tuple[float, float]] = {}
+    if not isinstance(op, EinsumOp) or depthwise_macs_per_cycle(op, graph, unit.array):
+        near = _activation_memory(unit)
+        if near is not None and isinstance(op, EinsumOp | VectorOp | MovementOp):
+            found[near.name] = (sum(read for _, read, _ in rows), sum(write for _, _, write in rows))
+        return found
+    for operand in op.einsum.operands:
+        memory = next((m for m in reversed(unit.memories) if operand.role in m.holds), None)
+        if memory is not None:
+            moved = touched_elements(op.einsum, operand.role) * bits[operand.tensor] / 8
+            moved *= graph.tensors[operand.tensor].density
+            read, write = found.get(memory.name, (0.0, 0.0))
+            out = operand.role is OperandRole.OUTPUT
+            found[memory.name] = (read, write + moved) if out else (read + moved, write)
+    return found
 
 
 def _activation_memory(unit: Unit) -> Memory | None:

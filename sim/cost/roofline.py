@@ -2,10 +2,17 @@
 
     P = min(P_peak, I * B)        operational intensity I in FLOP/byte        [1, section 3, figure 1]
 
-A network's roofline is the largest over resources of (sum over its ops of work / rate), where the
-home memory carries only compulsory bytes: weights, graph inputs, graph outputs and the KV cache,
-once each. It is never above the sum of the ops' own rooflines, because the maximum of sums is never
-above the sum of maxima and every compulsory byte belongs to at least one op.
+A network's roofline is the largest over resources of (sum over its ops of work / rate), where memories
+carry only compulsory bytes: the home memory weights, graph inputs, graph outputs and the KV cache, once
+each; a memory on chip what every mapping passes through it (`sim.cost.compulsory`). It is never above
+the sum of the ops' own rooflines, because the maximum of sums is never above the sum of maxima and every
+compulsory byte belongs to at least one op.
+
+The caches of a CPU hold at most their capacity C of the R compulsory bytes of the inference before, so that
+R - C come from the home memory at best. Which of them no data sheet says, and each could be among
+them; an op's own roofline leaves it that share of its compulsory bytes, C / R, and these sum to the
+network's. (One op alone, again and again, finds all its operands where they fit.) Activations that
+lie at home were written just before, and may be in the caches up to C.
 
 References: [1] Williams, Waterman, Patterson, "Roofline: an insightful visual performance model for
 multicore architectures", CACM 52(4), 2009, doi:10.1145/1498765.1498785.
@@ -13,7 +20,7 @@ multicore architectures", CACM 52(4), 2009, doi:10.1145/1498765.1498785.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import isfinite
 from typing import Any
@@ -75,7 +82,8 @@ def ridge_point_flop_per_byte(*, peak_flop_per_s, bandwidth_bytes_per_s):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RooflinePoint:
-    """One op under the ceilings. `traffic_bytes` counts each operand once at the memory where it lies.
+    """One op under the ceilings. `traffic_bytes` counts each operand once at the memory where it lies; what a CPU's
+    caches hold of it lies in the outermost of them.
 
     The operational intensity is over the traffic of the `home` memory; of an op whose operands all
     lie on chip it is over the traffic there, and None where nothing moves.
@@ -208,6 +216,7 @@ def roofline(
     precision: str | Precision | PrecisionPolicy | None = None,
     *,
     homes: Mapping[str, str] | None = None,
+    given: Collection[str] = (),
 ) -> Roofline:
     """The data sheet's bound of a graph on the chip's main unit.
 
@@ -215,22 +224,26 @@ def roofline(
         precision: name such as "int8" or "w4a16", or a policy (see `sim.estimate`); the chip's default when None.
         homes: tensor id -> memory where it lies. By default weights, graph inputs, outputs and the
             KV cache lie in the unit's home memory, and an activation on chip where it fits.
+        given: names of the ops whose mapping the user gives ("*": all), which may pass memories on chip by.
     Assumes: dense vector work as traced (give the graph that the chip runs, after fusion), but a GPU's
         fused attention skips what its mask hides; all resources overlap perfectly; each operand of an
-        op is touched once; a CPU's caches hold what they can of the inference before (`cached_bytes`).
+        op is touched once; a CPU's caches hold what they can of the inference before (see this module).
     Raises: PrecisionError, ConfigError: the array or the vector unit has no rate for what the graph does.
     """
     graph, chosen, called = _typed(graph, precision, chip)
     unit = chip.main_unit
-    prints = footprint(graph, chip, unit, chosen, homes or {})
-    points = tuple(_point(op, graph, chip, unit, chosen, prints) for op in graph.ops if not isinstance(op, ViewOp))
+    prints = footprint(graph, chip, unit, chosen, homes or {}, given)
+    warm = _Warm.of(unit, prints)
+    points = tuple(
+        _point(op, graph, chip, unit, chosen, prints, warm) for op in graph.ops if not isinstance(op, ViewOp)
+    )
     totals: dict[str, float] = {}
     for point in points:
         for name, seconds in point.resource_s.items():
             if not name.startswith("memory:"):
                 totals[name] = totals.get(name, 0.0) + seconds
     read, write = prints.compulsory_bytes()
-    totals[f"memory:{unit.home}"] = _home_s(chip, unit, read, write)
+    totals |= _memories_s(chip, unit, (read, write), prints.passing_bytes())
     return Roofline(
         workload_name=graph.name,
         hardware_name=chip.name,
@@ -291,13 +304,16 @@ def network_bound_s(graph: Graph, chips: Sequence[Chip], precision: str | Precis
             totals["vector"] = totals.get("vector", 0.0) + np.asarray(work)
         if isinstance(op, CollectiveOp):
             totals["link"] = totals.get("link", 0.0) + np.array([link_bound_s(op, chip) for chip in chips])
-    read, write = footprint(graph, first, first.main_unit, chosen, {}).compulsory_bytes()
-    home = [_home_s(chip, unit, read, write) for chip, unit in zip(chips, units, strict=True)]
-    return np.maximum.reduce([np.broadcast_to(total, len(chips)) for total in (*totals.values(), np.array(home))])
+    prints = footprint(graph, first, first.main_unit, chosen, {})
+    compulsory, passing = prints.compulsory_bytes(), prints.passing_bytes()
+    memories = [
+        max(_memories_s(chip, unit, compulsory, passing).values()) for chip, unit in zip(chips, units, strict=True)
+    ]
+    return np.maximum.reduce([np.broadcast_to(total, len(chips)) for total in (*totals.values(), np.array(memories))])
 
 
 def _point(
-    op: Op, graph: Graph, chip: Chip, unit: Unit, precision: Precision | None, prints: Footprint
+    op: Op, graph: Graph, chip: Chip, unit: Unit, precision: Precision | None, prints: Footprint, warm: _Warm
 ) -> RooflinePoint:
     resources: dict[str, float] = {}
     macs = op.einsum.macs if isinstance(op, EinsumOp) else 0
@@ -309,16 +325,15 @@ def _point(
         one_s = primitive_s(unit.vector, primitive, clock_hz=unit.clock_hz, chip=chip.name)
         resources["vector"] = resources.get("vector", 0.0) + share * count * one_s
         vector_ops += count
-    traffic: dict[str, float] = {}
-    rates = bandwidths(chip, unit)
     if isinstance(op, CollectiveOp):
         resources[f"link:{chip.system_link.name}"] = link_bound_s(op, chip)
-    for memory, (read, write) in prints.of(op).items():
-        traffic[memory] = read + write
-        at_home = memory == unit.home
-        resources[f"memory:{memory}"] = (
-            _home_s(chip, unit, read, write) if at_home else memory_s(rates[memory], read_bytes=read, write_bytes=write)
-        )
+    rates = bandwidths(chip, unit)
+    moved = warm.left(op, prints)
+    for table in (moved, prints.passing.get(op.name, {})):
+        for memory, (read, write) in table.items():
+            rate = rates[memory] if memory == unit.home or not warm.caches else warm.fastest(rates)
+            seconds = memory_s(rate, read_bytes=read, write_bytes=write)
+            resources[f"memory:{memory}"] = max(resources.get(f"memory:{memory}", 0.0), seconds)
     return RooflinePoint(
         name=op.name,
         kind=op.kind,
@@ -326,18 +341,71 @@ def _point(
         home=unit.home,
         macs=macs,
         vector_ops=vector_ops,
-        traffic_bytes=traffic,
+        traffic_bytes={memory: read + write for memory, (read, write) in moved.items()},
         resource_s=resources,
     )
 
 
-def _home_s(chip: Chip, unit: Unit, read: float, write: float) -> float:
-    """Seconds that bytes take at the home memory, at best."""
-    cached = cached_bytes(unit)
+def _memories_s(
+    chip: Chip, unit: Unit, compulsory: tuple[float, float], passing: Mapping[str, tuple[float, float]]
+) -> dict[str, float]:
+    """Resource -> seconds that a network keeps the home memory and those on chip busy at least."""
+    rates = bandwidths(chip, unit)
+    read, write = _beyond(*compulsory, cached_bytes(unit))
+    found = {f"memory:{unit.home}": memory_s(rates[unit.home], read_bytes=read, write_bytes=write)}
+    for memory, (read, write) in passing.items():
+        found[f"memory:{memory}"] = memory_s(rates[memory], read_bytes=read, write_bytes=write)
+    return found
+
+
+def _beyond(read: float, write: float, cached: float) -> tuple[float, float]:
+    """What is left of bytes when so many, reads first, lie in a cache."""
     kept = min(read, cached)
-    return memory_s(
-        bandwidths(chip, unit)[unit.home], read_bytes=read - kept, write_bytes=max(0.0, write - (cached - kept))
-    )
+    return read - kept, max(0.0, write - (cached - kept))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Warm:
+    """What the caches of a CPU hold of an op's operands; without caches (other units) nothing. See this module."""
+
+    caches: tuple[str, ...]
+    cached_bytes: float
+    read_left: float
+    """Share of the compulsory reads that comes from the home memory all the same."""
+    write_left: float
+
+    @staticmethod
+    def of(unit: Unit, prints: Footprint) -> _Warm:
+        cached, (read, write) = cached_bytes(unit), prints.compulsory_bytes()
+        read_left, write_left = _beyond(read, write, cached)
+        return _Warm(
+            caches=tuple(memory.name for memory in unit.memories) if unit.costing is Costing.CPU else (),
+            cached_bytes=cached,
+            read_left=read_left / read if read else 1.0,
+            write_left=write_left / write if write else 1.0,
+        )
+
+    def left(self, op: Op, prints: Footprint) -> dict[str, tuple[float, float]]:
+        """Memory -> (read, write) bytes of an op, each operand where it lies."""
+        if not self.caches:
+            return prints.of(op)
+        at_home = [row for row in prints.touched[op.name] if prints.homes[row[0]] == prints.home]
+        reads = sum(read for storage, read, _ in at_home if storage in prints.external)
+        writes = sum(write for storage, _, write in at_home if storage in prints.kept)
+        own_reads = sum(read for storage, read, _ in at_home if storage not in prints.external)
+        own_writes = sum(write for storage, _, write in at_home if storage not in prints.kept)
+        own_left = _beyond(own_reads, own_writes, self.cached_bytes)
+        left = (self.read_left * reads + own_left[0], self.write_left * writes + own_left[1])
+        found = prints.of(op)
+        if prints.home in found:
+            whole, near = found[prints.home], found.get(self.caches[0], (0.0, 0.0))
+            found[prints.home] = left
+            found[self.caches[0]] = (near[0] + whole[0] - left[0], near[1] + whole[1] - left[1])
+        return found
+
+    def fastest(self, rates: Mapping[str, tuple[float, float, bool]]) -> tuple[float, float, bool]:
+        """(read, write [byte/s], one port) of the fastest cache: nothing says in which of them an operand lies."""
+        return max((rates[name] for name in self.caches), key=lambda rate: rate[:2])
 
 
 def cached_bytes(unit: Unit) -> float:

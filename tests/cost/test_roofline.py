@@ -12,9 +12,15 @@ from hypothesis import strategies as st
 
 from sim.cost.ceilings import primitive_s
 from sim.cost.compulsory import touched_elements
-from sim.cost.roofline import Roofline, attainable_flop_per_s, ridge_point_flop_per_byte, roofline
+from sim.cost.roofline import (
+    Roofline,
+    attainable_flop_per_s,
+    network_bound_s,
+    ridge_point_flop_per_byte,
+    roofline,
+)
 from sim.errors import ConfigError, PrecisionError, ResultError
-from sim.hardware.chip import Chip, Fanout
+from sim.hardware.chip import Chip, Costing, Fanout, Rate
 from sim.workload.graph import Axis, Einsum, EinsumOp, Graph, Operand, OperandRole, Primitive, Role, Tensor
 
 
@@ -61,6 +67,48 @@ def test_an_activation_stays_on_chip_where_it_fits(toy_chip: Chip) -> None:
     assert small.ops[0].traffic_bytes == {"DRAM": 1536, "SRAM": 2048}
     large = roofline(product_graph(2**15 + 1, 32, 1, output=Role.ACTIVATION), toy_chip)
     assert large.ops[0].traffic_bytes == {"DRAM": 2**15 + 1 + 32 + 32 * (2**15 + 1)}
+
+
+def test_what_feeds_the_array_passes_the_memory_on_chip(toy_chip: Chip) -> None:
+    """1,024 + 512 bytes are read at 128 B/ns, 2,048 written by another port: 16 ns. At 2 B/ns it is 1,024 ns, twice
+    what the array takes; what passes there is also the op's own. A mapping of the user's may pass it by, and of a
+    GPU's or CPU's nothing is known."""
+    graph = product_graph(64, 32, 16)
+    assert roofline(graph, toy_chip).resource_s["memory:SRAM"] == pytest.approx(16e-9)
+    unit = toy_chip.main_unit
+    sram = replace(unit.memories[0], read=Rate(per_cycle=2.0), write=Rate(per_cycle=2.0))
+    slow = replace(toy_chip, units=(replace(unit, hierarchy=(sram, unit.hierarchy[1])),))
+    found = roofline(graph, slow)
+    assert (found.bound, found.latency_s) == ("memory:SRAM", pytest.approx(1024e-9))
+    assert found.ops[0].roofline_s == found.latency_s == network_bound_s(graph, [toy_chip, slow], "int8")[1]
+    assert roofline(graph, slow, given={"mm"}).bound == "compute"
+    for costing in (Costing.CPU, Costing.GPU_KERNELS, Costing.ROOFLINE):
+        other = replace(slow, units=(replace(slow.main_unit, costing=costing),))
+        assert roofline(graph, other).bound == "compute"
+
+
+def test_the_caches_of_a_cpu_hold_no_byte_twice(toy_chip: Chip) -> None:
+    """Each product has 1 MiB of weights, 1 KiB of inputs and of outputs; the cache has 1 MiB. Alone a product finds all
+    but 1 KiB of what it reads. Two of them read 2 MiB + 2 KiB, of which 1 MiB is there: each loads one half of
+    1 MiB + 2 KiB, which is what its intensity is over."""
+    cpu = replace(toy_chip, units=(replace(toy_chip.main_unit, costing=Costing.CPU),))
+    kib, mib = 2**10, 2**20
+    one = product_graph(1, kib, kib)
+    alone = roofline(one, cpu)
+    assert alone.ops[0].traffic_bytes == {"DRAM": 2 * kib, "SRAM": mib}
+    assert alone.resource_s["memory:DRAM"] == pytest.approx(2 * kib / 10e9)
+    other = next(op for op in one.ops if isinstance(op, EinsumOp))
+    operands = tuple(replace(o, tensor=f"{o.tensor}2") for o in other.einsum.operands)
+    other = replace(
+        other, name="mm2", inputs=("x2", "w2"), outputs=("y2",), einsum=replace(other.einsum, operands=operands)
+    )
+    tensors = {**one.tensors, **{f"{key}2": replace(t, id=f"{key}2") for key, t in one.tensors.items()}}
+    found = roofline(replace(one, ops=(*one.ops, other), tensors=tensors), cpu)
+    assert found.resource_s["memory:DRAM"] == pytest.approx((mib + 4 * kib) / 10e9)
+    for point in found.ops:
+        assert point.traffic_bytes == {"DRAM": pytest.approx(mib / 2 + 2 * kib), "SRAM": pytest.approx(mib / 2)}
+        assert point.roofline_s == pytest.approx(max((mib / 2 + 2 * kib) / 10e9, mib / 64e9))
+        assert point.operational_intensity_flop_per_byte == pytest.approx(2 * mib / (mib / 2 + 2 * kib))
 
 
 def test_cores_multiply_the_peak(toy_chip: Chip) -> None:

@@ -12,10 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sim
+from sim.cost.ceilings import bandwidths
 from sim.cost.compulsory import footprint
+from sim.cost.roofline import Roofline
 from sim.cost.roofline import roofline as graph_roofline
 from sim.errors import UnsupportedOpError
 from sim.hardware.chip import Chip
+from sim.mapping.mapping import Mapping
 from sim.results import Estimate
 from sim.schedule.prepare import prepare
 from sim.workload.graph import EinsumOp, Graph, Op, UnsupportedOp
@@ -47,20 +50,77 @@ def total(values: Iterable[float | None]) -> float:
 
 
 def test_a_networks_roofline_is_its_busiest_resource(found: Found) -> None:
-    """The largest over resources of (sum over ops of work / rate), compulsory bytes at home: never
+    """The largest over resources of (sum over ops of work / rate), of memories the compulsory bytes: never
     above the sum of the ops' own rooflines."""
     graph, chip, estimate = found
     ready = prepare(graph, parse_precision(estimate.precision))
     bound = graph_roofline(ready, chip)
     assert estimate.roofline_latency_s == max(bound.resource_s.values()) == bound.latency_s
     assert sim.roofline(graph, chip, estimate.precision).to_dict() == estimate.roofline
+    is_at_most_the_sum_of_its_ops(bound)
+
+
+def is_at_most_the_sum_of_its_ops(bound: Roofline) -> None:
     for name, seconds in bound.resource_s.items():
         own = total(point.resource_s.get(name) for point in bound.ops)
-        if name == f"memory:{bound.home}":
+        if name.startswith("memory:"):
             assert seconds <= own * (1 + TOLERANCE)
         else:
             assert seconds == pytest.approx(own, rel=TOLERANCE)
     assert bound.latency_s <= total(point.roofline_s for point in bound.ops) * (1 + TOLERANCE)
+
+
+@pytest.mark.parametrize("hardware", ["xeon-gnr", "xeon-icx", "xeon-emr-2c", "epyc-zen4"])
+@pytest.mark.parametrize(("workload", "knobs"), [("llama", {"phase": "decode"}), ("lstm", {}), ("resnet18", {})])
+def test_the_roofline_of_a_warm_cpu_is_its_busiest_resource(workload: str, knobs: dict, hardware: str) -> None:
+    """Caches that hold a part of the network's bytes hold no op's bytes twice; no op is above the fastest memory's
+    roof, nor above the home's with what comes from there."""
+    chip = sim.load_hardware(hardware)
+    bound = sim.roofline(sim.load_workload(workload, **knobs), chip)
+    is_at_most_the_sum_of_its_ops(bound)
+    rates = bandwidths(chip, chip.main_unit)
+    for point in bound.ops:
+        home = point.traffic_bytes.get(bound.home, 0.0)
+        near = total(point.traffic_bytes.values()) - home
+        assert point.roofline_s >= home / max(rates[bound.home][:2]) * (1 - TOLERANCE)
+        assert point.roofline_s >= near / max(max(rates[m.name][:2]) for m in chip.main_unit.memories) * (1 - TOLERANCE)
+
+
+SLOW = ["systolic", "tesla-fsd-npu", "edge-npu"]
+
+
+@pytest.mark.parametrize("hardware", SLOW)
+@pytest.mark.parametrize(
+    ("workload", "knobs"),
+    [("digits_cnn", {}), ("byte_gpt", {}), ("mobilenet_v2", {}), ("lstm", {"context": 2})],
+)
+def test_the_roofline_counts_a_slow_memory_on_chip(workload: str, knobs: dict, hardware: str) -> None:
+    """Law 1 where the memory on chip binds: chains of layers and attention that run fused, and single ops."""
+    graph, chip = sim.load_workload(workload, **knobs), slow(hardware)
+    found = sim.estimate(graph, chip, calibration="none")
+    bound = sim.roofline(graph, chip)
+    memory = chip.main_unit.memories[0].name
+    assert bound.bound == f"memory:{memory}"
+    assert found.roofline_latency_s == bound.latency_s <= found.latency_s
+    assert bound.latency_s <= sim.simulate(graph, chip, calibration="none").latency_s * (1 + TOLERANCE)
+    is_at_most_the_sum_of_its_ops(bound)
+    rows = sim.sweep(graph, chip, {"clock": [f"{chip.clock_hz!r} Hz"]}, calibration="none")
+    assert rows["roofline_latency_s"][0] == bound.latency_s
+
+
+def slow(hardware: str) -> Chip:
+    """With 2 bytes a cycle out of and into the memory on chip."""
+    memory = sim.load_hardware(hardware).main_unit.memories[0]
+    ways = ["bandwidth"] if memory.shared_port else ["read_bandwidth", "write_bandwidth"]
+    return sim.load_hardware(hardware, {f"{memory.name}.{way}": "2 B/cycle" for way in ways})
+
+
+def test_a_given_mapping_may_pass_a_memory_by() -> None:
+    """3 x 4,096 bytes at 2 B/cycle would take 6.1 us; without a store in SRAM nothing passes there."""
+    graph, chip = sim.gemm(64, 64, 64), slow("systolic")
+    assert sim.roofline(graph, chip).latency_s == pytest.approx(3 * 4096 / 2e9)
+    found = sim.estimate(graph, chip, mapping=Mapping(nodes=()), calibration="none")
+    assert found.roofline_latency_s <= found.latency_s < 3 * 4096 / 2e9
 
 
 def test_terms_sum_to_ops_and_ops_to_the_network(found: Found) -> None:
