@@ -20,6 +20,9 @@ RIGHT, BELOW, FAR = 0.05, 0.01, 10.0
 """Outermost ops that together make up less than this share of the time are drawn at the right edge and at the lower one
 where the axis gets shorter by the factor `FAR`."""
 
+WITHOUT_WORK, WITHOUT_BYTES = "without arithmetic", "that move nothing"
+"""Why ops are not drawn: neither has an intensity."""
+
 
 @dataclass(frozen=True, slots=True)
 class Point:
@@ -63,21 +66,21 @@ def view_of(result: Estimate | Roofline, measured_s: float | None = None) -> Roo
     """`measured_s` is the network's measured time. Raises: ValueError: an estimate without its roofline document."""
     if isinstance(result, Roofline):
         bound = result
-        points = _merge(_bound_points(result))
+        found, left = _bound_points(result)
         title = f"{bound.workload_name} on {bound.hardware_name}: at best {rows.time_text(bound.latency_s)}"
         subtitle = f"{bound.precision}; bound by {rows.bound_text(bound.bound)}; discs stand at what is attainable"
-        hidden = 0.0
     else:
         if not result.roofline:
             raise ValueError("this estimate carries no roofline; it was not made by sim.estimate")
         bound = Roofline.from_dict(result.roofline)
-        points = _merge(_estimate_points(result, bound.home))
+        found, left = _estimate_points(result, bound)
         title = f"{result.workload_name} on {result.hardware_name}: {rows.time_text(result.latency_s)}"
         share = rows.share_text(result.roofline_latency_s / result.latency_s)
-        hidden = sum(op.latency_s for op in result.ops if not _drawn(op.macs, op.vector_ops)) / result.latency_s
         subtitle = f"{result.precision}, batch {result.batch}; the roofline is {share} of it"
-    if hidden > 0.0005:
-        subtitle += f"; ops without arithmetic ({rows.share_text(hidden)} of the time) are not shown"
+    for why, part in left.items():
+        if part > 0.0005:
+            subtitle += f"; ops {why} ({rows.share_text(part)} of the time) are not shown"
+    points = _merge(found)
     peak = _running_peak(bound.ceilings, bound.precision)
     roofs = tuple(
         Roof(
@@ -106,10 +109,6 @@ def measured_place(bound: Roofline, measured_s: float) -> tuple[float, float]:
     return flops / sum(bound.compulsory_bytes.values()), flops / measured_s
 
 
-def _drawn(macs: int, vector_ops: int) -> bool:
-    return macs > 0 or vector_ops > 0
-
-
 def _running_peak(ceilings: Iterable[Ceiling], precision: str) -> Ceiling:
     compute = [c for c in ceilings if c.kind == "compute"]
     return next((c for c in compute if c.name == precision), max(compute, key=lambda c: c.rate))
@@ -127,31 +126,47 @@ def _flats(ceilings: Iterable[Ceiling], peak: Ceiling) -> tuple[tuple[str, float
     )
 
 
-def _estimate_points(estimate: Estimate, home: str) -> list[Point]:
-    """Each op at its intensity over the home memory, or over the first that moves its bytes where it lies on chip."""
+def _estimate_points(estimate: Estimate, bound: Roofline) -> tuple[list[Point], dict[str, float]]:
+    """(each op at its intensity over the home memory, or over the first that moves its bytes where it lies on chip, or
+    over the bytes that it touches where caches hold them all and nobody counts what moves there; why the others are not
+    drawn -> their share of the time)."""
     points, called = [], _names([(op.module, op.name) for op in estimate.ops])
+    touched = {point.name: sum(point.traffic_bytes.values()) for point in bound.ops}
+    left = {WITHOUT_WORK: 0.0, WITHOUT_BYTES: 0.0}
     for op in estimate.ops:
         flops = 2 * op.macs + op.vector_ops
+        share = op.latency_s / estimate.latency_s
         moved = {memory: rows.traffic_bytes(op, memory) for memory in op.traffic_bytes}
-        least = max(1.0, CAUGHT * max(moved.values(), default=0.0))
-        place = next((memory for memory in (home, *moved) if moved.get(memory, 0.0) >= least), None)
-        if flops and op.latency_s and place is not None:
-            share = op.latency_s / estimate.latency_s
-            x, y = flops / moved[place], flops / op.latency_s
-            points.append(Point(x, y, share, rows.kind_of(op), called[op.name], place != home))
-    return points
+        own = sum(touched.get(name, 0.0) for name in (op.name, *op.fused))
+        least = max(1.0, CAUGHT * max((*moved.values(), 0.0 if op.fused else own)))
+        place = next((memory for memory in (bound.home, *moved) if moved.get(memory, 0.0) >= least), None)
+        over = own if place is None else moved[place]
+        if not flops:
+            left[WITHOUT_WORK] += share
+        elif not over:
+            left[WITHOUT_BYTES] += share
+        elif op.latency_s:
+            x, y = flops / over, flops / op.latency_s
+            points.append(Point(x, y, share, rows.kind_of(op), called[op.name], place != bound.home))
+    return points, left
 
 
-def _bound_points(bound: Roofline) -> list[Point]:
+def _bound_points(bound: Roofline) -> tuple[list[Point], dict[str, float]]:
+    """As of an estimate; bytes and times are those of the bound."""
     total = sum(op.roofline_s for op in bound.ops)
     points, called = [], _names([(op.module, op.name) for op in bound.ops])
+    left = {WITHOUT_WORK: 0.0, WITHOUT_BYTES: 0.0}
     for op in bound.ops:
         moved = op.traffic_bytes.get(bound.home) or sum(op.traffic_bytes.values())
-        if op.flops and moved and op.roofline_s:
+        if not op.flops:
+            left[WITHOUT_WORK] += op.roofline_s / total
+        elif not moved:
+            left[WITHOUT_BYTES] += op.roofline_s / total
+        elif op.roofline_s:
             x, y = op.flops / moved, op.flops / op.roofline_s
             on_chip = not op.traffic_bytes.get(bound.home)
             points.append(Point(x, y, op.roofline_s / total, rows.kind_of(op), called[op.name], on_chip))
-    return points
+    return points, left
 
 
 def _names(ops: Sequence[tuple[str, str]]) -> dict[str, str]:

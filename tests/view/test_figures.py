@@ -49,6 +49,35 @@ def test_ops_without_arithmetic_are_named_in_the_subtitle(estimate: Estimate) ->
     assert "ops without arithmetic (50 % of the time) are not shown" in points.view_of(found).subtitle
 
 
+def test_an_op_whose_bytes_the_caches_hold_stands_at_those_that_it_touches(estimate: Estimate) -> None:
+    """Half a byte at home, and nobody counts what moves on chip: the roofline's bytes of the op, hollow."""
+    op = estimate.ops[0]
+    warm = replace(op, traffic_bytes={"DRAM": {"all": Traffic(read=0.5, write=0.0)}})
+    (point,) = points.view_of(replace(estimate, ops=(warm,), latency_s=op.latency_s)).points
+    (bound,) = [one for one in estimate.roofline["ops"] if one["name"] == op.name]
+    assert point.x == pytest.approx((2 * op.macs + op.vector_ops) / sum(bound["traffic_bytes"].values()))
+    assert point.y == pytest.approx((2 * op.macs + op.vector_ops) / op.latency_s)
+    assert point.on_chip
+
+
+@pytest.mark.parametrize("calibration", ["auto", "none"])
+@pytest.mark.parametrize("hardware", ["epyc-zen4", "xeon-gnr"])
+def test_every_op_with_arithmetic_of_a_cpu_is_drawn(hardware: str, calibration: str) -> None:
+    """Discs and what the subtitle names make up the whole time."""
+    found = sim.estimate(sim.load_workload("lstm"), sim.load_hardware(hardware), calibration=calibration)
+    view = points.view_of(found)
+    still = sum(op.latency_s for op in found.ops if not op.macs + op.vector_ops) / found.latency_s
+    assert sum(point.share for point in view.points) == pytest.approx(1 - still)
+    assert ("ops without arithmetic" in view.subtitle) == (still > 0.0005)
+    assert "that move nothing" not in view.subtitle
+
+
+def test_ops_that_move_nothing_are_named_in_the_subtitle(estimate: Estimate) -> None:
+    op = replace(estimate.ops[0], name="elsewhere", traffic_bytes={}, latency_s=estimate.latency_s)
+    found = replace(estimate, ops=(*estimate.ops, op), latency_s=2 * estimate.latency_s)
+    assert "ops that move nothing (50 % of the time) are not shown" in points.view_of(found).subtitle
+
+
 def test_an_estimate_without_its_roofline(estimate: Estimate) -> None:
     with pytest.raises(ValueError, match="carries no roofline"):
         points.view_of(replace(estimate, roofline={}))
