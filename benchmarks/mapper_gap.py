@@ -34,7 +34,7 @@ from sim.mapping.problem import ROLES, Problem  # noqa: E402
 from sim.workload.graph import EinsumOp  # noqa: E402
 
 HOME = dict.fromkeys(ROLES, 0)
-WIDE = Effort(width=256, rounds=60, pairs=12_000, starts=4_000, patience=8)
+WIDE = Effort(width=512, rounds=60, pairs=12_000, starts=4_000, patience=8)
 
 
 def case(rng: random.Random, memories: int, largest: int):

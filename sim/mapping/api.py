@@ -12,7 +12,7 @@ from sim.mapping.evaluate import Cost, Rows, StepTable, evaluate_rows, step_tabl
 from sim.mapping.machine import Machine
 from sim.mapping.mapper import Question, map_problems
 from sim.mapping.mapping import Mapping as LoopNest
-from sim.mapping.nest import check_capacity, footprint_bytes, nest
+from sim.mapping.nest import check_capacity, check_stores, footprint_bytes, nest
 from sim.mapping.nested import map_nested
 from sim.mapping.problem import Problem
 from sim.mapping.search import needs_rates
@@ -70,10 +70,12 @@ def cost_mapping(
 ) -> Winners:
     """Cost of one given mapping on every design.
 
-    Raises: MappingError: it does not fit the einsum or the machine; InfeasibleError: a memory overflows.
+    Raises: MappingError: it does not fit the einsum or the machine, or leaves out a memory; InfeasibleError: a memory
+        overflows.
     """
     machine = machine.awake(homes)
     made = nest(mapping, problem, machine, dict(homes))
+    check_stores(made, machine, dict(homes))
     check_capacity(made, problem, machine, reserved_bytes)
     designs = len(machine)
     rows = Rows(

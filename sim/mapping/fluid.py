@@ -13,7 +13,7 @@ whether a mapping fits is exact.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -33,23 +33,24 @@ Parts = tuple[tuple[str, int, int], ...]
 
 @dataclass(frozen=True, slots=True)
 class Chains:
-    """n mappings over B borders of R tiled ranks. `tiles` (n, B, R): what a border leaves of each rank,
-    before instances share it; `order` (n, B, R): rank numbers from the outside in; `parts` (n, B):
-    which way to use the fan-outs."""
+    """n mappings over B borders of R tiled ranks; mappings lie along the last axis, so that a rank's numbers are one
+    row. `tiles` (B, R, n): what a border leaves of each rank, before instances share it (whole numbers, as floats
+    divide faster); `place` (B, R, n): where each rank's loop stands, 0 outermost; `parts` (B, n): which way to use
+    the fan-outs."""
 
     tiles: np.ndarray
-    order: np.ndarray
+    place: np.ndarray
     parts: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.tiles)
+        return self.parts.shape[1]
 
     def take(self, rows: np.ndarray) -> Chains:
-        return Chains(self.tiles[rows], self.order[rows], self.parts[rows])
+        return Chains(*(np.take(part, rows, axis=-1) for part in (self.tiles, self.place, self.parts)))
 
     @staticmethod
     def join(some: Sequence[Chains]) -> Chains:
-        return Chains(*(np.concatenate([getattr(c, n) for c in some]) for n in ("tiles", "order", "parts")))
+        return Chains(*(np.concatenate([getattr(c, n) for c in some], axis=-1) for n in ("tiles", "place", "parts")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +93,11 @@ class Fluid:
         self.routes = routes(machine, homes)
         self.innermost = innermost(machine, homes)
         self.ranks = problem.tiled_ranks
-        self.extent = np.array([problem.einsum.ranks[r] for r in self.ranks], dtype=np.int64)
-        self.relevant = {role: np.array([r in problem.relevant[role] for r in self.ranks]) for role in ROLES}
-        self.reduced = np.array([r in problem.reduction for r in self.ranks])
-        letters = np.array([problem.rank_class[r] for r in self.ranks])
-        self.held = letters == fixed_class(machine)
+        self.extent = np.array([problem.einsum.ranks[r] for r in self.ranks], dtype=float)
+        self.relevant = {role: self._rows(problem.relevant[role]) for role in ROLES}
+        self.others = {role: self._rows(set(self.ranks) - problem.relevant[role]) for role in ROLES}
+        self.reduced = self._rows(problem.reduction)
+        self.held = self._rows([r for r in self.ranks if problem.rank_class[r] == fixed_class(machine)])
         """Ranks of which the array's dataflow has one innermost where any of them is walked."""
         last = len(self.routes) - 1
         self.options = [self._options(level, b == last, reduced) for b, (level, _, _) in enumerate(self.routes)]
@@ -104,6 +105,9 @@ class Fluid:
             self._shares(options, level) for options, (level, _, _) in zip(self.options, self.routes, strict=True)
         ]
         self.arrays = self._shares(self.options[-1], len(machine.levels))
+
+    def _rows(self, ranks: Collection[str]) -> list[int]:
+        return [row for row, rank in enumerate(self.ranks) if rank in ranks]
 
     def _options(self, level: int, last: bool, reduced: bool) -> list[Parts]:
         inside = len(self.machine.levels)
@@ -117,12 +121,12 @@ class Fluid:
         return [sum(combination, ()) for combination in product(*ways)]
 
     def _shares(self, options: list[Parts], level: int) -> np.ndarray:
-        """Instances of a level that share each rank: (options, R)."""
-        table = np.ones((len(options), len(self.ranks)), dtype=np.int64)
-        for row, option in enumerate(options):
+        """Instances of a level that share each rank: (R, options)."""
+        table = np.ones((len(self.ranks), len(options)))
+        for column, option in enumerate(options):
             for rank, count, at in option:
                 if at == level:
-                    table[row, self.ranks.index(rank)] = count
+                    table[self.ranks.index(rank), column] = count
         return table
 
     def adopted(self, chains: Chains, other: Fluid) -> Chains:
@@ -130,8 +134,8 @@ class Fluid:
         numbers = [
             np.array([mine.index(way) for way in ways]) for mine, ways in zip(self.options, other.options, strict=True)
         ]
-        parts = [number[chains.parts[:, b]] for b, number in enumerate(numbers)]
-        return Chains(chains.tiles, chains.order, np.stack(parts, axis=1))
+        parts = [number[chains.parts[b]] for b, number in enumerate(numbers)]
+        return Chains(chains.tiles, chains.place, np.stack(parts))
 
     def values(self, chains: Chains) -> np.ndarray:
         """What the objective asks for, inf where a memory overflows or an order is not in the space: (n,)."""
@@ -168,11 +172,11 @@ class _Books:
     def __init__(self, fluid: Fluid, chains: Chains) -> None:
         self.fluid, self.chains, self.n = fluid, chains, len(chains)
         n, ranks = self.n, len(fluid.ranks)
-        self.size = np.broadcast_to(fluid.extent, (n, ranks))
+        self.size = np.broadcast_to(fluid.extent[:, None], (ranks, n))
         """Largest extents of a job."""
-        self.mean = self.size.astype(float)
+        self.mean = self.size
         """Mean extents of a job (of its slowest instance)."""
-        self.count = np.ones((n, ranks))
+        self.count = np.ones((ranks, n))
         """Pieces of each rank so far."""
         self.again = {role: np.ones(n) for role in ROLES}
         self.idle = {role: np.ones(n) for role in ROLES}
@@ -192,54 +196,57 @@ class _Books:
         fluid, chains = self.fluid, self.chains
         level, stored, parents = fluid.routes[b]
         outer_mean, outer_count = self.mean, self.count
-        tile = np.minimum(chains.tiles[:, b], self.size)
+        tile = np.minimum(chains.tiles[b], self.size)
         walked = tile < self.size
         trips = np.maximum(np.ceil(self.mean / tile - 1e-9), 1.0)
+        moving = trips > 1
         self.count = self.count * trips
-        self.partial = self.partial | (walked & fluid.reduced).any(axis=1)
-        inner = self._loops(chains.order[:, b], trips, walked)
+        self.partial = self.partial | walked[fluid.reduced].any(axis=0)
+        place = chains.place[b]
+        inner = self._loops(place, trips, moving)
+        self._obey(place, walked)
         mean = outer_mean / trips
-        share = -(-tile // fluid.shares[b][chains.parts[:, b]])
+        alone = len(fluid.options[b]) == 1
+        split = np.take(fluid.shares[b], chains.parts[b], axis=1)
+        share = np.ceil(tile / split)
         self.size, self.mean = share, mean * (share / tile)
-        self.instances[level] = fluid.shares[b][chains.parts[:, b]].prod(axis=1)
+        self.instances[level] = split.prod(axis=0)
         step = _Step(
             np.zeros((len(fluid.machine.ports), self.n)),
             [np.zeros((len(fluid.machine.ports), self.n)) for _ in range(2)],
             fluid.machine.levels[level].double_buffered,
         )
-        jobs = outer_count.prod(axis=1)
+        jobs = outer_count.prod(axis=0)
         for role in sorted(stored):
             self._hold(level, role)
-            loads = self.again[role] * np.where(fluid.relevant[role], self.count, 1.0).prod(axis=1)
-            covers = ~((trips > 1) & fluid.relevant[role]).any(axis=1)
-            whole = self._elements(role, mean, outer_mean, trips, inner[role])
-            alone = len(fluid.options[b]) == 1
-            one = whole if alone else self._elements(role, self.mean, outer_mean, trips, inner[role])
+            loads = self.again[role] * self.count[fluid.relevant[role]].prod(axis=0)
+            covers = ~moving[fluid.relevant[role]].any(axis=0)
+            innermost = place == inner[role]
+            whole = self._elements(role, mean, outer_mean, trips, innermost)
+            one = whole if alone else self._elements(role, self.mean, outer_mean, trips, innermost)
             exposed = np.where(covers, 1.0, np.minimum(jobs / loads, 1.0))
             self._move(step, role, (level, parents[role]), (whole, one), loads, exposed)
         return step
 
-    def _loops(self, order: np.ndarray, trips: np.ndarray, walked: np.ndarray) -> dict[OperandRole, np.ndarray]:
-        """Take in the loops of a border from the outside in; each operand's innermost walked rank, or -1."""
-        fluid = self.fluid
-        inner = {role: np.full(self.n, -1) for role in ROLES}
-        rows = np.arange(self.n)
-        last = np.full(self.n, -1)
-        for place in range(order.shape[1]):
-            rank = order[:, place]
-            n = trips[rows, rank]
-            for role in ROLES:
-                own = fluid.relevant[role][rank]
-                here = own & (n > 1)
-                self.again[role] = np.where(here, self.idle[role], self.again[role])
-                self.idle[role] = np.where(own, self.idle[role], self.idle[role] * n)
-                inner[role] = np.where(here, rank, inner[role])
-            last = np.where(walked[rows, rank], rank, last)
-        self.obeys &= ~(walked & fluid.held).any(axis=1) | ((last >= 0) & fluid.held[last])
+    def _loops(self, place: np.ndarray, trips: np.ndarray, moving: np.ndarray) -> dict[OperandRole, np.ndarray]:
+        """Take in the loops of a border; the place of each operand's innermost loop of several trips, or -1."""
+        fluid, inner = self.fluid, {}
+        for role in ROLES:
+            mine, others = fluid.relevant[role], fluid.others[role]
+            at = inner[role] = np.where(moving[mine], place[mine], np.int8(-1)).max(axis=0, initial=-1)
+            outside = np.where(place[others] < at, trips[others], 1.0).prod(axis=0)
+            self.again[role] = np.where(at < 0, self.again[role], self.idle[role] * outside)
+            self.idle[role] = self.idle[role] * trips[others].prod(axis=0)
         return inner
 
+    def _obey(self, place: np.ndarray, walked: np.ndarray) -> None:
+        """Whether the innermost loop is one that the array's dataflow has there, if any of those is walked."""
+        at = np.where(walked, place, np.int8(-1))
+        own = at[self.fluid.held].max(axis=0, initial=-1)
+        self.obeys &= (own < 0) | (own == at.max(axis=0))
+
     def _elements(
-        self, role: OperandRole, mean: np.ndarray, outer: np.ndarray, trips: np.ndarray, inner: np.ndarray
+        self, role: OperandRole, mean: np.ndarray, outer: np.ndarray, trips: np.ndarray, innermost: np.ndarray
     ) -> np.ndarray:
         """Mean elements of one load; along the innermost relevant loop a window brings only what is new."""
         problem, ranks = self.fluid.problem, self.fluid.ranks
@@ -248,7 +255,7 @@ class _Books:
             if len(axis.terms) == 1:
                 rank = axis.terms[0][0]
                 if rank in ranks:
-                    elements = elements * mean[:, ranks.index(rank)]
+                    elements = elements * mean[ranks.index(rank)]
                 else:
                     elements = elements * min(problem.einsum.ranks[rank], axis.size)
                 continue
@@ -260,10 +267,10 @@ class _Books:
             for rank, stride in axis.terms:
                 if rank in ranks:
                     column = ranks.index(rank)
-                    box = box + (mean[:, column] - 1) * np.minimum(stride, box)
-                    whole = whole + (outer[:, column] - 1) * np.minimum(stride, whole)
-                    slides |= inner == column
-                    pieces = pieces * trips[:, column]
+                    box = box + (mean[column] - 1) * np.minimum(stride, box)
+                    whole = whole + (outer[column] - 1) * np.minimum(stride, whole)
+                    slides |= innermost[column]
+                    pieces = pieces * trips[column]
             box, whole = np.minimum(box, axis.size), np.minimum(whole, axis.size)
             elements = elements * np.where(slides, np.minimum(whole / pieces, box), box)
         return elements
@@ -288,7 +295,7 @@ class _Books:
     def _sizes(self, size: np.ndarray) -> dict[str, np.ndarray]:
         fluid = self.fluid
         sizes: dict[str, np.ndarray] = {r: np.asarray(n) for r, n in fluid.problem.einsum.ranks.items()}
-        return sizes | {rank: size[:, i] for i, rank in enumerate(fluid.ranks)}
+        return sizes | dict(zip(fluid.ranks, size, strict=True))
 
     def _move(
         self,
@@ -335,20 +342,20 @@ class _Books:
     # The array -----------------------------------------------------------------------------------
     def _array(self) -> None:
         fluid, problem, machine = self.fluid, self.fluid.problem, self.fluid.machine
-        split = fluid.arrays[self.chains.parts[:, -1]]
-        side_by_side = split.prod(axis=1)
-        share = -(-self.size // split)
+        split = np.take(fluid.arrays, self.chains.parts[-1], axis=1)
+        side_by_side = split.prod(axis=0)
+        share = np.ceil(self.size / split)
         mean = np.ceil(self.mean * (share / self.size) - 1e-9).astype(np.int64)
         sizes = self._sizes(mean)
-        jobs = self.count.prod(axis=1)
+        jobs = self.count.prod(axis=0)
         cycles, _, _ = array_time(problem, machine.array, sizes)
         self.run = jobs * cycles
         accesses = array_accesses(problem, machine.array, sizes)
         self.fed = np.zeros((len(machine.ports), self.n))
-        shared = (fluid.reduced & (share < self.size)).any(axis=1)
+        shared = (share < self.size)[fluid.reduced].any(axis=0)
         self._close_sums(self.partial | shared | accumulates_outside(problem, machine, self._sizes(self.size)))
         wide, narrow = problem.accumulate_bits / 8, problem.bits[OUTPUT] / 8
-        once = 1 / np.where(fluid.reduced, self.count * split, 1.0).prod(axis=1)
+        once = 1 / (self.count * split)[fluid.reduced].prod(axis=0)
         passes, out = accesses["passes"], accesses["output"]
         for role, way, moved in (
             (INPUT, READ, accesses["input"] * problem.bits[INPUT] / 8),

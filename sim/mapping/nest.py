@@ -234,6 +234,19 @@ def accumulates_outside(problem: Problem, machine: Machine, sizes: dict[str, np.
     return np.ceil(depth / problem.reduction_speedup) > machine.array.rows
 
 
+def check_stores(nest: Nest, machine: Machine, homes: dict[OperandRole, int]) -> None:
+    """Raises: MappingError: an operand leaves out a memory that holds it (what passes by is a matter of `holds`)."""
+    stored = {(store.level, store.role) for border in nest.borders for store in border.stores}
+    for index, level in enumerate(machine.levels):
+        for role in ROLES:
+            if role in level.holds and homes[role] < index and (index, role) not in stored:
+                raise MappingError(
+                    f"no store of {role.value} in {level.name}, which holds it: an operand passes every memory that "
+                    f"holds it on its way to the array; add {{store: {role.value}, memory: {level.name}}}, or leave "
+                    f"{role.value} out of `holds` of {level.name} in the chip file"
+                )
+
+
 def check_capacity(nest: Nest, problem: Problem, machine: Machine, reserved_bytes: np.ndarray | float = 0.0) -> None:
     """Raises: InfeasibleError: a memory overflows; lists its tiles and by how much."""
     for level, operands in footprint_bytes(nest, problem, machine).items():

@@ -33,7 +33,7 @@ ALL_BELOW = 64
 """Iteration-space volume (windows left out) up to which every candidate is expanded."""
 CHAINS = 16_000
 """Up to eight times that volume it is too, if the combinations are no more than so many."""
-COSTED = 24
+COSTED = 36
 """Chains of the beam, and neighbours of the best in each round of polishing, that are costed exactly."""
 POLISH = 6
 """Rounds of polishing at most."""
@@ -241,26 +241,26 @@ class _Search:
         """One of `chains` as choices; the spaces stand for their memories alone."""
         made, size = [], fluid.extent
         for b, space in enumerate(spaces):
-            tile, part = chains.tiles[i, b], int(chains.parts[i, b])
-            order = [r for r in chains.order[i, b].tolist() if tile[r] < size[r]]
+            tile, part = chains.tiles[b, :, i], int(chains.parts[b, i])
+            order = [r for r in np.argsort(chains.place[b, :, i]).tolist() if tile[r] < size[r]]
             names = tuple(fluid.ranks[r] for r in order)
             made.append((space, Choice(names, tuple(int(tile[r]) for r in order), fluid.options[b][part])))
-            size = -(-tile // fluid.shares[b][part])
+            size = np.ceil(tile / fluid.shares[b][:, part])
         return tuple(made)
 
     def _chains(self, fluid: Fluid, chain: Chain) -> Chains:
         """The choices as one row of `Chains`."""
-        tiles, orders, parts = [], [], []
+        tiles, places, parts = [], [], []
         size = fluid.extent
         for b, (_, choice) in enumerate(chain):
             cut = dict(zip(choice.order, choice.tiles, strict=True))
-            tile = np.array([cut.get(rank, n) for rank, n in zip(fluid.ranks, size.tolist(), strict=True)])
-            walked = [fluid.ranks.index(rank) for rank in choice.order]
-            orders.append([r for r in range(len(fluid.ranks)) if r not in walked] + walked)
+            tile = np.array([cut.get(rank, n) for rank, n in zip(fluid.ranks, size.tolist(), strict=True)], dtype=float)
+            order = [*(rank for rank in fluid.ranks if rank not in choice.order), *choice.order]
+            places.append([order.index(rank) for rank in fluid.ranks])
             parts.append(fluid.options[b].index(choice.parts))
             tiles.append(tile)
-            size = -(-tile // fluid.shares[b][parts[-1]])
-        return Chains(np.array([tiles]), np.array([orders]), np.array([parts]))
+            size = np.ceil(tile / fluid.shares[b][:, parts[-1]])
+        return Chains(np.array(tiles)[..., None], np.array(places, dtype=np.int8)[..., None], np.array(parts)[:, None])
 
     def mapping(self, chain: Chain) -> LoopNest:
         """The choices as a loop nest, each on the problem of the tile job outside."""
@@ -347,7 +347,7 @@ class _Polish:
 
     def near(self, fluid: Fluid, chains: Chains) -> Found | None:
         """The best of the most promising neighbours."""
-        found = canonical(fluid, Chains.join(list(neighbours(fluid, chains))), fixed=fluid.fixed)
+        found = canonical(fluid, neighbours(fluid, chains), fixed=fluid.fixed)
         value = fluid.values(found)
         self.count += len(found)
         order = np.argsort(value, kind="stable")[: self.most]

@@ -137,14 +137,22 @@ def test_a_mapping_that_fits_no_homes_is_an_error() -> None:
         sim.estimate(graph, sim.load_hardware("systolic", {"SRAM.capacity": "1 KiB"}), mapping=WHOLE)
 
 
+@pytest.mark.parametrize("left_out", list(OperandRole))
+def test_a_memory_that_holds_an_operand_is_not_passed_by(left_out: OperandRole) -> None:
+    """Else the array would read its weights from DRAM as if no buffer stood between, without a set-up."""
+    nodes = tuple(node for node in WHOLE.nodes if node.operand is not left_out)
+    with pytest.raises(MappingError, match=f"no store of {left_out.value} in SRAM, which holds it: .* out of `holds`"):
+        sim.estimate(*slow_gemm(), mapping=sim.Mapping(nodes=nodes))
+
+
 def test_a_given_mapping_has_the_room_that_kept_tensors_leave() -> None:
-    """A layer whose weights just fill the buffer: then its input and output do not stay there."""
+    """A layer whose tiles just fill the buffer: then its input and output do not stay there."""
     graph = sim.load_workload("mlp")
     best = sim.estimate(graph, sim.load_hardware("systolic"))
     op = max((op for op in best.ops if set(op.homes.values()) == {"DRAM", "SRAM"}), key=lambda op: op.macs)
-    size = op.macs  # one row in int8: a byte of weights each
+    sides = next(one for one in graph.ops if one.name == op.name).einsum.ranks
+    size = op.macs + sides["K"] + 4 * sides["N"]  # one row in int8, its sums in int32
     chip = sim.load_hardware("systolic", {"SRAM.capacity": f"{size} B"})
-    weights = {"nodes": [{"store": "weight", "memory": "SRAM", "double_buffered": False}]}
-    found = sim.estimate(graph, chip, mapping={op.name: weights})
+    found = sim.estimate(graph, chip, mapping={op.name: WHOLE})
     assert found.peak_memory_bytes["SRAM"] <= size
     assert set(next(one for one in found.ops if one.name == op.name).homes.values()) == {"DRAM"}
