@@ -5,7 +5,7 @@ A message is one paragraph that says where, what, what was expected and the near
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
 
@@ -72,12 +72,45 @@ def several(problems: Iterable[str]) -> str:
     return ";\n".join(problem.removesuffix(".") for problem in problems)
 
 
-def nearest(word: str, choices: Iterable[str]) -> str:
+def shown(value: object) -> str:
+    """What a message calls a value that was given: itself where it is short and plain, else its type.
+
+    >>> shown("even"), shown(None), shown([1, 2])
+    ("'even'", 'None', 'a list')
+    """
+    text = repr(value) if value is None or isinstance(value, bool | int | float | str) else ""
+    return text if 0 < len(text) <= 60 else f"a {type(value).__name__}"
+
+
+def expect(
+    value: object, kind: type | tuple[type, ...], due: str, *, where: str, error: type[DovetailError] = ConfigError
+) -> None:
+    """Refuse an argument of another kind: `due` says what belongs there.
+
+    Raises: the given error.
+    """
+    if not isinstance(value, kind):
+        raise error(f"{where}: expected {due}, got {shown(value)}")
+
+
+def listed(values: object, *, where: str, such_as: str, error: type[DovetailError] = ConfigError) -> tuple:
+    """The values of a list to vary over; a text is one value, and not a list of its letters.
+
+    Raises: the given error: a single value, or something else that is no list.
+    """
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+        raise error(f"{where}: expected a list of values such as {such_as}, got {shown(values)}")
+    return tuple(values)
+
+
+def nearest(word: object, choices: Iterable[str]) -> str:
     """A ' Did you mean "x"?' clause for a message, or '' when nothing is near: spelt alike, or begun with the word.
 
     >>> nearest("capcity", ["capacity", "bandwidth"])
     ' Did you mean "capacity"?'
     """
+    if not isinstance(word, str):  # what a caller in Python gave in place of a name
+        return ""
     known = list(choices)
     begun = [choice for choice in known if len(word) > 2 and choice.startswith(word)]
     found = get_close_matches(word, known, n=1) or begun

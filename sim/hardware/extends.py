@@ -7,7 +7,7 @@ keeps the source of the file that states it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sim.errors import ConfigError
@@ -36,7 +36,7 @@ def merge(base: Mapping[str, Any], child: Mapping[str, Any], *, where: str) -> d
             result[key] = {**old, **value}
         else:
             result[key] = value
-    if "clock" in child and "source" not in child:
+    if child.get("clock") is not None and "source" not in child:
         raise ConfigError(f"{where}: source: missing: clock needs a source of its own")
     return result
 
@@ -50,13 +50,34 @@ def _inner(item: Any) -> Any:
     return item
 
 
+def by_name(loc: Sequence[int | str], document: Any) -> list[int | str]:
+    """The place `loc` of a merged document with names for positions, which are not those of the file that extends."""
+    place: list[int | str] = []
+    for part in loc:
+        try:
+            document = document[part]
+        except (LookupError, TypeError):  # what is missing has no place yet
+            document = None
+        inner = _inner(document)
+        name = inner.get("name") if isinstance(part, int) and isinstance(inner, Mapping) else None
+        if place and isinstance(name, str) and place[-1] in _LISTS:
+            place.append(name)
+        elif not (part in _KINDS and "hierarchy" in place[-2:-1]):  # the level of that name is said
+            place.append(part)
+    return place
+
+
 def _by_name(old: list, new: list, *, where: str) -> list:
     result = list(old)
     names = [_inner(item).get("name") if isinstance(_inner(item), Mapping) else None for item in old]
-    for item in new:
+    for position, item in enumerate(new):
         inner = _inner(item)
         name = inner.get("name") if isinstance(inner, Mapping) else None
-        if name is None or name not in names:
+        if name is None:
+            raise ConfigError(
+                f"{where}[{position}]: expected a map with the name of what it changes or adds, got {repr(item)[:60]}"
+            )
+        if name not in names:
             result.append(item)
             continue
         place = names.index(name)
@@ -68,7 +89,7 @@ def _by_name(old: list, new: list, *, where: str) -> list:
 def _component(old: Mapping[str, Any], new: Mapping[str, Any], *, where: str) -> dict[str, Any]:
     """One component over another; its source becomes a map from field to source."""
     result = dict(old)
-    restated = [key for key in new if key not in _NOT_NUMBERS]
+    restated = [key for key, value in new.items() if key not in _NOT_NUMBERS and value is not None]
     for key, value in new.items():
         before = old.get(key)
         if key in _LISTS and isinstance(before, list) and isinstance(value, list):

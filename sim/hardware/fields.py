@@ -6,7 +6,7 @@ Each type parses to base units and tells JSON Schema that an editor shall accept
 from __future__ import annotations
 
 import re
-from math import isfinite, isinf
+from math import inf, isfinite, isinf
 from typing import Annotated
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
@@ -17,6 +17,9 @@ from sim.hardware.chip import Rate
 from sim.units import Dimension, parse_quantity, parse_rate, pattern
 from sim.workload.precision import BITS
 
+MOST = 10**9
+"""The largest count: a thousand times the cores of a whole wafer, and the product of two still fits 64-bit integers, in
+which cycles are counted."""
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?$")
 _WIDTH = re.compile(r"(\d+) ?bit$")
 _MIXED = re.compile(r"w\d+a\d+$")
@@ -74,9 +77,12 @@ def number(value: object) -> float:
         raise _fail(f"{value!r} is not a number")
     if isinstance(value, str) and not _NUMBER.match(value.strip()):
         raise _fail(f'"{value}" is not a plain number')
-    result = float(value)
+    try:
+        result = float(value)
+    except OverflowError:
+        result = inf
     if not isfinite(result):
-        raise _fail(f"{value} is not a finite number")
+        raise _fail(f"{str(value)[:40]} is not a finite number")
     return result
 
 
@@ -91,6 +97,8 @@ def _count(value: object) -> int:
     result = number(value)
     if result != int(result) or result < 1:
         raise _fail(f"{value} must be a whole number, at least 1")
+    if result > MOST:
+        raise _fail(f"{value} is more than any chip has: expected a whole number from 1 to {MOST:,}")
     return int(result)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
@@ -15,7 +16,7 @@ from sim.documents import KeysOnce
 from sim.errors import ConfigError, nearest, several
 from sim.hardware.chip import Chip
 from sim.hardware.compile import compile_chip
-from sim.hardware.extends import merge
+from sim.hardware.extends import by_name, merge
 from sim.hardware.schema import CHIP_SCHEMA, SPECS, ChipSpec, Spec
 from sim.resources import data_dir
 
@@ -26,6 +27,11 @@ class _Loader(KeysOnce, yaml.CSafeLoader):
     yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}  # type: ignore[misc]
 
 
+def _whole(loader: yaml.Loader, node: yaml.ScalarNode) -> int | str:
+    """A whole number; one of more digits than a float has stays text, which is refused where a number is due."""
+    return int(node.value) if len(node.value) <= sys.float_info.max_10_exp else node.value
+
+
 def _resolvers() -> None:
     for tag, pattern, first in (
         ("null", r"~|null|", ["~", "n", ""]),
@@ -34,7 +40,7 @@ def _resolvers() -> None:
         ("float", r"[-+]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][-+]?\d{1,3})?", list("-+.0123456789")),
     ):
         _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(f"(?:{pattern})$"), first)
-    _Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
+    _Loader.add_constructor("tag:yaml.org,2002:int", _whole)
     _Loader.add_constructor("tag:yaml.org,2002:float", lambda loader, node: float(node.value))
 
 
@@ -77,7 +83,8 @@ def load_hardware(name_or_path: str | Path, overrides: Mapping[str, object] | No
     Raises: ConfigError, UnitError: unknown name or path, or every problem of the file, one a line.
     """
     path = hardware_path(name_or_path)
-    chip = compile_chip(_validate(_read(path, ()), where=str(path)), where=str(path))
+    document, extends = _read(path, ())
+    chip = compile_chip(_validate(document, where=str(path), named=extends), where=str(path))
     for key, quantity in (overrides or {}).items():
         chip = chip.set(key, quantity)
     return chip
@@ -178,22 +185,23 @@ def _parse(text: str, where: str) -> dict[str, Any]:
     return document
 
 
-def _read(path: Path, through: tuple[Path, ...]) -> dict[str, Any]:
-    """The document at `path` with all that it extends merged in."""
+def _read(path: Path, through: tuple[Path, ...]) -> tuple[dict[str, Any], bool]:
+    """(the document at `path` with all that it extends merged in, whether it extends another)"""
     document = _parse(_text(path), str(path))
     base = document.pop("extends", None)
     if base is None:
-        return document
+        return document, False
     if not isinstance(base, str):
         raise ConfigError(f"{path}: extends: expected the name or path of a chip file")
     beside = path.parent / base
     target = beside if base.endswith((".yaml", ".yml")) and beside.is_file() else hardware_path(base)
     if target.resolve() in {p.resolve() for p in (*through, path)}:
         raise ConfigError(f"{path}: extends: {base} extends this file in turn")
-    return merge(_read(target, (*through, path)), document, where=str(path))
+    return merge(_read(target, (*through, path))[0], document, where=str(path)), True
 
 
-def _validate(document: Mapping[str, Any], *, where: str) -> ChipSpec:
+def _validate(document: Mapping[str, Any], *, where: str, named: bool = False) -> ChipSpec:
+    """The checked document; `named`: its errors call parts by their names, for their positions are not the file's."""
     try:
         return ChipSpec.model_validate(document)
     except ValidationError as error:
@@ -201,7 +209,7 @@ def _validate(document: Mapping[str, Any], *, where: str) -> ChipSpec:
         # a list whose items are wrong counts as empty too: say only what is wrong with the items
         around = {problem["loc"][:depth] for problem in problems for depth in range(1, len(problem["loc"]))}
         lines = [
-            f"{where}: {_line(problem)}"
+            f"{where}: {_line(problem, document if named else None)}"
             for problem in problems
             if (problem["type"] != "too_short" or problem["loc"] not in around) and not _other_form(problem)
         ]
@@ -232,14 +240,15 @@ _EXPECTED = {
 """What a value of another kind was expected to be."""
 
 
-def _line(problem: Any) -> str:
-    """One problem in our words: place, what, expectation, nearest key."""
+def _line(problem: Any, merged: Mapping[str, Any] | None = None) -> str:
+    """One problem in our words: place (by names in a merged document), what, expectation, nearest key."""
     form = _form(problem)
     loc = list(problem["loc"])
     if form:
         loc.remove(form)
     loc = [part for part in loc if part != "[key]"]  # a key of a map is named as it stands there
-    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".") or "the file"
+    said = loc if merged is None else by_name(loc, merged)
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in said).lstrip(".") or "the file"
     kind, given = problem["type"], problem["input"]
     if kind == "extra_forbidden":
         keys = [field.alias or name for name, field in _owner(loc).model_fields.items()]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_origin
 
-from sim.errors import ConfigError, nearest
+import numpy as np
+
+from sim.errors import ConfigError, expect, nearest
 from sim.hardware.chip import Chip
 from sim.hardware.dump import to_document
 from sim.hardware.load import from_document
@@ -17,6 +19,8 @@ _NOT_SET = {
     "units": frozenset({"name", "source", "hierarchy", "vector", "overheads"}),
     "technology": frozenset({"source", "area", "power", "idle_power", "area_fit", "power_fit", "idle_power_fit"}),
 }
+_SHOWN = 80
+"""Characters of a value that a message repeats."""
 _FIXED = frozenset({"name", "source", "ends"})
 
 
@@ -54,10 +58,11 @@ def set_path(chip: Chip, path: str, quantity: object) -> Chip:
     Raises: ConfigError, UnitError: unknown component or field (with the nearest), a value that the
     schema refuses, `bandwidth` where read and write are declared, a clock above the maximum.
     """
-    if hasattr(quantity, "item"):  # a NumPy scalar
+    expect(path, str, "the path of an override, such as SRAM.capacity", where=chip.name)
+    if isinstance(quantity, np.generic):
         quantity = quantity.item()
     text = str(quantity) if isinstance(quantity, str) else repr(quantity)
-    where = f"{chip.name}: {path}={text}"
+    where = f"{chip.name}: {path}={text if len(text) <= _SHOWN else text[:_SHOWN] + '...'}"
     document = to_document(chip)
     if path == "clock":
         document["clock"] = quantity
@@ -82,11 +87,17 @@ def _set_component(document: dict[str, Any], path: str, quantity: object, text: 
     kind, component = components[name]
     fields = settable(kind)
     field, _, key = field.partition(".")
+    if not field:
+        raise ConfigError(
+            f"{where}: {name} is a component: expected one of its fields, {', '.join(f'{name}.{f}' for f in fields)}"
+        )
     if field not in fields:
         raise ConfigError(
             f'{where}: "{field}" is no field of {name} that can be set: expected one of {", ".join(fields)}.'
             f"{nearest(field, fields)}"
         )
+    if key and not _is_map(kind, field):
+        raise ConfigError(f"{where}: {name}.{field} is one value and has no {key}: set {name}.{field}")
     if kind in ("memories", "memory"):
         _check_bandwidth(component, name, field, where)
     target = component
@@ -105,6 +116,12 @@ def _set_component(document: dict[str, Any], path: str, quantity: object, text: 
             del source[old]
         source[field] = f"override: {text}"
     _drop_names(target, kind)
+
+
+def _is_map(kind: str, field: str) -> bool:
+    """Whether a field holds several values by key, as the rates of an array by precision."""
+    own = SPECS[kind].model_fields.get(field)
+    return own is not None and get_origin(own.annotation) is dict
 
 
 def _drop_names(component: dict[str, Any], kind: str) -> None:

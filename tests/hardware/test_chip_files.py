@@ -260,6 +260,29 @@ def test_extends_refuses_borrowed_sources_and_circles(tmp_path):
         load_hardware(path)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("clock: null", "clock: None is not a quantity, expected a frequency"),
+        ("memories: [3]", "memories[0]: expected a map with the name of what it changes or adds, got 3"),
+        ("units: [{name: npu, hierarchy: [{array: 3}]}]", "units.npu.hierarchy[0]: expected a map with the name"),
+        ("memories: [{name: DRAM, capacity: null}]", "memories.DRAM.capacity: None is not a quantity"),
+        ("memories: [{name: X, capacity: 3, source: 'estimated: x'}]", "memories.X.capacity: 3 has no unit"),
+        ("units: [{name: npu, hierarchy: [{array: {name: array, rows: 0, source: 'estimated: x'}}]}]",
+         "units.npu.hierarchy.array.rows: 0 must be a whole number"),
+        ("units: [{name: npu, hierarchy: [{array: {name: array, rows: 1" + "0" * 5000 + ", source: 'estimated: x'}}]}]",
+         "units.npu.hierarchy.array.rows: 1000"),
+    ],
+)  # fmt: skip
+def test_errors_of_a_file_that_extends_name_places_in_it(tmp_path, change, said):
+    """Its first memory is not the first of all."""
+    path = tmp_path / "child.yaml"
+    path.write_text(f"schema: dovetail.chip/1\nextends: systolic\nname: child\n{change}\n")
+    with pytest.raises(ConfigError) as told:
+        load_hardware(path)
+    assert str(told.value).startswith(f"{path}: {said}")
+
+
 def test_json_schema_asks_for_text_where_a_unit_is_due():
     schema = json_schema()
     assert schema["$defs"]["MemorySpec"]["properties"]["capacity"]["type"] == "string"

@@ -7,12 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sim.analytical import estimate
 from sim.errors import ConfigError, UnitError
 from sim.hardware.chip import Dataflow
 from sim.hardware.designs import Designs, read_path
 from sim.hardware.dump import chip_hash, dump
+from sim.hardware.fields import MOST
 from sim.hardware.load import load_hardware, loads
 from sim.hardware.physical import chip_area_mm2, idle_power_w, memory_energy_j_per_byte, peak_power_w
+from sim.workload.builders import gemm
 
 FSD = load_hardware("tesla-fsd-npu")
 SYSTOLIC = load_hardware("systolic")
@@ -47,7 +50,14 @@ def test_units_follow_the_clock_unless_they_have_their_own():
 BAD = [
     ("SRM.capacity", "1 MiB", ['"SRM" is no component of tesla-fsd-npu', 'Did you mean "SRAM"?']),
     ("SRAM.capcity", "1 MiB", ['"capcity" is no field of SRAM', 'Did you mean "capacity"?']),
-    ("SRAM", "1 MiB", ['"" is no field of SRAM']),
+    ("SRAM", "1 MiB", ["SRAM is a component: expected one of its fields", "SRAM.capacity"]),
+    ("SRAM.capacity.x", "1 MiB", ["SRAM.capacity is one value and has no x: set SRAM.capacity"]),
+    ("array.rows.x", 3, ["array.rows is one value and has no x"]),
+    ("technology.node.x", "7 nm", ["technology.node is one value and has no x"]),
+    ("DRAM.kind.a", "hbm", ["DRAM.kind is one value and has no a"]),
+    ("npu.launch.a", "1 us", ["npu.launch is one value and has no a"]),
+    ("array.rows", 10**30, ["array.rows", "more than any chip has: expected a whole number from 1 to 1,000,000,000"]),
+    ("array.rows", "1e400", ["array.rows", "not a finite number"]),
     ("SRAM.bandwidth", "1 TB/s", ["set SRAM.read_bandwidth and SRAM.write_bandwidth"]),
     ("DRAM.read_bandwidth", "1 TB/s", ["set DRAM.bandwidth"]),
     ("SRAM.capacity", "1 GB/s", ['"1 GB/s" is a rate, expected a size']),
@@ -67,6 +77,20 @@ def test_bad_overrides_say_where_what_and_how(path, quantity, parts):
         FSD.set(path, quantity)
     for part in (f"tesla-fsd-npu: {path}={quantity}", *parts):
         assert part in str(caught.value)
+
+
+def test_a_path_is_text():
+    with pytest.raises(ConfigError, match=r"tesla-fsd-npu: expected the path of an override, .* got 3"):
+        FSD.set(3, "1 MiB")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("path", ["array.rows", "array.cols", "npu.count", "simd.lanes"])
+def test_the_largest_count_can_be_computed_with(path):
+    chip = load_hardware("systolic", {path: MOST})
+    found = estimate(gemm(64, 64, 64), chip)
+    assert np.isfinite(found.latency_s)
+    assert 0 < found.mac_utilization <= 1
 
 
 def test_hash_is_of_the_machine_and_not_of_its_words():
