@@ -13,12 +13,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sim.errors import DovetailError, TraceError, WorkloadError, nearest
+from sim.errors import TraceError, WorkloadError, nearest
 from sim.resources import data_dir
 from sim.workload.cache import dependencies, entry_key, is_local, load_entry, store_entry
 from sim.workload.graph import Graph
 from sim.workload.knobs import Description, describe
-from sim.workload.raised import FOREIGN, told
+from sim.workload.raised import foreign_code, told
 from sim.workload.serialize import load_graph
 
 FRONT_ENDS = ("recorder", "export")
@@ -97,13 +97,13 @@ class Workload:
     def _trace(self, via: str, progress: Callable[[int], None]) -> Graph:
         from sim.workload.trace import DataPolicy, trace
         from sim.workload.trace.export import export
-        from sim.workload.trace.run import refuse_compiled
+        from sim.workload.trace.run import refuse_untraceable
 
         try:
             built, policy = self._built("meta")
         except TraceError:  # a model that looks at values while it is built needs real ones
             built, policy = self._built(None)
-        refuse_compiled(built[0], f"{self.description.path}: {self.description.function}")
+        refuse_untraceable(built[0], f"{self.description.path}: {self.description.function}")
         if policy is not None and not isinstance(policy, DataPolicy):
             raise WorkloadError(
                 f"{self.description.path}: POLICY is {_type_of(policy)}, expected a sim.workload.trace.DataPolicy, "
@@ -190,12 +190,9 @@ def _imported(description: Description) -> Iterator[Any]:
     # Python takes a compiled helper for current if its source has the same size and second: none is left behind.
     writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
-        spec.loader.exec_module(module)  # type: ignore[union-attr]
-        yield module
-    except DovetailError:
-        raise
-    except FOREIGN as error:
-        raise TraceError(_failure(error, path)) from error
+        with foreign_code(lambda error: _failure(error, path)):
+            spec.loader.exec_module(module)  # type: ignore[union-attr]
+            yield module
     finally:
         sys.dont_write_bytecode = writes
         sys.path.remove(str(path.parent))

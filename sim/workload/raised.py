@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-FOREIGN = (Exception, SystemExit)
-"""What a model's code may raise: all but Ctrl-C and a generator's end."""
+from sim.errors import DovetailError, TraceError
 
 _LONGEST = 400
 _FRAMES = re.compile(r"^\s*(Exception raised from |C\+\+ CapturedTraceback|frame #\d+: )", re.MULTILINE)
+
+
+@contextmanager
+def foreign_code(words: Callable[[BaseException], str]) -> Iterator[None]:
+    """Around a model's own code: what it raises becomes a TraceError in `words`; errors of ours, Ctrl-C and a
+    generator's end pass.
+
+    Raises: TraceError.
+    """
+    try:
+        yield
+    except (DovetailError, KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
+        raise TraceError(words(error)) from error
 
 
 def told(error: BaseException) -> str:
@@ -27,7 +43,9 @@ def told(error: BaseException) -> str:
 def _message(error: BaseException) -> str:
     try:
         whole = str(error)
-    except FOREIGN as second:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as second:
         return f"its message cannot be shown, its __str__ raises {type(second).__name__}"
     kept = _FRAMES.split(whole, maxsplit=1)[0]
     text = " ".join(kept.split())

@@ -6,12 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from sim.errors import DovetailError, TraceError, WorkloadError
 from sim.workload.cache import _checksum, cache_dir
 from sim.workload.load import Workload, list_workloads, load_workload
 from sim.workload.serialize import save_graph
-from sim.workload.trace import unregister_rule
+from sim.workload.trace import trace, unregister_rule
 
 MODEL = '''"""A line about it.
 
@@ -194,6 +195,24 @@ def inside():
 
 def builtin():
     return Builtin(), torch.ones(1, 8)
+
+class Stop(BaseException):
+    pass
+
+def stop():
+    raise Stop("enough")
+
+def stop_later():
+    return Net(stop), torch.ones(1, 8)
+
+def interrupt():
+    raise KeyboardInterrupt
+
+def interrupt_later():
+    return Net(interrupt), torch.ones(1, 8)
+
+def lazy():
+    return Around(torch.nn.LazyLinear(8)), torch.ones(1, 8)
 """
 
 
@@ -209,6 +228,12 @@ def builtin():
         ("script", r"raises\.py: script: the model is compiled by torch\.jit \(Plain\).* before torch\.jit\.script"),
         ("traced", r"raises\.py: traced: the model is compiled by torch\.jit \(Plain\)"),
         ("inside", r'raises\.py: inside: module "inner" is compiled by torch\.jit \(Plain\)'),
+        ("stop", r"raises\.py:\d+ in stop: Stop: enough$"),
+        ("stop_later", r"raises\.py:\d+ in stop: Stop: enough$"),
+        (
+            "lazy",
+            r"raises\.py: lazy: inner\.weight, inner\.bias: no shape yet, .* run the model once .* torch\.nn\.Linear",
+        ),
     ],
 )
 def test_what_a_model_raises_is_told_with_its_place(tmp_path, function, message):
@@ -216,6 +241,21 @@ def test_what_a_model_raises_is_told_with_its_place(tmp_path, function, message)
     with pytest.raises(DovetailError, match=message) as told:
         Workload(f"{tmp_path / 'raises.py'}:{function}").graph(cache=False)
     assert told.value.exit_code == 2
+
+
+@pytest.mark.parametrize("function", ["interrupt", "interrupt_later"])
+def test_ctrl_c_in_a_model_stops_the_program(tmp_path, function):
+    (tmp_path / "raises.py").write_text(RAISES)
+    with pytest.raises(KeyboardInterrupt):
+        Workload(f"{tmp_path / 'raises.py'}:{function}").graph(cache=False)
+
+
+def test_a_lazy_module_is_traced_once_it_ran():
+    model = torch.nn.Sequential(torch.nn.LazyLinear(4), torch.nn.LazyBatchNorm1d())
+    with pytest.raises(TraceError, match=r"^Sequential: 0\.weight, 0\.bias, 1\.weight, 1\.bias, \.\.\.: no shape yet"):
+        trace(model, torch.ones(2, 3))
+    model(torch.ones(2, 3))
+    assert trace(model, torch.ones(2, 3)).macs == 2 * 3 * 4
 
 
 def test_a_forward_without_a_signature_is_traced(tmp_path):

@@ -19,7 +19,7 @@ from torch.export.graph_signature import InputKind
 from sim.errors import TraceError
 from sim.workload.graph import Graph, Role
 from sim.workload.passes.attention import find_attention
-from sim.workload.raised import FOREIGN, told
+from sim.workload.raised import foreign_code, told
 from sim.workload.trace.builder import GraphBuilder, Where
 from sim.workload.trace.policy import DataPolicy
 from sim.workload.trace.recorder import META, PROGRESS_EVERY, is_view
@@ -48,12 +48,10 @@ def export(
     if policy is not None:
         raise TraceError("torch.export asks no questions about data: trace with the recorder to give a policy")
     twin, args, kwargs = to_meta(module, example_inputs)
-    try:
-        with torch.no_grad(), META, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's own, about its internals
-            program = torch.export.export(twin, args, kwargs, strict=False).run_decompositions(_steps())
-    except FOREIGN as error:
-        raise TraceError(f"{type(module).__name__}: torch.export refuses it: {told(error)}") from error
+    refused = foreign_code(lambda error: f"{type(module).__name__}: torch.export refuses it: {told(error)}")
+    with refused, torch.no_grad(), META, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own, about its internals
+        program = torch.export.export(twin, args, kwargs, strict=False).run_decompositions(_steps())
     try:
         return _Reader(program, progress).graph(name or type(module).__name__)
     except NotImplementedError as error:  # results whose size depends on data

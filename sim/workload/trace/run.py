@@ -8,14 +8,16 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
+from itertools import chain
 from typing import Any
 
 import torch
+from torch.nn.parameter import is_lazy
 
-from sim.errors import DovetailError, TraceError
+from sim.errors import TraceError
 from sim.workload.graph import Graph, Role, ViewOp
 from sim.workload.passes.attention import find_attention
-from sim.workload.raised import FOREIGN, told
+from sim.workload.raised import foreign_code, told
 from sim.workload.trace.builder import GraphBuilder
 from sim.workload.trace.policy import DataPolicy
 from sim.workload.trace.recorder import META, FunctionMode, Recorder
@@ -61,13 +63,9 @@ def record(
     """Run a module that is on meta already; `locate` says which line of the user's is running."""
     recorder = Recorder(policy or DataPolicy(), locate, progress)
     _declare(recorder, twin, args, kwargs)
-    with _named_modules(twin, recorder), torch.no_grad(), META, FunctionMode(recorder), recorder.dispatch:
-        try:
-            outputs = twin(*args, **kwargs)
-        except DovetailError:
-            raise
-        except FOREIGN as error:
-            raise TraceError(_failure(error, recorder, name)) from error
+    recorded = foreign_code(lambda error: _failure(error, recorder, name))
+    with recorded, _named_modules(twin, recorder), torch.no_grad(), META, FunctionMode(recorder), recorder.dispatch:
+        outputs = twin(*args, **kwargs)
     with recorder.dispatch.paused():
         graph = find_attention(recorder.builder.finish(list(tensors_of(outputs)), name=name))
     if all(isinstance(op, ViewOp) for op in graph):
@@ -87,8 +85,9 @@ class _ToMeta(torch.overrides.TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def refuse_compiled(module: torch.nn.Module, where: str) -> None:
-    """A module of torch.jit runs outside Python: its ops and its modules' names cannot be recorded.
+def refuse_untraceable(module: torch.nn.Module, where: str) -> None:
+    """A module of torch.jit runs outside Python: its ops and its modules' names cannot be recorded. A lazy module has
+    no shapes before it ran.
 
     Raises: TraceError: the module is one, or has one in it.
     """
@@ -100,6 +99,13 @@ def refuse_compiled(module: torch.nn.Module, where: str) -> None:
                 "its ops cannot be recorded; return the torch.nn.Module as it is before torch.jit.script or "
                 "torch.jit.trace, or save it by torch.onnx.export and give the .onnx file"
             )
+    lazy = [name for name, t in chain(module.named_parameters(), module.named_buffers()) if is_lazy(t)]
+    if lazy:
+        raise TraceError(
+            f"{where}: {', '.join(lazy[:4])}{', ...' if len(lazy) > 4 else ''}: no shape yet, as of a lazy module "
+            "(torch.nn.LazyLinear and the like) that never ran; run the model once on real inputs first, or give its "
+            "sizes, as to torch.nn.Linear"
+        )
 
 
 def _empty_twin(tensor: torch.Tensor) -> torch.Tensor:
@@ -110,21 +116,21 @@ def to_meta(module: torch.nn.Module, example_inputs: Any) -> tuple[torch.nn.Modu
     """A twin of the module and its inputs on meta, sharing what they share, in eval mode."""
     if not isinstance(module, torch.nn.Module):
         raise TraceError(f"cannot trace a {type(module).__name__}: expected a torch.nn.Module")
-    refuse_compiled(module, type(module).__name__)
+    refuse_untraceable(module, type(module).__name__)
     memo: dict[int, Any] = {}
     for parameter in module.parameters():
         memo[id(parameter)] = torch.nn.Parameter(_empty_twin(parameter), requires_grad=False)
     for buffer in module.buffers():
         memo[id(buffer)] = _empty_twin(buffer)
-    try:
-        with _ToMeta():
-            twin = copy.deepcopy(module, memo)
-            inputs = copy.deepcopy(example_inputs, memo)
-    except FOREIGN as error:
-        raise TraceError(
+    copied = foreign_code(
+        lambda error: (
             f"{type(module).__name__}: cannot be copied to the meta device ({told(error)}); "
             "keep locks, generators and open files out of the module, or drop them in __deepcopy__"
-        ) from error
+        )
+    )
+    with copied, _ToMeta():
+        twin = copy.deepcopy(module, memo)
+        inputs = copy.deepcopy(example_inputs, memo)
     twin.eval()
     if isinstance(inputs, torch.Tensor):
         return twin, (inputs,), {}

@@ -12,14 +12,14 @@ from types import FrameType
 import torch
 
 _TORCH = str(Path(torch.__file__).parent) + os.sep  # not torchvision
-_OURS = str(Path(__file__).parent)
+_OURS = (str(Path(__file__).parent) + os.sep, str(Path(__file__).parents[1] / "raised.py"))
 _STDLIB = sysconfig.get_path("stdlib")
 
 
 @cache
 def user_file(filename: str) -> str | None:
     """Short name of a file of the user, None for torch, the tracer and the standard library."""
-    if filename.startswith((_TORCH, _OURS, "<")):
+    if filename.startswith((_TORCH, *_OURS, "<")):
         return None
     if filename.startswith(_STDLIB) and "site-packages" not in filename:
         return None
