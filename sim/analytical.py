@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import inf, isfinite, isnan
+from pathlib import Path
 
 import numpy as np
 
 from sim.cost.roofline import Roofline, RooflinePoint
 from sim.cost.roofline import roofline as graph_roofline
-from sim.errors import ConfigError, InfeasibleError, MappingError, WorkloadError, nearest
+from sim.errors import InfeasibleError, MappingError, WorkloadError, nearest, whole
 from sim.hardware.chip import Chip, Costing, Unit
 from sim.hardware.designs import Designs
 from sim.hardware.dump import chip_hash
+from sim.hardware.load import as_chip
 from sim.hardware.money import DieCost, die_cost
 from sim.hardware.physical import area_parts_mm2, chip_area_mm2, idle_power_w
 from sim.mapping.winners import Winners
@@ -22,26 +24,25 @@ from sim.results import Estimate, OpEstimate, Term, Traffic
 from sim.savings import with_savings
 from sim.schedule.asking import compute_type_of
 from sim.schedule.confidence import calibration_document, latency_interval_s
-from sim.schedule.given import GIVEN, Given, given_mappings
+from sim.schedule.given import GIVEN, Given, given_latencies_s, given_mappings
 from sim.schedule.gpu import inside_storages
 from sim.schedule.groups import GroupCost
 from sim.schedule.host import TRANSFER
 from sim.schedule.loads import LOAD, SUFFIX
-from sim.schedule.network import Network, Options, Shared, cost_network
+from sim.schedule.network import OBJECTIVES, Network, Options, Shared, cost_network
 from sim.schedule.prepare import pass_limit, prepare
 from sim.steady import with_steady
 from sim.whatif import WhatIfs, with_answers
 from sim.workload.graph import Einsum, EinsumOp, Graph, Op, OperandRole, Role, Tensor
+from sim.workload.load import Workload, as_graph
 from sim.workload.passes.precision import PrecisionPolicy, as_typed
 from sim.workload.precision import Precision
 from sim.workload.precision_file import resolve_precision
 
-OBJECTIVES = ("latency", "energy", "edp")
-
 
 def estimate(
-    graph: Graph,
-    chip: Chip,
+    graph: Graph | Workload | str | Path,
+    chip: Chip | str | Path,
     *,
     objective: str = "latency",
     precision: str | Precision | PrecisionPolicy | None = None,
@@ -49,7 +50,7 @@ def estimate(
     map_space: str = "even",
     mapping: Given | None = None,
     allow_unsupported: bool = False,
-    overrides: Mapping[str, float] | None = None,
+    overrides: Mapping[str, float | str] | None = None,
     what_if: bool = False,
     inputs: str = "host",
     progress: Callable[[float], None] = lambda share: None,
@@ -58,6 +59,7 @@ def estimate(
     """Latency, energy and memory of a network alone on the chip's main unit, and why.
 
     Args:
+        graph, chip: either may be a name or a path, as `load_workload` and `load_hardware` take them.
         objective: what is least: "latency", "energy" (idle power over the whole time included) or "edp", their
             product; energy counts where the chip states energies.
         precision: "int8", "w4a16", ..., or a YAML file with a precision per op or module
@@ -68,7 +70,7 @@ def estimate(
         mapping: a mapping for every einsum, or op name -> mapping ("*" for all others); its form in documents, as
             `OpEstimate.mapping` is, and None, as of an op without one, are taken too. On mapped units only.
         allow_unsupported: cost ops without a rule as memory traffic instead of refusing.
-        overrides: op name -> latency in seconds that is known better.
+        overrides: op name -> latency that is known better, in seconds or with its unit ("1.2 ms").
         what_if: also cost the network with each resource larger and in each precision (`sim.whatif`): some
             twenty further evaluations; and, on mapped units, with every op alone and all tensors at home, which
             fills `saved`, and as a stream of inferences on all units (`steady`). Without `mapping` and `overrides`,
@@ -80,18 +82,16 @@ def estimate(
     Returns: also where the network fits nowhere: `infeasible` then says why, times are infinite or not a number.
     Raises: UnsupportedOpError, PrecisionError, MappingError, ConfigError; InfeasibleError: a given mapping overflows.
     """
-    if objective not in OBJECTIVES:
-        raise ConfigError(
-            f'objective "{objective}" is unknown: expected one of {", ".join(OBJECTIVES)}.'
-            f"{nearest(objective, OBJECTIVES)}"
-        )
+    graph = as_graph(graph, where="estimate: first argument")
+    chip = as_chip(chip, where="estimate: second argument")
+    processes = whole(processes, where="processes")
     given, space = given_mappings(mapping, map_space, chip)
     options = Options(
         objective=objective,
         map_space=space,
         mapping=given,
         allow_unsupported=allow_unsupported,
-        overrides_s=dict(overrides or {}),
+        overrides_s=given_latencies_s(overrides),
         calibration=calibration,
         inputs=inputs,
         progress=progress,
@@ -101,7 +101,7 @@ def estimate(
     network = cost_network(graph, [chip], chosen, options, shared=shared)
     _check_names(given, network)
     found = read(network, 0, precision=chosen, options=options)
-    if not what_if or given or overrides:
+    if not what_if or given or options.overrides_s:
         return found
     with WhatIfs(graph, chip, chosen, options, shared, processes) as asked:
         for more in (with_savings, with_steady):
@@ -109,12 +109,18 @@ def estimate(
         return with_answers(found, asked)
 
 
-def roofline(graph: Graph, chip: Chip, precision: str | Precision | PrecisionPolicy | None = None) -> Roofline:
+def roofline(
+    graph: Graph | Workload | str | Path,
+    chip: Chip | str | Path,
+    precision: str | Precision | PrecisionPolicy | None = None,
+) -> Roofline:
     """The data sheet's bound of a network as it runs on the chip's main unit, epilogues fused: `estimate`'s roofline.
 
-    Args: precision: as `estimate`. `sim.cost.roofline.roofline` takes a graph as it is.
+    Args: as `estimate`. `sim.cost.roofline.roofline` takes a graph as it is.
     Raises: PrecisionError, ConfigError: the array or the vector unit has no rate for what the graph does.
     """
+    graph = as_graph(graph, where="roofline: first argument")
+    chip = as_chip(chip, where="roofline: second argument")
     chosen, unit = resolve_precision(precision, chip.default_precision), chip.main_unit
     ready = prepare(graph, chosen, chip.system, eager=unit.costing is Costing.CPU, passes=pass_limit(unit.array))
     return graph_roofline(as_typed(ready, chosen), chip, chosen.name, homes=_inner_homes(ready, unit))
@@ -424,8 +430,8 @@ def _energy_parts(network: Network, d: int, dynamic: float | None, energy: float
 
 
 def evaluate(
-    einsum: Einsum | Graph,
-    chip: Chip,
+    einsum: Einsum | Graph | Workload | str | Path,
+    chip: Chip | str | Path,
     mapping: Given,
     *,
     precision: str | Precision | PrecisionPolicy | None = None,
@@ -443,7 +449,8 @@ def evaluate(
     """
     if mapping is None:  # an op's that has none: an estimate would search
         raise MappingError("evaluate: there is no mapping to cost; `sim.estimate` searches for the best")
-    graph = einsum if isinstance(einsum, Graph) else one_op_graph(einsum)
+    graph = one_op_graph(einsum) if isinstance(einsum, Einsum) else as_graph(einsum, where="evaluate: first argument")
+    chip = as_chip(chip, where="evaluate: second argument")
     found = estimate(
         graph,
         chip,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from operator import index
 
 
 class DovetailError(Exception):
@@ -96,11 +97,27 @@ def expect(
 def listed(values: object, *, where: str, such_as: str, error: type[DovetailError] = ConfigError) -> tuple:
     """The values of a list to vary over; a text is one value, and not a list of its letters.
 
-    Raises: the given error: a single value, or something else that is no list.
+    Raises: the given error: a single value, something else that is no list, or an empty one.
     """
     if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
         raise error(f"{where}: expected a list of values such as {such_as}, got {shown(values)}")
-    return tuple(values)
+    found = tuple(values)
+    if not found:
+        raise error(f"{where} has no values to vary over: expected some, such as {such_as}")
+    return found
+
+
+def whole(
+    value: object, *, where: str, least: int = 1, most: int = 10**9, error: type[DovetailError] = ConfigError
+) -> int:
+    """A whole number in a range, NumPy's too; by default one that can be a size or a count.
+
+    Raises: the given error: another number, or no number.
+    """
+    number = index(value) if hasattr(value, "__index__") and not isinstance(value, bool) else None
+    if number is None or not least <= number <= most:
+        raise error(f"{where}={value!r}: expected a whole number from {least} to {most:,}")
+    return number
 
 
 def nearest(word: object, choices: Iterable[str]) -> str:

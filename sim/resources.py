@@ -10,6 +10,14 @@ FOLDERS = ("hw_configs", "workloads", "baselines", "searches")
 """Data that travels with the package; names of `data_dir`."""
 
 
+def is_file(path: str | Path) -> bool:
+    """Whether there is such a file; a name that no file can have names none."""
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def data_dir(folder: str) -> Path:
     """Path of a data folder: `sim/_data/<folder>` of a wheel, else `<folder>` beside the package.
 

@@ -7,19 +7,22 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sim.aside import Aside
 from sim.cost.roofline import network_bound_s
-from sim.errors import DovetailError, WorkloadError
+from sim.errors import DovetailError, WorkloadError, expect, listed, whole
 from sim.hardware.chip import Chip, Memory
-from sim.hardware.designs import Designs
+from sim.hardware.designs import Designs, check_number_of_designs
+from sim.hardware.load import as_chip
 from sim.hardware.physical import chip_area_mm2, idle_power_w
 from sim.mapping.machine import group_by_structure
 from sim.schedule.network import Network, Options, cost_network
 from sim.workload.graph import Graph
+from sim.workload.load import Workload, as_graph, load_workload
 from sim.workload.passes.precision import PrecisionPolicy, as_typed
 from sim.workload.precision import Precision
 from sim.workload.precision_file import resolve_precision
@@ -71,8 +74,8 @@ class Table:
 
 
 def sweep(
-    workload: Graph | object,
-    chip: Chip,
+    workload: Graph | Workload | str | Path,
+    chip: Chip | str | Path,
     chip_grid: Mapping[str, Sequence[object]] | Designs | None = None,
     *,
     knobs: Mapping[str, Sequence[object]] | None = None,
@@ -95,7 +98,12 @@ def sweep(
         rule) are infeasible, and have nan and a reason.
     Raises: WorkloadError: knobs on a plain graph; ConfigError, PrecisionError as for one estimate.
     """
-    designs = chip_grid if isinstance(chip_grid, Designs) else Designs.grid(chip, dict(chip_grid or {}))
+    chip = as_chip(chip, where="sweep: second argument")
+    designs = (
+        chip_grid if isinstance(chip_grid, Designs) else Designs.grid(chip, {} if chip_grid is None else chip_grid)
+    )
+    varied = _varied(knobs)
+    processes = whole(processes, where="processes")
     options = Options(
         objective=objective,
         map_space=map_space,
@@ -103,17 +111,19 @@ def sweep(
         calibration=calibration,
         inputs=inputs,
     )
-    chosen = [resolve_precision(one, chip.default_precision) for one in precisions or (None,)]
-    pairs = len(chosen) * prod(map(len, (knobs or {}).values()))
+    names = (None,) if precisions is None else listed(precisions, where="precisions", such_as='["int8", "bf16"]')
+    chosen = [resolve_precision(one, chip.default_precision) for one in names]
+    pairs = len(chosen) * prod(map(len, varied.values()))
+    check_number_of_designs(pairs * len(designs), where="sweep: knobs, precisions and designs")
     parts = []
-    for values, graph in _graphs(workload, knobs or {}):
+    for values, graph in _graphs(workload, varied):
         for precision in chosen:
             rows = _rows(graph, designs, precision, options, processes)
             length = len(designs)
             head: dict[str, np.ndarray] = {
                 knob: np.array([value] * length, dtype=object) for knob, value in values.items()
             }
-            if precisions:
+            if precisions is not None:
                 head["precision"] = np.array([precision.name] * length, dtype=object)
             for path, choices in designs.choices.items():
                 head[path] = np.array([choices[i] for i in designs.indices[path]], dtype=object)
@@ -132,26 +142,31 @@ def sweep(
     return Table(parameters=tuple(n for n in data if n not in (*RESULTS, "reason")), data=data, settings=settings)
 
 
-def _graphs(workload: object, knobs: Mapping[str, Sequence[object]]) -> Iterator[tuple[dict[str, object], Graph]]:
-    from sim.workload.load import Workload, load_workload
+def _varied(knobs: object) -> dict[str, tuple]:
+    """Knob -> its values."""
+    if knobs is None:
+        return {}
+    expect(knobs, Mapping, 'a map such as {"batch": [1, 4]}', where="knobs", error=WorkloadError)
+    return {
+        str(name): listed(values, where=f"knob {name}", such_as="[1, 4]", error=WorkloadError)
+        for name, values in knobs.items()  # type: ignore[attr-defined]
+    }
 
-    if not knobs:
-        if isinstance(workload, Graph):
-            yield {}, workload
-        else:
-            yield {}, workload.graph() if isinstance(workload, Workload) else load_workload(str(workload))
+
+def _graphs(workload: object, knobs: Mapping[str, Sequence[object]]) -> Iterator[tuple[dict[str, object], Graph]]:
+    if not knobs or not isinstance(workload, Graph | Workload | str | Path):
+        yield {}, as_graph(workload, where="sweep: first argument")
         return
     if isinstance(workload, Graph):
         raise WorkloadError(
             "knobs need a workload that can be built again (a name or sim.Workload), not a traced graph"
         )
-    base = workload if isinstance(workload, Workload) else None
     for values in product(*knobs.values()):
         chosen: dict[str, Any] = dict(zip(knobs, values, strict=True))
-        if base is not None:
-            yield chosen, Workload(base.name, {**base.knobs, **chosen}).graph()
+        if isinstance(workload, Workload):
+            yield chosen, Workload(workload.name, {**workload.knobs, **chosen}).graph()
         else:
-            yield chosen, load_workload(str(workload), **chosen)
+            yield chosen, load_workload(workload, **chosen)
 
 
 def _rows(

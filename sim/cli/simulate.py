@@ -57,8 +57,8 @@ def simulate(
 
     overrides = pairs(set_ or [], option="--set")
     if what.endswith((".yaml", ".yml")) or what in list_scenarios():
-        if p or precision or calibration != "auto":
-            given = "-p" if p else "--precision" if precision else "--calibration"
+        if p or precision is not None or calibration != "auto":
+            given = "-p" if p else "--precision" if precision is not None else "--calibration"
             raise ConfigError(f"{what}: {given} is for a workload; a scenario's file has knobs and precision by stream")
         _scenario(what, hw, overrides, expand, find_limit, trace, seed, json)
         return
@@ -76,7 +76,7 @@ def simulate(
     from sim.workload.load import load_workload
 
     chip = load_hardware(hw, overrides)
-    options: dict[str, Any] = {"calibration": calibration} | ({"precision": precision} if precision else {})
+    options: dict[str, Any] = {"calibration": calibration} | {"precision": precision}
     label = calibration_label(chip, calibration)
     with Progress(f"tracing {what}", steps=2) as progress:
         graph = load_workload(what, progress=progress.traced, **knobs(p or []))

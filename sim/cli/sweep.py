@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -54,7 +55,7 @@ def sweep(
         raise ConfigError(f"--figure {figure}: expected a file ending in {', '.join(FIGURES)}")
     grid = {path: values(text, where=f"--set {path}") for path, text in common.overrides(set_ or ()).items()}
     knobs = {name: text.split(",") for name, text in common.knobs(p or ()).items()}
-    precisions = precision.split(",") if precision else None
+    precisions = None if precision is None else precision.split(",")
     chips, tables = common.chips(hw, ()), []
     with Progress(f"tracing {workload}", steps=1 + len(chips)) as progress:
         subject = workload if knobs else sim.load_workload(workload, progress=progress.traced)
@@ -115,18 +116,21 @@ def values(text: str, *, where: str) -> list[str]:
 
     Raises: ConfigError: a range without three parts, two units, or counts that do not come out whole.
     """
+    from sim.hardware.designs import check_number_of_values
+
     if ":" not in text:
         found = [part.strip() for part in text.split(",")]
         if not all(found):
             raise ConfigError(f'{where}: "{text}" has an empty value, expected for example 16,32,64')
         return found
     parts = [part.strip() for part in text.split(":")]
-    if len(parts) != 3 or not parts[2].isdigit() or int(parts[2]) < 2:
+    if len(parts) != 3 or not re.fullmatch("[0-9]{1,18}", parts[2]) or int(parts[2]) < 2:
         raise ConfigError(f'{where}: "{text}" is no range, expected lo:hi:n with n >= 2, such as 16:64 MiB:4')
     (low, unit), (high, other) = (_split(part, where) for part in parts[:2])
     unit = unit or other
     if other not in ("", unit):
         raise ConfigError(f'{where}: "{text}" begins in {unit} and ends in {other}; write both in one unit')
+    check_number_of_values(int(parts[2]), where=f'{where}: "{text}"')
     steps = [low + (high - low) * i / (int(parts[2]) - 1) for i in range(int(parts[2]))]
     if not unit and not all(step.is_integer() for step in steps):
         raise ConfigError(f"{where}: {text} does not come out in whole numbers: {', '.join(f'{s:g}' for s in steps)}")
@@ -134,9 +138,7 @@ def values(text: str, *, where: str) -> list[str]:
 
 
 def _split(text: str, where: str) -> tuple[float, str]:
-    import re
-
-    match = re.fullmatch(r"([+-]?[\d.]+(?:[eE][+-]?\d+)?)\s*(.*)", text)
+    match = re.fullmatch(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(.*)", text)
     if match is None:
         raise ConfigError(f'{where}: "{text}" is no quantity, expected a number with its unit')
     return float(match[1]), match[2]

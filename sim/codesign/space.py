@@ -17,7 +17,7 @@ from sim.codesign.choice import ModelChoice, Part
 from sim.codesign.ranges import Parameter, expand
 from sim.codesign.recipes import effect
 from sim.codesign.schema import RangeSpec, SpaceSpec, WorkloadSpec, overlay, validate
-from sim.errors import ConfigError, DovetailError, nearest
+from sim.errors import ConfigError, DovetailError, expect, nearest
 from sim.hardware.chip import Chip
 from sim.hardware.designs import read_path
 from sim.hardware.load import load_hardware, read_yaml
@@ -171,6 +171,7 @@ def load_space(name_or_path: str | Path, *, short: bool = False, calibration: st
 
     Raises: ConfigError, WorkloadError, PrecisionError: every problem with its place.
     """
+    expect(name_or_path, (str, Path), "a search's name, the path of its YAML file, or a Space", where="search")
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml") and "/" not in str(name_or_path):
         bundled = {p.stem: p for p in sorted(data_dir("searches").glob("*.yaml"))}

@@ -10,13 +10,18 @@ from sim.events.progress import Progress
 from sim.events.result import Simulation
 from sim.events.run import SLICES, Stream, run
 from sim.hardware.dump import chip_hash
+from sim.hardware.load import as_chip
 from sim.hardware.physical import idle_power_w
 from sim.schedule.confidence import calibration_document
 from sim.schedule.plan import Schedule
+from sim.workload.load import as_graph
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from sim.hardware.chip import Chip
     from sim.workload.graph import Graph
+    from sim.workload.load import Workload
 
 
 def idle_power_of(chip: Chip | None) -> float | None:
@@ -31,8 +36,8 @@ def shared_names(chip: Chip) -> frozenset[str]:
 
 
 def simulate(
-    graph_or_schedule: Graph | Schedule,
-    chip: Chip | None = None,
+    graph_or_schedule: Graph | Schedule | Workload | str | Path,
+    chip: Chip | str | Path | None = None,
     *,
     expand: bool = False,
     seed: int = 0,
@@ -43,8 +48,8 @@ def simulate(
     """One inference with the machine to itself.
 
     Args:
-        graph_or_schedule: a graph, scheduled on `chip`, or a schedule.
-        chip: needed for a graph; with a schedule it tells which ports are shared.
+        graph_or_schedule: a graph (or what `sim.estimate` takes for one), scheduled on `chip`, or a schedule.
+        chip: or its name; needed for a graph; with a schedule it tells which ports are shared.
         expand: every tile as a chain of events; otherwise folded, which ends at the same tick.
         record: slices that the timeline keeps.
         options: as `sim.estimate`, with its defaults: precision, calibration, map_space, mapping, objective,
@@ -54,6 +59,7 @@ def simulate(
         ConfigError: a graph without a chip, options with a schedule. TypeError: an option that there is not.
     """
     given: dict[str, Any] = {}
+    chip = None if chip is None else as_chip(chip, where="simulate: second argument")
     if isinstance(graph_or_schedule, Schedule):
         if options:
             raise ConfigError(f"a schedule is settled already: {', '.join(sorted(options))} cannot change it")
@@ -61,7 +67,7 @@ def simulate(
     else:
         if chip is None:
             raise ConfigError("a graph needs a chip to be simulated on: simulate(graph, chip)")
-        schedule, given = _scheduled(graph_or_schedule, chip, **options)
+        schedule, given = _scheduled(as_graph(graph_or_schedule, where="simulate: first argument"), chip, **options)
     result = run(
         [Stream(name="inference", schedule=schedule)],
         grain="expand" if expand else "folded",

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from sim.errors import ConfigError, nearest
+from sim.errors import ConfigError, expect, listed, nearest
 from sim.hardware.chip import Array, Chip, Fanout, Link, Memory, Rate, Unit, VectorUnit
 
 _READERS: dict[type, dict[str, Callable[[Any], Any]]] = {
@@ -51,6 +51,27 @@ _TECHNOLOGY = {
     "idle_power_fit": "idle_power_fit",
 }  # fmt: skip
 _SYSTEM = {name: name for name in ("chips", "topology", "link", "ports", "pipeline")}
+
+
+MOST_VALUES = 10_000
+"""Of one path: each is a chip that is made and checked, which takes milliseconds."""
+MOST_DESIGNS = 100_000
+"""Of a grid or a table: a row takes 2.6 kB for one product, 45 kB for ResNet-50 (measured)."""
+
+
+def check_number_of_values(count: int, *, where: str) -> None:
+    """Raises: ConfigError: more than MOST_VALUES."""
+    if count > MOST_VALUES:
+        raise ConfigError(f"{where}: {count:,} values, at most {MOST_VALUES:,} are taken: choose wider steps")
+
+
+def check_number_of_designs(count: int, *, where: str) -> None:
+    """Raises: ConfigError: more than MOST_DESIGNS."""
+    if count > MOST_DESIGNS:
+        raise ConfigError(
+            f"{where}: {count:,} combinations, at most {MOST_DESIGNS:,} are costed at once: choose fewer values, or "
+            "let `dovetail search` choose among them"
+        )
 
 
 def clock_of(chip: Chip, name: str) -> float:
@@ -111,12 +132,16 @@ class Designs:
 
         Raises: ConfigError, UnitError: as `chip.set` for each path and value; an empty list.
         """
-        choices = {path: tuple(options) for path, options in values.items()}
-        for path, options in choices.items():
-            if not options:
-                raise ConfigError(f"{chip.name}: {path} has no values to vary over")
+        expect(values, Mapping, 'a map such as {"array.rows": [16, 32]}', where=f"{chip.name}: what to vary")
+        choices = {
+            path: listed(options, where=f"{chip.name}: {path}", such_as='[16, 32] or ["34 GB/s"]')
+            for path, options in values.items()
+        }
         sizes = [len(options) for options in choices.values()]
         total = prod(sizes)
+        for path, size in zip(choices, sizes, strict=True):
+            check_number_of_values(size, where=f"{chip.name}: {path}")
+        check_number_of_designs(total, where=f"{chip.name}: {', '.join(map(str, choices))}")
         axes = np.unravel_index(np.arange(total), sizes) if sizes else ()
         return cls(chip, choices, dict(zip(choices, axes, strict=True)), total)._checked()
 

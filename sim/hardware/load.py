@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
+from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,12 +14,12 @@ import yaml
 from pydantic import ValidationError, WithJsonSchema
 
 from sim.documents import KeysOnce
-from sim.errors import ConfigError, nearest, several
+from sim.errors import ConfigError, expect, nearest, several
 from sim.hardware.chip import Chip
 from sim.hardware.compile import compile_chip
 from sim.hardware.extends import by_name, merge
 from sim.hardware.schema import CHIP_SCHEMA, SPECS, ChipSpec, Spec
-from sim.resources import data_dir
+from sim.resources import data_dir, is_file
 
 
 class _Loader(KeysOnce, yaml.CSafeLoader):
@@ -62,13 +63,14 @@ def hardware_path(name_or_path: str | Path) -> Path:
 
     Raises: ConfigError: neither, with the nearest bundled name.
     """
+    expect(name_or_path, (str, PathLike), "a chip's name or the path of its YAML file", where="load_hardware")
     text = str(name_or_path)
     if text.endswith((".yaml", ".yml")) or "/" in text:
-        if not Path(text).is_file():
+        if not is_file(text):
             raise ConfigError(f'chip file "{text}" does not exist')
         return Path(text)
     path = hardware_dir() / f"{text}.yaml"
-    if not path.is_file():
+    if not is_file(path):
         names = list_hardware()
         raise ConfigError(
             f'chip "{text}" is unknown: expected a path ending in .yaml or one of {", ".join(names)}.'
@@ -83,11 +85,24 @@ def load_hardware(name_or_path: str | Path, overrides: Mapping[str, object] | No
     Raises: ConfigError, UnitError: unknown name or path, or every problem of the file, one a line.
     """
     path = hardware_path(name_or_path)
+    changes = {} if overrides is None else overrides
+    expect(changes, Mapping, 'a map such as {"array.rows": 32}', where="load_hardware: overrides")
     document, extends = _read(path, ())
     chip = compile_chip(_validate(document, where=str(path), named=extends), where=str(path))
-    for key, quantity in (overrides or {}).items():
+    for key, quantity in changes.items():
         chip = chip.set(key, quantity)
     return chip
+
+
+def as_chip(chip: object, *, where: str) -> Chip:
+    """The chip that an argument of the Python interface stands for: itself, or one by name or path.
+
+    Raises: ConfigError: something else, or as `load_hardware`.
+    """
+    if isinstance(chip, Chip):
+        return chip
+    expect(chip, (str, PathLike), "a chip (sim.load_hardware makes one), or a chip's name", where=where)
+    return load_hardware(chip)  # type: ignore[arg-type]
 
 
 def loads(text: str, *, where: str = "<text>") -> Chip:
@@ -148,7 +163,7 @@ def _without_required(part: Any) -> Any:
 
 def read_schema(path: str | Path) -> str:
     """The `schema:` of a YAML file. Raises ConfigError: no such file, not YAML, or no schema."""
-    if not Path(path).is_file():
+    if not is_file(path):
         raise ConfigError(f'file "{path}" does not exist')
     document = _yaml(_text(Path(path)), str(path))
     schema = document.get("schema") if isinstance(document, dict) else None
@@ -300,6 +315,6 @@ def read_yaml(path: str | Path) -> Any:
 
     Raises: ConfigError: no such file, not YAML.
     """
-    if not Path(path).is_file():
+    if not is_file(path):
         raise ConfigError(f'file "{path}" does not exist')
     return _yaml(_text(Path(path)), str(path))

@@ -17,12 +17,16 @@ per-dimension counts, and `per_fold` and `once` depend on the streamed dimension
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from enum import Enum
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from sim.errors import ConfigError, nearest
 from sim.hardware.chip import Dataflow, Folds, Preload, Skew
+
+Word = TypeVar("Word", bound=Enum)
 
 
 class Binding(NamedTuple):
@@ -94,6 +98,16 @@ def fold_cycles(
     return per_fold, rows + t + s - per_fold
 
 
+def _word(kind: type[Word], word: object, name: str) -> Word:
+    try:
+        return kind(word)
+    except ValueError:
+        known = [one.value for one in kind]
+        raise ConfigError(
+            f"array_cycles: {name}={word!r}: expected one of {', '.join(known)}.{nearest(word, known)}"
+        ) from None
+
+
 def array_cycles(
     m: ArrayLike,
     n: ArrayLike,
@@ -112,10 +126,16 @@ def array_cycles(
     Example: 512 cubed on 128 x 128, output stationary, serial: 16 folds of 128 + 128 + 512 - 2
     = 12,256 (SCALE-Sim v3 reports the last index, 12,255).
 
+    Raises: ConfigError: a size below 1, or a word that is none of its kind.
     >>> int(array_cycles(512, 512, 512, rows=128, cols=128, dataflow="output_stationary"))
     12256
     """
-    dataflow, preload, folds, skew = Dataflow(dataflow), Preload(preload), Folds(folds), Skew(skew)
+    dataflow, preload = _word(Dataflow, dataflow, "dataflow"), _word(Preload, preload, "preload")
+    folds, skew = _word(Folds, folds, "folds"), _word(Skew, skew, "skew")
+    for name, size in {"m": m, "n": n, "k": k, "rows": rows, "cols": cols}.items():
+        given = np.asarray(size)
+        if given.dtype.kind not in "iuf" or not np.all(given >= 1):
+            raise ConfigError(f"array_cycles: {name}={size!r}: expected numbers of at least 1")
     extents = {"M": np.asarray(m), "N": np.asarray(n), "K": np.asarray(k)}
     binding = BINDINGS[dataflow]
     per_fold, once = fold_cycles(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping as MappingType
 from dataclasses import dataclass
 
-from sim.errors import MappingError
+from sim.errors import MappingError, shown
 from sim.workload.graph import OperandRole
 
 MAPPING_SCHEMA = "dovetail.mapping/1"
@@ -52,6 +52,14 @@ class Mapping:
     """
 
     nodes: tuple[Node, ...]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.nodes, tuple | list) or not all(isinstance(node, (Loop, Store)) for node in self.nodes):
+            raise MappingError(
+                f"mapping: nodes is {shown(self.nodes)}: expected a tuple of Loop and Store, outermost first "
+                "(Mapping.from_dict reads the form of documents)"
+            )
+        object.__setattr__(self, "nodes", tuple(self.nodes))
 
     def to_dict(self) -> dict[str, object]:
         """The YAML/JSON form: {"schema", "nodes": [{"loop": "C", "tile": 64}, {"store": ...}]}."""

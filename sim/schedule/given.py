@@ -1,13 +1,16 @@
-"""Mappings that the user gives, in any of the forms that the results and files of ours have."""
+"""Mappings and latencies that the user gives, in any of the forms that the results and files of ours have."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sim.errors import ConfigError, MappingError, nearest
+import numpy as np
+
+from sim.errors import ConfigError, MappingError, expect, nearest
 from sim.hardware.chip import Chip, Costing
 from sim.mapping.api import SPACES
 from sim.mapping.mapping import Mapping as LoopNest
+from sim.units import Dimension, parse_quantity
 
 GIVEN = "given"
 """The map space of results whose mappings were given."""
@@ -56,6 +59,29 @@ def check_space(space: str) -> None:
         )
 
 
+def given_latencies_s(overrides: Mapping[str, float | str] | None) -> dict[str, float]:
+    """Op name -> seconds, of numbers of seconds and of texts with a unit.
+
+    Raises: ConfigError, UnitError: no map, or a time that is none.
+    """
+    due = 'a map from op to time such as {"layer1.0.conv1": "1.2 ms"}'
+    expect({} if overrides is None else overrides, Mapping, due, where="overrides")
+    found = {}
+    for op, time in (overrides or {}).items():
+        where = f"--override {op}"
+        if isinstance(time, str):
+            found[op] = parse_quantity(time, Dimension.TIME, where=where)
+        else:
+            expect(
+                time,
+                (float, int, np.floating, np.integer),
+                'seconds, or a time with its unit such as "1.2 ms"',
+                where=where,
+            )
+            found[op] = float(time)
+    return found
+
+
 def _read(mapping: Given) -> dict[str, LoopNest]:
     if _is_one(mapping):
         return {"*": _one(mapping, where="mapping")}
@@ -79,4 +105,4 @@ def _one(mapping: object, *, where: str) -> LoopNest:
 
 _EXPECTED = "expected a sim.Mapping, its form with `nodes` (as `OpEstimate.mapping`), or op name -> one of these"
 
-__all__ = ["GIVEN", "Given", "check_space", "given_mappings"]
+__all__ = ["GIVEN", "Given", "check_space", "given_latencies_s", "given_mappings"]

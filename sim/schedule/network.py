@@ -15,11 +15,11 @@ import numpy as np
 
 from sim.cost.ceilings import instances
 from sim.cost.depthwise import depthwise_macs_per_cycle
-from sim.errors import ConfigError, UnsupportedOpError, WorkloadError, nearest
+from sim.errors import ConfigError, UnsupportedOpError, WorkloadError, expect, nearest
 from sim.hardware.chip import Chip, Costing, System, Unit
 from sim.hardware.designs import Designs
 from sim.hardware.physical import check_energies, idle_power_w
-from sim.mapping.winners import Winners
+from sim.mapping.winners import Objective, Winners
 from sim.schedule.again import Again
 from sim.schedule.asking import Asked, ask_all, asked, homes_of, room_class
 from sim.schedule.choice import Way, best_kept, better, least_product, likely_power_w
@@ -42,6 +42,7 @@ from sim.workload.passes import PassLimit
 from sim.workload.passes.precision import PrecisionPolicy
 from sim.workload.precision import Precision, parse_precision
 
+OBJECTIVES = tuple(one.value for one in Objective)
 PROGRESS_EVERY = 32
 """Ops between two reports of progress."""
 
@@ -305,6 +306,11 @@ def cost_network(
     unsupported = _unsupported(graph, options)
     check_space(options.map_space)
     check_calibration(chips[0], options.calibration)
+    if options.objective not in OBJECTIVES:
+        raise ConfigError(
+            f'objective "{options.objective}" is unknown: expected one of {", ".join(OBJECTIVES)}.'
+            f"{nearest(options.objective, OBJECTIVES)}"
+        )
     if options.objective != "latency":
         own = precision if isinstance(precision, Precision) else parse_precision(chips[0].default_precision)
         check_energies(chips[0], own.compute)
@@ -378,6 +384,7 @@ def op_coster(graph: Graph, chip: Chip, options: Options, precision: Precision |
 
 def check_calibration(chip: Chip, choice: str) -> None:
     """Raises: ConfigError, CalibrationError: a calibration that this chip cannot use."""
+    expect(choice, str, '"auto", "none", a measured device or a .json file', where="calibration")
     if chip.main_unit.costing is not Costing.GPU_KERNELS:  # a GPU's is checked when its constants are read
         cpu_calibration(chip, choice)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sim.errors import PrecisionError, WorkloadError, nearest
+from sim.errors import PrecisionError, WorkloadError, nearest, whole
 from sim.workload.graph import Axis, Einsum, EinsumOp, Graph, Operand, OperandRole, Role, Tensor
 from sim.workload.precision import BITS
 
@@ -12,7 +12,7 @@ def gemm(m: int, n: int, k: int, *, batch: int = 1, dtype: str = "int8") -> Grap
 
     Raises: WorkloadError: a size below 1; PrecisionError: an unknown element type.
     """
-    _check_sizes("gemm", m=m, n=n, k=k, batch=batch)
+    m, n, k, batch = _sizes("gemm", m=m, n=n, k=k, batch=batch)
     ranks = {**({"B": batch} if batch > 1 else {}), "M": m, "N": n, "K": k}
     lead = ("B",) if batch > 1 else ()
     axes = [tuple(_axis(rank, ranks) for rank in (*lead, *pair)) for pair in (("M", "K"), ("K", "N"), ("M", "N"))]
@@ -40,15 +40,16 @@ def conv2d(
 
     Raises: WorkloadError: sizes that make no output or do not divide by the groups.
     """
-    height, width = (size, size) if isinstance(size, int) else size
-    r, s = (kernel, kernel) if isinstance(kernel, int) else kernel
-    _check_sizes("conv2d", in_channels=in_channels, out_channels=out_channels, height=height, width=width)
-    _check_sizes("conv2d", kernel=min(r, s), stride=stride, dilation=dilation, groups=groups, batch=batch)
+    (height, width), (r, s) = _pair("size", size), _pair("kernel", kernel)
+    in_channels, out_channels = _sizes("conv2d", in_channels=in_channels, out_channels=out_channels)
+    stride, dilation, groups = _sizes("conv2d", stride=stride, dilation=dilation, groups=groups)
+    (batch,) = _sizes("conv2d", batch=batch)
+    padding = whole(padding, where="conv2d: padding", least=0, error=WorkloadError)
     if in_channels % groups or out_channels % groups:
         raise WorkloadError(f"conv2d: channels {in_channels} and {out_channels} do not divide by groups={groups}")
     p = (height + 2 * padding - dilation * (r - 1) - 1) // stride + 1
     q = (width + 2 * padding - dilation * (s - 1) - 1) // stride + 1
-    _check_sizes("conv2d", output_height=p, output_width=q)
+    _sizes("conv2d", output_height=p, output_width=q)
     c, k = in_channels // groups, out_channels // groups
     grouped = {"G": groups} if groups > 1 else {}
     ranks = {"N": batch, **grouped, "K": k, "C": c, "P": p, "Q": q, "R": r, "S": s}
@@ -81,7 +82,7 @@ def _axis(rank: str, ranks: dict[str, int]) -> Axis:
 
 
 def _one_op(name: str, kind: str, ranks: dict[str, int], axes: list, dtype: str, knobs: dict) -> Graph:
-    if dtype not in BITS:
+    if not isinstance(dtype, str) or dtype not in BITS:
         raise PrecisionError(
             f'{name}: element type "{dtype}" is unknown: one of {", ".join(BITS)}.{nearest(dtype, BITS)}'
         )
@@ -112,7 +113,11 @@ def _one_op(name: str, kind: str, ranks: dict[str, int], axes: list, dtype: str,
     return Graph(ops=(op,), tensors=tensors, name=name, knobs=knobs, batch=knobs["batch"])
 
 
-def _check_sizes(name: str, **sizes: int) -> None:
-    for label, size in sizes.items():
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            raise WorkloadError(f"{name}: {label}={size!r}: expected a whole number of at least 1")
+def _pair(label: str, size: object) -> list[int]:
+    """Height and width, of one number or of two."""
+    both = size if isinstance(size, tuple | list) and len(size) == 2 else (size, size)
+    return [whole(one, where=f"conv2d: {label}", error=WorkloadError) for one in both]
+
+
+def _sizes(name: str, **sizes: object) -> list[int]:
+    return [whole(size, where=f"{name}: {label}", error=WorkloadError) for label, size in sizes.items()]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sim.errors import WorkloadError, nearest
+from sim.errors import WorkloadError, expect, nearest
 
 Value = int | float | str | bool | None
 
@@ -83,6 +83,7 @@ class Description:
         Raises: WorkloadError: an unknown knob, or a value of another type.
         """
         where = self.path.name
+        expect(given, Mapping, 'a map such as {"batch": 4}', where=f"{where}: knobs", error=WorkloadError)
         for name in given:
             if name not in self.knobs:
                 known = ", ".join(self.knobs) or "none"

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from sim.errors import TraceError, WorkloadError, nearest
-from sim.resources import data_dir
+from sim.errors import TraceError, WorkloadError, expect, nearest
+from sim.resources import data_dir, is_file
 from sim.workload.cache import dependencies, entry_key, is_local, load_entry, store_entry
 from sim.workload.graph import Graph
 from sim.workload.knobs import Description, describe
@@ -38,6 +39,7 @@ class Workload:
     knobs: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "name", _named(self.name, where="Workload"))
         object.__setattr__(self, "knobs", self.description.resolve(self.knobs))
 
     @cached_property
@@ -118,7 +120,7 @@ class Workload:
 
 
 def load_workload(
-    name_or_path: str,
+    name_or_path: str | Path,
     *,
     via: str = "recorder",
     progress: Callable[[int], None] = lambda ops: None,
@@ -131,18 +133,39 @@ def load_workload(
 
     Raises: WorkloadError, TraceError: see `Workload`; knobs with a saved graph, another front end for a file.
     """
-    suffix = Path(name_or_path).suffix
+    name = _named(name_or_path, where="load_workload")
+    suffix = Path(name).suffix
     if suffix in (".json", ".onnx"):
         if via != "recorder":
-            raise WorkloadError(f"{name_or_path}: {via} reads models, not {suffix} files; leave --via out")
+            raise WorkloadError(f"{name}: {via} reads models, not {suffix} files; leave --via out")
         if suffix == ".json" and knobs:
-            raise WorkloadError(f"{name_or_path}: a saved graph has no knobs, got {', '.join(knobs)}")
+            raise WorkloadError(f"{name}: a saved graph has no knobs, got {', '.join(knobs)}")
         if suffix == ".json":
-            return load_graph(name_or_path)
+            return load_graph(name)
         from sim.workload.trace.onnx import load_onnx
 
-        return load_onnx(name_or_path, sizes=knobs, progress=progress)
-    return Workload(name_or_path, knobs).graph(via=via, progress=progress)
+        return load_onnx(name, sizes=knobs, progress=progress)
+    return Workload(name, knobs).graph(via=via, progress=progress)
+
+
+def as_graph(workload: object, *, where: str) -> Graph:
+    """The graph that an argument of the Python interface stands for: itself, a workload's, or one by name or path.
+
+    Raises: WorkloadError: something else, or as `load_workload`; TraceError.
+    """
+    if isinstance(workload, Graph):
+        return workload
+    if isinstance(workload, Workload):
+        return workload.graph()
+    due = "a graph (sim.trace makes one of a torch module, sim.load_workload of a name), a sim.Workload, or its name"
+    expect(workload, (str, PathLike), due, where=where, error=WorkloadError)
+    return load_workload(workload)  # type: ignore[arg-type]
+
+
+def _named(name: object, *, where: str) -> str:
+    due = "a bundled name or the path of a .py, .onnx or .json file; sim.trace takes a torch module"
+    expect(name, (str, PathLike), due, where=where, error=WorkloadError)
+    return str(fspath(name))  # type: ignore[call-overload]
 
 
 def list_workloads() -> tuple[Description, ...]:
@@ -160,7 +183,7 @@ def _locate(name: str) -> tuple[Path, str]:
     text, _, function = name.rpartition(":") if ".py:" in name else (name, "", "")
     if text.endswith(".py"):
         path = Path(text)
-        if not path.is_file():
+        if not is_file(path):
             raise WorkloadError(f"{text}: no such file")
         return path, function or "build"
     bundled = _bundled()

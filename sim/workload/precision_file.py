@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from sim.documents import KeysOnce
-from sim.errors import ConfigError, PrecisionError, nearest
+from sim.errors import ConfigError, PrecisionError, expect, nearest
 from sim.workload.passes.precision import PrecisionPolicy
 from sim.workload.precision import PRECISIONS, Precision, parse_precision
 
@@ -35,10 +35,12 @@ def resolve_precision(given: str | Precision | PrecisionPolicy | None, default: 
     Args: default: the chip's own, for None and for a policy file without a default.
     Raises: PrecisionError: an unknown name; ConfigError, as `read_policy`.
     """
-    if not given:
+    if given is None:
         return parse_precision(default)
-    if not isinstance(given, str):
+    if isinstance(given, Precision | PrecisionPolicy):
         return given
+    due = 'a name such as "int8" or "w4a16", a policy\'s YAML file, or a sim.Precision'
+    expect(given, str, due, where="precision", error=PrecisionError)
     return read_policy(given, default) if is_policy_file(given) else parse_precision(given)
 
 

@@ -40,6 +40,8 @@ def test_values(text: str, found: list[str]) -> None:
         ("1 GHz:2 MHz:3", "begins in GHz and ends in MHz"),
         ("1:2:3", "whole numbers: 1, 1.5, 2"),
         ("a:b:3", "no quantity"),
+        ("1:1000000:1000000000", 'x: "1:1000000:1000000000": 1,000,000,000 values, at most 10,000'),
+        ("1:2:" + "9" * 5000, "no range"),
     ],
 )
 def test_values_refused(text: str, message: str) -> None:
