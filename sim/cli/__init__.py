@@ -19,6 +19,7 @@ from typing import Any, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
+from typer.exceptions import TyperException
 
 from sim._version import __version__
 from sim.cli import common
@@ -148,7 +149,14 @@ class LazyGroup(TyperGroup):
     def main(self, *args: Any, **extra: Any) -> Any:
         common.settings.reset()
         try:
-            return super().main(*args, **extra)
+            code = super().main(*args, **extra | {"standalone_mode": False})
+            sys.exit(code if isinstance(code, int) else 0)
+        except TyperException as error:
+            print(_refused(error), file=sys.stderr)
+            sys.exit(error.exit_code)
+        except typer.Abort:
+            print("dovetail: aborted", file=sys.stderr)
+            sys.exit(1)
         except DovetailError as error:
             if common.settings.debug:
                 traceback.print_exc(file=sys.stderr)
@@ -175,17 +183,25 @@ class LazyGroup(TyperGroup):
             sys.exit(EXIT_BUG)
 
 
-class _Command(TyperCommand):
-    """A choice that refuses a word names the nearest that it takes."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        try:
-            return super().parse_args(ctx, args)
-        except typer.BadParameter as error:
-            error.message = error.message.removeprefix("Value error, ")
-            word, _, choices = error.message.partition(" is not one of ")
-            error.message += nearest(word.strip("'"), re.findall("'(.+?)'", choices))
-            raise
+def _refused(error: TyperException) -> str:
+    """Words that typer refuses, in one paragraph with the nearest that it takes; the overview where there are none."""
+    context = getattr(error, "ctx", None)
+    if context is None or error.message == context.get_help():
+        return error.message if context else f"dovetail: {error.message}"
+    command, parameter = context.command, getattr(error, "param", None)
+    said, hint = error.format_message().removesuffix(".").replace("Value error, ", ""), ""
+    if option := getattr(error, "option_name", None):
+        options = [name for known in command.params for name in known.opts if name.startswith("-")]
+        said, hint = error.message, nearest(option, options) or f" Expected one of {', '.join(options)}."
+    elif said.startswith("Missing") and getattr(parameter, "help", None):
+        hint = f" Expected: {parameter.help}"  # type: ignore[union-attr]
+    elif said.startswith("No such command") and "Did you mean" not in said:
+        hint = f" Expected one of {', '.join(command.commands)}."
+    elif " is not one of " in said:
+        word, _, choices = said.rpartition(": ")[2].partition(" is not one of ")
+        hint = nearest(word.strip("'"), re.findall("'(.+?)'", choices))
+    end = "" if said.endswith("?") else "."
+    return f"{context.command_path}: {said[:1].lower()}{said[1:]}{end}{hint} See {context.command_path} --help."
 
 
 def _load(name: str) -> TyperCommand:
@@ -194,7 +210,7 @@ def _load(name: str) -> TyperCommand:
     one = typer.Typer(add_completion=False, rich_markup_mode=None)
     function = getattr(import_module(entry.module), entry.function)
     epilog = f"Example: {entry.example}"
-    one.command(name, cls=_Command, epilog=epilog, context_settings={"help_option_names": ["-h", "--help"]})(function)
+    one.command(name, epilog=epilog, context_settings={"help_option_names": ["-h", "--help"]})(function)
     command = typer.main.get_command(one)
     kinds = get_type_hints(function)
     for option in command.params:

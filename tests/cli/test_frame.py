@@ -75,13 +75,44 @@ def test_help_of_every_command_has_an_example(name: str) -> None:
     assert f"Example: dovetail {name}" in " ".join(done.stdout.split())
 
 
-def test_unknown_options_and_commands_are_bad_input() -> None:
-    done = runner.invoke(app, ["list", "--nonsense"])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("list --nonsense", "dovetail list: no such option: --nonsense. Expected one of --json, --quiet, -q, --debug."),
+        ("estimate mlp --hw systolic --objectiv edp", 'no such option: --objectiv. Did you mean "--objective"?'),
+        ("estimate mlp --hw systolic --objective enery",
+         "dovetail estimate: invalid value for '--objective': 'enery' is not one of 'latency', 'energy', 'edp'. Did"),
+        ("estimate mlp --hw systolic --objective speed", "'speed' is not one of 'latency', 'energy', 'edp'."),
+        ("estimate mlp", "dovetail estimate: missing option '--hw'. Expected: Bundled name or chip.yaml"),
+        ("estimate", "dovetail estimate: missing argument 'workload'. Expected: Bundled name, model.py"),
+        ("estimate mlp --hw", "dovetail: Option '--hw' requires an argument."),
+        ("estimate mlp more --hw systolic", "dovetail estimate: got unexpected extra argument(s) (more)."),
+        ("simulate mlp --seed x", "dovetail simulate: invalid value for '--seed': Input should be a valid integer"),
+        ("estimat", "dovetail: no such command 'estimat'. Did you mean 'estimate'"),
+        ("zzz", "dovetail: no such command 'zzz'. Expected one of list, show, check"),
+        ("--nonsense", "dovetail: no such option: --nonsense. Expected one of --version"),
+    ],
+)  # fmt: skip
+def test_words_that_are_not_taken_are_told_in_one_paragraph(words: str, said: str) -> None:
+    done = runner.invoke(app, words.split())
     assert done.exit_code == 2
-    assert "--nonsense" in done.stderr
-    done = runner.invoke(app, ["estimat"])
+    assert done.stdout == ""
+    assert said in done.stderr
+    assert done.stderr.startswith("dovetail")
+    assert done.stderr.count("\n") == 1
+
+
+def test_no_words_at_all_show_the_overview() -> None:
+    done = runner.invoke(app, [])
     assert done.exit_code == 2
-    assert "estimate" in done.stderr
+    assert "Usage: dovetail" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["estimate mlp", "sweep mlp", "simulate mlp", "roofline mlp"])
+def test_an_empty_precision_is_not_the_default(command: str) -> None:
+    done = runner.invoke(app, [*command.split(), "--hw", "systolic", "--precision", ""])
+    assert done.exit_code == 2
+    assert done.stderr.startswith('dovetail: precision "" is unknown: expected one of')
 
 
 def fail_with(error: Exception) -> Callable[..., None]:
