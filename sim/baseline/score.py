@@ -124,7 +124,7 @@ def score_file(
         where one is needed.
     """
     kind, rows = read_kind(path)
-    precision = precision or precision_of(path)
+    precision = precision_of(path) if precision is None else precision
     named = chip_of(path)
     if hw is None and named is not None:
         hw = load_hardware(named)

@@ -174,7 +174,7 @@ Bytes = Annotated[
     WithJsonSchema({"type": "string", "pattern": pattern(Dimension.SIZE), "examples": ["64 B"]}),
 ]
 Number = Annotated[float, BeforeValidator(_positive), WithJsonSchema({"type": "number", "exclusiveMinimum": 0})]
-Count = Annotated[int, BeforeValidator(_count), WithJsonSchema({"type": "integer", "minimum": 1})]
+Count = Annotated[int, BeforeValidator(_count), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MOST})]
 Share = Annotated[
     float, BeforeValidator(_share), WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": 1})
 ]
