@@ -140,7 +140,7 @@ def read(network: Network, d: int, *, precision: str | Precision | PrecisionPoli
     chosen = resolve_precision(precision, chip.default_precision)
     graph = as_typed(network.graph, chosen)
     homes = _inner_homes(network.graph, network.unit)
-    bound = graph_roofline(graph, chip, chosen.name, homes=homes, given=options.mapping)
+    bound = graph_roofline(graph, chip, chosen.name, homes=homes)
     floors = {point.name: point for point in bound.ops}
     feasible = not network.infeasible[d]
     place = {TRANSFER: 0} | {op.name: position for position, op in enumerate(network.graph.ops)}

@@ -51,11 +51,16 @@ def resources(chip: Chip) -> Iterator[tuple[str, float, str | int]]:
         if isinstance(level, Array):
             yield f"{level.name}.rows", level.rows, 0
             yield f"{level.name}.cols", level.cols, 0
+            yield from ((f"{level.name}.depthwise_macs_per_cycle.{t}", n, 0) for t, n in _beside(level))
     yield f"{unit.vector.name}.lanes", unit.vector.lanes, 0
     for link in chip.links:
         if link.name in (chip.host_link, chip.system.link if chip.system else None):
             value, rate = _value(link.bandwidth)
             yield f"{link.name}.bandwidth", value, rate
+
+
+def _beside(array: Array) -> Iterator[tuple[str, int]]:
+    return ((dtype, round(rate)) for dtype, rate in array.depthwise_macs_per_cycle.items())
 
 
 def _rates(memory: Memory) -> Iterator[tuple[str, float, str]]:

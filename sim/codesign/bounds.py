@@ -16,6 +16,7 @@ import numpy as np
 from sim.codesign.checks import physical_metrics
 from sim.cost.ceilings import bandwidths, macs_per_s, primitive_s
 from sim.cost.compulsory import footprint
+from sim.cost.depthwise import is_depthwise
 from sim.cost.flash import op_share
 from sim.cost.roofline import cached_bytes, primitives, rate_type
 from sim.hardware.chip import Chip, Costing, Unit
@@ -186,7 +187,8 @@ def _work(
         if isinstance(op, ViewOp):
             continue
         share = op_share(op, graph, unit)
-        if isinstance(op, EinsumOp):
+        beside = unit.array.depthwise_macs_per_cycle  # (an array of other sides leaves other layers to it)
+        if isinstance(op, EinsumOp) and not (beside and is_depthwise(op, graph)):
             factors = [graph.tensors[o.tensor] for o in op.einsum.operands if o.role is not OperandRole.OUTPUT]
             weights = [t for t in factors if t.role is Role.WEIGHT]
             pattern = next((t.pattern for t in weights if t.pattern is not None), None)

@@ -4,23 +4,23 @@ Storages, not tensors, lie in memories: a view and its base are one. A storage w
 a weight or a KV cache in it comes from the home memory; one with a graph output or a KV cache must
 get there; what is neither dies inside the network and may stay on chip.
 
-Of a mapped unit's memories on chip those are counted by which every mapping that is searched, fused or
-not, must pass: the innermost that holds an operand feeds the array with it or takes it back, and vector
-and movement ops stream through the memory in which activations stay. Left out are attention, of which
-a kernel may skip a part; ops whose mapping the user gives, as it may pass a memory by; and other units,
-of which caches and registers may hold anything.
+Of a mapped unit's memories on chip those are counted by which every mapping, fused or not, must pass: the
+innermost that holds an operand feeds the array with it or takes it back, and vector and movement ops
+stream through the memory in which activations stay. Left out are attention, of which a kernel may skip a
+part; depthwise convolutions where a processor of their own may take them; and other units, of which
+caches and registers may hold anything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, prod
 
 import numpy as np
 
-from sim.cost.depthwise import depthwise_macs_per_cycle
+from sim.cost.depthwise import is_depthwise
 from sim.hardware.chip import Chip, Costing, Fanout, Memory, Unit
 from sim.ordered import ascending
 from sim.workload.graph import (
@@ -117,12 +117,8 @@ def footprint(
     unit: Unit,
     precision: Precision | None,
     homes: Mapping[str, str],
-    given: Collection[str] = (),
 ) -> Footprint:
-    """Bytes that every op touches under a precision (as stored, without one), and the home of every storage.
-
-    `given`: names of the ops whose mapping the user gives, "*" for all.
-    """
+    """Bytes that every op touches under a precision (as stored, without one), and the home of every storage."""
     bits = {key: stored_as(t, precision)[1] if precision else t.bits for key, t in graph.tensors.items()}
     storage = {key: tensor.storage or key for key, tensor in graph.tensors.items()}
     roles: dict[str, set[Role]] = {}
@@ -149,7 +145,7 @@ def footprint(
     for op in graph.ops:
         if not isinstance(op, ViewOp):
             rows = _op_bytes(op, graph, bits)
-            if unit.costing is Costing.MAPPED and not {op.name, "*"}.intersection(given):
+            if unit.costing is Costing.MAPPED:
                 passing[op.name] = _passing(op, graph, unit, bits, rows)
             touched[op.name] = tuple(
                 (storage[key], min(read, sizes.get(storage[key], read)), min(write, sizes.get(storage[key], write)))
@@ -164,10 +160,12 @@ def _passing(
     """Memory on chip -> (read, write) bytes of an op of a mapped unit; see this module."""
     if op.region is not None and graph.regions[op.region].kind == "attention":
         return {}
+    if unit.array.depthwise_macs_per_cycle and isinstance(op, EinsumOp) and is_depthwise(op, graph):
+        return {}  # (two processors take them, on two ways)
     found: dict[str, tuple[float, float]] = {}
-    if not isinstance(op, EinsumOp) or depthwise_macs_per_cycle(op, graph, unit.array):
+    if not isinstance(op, EinsumOp):
         near = _activation_memory(unit)
-        if near is not None and isinstance(op, EinsumOp | VectorOp | MovementOp):
+        if near is not None and isinstance(op, VectorOp | MovementOp):
             found[near.name] = (sum(read for _, read, _ in rows), sum(write for _, _, write in rows))
         return found
     for operand in op.einsum.operands:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from sim.hardware.chip import Array
+from sim.mapping.array_job import array_time
+from sim.mapping.machine import array_shape
+from sim.mapping.problem import ROLES, Problem
 from sim.workload.graph import EinsumOp, Graph, OperandRole, Role
 
 
@@ -23,9 +28,21 @@ def is_depthwise(op: EinsumOp, graph: Graph) -> bool:
     return bool(shared) and (e.reduction_ranks & wide) <= taps
 
 
-def depthwise_macs_per_cycle(op: EinsumOp, graph: Graph, array: Array) -> float:
-    """MACs a cycle of the processor beside the array that takes this op; 0 where the array takes it."""
-    if not array.depthwise_macs_per_cycle or not is_depthwise(op, graph):
+def depthwise_macs_per_cycle(op: EinsumOp, graph: Graph, array: Array, compute: str) -> float:
+    """MACs a cycle of the processor beside the array that takes this op; 0 where the array takes it.
+
+    The processor takes the layers that it computes in no more cycles than the array would (which it may, where
+    windows are large); `compute`: the type of the factors as they are multiplied.
+    """
+    rate = array.depthwise_macs_per_cycle.get(compute, 0.0)
+    if not rate or not is_depthwise(op, graph):
         return 0.0
-    kinds = {graph.tensors[op.einsum.operand(role).tensor].dtype for role in (OperandRole.WEIGHT, OperandRole.INPUT)}
-    return array.depthwise_macs_per_cycle.get(kinds.pop(), 0.0) if len(kinds) == 1 else 0.0
+    problem = Problem(
+        einsum=op.einsum,
+        bits=dict.fromkeys(ROLES, 8.0),
+        accumulate_bits=array.accumulate_bits,
+        reduction_speedup=1.0,
+    )
+    whole = {rank: np.array([size]) for rank, size in op.einsum.ranks.items()}
+    cycles, _, _ = array_time(problem, array_shape(array, compute, chip=array.name), whole)
+    return rate if op.einsum.macs <= rate * float(cycles[0]) else 0.0

@@ -20,7 +20,7 @@ multicore architectures", CACM 52(4), 2009, doi:10.1145/1498765.1498785.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import isfinite
 from typing import Any
@@ -28,9 +28,10 @@ from typing import Any
 import numpy as np
 
 from sim._version import __version__
-from sim.cost.ceilings import Ceiling, bandwidths, ceilings, macs_per_s, memory_s, primitive_s
+from sim.cost.ceilings import Ceiling, bandwidths, ceilings, instances, macs_per_s, memory_s, primitive_s
 from sim.cost.collectives import sent_bytes
 from sim.cost.compulsory import Footprint, footprint
+from sim.cost.depthwise import depthwise_macs_per_cycle
 from sim.cost.flash import op_share
 from sim.cost.sparsity import reduction_speedup
 from sim.errors import ResultError
@@ -216,7 +217,6 @@ def roofline(
     precision: str | Precision | PrecisionPolicy | None = None,
     *,
     homes: Mapping[str, str] | None = None,
-    given: Collection[str] = (),
 ) -> Roofline:
     """The data sheet's bound of a graph on the chip's main unit.
 
@@ -224,7 +224,6 @@ def roofline(
         precision: name such as "int8" or "w4a16", or a policy (see `sim.estimate`); the chip's default when None.
         homes: tensor id -> memory where it lies. By default weights, graph inputs, outputs and the
             KV cache lie in the unit's home memory, and an activation on chip where it fits.
-        given: names of the ops whose mapping the user gives ("*": all), which may pass memories on chip by.
     Assumes: dense vector work as traced (give the graph that the chip runs, after fusion), but a GPU's
         fused attention skips what its mask hides; all resources overlap perfectly; each operand of an
         op is touched once; a CPU's caches hold what they can of the inference before (see this module).
@@ -232,7 +231,7 @@ def roofline(
     """
     graph, chosen, called = _typed(graph, precision, chip)
     unit = chip.main_unit
-    prints = footprint(graph, chip, unit, chosen, homes or {}, given)
+    prints = footprint(graph, chip, unit, chosen, homes or {})
     warm = _Warm.of(unit, prints)
     points = tuple(
         _point(op, graph, chip, unit, chosen, prints, warm) for op in graph.ops if not isinstance(op, ViewOp)
@@ -277,18 +276,17 @@ def network_bound_s(graph: Graph, chips: Sequence[Chip], precision: str | Precis
     first, units = chips[0], [chip.main_unit for chip in chips]
     graph, chosen, _ = _typed(graph, precision, first)
     totals: dict[str, np.ndarray] = {}
-    rates: dict[tuple[str, float], np.ndarray] = {}
+    rates: dict[tuple[str, float, float], np.ndarray] = {}
     ones: dict[Primitive, np.ndarray] = {}
     for op in graph.ops:
         if isinstance(op, ViewOp):
             continue
         share = op_share(op, graph, first.main_unit)
         if isinstance(op, EinsumOp):
-            compute, speed_up = _rate_of(op, graph, first.main_unit, chosen)
-            if (compute, speed_up) not in rates:
-                peak = [macs_per_s(unit, compute, chip=chip.name) for unit, chip in zip(units, chips, strict=True)]
-                rates[compute, speed_up] = speed_up * np.array(peak)
-            totals["compute"] = totals.get("compute", 0.0) + share * op.einsum.macs / rates[compute, speed_up]
+            rate = _rate_of(op, graph, first.main_unit, chosen)
+            if rate not in rates:
+                rates[rate] = np.array([_macs_per_s(u, *rate, chip=c.name) for u, c in zip(units, chips, strict=True)])
+            totals["compute"] = totals.get("compute", 0.0) + share * op.einsum.macs / rates[rate]
         work: np.ndarray | float = 0.0
         counts = primitives(op)
         for primitive, count in counts.items():
@@ -442,17 +440,25 @@ def primitives(op: Op) -> dict:
 
 def _effective_macs_per_s(op: EinsumOp, graph: Graph, chip: Chip, unit: Unit, precision: Precision | None) -> float:
     """Dense MAC/s equivalent: the array's peak times what its sparsity support saves."""
-    compute, speed_up = _rate_of(op, graph, unit, precision)
-    return speed_up * macs_per_s(unit, compute, chip=chip.name)
+    return _macs_per_s(unit, *_rate_of(op, graph, unit, precision), chip=chip.name)
 
 
-def _rate_of(op: EinsumOp, graph: Graph, unit: Unit, precision: Precision | None) -> tuple[str, float]:
-    """(array rate that the op uses, what its sparsity saves on this array)."""
+def _macs_per_s(unit: Unit, compute: str, speed_up: float, beside: float, *, chip: str) -> float:
+    """Of the array, or of the processors that take depthwise convolutions `beside` it (MACs a cycle of one)."""
+    if beside:
+        return beside * instances(unit)[unit.array.name] * unit.clock_hz
+    return speed_up * macs_per_s(unit, compute, chip=chip)
+
+
+def _rate_of(op: EinsumOp, graph: Graph, unit: Unit, precision: Precision | None) -> tuple[str, float, float]:
+    """(array rate that the op uses, what its sparsity saves on this array, MACs a cycle of a processor beside it that
+    takes the op instead or 0)."""
     factors = [graph.tensors[o.tensor] for o in op.einsum.operands if o.role is not OperandRole.OUTPUT]
     speed_up = 1.0
     for tensor in factors:
         speed_up *= reduction_speedup(unit.array, op, tensor)
-    return rate_type(op, graph, unit, precision), speed_up
+    compute = rate_type(op, graph, unit, precision)
+    return compute, speed_up, depthwise_macs_per_cycle(op, graph, unit.array, compute)
 
 
 def rate_type(op: EinsumOp, graph: Graph, unit: Unit, precision: Precision | None) -> str:

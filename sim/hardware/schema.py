@@ -129,13 +129,12 @@ class ArraySpec(Spec):
     source: Source
 
     @model_validator(mode="after")
-    def _no_faster_than_the_array(self) -> ArraySpec:
-        for dtype, rate in self.depthwise_macs_per_cycle.items():
-            peak = self.rows * self.cols * self.macs_per_cycle.get(dtype, 0.0)
-            if not 0 < rate <= peak:
+    def _types_are_the_arrays(self) -> ArraySpec:
+        for dtype in self.depthwise_macs_per_cycle:
+            if dtype not in self.macs_per_cycle:
                 raise ValueError(
-                    f"depthwise_macs_per_cycle.{dtype} is {rate:g}: expected above 0 and at most the array's own "
-                    f"{peak:g} MACs a cycle of {dtype}, which bound every product"
+                    f"depthwise_macs_per_cycle.{dtype}: expected a type that the array has: "
+                    f"{', '.join(self.macs_per_cycle)}.{nearest(dtype, self.macs_per_cycle)}"
                 )
         return self
 
@@ -223,6 +222,11 @@ class UnitSpec(Spec):
         kinds = ["array" if level.array else "fanout" if level.fanout else "memory" for level in self.hierarchy]
         if kinds.count("array") != 1 or kinds[-1] != "array":
             raise ValueError("hierarchy goes from the outside in and ends with its one array")
+        array = self.hierarchy[-1].array
+        if array and array.depthwise_macs_per_cycle and self.costing is not Costing.MAPPED:
+            raise ValueError(
+                f"depthwise_macs_per_cycle is read of mapped units, and {self.name} is costed by {self.costing.value}"
+            )
         unknown = unknown_options(self.costing, list(self.options))
         if unknown:
             known = KNOWN_OPTIONS[self.costing]

@@ -121,6 +121,21 @@ def array_rate(array: Array, compute: str, *, chip: str) -> float:
     )
 
 
+def array_shape(array: Array, compute: str, *, chip: str) -> ArrayShape:
+    """One array by itself, at the rate of a compute type. Raises: PrecisionError: it has none."""
+    return ArrayShape(
+        rows=array.rows,
+        cols=array.cols,
+        dataflow=array.dataflow,
+        skew=array.skew,
+        folds=array.folds,
+        preload=array.preload,
+        macs_per_cell=array_rate(array, compute, chip=chip),
+        accumulate_bits=array.accumulate_bits,
+        drain_bytes_per_cycle=array.drain_bytes_per_cycle,
+    )
+
+
 def _memory_rates(memory: Memory, clock_hz: float) -> tuple[float, float]:
     """(read, write) bytes per cycle after efficiency and the latency bound (Little's law)."""
     bound = inf
@@ -198,23 +213,11 @@ def machine(chips: Sequence[Chip], compute: str, unit_index: int = 0, energy: En
     for level, column in zip(levels, memories, strict=True):
         for d, memory in enumerate(column):
             rates[d, level.read_port], rates[d, level.write_port] = _memory_rates(memory, clock[d])
-    array = unit.array
     units = [c.units[unit_index] for c in chips]
     return Machine(
         levels=levels,
         ports=ports,
-        array=ArrayShape(
-            rows=array.rows,
-            cols=array.cols,
-            dataflow=array.dataflow,
-            skew=array.skew,
-            folds=array.folds,
-            preload=array.preload,
-            macs_per_cell=array_rate(array, compute, chip=first.name),
-            accumulate_bits=array.accumulate_bits,
-            drain_bytes_per_cycle=array.drain_bytes_per_cycle,
-            **_array_fanout(unit),
-        ),
+        array=replace(array_shape(unit.array, compute, chip=first.name), **_array_fanout(unit)),
         rates=rates,
         capacity_bytes=np.array([[m.capacity_bytes for m in column] for column in memories]).T,
         clock_hz=clock,

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from sim.schedule.network import _Coster
     from sim.schedule.slices import Sliced
 
+WIDENING = {Primitive.CONVERT: 1, Primitive.MUL: 1}
+"""Lane work for a weight that is stored narrower than it is multiplied."""
 Parts = list[tuple[np.ndarray, Winners]]
 """(designs, their winners)"""
 Moved = Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]]
@@ -308,9 +310,7 @@ def _extra(op, homes, full, coster, moved):
 def _widening(problem: Problem, traffic: np.ndarray, coster: _Coster) -> np.ndarray:
     """Lane cycles to widen the weights that arrive on chip."""
     arrived = traffic[:, 0, 1, 0] * 8 / problem.bits[WEIGHT]
-    return arrived * lane_cycles(
-        coster.unit.vector, {Primitive.CONVERT: 1, Primitive.MUL: 1}, chip=coster.chips[0].name
-    )
+    return arrived * lane_cycles(coster.unit.vector, WIDENING, chip=coster.chips[0].name)
 
 
 def _scatter_energy(parts: Parts, n: int) -> np.ndarray:

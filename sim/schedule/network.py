@@ -21,7 +21,7 @@ from sim.hardware.designs import Designs
 from sim.hardware.physical import check_energies, idle_power_w
 from sim.mapping.winners import Objective, Winners
 from sim.schedule.again import Again
-from sim.schedule.asking import Asked, ask_all, asked, homes_of, room_class
+from sim.schedule.asking import Asked, ask_all, asked, compute_and_widening, homes_of, room_class
 from sim.schedule.choice import Way, best_kept, better, least_product, likely_power_w
 from sim.schedule.cpu import cost_cpu, cpu_calibration
 from sim.schedule.fusion import fused
@@ -282,9 +282,13 @@ class _Coster:
     def depthwise_macs_per_cycle(self, op: Op) -> float:
         """Rate of the processors beside the unit's arrays that take the op; 0 where none does: the arrays take what
         the user maps."""
-        if not isinstance(op, EinsumOp) or {op.name, "*"} & set(self.options.mapping):
+        array = self.unit.array
+        if not (array.depthwise_macs_per_cycle and isinstance(op, EinsumOp)):
             return 0.0
-        return depthwise_macs_per_cycle(op, self.graph, self.unit.array) * instances(self.unit)[self.unit.array.name]
+        if {op.name, "*"} & set(self.options.mapping):
+            return 0.0
+        rate = depthwise_macs_per_cycle(op, self.graph, array, compute_and_widening(op, self)[0])
+        return rate * instances(self.unit)[array.name]
 
 
 def cost_network(

@@ -9,9 +9,10 @@ import numpy as np
 
 from sim.cost.roofline import primitives, roofline
 from sim.cost.vector import lane_cycles, stream
+from sim.mapping.problem import WEIGHT
 from sim.results import Term
-from sim.schedule.asking import homes_of, machine_of
-from sim.schedule.groups import GroupCost, bounds, vector_count, vector_energy
+from sim.schedule.asking import compute_and_widening, homes_of, machine_of
+from sim.schedule.groups import WIDENING, GroupCost, bounds, vector_count, vector_energy
 from sim.workload.graph import EinsumOp, MovementOp, Op, VectorOp
 
 if TYPE_CHECKING:
@@ -32,12 +33,17 @@ def moved_bytes(op: Op, coster: _Coster) -> list[tuple[str, float, float]]:
 
 def cost_stream(op: Op, position: int, coster: _Coster) -> GroupCost:
     """A vector or movement op: lanes beside a stream between home, chip and lanes. Of a depthwise convolution the
-    multipliers of its processor, behind which the lanes do the epilogue."""
-    full, n = machine_of(coster, next(iter(coster.unit.array.macs_per_cycle))), len(coster.chips)
-    homes = homes_of(op, coster)
+    multipliers of its processor, behind which the lanes do the epilogue (and before which they widen weights); the
+    rows of a window wait in the processor itself, which takes its input once."""
+    convolution, n = op if isinstance(op, EinsumOp) else None, len(coster.chips)
+    compute, widened, weight = next(iter(coster.unit.array.macs_per_cycle)), False, ""
+    if convolution:
+        compute, widened = compute_and_widening(convolution, coster)
+        weight = convolution.einsum.operand(WEIGHT).tensor
+    full, homes = machine_of(coster, compute), homes_of(op, coster)
     level = next((i for i, part in enumerate(full.levels) if part.name == coster.residency.memory), 0)
     traffic = {
-        part.name: {"input": [np.zeros(n), np.zeros(n)], "output": [np.zeros(n), np.zeros(n)]}
+        part.name: {kind: [np.zeros(n), np.zeros(n)] for kind in ("input", *["weight"] * bool(convolution), "output")}
         for part in full.levels[: level + 1]
     }
     once = float(coster.unit.memories[0].capacity_bytes) if coster.unit.memories else 0.0
@@ -45,15 +51,18 @@ def cost_stream(op: Op, position: int, coster: _Coster) -> GroupCost:
         kept = homes.get(key, np.zeros(n, dtype=bool))
         if isinstance(op, VectorOp) and read <= once * op.passes:  # rows stay on chip between passes
             read = read / op.passes
-        for kind, way, amount in (("input", 0, read), ("output", 1, write)):
+        for kind, way, amount in (("weight" if key == weight else "input", 0, read), ("output", 1, write)):
             away = np.where(kept, 0.0, amount)
             traffic[full.levels[0].name][kind][way] = traffic[full.levels[0].name][kind][way] + away
             if level:  # everything passes through the memory on chip
                 near = traffic[full.levels[level].name][kind]
                 near[way] = near[way] + amount
     load, store, near, busy = _ports(full, traffic, n)
-    lanes = np.full(n, lane_cycles(coster.unit.vector, primitives(op), chip=coster.chips[0].name))
-    macs = op.einsum.macs if isinstance(op, EinsumOp) else 0
+    work = primitives(op)
+    if widened:
+        work |= {p: work.get(p, 0) + k * coster.graph.tensors[weight].elements for p, k in WIDENING.items()}
+    lanes = np.full(n, lane_cycles(coster.unit.vector, work, chip=coster.chips[0].name))
+    macs = convolution.einsum.macs if convolution else 0
     products = np.full(n, macs / coster.depthwise_macs_per_cycle(op) if macs else 0.0)
     total = sum((t[kind][way] for t in traffic.values() for kind in t for way in (0, 1)), start=np.zeros(n))
     flow = stream(
@@ -116,8 +125,8 @@ def _ports(full, traffic, n):
     load, store = np.zeros(n), np.zeros(n)
     for name, table in traffic.items():
         level = next(level for level in full.levels if level.name == name)
-        read = (table["input"][0] + table["output"][0]) / full.rates[:, level.read_port]
-        write = (table["input"][1] + table["output"][1]) / full.rates[:, level.write_port]
+        read, write = (sum(ways[way] for ways in table.values()) for way in (0, 1))
+        read, write = read / full.rates[:, level.read_port], write / full.rates[:, level.write_port]
         busy[level.read_port] = busy[level.read_port] + read
         busy[level.write_port] = busy[level.write_port] + write
         if level is full.levels[0]:

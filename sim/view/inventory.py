@@ -150,6 +150,10 @@ def _peaks(found: Chip, unit: Unit) -> Table:
     for precision in array.macs_per_cycle:
         rate = macs_per_s(unit, precision, chip=found.name)
         table.add_row(precision, rows.count_text(rate, "MAC/s"), rows.count_text(2 * rate, "FLOP/s"))
+    for precision, beside in array.depthwise_macs_per_cycle.items():
+        rate = beside * instances(unit)[array.name] * unit.clock_hz
+        name = f"{precision}, depthwise processor"
+        table.add_row(name, rows.count_text(rate, "MAC/s"), rows.count_text(2 * rate, "FLOP/s"))
     return table
 
 

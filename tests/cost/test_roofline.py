@@ -71,7 +71,7 @@ def test_an_activation_stays_on_chip_where_it_fits(toy_chip: Chip) -> None:
 
 def test_what_feeds_the_array_passes_the_memory_on_chip(toy_chip: Chip) -> None:
     """1,024 + 512 bytes are read at 128 B/ns, 2,048 written by another port: 16 ns. At 2 B/ns it is 1,024 ns, twice
-    what the array takes; what passes there is also the op's own. A mapping of the user's may pass it by, and of a
+    what the array takes; what passes there is also the op's own. Of a
     GPU's or CPU's nothing is known."""
     graph = product_graph(64, 32, 16)
     assert roofline(graph, toy_chip).resource_s["memory:SRAM"] == pytest.approx(16e-9)
@@ -81,7 +81,6 @@ def test_what_feeds_the_array_passes_the_memory_on_chip(toy_chip: Chip) -> None:
     found = roofline(graph, slow)
     assert (found.bound, found.latency_s) == ("memory:SRAM", pytest.approx(1024e-9))
     assert found.ops[0].roofline_s == found.latency_s == network_bound_s(graph, [toy_chip, slow], "int8")[1]
-    assert roofline(graph, slow, given={"mm"}).bound == "compute"
     for costing in (Costing.CPU, Costing.GPU_KERNELS, Costing.ROOFLINE):
         other = replace(slow, units=(replace(slow.main_unit, costing=costing),))
         assert roofline(graph, other).bound == "compute"

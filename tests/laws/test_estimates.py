@@ -18,7 +18,6 @@ from sim.cost.roofline import Roofline
 from sim.cost.roofline import roofline as graph_roofline
 from sim.errors import UnsupportedOpError
 from sim.hardware.chip import Chip
-from sim.mapping.mapping import Mapping
 from sim.results import Estimate
 from sim.schedule.prepare import prepare
 from sim.workload.graph import EinsumOp, Graph, Op, UnsupportedOp
@@ -113,14 +112,6 @@ def slow(hardware: str) -> Chip:
     memory = sim.load_hardware(hardware).main_unit.memories[0]
     ways = ["bandwidth"] if memory.shared_port else ["read_bandwidth", "write_bandwidth"]
     return sim.load_hardware(hardware, {f"{memory.name}.{way}": "2 B/cycle" for way in ways})
-
-
-def test_a_given_mapping_may_pass_a_memory_by() -> None:
-    """3 x 4,096 bytes at 2 B/cycle would take 6.1 us; without a store in SRAM nothing passes there."""
-    graph, chip = sim.gemm(64, 64, 64), slow("systolic")
-    assert sim.roofline(graph, chip).latency_s == pytest.approx(3 * 4096 / 2e9)
-    found = sim.estimate(graph, chip, mapping=Mapping(nodes=()), calibration="none")
-    assert found.roofline_latency_s <= found.latency_s < 3 * 4096 / 2e9
 
 
 def test_terms_sum_to_ops_and_ops_to_the_network(found: Found) -> None:

@@ -98,6 +98,40 @@ def test_a_given_mapping_runs_on_the_array():
     assert given.ops[0].mapping is not None
 
 
-def test_a_rate_above_the_arrays_is_refused():
-    with pytest.raises(ConfigError, match=r"depthwise_macs_per_cycle.int8 is 10000: .* at most the array's own 8192"):
-        chip(array__depthwise_macs_per_cycle__int8=10_000)
+def test_windows_that_the_array_computes_faster_are_left_to_it():
+    """49 taps on 64 rows at two positions a cycle are 98 MACs, 9 taps 18; the processor makes 64 of either."""
+    net = nn.Sequential(*(nn.Conv2d(64, 64, k, padding=k // 2, groups=64) for k in (3, 7)))
+    found = sim.estimate(traced(net, 1, 64, 56, 56), chip(), calibration="none")
+    assert [op.mapping is not None for op in found.ops] == [False, True]
+    off = sim.estimate(layer(), chip(array__depthwise_macs_per_cycle__int8=1), calibration="none")
+    assert off.ops[0].mapping is not None
+    assert off.latency_s > sim.estimate(layer(), chip(), calibration="none").latency_s
+
+
+def test_narrow_weights_are_widened_before_it():
+    wide, narrow = (sim.estimate(layer(), chip(), calibration="none", precision=p).ops[0] for p in ("int8", "w4a8"))
+    assert narrow.mapping is None
+    assert narrow.breakdown_s[Term.COMPUTE] == wide.breakdown_s[Term.COMPUTE]
+    weights = [op.traffic_bytes["DRAM"]["weight"].read for op in (wide, narrow)]
+    assert weights[1] < weights[0] == 32 * 9
+
+
+def test_energy_is_that_of_the_type_whatever_the_order_of_the_file():
+    base = chip()
+    unit = base.main_unit
+    turned = replace(unit.array, macs_per_cycle=dict(reversed(unit.array.macs_per_cycle.items())))
+    other = replace(base, units=(replace(unit, hierarchy=(*unit.hierarchy[:-1], turned)),))
+    for precision in ("int8", "fp16"):
+        one, two = (sim.estimate(layer(), c, calibration="none", precision=precision) for c in (base, other))
+        assert one.energy_j == two.energy_j
+    costs = [sim.estimate(layer(), base, calibration="none", precision=p).energy_breakdown_j for p in ("int8", "fp16")]
+    assert costs[1]["MACs"] > 2 * costs[0]["MACs"]
+
+
+def test_what_states_none_or_cannot_read_it():
+    with pytest.raises(
+        ConfigError, match=r"depthwise_macs_per_cycle.bf16: expected a type that the array has: int8, fp16"
+    ):
+        chip(array__depthwise_macs_per_cycle__bf16=64)
+    with pytest.raises(ConfigError, match="read of mapped units, and gpu is costed by gpu_kernels"):
+        sim.load_hardware("h100-sxm", {"tensor_core.depthwise_macs_per_cycle.int8": 64})

@@ -44,7 +44,7 @@ NETWORKS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 """The vendor's networks as bundled workloads; that the second RetinaNet has five classes is assumed."""
 SMALL = {"ResNet-50 224x224": 2, "SSD-MobileNetV1 300x300": 2}
 """Network -> batch of the table, taken as that of each accelerator. Published dense, at MAXN and 15 W only; nothing of
-the chip file was chosen on them."""
+the chip file was chosen on them but that there is a processor for depthwise convolutions (its rate was not)."""
 DEPTHWISE = {"SSD-MobileNetV1 300x300"}
 """Networks that depend on the processor for depthwise convolutions, whose rate is estimated."""
 DEPTHWISE_NOTE = (
