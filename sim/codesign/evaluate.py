@@ -24,6 +24,7 @@ from sim.codesign.quality import called
 from sim.codesign.trained import Trained
 from sim.errors import DovetailError, InfeasibleError
 from sim.hardware.designs import Designs
+from sim.hardware.supply import supply_problems
 from sim.workload.graph import Graph
 from sim.workload.precision import parse_precision
 
@@ -182,7 +183,9 @@ class _Evaluation:
             self.metrics["quality"] = np.full(self.n, trained.best_case(choice))
 
     def reject_at_roofline(self) -> None:
-        """Rows that miss a limit whatever the mapping."""
+        """Rows that do not run at their supply, or miss a limit whatever the mapping."""
+        for row, why in supply_problems(self.designs).items():
+            self.reason[row] = f"does not fit: {self.designs.chip.name}: {why}"
         self._reject(~self.costed, " at its roofline")
 
     def _model_metrics(self) -> dict[str, np.ndarray]:

@@ -19,6 +19,7 @@ from sim.hardware.chip import Chip
 from sim.hardware.compile import compile_chip
 from sim.hardware.extends import by_name, merge
 from sim.hardware.schema import CHIP_SCHEMA, SPECS, ChipSpec, Spec
+from sim.hardware.supply import supply_problems
 from sim.resources import data_dir, is_file
 
 
@@ -82,7 +83,8 @@ def hardware_path(name_or_path: str | Path) -> Path:
 def load_hardware(name_or_path: str | Path, overrides: Mapping[str, object] | None = None) -> Chip:
     """The chip of a bundled name ("tesla-fsd-npu") or a YAML path, with overrides applied in order.
 
-    Raises: ConfigError, UnitError: unknown name or path, or every problem of the file, one a line.
+    Raises: ConfigError, UnitError: unknown name or path, every problem of the file, one a line, or a supply that does
+        not bear the clock.
     """
     path = hardware_path(name_or_path)
     changes = {} if overrides is None else overrides
@@ -91,6 +93,8 @@ def load_hardware(name_or_path: str | Path, overrides: Mapping[str, object] | No
     chip = compile_chip(_validate(document, where=str(path), named=extends), where=str(path))
     for key, quantity in changes.items():
         chip = chip.set(key, quantity)
+    if problems := supply_problems([chip]):
+        raise ConfigError(f"{chip.name if overrides else path}: {problems[0]}")
     return chip
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from sim.hardware.chip import Costing
 from sim.hardware.options import KNOWN_OPTIONS
-from sim.hardware.technology_data import DRAM_PJ_PER_BIT, LINK_PJ_PER_BIT, NODES_NM
+from sim.hardware.technology_data import DRAM_PJ_PER_BIT, LINK_PJ_PER_BIT, NODES_NM, OVERDRIVE_SHARE
 from sim.workload.graph import Primitive
 
 
@@ -233,7 +233,9 @@ MEANINGS: dict[str, dict[str, dict[str, Any]]] = {
         "power": _key(f"power with everything busy; {_AS_IT_STANDS}", "75 W"),
         "idle_power": _key(f"power that flows whatever runs (leakage, clocks, DRAM standby); {_AS_IT_STANDS}", "28 W"),
         "voltage": _key(
-            "supply; without it the node's nominal one, lowered with the clock where max_clock is stated", "0.8 V"
+            "supply; without it the node's nominal one, lowered with the clock where max_clock is stated; one that "
+            f"does not bear the clock, or is above {OVERDRIVE_SHARE:g} times the nominal, is refused",
+            "0.8 V",
         ),
         "area_fit": _key(f"stated area {_FIT}"),
         "power_fit": _key(f"stated power {_FIT}"),

@@ -18,6 +18,7 @@ from sim.hardware import technology as tech
 from sim.hardware import technology_data as data
 from sim.hardware.chip import Array, Chip, Costing, Fanout, Link, Memory, Unit, VectorUnit
 from sim.hardware.designs import Designs
+from sim.hardware.supply import supply_share
 
 Subject = Chip | Designs
 
@@ -32,14 +33,6 @@ def _result(subject: Subject, column: np.ndarray) -> Any:
     if isinstance(subject, Designs):
         return column
     return None if np.isnan(column[0]) else float(column[0])
-
-
-def supply_share(d: Designs) -> np.ndarray:
-    """Supply over the node's nominal: stated, or from the clock; NaN without a node."""
-    nominal = tech.nominal_voltage_v(node_nm=d.column("technology.node"))
-    stated, limit = d.column("technology.voltage"), d.column("technology.max_clock")
-    share = tech.voltage_share(clock_hz=d.column("clock"), max_clock_hz=np.where(np.isnan(limit), 1.0, limit))
-    return np.where(np.isnan(stated), np.where(np.isnan(limit), 1.0, share), stated / nominal)
 
 
 def _has_node(d: Designs) -> bool:

@@ -1,7 +1,8 @@
 """What follows from an override for the numbers that hold at the file's own design only.
 
 Stated area and power become fit factors of the model; stated energies scale with capacity, node and
-supply; a stated supply moves along the V-f curve with the clock. Without a node nothing can be
+supply; a stated supply moves along the V-f curve with the clock and with the nominal one of the node,
+unless an override states it. Without a node nothing can be
 scaled: stated area and power are dropped, and so is the energy of a memory that changed its size.
 """
 
@@ -14,7 +15,8 @@ from sim.hardware import technology as tech
 from sim.hardware import technology_data as data
 from sim.hardware.chip import Array, Chip, Level, Memory, Unit, VectorUnit
 from sim.hardware.designs import Designs
-from sim.hardware.physical import model_area_mm2, model_idle_w, model_power_w, supply_share
+from sim.hardware.physical import model_area_mm2, model_idle_w, model_power_w
+from sim.hardware.supply import supply_share
 
 
 def rederive(old: Chip, new: Chip, path: str) -> Chip:
@@ -40,12 +42,18 @@ def rederive(old: Chip, new: Chip, path: str) -> Chip:
 
 
 def _moved_voltage(old: Chip, new: Chip, path: str) -> dict[str, float]:
-    """The stated supply, moved along the V-f curve when the clock changed."""
+    """The supply that the file states, moved along the V-f curve when the clock changed, with the node's nominal one
+    when the node did. One that an override states stays, whatever is overridden after it."""
     stated, limit = new.technology.voltage_v, new.technology.max_clock_hz
-    if stated is None or limit is None or path != "clock" or old.clock_hz == new.clock_hz:
+    if stated is None or "technology.voltage" in new.overrides:
         return {}
-    before, after = tech.voltage_share(clock_hz=[old.clock_hz, new.clock_hz], max_clock_hz=limit)
-    return {"voltage_v": float(stated * after / before)}
+    if path == "clock" and limit is not None:
+        before, after = tech.voltage_share(clock_hz=[old.clock_hz, new.clock_hz], max_clock_hz=limit)
+    elif path == "technology.node" and None not in (nodes := (old.technology.node_nm, new.technology.node_nm)):
+        before, after = tech.nominal_voltage_v(node_nm=list(nodes))  # type: ignore[arg-type]
+    else:
+        return {}
+    return {"voltage_v": float(stated * after / before)} if before != after else {}
 
 
 def _supply(chip: Chip) -> float:

@@ -59,6 +59,11 @@ def voltage_share(*, clock_hz: ArrayLike, max_clock_hz: ArrayLike) -> np.ndarray
     return np.interp(np.asarray(clock_hz, dtype=float) / np.asarray(max_clock_hz, dtype=float), _SPEED, _SUPPLY)
 
 
+def clock_share(*, voltage_share: ArrayLike) -> np.ndarray:
+    """Clock over maximum that a supply over nominal bears [1]: the inverse of `voltage_share`."""
+    return np.interp(np.asarray(voltage_share, dtype=float), _SUPPLY, _SPEED)
+
+
 def op_energy_j(operation: str, *, node_nm: ArrayLike) -> np.ndarray:
     """Energy of one operation ("int8 mult", "fp32 add") at nominal supply [J].
 

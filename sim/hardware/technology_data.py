@@ -205,6 +205,9 @@ ALPHA = 1.3
 """Velocity-saturation exponent, sakurai90."""
 FLOOR_SHARE = 0.6
 """Lowest supply over nominal: below it, a slower clock saves no more voltage. Estimated (SRAM limits)."""
+OVERDRIVE_SHARE = 1.3
+"""Highest supply over nominal. Estimated: foundries rate logic 10 to 20 % above it, and the nominal ones here are to
+0.1 V; Eyeriss runs up to 1.17 of its 1 V (eyeriss_jssc17; M)."""
 RETICLE_MM2 = 858.0
 """Largest die of one exposure, 26 x 33 mm (F2)."""
 WAFER_MM = 300.0

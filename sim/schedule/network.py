@@ -19,6 +19,7 @@ from sim.errors import ConfigError, UnsupportedOpError, WorkloadError, expect, n
 from sim.hardware.chip import Chip, Costing, System, Unit
 from sim.hardware.designs import Designs
 from sim.hardware.physical import check_energies, idle_power_w
+from sim.hardware.supply import supply_problems
 from sim.mapping.winners import Objective, Winners
 from sim.schedule.again import Again
 from sim.schedule.asking import Asked, ask_all, asked, compute_and_widening, homes_of, room_class
@@ -356,6 +357,8 @@ def cost_network(
         chosen = better(chosen, best(replace(options, map_space="even")))
     coster, groups, homes = chosen.coster, chosen.groups, chosen.homes
     _check_home(coster, homes)
+    problems = supply_problems(energy_of if isinstance(energy_of, Designs) else chips)
+    coster.reasons.update({d: (f"{chips[d].name}: {why}", ()) for d, why in problems.items()})
     if options.inputs == "host":
         arriving = input_transfer(ready, chips, np.zeros(len(chips)))
         groups = [arriving, *groups] if arriving is not None else groups

@@ -84,7 +84,7 @@ def test_die_cost_by_hand():
 
 
 def test_voltage_is_nominal_at_the_maximum_clock_and_has_a_floor():
-    """Alpha-power law at 0.8 of nominal: (0.45^1.3 / 0.8) / 0.65^1.3 = 0.7754 of the maximum clock."""
+    """Alpha-power law at 0.8 of nominal: (0.45^1.3 / 0.8) / 0.65^1.3 = 0.775 of the maximum clock."""
     assert tech.voltage_share(clock_hz=2e9, max_clock_hz=2e9) == 1
     assert tech.voltage_share(clock_hz=1.0, max_clock_hz=2e9) == data.FLOOR_SHARE
     speed = (0.45 / 0.65) ** 1.3 / 0.8
