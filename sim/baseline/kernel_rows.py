@@ -79,12 +79,20 @@ def kinds() -> tuple[Kind, ...]:
 
 
 def kind_of(columns: Iterable[str]) -> Kind:
-    """The kind whose columns are all present (the largest such). Raises CalibrationError with the nearest."""
+    """The kind whose columns are all present. Raises CalibrationError: none, with the nearest; two, none of which has
+    the columns of the other."""
     present = frozenset(columns)
     known = kinds()
     fits = [kind for kind in known if kind.columns.keys() <= present]
     if fits:
-        return max(fits, key=lambda kind: len(kind.columns))
+        found = max(fits, key=lambda kind: len(kind.columns))
+        for other in fits:
+            if more := [name for name in other.columns if name not in found.columns]:
+                raise CalibrationError(
+                    f"the columns are those of two measurements, {found.name} and {other.name}: expected one kind a "
+                    f"file; without {', '.join(more)} it is {found.name}"
+                )
+        return found
     best = max(
         known,
         key=lambda kind: len(kind.columns.keys() & present) / len(kind.columns),

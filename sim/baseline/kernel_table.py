@@ -76,7 +76,8 @@ def _refuse(path: str | Path, rows: Rows, names: Sequence[str], good: np.ndarray
     if bad.size:
         values = " and ".join(f"{name} is {_shown(rows[name][bad[0]])}" for name in names)
         more = f" ({bad.size} such lines)" if bad.size > 1 else ""
-        raise CalibrationError(f"{path}: line {bad[0] + 2}: {values}, expected {expected}{more}")
+        line = _lines(path)[1 + bad[0]][0]
+        raise CalibrationError(f"{path}: line {line}: {values}, expected {expected}{more}")
 
 
 def _numbers(values: np.ndarray) -> np.ndarray:
@@ -93,11 +94,12 @@ def _shown(value: object) -> str:
     return f"{value:.15g}" if isinstance(value, float) else f'"{value}"'
 
 
-def read_rows(path: str | Path) -> Rows:
-    """Read a CSV into columns. Raises CalibrationError: no rows, no such text, or a row of another length."""
+def _lines(path: str | Path) -> list[tuple[int, list[str]]]:
+    """(number of the line, its values without the blanks around them) of every line but blank ones."""
     content = Path(path).read_bytes()
     try:
-        table = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")))
+        table = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
+        lines = [(table.line_num, [value.strip() for value in row]) for row in table]
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise CalibrationError(
@@ -105,17 +107,23 @@ def read_rows(path: str | Path) -> Rows:
         ) from error
     except csv.Error as error:
         raise CalibrationError(f"{path}: not a CSV: {error}") from error
+    return [(number, row) for number, row in lines if row not in ([], [""])]
+
+
+def read_rows(path: str | Path) -> Rows:
+    """Read a CSV into columns. Raises CalibrationError: no rows, no such text, or a row of another length."""
+    table = _lines(path)
     if len(table) < 2:
         raise CalibrationError(f"{path}: no rows")
-    header, rows = table[0], table[1:]
+    (first, header), rows = table[0], table[1:]
     twice = {name for name in header if header.count(name) > 1}
     if twice:
-        raise CalibrationError(f"{path}: line 1: column {sorted(twice)[0]} stands twice")
-    for number, row in enumerate(rows, start=2):
+        raise CalibrationError(f"{path}: line {first}: column {sorted(twice)[0]} stands twice")
+    for number, row in rows:
         if len(row) != len(header):
             raise CalibrationError(f"{path}: line {number} has {len(row)} values, expected {len(header)}")
     columns = {}
-    for name, values in zip(header, zip(*rows, strict=True), strict=True):
+    for name, values in zip(header, zip(*(row for _, row in rows), strict=True), strict=True):
         try:
             columns[name] = np.asarray(values, dtype=float)
         except ValueError:

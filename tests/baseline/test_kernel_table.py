@@ -2,6 +2,7 @@
 
 import pytest
 
+from sim.baseline.kernel_rows import kind_of, read_kind
 from sim.baseline.kernel_table import read_rows
 from sim.baseline.score import score_file
 from sim.errors import CalibrationError, DovetailError
@@ -103,3 +104,29 @@ def test_the_mark_that_spreadsheets_put_first_is_no_part_of_a_name(tmp_path):
     file = tmp_path / "rows.csv"
     file.write_bytes(b"\xef\xbb\xbfm,n\n1,2\n")
     assert list(read_rows(file)) == ["m", "n"]
+
+
+def test_blanks_around_names_and_values_and_blank_lines_say_nothing(tmp_path):
+    file = tmp_path / "rows.csv"
+    file.write_text("m, n , k,latency_ms,op\n\n1, 2,3,4, relu\n  \n5,6,7,8,gelu\n\n", encoding="utf-8")
+    rows = read_rows(file)
+    assert {name: column.tolist() for name, column in rows.items()} == {
+        "m": [1, 5], "n": [2, 6], "k": [3, 7], "latency_ms": [4, 8], "op": ["relu", "gelu"],
+    }  # fmt: skip
+
+
+def test_an_error_names_the_line_of_the_file_blank_lines_counted(tmp_path):
+    file = tmp_path / "rows.csv"
+    file.write_text("m,n,k,latency_ms\n1,2,3,4\n\n5,6,0,8\n", encoding="utf-8")
+    with pytest.raises(CalibrationError, match="line 4: k is 0, expected a whole number"):
+        read_kind(file)
+    file.write_text("m,n,k,latency_ms\n\n1,2,3\n", encoding="utf-8")
+    with pytest.raises(CalibrationError, match="line 3 has 3 values, expected 4"):
+        read_rows(file)
+
+
+def test_columns_of_two_kinds_are_refused():
+    columns = ["m", "n", "k", "latency_ms", "op", "rows", "columns"]
+    with pytest.raises(CalibrationError, match=r"gpu_gemm and gpu_vector: .* without op, rows, columns it is gpu_gemm"):
+        kind_of(columns)
+    assert kind_of([*columns[:4], "op"]).name == "gpu_gemm"
