@@ -49,6 +49,20 @@ def test_a_refused_computation_fails_its_gate_with_the_message():
     assert "the chip lacks int8" in found.to_dict()["note"]
 
 
+def test_a_value_that_the_table_was_set_to_gates_nothing():
+    """Ours is theirs to the last digits where theirs is the entry itself; such a row says so."""
+    rows = {check.id: check for check in all_checks("technology")}
+    same = {name for name, check in rows.items() if abs(check.run().ours / check.theirs - 1) < 1e-9}
+    assert {"technology.sram.8-kib", "technology.sram.32-kib", "technology.dram.hbm2"} <= same
+    assert all(not rows[name].gate and "identity" in rows[name].note for name in same)
+    assert rows["technology.sram.1024-kib"].gate
+    assert all("no model" in check.note for check in all_checks("peak"))
+
+
+def test_every_tesla_row_has_a_number():
+    assert all(check.run().ours is not None for check in all_checks() if check.id.startswith("tesla.estimate"))
+
+
 KNOWN_FAILURES: set[str] = set()
 """Gates that do not hold. One that begins to fail, or to hold, must show here."""
 

@@ -70,4 +70,5 @@ def peaks() -> Iterator[Check]:
             partial(_peak, chip, precision, ops_per_mac=ops, scale=scale),
             id=f"peak.{chip}",
             tolerance=0.01,
+            note="multiplies the file's array, instances, rate and clock: its entries against each other, no model",
         )
