@@ -118,7 +118,7 @@ def _group(op: Op, position: int, coster: _Coster, kernels: Sequence[Kernel], re
         resources_s=resources,
         cost_class=kernels[0].kind,
         flags=(*kernels[0].flags, *wide),
-        bounded=not wide,
+        bounded=kernels[0].bounded and not wide,
     )
 
 

@@ -31,6 +31,10 @@ from sim.workload.precision import BITS
 if TYPE_CHECKING:
     from sim.schedule.network import _Coster
 
+DEPTHWISE_UNMEASURED = (
+    "depthwise convolutions use the constants of element-wise kernels: none were measured, and what a library runs in "
+    "their place is not known: no interval"
+)
 Moves = Sequence[tuple[str, float]]
 """(tensor, bytes)"""
 
@@ -50,6 +54,8 @@ class Kernel:
     """MACs that the busy cells do, at one MAC per cell and cycle, over all arrays."""
     effective_macs: float = 0.0
     flags: tuple[str, ...] = ()
+    bounded: bool = True
+    """Whether anything is known of how far off its time may be."""
 
     @property
     def time_s(self) -> float:
@@ -322,7 +328,8 @@ def _depthwise(op: EinsumOp, gpu: Gpu, coster: _Coster) -> Kernel:
     reads = [(k, touched.get(k, float(graph.tensors[k].size_bytes))) for k in dict.fromkeys(op.inputs)]
     macs = lane_cycles(unit.vector, {Primitive.FMA: op.einsum.macs}, chip=gpu.chip.name) / unit.clock_hz
     found = _streamed(gpu, graph, "vector_unary", reads, [(out, touched[out])], macs + _lanes_s(op, gpu, coster), 0.0)
-    return replace(found, effective_macs=float(op.einsum.macs))
+    flags = (DEPTHWISE_UNMEASURED,) if gpu.calibrated else ()
+    return replace(found, effective_macs=float(op.einsum.macs), flags=flags, bounded=not flags)
 
 
 # Attention

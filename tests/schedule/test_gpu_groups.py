@@ -181,3 +181,15 @@ def test_heads_beyond_every_fused_kernel_are_flagged_and_have_no_interval(head_d
     found = sim.estimate(sim.trace(_Attention(), tuple(sizes)), sim.load_hardware("h100-sxm"), inputs="resident")
     assert (found.latency_interval_s is not None) is bounded
     assert any(f"head dimension {head_dim}" in note for note in found.notes) is not bounded
+
+
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+@pytest.mark.parametrize(("groups", "bounded"), [(8, True), (64, False)])
+def test_depthwise_convolutions_are_flagged_and_have_no_interval(precision: str, groups: int, bounded: bool):
+    """One channel a group; with more, the constants of products hold, flagged or not."""
+    graph = sim.conv2d(64, 64, 56, 3, padding=1, groups=groups, dtype="fp32")
+    found = sim.estimate(graph, sim.load_hardware("h100-sxm"), precision=precision, inputs="resident")
+    assert (found.latency_interval_s is not None) is bounded
+    assert any("depthwise" in note and "none were measured" in note for note in found.notes) is not bounded
+    plain = sim.estimate(graph, sim.load_hardware("h100-sxm"), precision=precision, calibration="none")
+    assert not any("none were measured" in note for note in plain.notes)
