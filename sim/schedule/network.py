@@ -40,7 +40,7 @@ from sim.schedule.streams import cost_roofline, cost_stream
 from sim.units import Dimension, format_quantity
 from sim.workload.graph import CollectiveOp, EinsumOp, Graph, Op, UnsupportedOp, ViewOp
 from sim.workload.passes import PassLimit
-from sim.workload.passes.precision import PrecisionPolicy
+from sim.workload.passes.precision import PrecisionPolicy, kept_types_note
 from sim.workload.precision import Precision, parse_precision
 
 OBJECTIVES = tuple(one.value for one in Objective)
@@ -379,7 +379,7 @@ def cost_network(
         residency=homes,
         infeasible=infeasible,
         reasons=coster.reasons,
-        notes=_notes(ready, coster, groups),
+        notes=(*_notes(ready, coster, groups), *kept_types_note(graph, precision)),
         unsupported=unsupported,
     )
 

@@ -187,8 +187,35 @@ def stored_as(tensor: Tensor, precision: Precision) -> tuple[str, float]:
     extra = position_bits(tensor)
     if tensor.dtype not in _FLOATING or tensor.bits != BITS[tensor.dtype] + extra:
         return tensor.dtype, tensor.bits
-    dtype = {Role.WEIGHT: precision.weight, Role.KV_CACHE: precision.kv}.get(tensor.role, precision.activation)
+    dtype = _asked(tensor, precision)
     return dtype, BITS[dtype] + extra
+
+
+def _asked(tensor: Tensor, precision: Precision) -> str:
+    """The type of the tensor's role under a precision."""
+    return {Role.WEIGHT: precision.weight, Role.KV_CACHE: precision.kv}.get(tensor.role, precision.activation)
+
+
+def kept_types_note(graph: Graph, precision: Precision | PrecisionPolicy) -> list[str]:
+    """What a reader must know of products whose factors keep types of the graph other than the precision asked for."""
+    policy = precision if isinstance(precision, PrecisionPolicy) else PrecisionPolicy(default=precision)
+    kept: list[set[str]] = []
+    products = [op for op in graph.ops if isinstance(op, EinsumOp)]
+    for op in products:
+        own = policy.of(op)
+        factors = [graph.tensors[o.tensor] for o in op.einsum.operands if o.role is not OperandRole.OUTPUT]
+        types = [(stored_as(t, own)[0], _asked(t, own)) for t in factors]
+        if found := {stored for stored, asked in types if stored.removeprefix("u") != asked.removeprefix("u")}:
+            kept.append(found)
+    if not kept:
+        return []
+    types_kept = ", ".join(sorted(set().union(*kept)))
+    many = f"{len(kept)} of {len(products)} products keep" if len(products) > 1 else "the product keeps"
+    note = (
+        f"{many} types of the graph ({types_kept}), not {policy.name}: its builder or a pass chose them; build it in "
+        f'the type meant (dtype="{policy.default.activation}") or in fp32, which takes any precision'
+    )
+    return [note]
 
 
 def _rescaled(op: MovementOp, scale: Mapping[str, float]) -> MovementOp:

@@ -1,0 +1,45 @@
+"""Products that keep types of the graph, not the precision asked for, are told and counted, in every way of costing."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import sim
+from sim.workload.graph import EinsumOp, OperandRole
+from sim.workload.passes.precision import PrecisionPolicy, kept_types_note
+from sim.workload.precision import parse_precision
+
+
+@pytest.mark.parametrize("chip", ["h100-sxm", "edge-npu", "xeon-spr"])
+def test_a_graph_built_in_int8_says_so_at_bf16(chip):
+    """A GPU's kernels, a mapped array, a CPU. A graph in floating types takes any precision."""
+    hardware = sim.load_hardware(chip)
+    found = sim.estimate(sim.gemm(1, 256, 512), hardware, precision="bf16")
+    assert found.ops[-1].precision == "int8"
+    (note,) = (note for note in found.notes if "types of the graph" in note)
+    assert note.startswith("the product keeps types of the graph (int8), not bf16: ")
+    assert 'dtype="bf16"' in note
+    for dtype in ("bf16", "fp32"):
+        other = sim.estimate(sim.gemm(1, 256, 512, dtype=dtype), hardware, precision="bf16")
+        assert other.ops[-1].precision == "bf16"
+        assert not any("types of the graph" in note for note in other.notes)
+
+
+def test_products_are_counted_and_their_types_named():
+    class Two(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)
+
+        def forward(self, x):
+            return self.b(self.a(x))
+
+    graph = sim.trace(Two(), (torch.zeros(1, 8),))
+    assert kept_types_note(graph, parse_precision("int8")) == []
+    part = PrecisionPolicy(default=parse_precision("bf16"), ops={"b": parse_precision("int8")})
+    assert kept_types_note(graph, part) == []
+    weight = next(op for op in graph.ops if isinstance(op, EinsumOp)).einsum.operand(OperandRole.WEIGHT).tensor
+    narrow = replace(graph.tensors[weight], dtype="int4", bits=4)
+    (note,) = kept_types_note(graph.with_(tensors={**graph.tensors, weight: narrow}), parse_precision("bf16"))
+    assert note.startswith("1 of 2 products keep types of the graph (int4), not bf16")
