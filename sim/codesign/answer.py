@@ -24,7 +24,7 @@ from sim.documents import plain
 from sim.errors import DovetailError
 from sim.hardware.chip import Chip
 from sim.hardware.dump import chip_hash, dump
-from sim.hardware.money import die_cost_assumes
+from sim.hardware.money import die_cost_assumes, modelled_alone
 from sim.schedule.confidence import calibration_label
 from sim.sweep_io import write_table
 from sim.units import Dimension, format_quantity, parse_quantity
@@ -264,7 +264,7 @@ def die_cost_assumed(space: Space) -> str | None:
     nodes = [parse_quantity(str(value), Dimension.NODE, where=path) for value in searched]
     if not nodes and own is not None:
         nodes = [own]
-    return die_cost_assumes(nodes) if nodes else None
+    return die_cost_assumes(nodes, modelled=modelled_alone(space.chip)) if nodes else None
 
 
 def _spent(found: Found) -> list[str]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from sim.errors import ConfigError, PrecisionError
 from sim.hardware.designs import Designs
+from sim.hardware.money import die_cost
 from sim.hardware.physical import check_energies, chip_area_mm2, peak_power_w
 from sim.units import Dimension, parse_quantity
 from sim.workload.precision import BITS, parse_precision
@@ -61,6 +62,8 @@ def _energies(space: Space, asked: set[str]) -> None:
     for name, value in (("area", chip_area_mm2), ("die_cost", chip_area_mm2), ("peak_power", peak_power_w)):
         if name in asked and (value(chip) is None or (name == "die_cost" and chip.technology.node_nm is None)):
             raise ConfigError(f"{space.where}: {name} is asked of {chip.name}, which has no technology.node")
+    if "die_cost" in asked and chip.technology.dies > 1:
+        raise ConfigError(f"{space.where}: die_cost is asked, but {die_cost(chip)['reason']}; ask for area")
 
 
 def _rates(space: Space) -> None:
@@ -134,7 +137,7 @@ def physical_metrics(designs: Designs) -> dict[str, np.ndarray]:
 
     area = np.asarray(chip_area_mm2(designs), dtype=float)
     node = designs.column("technology.node")
-    known = not np.isnan(node).any()
+    known = not np.isnan(node).any() and designs.chip.technology.dies == 1
     return {
         "area": area,
         "peak_power": np.asarray(peak_power_w(designs), dtype=float),

@@ -239,6 +239,8 @@ class Technology:
     power_w: float | None = None
     idle_power_w: float | None = None
     voltage_v: float | None = None
+    dies: int = 1
+    """How many make up the chip."""
     area_fit: float | None = None
     """Stated over modelled area at the file's own design; an override replaces `area_mm2` by it."""
     power_fit: float | None = None

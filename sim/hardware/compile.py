@@ -37,7 +37,7 @@ def compile_chip(spec: s.ChipSpec, *, where: str) -> c.Chip:
         technology=c.Technology() if technology is None else c.Technology(
             node_nm=technology.node, max_clock_hz=technology.max_clock, area_mm2=technology.area,
             power_w=technology.power, idle_power_w=technology.idle_power, voltage_v=technology.voltage,
-            area_fit=technology.area_fit,
+            dies=technology.dies, area_fit=technology.area_fit,
             power_fit=technology.power_fit, idle_power_fit=technology.idle_power_fit,
         ),
         sources=dict(spec.sources),

@@ -47,8 +47,8 @@ _READERS: dict[type, dict[str, Callable[[Any], Any]]] = {
 }  # fmt: skip
 _TECHNOLOGY = {
     "node": "node_nm", "max_clock": "max_clock_hz", "area": "area_mm2", "power": "power_w",
-    "idle_power": "idle_power_w", "voltage": "voltage_v", "area_fit": "area_fit", "power_fit": "power_fit",
-    "idle_power_fit": "idle_power_fit",
+    "idle_power": "idle_power_w", "voltage": "voltage_v", "dies": "dies",
+    "area_fit": "area_fit", "power_fit": "power_fit", "idle_power_fit": "idle_power_fit",
 }  # fmt: skip
 _SYSTEM = {name: name for name in ("chips", "topology", "link", "ports", "pipeline")}
 

@@ -142,7 +142,7 @@ def to_document(chip: Chip) -> dict[str, Any]:
             "node": _optional(t.node_nm, D.NODE), "max_clock": _optional(t.max_clock_hz, D.FREQUENCY),
             "area": _optional(t.area_mm2, D.AREA), "power": _optional(t.power_w, D.POWER),
             "idle_power": _optional(t.idle_power_w, D.POWER), "voltage": _optional(t.voltage_v, D.VOLTAGE),
-            "area_fit": t.area_fit, "power_fit": t.power_fit, "idle_power_fit": t.idle_power_fit,
+            "dies": t.dies, "area_fit": t.area_fit, "power_fit": t.power_fit, "idle_power_fit": t.idle_power_fit,
         }),
         "memories": [write.named(m.name, _memory(m)) for m in chip.memories],
         "units": [write.unit(unit) for unit in chip.units],

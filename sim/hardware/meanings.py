@@ -237,6 +237,9 @@ MEANINGS: dict[str, dict[str, dict[str, Any]]] = {
             f"does not bear the clock, or is above {OVERDRIVE_SHARE:g} times the nominal, is refused",
             "0.8 V",
         ),
+        "dies": _key(
+            "how many make up the chip; of more than one the cost is unknown: how they are divided is not modelled"
+        ),
         "area_fit": _key(f"stated area {_FIT}"),
         "power_fit": _key(f"stated power {_FIT}"),
         "idle_power_fit": _key(f"stated idle power {_FIT}"),

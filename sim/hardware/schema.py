@@ -268,6 +268,7 @@ class TechnologySpec(Spec):
     power: f.Power | None = None
     idle_power: f.Power | None = None
     voltage: f.Voltage | None = None
+    dies: f.Count = 1
     area_fit: f.Number | None = None
     power_fit: f.Number | None = None
     idle_power_fit: f.Number | None = None

@@ -2,10 +2,15 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 import sim
+from sim.codesign.checks import physical_metrics
+from sim.codesign.space import build_space
+from sim.errors import ConfigError
 from sim.hardware.chip import Technology
+from sim.hardware.designs import Designs
 from sim.hardware.money import die_cost, die_cost_assumes, die_cost_words
 from sim.hardware.physical import chip_area_mm2
 from sim.results_io import from_dict
@@ -56,3 +61,32 @@ def test_an_estimate_tells_area_by_component_and_the_cost_of_a_die(name):
     older = {k: v for k, v in found.to_dict().items() if k not in ("area_breakdown_mm2", "die_cost")}
     assert from_dict(found.to_dict()) == found
     assert (from_dict(older).die_cost, from_dict(older).area_breakdown_mm2) == ({}, {})
+
+
+def test_what_is_modelled_alone_says_so():
+    """No file states the area of the template: its parts are not a whole die. The stated area of TPU v1 is one."""
+    own, stated = (die_cost(sim.load_hardware(name)) for name in ("systolic", "tpu-v1"))
+    assert die_cost_words(own).startswith("A die of the modelled parts alone costs ")
+    assert str(own["assumes"]).startswith("the area of the parts in the chip file alone")
+    assert (own["covers"], stated["covers"]) == ("modelled parts alone", "stated area")
+    assert "alone" not in str(stated["assumes"])
+    larger = die_cost(sim.load_hardware("tpu-v1", {"mxu.rows": 512}))
+    assert larger["covers"] == "stated area"  # scaled to it
+
+
+@pytest.mark.parametrize(("name", "dies"), [("mi300x", 12), ("b200", 2), ("xeon-spr", 4), ("xeon-gnr", 5)])
+def test_several_dies_have_no_price_of_one(name, dies):
+    chip = sim.load_hardware(name)
+    assert str(die_cost(chip)["reason"]) == f"{name} is made of {dies} dies, and how it is divided is not modelled"
+    assert die_cost(replace(chip, technology=replace(chip.technology, dies=1)))["reason"] != die_cost(chip)["reason"]
+    assert np.isnan(physical_metrics(Designs(chip))["die_cost"]).all()
+
+
+def test_a_search_for_the_cost_of_several_dies_is_refused():
+    space = {
+        "schema": "dovetail.search/1", "name": "x", "chip": "mi300x", "workloads": [{"workload": "mlp"}],
+        "objectives": ["latency", "die_cost"], "budget": {"trials": 1},
+        "hardware": {"DRAM.bandwidth": {"choices": ["5 TB/s", "6 TB/s"]}},
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match="die_cost is asked, but mi300x is made of 12 dies"):
+        build_space(space)
