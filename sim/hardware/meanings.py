@@ -158,7 +158,7 @@ MEANINGS: dict[str, dict[str, dict[str, Any]]] = {
             "MACs of one cell in one cycle, by element type or `wXaY`; what is not named is not computed",
             {"int8": 1, "bf16": 0.5, "w4a8": 1},
         ),
-        "accumulate": _key("width of partial sums", "int32", "24 bit", default="int32"),
+        "accumulate": _key("width of partial sums, no narrower than the widest factors", "int32", "24 bit", default="int32"),
         "weight_sparsity": _key(
             "N:M pattern of the weights -> factor by which it shortens the reduction; without one, patterns save "
             "no time in the array",

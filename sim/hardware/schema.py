@@ -16,6 +16,7 @@ from sim.errors import nearest
 from sim.hardware import fields as f
 from sim.hardware.chip import Buffering, Costing, Dataflow, Folds, Preload, Skew
 from sim.hardware.options import KNOWN_OPTIONS, unknown_options
+from sim.hardware.technology import operand_bits
 from sim.hardware.technology_data import DRAM_PJ_PER_BIT, NODES_NM, SRAM_KINDS, nearest_nodes
 from sim.workload.graph import OperandRole, Primitive
 
@@ -127,6 +128,18 @@ class ArraySpec(Spec):
     drain_bandwidth: f.CycleRate | None = None
     mac_energy: dict[f.ComputeDtype, f.Energy] = {}
     source: Source
+
+    @model_validator(mode="after")
+    def _sums_as_wide_as_factors(self) -> ArraySpec:
+        """Cells that join for a wide type (less than one of its MACs a cycle each) join their sums too."""
+        widths = {dtype: operand_bits(dtype) * min(1.0, rate) for dtype, rate in self.macs_per_cycle.items()}
+        widest = max(widths, key=widths.__getitem__)
+        if self.accumulate < widths[widest]:
+            raise ValueError(
+                f"accumulate is {self.accumulate} bit, narrower than the {widths[widest]:g} bit of {widest} factors in "
+                f"one cell, whose products it sums: expected {widths[widest]:g} bit at least, as int32 for int8"
+            )
+        return self
 
     @model_validator(mode="after")
     def _types_are_the_arrays(self) -> ArraySpec:

@@ -202,3 +202,19 @@ def test_quantities_that_must_be_finite(override: str, said: str):
     path, _, quantity = override.partition("=")
     with pytest.raises(ConfigError, match=said):
         SYSTOLIC.set(path, quantity)
+
+
+@pytest.mark.parametrize(
+    ("chip", "path", "width", "words"),
+    [
+        ("edge-npu", "array.accumulate", "3 bit", "3 bit, narrower than the 8 bit of int8 .* expected 8 bit at least"),
+        ("eyeriss", "array.accumulate", "15 bit", "expected 16 bit at least"),
+        ("h100-sxm", "tensor_core.accumulate", "15 bit", "expected 16 bit at least"),
+        ("epyc-zen4", "fma.accumulate", "31 bit", "expected 32 bit at least"),
+    ],
+)
+def test_an_accumulator_is_as_wide_as_the_factors_in_its_cell(chip, path, width, words):
+    """int8 (int16 takes four cells, int4 half of one); int16; bf16 (tf32 takes two cells); fp32 (fp64 takes two)."""
+    with pytest.raises(ConfigError, match=words):
+        load_hardware(chip, {path: width})
+    assert load_hardware(chip, {path: f"{int(width.split()[0]) + 5} bit"})
