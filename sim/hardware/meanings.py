@@ -158,7 +158,9 @@ MEANINGS: dict[str, dict[str, dict[str, Any]]] = {
             "MACs of one cell in one cycle, by element type or `wXaY`; what is not named is not computed",
             {"int8": 1, "bf16": 0.5, "w4a8": 1},
         ),
-        "accumulate": _key("width of partial sums, no narrower than the widest factors", "int32", "24 bit", default="int32"),
+        "accumulate": _key(
+            "width of partial sums, no narrower than a cell's factors", "int32", "24 bit", default="int32"
+        ),
         "weight_sparsity": _key(
             "N:M pattern of the weights -> factor by which it shortens the reduction; without one, patterns save "
             "no time in the array",
@@ -167,7 +169,7 @@ MEANINGS: dict[str, dict[str, dict[str, Any]]] = {
         "sparse_min_channels": _key("channels that a layer must sum over for a pattern to shorten it; 1: any layer"),
         "sparse_pass": _key(
             "sparse weights, as stored, that one pass takes; a larger layer runs in several, each of which reads "
-            "the input anew; without it one pass takes any",
+            "the input anew; takes the area of a buffer of this size; without it one pass takes any",
             "256 KiB",
         ),
         "skips_zeros": _key("zeros that follow no pattern take no cycle"),

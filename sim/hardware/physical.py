@@ -258,6 +258,9 @@ def _array_area(d: Designs, array: Array, node: np.ndarray) -> np.ndarray:
     if array.drain_bytes_per_cycle is not None:
         width = d.column(f"{array.name}.drain_bandwidth")
         area = area + tech.sram_area_mm2(capacity_bytes=0.0, bytes_per_cycle=width, node_nm=node)
+    if array.sparse_pass_bytes is not None:  # where the weights of a pass lie
+        held = d.column(f"{array.name}.sparse_pass")
+        area = area + tech.sram_area_mm2(capacity_bytes=held, bytes_per_cycle=0.0, node_nm=node)
     return np.asarray(area)
 
 
@@ -422,6 +425,7 @@ def resource_paths(chip: Chip) -> list[str]:
             paths += [f"{name}.rows", f"{name}.cols", *(f"{name}.macs_per_cycle.{t}" for t in part.macs_per_cycle)]
             paths += [f"{name}.weight_sparsity.{pattern}" for pattern in part.weight_sparsity]
             paths += [f"{name}.depthwise_macs_per_cycle.{t}" for t in part.depthwise_macs_per_cycle]
+            paths += [f"{name}.sparse_pass"] if part.sparse_pass_bytes is not None else []
             paths += [f"{name}.drain_bandwidth"] if part.drain_bytes_per_cycle is not None else []
         elif isinstance(part, VectorUnit):
             paths += [f"{name}.lanes", *(f"{name}.rates.{primitive}" for primitive in part.rates)]
