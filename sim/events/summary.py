@@ -154,6 +154,7 @@ def _name(works: list[Work], sums: tuple[_Sum, _Sum]) -> Group:
         ops=tuple(op for work in works for op in work.group.ops),
         launch_s=0.0,
         prefetch_bytes={},
+        prefetch_fixed_s=0.0,
         macs=sum(work.group.macs for work in works),
         steps=Steps(
             repeat=np.array([1]),

@@ -23,9 +23,6 @@ from sim.events.fluid import Uses
 from sim.events.ticks import TICKS_PER_S, to_tick_array, to_ticks
 from sim.schedule.plan import Group, Schedule
 
-_WHOLE = 1 - 1e-6
-"""Share of a prefetch from which it counts as complete: what is left is rounding."""
-
 
 @dataclass(frozen=True, slots=True)
 class Phase:
@@ -162,12 +159,12 @@ class Work:
     @cached_property
     def prefetch(self) -> Phase | None:
         """What may be moved in the idle time of the group before."""
-        wait = to_ticks(self.group.prefetch_wait_s)
-        return (
-            Phase("prefetch", wait)
-            if wait
-            else self.ports.transfer("prefetch", self.group.prefetch_bytes, self.group.name)
-        )
+        fixed = to_ticks(max(0.0, self.group.prefetch_fixed_s))
+        moved = self.ports.transfer("prefetch", self.group.prefetch_bytes, self.group.name)
+        if moved is None:
+            return Phase("prefetch", fixed) if fixed else None
+        ticks = fixed + moved.ticks
+        return replace(moved, ticks=ticks, uses=tuple((p, use * moved.ticks / ticks) for p, use in moved.uses))
 
     def without(self, share: float) -> Work:
         """The same work with `share` of its prefetch already done."""
@@ -178,11 +175,8 @@ class Work:
         for port, b in done.items():
             left = first[port] - b if b else first.get(port, 0.0)
             first[port] = left if left > 1e-9 * b else 0.0
-        passed = share * self.group.prefetch_wait_s + (self.group.prefetch_setup_s if share > _WHOLE else 0.0)
-        wait = self.group.steps.first_latency_s - passed
-        steps = replace(self.group.steps, first_load_bytes=first, first_latency_s=max(0.0, wait))
-        group = replace(self.group, steps=steps)
-        chain = _first_load(group, self.ports)
+        group = replace(self.group, steps=replace(self.group.steps, first_load_bytes=first))
+        chain = _first_load(group, self.ports, passed_s=share * self.group.prefetch_fixed_s)
         moves = self.moves.copy()
         moves[0] = sum(p.ticks for p in chain)
         cache = {j: s for j, s in self.cache.items() if j} | {0: Step(0, chain)}
@@ -256,10 +250,12 @@ def _with_setup(phase: Phase | None, setup_s: float) -> tuple[Phase, ...]:
     return (Phase("setup", to_ticks(setup_s)), phase) if setup_s > 0 else (phase,)
 
 
-def _first_load(group: Group, ports: Ports) -> tuple[Phase, ...]:
+def _first_load(group: Group, ports: Ports, *, passed_s: float = 0.0) -> tuple[Phase, ...]:
+    """`passed_s` of its latency and set-up have passed already."""
     steps = group.steps
-    chain = _with_setup(ports.transfer("load", steps.first_load_bytes, group.name), steps.setup_s)
-    wait = to_ticks(steps.first_latency_s)
+    wait_s = steps.first_latency_s - passed_s
+    chain = _with_setup(ports.transfer("load", steps.first_load_bytes, group.name), steps.setup_s + min(0.0, wait_s))
+    wait = to_ticks(max(0.0, wait_s))
     return (Phase("latency", wait), *chain) if wait else chain
 
 

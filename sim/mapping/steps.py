@@ -52,7 +52,8 @@ class Cost:
     setup: np.ndarray
     first: np.ndarray = field(default_factory=lambda: np.zeros(1))
     """First load x_0 of the outermost border."""
-    drain: np.ndarray = field(default_factory=lambda: np.zeros(1))
+    idle: np.ndarray = field(default_factory=lambda: np.zeros((1, 1)))
+    """(n, ports) cycles that a port could still use in the outermost border's steps, first load and last store apart"""
 
     def take(self, rows: np.ndarray) -> Cost:
         """Some of the jobs."""
@@ -196,30 +197,35 @@ class StepTable:
         """The recurrence and everything that it adds up."""
         job = self._job()
         x, step, y = self._clock(job, rates, setup)
-        own = (self.busy,) if self.single is None else (self.busy, self.single)
         setup_now = np.minimum(step - self.run, np.where(self.moving, setup[job], 0.0))
         ends = setup * ((x > 0).astype(float) + (y > 0))
 
         def total(values: np.ndarray) -> np.ndarray:
             return weighted(job, self.weight, values, len(self))
 
+        time = x + total(step) + y
+        beside = own = Moves(*map(total, self.busy))
+        if self.single is not None:  # nothing else moves meanwhile
+            own = Moves(*(a + total(b) for a, b in zip(beside, self.single, strict=True)))
+            step = step - self.single.busiest(taken(rates, job), setup[job])
+        idle = total(step)[:, None] - (beside.bytes / rates + beside.transfers * setup[:, None])
         return Cost(
-            time=x + total(step) + y,
-            port_bytes=self.first.bytes + self.last.bytes + sum(total(m.bytes) for m in own),
-            port_moves=self.first.transfers + self.last.transfers + sum(total(m.transfers) for m in own),
+            time=time,
+            port_bytes=self.first.bytes + self.last.bytes + own.bytes,
+            port_moves=self.first.transfers + self.last.transfers + own.transfers,
             traffic=self.traffic,
             array=total(self.array),
             spatial=total(self.spatial),
             preload=total(self.preload),
             setup=total(self.setup + setup_now) + np.minimum(ends, x + y),
             first=x,
-            drain=y,
+            idle=idle,
         )
 
 
 def join(costs: Sequence[Cost]) -> Cost:
     """Costs of single rows as one batch."""
-    names = ("time", "port_bytes", "port_moves", "traffic", "array", "spatial", "preload", "setup", "first", "drain")
+    names = ("time", "port_bytes", "port_moves", "traffic", "array", "spatial", "preload", "setup", "first", "idle")
     if not costs:
         return Cost(*(np.zeros(0) for _ in names))
     return Cost(*(np.concatenate([getattr(c, name) for c in costs]) for name in names))

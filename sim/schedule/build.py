@@ -152,8 +152,7 @@ def _group(
         steps=steps,
         latency_s=launch + float(cost.time_s[d]),
         prefetch_bytes={ports[0]: fetch} if fetch else {},
-        prefetch_setup_s=max(0.0, float(cost.prefetch_s[d]) - fetch / rates[ports[0]]) if fetch else 0.0,
-        prefetch_wait_s=float(cost.prefetch_s[d]) if ahead and not from_home else 0.0,
+        prefetch_fixed_s=float(cost.prefetch_s[d]) - fetch / rates[ports[0]] if ahead else 0.0,
         macs=cost.macs,
         energy_j=None if np.isnan(energy) else energy,
         held_bytes=held,
@@ -214,36 +213,45 @@ def _mapped(cost: GroupCost, table: StepTable, d: int, ports: tuple[str, str], l
     """The step classes of a mapped einsum: home ports apart, the rest in the compute time."""
     machine = cost.machine
     assert machine is not None
-    clock, setup = machine.clock_hz[d], machine.setup_cycles[d]
+    clock, rates, setup = machine.clock_hz[d], machine.rates[d], machine.setup_cycles[d]
     home = (machine.levels[0].read_port, machine.levels[0].write_port)
-    moved = table.busy.bytes
-    busy = moved / machine.rates[d] + table.busy.transfers * setup
+    busy = table.busy.bytes / rates + table.busy.transfers * setup
     near = [p for p in range(len(machine.ports)) if p not in home]
     compute = np.maximum(table.run, busy[:, near].max(axis=-1, initial=0.0))
-    if table.single is not None:
-        compute = compute + table.single.busiest(machine.rates[[d]], setup)
-    transfer = np.maximum.reduce([moved[:, p] / machine.rates[d, p] for p in home])
-    pause = np.maximum.reduce([busy[:, p] for p in home]) - transfer
+    moves, moved, single = busy[:, home].max(axis=-1), table.busy.bytes, np.zeros(1)
+    if table.single is not None:  # nothing hides these
+        moved, single = moved + table.single.bytes, table.single.busiest(rates[None], setup)
+    outlasts = max(0.0, float(cost.time_s[d] * clock - latency - _alone(table, machine, d)))
+    own = cost.traffic_bytes[machine.levels[0].name].get("epilogue")
+    extra, rate = float(own[0][d]) if own else 0.0, float(rates[home[0]])
+    beside, after = _epilogue_reads(extra, rate, table.weight, compute - moves, outlasts)
+    one_more = [0.0] if outlasts > 1e-15 * clock else []  # lanes, a widening or those reads outlast the mapped part
     first, last = table.first.bytes[0], table.last.bytes[0]
-    repeat = table.weight
-    next_load = {name: moved[:, p] for name, p in zip(ports, home, strict=True)}
-    extra = float(cost.time_s[d]) - (_alone(table, machine, d) + latency) / clock
-    if extra > 1e-15:  # lanes, widening or a residual that outlast the mapped part
-        repeat, compute = np.append(repeat, 1.0), np.append(compute, extra * clock)
-        next_load, pause = {k: np.append(v, 0.0) for k, v in next_load.items()}, np.append(pause, 0.0)
-    start, end = (_end(moves, machine, d, home) for moves in (table.first, table.last))
+    start, end = (_end(at, machine, d, home) for at in (table.first, table.last))
     return Steps(
-        repeat=repeat.astype(np.int64),
-        compute_s=compute / clock,
+        repeat=np.append(table.weight, [1.0] * len(one_more)).astype(np.int64),
+        compute_s=np.append(compute + single, [outlasts] * len(one_more)) / clock,
         first_load_bytes={name: float(first[p]) for name, p in zip(ports, home, strict=True) if first[p] > 0},
-        next_load_bytes=next_load,
+        next_load_bytes={name: np.append(moved[:, p], one_more) for name, p in zip(ports, home, strict=True)},
         store_bytes={},
-        inner_bytes={},
+        inner_bytes={ports[0]: np.append(beside, [after] * len(one_more))},
         last_store_bytes={name: float(last[p]) for name, p in zip(ports, home, strict=True) if last[p] > 0},
         first_latency_s=(start + latency) / clock,
-        pause_s=pause / clock,
+        pause_s=np.append(moves - (moved / rates)[:, home].max(axis=-1) + single, one_more) / clock,
         last_pause_s=end / clock,
     )
+
+
+def _epilogue_reads(
+    moved: float, rate: float, weight: np.ndarray, spare: np.ndarray, outlasts: float
+) -> tuple[np.ndarray, float]:
+    """(bytes per step, bytes after the last) of what the epilogue reads at home: where that port idles beside the
+    compute, all steps alike, and only what is left where the group outlasts its steps."""
+    spare = np.maximum(0.0, spare)
+    reads, room = moved / rate, float(np.dot(weight, spare))
+    beside = moved * min(1.0, room / reads) if reads else moved
+    after = (moved - beside) * min(1.0, outlasts / (reads - room)) if reads > room else 0.0
+    return spare * (beside / room) if room else 0.0 * spare, after
 
 
 def _end(moves: Moves, machine: Machine, d: int, home: tuple[int, int]) -> float:

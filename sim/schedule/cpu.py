@@ -112,7 +112,6 @@ def cost_cpu(op: Op, position: int, coster: _Coster) -> GroupCost:
         terms_s={Term.COMPUTE: compute, Term.VECTOR: vector, Term.EXPOSED_MEMORY: memory, Term.DEQUANTISE: border},
         traffic_bytes={home: {"all": (column("far_bytes"), zero)}},
         home_busy_s=memory,
-        extra_home_s=zero,
         prefetch_s=zero,
         first_weight_bytes=zero,
         first_weight_s=zero,

@@ -100,7 +100,6 @@ def _group(op: Op, position: int, coster: _Coster, kernels: Sequence[Kernel], re
         terms_s={term: column(partial(_term, term)) for term in names},
         traffic_bytes=moved,  # type: ignore[arg-type]
         home_busy_s=np.minimum(time, resources[f"memory:{coster.unit.home}"]),
-        extra_home_s=zero,
         prefetch_s=zero,
         first_weight_bytes=zero,
         first_weight_s=zero,

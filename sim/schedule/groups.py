@@ -44,13 +44,11 @@ class GroupCost:
     traffic_bytes: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]]
     home_busy_s: np.ndarray
     """Time in which the home memory's port is taken (its latency before the first load included)."""
-    extra_home_s: np.ndarray
-    """Of it, the epilogue's own inputs."""
     prefetch_s: np.ndarray
     """Part of the first load that weights alone cause."""
     first_weight_bytes: np.ndarray
     first_weight_s: np.ndarray
-    """Time of those bytes at the home memory's port."""
+    """Time of those bytes at the home memory's port; 0 where they come from another memory on chip."""
     footprint_bytes: np.ndarray
     """Tiles in the resident memory while it runs."""
     held_bytes: np.ndarray
@@ -80,10 +78,17 @@ class GroupCost:
     """Component -> dynamic energy; sums to `energy_j`."""
     cost_class: str = ""
     """Class of ops whose residuals an interval takes."""
+    own_idle_s: np.ndarray | None = None
+    """Where it is not all the time beside `home_busy_s`: `idle_s`."""
     flags: tuple[str, ...] = ()
     """What lies outside the data behind the constants."""
     bounded: bool = True
     """Whether anything is known of how far off its time may be."""
+
+    @property
+    def idle_s(self) -> np.ndarray:
+        """Time in which the DMA engine waits for the compute: what a prefetch for the next group may take."""
+        return self.own_idle_s if self.own_idle_s is not None else np.maximum(0.0, self.time_s - self.home_busy_s)
 
     def with_(self, **changes: object) -> GroupCost:
         """`dataclasses.replace` without its checks: networks hold thousands of groups that differ in names."""
@@ -120,7 +125,6 @@ def uncosted(coster: _Coster) -> list[GroupCost]:
                 terms_s={},
                 traffic_bytes={},
                 home_busy_s=unknown,
-                extra_home_s=zero,
                 prefetch_s=zero,
                 first_weight_bytes=zero,
                 first_weight_s=zero,
@@ -185,6 +189,7 @@ def _assemble(one: Asked, parts: Parts, coster: _Coster) -> GroupCost:
         )
     home = full.levels[0]
     home_busy = np.maximum(port_busy[:, home.read_port], port_busy[:, home.write_port])
+    idle = _scatter(parts, n, lambda w: np.minimum(w.cost.idle[:, home.read_port], w.cost.idle[:, home.write_port]))
     terms = {
         Term.COMPUTE: spatial,
         Term.PRELOAD: preload,
@@ -223,10 +228,9 @@ def _assemble(one: Asked, parts: Parts, coster: _Coster) -> GroupCost:
         terms_s={term: value / clock for term, value in terms.items()},
         traffic_bytes=moved,
         home_busy_s=home_busy / clock,
-        extra_home_s=extra / clock,
         prefetch_s=_prefetch(full, parts, first) / clock,
         first_weight_bytes=weights,
-        first_weight_s=weights / full.rates[:, home.read_port] / clock,
+        first_weight_s=np.where(_from_home(full, parts), weights / full.rates[:, home.read_port], 0.0) / clock,
         footprint_bytes=_of_rows(parts, n, "footprint_bytes"),
         held_bytes=held,
         capacity_bytes=full.capacity_bytes[:, level] if level else np.full(n, np.inf),
@@ -247,6 +251,8 @@ def _assemble(one: Asked, parts: Parts, coster: _Coster) -> GroupCost:
         machine=full,
         bound=bounds(resources, n),
         resources_s=resources,
+        # (Ports on chip may hold the first load up, or the last store: nothing passes beside these.)
+        own_idle_s=np.maximum(0.0, idle + (longest - time) - extra) / clock,
     )
 
 
@@ -364,6 +370,11 @@ def _prefetch(full: Machine, parts: Parts, first: np.ndarray) -> np.ndarray:
         left = np.where(left > 0, left + full.setup_cycles[at] + full.latency_cycles[at], 0.0)
         out[at] = np.where(weights > 0, np.maximum(0.0, first[at] - left), 0.0)
     return out
+
+
+def _from_home(full: Machine, parts: Parts) -> np.ndarray:
+    """(D,) whether the first load comes from home, not from another memory on chip."""
+    return _scatter(parts, len(full), lambda won: won.first_bytes[:, full.levels[0].read_port]) > 0
 
 
 def _of_rows(parts: Parts, n: int, name: str) -> np.ndarray:

@@ -52,7 +52,6 @@ def input_transfer(graph: Graph, chips: Sequence[Chip], designs_held: np.ndarray
         terms_s={Term.COMMUNICATION: time},
         traffic_bytes={unit.home: {"input": (zero, np.full(n, moved))}},
         home_busy_s=np.minimum(time, moved / write),
-        extra_home_s=zero,
         prefetch_s=zero,
         first_weight_bytes=zero,
         first_weight_s=zero,

@@ -40,7 +40,6 @@ def cost_collective(op: CollectiveOp, coster: _Coster) -> GroupCost:
         terms_s={Term.COMMUNICATION: time},
         traffic_bytes={home: {"communication": (sent, sent)}},
         home_busy_s=np.minimum(time, 2 * sent / rate),
-        extra_home_s=zero,
         prefetch_s=zero,
         first_weight_bytes=zero,
         first_weight_s=zero,

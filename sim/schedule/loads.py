@@ -79,7 +79,6 @@ def _load(user: str, sizes: Mapping[str, float], runs: np.ndarray, position: int
         terms_s={Term.EXPOSED_MEMORY: (time - full.setup_cycles) / clock, Term.DMA_SETUP: full.setup_cycles / clock},
         traffic_bytes={home.name: {"weight": (zero + size, zero)}, near.name: {"weight": (zero, zero + size)}},
         home_busy_s=time / clock,
-        extra_home_s=zero,
         prefetch_s=time / clock,
         first_weight_bytes=zero + size,
         first_weight_s=moving / clock,

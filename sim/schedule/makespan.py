@@ -10,6 +10,7 @@ import numpy as np
 
 from sim.schedule.groups import GroupCost
 from sim.schedule.host import TRANSFER
+from sim.schedule.plan import prefetch_share
 from sim.workload.graph import CollectiveOp
 
 
@@ -17,9 +18,9 @@ class Makespan:
     """Increments per group, (D,) each; they sum to the makespan.
 
     The unit runs its groups in order. A group's weights may load while the group before still computes: hidden is
-    the part of the first load that waits for weights alone, at most the time in which the unit leaves the home memory
-    idle, and only where both fit on chip together. Nothing loads while the inputs come over the host link: the unit
-    begins when they are there. A collective is launched by the unit and then occupies the link,
+    the share of it that passes (`sim.schedule.plan`) in the time in which the DMA engine idles beside the compute, and
+    only where both fit on chip together. Nothing loads while the inputs come over the host link: the unit begins when
+    they are there. A collective is launched by the unit and then occupies the link,
     one at a time; the unit goes on with what does not need its result (`beside_unit`). Its increment is its launch and
     what the unit waits for it, at the first group that reads the result or at the end: hidden communication costs
     nothing. Weights load during one that the unit waits for at once, not during a wait later on.
@@ -91,19 +92,17 @@ class _Increments:
         def table(name: str) -> np.ndarray:
             return np.concatenate([getattr(group, name)[some] for group in groups]).reshape(len(groups), designs)
 
-        launch, time, first_s, ahead = map(table, ("launch_s", "time_s", "first_weight_s", "prefetch_s"))
+        launch, time, moving, ahead = map(table, ("launch_s", "time_s", "first_weight_s", "prefetch_s"))
         room = table("first_weight_bytes") + table("held_bytes"), table("capacity_bytes")
         sends = np.array([isinstance(group.op, CollectiveOp) for group in groups])[:, None]
         yes = np.ones(designs, dtype=bool)
         runs = np.array([yes if group.runs is None else group.runs[some] for group in groups])
-        idle = np.maximum(0.0, time - table("home_busy_s"))
+        idle = table("idle_s")
         idle[[i for i, group in enumerate(groups) if group.name == TRANSFER]] = 0.0
         slack = _before(idle, np.where(sends, ~np.array(beside)[:, None], runs))
         used = _before(table("footprint_bytes"), runs & ~sends)
         fits = used + room[0] <= room[1]
-        # A load that is there in full costs neither set-up nor latency; a part saves its own time.
-        part = np.where(slack >= first_s, ahead, np.minimum(ahead, slack))
-        saved = np.where(fits, part, 0.0)
+        saved = np.where(fits, ahead * prefetch_share(slack, saves_s=ahead, moving_s=moving), 0.0)
         self.increment[:, some] = np.where(sends, launch, np.where(runs, launch + time - saved, 0.0))
         self.saved[:, some] = np.where(runs & ~sends, saved, 0.0)
         self.fits[:, some] = fits & runs & ~sends

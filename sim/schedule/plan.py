@@ -14,6 +14,11 @@ under way; the step ends when all of them have ended (double buffering in step, 
 with x, y, z the times of load, store and inner bytes, each the maximum over ports of bytes / rate
 plus `setup_s` for a load or store that is not empty (and `pause_s` per step). A group without double buffering adds
 instead of taking the maximum.
+
+Prefetch: of the first load x_0, what weights alone cause may pass while the unit's group before computes. It is that
+transfer begun earlier, and takes the DMA engine for as long: set-up and latency as well as bytes. It passes while the
+engine has done all its own moves of a step and waits for the compute, and at no other time; the first load is shorter
+by the share that passed (`prefetch_share`), and takes the port for the rest only.
 """
 
 from __future__ import annotations
@@ -22,6 +27,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+
+
+def prefetch_share(idle_s: np.ndarray, *, saves_s: np.ndarray, moving_s: np.ndarray) -> np.ndarray:
+    """The share of a prefetch that has passed when the DMA engine idled for `idle_s` behind the compute.
+
+    It takes the time by which it shortens the first load, and no less than its bytes take at the home port.
+    """
+    length = np.maximum(saves_s, moving_s)
+    return np.minimum(1.0, np.divide(idle_s, length, out=np.ones_like(length), where=length > 0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,11 +80,11 @@ class Group:
     latency_s: float
     """Alone on the chip, launch included, nothing prefetched."""
     prefetch_bytes: Mapping[str, float] = field(default_factory=dict)
-    """Part of `first_load_bytes` that may be moved while the group before still computes."""
-    prefetch_setup_s: float = 0.0
-    """Fixed time of the first load (part of `first_latency_s`) that falls away when all of it was moved so."""
-    prefetch_wait_s: float = 0.0
-    """In place of bytes: how much of `first_latency_s` is a load from another memory on chip, which may pass so too."""
+    """Part of `first_load_bytes` that may be moved while the group before still computes (none where weights come from
+    another memory on chip: their load then takes no port of the schedule)."""
+    prefetch_fixed_s: float = 0.0
+    """What that load takes, and the first load is shorter by, beside those bytes at their port: set-up and latency.
+    (Less than 0 where other ports hold the first load up.)"""
     instance: int = 0
     """Which of the unit's `count` copies."""
     macs: int = 0

@@ -199,7 +199,6 @@ def cost_slices(slicing: Slicing, held: np.ndarray, coster: _Coster) -> GroupCos
         terms_s={term: np.where(fits, value, np.nan) / clock for term, value in terms.items()},
         traffic_bytes=traffic,
         home_busy_s=moved.home_cycles / clock,
-        extra_home_s=np.zeros(n),
         prefetch_s=prefetch / clock,
         first_weight_bytes=weights,
         first_weight_s=moved.load_cycles(weights, setup=False) / clock,

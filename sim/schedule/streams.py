@@ -99,7 +99,6 @@ def cost_stream(op: Op, position: int, coster: _Coster) -> GroupCost:
         traffic_bytes=moved,
         # Loads and stores of a stream take turns, each with its set-up.
         home_busy_s=(flow.chunks * (flow.load_step + flow.drain) + late) / clock,
-        extra_home_s=np.zeros(n),
         prefetch_s=np.zeros(n),
         first_weight_bytes=np.zeros(n),
         first_weight_s=np.zeros(n),
@@ -176,7 +175,6 @@ def cost_roofline(op: Op, position: int, coster: _Coster) -> GroupCost:
         },
         traffic_bytes=traffic,
         home_busy_s=resources.get(home, np.zeros(n)),
-        extra_home_s=np.zeros(n),
         prefetch_s=np.zeros(n),
         first_weight_bytes=np.zeros(n),
         first_weight_s=np.zeros(n),

@@ -34,8 +34,8 @@ def steps(*, repeat, compute, load=None, store=None, inner=None, first=None, las
 
 
 def group(
-    of: Steps, *, name="g", unit="NPU", deps=(), launch_s=0.0, prefetch=None, prefetch_setup_s=0.0, instance=0,
-    energy_j=None, prefetch_wait_s=0.0,
+    of: Steps, *, name="g", unit="NPU", deps=(), launch_s=0.0, prefetch=None, prefetch_fixed_s=0.0, instance=0,
+    energy_j=None,
 ) -> Group:  # fmt: skip
     return Group(
         name=name,
@@ -47,8 +47,7 @@ def group(
         steps=of,
         latency_s=0.0,
         prefetch_bytes=prefetch or {},
-        prefetch_setup_s=prefetch_setup_s,
-        prefetch_wait_s=prefetch_wait_s,
+        prefetch_fixed_s=prefetch_fixed_s,
         instance=instance,
         energy_j=energy_j,
     )

@@ -214,13 +214,13 @@ def test_causes_of_misses():
     assert [j.missed for j in run(shared).jobs] == ["contention", "contention"]
 
 
-def test_a_whole_prefetch_saves_the_set_up_of_its_transfer_too():
+def test_a_prefetch_begins_with_the_set_up_of_its_transfer():
     """As above, but the first load waits 25 for set-ups, of which 5 belong to the 40 bytes that come early: 100 + 20 +
-    20 + 10 = 150. Where group 0 computes for 30 only, 30 bytes come and all set-ups stay: 30 + 25 + 30 + 10 = 95."""
+    20 + 10 = 150. Where group 0 computes for 30 only, two thirds of these 45 pass: 30 + (25 + 60 - 30) + 10 = 95."""
     for compute, ticks in ((100, 150), (30, 95)):
         after = group(
             steps(repeat=[1], compute=[10 * NS], first=60, first_latency_s=25 * NS),
-            name="g1", deps=(0,), prefetch={"DRAM": 40.0}, prefetch_setup_s=5 * NS,
+            name="g1", deps=(0,), prefetch={"DRAM": 40.0}, prefetch_fixed_s=5 * NS,
         )  # fmt: skip
         both = schedule(group(steps(repeat=[1], compute=[compute * NS]), name="g0"), after)
         for grain in ("expand", "folded", "summary"):
@@ -236,7 +236,7 @@ def test_a_first_load_from_another_memory_on_chip_may_come_early_too(compute, be
     leaves the DMA engine idle for 8 only: 10 + 22 + 10."""
     before = steps(repeat=[1], compute=[compute * NS], inner=[1.0] if beside else None)
     after = steps(repeat=[1], compute=[10 * NS], first_latency_s=30 * NS)
-    both = schedule(group(before, name="g0"), group(after, name="g1", deps=(0,), prefetch_wait_s=30 * NS))
+    both = schedule(group(before, name="g0"), group(after, name="g1", deps=(0,), prefetch_fixed_s=30 * NS))
     streams = [Stream(name="a", schedule=both, place={"NPU": 0})]
     streams += [Stream(name="b", schedule=memory_bound(1e3), place={"NPU": 1})] if beside else []
     for grain in ("expand", "folded"):
