@@ -17,12 +17,14 @@ from sim.mapping.machine import Machine
 from sim.mapping.problem import INPUT, ROLES, WEIGHT, Problem
 from sim.results import Term
 from sim.schedule.asking import Asked, ask_all, asked, found
-from sim.workload.graph import EinsumOp, Op, Primitive, ViewOp
+from sim.workload.graph import EinsumOp, Op, Primitive, Role, ViewOp
 
 if TYPE_CHECKING:
     from sim.schedule.network import _Coster
     from sim.schedule.slices import Sliced
 
+THERE_BEFORE = (Role.WEIGHT, Role.KV_CACHE)
+"""Roles of what can be fetched before the op before is done."""
 WIDENING = {Primitive.CONVERT: 1, Primitive.MUL: 1}
 """Lane work for a weight that is stored narrower than it is multiplied."""
 Parts = list[tuple[np.ndarray, Winners]]
@@ -218,7 +220,8 @@ def _assemble(one: Asked, parts: Parts, coster: _Coster) -> GroupCost:
         resources[name] = np.maximum(resources[name], port_busy[:, i] / clock)
     resources["compute"] = array / clock
     resources["vector"] = np.broadcast_to(lanes, n) / clock
-    weights = _of_rows(parts, n, "first_weight_bytes")
+    ahead = coster.graph.tensors[op.einsum.operand(WEIGHT).tensor].role in THERE_BEFORE
+    weights = _of_rows(parts, n, "first_weight_bytes") if ahead else np.zeros(n)  # else it is yet to be made
     slots = problem.macs / problem.reduction_speedup / full.array.macs_per_cell
     return GroupCost(
         op=op,
@@ -228,7 +231,7 @@ def _assemble(one: Asked, parts: Parts, coster: _Coster) -> GroupCost:
         terms_s={term: value / clock for term, value in terms.items()},
         traffic_bytes=moved,
         home_busy_s=home_busy / clock,
-        prefetch_s=_prefetch(full, parts, first) / clock,
+        prefetch_s=_prefetch(full, parts, first) / clock if ahead else np.zeros(n),
         first_weight_bytes=weights,
         first_weight_s=np.where(_from_home(full, parts), weights / full.rates[:, home.read_port], 0.0) / clock,
         footprint_bytes=_of_rows(parts, n, "footprint_bytes"),

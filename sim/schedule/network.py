@@ -28,7 +28,7 @@ from sim.schedule.cpu import cost_cpu, cpu_calibration
 from sim.schedule.fusion import fused
 from sim.schedule.given import check_space
 from sim.schedule.gpu import cost_gpu, gpu_notes, inside_storages
-from sim.schedule.groups import GroupCost, cost_einsum, uncosted
+from sim.schedule.groups import THERE_BEFORE, GroupCost, cost_einsum, uncosted
 from sim.schedule.host import INPUTS, TRANSFER, input_transfer, transfer_note
 from sim.schedule.links import awaited, cost_collective
 from sim.schedule.loads import with_loads
@@ -145,7 +145,7 @@ class Shared:
 def _form(op: Op, graph: Graph) -> tuple:
     """Ranks, projections, work and tensors of an op, without names."""
     tensors = [graph.tensors[name] for name in (*op.inputs, *op.outputs)]
-    rows = tuple((t.shape, t.bits, t.density, t.pattern, t.dtype) for t in tensors)
+    rows = tuple((t.shape, t.bits, t.density, t.pattern, t.dtype, t.role in THERE_BEFORE) for t in tensors)
     place = {name: at for at, name in reversed(list(enumerate((*op.inputs, *op.outputs))))}
     if isinstance(op, EinsumOp):
         operands = tuple((o.role, o.projection, place[o.tensor]) for o in op.einsum.operands)
