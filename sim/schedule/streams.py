@@ -3,17 +3,19 @@ a unit that is costed by roofline."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sim.cost.roofline import primitives, roofline
 from sim.cost.vector import lane_cycles, stream
+from sim.mapping.machine import Level, Machine
 from sim.mapping.problem import WEIGHT
 from sim.results import Term
 from sim.schedule.asking import compute_and_widening, homes_of, machine_of
 from sim.schedule.groups import WIDENING, GroupCost, bounds, vector_count, vector_energy
-from sim.workload.graph import EinsumOp, MovementOp, Op, VectorOp
+from sim.workload.graph import EinsumOp, MovementOp, Op, Primitive, VectorOp
 
 if TYPE_CHECKING:
     from sim.schedule.network import _Coster
@@ -35,35 +37,14 @@ def cost_stream(op: Op, position: int, coster: _Coster) -> GroupCost:
     """A vector or movement op: lanes beside a stream between home, chip and lanes. Of a depthwise convolution the
     multipliers of its processor, behind which the lanes do the epilogue (and before which they widen weights); the
     rows of a window wait in the processor itself, which takes its input once."""
-    convolution, n = op if isinstance(op, EinsumOp) else None, len(coster.chips)
-    compute, widened, weight = next(iter(coster.unit.array.macs_per_cycle)), False, ""
-    if convolution:
-        compute, widened = compute_and_widening(convolution, coster)
-        weight = convolution.einsum.operand(WEIGHT).tensor
-    full, homes = machine_of(coster, compute), homes_of(op, coster)
+    n = len(coster.chips)
+    full, widened = _machine(op, coster)
     level = next((i for i, part in enumerate(full.levels) if part.name == coster.residency.memory), 0)
-    traffic = {
-        part.name: {kind: [np.zeros(n), np.zeros(n)] for kind in ("input", *["weight"] * bool(convolution), "output")}
-        for part in full.levels[: level + 1]
-    }
-    once = float(coster.unit.memories[0].capacity_bytes) if coster.unit.memories else 0.0
-    for key, read, write in moved_bytes(op, coster):
-        kept = homes.get(key, np.zeros(n, dtype=bool))
-        if isinstance(op, VectorOp) and read <= once * op.passes:  # rows stay on chip between passes
-            read = read / op.passes
-        for kind, way, amount in (("weight" if key == weight else "input", 0, read), ("output", 1, write)):
-            away = np.where(kept, 0.0, amount)
-            traffic[full.levels[0].name][kind][way] = traffic[full.levels[0].name][kind][way] + away
-            if level:  # everything passes through the memory on chip
-                near = traffic[full.levels[level].name][kind]
-                near[way] = near[way] + amount
+    traffic = _traffic(op, full.levels[: level + 1], coster)
     load, store, near, busy = _ports(full, traffic, n)
-    work = primitives(op)
-    if widened:
-        work |= {p: work.get(p, 0) + k * coster.graph.tensors[weight].elements for p, k in WIDENING.items()}
-    lanes = np.full(n, lane_cycles(coster.unit.vector, work, chip=coster.chips[0].name))
-    macs = convolution.einsum.macs if convolution else 0
+    macs = op.einsum.macs if isinstance(op, EinsumOp) else 0
     products = np.full(n, macs / coster.depthwise_macs_per_cycle(op) if macs else 0.0)
+    lanes = np.full(n, lane_cycles(coster.unit.vector, _lane_work(op, widened, coster), chip=coster.chips[0].name))
     total = sum((t[kind][way] for t in traffic.values() for kind in t for way in (0, 1)), start=np.zeros(n))
     flow = stream(
         lanes=np.maximum(products, lanes),
@@ -116,6 +97,42 @@ def cost_stream(op: Op, position: int, coster: _Coster) -> GroupCost:
         resources_s=resources,
         stream=flow,
     )
+
+
+def _machine(op: Op, coster: _Coster) -> tuple[Machine, bool]:
+    """(memories and the array at the rate of what it multiplies, whether weights are widened first)."""
+    if isinstance(op, EinsumOp):
+        compute, widened = compute_and_widening(op, coster)
+        return machine_of(coster, compute), widened
+    return machine_of(coster, next(iter(coster.unit.array.macs_per_cycle))), False
+
+
+def _lane_work(op: Op, widened: bool, coster: _Coster) -> dict[Primitive, float]:
+    work = primitives(op)
+    if widened and isinstance(op, EinsumOp):
+        weights = coster.graph.tensors[op.einsum.operand(WEIGHT).tensor].elements
+        work |= {p: work.get(p, 0) + count * weights for p, count in WIDENING.items()}
+    return work
+
+
+def _traffic(op: Op, levels: Sequence[Level], coster: _Coster) -> dict[str, dict[str, list[np.ndarray]]]:
+    """memory -> operand -> [read, written] bytes: at home what does not stay on chip, near the lanes all of it."""
+    n, homes = len(coster.chips), homes_of(op, coster)
+    weight = op.einsum.operand(WEIGHT).tensor if isinstance(op, EinsumOp) else ""
+    kinds = ("input", "weight", "output") if weight else ("input", "output")
+    traffic = {level.name: {kind: [np.zeros(n), np.zeros(n)] for kind in kinds} for level in levels}
+    once = float(coster.unit.memories[0].capacity_bytes) if coster.unit.memories else 0.0
+    for key, read, write in moved_bytes(op, coster):
+        kept = homes.get(key, np.zeros(n, dtype=bool))
+        if isinstance(op, VectorOp) and read <= once * op.passes:  # rows stay on chip between passes
+            read = read / op.passes
+        for kind, way, amount in (("weight" if key == weight else "input", 0, read), ("output", 1, write)):
+            home = traffic[levels[0].name][kind]
+            home[way] = home[way] + np.where(kept, 0.0, amount)
+            if len(levels) > 1:  # everything passes through the memory on chip
+                near = traffic[levels[-1].name][kind]
+                near[way] = near[way] + amount
+    return traffic
 
 
 def _ports(full, traffic, n):
