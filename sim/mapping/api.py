@@ -56,11 +56,7 @@ def _alone(question: Question, space: str) -> Winners:
     if space == "uneven":
         from sim.mapping.uneven import map_uneven
 
-        found = map_uneven(*where, objective=question.objective, reserved_bytes=question.reserved_bytes)
-        (even,) = map_einsums([question])  # they are uneven mappings too, of which a search in part may miss the best
-        values = [won.values(question.objective, question.machine.idle_j_per_cycle) for won in (even, found)]
-        better = values[0] < values[1]
-        return even.on(better).beside(found.on(~better), better) if better.any() else found
+        return map_uneven(*where, objective=question.objective, reserved_bytes=question.reserved_bytes)
     fixed = space == "fixed_dataflow"
     return map_nested(*where, objective=question.objective, reserved_bytes=question.reserved_bytes, fixed=fixed)
 

@@ -29,10 +29,10 @@ from sim.mapping.terms import Numbers
 from sim.mapping.winners import Objective, Winners, dynamic_energy, first_bytes, tile_bytes, valued
 from sim.workload.graph import OperandRole
 
-ALL_BELOW = 64
-"""Iteration-space volume (windows left out) up to which every candidate is expanded."""
-CHAINS = 16_000
-"""Up to eight times that volume it is too, if the combinations are no more than so many."""
+ALL_BELOW = 512
+"""Iteration-space volume (windows left out) up to which every candidate is expanded,"""
+CHAINS = 20_000
+"""if the combinations are no more than so many."""
 COSTED = 36
 """Chains of the beam, and neighbours of the best in each round of polishing, that are costed exactly."""
 POLISH = 6
@@ -72,22 +72,23 @@ def map_nested(
     fixed: bool = False,
     lister: Lister = even_choices,
     all_below: int = ALL_BELOW,
+    most: int | None = CHAINS,
     looks: tuple[int, ...] | None = None,
     effort: Effort | None = None,
 ) -> Winners:
     """Best mapping found for each design of a machine with two or more memory borders.
 
     Args: fixed: only loop orders of the array's dataflow; lister: the choices at each border;
-        all_below: iteration-space volume up to which all choices are expanded (up to eight times as much where
-        they are few); looks: candidates per border beyond it (None: a beam search of `effort`, even chains only).
+        all_below: iteration-space volume up to which all choices are expanded, if they make no more than `most`
+        chains (None: however many); looks: candidates per border beyond that (None: a beam search of `effort`, even
+        chains only).
     """
     machine = machine.awake(homes)
     room = machine.capacity_bytes - (0.0 if reserved_bytes is None else reserved_bytes)
     volume = float(np.prod([problem.einsum.ranks[r] for r in problem.tiled_ranks] or [1]))
-    effort = None if volume <= all_below or looks else effort or Effort()
     search = _Search(
-        problem, machine, dict(homes), objective, fixed, lister, None if volume <= all_below else looks, effort,
-        few=volume <= 8 * all_below,
+        problem, machine, dict(homes), objective, fixed, lister, most if volume <= all_below else 0, looks,
+        effort or Effort(),
     )  # fmt: skip
     found = [search.design(d, room[d]) for d in range(len(machine))]
     won = {d: f[0] for d, f in enumerate(found) if f[0] is not None}
@@ -122,41 +123,38 @@ class _Search:
     objective: Objective
     fixed: bool
     lister: Lister
+    most: int | None
+    """Chains up to which all are costed."""
     looks: tuple[int, ...] | None
-    effort: Effort | None
-    few: bool
-    """Whether all choices may be few enough to be expanded, though a beam is asked for."""
+    effort: Effort
 
     def design(self, d: int, room: np.ndarray) -> tuple[tuple | None, tuple[float, int], int, bool]:
         """(winner: (energy, cost, table, mapping) or None, least footprint and its level, candidates, whether they
         are all)."""
         machine, problem = self.machine, self.problem
-        chains = self._listed(d, room)
+        chains = self._listed(d, room, None, self.most)
+        every = chains is not None
+        if chains is None and self.looks:
+            chains = self._listed(d, room, self.looks, None)
         if chains is None:
-            best, count = self._beam(d, room, self.effort or Effort())
+            best, count = self._beam(d, room, self.effort)
         else:
             best, count = self._best(chains, d, room), len(chains)
-        every = chains is not None and not self.looks
         if best is None:
             return None, self._least(room), count, every
         rows = _rows(_nest([best[2]], problem, machine, self.homes), problem, machine, d, 1)
         return (best[1], evaluate_rows(rows), step_table(rows), self.mapping(best[2])), (np.inf, 0), count, every
 
-    def _listed(self, d: int, room: np.ndarray) -> list[Chain] | None:
-        """All chains that are looked at; None where they are too many for that."""
-        if self.effort and not self.few:
+    def _listed(self, d: int, room: np.ndarray, looks: tuple[int, ...] | None, most: int | None) -> list[Chain] | None:
+        """All chains that are looked at; None where they are more than `most`."""
+        if most == 0:
             return None
         numbers = Numbers(
             *(a[[d]] for a in (self.machine.rates, self.machine.setup_cycles, self.machine.latency_cycles))
         )
-        chains = self.chains(self.problem, self.homes, numbers, room, self.looks, {})
-        found = list(islice(chains, self._most))
-        return None if self._most == len(found) else found
-
-    @property
-    def _most(self) -> int | None:
-        """Chains of which one more than `CHAINS` is too many to be costed; None: whatever there are."""
-        return CHAINS + 1 if self.effort else None
+        enough = None if most is None else most + 1
+        found = list(islice(self.chains(self.problem, self.homes, numbers, room, looks, {}, enough), enough))
+        return None if enough is not None and len(found) == enough else found
 
     def _best(self, chains: list[Chain], d: int, room: np.ndarray) -> Found | None:
         """The best chain that fits."""
@@ -291,8 +289,9 @@ class _Search:
         room: np.ndarray,
         looks: tuple[int, ...] | None,
         known: dict[tuple, list[Chain]],
+        enough: int | None,
     ) -> Iterator[Chain]:
-        """Choices for all borders, the inner ones on the problem of a whole tile."""
+        """Choices for all borders, the inner ones on the problem of a whole tile, no more than `enough` of each."""
         space = SingleBorder(problem, self.machine, homes, self.fixed, rated=True)
         for choice in self.lister(space, numbers, float(room[space.route.level]), looks[0] if looks else None):
             if space.last:
@@ -301,8 +300,8 @@ class _Search:
             inner, inner_homes = space.inside(choice)
             key = (space.route.level, *inner.einsum.ranks.items())
             if key not in known:
-                chains = self.chains(inner, inner_homes, numbers, room, looks and (looks[1:] or (1,)), known)
-                known[key] = list(islice(chains, self._most))
+                chains = self.chains(inner, inner_homes, numbers, room, looks and (looks[1:] or (1,)), known, enough)
+                known[key] = list(islice(chains, enough))
             for rest in known[key]:
                 yield ((space, choice), *rest)
 

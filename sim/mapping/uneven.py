@@ -89,21 +89,14 @@ def _single(space: SingleBorder, known: Winners, objective: Objective, reserved_
     """The better of what is known and the best uneven mapping over one border."""
     search, machine = _Border(space, objective), space.machine
     room = machine.capacity_bytes - (0.0 if reserved_bytes is None else reserved_bytes)
-    values = _values(known, machine, objective)
+    values = known.values(objective, machine.idle_j_per_cycle)
     found = [search.design(d, room[d], float(values[d])) for d in range(len(machine))]
     return _better(known, search.winners(found, known), machine, objective)
 
 
-def _values(won: Winners, machine: Machine, objective: Objective) -> np.ndarray:
-    """(D,) of the designs; inf where nothing fits."""
-    fits = won.row >= 0
-    time = won.cost.time[np.where(fits, won.row, 0)] if fits.any() else np.zeros(len(fits))
-    return np.where(fits, valued(objective, time, won.energy_j, machine.idle_j_per_cycle), np.inf)
-
-
 def _better(even: Winners, other: Winners, machine: Machine, objective: Objective) -> Winners:
     """For each design the better of two winners, the first where they are equal."""
-    take = _values(other, machine, objective) < _values(even, machine, objective)
+    take = other.values(objective, machine.idle_j_per_cycle) < even.values(objective, machine.idle_j_per_cycle)
     rows = np.where(take, other.row + len(even.cost.time), even.row)
     used = sorted({int(r) for r in rows if r >= 0})
     first = len(even.cost.time)
