@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 SAMPLES = 4096
 """Chips drawn to see whether a limit excludes all, where the grid is larger."""
+FACTS = {f"technology.{name}" for name in ("max_clock", "area", "power", "idle_power", "dies")}
 UNITS = {
     "deadline": ("latency", Dimension.TIME, 1.0), "area": ("area", Dimension.AREA, 1.0),
     "power": ("power", Dimension.POWER, 1.0), "peak_power": ("peak_power", Dimension.POWER, 1.0),
@@ -46,6 +47,7 @@ def check(space: Space) -> None:
 
     bounds = limits(space)
     asked = {*space.spec.objective_names, *bounds}
+    _facts(space)
     _energies(space, asked)
     _rates(space)
     _trainable(space)
@@ -53,6 +55,16 @@ def check(space: Space) -> None:
     make_scenario(space)  # loads what the file names: functions, the record of speed_up, the event scenario
     for record in space.spec.baselines:
         find_record(record, space)
+
+
+def _facts(space: Space) -> None:
+    """What a file states of the silicon is no choice: a higher `max_clock` alone would lower the supply for nothing."""
+    for parameter in space.parameters:
+        if parameter.name in FACTS:
+            raise ConfigError(
+                f"{space.where}: {parameter.name} says what the silicon is and cannot be searched: search what it "
+                "follows from (clock, technology.node, technology.voltage, the parts), or change it in the chip file"
+            )
 
 
 def _energies(space: Space, asked: set[str]) -> None:

@@ -225,3 +225,12 @@ def test_fingerprint_is_the_space_not_its_budget(document: dict[str, Any]) -> No
 
 def test_overlay_merges_maps_and_removes() -> None:
     assert overlay({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 9, "c": None}, "d": None}) == {"a": {"b": 9}}
+
+
+def test_what_the_silicon_is_cannot_be_searched(document: dict[str, Any]) -> None:
+    """A higher `max_clock` alone would let the same clock run at a lower supply; one value for all is a premise."""
+    document["hardware"]["technology.max_clock"] = {"choices": ["1 GHz", "2 GHz"]}
+    with pytest.raises(ConfigError, match=r"technology\.max_clock says what the silicon is and cannot be searched"):
+        build_space(document)
+    document["hardware"]["technology.max_clock"] = "2 GHz"
+    assert build_space(document).chip.technology.max_clock_hz == 2e9
