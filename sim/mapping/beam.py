@@ -23,7 +23,7 @@ class Effort:
 
     width: int = 96
     """Chains kept after a round: what counts for the answer (of 120 random layers on Eyeriss, the mean distance from
-    the best that any search found is 4.1 % with 32, 1.6 % with 96); more starts, rounds or pairs buy little."""
+    the best that any search found is 3 to 5 % with 32, 1.7 % with 96); more starts, rounds or pairs buy little."""
     rounds: int = 24
     pairs: int = 1500
     """Neighbours of neighbours in a round."""
