@@ -64,11 +64,11 @@ class Layer(nn.Module):
         return x + self.down(functional.gelu(self.gate(y), approximate="tanh") * self.up(y)), (k, v)
 
 
-def turns(start: int, length: int, device: torch.device) -> Pair:
-    """Cosine and sine of each position's rotary angles."""
-    position = torch.arange(start, start + length, device=device)
-    angle = position[:, None] * 1e4 ** (-torch.arange(0, HEAD_DIM, 2, device=device) / HEAD_DIM)
-    return angle.cos(), angle.sin()
+def turns(start: int, length: int, like: torch.Tensor) -> Pair:
+    """Cosine and sine of each position's rotary angles, on the device and in the dtype of `like`."""
+    position = torch.arange(start, start + length, device=like.device)
+    angle = position[:, None] * 1e4 ** (-torch.arange(0, HEAD_DIM, 2, device=like.device) / HEAD_DIM)
+    return angle.cos().to(like.dtype), angle.sin().to(like.dtype)
 
 
 class Backbone(nn.Module):
@@ -82,7 +82,7 @@ class Backbone(nn.Module):
 
     def forward(self, images: torch.Tensor, words: torch.Tensor) -> tuple[list[Pair], torch.Tensor]:
         x = torch.cat((self.vision(images), self.embed(words)), dim=1)
-        turn, kept = turns(0, x.shape[1], x.device), []
+        turn, kept = turns(0, x.shape[1], x), []
         for layer in self.layers:
             x, keys_values = layer(x, turn, None)
             kept.append(keys_values)
@@ -102,8 +102,8 @@ class Expert(nn.Module):
         self.register_buffer("moments", torch.zeros(steps, width), persistent=False)
 
     def forward(self, state: torch.Tensor, kept: list[Pair]) -> torch.Tensor:
-        actions = torch.randn(self.shape, device=state.device)
-        turn = turns(kept[0][0].shape[2], self.shape[1] + 1, state.device)
+        actions = torch.randn(self.shape, device=state.device, dtype=state.dtype)
+        turn = turns(kept[0][0].shape[2], self.shape[1] + 1, state)
         for step in range(self.steps):
             moment = self.moments[step].expand(1, self.shape[1], -1)
             x = self.time(torch.cat((self.enter(actions), moment), dim=-1))

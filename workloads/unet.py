@@ -106,7 +106,7 @@ class UNet(nn.Module):
         return nn.ModuleList([Residual(c_in, c_out, time), *([Spatial(c_out, heads, text)] if attends else [])])
 
     def forward(self, latents: torch.Tensor, step: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-        half = torch.arange(self.width // 2, device=step.device) / (self.width // 2)
+        half = torch.arange(self.width // 2, device=step.device, dtype=step.dtype) / (self.width // 2)
         angle = step[:, None] * torch.exp(-9.21 * half)
         time = self.time(torch.cat((angle.cos(), angle.sin()), dim=-1))
         x = self.first(latents)

@@ -119,6 +119,11 @@ def parse_cpuinfo(text: str) -> dict[str, str]:
     return {name.strip(): value.strip() for name, value in pairs}
 
 
+def _cpu_info() -> dict[str, str]:
+    path = Path("/proc/cpuinfo")
+    return parse_cpuinfo(path.read_text()) if path.exists() else {}
+
+
 def simd_class(info: Mapping[str, str]) -> str:
     """The row of the peak tables that this processor's instruction sets stand for."""
     flags = set(info.get("flags", "").split())
@@ -161,8 +166,7 @@ class CpuDevice:
                 f"{self.threads} threads asked for, but this process may use {len(self.cores)} cores: "
                 f"give --threads {len(self.cores)} or fewer"
             )
-        cpuinfo = Path("/proc/cpuinfo")
-        self.info = parse_cpuinfo(cpuinfo.read_text()) if cpuinfo.exists() else {}
+        self.info = _cpu_info()
         flags = set(self.info.get("flags", self.info.get("Features", "")).split())
         self.instruction_sets = tuple(name for name in INSTRUCTION_SETS if name in flags)
         model = self.info.get("model name", platform.processor() or platform.machine())
@@ -320,7 +324,7 @@ class CudaDevice:
             "multiprocessors": self.properties.multi_processor_count, "cache_bytes": self.cache_bytes,
             "memory_bytes": self.properties.total_memory, "driver": self.nvml.driver(), "cuda": torch.version.cuda,
             "cudnn": torch.backends.cudnn.version(), "temperature_c": self.nvml.temperature_c(),
-            "python": platform.python_version(),
+            "host": _cpu_info().get("model name", platform.processor()), "python": platform.python_version(),
         }  # fmt: skip
 
 

@@ -33,7 +33,7 @@ from sim.baseline.samplers import (
     rotation,
 )
 from sim.baseline.timing import Plan, Timing, calls_per_sample, repeat
-from sim.baseline.workloads import INT8_METHOD, build_workload, resolve_knobs, workload_work
+from sim.baseline.workloads import CUDA_METHOD, INT8_METHOD, build_workload, resolve_knobs, workload_work
 from sim.errors import DovetailError, MeasurementError
 
 CLOCK_CHANGE = 0.05
@@ -179,6 +179,7 @@ def _prepare_workload(point: Point, machine: CpuDevice | CudaDevice) -> Prepared
         free_bytes=machine.free_bytes(),
     )  # fmt: skip
     method = "whole forward pass without gradients, inputs already on the device"
+    method += f"; {CUDA_METHOD}" if machine.backend == "cuda" else ""
     return Prepared(calls=[call], work=work, method=f"{method}; {INT8_METHOD}" if point.precision == "int8" else method)
 
 

@@ -11,6 +11,8 @@ from sim.errors import MeasurementError
 if TYPE_CHECKING:
     import torch
 
+CUDA_METHOD = "images and filters channels last"
+
 INT8_METHOD = (
     "int8: linear and convolution layers with qint8 weights per tensor and quint8 activations (torch.ops.quantized, "
     "engine x86), quantised and dequantised at each layer's borders, the rest in fp32"
@@ -103,6 +105,15 @@ def _ordinary(tensor):
     return tensor if usual else torch.randn_like(tensor)
 
 
+def _channels_last(value: object) -> object:
+    """An image channels last, the layout that tensor cores take [NVIDIA, Convolutional Layers User's Guide]."""
+    import torch
+
+    if not isinstance(value, torch.Tensor) or value.dim() != 4:
+        return value
+    return value.contiguous(memory_format=torch.channels_last)
+
+
 def _tensor_type() -> type:
     import torch
 
@@ -152,6 +163,9 @@ def build_module(
         args, kwargs = _map_tensors(lambda t: t.to(dtype) if t.is_floating_point() else t, (args, kwargs))
     elif precision not in ("fp32", "tf32"):
         raise MeasurementError(f'precision "{precision}" of a workload: expected fp32, tf32, bf16, fp16 or int8')
+    if device == "cuda" and any(isinstance(m, torch.nn.Conv2d) for m in module.modules()):
+        module = module.to(memory_format=torch.channels_last)
+        args = tuple(map(_channels_last, args))
     return module, args, kwargs
 
 
