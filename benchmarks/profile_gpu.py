@@ -42,7 +42,7 @@ def kernels_of(point: Point, free_bytes: int) -> list[dict[str, object]]:
             torch.cuda.synchronize()
     groups: dict[tuple[str, str, str], list[float]] = {}
     for event in sorted(recorded.events(), key=lambda e: e.time_range.start):
-        for kernel in event.kernels:
+        for kernel in event.kernels if event.name.startswith("aten::") else ():  # the profiler's own events repeat some
             groups.setdefault((event.name, json.dumps(event.input_shapes), kernel.name), []).append(kernel.duration)
     return [
         {"op": op, "shapes": json.loads(shapes), "kernel": name[:120], "count": len(times), "us": round(sum(times), 3)}

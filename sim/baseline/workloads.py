@@ -163,8 +163,10 @@ def build_module(
         args, kwargs = _map_tensors(lambda t: t.to(dtype) if t.is_floating_point() else t, (args, kwargs))
     elif precision not in ("fp32", "tf32"):
         raise MeasurementError(f'precision "{precision}" of a workload: expected fp32, tf32, bf16, fp16 or int8')
-    if device == "cuda" and any(isinstance(m, torch.nn.Conv2d) for m in module.modules()):
-        module = module.to(memory_format=torch.channels_last)
+    convolutions = [m for m in module.modules() if isinstance(m, torch.nn.Conv2d)]
+    if device == "cuda" and convolutions:
+        for layer in convolutions:
+            layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         args = tuple(map(_channels_last, args))
     return module, args, kwargs
 
