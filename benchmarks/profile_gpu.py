@@ -21,7 +21,7 @@ from torch.profiler import ProfilerActivity, profile
 from sim.baseline.device import open_device
 from sim.baseline.grid import Point, load_grid
 from sim.baseline.record import Mode
-from sim.baseline.runner import resolved
+from sim.baseline.runner import _set_tf32, resolved
 from sim.baseline.workloads import build_workload
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def kernels_of(point: Point, free_bytes: int) -> list[dict[str, object]]:
     """Groups of equal kernels of one pass, in the order of their first launch; durations in microseconds."""
+    _set_tf32(point.precision == "tf32")
     with torch.inference_mode():
         call = build_workload(
             point.workload_path, point.knobs, precision=point.precision, device="cuda", compiled=False,
