@@ -123,6 +123,8 @@ def captured(calls: Sequence[Call], *, inner: int) -> torch.cuda.CUDAGraph:
             call()
     torch.cuda.current_stream().wait_stream(stream)
     torch.cuda.synchronize()
+    generator = torch.cuda.default_generators[torch.cuda.current_device()]
+    before = generator.clone_state()
     graph = torch.cuda.CUDAGraph()
     try:
         with torch.cuda.graph(graph):
@@ -130,6 +132,7 @@ def captured(calls: Sequence[Call], *, inner: int) -> torch.cuda.CUDAGraph:
                 calls[i % len(calls)]()
     except RuntimeError as error:
         torch.cuda.synchronize()
+        generator.graphsafe_set_state(before)  # else it waits for the end of this capture, and serves nobody else
         raise MeasurementError(f"cannot be captured in a CUDA graph: {str(error).splitlines()[0]}") from error
     return graph
 

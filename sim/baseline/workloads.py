@@ -105,13 +105,24 @@ def _ordinary(tensor):
     return tensor if usual else torch.randn_like(tensor)
 
 
-def _channels_last(value: object) -> object:
-    """An image channels last, the layout that tensor cores take [NVIDIA, Convolutional Layers User's Guide]."""
+def _as_libraries_like(module: torch.nn.Module, args: tuple[object, ...]) -> tuple[object, ...]:
+    """Images and filters channels last, the layout that tensor cores take [NVIDIA, Convolutional Layers User's Guide];
+    weights of recurrent layers in one piece, as cuDNN wants them. Returns the inputs so."""
     import torch
 
-    if not isinstance(value, torch.Tensor) or value.dim() != 4:
-        return value
-    return value.contiguous(memory_format=torch.channels_last)
+    convolves = False
+    for layer in module.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            convolves = True
+        elif isinstance(layer, torch.nn.RNNBase):
+            layer.flatten_parameters()
+
+    def turned(value: object) -> object:
+        image = isinstance(value, torch.Tensor) and value.dim() == 4
+        return value.contiguous(memory_format=torch.channels_last) if image else value  # type: ignore[attr-defined]
+
+    return tuple(map(turned, args)) if convolves else args
 
 
 def _tensor_type() -> type:
@@ -163,11 +174,8 @@ def build_module(
         args, kwargs = _map_tensors(lambda t: t.to(dtype) if t.is_floating_point() else t, (args, kwargs))
     elif precision not in ("fp32", "tf32"):
         raise MeasurementError(f'precision "{precision}" of a workload: expected fp32, tf32, bf16, fp16 or int8')
-    convolutions = [m for m in module.modules() if isinstance(m, torch.nn.Conv2d)]
-    if device == "cuda" and convolutions:
-        for layer in convolutions:
-            layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        args = tuple(map(_channels_last, args))
+    if device == "cuda":
+        args = _as_libraries_like(module, args)
     return module, args, kwargs
 
 

@@ -49,6 +49,12 @@ class FakeCuda:
         self.Stream = lambda: SimpleNamespace(wait_stream=lambda other: None)
         self.current_stream = lambda: SimpleNamespace(wait_stream=lambda other: None)
         self.synchronize = lambda: None
+        self.current_device = lambda: 0
+        self.waits = False  # the generator, for the end of a capture
+        generator = SimpleNamespace(
+            clone_state=lambda: self.waits, graphsafe_set_state=lambda state: setattr(self, "waits", state)
+        )
+        self.default_generators = (generator,)
 
     @contextmanager
     def stream(self, stream):
@@ -56,9 +62,9 @@ class FakeCuda:
 
     @contextmanager
     def graph(self, graph):
-        self.capturing = graph
+        self.capturing, self.waits = graph, True
         yield
-        self.capturing = None
+        self.capturing, self.waits = None, False
 
     def call(self, name):
         def run():
@@ -145,6 +151,7 @@ def test_an_op_that_synchronises_cannot_be_captured(cuda):
 
     with pytest.raises(MeasurementError, match="cannot be captured in a CUDA graph: operation not permitted"):
         samplers.captured([synchronising], inner=1)
+    assert not cuda.waits  # else no later point could draw its operands
 
 
 def test_a_captured_fault_does_not_hide_the_reason(cuda):
