@@ -96,7 +96,8 @@ class FakeGpu:
 @pytest.fixture
 def cuda(monkeypatch):
     fake = FakeCuda()
-    for name in ("Event", "CUDAGraph", "Stream", "current_stream", "synchronize", "stream", "graph"):
+    faked = ("Event", "CUDAGraph", "Stream", "current_stream", "synchronize", "stream", "graph", "current_device")
+    for name in (*faked, "default_generators"):
         monkeypatch.setattr(torch.cuda, name, getattr(fake, name))
     clock = SimpleNamespace(perf_counter=lambda: fake.now_s, perf_counter_ns=lambda: int(fake.now_s * 1e9))
     monkeypatch.setattr(runner, "time", clock)
