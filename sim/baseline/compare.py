@@ -45,17 +45,20 @@ class Comparison:
 
 def op_graph(spec: OpSpec) -> Graph:
     """The op as a one-op graph, traced on meta; integer and fp8 ops as their fp32 form (the precision is
-    an argument of the estimate). Bare int8 ops get int8 operands; layers quantise at their borders."""
+    an argument of the estimate). Bare int8 ops get int8 operands; layers quantise at their borders. A 2:4 product is
+    a dense layer whose weight `sparsify` marks, as compression does: torch packs such weights on CUDA only."""
     import torch
 
     import sim
     from sim.baseline.builders import operation
-    from sim.baseline.kernels.plain import plain
-    from sim.workload.passes import apply_precision
+    from sim.baseline.kernels.plain import plain, two_to_four
+    from sim.workload.passes import apply_precision, sparsify
     from sim.workload.precision import parse_precision
 
     if spec.kind in OURS:
         return sim.trace(*plain(spec))
+    if spec.kind == "gemm_2to4":
+        return sparsify(sim.trace(*two_to_four(spec)), "2:4")
     width = spec.precision if spec.precision in ("fp32", "bf16", "fp16") else "fp32"
     function, operands = operation(op_spec(spec.kind, spec.params, width), "meta")
 

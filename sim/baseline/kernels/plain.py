@@ -15,10 +15,19 @@ from sim.baseline.ops import BLOCK, OpSpec, kept_blocks
 Made = tuple[nn.Module, tuple[torch.Tensor, ...]]
 
 
-def int4_gemm(p: Mapping[str, int], dtype: torch.dtype) -> Made:
-    """A layer whose weights the estimate's precision (w4a16) narrows; scales and zeros are left out (6 % of them)."""
+def _linear(p: Mapping[str, int], dtype: torch.dtype) -> Made:
     x = torch.empty(p["m"], p["k"], dtype=dtype, device="meta")
     return nn.Linear(p["k"], p["n"], bias=False, dtype=dtype, device="meta"), (x,)
+
+
+def int4_gemm(p: Mapping[str, int], dtype: torch.dtype) -> Made:
+    """A layer whose weights the estimate's precision (w4a16) narrows; scales and zeros are left out (6 % of them)."""
+    return _linear(p, dtype)
+
+
+def two_to_four(spec: OpSpec) -> Made:
+    """The dense layer of a 2:4 product, of a library and not of ours: `sim.workload.passes.sparsify` marks its weight."""
+    return _linear(spec.params, _dtype(spec))
 
 
 class _BlockSparse(nn.Module):
@@ -68,8 +77,11 @@ PLAIN: Mapping[str, Callable[[Mapping[str, int], torch.dtype], Made]] = {
 
 def plain(spec: OpSpec) -> Made:
     """(module, operands on meta) of one of our kernels."""
-    dtype = {"w4a16": torch.float16, "fp16": torch.float16, "bf16": torch.bfloat16}.get(spec.precision, torch.float32)
-    return PLAIN[spec.kind](spec.params, dtype)
+    return PLAIN[spec.kind](spec.params, _dtype(spec))
 
 
-__all__ = ["PLAIN", "plain"]
+def _dtype(spec: OpSpec) -> torch.dtype:
+    return {"w4a16": torch.float16, "fp16": torch.float16, "bf16": torch.bfloat16}.get(spec.precision, torch.float32)
+
+
+__all__ = ["PLAIN", "plain", "two_to_four"]
