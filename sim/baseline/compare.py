@@ -12,6 +12,7 @@ from sim.baseline.grid import Point
 from sim.baseline.ops import OpSpec, op_spec
 from sim.baseline.record import BaselineRecord
 from sim.errors import MeasurementError
+from sim.hardware.chip import Chip, Costing
 from sim.results import Estimate, Term
 from sim.workload.graph import Graph
 
@@ -81,6 +82,22 @@ def one_launch_s(estimate: Estimate) -> float:
     return estimate.latency_s - sum(launches) + max(launches)
 
 
+def _as_written(record: BaselineRecord, chip: Chip, ideal: Estimate) -> tuple[float, str]:
+    """One of our kernels: its cost as written, and in words how and what an ideal kernel would take; on chips for which
+    it was not compiled the ideal kernel's, which the words say."""
+    from sim.baseline.kernels.cost import written_cost
+    from sim.cost.gpu.device import device_from_chip
+
+    best_s = one_launch_s(ideal)
+    if chip.main_unit.costing is Costing.GPU_KERNELS:
+        launch_s = max(op.breakdown_s.get(Term.LAUNCH, 0.0) for op in ideal.ops)
+        spec = op_spec(record.op, record.knobs, record.precision)  # type: ignore[arg-type]
+        cost = written_cost(spec, device_from_chip(chip), launch_s=launch_s)
+        if cost is not None:
+            return cost.total_s, f"as our kernel is written ({cost.words}); an ideal one takes {best_s * 1e6:.3g} us"
+    return best_s, "of an ideal kernel: ours is slower"
+
+
 def compare_records(records: Sequence[BaselineRecord], hardware: str, calibration: str = "auto") -> Comparison:
     """Each record beside `sim.estimate` on `hardware`; a refused estimate is a note, not an end."""
     import sim
@@ -97,7 +114,7 @@ def compare_records(records: Sequence[BaselineRecord], hardware: str, calibratio
                 else sim.load_workload(record.target, **record.knobs)  # type: ignore[arg-type]
             )
             found = sim.estimate(graph, chip, precision=record.precision, calibration=calibration, inputs="resident")
-            estimated, note = one_launch_s(found) if record.op in OURS else found.latency_s, ""
+            estimated, note = _as_written(record, chip, found) if record.op in OURS else (found.latency_s, "")
         except DovetailError as error:
             estimated, note = None, str(error)
         rows.append(Row(name=name, measured_s=record.median_s, estimated_s=estimated, note=note))

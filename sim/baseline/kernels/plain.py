@@ -26,7 +26,7 @@ def int4_gemm(p: Mapping[str, int], dtype: torch.dtype) -> Made:
 
 
 def two_to_four(spec: OpSpec) -> Made:
-    """The dense layer of a 2:4 product, of a library and not of ours: `sim.workload.passes.sparsify` marks its weight."""
+    """The dense layer of a 2:4 product (a library's kernel): `sim.workload.passes.sparsify` marks its weight."""
     return _linear(spec.params, _dtype(spec))
 
 
