@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 _SM, _MEMORY = 1, 2
 """nvmlClockType_t"""
 
-_THROTTLE = {
+THROTTLE = {
     0x4: "software power cap", 0x8: "hardware slowdown", 0x20: "software thermal slowdown",
     0x40: "hardware thermal slowdown", 0x80: "hardware power brake",
 }  # fmt: skip
 """nvmlClocksEventReasons; idle (0x1) and application clocks (0x2) are no throttling."""
+
+
+def held_down(marks: Iterable[str]) -> bool:
+    """Whether the driver said of a point that something held its clock down."""
+    return any(word in mark for mark in marks for word in THROTTLE.values())
 
 
 class Nvml:
@@ -58,7 +63,7 @@ class Nvml:
     def throttled(self) -> str:
         """Active reasons for which the clock is held down, in words."""
         reasons = self._read("nvmlDeviceGetCurrentClocksThrottleReasons", ctypes.c_ulonglong) or 0
-        return ", ".join(word for bit, word in _THROTTLE.items() if reasons & bit)
+        return ", ".join(word for bit, word in THROTTLE.items() if reasons & bit)
 
     def driver(self) -> str | None:
         if self._library is None:

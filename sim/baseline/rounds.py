@@ -14,15 +14,17 @@ theta). (Noise to both sides, normal, has wider gaps for its least: there the in
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import exp, log
 from pathlib import Path
 from statistics import median
 
 from sim.baseline.grid import Point
-from sim.baseline.record import Baseline, BaselineRecord, append_record, read_baseline
-from sim.baseline.timing import REPEAT_FLOOR
+from sim.baseline.nvml import held_down
+from sim.baseline.record import Baseline, BaselineRecord, Mode, append_record, read_baseline
+from sim.baseline.runner import ONE_PROCESS
+from sim.baseline.timing import HELD_DOWN_FLOOR, REPEAT_FLOOR, Plan
 from sim.errors import MeasurementError
 
 LEAST_ROUNDS = 3
@@ -68,23 +70,27 @@ def repeat_spread(values: Sequence[float], common: float, confidence: float = 0.
     return exp(mean * -log(1 - confidence) * (n - 1) / n) - 1
 
 
-def combine(records: Sequence[BaselineRecord], common: float, *, limit: float, asked: int) -> BaselineRecord:
+def combine(
+    records: Sequence[BaselineRecord], common: float, *, limit: float, asked: int, least: int = LEAST_ROUNDS
+) -> BaselineRecord:
     """One record of a point from its rounds, noisy ones included: the quickest, with the spread between all of them.
-    No number where too few rounds have one, or the spread is wider than `limit`."""
+    No number where fewer than `least` rounds have one, or the spread is wider than `limit`. A round in which the
+    driver held the clock down keeps the spread at HELD_DOWN_FLOOR: the next run may see the boost clock, or never."""
     good = sorted((r for r in records if r.median_s is not None), key=lambda r: r.median_s or 0.0)
     times = [float(r.median_s or 0.0) for r in good]
-    if len(good) < LEAST_ROUNDS:
+    if len(good) < least:
         reasons = dict.fromkeys(mark for r in records if r.median_s is None for mark in r.marks)
-        why = f"{len(good)} of {asked} processes gave a number, {LEAST_ROUNDS} needed: {'; '.join(reasons)}"
+        why = f"{len(good)} of {asked} processes gave a number, {least} needed: {'; '.join(reasons)}"
         return replace(records[-1], median_s=None, noisy=True, marks=(why,), rounds_s=tuple(times))
     best = good[0]
     time_s = times[0]
-    relative = max(REPEAT_FLOOR, repeat_spread(times, common))
+    marks = tuple(dict.fromkeys(mark for r in good for mark in r.marks if mark != ONE_PROCESS))
+    between = repeat_spread(times, common)
+    relative = max(HELD_DOWN_FLOOR if held_down(marks) else REPEAT_FLOOR, between)
     assert best.spread is not None
     spread = replace(best.spread, stated_s=relative * time_s, within_s=best.spread.stated_s)
     noise = f"another run of {len(times)} processes would lie within +-{relative:.0%}, limit {limit:.0%}"
     noisy = relative > limit
-    marks = tuple(dict.fromkeys(mark for r in good for mark in r.marks))
     dates = sorted(r.date for r in good)
     return replace(
         best, median_s=None if noisy else time_s, spread=spread, noisy=noisy, rounds_s=tuple(times),
@@ -100,12 +106,42 @@ def combine_rounds(rounds: Sequence[Baseline], points: Mapping[str, Point], *, a
     latest = [r.latest for r in rounds]
     found = {key: [r[key] for r in latest if key in r] for key in points}
     reached = {key: records for key, records in found.items() if len(records) == asked}
-    numbers = [[float(r.median_s) for r in records if r.median_s is not None] for records in reached.values()]
-    common = common_gap([values for values in numbers if len(values) >= LEAST_ROUNDS])
+    common = _common_gaps(reached.values(), LEAST_ROUNDS)
     combined = tuple(
-        combine(records, common, limit=points[key].plan.between_limit, asked=asked) for key, records in reached.items()
+        combine(records, common[records[0].mode], limit=points[key].plan.between_limit, asked=asked)
+        for key, records in reached.items()
     )
     return Combined(records=combined, left=len(points) - len(reached))
+
+
+def _common_gaps(points: Iterable[Sequence[BaselineRecord]], least: int) -> Mapping[Mode, float]:
+    """By mode: what is launched call by call depends on the host, whose pace a replayed graph does not feel."""
+    values: dict[Mode, list[list[float]]] = {}
+    for records in points:
+        numbers = [float(r.median_s) for r in records if r.median_s is not None]
+        values.setdefault(records[0].mode, []).extend([numbers] if len(numbers) >= least else [])
+    return {mode: common_gap(several) for mode, several in values.items()}
+
+
+def combine_processes(processes: Sequence[Baseline], *, least: int = LEAST_ROUNDS) -> tuple[BaselineRecord, ...]:
+    """Files of single processes as one record a point, in the order of the first: for runs on a machine that gave no
+    time for `measure_rounds`. Points that fewer than `least` processes reached stay out.
+
+    The common gap of points that n processes reached is that of these points: it shrinks with n.
+    """
+    latest = [process.latest for process in processes]
+    keys = dict.fromkeys(key for one in latest for key in one)
+    found = {key: [one[key] for one in latest if key in one] for key in keys}
+    common = {
+        n: _common_gaps((records for records in found.values() if len(records) == n), least)
+        for n in range(least, len(processes) + 1)
+    }
+    limit = Plan().between_limit
+    return tuple(
+        combine(records, common[len(records)][records[0].mode], limit=limit, asked=len(records), least=least)
+        for records in found.values()
+        if len(records) >= least
+    )
 
 
 def measure_rounds(

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from sim.baseline.device import CpuDevice, CudaDevice, open_device
 from sim.baseline.grid import Point, in_turn, make_point
+from sim.baseline.nvml import held_down
 from sim.baseline.ops import OP_KINDS, Work, op_spec
 from sim.baseline.peaks import bound_s
 from sim.baseline.record import BaselineRecord, Kind, Mode, Phase, append_record, read_baseline
@@ -32,10 +33,16 @@ from sim.baseline.samplers import (
     repeated,
     rotation,
 )
-from sim.baseline.timing import Plan, Timing, calls_per_sample, repeat
+from sim.baseline.timing import HELD_DOWN_FLOOR, Plan, Timing, calls_per_sample, repeat, with_floor
 from sim.baseline.workloads import CUDA_METHOD, INT8_METHOD, build_workload, resolve_knobs, workload_work
 from sim.errors import DovetailError, MeasurementError
 
+ONE_PROCESS = (
+    "launched one by one from one process: the host's pace differs between processes by more than is stated, measure "
+    "with --rounds"
+)
+"""Mark of an eager record of a GPU. On the H200 pairs of processes differed by 6 to 12 % in the median, a few points by
+half and more, whatever the scatter within each was."""
 CLOCK_CHANGE = 0.05
 """Relative change of the clock between the start and the end of a point above which the record is marked."""
 
@@ -204,12 +211,17 @@ def measure_point(point: Point, machine: CpuDevice | CudaDevice, run: Origin) ->
     noise = [reason for reason in (machine.disturbed(), timing.reason) if reason]
     marks = noise + [reason for reason in (machine.throttled(),) if reason]
     marks += clock_marks(clocks)
+    spread = timing.spread
+    if held_down(marks):
+        spread = with_floor(spread, median_s=timing.median_s, floor=HELD_DOWN_FLOOR)
+    if machine.backend == "cuda" and point.mode is not Mode.GRAPH and not noise:
+        marks.append(ONE_PROCESS)
     bound = _bound(ready.work, point, machine)
     marks += [] if noise else bound_marks(timing.median_s, bound)
     return BaselineRecord(
         device=machine.key, backend=machine.backend, kind=Kind.MEASURED, op=point.op, workload=point.workload,
         knobs=point.knobs, precision=point.precision, mode=point.mode, phase=point.phase, threads=machine.threads,
-        median_s=None if noise else timing.median_s, spread=timing.spread, n=len(timing.samples_s),
+        median_s=None if noise else timing.median_s, spread=spread, n=len(timing.samples_s),
         outliers_s=timing.outliers_s, noisy=bool(noise), energy_j=energy_j, clocks=clocks, power_w=power_w,
         work=ready.work.to_dict() if ready.work else {}, bound_s=bound, marks=tuple(marks), env=run.env,
         date=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), command=run.command, method=f"{method}; {ready.method}",

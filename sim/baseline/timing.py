@@ -7,7 +7,7 @@ one. The samplers for CPU and CUDA stand in `sim.baseline.samplers`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import comb, inf
 
 from sim.baseline.record import Spread
@@ -21,6 +21,11 @@ OUTLIER_SIGMAS = 5.0
 REPEAT_FLOOR = 0.03
 """Least relative spread that a record states for a repetition in another process. Address-space layout and
 clock state differ between processes in ways that no single process sees; estimated."""
+
+HELD_DOWN_FLOOR = 0.15
+"""The same where the driver held the clock down. Of a GPU at its power limit a process sees the boost clock or a lower
+one, as what ran before left the limiter: on the H200 1.98 GHz or, in the median of the lowered clocks read, 1.75 GHz,
+and matrix products in two processes 11 to 14.5 % apart (`baselines/METHOD.md`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +118,11 @@ def stated_spread_s(*, median_s: float, q25_s: float, q75_s: float) -> float:
     The interquartile range (2 x 0.67 sigma for normal samples), but at least REPEAT_FLOOR of the median.
     """
     return max(q75_s - q25_s, REPEAT_FLOOR * median_s)
+
+
+def with_floor(spread: Spread, *, median_s: float, floor: float) -> Spread:
+    """The spread, stating at least this share of the median."""
+    return replace(spread, stated_s=max(spread.stated_s, floor * median_s))
 
 
 def agree(a: tuple[float, float], b: tuple[float, float]) -> bool:

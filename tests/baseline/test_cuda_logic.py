@@ -11,9 +11,10 @@ import torch
 
 from sim.baseline import runner, samplers
 from sim.baseline.grid import make_point
+from sim.baseline.peaks import Peaks
 from sim.baseline.record import Mode
 from sim.baseline.runner import Prepared
-from sim.baseline.timing import Plan
+from sim.baseline.timing import HELD_DOWN_FLOOR, REPEAT_FLOOR, Plan
 from sim.errors import MeasurementError
 
 LAUNCHED_S, REPLAYED_S = 10e-6, 2e-6
@@ -168,3 +169,37 @@ def test_a_captured_fault_does_not_hide_the_reason(cuda):
         patch.setattr(runner, "prepare", lambda *_: Prepared(calls=[failing], work=None, method=""))
         with pytest.raises(MeasurementError, match=r"^RuntimeError: CUBLAS_STATUS_NOT_SUPPORTED$"):
             runner.measure_point(point, gpu, runner.Origin())
+
+
+class WholeGpu(FakeGpu):
+    """With all that a record needs, and a driver that holds the clock down for `reason`."""
+
+    key, backend, threads, peaks = "fake-gpu", "cuda", None, Peaks()
+
+    def __init__(self, cuda, reason):
+        super().__init__(cuda)
+        self.throttled, self.disturbed = (lambda: reason), (lambda: "")
+
+
+def recorded(cuda, mode, reason=""):
+    point = make_point(
+        op="relu", workload=None, knobs={"rows": 1, "columns": 8}, precision="fp32", mode=mode,
+        plan=Plan(time_limit_s=0.1, warmup_s=0.0),
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        ready = Prepared(calls=[cuda.call(0)], work=None, method="")
+        patch.setattr(runner, "prepare", lambda *_: ready)
+        return runner.measure_point(point, WholeGpu(cuda, reason), runner.Origin())
+
+
+def test_a_process_at_the_power_limit_states_a_wider_spread(cuda):
+    """The clock is boost or not, as the limiter was left: 15 %, where a free clock repeats within 3 %."""
+    free, capped = (recorded(cuda, Mode.GRAPH, reason) for reason in ("", "software power cap"))
+    assert free.spread.stated_s == pytest.approx(REPEAT_FLOOR * REPLAYED_S)
+    assert free.marks == ()
+    assert capped.spread.stated_s == pytest.approx(HELD_DOWN_FLOOR * REPLAYED_S)
+    assert capped.marks == ("software power cap",)
+
+
+def test_what_is_launched_from_one_process_says_that_the_host_sets_its_pace(cuda):
+    assert recorded(cuda, Mode.EAGER).marks == (runner.ONE_PROCESS,)

@@ -2,13 +2,15 @@
 
 import math
 import random
+from dataclasses import replace
 
 import pytest
 
 from sim.baseline.grid import make_point
-from sim.baseline.record import BaselineRecord, Kind, Spread, append_record, read_baseline
-from sim.baseline.rounds import combine_rounds, common_gap, gap, measure_rounds, repeat_spread
-from sim.baseline.timing import Plan, agree
+from sim.baseline.record import Baseline, BaselineRecord, Kind, Mode, Spread, append_record, read_baseline
+from sim.baseline.rounds import combine_processes, combine_rounds, common_gap, gap, measure_rounds, repeat_spread
+from sim.baseline.runner import ONE_PROCESS
+from sim.baseline.timing import HELD_DOWN_FLOOR, REPEAT_FLOOR, Plan, agree
 from sim.errors import MeasurementError
 
 
@@ -163,3 +165,42 @@ def test_the_quickest_process_gives_the_number(tmp_path):
     assert found.median_s == pytest.approx(1.00e-3)
     assert found.rounds_s == (1.00e-3, 1.01e-3, 1.03e-3, 1.04e-3)
     assert found.n == 44
+
+
+def process_file(times, **changes):
+    """Points 0, 1, ... of one process, with these medians; None: not reached."""
+    found = [record(point, time_s) for point, time_s in zip(points(len(times)).values(), times, strict=True) if time_s]
+    return Baseline(records=tuple(replace(one, **changes) for one in found))
+
+
+def test_a_clock_that_was_held_down_keeps_the_spread_wide():
+    """Three equal processes: 3 % where the clock was free, 15 % where one of them met the power limit."""
+    calm, capped = process_file([1e-3]), process_file([1e-3], marks=("software power cap",))
+    for third, floor in ((calm, REPEAT_FLOOR), (capped, HELD_DOWN_FLOOR)):
+        (found,) = combine_processes([calm, calm, third])
+        assert found.spread.stated_s == pytest.approx(floor * 1e-3)
+        assert found.marks == third.records[0].marks
+
+
+def test_what_the_host_paces_has_a_gap_of_its_own():
+    """Nine replayed points without a gap, nine launched ones with gaps of 0.1 (in logs): neither widens the other."""
+    graph = [process_file([1e-3] * 9, mode=Mode.GRAPH) for _ in range(3)]
+    eager = [process_file([1e-3 * math.exp(0.1 * k)] * 9) for k in range(3)]
+    files = [Baseline(records=g.records + e.records) for g, e in zip(graph, eager, strict=True)]
+    for one in combine_processes(files):
+        # common gap 0.1 / ln 2 in four of five parts, times ln 20 x 2/3
+        apart = math.exp((0.1 + 4 * 0.1 / math.log(2)) / 5 * math.log(20) * 2 / 3) - 1
+        assert one.spread.stated_s / 1e-3 == pytest.approx(REPEAT_FLOOR if one.mode is Mode.GRAPH else apart)
+        assert (one.median_s is None) == (apart > 0.25 and one.mode is Mode.EAGER)
+
+
+def test_processes_are_combined_as_far_as_they_reached():
+    files = [process_file([1.0e-3, 2e-3, 3e-3]), process_file([1.01e-3, 2e-3]), process_file([1.02e-3])]
+    assert [len(r.rounds_s) for r in combine_processes(files, least=2)] == [3, 2]
+    assert [len(r.rounds_s) for r in combine_processes(files)] == [3]
+
+
+def test_the_mark_of_a_single_process_goes_with_it():
+    files = [process_file([1e-3], marks=(ONE_PROCESS, "another")) for _ in range(3)]
+    (found,) = combine_processes(files)
+    assert found.marks == ("another",)
