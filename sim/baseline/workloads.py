@@ -55,7 +55,8 @@ def workload_work(name: str, knobs: Mapping[str, object], precision: str) -> Wor
     from sim.workload.precision import BITS, parse_precision
 
     try:
-        with torch.no_grad():
+        # the counter hooks into autograd, which a point's inference mode would switch off
+        with torch.inference_mode(False), torch.no_grad():
             module, args, kwargs = build_pair(name, knobs, "meta")
             module = module.eval()
             counter = FlopCounterMode(display=False)

@@ -89,7 +89,8 @@ def written(kind: str, params: dict[str, int], precision: str):
 
 
 def test_an_int4_step_by_hand() -> None:
-    """m = 1, n = k = 4096: 64 CTAs, one on an SM, 32 steps; 15 of 16 take 1,398 cycles, one waits for memory: 1,905. At 1.83 GHz 32 x (15 x 1398 + 1905) / 16 cycles are 25.0 us."""
+    """m = 1, n = k = 4096: 64 CTAs, one on an SM, 32 steps; 15 of 16 take 1,398 cycles, one waits for memory: 1,905.
+    At 1.83 GHz that is 25.0 us."""
     cost = written("gemm_int4", {"m": 1, "n": 4096, "k": 4096}, "w4a16")
     assert cost.parts_s["loop"] == pytest.approx(32 * (15 * 1398 + 1905) / 16 / 1.83e9)
     assert cost.total_s == pytest.approx(1e-6 + 25.0e-6, rel=1e-3)

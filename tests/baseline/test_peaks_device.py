@@ -57,7 +57,15 @@ def test_cpu_peaks_by_hand():
 def test_gpu_names_find_their_row():
     found = {name: next(part for part in GPU_PEAKS if part in name) for name in ("NVIDIA H200", "NVIDIA H100 PCIe")}
     assert found == {"NVIDIA H200": "H200", "NVIDIA H100 PCIe": "H100 PCIe"}
-    assert GPU_PEAKS["H200"].far_bytes_per_s == 4.8e12
+    assert GPU_PEAKS["H200"].far_bytes_per_s == 4.917e12
+
+
+def test_peaks_of_hopper_are_at_the_clock_that_the_driver_boosts_to():
+    """132 SMs x 4,096 FLOP x 1.98 GHz; two transfers of 6,144 bit a cycle of 3.201 GHz."""
+    peaks = GPU_PEAKS["H200"]
+    assert peaks.flop_per_s["bf16"] == pytest.approx(132 * 4096 * 1.98e9, rel=1e-3)
+    assert peaks.flop_per_s["fp8_e4m3"] == 2 * peaks.flop_per_s["fp16"]
+    assert peaks.far_bytes_per_s == pytest.approx(2 * 3.201e9 * 6144 / 8, rel=1e-3)
 
 
 def test_disturbance_by_hand():
