@@ -2,8 +2,9 @@
 
     PYTHONPATH=. python benchmarks/repeat_baseline.py first.jsonl second.jsonl
 
-Prints the share of common points that agree (asked for: 95 %), those that do not, and the repeatability: the median
-difference of ops and of whole workloads, which bounds what a model can be asked for. Exit code 1 below 95 %.
+Prints the share of common points that agree (asked for: 95 %), also by mode where there are several, those that do not,
+and the repeatability: the median difference of ops and of whole workloads, which bounds what a model can be asked for.
+Exit code 1 below 95 %.
 """
 
 from __future__ import annotations
@@ -25,12 +26,16 @@ def main(first: Path, second: Path) -> int:
     if not measured:
         print(f"no common points with a number ({len(common)} common ones are too noisy)")
         return 1
-    apart = []
+    apart = {}
     for key in measured:
         a, b = ((run[key].median_s, run[key].spread.stated_s) for run in runs)
         if not agree(a, b):
-            apart.append(f"{key}: {a[0] * 1e6:.2f} and {b[0] * 1e6:.2f} us, {b[0] / a[0] - 1:+.1%}")
-    print("\n".join(apart))
+            apart[key] = f"{key}: {a[0] * 1e6:.2f} and {b[0] * 1e6:.2f} us, {b[0] / a[0] - 1:+.1%}"
+    print("\n".join(apart.values()))
+    modes = {key: runs[0][key].mode.value for key in measured}
+    for mode in dict.fromkeys(modes.values()) if len(set(modes.values())) > 1 else ():
+        keys = [key for key in measured if modes[key] == mode]
+        print(f"{mode}: {sum(key not in apart for key in keys)} of {len(keys)} points agree")
     for what in ("op", "workload"):
         keys = [key for key in measured if getattr(runs[0][key], what) is not None]
         off = [abs(runs[1][key].median_s / runs[0][key].median_s - 1) for key in keys]

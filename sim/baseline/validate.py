@@ -128,7 +128,9 @@ def against(
             f"--precision {precision}: the records of {target} state their own precisions; it goes with a CSV file "
             "whose name does not end in one"
         )
-    return (score_device(target, hw or target, calibration),)
+    from sim.hardware.load import chip_of_device
+
+    return (score_device(target, hw or chip_of_device(target) or target, calibration),)
 
 
 def _check_used(file: Path, precision: str | None, calibration: str) -> None:
@@ -154,12 +156,16 @@ def _score_file(file: Path, hw: str | None, precision: str | None, calibration: 
 def score_device(device: str, hw: str, calibration: str = "auto") -> Score:
     """Score the bundled baseline records of a device, published ones included, against `sim.estimate` on `hw`.
 
+    An estimate of a GPU is of replayed kernels: where there are records of graph replay, those launched one by one from
+    a host are left out.
+
     Raises: ResultError: no records, or none that can be estimated; ConfigError, CalibrationError: a chip or a
         calibration that is unknown.
     """
     import sim
     from sim.baseline.compare import compare_records
-    from sim.baseline.record import records_with_numbers
+    from sim.baseline.record import Mode, records_with_numbers
+    from sim.hardware.chip import Costing
     from sim.schedule.confidence import calibration_label
 
     folder = data_dir("baselines")
@@ -170,7 +176,10 @@ def score_device(device: str, hw: str, calibration: str = "auto") -> Score:
         raise ResultError(
             f"{device}: neither a CSV file nor a device with records: {', '.join(devices)}.{nearest(device, devices)}"
         )
-    label = calibration_label(sim.load_hardware(hw), calibration)
+    chip = sim.load_hardware(hw)
+    label = calibration_label(chip, calibration)
+    if chip.main_unit.costing is Costing.GPU_KERNELS:
+        records = [record for record in records if record.mode is Mode.GRAPH] or records
     compared = compare_records(records, hw, calibration).rows
     pairs = [(row.estimated_s, row.measured_s) for row in compared if row.ratio is not None]
     if not pairs:

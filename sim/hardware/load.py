@@ -59,6 +59,13 @@ def list_hardware() -> list[str]:
     return sorted(path.stem for path in hardware_dir().glob("*.yaml"))
 
 
+def chip_of_device(device: str) -> str | None:
+    """The bundled chip that a measured or published device is, or None: its name, or "nvidia-" and its name, as the
+    driver calls it. Where a driver's name says more (nvidia-a100-sxm4-80gb), the chip is to be named."""
+    name = device.removeprefix("nvidia-")
+    return name if name in list_hardware() else None
+
+
 def hardware_path(name_or_path: str | Path) -> Path:
     """The file of a bundled name or of a path to a YAML file.
 

@@ -10,8 +10,10 @@ from sim.baseline.checks import Check, Rule, all_checks
 from sim.baseline.checks import check as registry
 from sim.baseline.checks.networks import alexnet, inception_v1, resnet50, vgg16
 from sim.baseline.checks.tpu import GENERATORS, applications, random_layers, square_layers
+from sim.baseline.compare import Comparison, Row
 from sim.baseline.validate import SCHEMA, Validation, against, score, score_document, validate
 from sim.errors import CalibrationError, ConfigError, ResultError
+from sim.hardware.load import chip_of_device
 from sim.view.checks import again, check_table
 
 
@@ -207,3 +209,23 @@ def test_records_of_a_device_are_scored_with_the_calibration_that_was_asked(monk
     with pytest.raises(ResultError, match="none of"):
         against("amd-epyc-f25m17-avx512-zen4-2c", hw="epyc-zen4", calibration="none")
     assert set(asked) == {"none"}
+
+
+def test_a_measured_gpu_finds_its_chip_and_is_scored_on_replayed_records(monkeypatch):
+    """Device nvidia-h200 is the chip h200; what a host launches one by one is no estimate's claim."""
+    seen, row = {}, Row(name="x", measured_s=2.0, estimated_s=1.0)
+
+    def compared(records, hardware, calibration):
+        seen.update(modes={r.mode.value for r in records}, hardware=hardware)
+        return Comparison(rows=(row,), total=row)
+
+    monkeypatch.setattr("sim.baseline.compare.compare_records", compared)
+    (found,) = against("nvidia-h200")
+    assert seen == {"modes": {"graph"}, "hardware": "h200"}
+    assert (found.hardware, found.median_error) == ("h200", 0.5)
+
+
+def test_devices_and_chips():
+    assert [chip_of_device(name) for name in ("nvidia-h200", "h200", "nvidia-h100-80gb-hbm3", "cpu")] == [
+        "h200", "h200", None, None,
+    ]  # fmt: skip

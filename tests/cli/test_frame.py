@@ -304,3 +304,16 @@ def test_validate_refuses_what_it_would_ignore(words: list[str], message: str) -
     done = runner.invoke(app, ["validate", *words])
     assert done.exit_code == 2
     assert message in " ".join(done.stderr.split())
+
+
+def test_a_measured_gpu_appears_in_the_roofline_of_its_chip(tmp_path: Path) -> None:
+    """The fastest mode of the workload at the estimate's precision and knobs; others are refused with what there is."""
+    file = str(sim.resources.data_dir("baselines") / "nvidia-h200.jsonl")
+    asked = ["roofline", "mlp", "--hw", "h200", "--measured", file, "-o", str(tmp_path / "r.png")]
+    done = runner.invoke(app, [*asked, "--precision", "bf16"])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "r.png").stat().st_size > 10_000
+    refused = runner.invoke(app, [*asked, "--precision", "fp32"])
+    assert refused.exit_code == ConfigError.exit_code
+    assert "mlp at fp32 with" in refused.output
+    assert "there is bf16" in refused.output

@@ -157,6 +157,8 @@ def test_measured_meets_the_estimate_of_the_same_run(estimate: Estimate) -> None
     ((label, theirs, ours),) = measured_view([record, *others], [estimate])
     assert "measured on d, on toy" in label
     assert (theirs, ours) == (2e-3, pytest.approx(estimate.latency_s, rel=1e-5))
+    modes = measured_view([record | {"mode": mode} for mode in ("graph", "eager")], [estimate])
+    assert ["(graph)" in label for label, _, _ in modes] == [True, False]  # else two lines of one name
 
 
 def test_a_trace_becomes_tracks_and_steps() -> None:

@@ -80,6 +80,7 @@ def baselines(space: Space) -> tuple[Baseline, ...]:
 
 
 def _stated_power_w(device: str) -> float | None:
-    from sim.hardware.load import list_hardware, load_hardware
+    from sim.hardware.load import chip_of_device, load_hardware
 
-    return load_hardware(device).technology.power_w if device in list_hardware() else None
+    name = chip_of_device(device)
+    return None if name is None else load_hardware(name).technology.power_w

@@ -202,7 +202,9 @@ def measured_view(records: Sequence[Document], estimates: Sequence[Estimate]) ->
         for estimate in estimates:
             same = all(estimate.knobs.get(key, value) == value for key, value in knobs.items())
             if estimate.workload_name == name and same and estimate.precision == record.get("precision"):
-                label = f"{name} {estimate.precision}, measured on {record.get('device')}, on {estimate.hardware_name}"
+                mode = f" ({record['mode']})" if record.get("mode") else ""
+                label = f"{name} {estimate.precision}, measured on {record.get('device')}{mode}"
+                label += f", on {estimate.hardware_name}"
                 lines.append([label, short(seconds), short(estimate.latency_s)])
     return lines
 
