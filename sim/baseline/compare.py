@@ -95,7 +95,7 @@ def _as_written(record: BaselineRecord, chip: Chip, ideal: Estimate) -> tuple[fl
         cost = written_cost(spec, device_from_chip(chip), launch_s=launch_s)
         if cost is not None:
             return cost.total_s, f"as our kernel is written ({cost.words}); an ideal one takes {best_s * 1e6:.3g} us"
-    return best_s, "of an ideal kernel: ours is slower"
+    return best_s, "of an ideal kernel, not as ours is written"
 
 
 def compare_records(records: Sequence[BaselineRecord], hardware: str, calibration: str = "auto") -> Comparison:

@@ -174,12 +174,13 @@ def _show_comparison(comparison: Comparison, hardware: str) -> None:
         return
     lines = []
     for row in (*comparison.rows, comparison.total):
-        name = f"{row.name}: {row.note}" if row.note else row.name
+        name = f"{row.name}: {row.note}" if row is comparison.total else row.name
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
         lines.append((name, _duration(row.measured_s), _duration(row.estimated_s), ratio))
     heads = (words("op or module", shorten=Shorten.LEFT, at_least=28), number("measured"), number("estimated", drop=1),
              number("ratio"))  # fmt: skip
-    show(fitted(f"Measured against the estimate on {hardware}", heads, lines))
+    notes = [f"{row.name}: {row.note}" for row in comparison.rows if row.note]
+    show(fitted(f"Measured against the estimate on {hardware}", heads, lines), *notes)
 
 
 def _duration(seconds: float | None) -> str:

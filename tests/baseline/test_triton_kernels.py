@@ -14,10 +14,21 @@ import pytest
 pytest.importorskip("triton")
 
 
+COUNTS = """
+import triton.runtime.interpreter as interpreter
+patch = interpreter._patch_lang_tensor
+def with_counts(tensor, scope):
+    patch(tensor, scope)
+    scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+interpreter._patch_lang_tensor = with_counts
+"""
+"""Triton 3.6's interpreter takes int() of an array with one element for a loop's count, which NumPy 2.4 refuses."""
+
+
 def run_interpreted(code: str) -> None:
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
+        [sys.executable, "-c", COUNTS + textwrap.dedent(code)],
         env=environment,
         capture_output=True,
         text=True,
