@@ -25,7 +25,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 import sim
-from sim.baseline.calibrate import record_graph
+from sim.baseline.table import record_graph
 from sim.baseline.device import open_device
 from sim.baseline.record import read_baseline
 from sim.baseline.timing import Plan

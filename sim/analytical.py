@@ -12,7 +12,7 @@ import numpy as np
 from sim.cost.roofline import Roofline, RooflinePoint
 from sim.cost.roofline import roofline as graph_roofline
 from sim.errors import InfeasibleError, MappingError, WorkloadError, nearest, whole
-from sim.hardware.chip import Chip, Costing, Unit
+from sim.hardware.chip import Chip, Unit
 from sim.hardware.designs import Designs
 from sim.hardware.dump import chip_hash
 from sim.hardware.load import as_chip
@@ -122,7 +122,7 @@ def roofline(
     graph = as_graph(graph, where="roofline: first argument")
     chip = as_chip(chip, where="roofline: second argument")
     chosen, unit = resolve_precision(precision, chip.default_precision), chip.main_unit
-    ready = prepare(graph, chosen, chip.system, eager=unit.costing is Costing.CPU, passes=pass_limit(unit.array))
+    ready = prepare(graph, chosen, chip.system, eager=unit.costing.eager, passes=pass_limit(unit.array))
     return graph_roofline(as_typed(ready, chosen), chip, chosen.name, homes=_inner_homes(ready, unit))
 
 

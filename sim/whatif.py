@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from sim.aside import Aside
 from sim.errors import DovetailError
-from sim.hardware.chip import Array, Chip, Costing, Fanout, Memory, Rate
+from sim.hardware.chip import Array, Chip, Fanout, Memory, Rate
 from sim.mapping.machine import group_by_structure
 from sim.results import Estimate, WhatIf
 from sim.schedule.again import Again
@@ -41,7 +41,7 @@ def resources(chip: Chip) -> Iterator[tuple[str, float, str | int]]:
     unit = chip.main_unit
     yield "clock", chip.clock_hz, "Hz"
     for memory in (chip.memory(unit.home), *unit.memories):
-        if unit.costing is not Costing.GPU_KERNELS or memory.name == unit.home:
+        if not unit.costing.gpu or memory.name == unit.home:
             yield from _rates(memory)
         if memory.name != unit.home and isfinite(memory.capacity_bytes):
             yield f"{memory.name}.capacity", memory.capacity_bytes, "B"

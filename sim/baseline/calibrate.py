@@ -1,4 +1,4 @@
-"""Fit a CPU's constants to its baseline records, and say how far off they are on what they have not seen.
+"""Fit a measured device's constants to its baseline records, and say how far off they are on what they have not seen.
 
 Ops and whole networks fit the constants. Errors are of what a fit had not seen: ops by halves of the shape
 families, networks with every network of the same model left out.
@@ -13,31 +13,23 @@ from pathlib import Path
 
 import numpy as np
 
-from sim.baseline.cpu_fit import (
-    FOLDS,
-    HELD,
-    Fit,
-    active,
-    all_rows,
-    fit_all,
-    hold_out_families,
-    hold_out_models,
-    middle,
-    unseen,
-)
-from sim.baseline.cpu_rows import CUSTOM_KERNELS, Table, family, record_graph, tabulate
-from sim.baseline.record import BaselineRecord, Mode, read_baseline
+from sim.baseline.cpu_rows import CPU
+from sim.baseline.fitting import FOLDS, Data, Fit, active, all_rows, hold_out_families, hold_out_models, middle, unseen
+from sim.baseline.gpu_rows import EAGER_GPU, profile_sums
+from sim.baseline.record import BaselineRecord, read_baseline
 from sim.baseline.residuals import deviation_of, network_shares, residuals_of
 from sim.baseline.runner import git_commit
 from sim.baseline.score import error_statistics
-from sim.cost.cpu import CpuConstants
+from sim.baseline.table import CUSTOM_KERNELS, Library, Table, family, record_graph
+from sim.cost.gpu.constants import Constants
 from sim.cost.intervals import interval_s
 from sim.errors import CalibrationError
 from sim.hardware.calibration import Calibration
-from sim.hardware.chip import Chip, Costing
+from sim.hardware.chip import Chip
 from sim.resources import data_dir
 from sim.workload.graph import Graph
 
+LIBRARIES = {library.costing: library for library in (CPU, EAGER_GPU)}
 ROWS_PER_CONSTANT = 3
 MIN_FAMILIES = 6
 CONTRADICTION = 1.5
@@ -52,7 +44,8 @@ class Fitted:
     chip: Chip
     file: Path
     names: tuple[str, ...]
-    constants: CpuConstants
+    library: Library
+    constants: Constants
     ops: Table
     op_s: np.ndarray
     networks: Table | None
@@ -100,43 +93,49 @@ def fit(
         contradictory ones, a chip that is no CPU.
     """
     chip = chip or chip_of(device)
-    if chip.main_unit.costing is not Costing.CPU:
+    library = LIBRARIES.get(chip.main_unit.costing)
+    if library is None:
         raise CalibrationError(
-            f"{chip.name} is costed by {chip.main_unit.costing.value}: only units with costing: cpu are fitted here"
+            f"{chip.name} is costed by {chip.main_unit.costing.value}: only units with costing: "
+            f"{' or '.join(known.value for known in LIBRARIES)} are fitted here"
         )
     file = baseline or data_dir("baselines") / f"{device}.jsonl"
-    records = [r for r in _records(file, device) if r.mode is Mode.EAGER]
-    ops = [r for r in records if r.op is not None and r.op not in CUSTOM_KERNELS]
+    records = [r for r in _records(file, device) if r.mode in library.modes]
+    ops = [r for r in records if r.op is not None and r.op not in CUSTOM_KERNELS | library.skipped]
     networks = [r for r in records if r.workload is not None]
     if not ops:
         raise CalibrationError(f"{device}: 0 op records; measure them first: dovetail measure cpu-ops")
-    table = tabulate(ops, chip, graph_of or record_graph)
-    whole = tabulate(networks, chip, graph_of or record_graph) if networks else None
-    names = active([table, whole] if whole else [table])
+    table = library.tabulate(ops, chip, graph_of or record_graph)
+    whole = library.tabulate(networks, chip, graph_of or record_graph) if networks else None
+    names = active(library, [table, whole] if whole else [table])
     _enough(device, table, whole, names)
+    profile = file.parent / "kernels" / file.name
+    sums = profile_sums(profile, whole) if whole and library is EAGER_GPU else None
+    data = Data(ops=table, networks=whole, sums=sums)
     solves = 2 + FOLDS + (len({r.workload for r in networks}) if whole else 0)
 
     def part(done: int, of: int) -> Callable[[float], None]:
         return lambda share: progress((done + of * share) / solves)
 
     progress(0.0)
-    from_ops = Fit(parts=((table, all_rows(table), 1.0),), names=names).solve(middle())
+    begin = middle(library)
+    from_ops = Fit(parts=((table, all_rows(table), 1.0),), names=names).solve(begin)
     part(1, 1)(0.0)
-    constants = unseen(fit_all(table, whole, names, from_ops), names)
-    op_s = hold_out_families(table, whole, names, middle(), progress=part(2, FOLDS))
+    constants = unseen(library, Fit(parts=data.parts(), names=names).solve(from_ops), names)
+    op_s = hold_out_families(data, names, begin, progress=part(2, FOLDS))
     models = part(2 + FOLDS, solves - 2 - FOLDS)
-    network_s = hold_out_models(table, whole, names, from_ops, progress=models) if whole else None
-    return Fitted(chip=chip, file=file, names=names, constants=constants, ops=table, op_s=op_s, networks=whole,
-                  network_s=network_s)  # fmt: skip
+    network_s = hold_out_models(data, names, from_ops, progress=models) if whole else None
+    return Fitted(chip=chip, file=file, names=names, library=library, constants=constants, ops=table, op_s=op_s,
+                  networks=whole, network_s=network_s)  # fmt: skip
 
 
 def calibration_of(device: str, fitted: Fitted) -> Calibration:
     """The document of a fit."""
-    constants, names = fitted.constants, fitted.names
+    constants, names, library = fitted.constants, fitted.names, fitted.library
     networks = fitted.networks.records if fitted.networks else ()
     return Calibration(
         device=device,
-        costing=Costing.CPU.value,
+        costing=library.costing.value,
         date=datetime.now(tz=UTC).date().isoformat(),
         commit=git_commit(),
         source=f"{len(fitted.ops.records)} ops and {len(networks)} whole networks of {fitted.file.name}, fitted on "
@@ -147,7 +146,8 @@ def calibration_of(device: str, fitted: Fitted) -> Calibration:
         error=_errors(fitted.ops, fitted.op_s, fitted.networks, fitted.network_s),
         at_limits=constants.at_limits(names),
         notes=tuple(
-            f"{f.name} was not fitted: {'the errors do not depend on it' if f.name in HELD else 'no rows depend on it'}"
+            f"{f.name} was not fitted: "
+            f"{'the errors do not depend on it' if f.name in library.held else 'no rows depend on it'}"
             for f in fields(constants)
             if f.name not in names
         ),
@@ -158,7 +158,7 @@ def held_out(fitted: Fitted, calibration: Calibration) -> tuple[HeldOut, ...]:
     """Every record beside its held-out estimate, for a figure."""
     found = [
         HeldOut(group=str(name), network=False, measured_s=float(measured), estimated_s=float(ours), interval_s=None)
-        for name, measured, ours in zip(fitted.ops.classes(), fitted.ops.measured_s, fitted.op_s, strict=True)
+        for name, measured, ours in zip(fitted.ops.labels(), fitted.ops.measured_s, fitted.op_s, strict=True)
     ]
     if fitted.networks is None or fitted.network_s is None:
         return tuple(found)
@@ -203,7 +203,7 @@ def _errors(
     ops: Table, op_s: np.ndarray, networks: Table | None, network_s: np.ndarray | None
 ) -> dict[str, dict[str, float | int | None]]:
     """Held-out error statistics by class of ops, of all ops, and of whole networks."""
-    measured, classes = ops.measured_s, ops.classes()
+    measured, classes = ops.measured_s, ops.labels()
     out = {str(n): error_statistics(op_s[classes == n], measured[classes == n]).to_dict() for n in np.unique(classes)}
     out["ops"] = error_statistics(op_s, measured).to_dict()
     if networks is not None and network_s is not None:

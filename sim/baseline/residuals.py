@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 from scipy.optimize import minimize
 
-from sim.baseline.cpu_rows import Table, family
-from sim.cost.cpu import CLASSES, CpuConstants
+from sim.baseline.table import Table, family
+from sim.cost.gpu.constants import Constants
 from sim.cost.intervals import COVERAGE, gap_weight, log_deviation
 from sim.hardware.calibration import Residuals
 
@@ -26,7 +26,7 @@ SMALLEST = 0.01
 
 
 def residuals_of(
-    ops: Table, op_s: np.ndarray, networks: Table | None, network_s: np.ndarray | None, constants: CpuConstants
+    ops: Table, op_s: np.ndarray, networks: Table | None, network_s: np.ndarray | None, constants: Constants
 ) -> Residuals:
     """Args: op_s, network_s: times predicted with constants that had not seen them."""
     classes = class_deviations(ops, op_s)
@@ -49,7 +49,7 @@ def residuals_of(
 def class_deviations(ops: Table, op_s: np.ndarray) -> dict[str, tuple[float, float]]:
     """Class -> (shared by its ops, one op's own): robust scatter of its ops, and the error of a mean over as many
     families of shapes."""
-    log_error, labels = np.log(ops.measured_s / op_s), ops.classes()
+    log_error, labels = np.log(ops.measured_s / op_s), ops.labels()
     out = {}
     for name in sorted(set(labels)):
         at = labels == name
@@ -59,7 +59,7 @@ def class_deviations(ops: Table, op_s: np.ndarray) -> dict[str, tuple[float, flo
     return out
 
 
-def network_shares(networks: Table, constants: CpuConstants, classes: Mapping[str, tuple[float, float]]) -> np.ndarray:
+def network_shares(networks: Table, constants: Constants, classes: Mapping[str, tuple[float, float]]) -> np.ndarray:
     """[network, part] what a unit of each part adds to the deviation of its log time: the device 1, the gaps between
     ops the weight of their share of the time, the classes of ops the joint deviation that their own residuals give."""
     time = networks.times(constants)
@@ -124,7 +124,7 @@ def coverage(log_error: np.ndarray, shares: np.ndarray, models: np.ndarray) -> t
 
 
 def network_deviations(
-    networks: Table, constants: CpuConstants, parts: Mapping[str, tuple[float, float]], device: float
+    networks: Table, constants: Constants, parts: Mapping[str, tuple[float, float]], device: float
 ) -> np.ndarray:
     """Deviation of each network's log time; classes without rows count as the middle one of the known."""
     middle = sorted(parts.values(), key=lambda pair: pair[0] ** 2 + pair[1] ** 2)[len(parts) // 2]
@@ -132,7 +132,7 @@ def network_deviations(
     out = []
     for record in range(len(networks.records)):
         at = np.flatnonzero(networks.owner == record)
-        names = [CLASSES[int(k)] for k in networks.work.kind[at]]
+        names = [networks.classes[int(k)] for k in networks.kind[at]]
         known = {name: parts.get(name, middle) for name in names}
         out.append(log_deviation(list(times_s[at]), names, list(at), device=device, parts=known))
     return np.array(out)

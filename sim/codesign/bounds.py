@@ -103,7 +103,7 @@ class ChipBounds:
         if key not in self._demands:
             read, write = footprint(graph, chip, chip.main_unit, precision, {}).compulsory_bytes()
             # (Work that is folded into weights before a network runs is not done.)
-            eager, passes = chip.main_unit.costing is Costing.CPU, pass_limit(chip.main_unit.array)
+            eager, passes = chip.main_unit.costing.eager, pass_limit(chip.main_unit.array)
             runs = prepare(graph, precision, chip.system, eager=eager, passes=passes)
             macs, ones = _work(runs, chip.main_unit, precision)
             self._demands[key] = Demand(read, write, macs, ones)

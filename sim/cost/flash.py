@@ -76,7 +76,7 @@ def visible_share(region: Region) -> float:
 def op_share(op: Op, graph: Graph, unit: Unit) -> float:
     """Share of an op's work that the unit does at least: below 1 for masked attention that it may run fused."""
     region = graph.regions.get(op.region or "")
-    fuses = unit.costing in (Costing.GPU_KERNELS, Costing.MAPPED)
+    fuses = unit.costing.gpu or unit.costing is Costing.MAPPED
     if not fuses or region is None or region.kind != "attention":
         return 1.0
     found = flash_regions(graph).get(region.id)

@@ -9,7 +9,7 @@ from sim.cost.gpu.sets import fitted_sets
 from sim.events.scenario import Scenario, Serving, StreamSpec
 from sim.hardware.chip import Chip, Costing
 from sim.hardware.dump import chip_hash
-from sim.schedule.cpu import cpu_calibration
+from sim.schedule.cpu import own_calibration
 from sim.schedule.gpu_kernels import gpu_of
 
 
@@ -34,7 +34,7 @@ def calibration(chip: Chip, choice: str = "auto") -> dict[str, Any] | None:
             kind: sets[name].error[kind]["median_error"] for kind, name in names.items() if kind in sets[name].error
         }
         return {"device": main, "date": sets[main].date, "error": error, "origin": dict(origin)}
-    found = cpu_calibration(chip, choice)
+    found = own_calibration(chip, choice)
     if found is None:
         return None
     fitted = {name: values.get("median_error") for name, values in found.error.items()}

@@ -82,7 +82,7 @@ class Preload(StrEnum):
 class Costing(StrEnum):
     """How a unit is costed: `mapped`: the best tiles and loop orders are searched, waiting included; `roofline`: the
     bound of each op plus its launch, which every result says; `gpu_kernels`, `cpu`: as the libraries of GPUs and CPUs
-    run it."""
+    run it; `gpu_eager`: a GPU as a framework drives it, op by op."""
 
     MAPPED = "mapped"
     """The mapper finds tiles and orders; waiting is modelled."""
@@ -92,6 +92,18 @@ class Costing(StrEnum):
     """Kernel tiles, waves, split-K, occupancy (`sim.cost.gpu`)."""
     CPU = "cpu"
     """Library efficiencies, cores, caches, host gaps (`sim.cost.cpu`)."""
+    GPU_EAGER = "gpu_eager"
+    """One kernel or a few per op, nothing fused but attention, launches by the host (`sim.cost.gpu.eager`)."""
+
+    @property
+    def eager(self) -> bool:
+        """Whether a framework runs the graph op by op: no epilogue is fused."""
+        return self in (Costing.CPU, Costing.GPU_EAGER)
+
+    @property
+    def gpu(self) -> bool:
+        """Whether its kernels are those of a GPU."""
+        return self in (Costing.GPU_KERNELS, Costing.GPU_EAGER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,10 @@ KNOWN_OPTIONS: dict[Costing, Mapping[str, str]] = {
         "matrix_efficiency": "share of the matrix rate in products, likewise: what the power limit leaves of the clock",
         "lane_efficiency": "share of the fp32 rate in products on the CUDA cores, likewise",
     },
+    Costing.GPU_EAGER: {
+        "generation": "as for gpu_kernels",
+        "launch": "graph: kernels replayed from a graph (default); eager: launched one by one by the host",
+    },
     Costing.CPU: {"threads": "cores that work; all by default"},
 }
 """Costing -> {option name: meaning and unit}."""

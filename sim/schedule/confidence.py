@@ -9,7 +9,7 @@ from sim.cost.gpu.sets import fitted_sets
 from sim.cost.intervals import Z90, gap_weight, interval_s, log_deviation
 from sim.hardware.calibration import Calibration
 from sim.hardware.chip import Chip, Costing
-from sim.schedule.cpu import cpu_calibration
+from sim.schedule.cpu import own_calibration
 from sim.schedule.gpu_kernels import gpu_of
 from sim.schedule.groups import GroupCost
 from sim.schedule.host import TRANSFER
@@ -33,7 +33,7 @@ def calibration_document(network: Network, d: int, choice: str) -> Mapping[str, 
     chip = network.chips[d]
     if network.unit.costing is Costing.GPU_KERNELS and choice != "none":
         return _gpu_document(network, gpu_of(chip, choice).constants.origin, changed=bool(chip.overrides))
-    found = cpu_calibration(chip, choice)
+    found = own_calibration(chip, choice)
     if found is None:
         return None
     return {
@@ -53,7 +53,7 @@ def calibration_label(chip: Chip, choice: str) -> str:
     if chip.main_unit.costing is Costing.GPU_KERNELS:
         origin = gpu_of(chip, choice).constants.origin["gemm"]
         return "data sheet only" if choice == "none" else f"calibrated on {origin}"
-    found = cpu_calibration(chip, choice)
+    found = own_calibration(chip, choice)
     return "data sheet only" if found is None else f"calibrated on {found.device}"
 
 
@@ -102,7 +102,7 @@ def latency_interval_s(network: Network, d: int, choice: str, latency_s: float) 
         parts, device, score = _gpu_parts(network, gpu_of(chip, choice).constants.origin), WHOLE_GPU, None
         gaps = 0.0
     else:
-        found = cpu_calibration(chip, choice)
+        found = own_calibration(chip, choice)
         if found is None:
             return None
         parts, device, score = dict(found.residuals.classes), found.residuals.device, found.residuals.conformal

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from sim.cost.cpu import CLASSES, CpuConstants, CpuMachine, CpuTime, CpuWork, cpu_time
+from sim.cost.gpu.constants import Constants
 from sim.errors import CalibrationError, ConfigError
 from sim.hardware.calibration import Calibration, calibration_for
-from sim.hardware.chip import Chip, Costing, Fanout, Memory
+from sim.hardware.chip import Chip, Fanout, Memory
 from sim.results import Term
 from sim.schedule.cpu_work import compute_type, library_work
 from sim.schedule.groups import GroupCost, bounds, vector_count
@@ -19,34 +21,39 @@ if TYPE_CHECKING:
     from sim.schedule.network import _Coster
 
 
-def cpu_calibration(chip: Chip, choice: str) -> Calibration | None:
-    """The calibration of a chip that is no GPU. Raises: ConfigError, CalibrationError: a name that does not fit."""
-    if chip.main_unit.costing is not Costing.CPU:
+def own_calibration(chip: Chip, choice: str) -> Calibration | None:
+    """The calibration of a chip whose device was measured by records of its own: a CPU, or a GPU that a framework
+    drives. None for others and without one. Raises: ConfigError, CalibrationError: a name that does not fit."""
+    if not chip.main_unit.costing.eager:
         if choice not in ("auto", "none"):
             raise ConfigError(f'calibration "{choice}" is not known for {chip.name}: expected auto or none')
         return None
-    return calibration_for(chip.name, chip.calibration, choice, Costing.CPU.value)
+    return calibration_for(chip.name, chip.calibration, choice, chip.main_unit.costing.value)
 
 
 def cpu_constants(chip: Chip, choice: str) -> CpuConstants:
     """Fitted constants, or the data sheet's with the chip's own launch time as the host's gap.
 
     Raises: CalibrationError: constants of another version, with their names."""
-    found = cpu_calibration(chip, choice)
-    if found is None:
-        return CpuConstants(**{**_datasheet(), "host_s": chip.main_unit.launch_s})
-    known = set(_datasheet())
+    if own_calibration(chip, choice) is None:
+        return replace(CpuConstants.datasheet(), host_s=chip.main_unit.launch_s)
+    return own_constants(chip, choice, CpuConstants)
+
+
+C = TypeVar("C", bound=Constants)
+
+
+def own_constants(chip: Chip, choice: str, family: type[C]) -> C:
+    """The constants of a chip's own calibration. Raises: CalibrationError: those of another version, by name."""
+    found = own_calibration(chip, choice)
+    assert found is not None
+    known = set(family.__dataclass_fields__)
     if known != set(found.constants):
         raise CalibrationError(
             f"calibration {found.device}: constants {', '.join(sorted(known ^ set(found.constants)))} are not of this "
             f"version; fit it again: dovetail calibrate --device {found.device}"
         )
-    return CpuConstants(**found.constants)
-
-
-def _datasheet() -> dict[str, float]:
-    bare = CpuConstants.datasheet()
-    return {name: getattr(bare, name) for name in CpuConstants.__dataclass_fields__}
+    return family(**found.constants)
 
 
 def cpu_machine(chip: Chip, threads: int | None = None) -> CpuMachine:
@@ -77,7 +84,7 @@ def _times(coster: _Coster) -> tuple[list[CpuTime], CpuWork, dict[int, int]]:
     if ("cpu",) not in coster.mapped:
         positions = [i for i, op in enumerate(coster.graph.ops) if not isinstance(op, ViewOp)]
         choice = coster.options.calibration
-        works = [library_work(coster.graph, c, calibrated=cpu_calibration(c, choice) is not None) for c in coster.chips]
+        works = [library_work(coster.graph, c, calibrated=own_calibration(c, choice) is not None) for c in coster.chips]
         times = [
             cpu_time(work, cpu_machine(chip), cpu_constants(chip, choice))
             for work, chip in zip(works, coster.chips, strict=True)

@@ -19,6 +19,7 @@ Given = LoopNest | Mapping[str, object]
 
 _UNMAPPED = {
     Costing.GPU_KERNELS: "is costed by the kernels that it runs",
+    Costing.GPU_EAGER: "is costed by the kernels that a framework launches on it",
     Costing.CPU: "is costed by the loops that its caches and cores allow",
     Costing.ROOFLINE: "is costed by roofline",
 }

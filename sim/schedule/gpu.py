@@ -41,11 +41,11 @@ def cost_gpu(op: Op, position: int, coster: _Coster) -> GroupCost | None:
         return None
     kernels = []
     for d, gpu in enumerate(_gpus(coster)):
-        key = ("kernel", d, _signature(op, coster.graph, region))
+        key = ("kernel", d, signature(op, coster.graph, region))
         if key not in coster.mapped:
             coster.mapped[key] = kernel_of(op, gpu, coster, region)
         kernels.append(coster.mapped[key])
-    return _group(op, position, coster, kernels, region)  # type: ignore[arg-type]
+    return group(op, position, coster, kernels, region)  # type: ignore[arg-type]
 
 
 def _taken(coster: _Coster) -> dict[int, FlashRegion]:
@@ -56,7 +56,7 @@ def _taken(coster: _Coster) -> dict[int, FlashRegion]:
     return coster.mapped["taken",]  # type: ignore[return-value]
 
 
-def _signature(op: Op, graph: Graph, region: FlashRegion | None) -> tuple:
+def signature(op: Op, graph: Graph, region: FlashRegion | None) -> tuple:
     """Equal for ops that cost the same."""
     if region is not None:
         kv = graph.tensors[product_op(graph, region.scores).einsum.operand(WEIGHT).tensor].bits
@@ -70,7 +70,8 @@ def _signature(op: Op, graph: Graph, region: FlashRegion | None) -> tuple:
     return (op.kind, work, moved, sizes)
 
 
-def _group(op: Op, position: int, coster: _Coster, kernels: Sequence[Kernel], region: FlashRegion | None) -> GroupCost:
+def group(op: Op, position: int, coster: _Coster, kernels: Sequence[Kernel], region: FlashRegion | None) -> GroupCost:
+    """The group of one op, or of the ops of a fused region, from its kernel on every design."""
     graph, n = coster.graph, len(coster.chips)
     ops = [graph.ops[i] for i in region.members] if region else [op]
     lead = graph.ops[region.scores] if region else op
@@ -183,7 +184,7 @@ def saved_bytes(graph: Graph) -> float:
 
 def inside_storages(graph: Graph, unit: Unit) -> frozenset[str]:
     """Storages that live inside fused attention only; none where the unit does not fuse."""
-    if unit.costing is not Costing.GPU_KERNELS:
+    if not unit.costing.gpu:
         return frozenset()
     return frozenset(s for region in flash_regions(graph).values() for s in region.inside)
 
@@ -202,4 +203,4 @@ def gpu_notes(groups: Sequence[GroupCost], coster: _Coster) -> list[str]:
     return [*notes, *dict.fromkeys(flag for group in groups for flag in group.flags)]
 
 
-__all__ = ["cost_gpu", "gpu_notes", "inside_storages", "saved_bytes"]
+__all__ = ["cost_gpu", "gpu_notes", "group", "inside_storages", "saved_bytes"]

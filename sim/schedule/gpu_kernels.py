@@ -282,10 +282,10 @@ def _vector(op: Op, gpu: Gpu, coster: _Coster) -> Kernel:
     if isinstance(op, VectorOp) and kind in ("softmax", "layer_norm"):
         out = tensors[op.outputs[0]]
         rows = out.elements / max(1, out.shape[-1] if out.shape else 1)
-    return _streamed(gpu, graph, f"vector_{kind}", reads, writes, _lanes_s(op, gpu, coster), rows)
+    return streamed(gpu, graph, f"vector_{kind}", reads, writes, _lanes_s(op, gpu, coster), rows)
 
 
-def _streamed(gpu: Gpu, graph: Graph, kind: str, reads: Moves, writes: Moves, lanes: float, rows: float) -> Kernel:
+def streamed(gpu: Gpu, graph: Graph, kind: str, reads: Moves, writes: Moves, lanes: float, rows: float) -> Kernel:
     """A stream of (tensor, bytes) through L2 or DRAM beside the lanes; `rows` are reduced one by one."""
     c, device = gpu.constants.vector[kind.removeprefix("vector_")], gpu.device
     cold = {Role.WEIGHT, Role.KV_CACHE, Role.INPUT}
@@ -327,7 +327,7 @@ def _depthwise(op: EinsumOp, gpu: Gpu, coster: _Coster) -> Kernel:
     out = op.einsum.output.tensor
     reads = [(k, touched.get(k, float(graph.tensors[k].size_bytes))) for k in dict.fromkeys(op.inputs)]
     macs = lane_cycles(unit.vector, {Primitive.FMA: op.einsum.macs}, chip=gpu.chip.name) / unit.clock_hz
-    found = _streamed(gpu, graph, "vector_unary", reads, [(out, touched[out])], macs + _lanes_s(op, gpu, coster), 0.0)
+    found = streamed(gpu, graph, "vector_unary", reads, [(out, touched[out])], macs + _lanes_s(op, gpu, coster), 0.0)
     flags = (DEPTHWISE_UNMEASURED,) if gpu.calibrated else ()
     return replace(found, effective_macs=float(op.einsum.macs), flags=flags, bounded=not flags)
 

@@ -24,10 +24,11 @@ from sim.mapping.winners import Objective, Winners
 from sim.schedule.again import Again
 from sim.schedule.asking import Asked, ask_all, asked, compute_and_widening, homes_of, room_class
 from sim.schedule.choice import Way, best_kept, better, least_product, likely_power_w
-from sim.schedule.cpu import cost_cpu, cpu_calibration
+from sim.schedule.cpu import cost_cpu, own_calibration
 from sim.schedule.fusion import fused
 from sim.schedule.given import check_space
 from sim.schedule.gpu import cost_gpu, gpu_notes, inside_storages
+from sim.schedule.gpu_eager import cost_eager, eager_notes
 from sim.schedule.groups import THERE_BEFORE, GroupCost, cost_einsum, uncosted
 from sim.schedule.host import INPUTS, TRANSFER, input_transfer, transfer_note
 from sim.schedule.links import awaited, cost_collective
@@ -230,8 +231,9 @@ class _Coster:
                 continue
             if isinstance(op, CollectiveOp):
                 groups.append(cost_collective(op, self))
-            elif self.unit.costing is Costing.GPU_KERNELS:
-                groups += [group] if (group := cost_gpu(op, position, self)) else []
+            elif self.unit.costing.gpu:
+                cost = cost_gpu if self.unit.costing is Costing.GPU_KERNELS else cost_eager
+                groups += [group] if (group := cost(op, position, self)) else []
             else:
                 groups.append(self._cost(op, position))
         return groups
@@ -324,7 +326,7 @@ def cost_network(
             f'inputs "{options.inputs}": expected {" or ".join(INPUTS)}.{nearest(options.inputs, INPUTS)}'
         )
     shared = shared or Shared()
-    eager = chips[0].main_unit.costing is Costing.CPU
+    eager = chips[0].main_unit.costing.eager
     system, passes = chips[0].system, pass_limit(chips[0].main_unit.array)
     way = (precision.name, system, options.apart, passes)
     ready = shared.ready.get(way) or prepare(
@@ -393,7 +395,7 @@ def check_calibration(chip: Chip, choice: str) -> None:
     """Raises: ConfigError, CalibrationError: a calibration that this chip cannot use."""
     expect(choice, str, '"auto", "none", a measured device or a .json file', where="calibration")
     if chip.main_unit.costing is not Costing.GPU_KERNELS:  # a GPU's is checked when its constants are read
-        cpu_calibration(chip, choice)
+        own_calibration(chip, choice)
 
 
 def _unsupported(graph: Graph, options: Options) -> tuple[str, ...]:
@@ -461,9 +463,10 @@ def _override(groups: list[GroupCost], increments: list[np.ndarray], options: Op
 
 def _notes(graph: Graph, coster: _Coster, groups: Sequence[GroupCost]) -> tuple[str, ...]:
     notes = [*graph.notes, *gpu_notes([g for g in groups if g.name != TRANSFER], coster)]
+    notes += eager_notes(coster)
     notes += [transfer_note(group) for group in groups if group.name == TRANSFER]
     if coster.unit.costing is Costing.ROOFLINE:
         notes.append(f"{coster.unit.name} is costed by roofline and launch floor only: no waiting, no tiles")
-    if coster.unit.costing is Costing.CPU and cpu_calibration(coster.chips[0], coster.options.calibration) is None:
+    if coster.unit.costing is Costing.CPU and own_calibration(coster.chips[0], coster.options.calibration) is None:
         notes.append(f"{coster.unit.name} has no calibration: data-sheet rates and the file's launch time")
     return tuple(notes)

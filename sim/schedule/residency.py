@@ -16,7 +16,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from sim.hardware.chip import Costing, Fanout, Memory, Unit
+from sim.hardware.chip import Fanout, Memory, Unit
 from sim.workload.graph import EinsumOp, Graph, OperandRole, Role, ViewOp
 from sim.workload.passes.pipeline import stage_of
 from sim.workload.passes.sparse_passes import JOIN
@@ -201,7 +201,7 @@ def residency(
     laid = layout(graph)
     place, roles, span = laid.place, laid.roles, laid.span
     sizes = {**laid.sizes, **dict.fromkeys(inside, 0.0)}
-    memory = None if unit.costing in (Costing.GPU_KERNELS, Costing.CPU) else resident_memory(unit)
+    memory = None if unit.costing.gpu or unit.costing.eager else resident_memory(unit)
     designs = len(capacity_bytes)
     held = np.zeros((designs, len(graph.ops)))
     home = np.zeros((designs, len(graph.ops)))

@@ -1,0 +1,184 @@
+"""Baseline records of a GPU that a framework drives op by op, as rows of work that its constants are fitted to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sim.baseline.record import BaselineRecord, Mode
+from sim.baseline.table import GraphOf, Library, Sums, Table, stack_rows
+from sim.cost.gpu.eager import CLASSES, HOST_KINDS, INDEX_COLUMNS, EagerConstants, EagerWork, eager_time
+from sim.errors import CalibrationError
+from sim.hardware.chip import Chip, Costing
+from sim.schedule.eager_work import eager_kernels
+from sim.schedule.gpu_kernels import gpu_of
+from sim.schedule.network import Options, op_coster
+from sim.schedule.prepare import prepare
+from sim.workload.precision import parse_precision
+
+KERNELS_SCHEMA = "dovetail.kernels/1"
+KIND_OF = {
+    "cudnn_convolution": "conv", "mm": "gemm", "addmm": "gemm", "bmm": "gemm", "_cudnn_rnn": "gemm",
+    "_cudnn_attention_forward": "attention", "native_batch_norm": "batch_norm", "cudnn_batch_norm": "batch_norm",
+    "native_layer_norm": "rows", "_fused_rms_norm": "rows", "native_group_norm": "group_norm",
+    "max_pool2d_with_indices": "pool", "mean": "reduction",
+}  # fmt: skip
+"""ATen op of a profile -> kind of kernels; everything else is "other"."""
+SUMMED = {
+    "conv": ("conv", "few", "grouped", "apart", "depthwise"), "attention": ("attention", "decode"),
+    "other": ("vector", "broadcast", "transposed", "softmax", "unfused"),
+}  # fmt: skip
+"""Kind of kernels of a profile -> classes of ops whose times sum to it, where it is not one of the same name."""
+SHORTEST_S = 3e-6
+"""Sums below this are one tiny kernel: noise."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowTimes:
+    """Seconds of each row. `host_s`: gaps and floors, and what the device waits for the host."""
+
+    host_s: np.ndarray
+    kernel_s: np.ndarray
+
+    @property
+    def total_s(self) -> np.ndarray:
+        return self.host_s + self.kernel_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """Work of all records; called with constants it gives the times of the rows."""
+
+    work: EagerWork
+    owner: np.ndarray
+    count: np.ndarray
+    launched: np.ndarray
+    """Per record whether its kernels were launched op by op."""
+
+    def __call__(self, constants: EagerConstants) -> RowTimes:
+        """As `sim.schedule.gpu_eager.host_wait_s`, record by record."""
+        time = eager_time(self.work, constants)
+        device, calls = (self._sums(t) for t in (time.device_s, time.call_s))
+        waits = np.where(self.launched, np.maximum(0.0, 1 - device / np.maximum(calls, 1e-12)), 0.0)
+        return RowTimes(
+            host_s=time.gap_s + time.floor_s + waits[self.owner] * time.call_s, kernel_s=time.kernel_s
+        )  # fmt: skip
+
+    def _sums(self, time_s: np.ndarray) -> np.ndarray:
+        return np.bincount(self.owner, weights=time_s * self.count, minlength=len(self.launched))
+
+    def kinds(self) -> np.ndarray:
+        """Class of each row as a profile tells it: a pointwise convolution is one."""
+        names = np.array(CLASSES)[self.work.kind]
+        return np.where((names == "gemm") & (self.work.host == HOST_KINDS.index("conv")), "conv", names)
+
+
+def tabulate(records: Sequence[BaselineRecord], chip: Chip, graph_of: GraphOf) -> Table:
+    """Every op of every record as one array of work; equal ops of a record are one row."""
+    columns = [f.name for f in fields(EagerWork)]
+    gpu, blocks = gpu_of(chip, "auto"), []
+    known: dict[tuple, np.ndarray] = {}
+    for record in records:
+        key = (record.target, str(sorted(record.knobs.items())), record.precision)
+        if key not in known:
+            precision = parse_precision(record.precision)
+            graph = prepare(graph_of(record), precision, eager=True)
+            work = eager_kernels(graph, gpu, op_coster(graph, chip, Options(), precision)).work
+            known[key] = np.stack([getattr(work, name).astype(float) for name in columns], axis=1)
+        blocks.append(known[key])
+    stacked, owner, count = stack_rows(blocks)
+    work = EagerWork(
+        **{n: stacked[:, i].astype(int if n in INDEX_COLUMNS else float) for i, n in enumerate(columns)}
+    )  # fmt: skip
+    times = Rows(work=work, owner=owner, count=count, launched=np.array([r.mode is Mode.EAGER for r in records]))
+    return Table(
+        records=tuple(records), owner=owner, count=count, kind=work.kind, classes=CLASSES, weight=work.ideal_s,
+        times=times,
+    )  # fmt: skip
+
+
+def profile_sums(file: Path, networks: Table) -> Sums | None:
+    """The kernels of networks by kind (`benchmarks/profile_gpu.py`), for those that the table holds as replayed graphs;
+    None without such a file. Raises: CalibrationError: a line that is no such record, with its number."""
+    if not file.exists():
+        return None
+    places = {
+        _name(r.workload or "", r.knobs, r.precision): i
+        for i, r in enumerate(networks.records)
+        if r.mode is Mode.GRAPH
+    }  # fmt: skip
+    models, measured, groups = [], [], []
+    assert isinstance(networks.times, Rows)
+    kind = networks.times.kinds()
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        profile = _line(line, f"{file}:{number}")
+        place = places.get(_name(profile["workload"], profile["knobs"], profile["precision"]))
+        if place is None:
+            continue
+        for name, seconds in kernel_sums(profile["kernels"]).items():
+            rows = np.flatnonzero((networks.owner == place) & np.isin(kind, SUMMED.get(name, (name,))))
+            if len(rows) and seconds > SHORTEST_S:
+                models.append(profile["workload"])
+                measured.append(seconds)
+                groups.append(rows)
+    if not groups:
+        return None
+    rows, owner = np.concatenate(groups), np.repeat(np.arange(len(groups)), [len(g) for g in groups])
+    predict = partial(_kernels_s, networks.times, rows, owner)
+    return Sums(models=np.array(models), measured_s=np.array(measured), predict=predict)
+
+
+def _kernels_s(all_rows: Rows, rows: np.ndarray, owner: np.ndarray, constants: EagerConstants) -> np.ndarray:
+    """Kernels without the gaps between them."""
+    time = eager_time(all_rows.work, constants)
+    return np.bincount(owner, weights=((time.floor_s + time.kernel_s) * all_rows.count)[rows])
+
+
+def kernel_sums(kernels: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Kind of kernels -> seconds. Biases of convolutions are theirs, casts of statistics the batch norms'."""
+    found: dict[str, float] = {}
+    normed = any("batch_norm" in str(k["op"]) for k in kernels)
+    for kernel in kernels:
+        op, shapes = str(kernel["op"]).removeprefix("aten::"), list(kernel["shapes"])
+        name = KIND_OF.get(op, "other")
+        if op in ("add", "add_") and len(shapes) > 1 and shapes[1][:1] == [1] and shapes[1][2:] == [1, 1]:
+            name = "conv"
+        if op == "copy_" and normed and len(shapes[0]) == 1:
+            name = "batch_norm"
+        found[name] = found.get(name, 0.0) + float(kernel["us"]) * 1e-6
+    return found
+
+
+def _name(workload: str, knobs: Mapping[str, object], precision: str) -> tuple:
+    return (workload, str(sorted(knobs.items())), precision)
+
+
+def _line(text: str, where: str) -> dict:
+    wanted = {"workload", "knobs", "precision", "kernels"}
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError:
+        found = None
+    if not isinstance(found, dict) or found.get("schema") != KERNELS_SCHEMA or not wanted <= set(found):
+        raise CalibrationError(
+            f'{where}: expected a record with schema "{KERNELS_SCHEMA}" and {", ".join(sorted(wanted))}'
+        )
+    return found
+
+
+EAGER_GPU = Library(
+    costing=Costing.GPU_EAGER,
+    constants=EagerConstants,
+    classes=CLASSES,
+    modes=frozenset({Mode.GRAPH, Mode.EAGER}),
+    tabulate=tabulate,
+    skipped=frozenset({"max_pool2d", "conv2d_layer"}),  # measured channels first: other kernels
+    start={name: 1.0 for name in EagerConstants.__dataclass_fields__ if name.endswith("efficiency")},
+)
+"""PyTorch with cuBLAS and cuDNN on a GPU."""

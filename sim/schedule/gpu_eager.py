@@ -1,0 +1,119 @@
+"""Groups of a GPU that a framework drives op by op, costed by `sim.cost.gpu.eager` with the device's calibration.
+
+`options.launch`: "graph" (default) replays the network's kernels from a graph, "eager" launches them one by one: where
+the host takes longer in sum, the device waits for it, and every op carries its calls' share of the wait.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sim.cost.gpu.eager import CLASSES, EagerConstants, EagerTime, eager_time
+from sim.errors import ConfigError, nearest
+from sim.hardware.chip import Chip, Costing
+from sim.results import Term
+from sim.schedule.cpu import own_calibration, own_constants
+from sim.schedule.eager_work import EagerKernels, eager_kernels
+from sim.schedule.gpu import group
+from sim.schedule.gpu_kernels import Gpu, Kernel, gpu_of
+from sim.schedule.groups import GroupCost
+from sim.workload.graph import Op
+
+if TYPE_CHECKING:
+    from sim.schedule.network import _Coster
+
+LAUNCHES = ("graph", "eager")
+
+
+def eager_gpu_of(chip: Chip, choice: str) -> Gpu:
+    """Device and kernel model: the generation's own, or the data sheet's without a calibration."""
+    return gpu_of(chip, "none" if own_calibration(chip, choice) is None else "auto")
+
+
+def eager_constants(chip: Chip, choice: str) -> EagerConstants:
+    """Fitted constants, or the data sheet's with the chip's own launch time between kernels.
+
+    Raises: CalibrationError: constants of another version, with their names."""
+    if own_calibration(chip, choice) is None:
+        return replace(EagerConstants.datasheet(), gap_s=chip.main_unit.launch_s)
+    return own_constants(chip, choice, EagerConstants)
+
+
+def launch_of(chip: Chip) -> str:
+    """ "graph" or "eager". Raises: ConfigError."""
+    found = str(chip.main_unit.options.get("launch", "graph"))
+    if found not in LAUNCHES:
+        raise ConfigError(
+            f"chip {chip.name}: units.{chip.main_unit.name}.options.launch is {found!r}, expected graph or eager."
+            f"{nearest(found, LAUNCHES)}"
+        )
+    return found
+
+
+def host_wait_s(time: EagerTime) -> np.ndarray:
+    """Per op what it adds to a network whose kernels wait for the host: its share of the calls.
+
+    Example: 10 us of kernels, calls of 30 and 10 us: the device waits 30 us, 22.5 and 7.5 of them here.
+    """
+    calls_s, device_s = float(time.call_s.sum()), float(time.device_s.sum())
+    return time.call_s * max(0.0, 1 - device_s / calls_s) if calls_s else np.zeros(time.call_s.shape)
+
+
+def cost_eager(op: Op, position: int, coster: _Coster) -> GroupCost | None:
+    """The group that runs at this position; None where fused attention has taken the op in."""
+    if ("eager",) not in coster.mapped:
+        choice = coster.options.calibration
+        gpus = [eager_gpu_of(chip, choice) for chip in coster.chips]
+        coster.mapped[("gpus",)] = tuple(gpus)
+        coster.mapped[("eager",)] = [
+            _timed(eager_kernels(coster.graph, gpu, coster, d), gpu.chip, choice) for d, gpu in enumerate(gpus)
+        ]
+    tables = coster.mapped[("eager",)]
+    if position not in tables[0]:  # type: ignore[index]
+        return None
+    kernels = [table[position][0] for table in tables]  # type: ignore[attr-defined]
+    region = tables[0][position][1]  # type: ignore[index]
+    return group(op, position, coster, kernels, region)
+
+
+def _timed(found: EagerKernels, chip: Chip, choice: str) -> dict[int, tuple]:
+    """Position -> (kernel with the eager times, fused region)."""
+    time = eager_time(found.work, eager_constants(chip, choice))
+    wait = host_wait_s(time) if launch_of(chip) == "eager" else np.zeros(time.gap_s.shape)
+    launch = time.gap_s + time.floor_s + wait
+    return {
+        place: (_kernel(kernel, CLASSES[kind], float(launch_s), float(kernel_s)), region)
+        for place, kernel, region, kind, launch_s, kernel_s in zip(
+            found.places, found.kernels, found.regions, found.work.kind, launch, time.kernel_s, strict=True
+        )
+    }
+
+
+def _kernel(kernel: Kernel, kind: str, launch_s: float, kernel_s: float) -> Kernel:
+    """The near-ideal kernel with the time that it really takes: its terms in the same parts, what a slower one adds
+    over the ideal as exposed memory (copies, rows that wait)."""
+    ideal = sum(kernel.terms_s.values())
+    scale = min(1.0, kernel_s / ideal) if ideal > 0 else 0.0
+    terms = {term: value * scale for term, value in kernel.terms_s.items()}
+    terms[Term.EXPOSED_MEMORY] = terms.get(Term.EXPOSED_MEMORY, 0.0) + max(0.0, kernel_s - sum(terms.values()))
+    return replace(kernel, kind=kind, launch_s=launch_s, terms_s=terms, flags=(), bounded=True)
+
+
+def eager_notes(coster: _Coster) -> list[str]:
+    """What the reader of such an estimate should know."""
+    if coster.unit.costing is not Costing.GPU_EAGER:
+        return []
+    how = {
+        "graph": "kernels of a framework, op by op, replayed from a graph: no gaps of the host",
+        "eager": "kernels of a framework, launched op by op: where the host takes longer, the device waits for it",
+    }
+    notes = [how[launch_of(coster.chips[0])] + "; images and filters channels last"]
+    if own_calibration(coster.chips[0], coster.options.calibration) is None:
+        notes.append("no calibration: data-sheet rates, nothing kept in L2, the file's launch time between kernels")
+    return notes
+
+
+__all__ = ["cost_eager", "eager_constants", "eager_gpu_of", "eager_notes", "host_wait_s", "launch_of"]
