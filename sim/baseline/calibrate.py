@@ -202,12 +202,17 @@ def bundled_chip(device: str) -> Chip | None:
 def _errors(
     ops: Table, op_s: np.ndarray, networks: Table | None, network_s: np.ndarray | None
 ) -> dict[str, dict[str, float | int | None]]:
-    """Held-out error statistics by class of ops, of all ops, and of whole networks."""
+    """Held-out error statistics by class of ops, of all ops, and of whole networks: all, and by mode if there are
+    several."""
     measured, classes = ops.measured_s, ops.labels()
     out = {str(n): error_statistics(op_s[classes == n], measured[classes == n]).to_dict() for n in np.unique(classes)}
     out["ops"] = error_statistics(op_s, measured).to_dict()
     if networks is not None and network_s is not None:
         out["networks"] = error_statistics(network_s, networks.measured_s).to_dict()
+        modes = np.array([str(r.mode) for r in networks.records])
+        for mode in np.unique(modes) if len(set(modes)) > 1 else ():
+            found = error_statistics(network_s[modes == mode], networks.measured_s[modes == mode])
+            out[f"networks, {mode}"] = found.to_dict()
     return out
 
 

@@ -33,7 +33,7 @@ def calibrate(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the calibration as one JSON document.")] = False,
 ) -> None:
-    """Fit a CPU's constants to its measured ops and networks; errors are of shapes and models that were held out."""
+    """Fit a measured device's constants to its ops and networks; errors are of shapes and models that were held out."""
     import sim
     from sim.baseline.calibrate import calibration_of, fit
     from sim.cli import common

@@ -20,6 +20,7 @@ from sim.schedule.eager_work import EagerKernels, eager_kernels
 from sim.schedule.gpu import group
 from sim.schedule.gpu_kernels import Gpu, Kernel, gpu_of
 from sim.schedule.groups import GroupCost
+from sim.units import Dimension, format_quantity
 from sim.workload.graph import Op
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def cost_eager(op: Op, position: int, coster: _Coster) -> GroupCost | None:
         gpus = [eager_gpu_of(chip, choice) for chip in coster.chips]
         coster.mapped[("gpus",)] = tuple(gpus)
         coster.mapped[("eager",)] = [
-            _timed(eager_kernels(coster.graph, gpu, coster, d), gpu.chip, choice) for d, gpu in enumerate(gpus)
+            _timed(eager_kernels(coster.graph, gpu, coster, d), gpu.chip, choice, coster) for d, gpu in enumerate(gpus)
         ]
     tables = coster.mapped[("eager",)]
     if position not in tables[0]:  # type: ignore[index]
@@ -79,9 +80,10 @@ def cost_eager(op: Op, position: int, coster: _Coster) -> GroupCost | None:
     return group(op, position, coster, kernels, region)
 
 
-def _timed(found: EagerKernels, chip: Chip, choice: str) -> dict[int, tuple]:
+def _timed(found: EagerKernels, chip: Chip, choice: str, coster: _Coster) -> dict[int, tuple]:
     """Position -> (kernel with the eager times, fused region)."""
     time = eager_time(found.work, eager_constants(chip, choice))
+    coster.mapped.setdefault(("host",), (float(time.call_s.sum()), float(time.device_s.sum())))  # of the first design
     wait = host_wait_s(time) if launch_of(chip) == "eager" else np.zeros(time.gap_s.shape)
     launch = time.gap_s + time.floor_s + wait
     return {
@@ -111,6 +113,9 @@ def eager_notes(coster: _Coster) -> list[str]:
         "eager": "kernels of a framework, launched op by op: where the host takes longer, the device waits for it",
     }
     notes = [how[launch_of(coster.chips[0])] + "; images and filters channels last"]
+    if own_calibration(coster.chips[0], coster.options.calibration) is not None and ("host",) in coster.mapped:
+        calls, device = (format_quantity(s, Dimension.TIME) for s in coster.mapped[("host",)])  # type: ignore[attr-defined]
+        notes.append(f"the host needs {calls} for its calls, the device {device} for its kernels and their gaps")
     if own_calibration(coster.chips[0], coster.options.calibration) is None:
         notes.append("no calibration: data-sheet rates, nothing kept in L2, the file's launch time between kernels")
     return notes

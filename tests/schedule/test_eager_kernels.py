@@ -1,0 +1,123 @@
+"""What a framework launches for each op, and what an estimate of it says."""
+
+import pytest
+import torch
+from torch import nn
+
+import sim
+from sim.cost.gpu.eager import CLASSES
+from sim.errors import ConfigError
+from sim.schedule.eager_work import APART_KERNELS, eager_kernels
+from sim.schedule.gpu_eager import eager_gpu_of
+from sim.schedule.network import Options, op_coster
+from sim.schedule.prepare import prepare
+from sim.workload.precision import parse_precision
+
+BF16 = parse_precision("bf16")
+
+
+def kernels(module: nn.Module, *inputs: torch.Tensor, precision=BF16):
+    chip = sim.load_hardware("h200-torch")
+    graph = prepare(sim.trace(module.eval(), inputs), precision, eager=True)
+    return eager_kernels(graph, eager_gpu_of(chip, "auto"), op_coster(graph, chip, Options(), precision))
+
+
+def classes(found) -> list[str]:
+    return [CLASSES[kind] for kind in found.work.kind]
+
+
+@pytest.mark.parametrize(
+    ("layer", "name", "launched"),
+    [
+        (nn.Conv2d(64, 64, 3, padding=1, bias=False), "conv", 1),
+        (nn.Conv2d(64, 64, 3, padding=1), "conv", 2),  # the bias is a kernel of its own
+        (nn.Conv2d(64, 128, 1, bias=False), "gemm", 1),
+        (nn.Conv2d(64, 128, 1, stride=2, bias=False), "conv", 1),
+        (nn.Conv2d(64, 64, 3, groups=64, bias=False), "depthwise", 1),
+        (nn.Conv2d(64, 64, 3, groups=4, bias=False), "grouped", 1),
+        (nn.Conv2d(48, 48, 3, groups=2, bias=False), "apart", APART_KERNELS),  # 24 channels a group
+        (nn.BatchNorm2d(64), "batch_norm", 3),
+        (nn.GroupNorm(32, 64), "group_norm", 5),
+        (nn.MaxPool2d(2), "pool", 1),
+        (nn.ReLU(), "vector", 1),
+        (nn.Softmax(-1), "softmax", 1),
+        (nn.LayerNorm(32), "rows", 1),
+    ],
+    ids=str,
+)
+def test_layers_by_class(layer, name, launched):
+    channels = layer.in_channels if isinstance(layer, nn.Conv2d) else 64
+    found = kernels(layer, torch.empty(2, channels, 32, 32, device="meta"))
+    assert classes(found)[-1] == name
+    assert found.work.kernels[-1] == launched
+
+
+def test_few_channels_run_on_the_lanes_in_16_bits_alone():
+    image = torch.empty(1, 3, 224, 224, device="meta")
+    assert classes(kernels(nn.Conv2d(3, 64, 7, stride=2, bias=False), image)) == ["few"]
+    fp32 = parse_precision("fp32")
+    assert classes(kernels(nn.Conv2d(3, 64, 7, stride=2, bias=False), image, precision=fp32)) == ["conv"]
+
+
+class Attention(nn.Module):
+    def __init__(self, axes: int) -> None:
+        super().__init__()
+        self.axes = axes
+
+    def forward(self, q, k, v):
+        if self.axes == 5:
+            q, k, v = (t[:, None] for t in (q, k, v))
+        return nn.functional.scaled_dot_product_attention(q, k, v)
+
+
+def test_attention_is_one_call_with_four_axes_and_many_kernels_with_five():
+    inputs = [torch.empty(2, 8, 64, 32, device="meta") for _ in range(3)]
+    fused = kernels(Attention(4), *inputs)
+    assert classes(fused) == ["attention"]
+    assert fused.regions[0] is not None
+    apart = kernels(Attention(5), *inputs)
+    assert classes(apart) == ["unfused"] * 3
+    assert apart.work.kernels.sum() > 10
+
+
+def test_views_cost_the_host_a_little_and_the_device_nothing():
+    class Turned(nn.Module):
+        def forward(self, x):
+            return torch.relu(x.view(4, -1).view(-1, 8))
+
+    found = kernels(Turned(), torch.empty(8, 8, device="meta"))
+    assert len(found.places) == 1
+    assert found.work.views[0] == 2
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    return sim.load_workload("resnet18")
+
+
+def test_the_parts_sum_to_the_network_and_launching_is_never_faster(resnet):
+    """The host's wait is in the launch of the ops; the note gives both sums, of which the longer is the latency."""
+    graph, chip = resnet, "h200-torch"
+    replayed = sim.estimate(graph, sim.load_hardware(chip), precision="bf16", inputs="resident")
+    launched = sim.estimate(
+        graph, sim.load_hardware(chip, {"gpu.options.launch": "eager"}), precision="bf16", inputs="resident"
+    )
+    for found in (replayed, launched):
+        assert sum(op.latency_s for op in found.ops) == pytest.approx(found.latency_s, rel=1e-9)
+    assert launched.latency_s > 2 * replayed.latency_s  # batch 1: the host decides
+    kernels_s = [sum(op.latency_s - op.breakdown_s["launch"] for op in found.ops) for found in (replayed, launched)]
+    assert kernels_s[0] == pytest.approx(kernels_s[1])
+
+
+def test_an_unknown_launch_is_refused():
+    with pytest.raises(ConfigError, match=r"h200-torch.*launch is 'egaer', expected graph or eager"):
+        sim.estimate(
+            sim.gemm(64, 64, 64), sim.load_hardware("h200-torch", {"gpu.options.launch": "egaer"}), precision="bf16"
+        )
+
+
+def test_without_a_calibration_the_roofline_stays_below(resnet):
+    chip = sim.load_hardware("h200-torch")
+    found = sim.estimate(resnet, chip, precision="bf16", calibration="none", inputs="resident")
+    assert found.latency_s >= sim.roofline(resnet, chip, precision="bf16").latency_s
+    assert found.latency_interval_s is None
