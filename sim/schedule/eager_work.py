@@ -229,7 +229,7 @@ class _Context:
         out = tensors[op.outputs[0]]
         half = tensors[op.inputs[0]].bits <= 16 if op.inputs else False
         if "batch_norm" in name:
-            return row | _kind("batch_norm", "norm") | {"kernels": 3.0 if half else 1.0}
+            return row | _kind("batch_norm", "batch_norm") | {"kernels": 3.0 if half else 1.0}
         if "group_norm" in name:
             copied = self._dram_s(2.0 * out.size_bytes + 2.0 * tensors[op.inputs[0]].size_bytes)
             return row | _kind("group_norm", "norm") | {

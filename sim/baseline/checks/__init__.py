@@ -1,6 +1,19 @@
 """The registry of checks: one module per subject, one function per group."""
 
-from sim.baseline.checks import array, edge, eyeriss, hailo, kernels, orin, systems, technology, tpu, waiting, whole
+from sim.baseline.checks import (
+    array,
+    edge,
+    eyeriss,
+    hailo,
+    kernels,
+    measured,
+    orin,
+    systems,
+    technology,
+    tpu,
+    waiting,
+    whole,
+)
 from sim.baseline.checks.check import Check, CheckResult, Rule, all_checks, group
 
 __all__ = [
@@ -14,6 +27,7 @@ __all__ = [
     "group",
     "hailo",
     "kernels",
+    "measured",
     "orin",
     "systems",
     "technology",

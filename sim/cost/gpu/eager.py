@@ -30,7 +30,7 @@ CLASSES = (
 and copies whose operands are not read in their order; "transposed": copies that change the contiguous axis."""
 COPIES = ("apart", "unfused")
 """Classes with copies of their own; of the others those of `transposed` count."""
-HOST_KINDS = ("product", "conv", "norm", "attention", "light")
+HOST_KINDS = ("product", "conv", "batch_norm", "norm", "attention", "light")
 """Kinds of calls by what the framework does before the launch; "light": element-wise work and copies."""
 
 ROW_SHARE = 0.15
@@ -103,6 +103,7 @@ class EagerConstants(Constants):
     """One element of one of all windows."""
     host_product_s: float = _call()
     host_conv_s: float = _call()
+    host_batch_norm_s: float = _call()
     host_norm_s: float = _call()
     host_attention_s: float = _call()
     host_light_s: float = _call()
