@@ -1,18 +1,41 @@
-"""A description of the machine under test: the bundled CPU of its instruction sets, with its own sizes."""
+"""A description of the machine under test: the bundled CPU of its instruction sets with its own sizes, or a GPU as its
+framework drives it."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from math import floor
 
-from sim.baseline.device import CpuDevice
+from sim.baseline.device import CpuDevice, CudaDevice
 from sim.errors import CalibrationError
-from sim.hardware.chip import Chip
+from sim.hardware.chip import Chip, Costing
 
 TEMPLATES = {"amx": "xeon-emr-2c", "avx512": "xeon-emr-2c", "avx512-zen4": "epyc-zen4", "avx2": "epyc-zen4"}
 """Instruction sets -> bundled chip. Rates that a CPU lacks (AMX below avx512) end as low efficiencies of the fit."""
 CLOCK_STEP_HZ = 1e7
 """The measured clock is stated to 10 MHz."""
+
+
+def own_gpu(machine: CudaDevice, chip: Chip | None) -> Chip:
+    """The bundled chip that this GPU calibrates, or the given one run op by op, named after the machine.
+
+    Raises: CalibrationError: no chip is given and none is bundled for it, or the given one is no GPU.
+    """
+    from sim.baseline.calibrate import bundled_chip
+
+    found = chip or bundled_chip(machine.key)
+    if found is None:
+        raise CalibrationError(
+            f"{machine.key}: no bundled chip is calibrated on it: give its description with --hw, for example h100-sxm"
+        )
+    if not found.main_unit.costing.gpu:
+        raise CalibrationError(f"{found.name} is costed by {found.main_unit.costing.value}: {machine.key} is a GPU")
+    if found.calibration == machine.key:
+        return found
+    options = {name: value for name, value in found.main_unit.options.items() if name in ("generation", "launch")}
+    unit = replace(found.main_unit, costing=Costing.GPU_EAGER, options=options)
+    units = tuple(unit if u is found.main_unit else u for u in found.units)
+    return replace(found, name=machine.key, calibration=None, units=units)
 
 
 def own_chip(machine: CpuDevice) -> Chip:

@@ -12,14 +12,15 @@ if TYPE_CHECKING:
     from sim.hardware.calibration import Calibration
     from sim.hardware.chip import Chip
 
-GRIDS = (("cpu-ops", 170.0), ("cpu-workloads", 330.0))
-"""What `--device cpu` measures, and the seconds after which no further point is begun, so that it ends within ten
-minutes."""
+GRIDS = {"cpu": (("cpu-ops", 170.0), ("cpu-workloads", 330.0)), "cuda": (("gpu-all", 460.0),)}
+"""What `--device cpu` and `cuda` measure, and the seconds after which no further point is begun, so that it ends within
+ten minutes."""
 
 
 def calibrate(
     device: Annotated[
-        str, typer.Option("--device", help="cpu: measure and fit this machine. Or the key of a measured device.")
+        str,
+        typer.Option("--device", help="cpu, cuda, cuda:N: measure and fit this machine. Or a measured device's key."),
     ],
     hw: Annotated[str | None, typer.Option("--hw", help="Its chip; default: the bundled chip of that name.")] = None,
     baseline: Annotated[
@@ -41,8 +42,8 @@ def calibrate(
     from sim.hardware import calibration
 
     chip = sim.load_hardware(hw) if hw else None
-    if device == "cpu":
-        device, chip, baseline = _measured_here(chip, baseline)
+    if device == "cpu" or device.partition(":")[0] == "cuda":
+        device, chip, baseline = _measured_here(device, chip, baseline)
         output = output or Path(f"{device}.json")
     with Progress(f"fitting the constants of {device}") as progress:
         fitted = fit(device, chip=chip, baseline=baseline, progress=progress)
@@ -65,17 +66,17 @@ def calibrate(
         common.say(f"at the end of their physical range: {', '.join(found.at_limits)}")
 
 
-def _measured_here(chip: Chip | None, baseline: Path | None) -> tuple[str, Chip, Path]:
-    """Measure both grids on this machine, what its file does not hold yet: (device, chip, file)."""
-    from sim.baseline.device import CpuDevice
-    from sim.baseline.own_chip import own_chip
+def _measured_here(device: str, chip: Chip | None, baseline: Path | None) -> tuple[str, Chip, Path]:
+    """Measure the device's grids on this machine, what its file does not hold yet: (device, chip, file)."""
+    from sim.baseline.device import CpuDevice, open_device
+    from sim.baseline.own_chip import own_chip, own_gpu
     from sim.cli.measure import measure
 
-    machine = CpuDevice()
-    chip = chip or own_chip(machine)
+    machine = open_device(device)
+    chip = (chip or own_chip(machine)) if isinstance(machine, CpuDevice) else own_gpu(machine, chip)
     file = baseline or Path("baselines") / f"{machine.key}.jsonl"
-    for grid, seconds in GRIDS:
-        measure(grid, output=file, time_limit=seconds, rounds=1)
+    for grid, seconds in GRIDS[machine.backend]:
+        measure(grid, device=device, output=file, time_limit=seconds, rounds=1)
     return machine.key, chip, file
 
 

@@ -314,7 +314,7 @@ def test_one_command_measures_fits_and_says_how_to_use_it(tmp_path, monkeypatch)
     monkeypatch.setattr(CpuDevice, "__init__", unknown)
     monkeypatch.setattr(sim.baseline.runner, "measure_point", by_rule)
     monkeypatch.setattr(sim.baseline.runner, "prepare_process", lambda machine: None)
-    monkeypatch.setattr(sim.cli.calibrate, "GRIDS", (("ops.yaml", 600.0), ("models.yaml", 600.0)))
+    monkeypatch.setattr(sim.cli.calibrate, "GRIDS", {"cpu": (("ops.yaml", 600.0), ("models.yaml", 600.0))})
     done = CliRunner().invoke(app, ["calibrate", "--device", "cpu", "--figure", "held-out.png"])
     assert done.exit_code == 0, done.output
     assert "--hw some-cpu-avx512.yaml --calibration some-cpu-avx512.json" in done.stderr

@@ -11,9 +11,11 @@ import pytest
 import sim
 from sim.baseline.calibrate import calibrate
 from sim.baseline.gpu_rows import EAGER_GPU, kernel_sums, profile_sums, tabulate
+from sim.baseline.own_chip import own_gpu
 from sim.baseline.record import BaselineRecord, Kind, Mode, append_record
 from sim.cost.gpu.eager import EagerConstants
 from sim.errors import CalibrationError
+from sim.hardware.dump import dump
 from sim.resources import data_dir
 
 TRUTH = replace(
@@ -124,3 +126,26 @@ def test_a_broken_profile_is_named(tmp_path):
 
 def test_every_constant_of_the_library_has_a_range_and_a_start():
     assert set(EAGER_GPU.start) <= set(EagerConstants.__dataclass_fields__)
+
+
+class Gpu:
+    key = "nvidia-h100-80gb-hbm3"
+
+
+def test_a_gpu_of_ones_own_is_its_chip_run_op_by_op(tmp_path):
+    """Named after the machine, with the data sheet's numbers; what replaced constants of other GPUs is gone."""
+    chip = own_gpu(Gpu(), sim.load_hardware("l40s"))
+    assert (chip.name, chip.calibration, chip.main_unit.costing.value) == (Gpu.key, None, "gpu_eager")
+    assert set(chip.main_unit.options) == {"generation"}
+    file = tmp_path / "own.yaml"
+    file.write_text(dump(chip))
+    again = sim.load_hardware(str(file))
+    found = sim.estimate(sim.gemm(512, 512, 512), again, precision="bf16", calibration="none")
+    assert found.latency_s > 0
+    known = Gpu()
+    known.key = "nvidia-h200"
+    assert own_gpu(known, None).name == "h200-torch"
+    with pytest.raises(CalibrationError, match="give its description with --hw"):
+        own_gpu(Gpu(), None)
+    with pytest.raises(CalibrationError, match="systolic is costed by mapped"):
+        own_gpu(Gpu(), sim.load_hardware("systolic"))

@@ -67,15 +67,15 @@ def measured() -> Iterator[Check]:
             )
     for device, parts in NETWORKS.items():
         for rows, median, p90 in parts:
-            for field, limit in (("median_error", median), ("p90_error", p90)):
-                if limit is None:
+            for field, most in (("median_error", median), ("p90_error", p90)):
+                if most is None:
                     continue
                 yield Check(
                     id=f"measured.{device}.{rows.replace(', ', '.')}.{field.removesuffix('_error')}",
                     source=f"baselines/{device}.jsonl",
                     quantity=f"{device} whole {rows}, their models left out of the fit, {field}".replace("_", " "),
                     unit="fraction",
-                    theirs=limit,
+                    theirs=most,
                     tolerance=0.0,
                     gate=True,
                     compute=partial(_held_out, device, rows, field),
