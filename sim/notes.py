@@ -34,8 +34,9 @@ def above_stated(chip: Chip, chips: int, energy: float | None, latency: float) -
     if energy is None or stated is None or energy / latency <= stated * chips:
         return []
     words = (
-        f"{energy / latency:.3g} W on average are above the {stated * chips:g} W that the chip file states: energies "
-        "per action, DRAM's among them, are those of its technology and not scaled to that power"
+        f"{energy / latency:.3g} W on average are above the {stated * chips:g} W that the chip file states: a chip "
+        "that keeps to its limit lowers its clock, which is not modelled; where the file states no energies per "
+        "action, those of its technology are not scaled to that power"
     )
     return [words]
 

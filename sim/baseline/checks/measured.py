@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache, partial
+from statistics import median
 
 from sim.baseline.checks.check import Check, Rule, group
 from sim.baseline.checks.kernels import OTHER_GENERATION, OTHER_P90, SAME_GENERATION
@@ -42,6 +43,18 @@ def _error(op: str, field: str) -> float:
     return float(getattr(_h200(op), field))
 
 
+def _energy_error() -> float:
+    import sim
+    from sim.baseline.table import record_graph
+
+    chip, errors = sim.load_hardware("h200"), []
+    for record in read_baseline(data_dir("baselines") / f"{H200}.jsonl").latest.values():
+        if record.energy_j is not None and record.median_s is not None:
+            found = sim.estimate(record_graph(record), chip, precision=record.precision, inputs="resident")
+            errors.append(abs(float(found.energy_j or 0.0) / record.energy_j - 1))
+    return median(errors)
+
+
 def _held_out(device: str, rows: str, field: str) -> float:
     return float(calibrations()[device].error[rows][field] or 0.0)
 
@@ -65,9 +78,22 @@ def measured() -> Iterator[Check]:
                 if target is not None
                 else "informs: torch runs cuDNN's attention, the constants are those of FlashAttention-3 in a server",
             )
+    yield Check(
+        id="measured.h200.energy.median",
+        source=f"baselines/{H200}.jsonl: NVML's energy counter",
+        quantity="h200 energy of ten runs (products, an element-wise kernel, Llama 1B and 8B), median error",
+        unit="fraction",
+        theirs=0.15,
+        tolerance=0.0,
+        gate=True,
+        compute=_energy_error,
+        rule=Rule.AT_MOST,
+        note="in sample: four energies of the chip file were fitted to these runs; left out one by one, 5 % in the "
+        "median and 17 % at most (benchmarks/gpu_energy.py); theirs is what published machines are held to",
+    )
     for device, parts in NETWORKS.items():
-        for rows, median, p90 in parts:
-            for field, most in (("median_error", median), ("p90_error", p90)):
+        for rows, middle, p90 in parts:
+            for field, most in (("median_error", middle), ("p90_error", p90)):
                 if most is None:
                     continue
                 yield Check(
