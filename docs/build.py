@@ -34,7 +34,7 @@ published or measured one. A check with a tolerance that does not hold fails the
 the verdict *info*. "Data sheet only" throughout, unless the check says calibrated. `dovetail validate --check CHECK`
 computes a row again, with `--json` its note too; a row marked * is on measurements that are not part of the package and
 needs their folder: `DOVETAIL_DATA=FOLDER dovetail validate --check CHECK`
-([Extend it](extending.md#measured-data-of-others)). What the calibrations of measured CPUs are off by is no check:
+([Extend it](extending.md#measured-data-of-others)). What measured devices are off by in detail:
 `baselines/README.md`.
 """
 
