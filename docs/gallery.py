@@ -97,6 +97,15 @@ def measured_against_estimated() -> Any:
     return sim.plot.measured_against_estimated(pairs, reference="SCALE-Sim v3 at 1 GHz")
 
 
+def held_out() -> Any:
+    """Networks of a measured GPU, their models left out of the fit, with the intervals that the others give."""
+    from sim.baseline.calibrate import calibration_of, fit
+    from sim.baseline.calibrate import held_out as points
+
+    fitted = fit("nvidia-h200")
+    return sim.plot.held_out(points(fitted, calibration_of("nvidia-h200", fitted)), networks=True)
+
+
 FIGURES = {
     f.__name__: f
     for f in (
@@ -108,6 +117,7 @@ FIGURES = {
         tornado,
         pareto,
         measured_against_estimated,
+        held_out,
         validation,
     )
 }
