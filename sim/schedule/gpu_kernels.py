@@ -31,6 +31,12 @@ from sim.workload.precision import BITS
 if TYPE_CHECKING:
     from sim.schedule.network import _Coster
 
+ROW_BYTES = 16
+"""What a load of the matrix units takes at once: rows of other lengths start between two loads."""
+MISALIGNED = (
+    f"rows of products are no multiple of {ROW_BYTES} bytes: none were fitted, and libraries fall back to slower "
+    "kernels (1000 x 3333 x 5177 in bf16 took eight times its estimate on an H200); pad them"
+)
 DEPTHWISE_UNMEASURED = (
     "depthwise convolutions use the constants of element-wise kernels: none were measured, and what a library runs in "
     "their place is not known: no interval"
@@ -146,6 +152,8 @@ def _matrix(op: EinsumOp, gpu: Gpu, coster: _Coster) -> Kernel:
         flags = ("3x3 convolutions in fp32 may run Winograd kernels: the choice is the library's, not known",)
     if found.flagged.any() and not flags:
         flags = tuple(name for name, raised in found.flags.items() if np.any(raised))
+    if gpu.calibrated and not window and shape.k * BITS[dtype] / 8 % ROW_BYTES:
+        flags = (*flags, MISALIGNED)
     return _with_epilogue(op, gpu, coster, found, kind, work / _macs_per_cell(gpu, compute), widened, flags)
 
 

@@ -35,7 +35,7 @@ def graph(name: str, **knobs):
     return sim.load_workload(name, **(WORKLOADS.get(name, {}) | knobs))
 
 
-@pytest.mark.parametrize(("gpu", "name"), list(product(GPUS, WORKLOADS)))
+@pytest.mark.parametrize(("gpu", "name"), list(product((*GPUS, "h200-torch"), WORKLOADS)))
 def test_never_faster_than_the_data_sheet(gpu: str, name: str):
     """Law 1, per network and per kernel, without calibration; law 3, sums; utilisation without clamping."""
     found = sim.estimate(graph(name), sim.load_hardware(gpu), calibration="none")
@@ -193,3 +193,16 @@ def test_depthwise_convolutions_are_flagged_and_have_no_interval(precision: str,
     assert any("depthwise" in note and "none were measured" in note for note in found.notes) is not bounded
     plain = sim.estimate(graph, sim.load_hardware("h100-sxm"), precision=precision, calibration="none")
     assert not any("none were measured" in note for note in plain.notes)
+
+
+@pytest.mark.parametrize(("k", "flagged"), [(4096, False), (784, False), (5177, True), (4100, True)])
+def test_rows_that_no_fit_has_seen_are_flagged(k: int, flagged: bool):
+    """16 bytes are 8 elements of bf16: every measured product had a multiple of them."""
+    aligned, found = (sim.estimate(sim.gemm(1000, 3333, n, dtype="bf16"), "h200", precision="bf16") for n in (4096, k))
+    assert any("no multiple of 16 bytes" in note for note in found.notes) is flagged
+
+    def width(estimate):
+        low, high = estimate.latency_interval_s
+        return high / low
+
+    assert (width(found) > 1.5 * width(aligned)) is flagged
