@@ -35,7 +35,9 @@ GROUPED = (4, 8, 16, 32)
 APART_KERNELS = 6.0
 """Two memories cleared, three copies, and the product."""
 RECURRENT = ("lstm",)
+"""Cells of recurrent layers that are one call."""
 STEP_KERNELS = 2.0
+"""Kernels of one step of such a layer."""
 UNFUSED_KERNELS = 8.0
 """Kernels of a part of attention that runs unfused: the product, and casts, scalings, copies, tests around it."""
 UNFUSED_PASSES = 4.0
@@ -44,6 +46,8 @@ WINDOW_OF_ITS_OWN = 9
 """Elements of the depthwise window that has a kernel of its own."""
 GROUPS = 32.0
 """Groups of a group norm (Wu and He, ECCV 2018, and all bundled networks)."""
+BIAS_SHARE = 0.4
+"""A kernel that adds a bias, over one that transposes: what is broadcast is read from the cache (estimated)."""
 REDUCTIONS = ("mean", "sum", "max", "amax", "argmax", "topk", "var")
 
 
@@ -127,9 +131,7 @@ class _Context:
 
     def _row(self, kernel: Kernel) -> dict[str, float]:
         self.kernels.append(kernel)
-        moved = kernel.moved.get(self.gpu.chip.main_unit.home, {})
-        far = sum(read + write for read, write in moved.values())
-        return {"ideal_s": kernel.time_s, "kernels": 1.0, "calls": 1.0, "far_bytes": far}
+        return {"ideal_s": kernel.time_s, "kernels": 1.0, "calls": 1.0}
 
     def _stream(self, op: Op) -> Kernel:
         """The op's bytes through L2 or DRAM."""
@@ -255,7 +257,3 @@ class _Context:
         tensors = self.graph.tensors
         out = tensors[op.outputs[0]]
         return all(tensors[k].elements in (1, out.elements) and tensors[k].layout == out.layout for k in op.inputs)
-
-
-BIAS_SHARE = 0.4
-"""Such a kernel over one that transposes: what is broadcast is read from the cache (estimated)."""

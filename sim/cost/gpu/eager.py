@@ -133,7 +133,6 @@ class EagerWork:
     """Further light calls: scalings, masks, casts, copies."""
     views: np.ndarray
     """Views since the op before."""
-    far_bytes: np.ndarray
 
 
 INDEX_COLUMNS = ("kind", "host")
