@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -21,15 +23,18 @@ from torch.profiler import ProfilerActivity, profile
 from sim.baseline.device import open_device
 from sim.baseline.grid import Point, load_grid
 from sim.baseline.record import Mode
-from sim.baseline.runner import _set_tf32, resolved
+from sim.baseline.runner import origin, resolved, set_tf32
 from sim.baseline.workloads import build_workload
 
 ROOT = Path(__file__).resolve().parent.parent
+METHOD = (
+    "torch.profiler around one eager pass after five; durations as CUPTI gives them, the gaps between them left out"
+)
 
 
 def kernels_of(point: Point, free_bytes: int) -> list[dict[str, object]]:
     """Groups of equal kernels of one pass, in the order of their first launch; durations in microseconds."""
-    _set_tf32(point.precision == "tf32")
+    set_tf32(point.precision == "tf32")
     with torch.inference_mode():
         call = build_workload(
             point.workload_path, point.knobs, precision=point.precision, device="cuda", compiled=False,
@@ -55,14 +60,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--grid", default="gpu-all")
     parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--commit", help="for a copy without history")
     parser.add_argument("--time-limit", type=float, default=90.0, help="seconds after which no network is begun")
     arguments = parser.parse_args()
     machine, start = open_device("cuda"), time.perf_counter()
+    run = origin(machine, command=shlex.join(["python", *sys.argv]), commit=arguments.commit)
     points = load_grid(ROOT / "baselines" / "grids" / f"{arguments.grid}.yaml").points
     held = arguments.output.read_text().splitlines() if arguments.output.exists() else []
-    done = {json.loads(line)["point"] for line in held}
+    lines = [json.loads(line) for line in held]
+    done = {(line["workload"], str(sorted(line["knobs"].items())), line["precision"]) for line in lines}
     for point in map(resolved, points):
-        if point.workload is None or point.mode is not Mode.GRAPH or str(point) in done:
+        name = (point.workload, str(sorted(point.knobs.items())), point.precision)
+        if point.workload is None or point.mode is not Mode.GRAPH or name in done:
             continue
         if time.perf_counter() - start > arguments.time_limit:
             print("time limit reached: run again to go on", file=sys.stderr)
@@ -75,8 +84,10 @@ def main() -> int:
         finally:
             torch.cuda.empty_cache()
         line = {
-            "device": machine.key, "point": str(point), "workload": point.workload, "knobs": dict(point.knobs),
-            "precision": point.precision, "kernels": kernels,
+            "schema": "dovetail.kernels/1", "device": machine.key, "workload": point.workload,
+            "knobs": dict(point.knobs), "precision": point.precision, "kernels": kernels, "env": run.env,
+            "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), "command": run.command, "commit": run.commit,
+            "method": METHOD,
         }  # fmt: skip
         with arguments.output.open("a") as file:
             file.write(json.dumps(line) + "\n")

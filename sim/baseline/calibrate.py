@@ -1,6 +1,6 @@
 """Fit a measured device's constants to its baseline records, and say how far off they are on what they have not seen.
 
-Ops and whole networks fit the constants. Errors are of what a fit had not seen: ops by halves of the shape
+Ops and whole networks fit the constants. Errors are of what a fit had not seen: ops by fifths of the shape
 families, networks with every network of the same model left out.
 """
 
@@ -14,7 +14,17 @@ from pathlib import Path
 import numpy as np
 
 from sim.baseline.cpu_rows import CPU
-from sim.baseline.fitting import FOLDS, Data, Fit, active, all_rows, hold_out_families, hold_out_models, middle, unseen
+from sim.baseline.fitting import (
+    FOLDS,
+    Data,
+    Fit,
+    active,
+    all_rows,
+    fit_rows,
+    hold_out_families,
+    hold_out_models,
+    middle,
+)
 from sim.baseline.gpu_rows import EAGER_GPU, profile_sums
 from sim.baseline.record import BaselineRecord, read_baseline
 from sim.baseline.residuals import deviation_of, network_shares, residuals_of
@@ -90,7 +100,7 @@ def fit(
         graph_of: record -> graph of the op or workload that it measured.
         progress: called with the share that is done, as far as the solves so far tell.
     Raises: CalibrationError: no or too few records (with the count), records of another device,
-        contradictory ones, a chip that is no CPU.
+        contradictory ones, a chip whose costing has no constants of its own.
     """
     chip = chip or chip_of(device)
     library = LIBRARIES.get(chip.main_unit.costing)
@@ -104,27 +114,26 @@ def fit(
     ops = [r for r in records if r.op is not None and r.op not in CUSTOM_KERNELS | library.skipped]
     networks = [r for r in records if r.workload is not None]
     if not ops:
-        raise CalibrationError(f"{device}: 0 op records; measure them first: dovetail measure cpu-ops")
+        raise CalibrationError(f"{device}: 0 op records; measure them first: dovetail measure cpu-ops (or gpu-all)")
     table = library.tabulate(ops, chip, graph_of or record_graph)
     whole = library.tabulate(networks, chip, graph_of or record_graph) if networks else None
-    names = active(library, [table, whole] if whole else [table])
-    _enough(device, table, whole, names)
     profile = file.parent / "kernels" / file.name
     sums = profile_sums(profile, whole) if whole and library is EAGER_GPU else None
     data = Data(ops=table, networks=whole, sums=sums)
+    names = active(library, data.parts())
+    _enough(device, table, whole, names)
     solves = 2 + FOLDS + (len({r.workload for r in networks}) if whole else 0)
 
     def part(done: int, of: int) -> Callable[[float], None]:
         return lambda share: progress((done + of * share) / solves)
 
     progress(0.0)
-    begin = middle(library)
-    from_ops = Fit(parts=((table, all_rows(table), 1.0),), names=names).solve(begin)
+    from_ops = Fit(parts=((table, all_rows(table), 1.0),), names=names).solve(middle(library))
     part(1, 1)(0.0)
-    constants = unseen(library, Fit(parts=data.parts(), names=names).solve(from_ops), names)
-    op_s = hold_out_families(data, names, begin, progress=part(2, FOLDS))
+    constants = fit_rows(library, data.parts(), from_ops)
+    op_s = hold_out_families(library, data, progress=part(2, FOLDS))
     models = part(2 + FOLDS, solves - 2 - FOLDS)
-    network_s = hold_out_models(data, names, from_ops, progress=models) if whole else None
+    network_s = hold_out_models(library, data, from_ops, progress=models) if whole else None
     return Fitted(chip=chip, file=file, names=names, library=library, constants=constants, ops=table, op_s=op_s,
                   networks=whole, network_s=network_s)  # fmt: skip
 
@@ -144,6 +153,7 @@ def calibration_of(device: str, fitted: Fitted) -> Calibration:
         constants={f.name: float(f"{getattr(constants, f.name):.6g}") for f in fields(constants)},
         residuals=residuals_of(fitted.ops, fitted.op_s, fitted.networks, fitted.network_s, constants),
         error=_errors(fitted.ops, fitted.op_s, fitted.networks, fitted.network_s),
+        chip=fitted.chip.name,
         at_limits=constants.at_limits(names),
         notes=tuple(
             f"{f.name} was not fitted: "
@@ -221,7 +231,7 @@ def _records(file: Path, device: str) -> list[BaselineRecord]:
     found = [r for r in read_baseline(file).records if r.median_s is not None]
     if not found:
         what = "0 records with a number" if file.exists() else "there is no such file"
-        raise CalibrationError(f"{file}: {what}; measure first: dovetail measure cpu-ops")
+        raise CalibrationError(f"{file}: {what}; measure first: dovetail measure cpu-ops (or gpu-all)")
     others = sorted({r.device for r in found if r.device != device})
     if others:
         raise CalibrationError(f"{file}: records of {', '.join(others)}, expected {device} alone")

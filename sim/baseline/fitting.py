@@ -75,21 +75,31 @@ def middle(library: Library) -> Constants:
     return library.constants(**{n: kept.get(n, math.sqrt(low * high)) for n, (low, high) in ranges.items()})
 
 
-def active(library: Library, tables: Sequence[Table]) -> tuple[str, ...]:
+def active(library: Library, parts: Sequence[Part]) -> tuple[str, ...]:
     """Constants that the rows depend on. Thread scaling shows only where several thread counts were measured."""
     start = middle(library)
+    tables = [table for table, _, _ in parts if isinstance(table, Table)]
     counts = {r.threads for table in tables for r in table.records}
     if len(counts) > 1:
         start = replace(start, **library.scaling)
-    base = [table.predict_s(start) for table in tables]
+    base = [table.predict_s(start)[use] for table, use, _ in parts]
     names = []
     for name in _ranges(library.constants):
         if name in library.held or (name in library.scaling and len(counts) < 2):
             continue
         changed = replace(start, **{name: getattr(start, name) / PROBE})
-        moved = max(float(np.max(np.abs(t.predict_s(changed) / b - 1))) for t, b in zip(tables, base, strict=True))
-        names += [name] if moved > PROBE_EFFECT else []
+        moved = [
+            np.max(np.abs(table.predict_s(changed)[use] / b - 1))
+            for (table, use, _), b in zip(parts, base, strict=True)
+        ]
+        names += [name] if max(moved) > PROBE_EFFECT else []
     return tuple(names)
+
+
+def fit_rows(library: Library, parts: tuple[Part, ...], start: Constants) -> Constants:
+    """The constants that these rows give, those that none of them shows included."""
+    names = active(library, parts)
+    return unseen(library, Fit(parts=parts, names=names).solve(start), names)
 
 
 def unseen(library: Library, constants: Constants, names: Sequence[str]) -> Constants:
@@ -126,24 +136,22 @@ class Data:
 
 
 def hold_out_families(
-    data: Data, names: tuple[str, ...], start: Constants, *, progress: Callable[[float], None] = lambda share: None
+    library: Library, data: Data, *, progress: Callable[[float], None] = lambda share: None
 ) -> np.ndarray:
-    """Each op's time, predicted with constants that saw no op of its family of shapes (in FOLDS parts).
-
-    `start` must not have seen the ops either."""
+    """Each op's time, predicted with constants that saw no op of its family of shapes (in FOLDS parts)."""
     ops = data.ops
     order = {name: i for i, name in enumerate(sorted({family(r) for r in ops.records}))}
     fold = np.array([order[family(r)] % FOLDS for r in ops.records])
     predicted = np.zeros(len(fold))
     for number in range(FOLDS):
         progress(number / FOLDS)
-        found = Fit(parts=data.parts(ops=fold != number), names=names).solve(start)
+        found = fit_rows(library, data.parts(ops=fold != number), middle(library))
         predicted[fold == number] = ops.predict_s(found)[fold == number]
     return predicted
 
 
 def hold_out_models(
-    data: Data, names: tuple[str, ...], start: Constants, *, progress: Callable[[float], None] = lambda share: None
+    library: Library, data: Data, start: Constants, *, progress: Callable[[float], None] = lambda share: None
 ) -> np.ndarray:
     """Each network's time, predicted with constants that saw no network of the same model.
 
@@ -153,7 +161,6 @@ def hold_out_models(
     predicted = np.zeros(len(models))
     for number, model in enumerate(sorted(set(models))):
         progress(number / len(set(models)))
-        parts = data.parts(without=model)
-        found = Fit(parts=parts, names=names).solve(start) if np.any(models != model) else start
+        found = fit_rows(library, data.parts(without=model), start) if np.any(models != model) else start
         predicted[models == model] = data.networks.predict_s(found)[models == model]
     return predicted

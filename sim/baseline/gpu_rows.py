@@ -20,7 +20,7 @@ from sim.schedule.eager_work import eager_kernels
 from sim.schedule.gpu_kernels import gpu_of
 from sim.schedule.network import Options, op_coster
 from sim.schedule.prepare import prepare
-from sim.workload.precision import parse_precision
+from sim.workload.precision import BITS, parse_precision
 
 KERNELS_SCHEMA = "dovetail.kernels/1"
 KIND_OF = {
@@ -41,7 +41,7 @@ SHORTEST_S = 3e-6
 
 @dataclass(frozen=True, slots=True)
 class RowTimes:
-    """Seconds of each row. `host_s`: gaps and floors, and what the device waits for the host."""
+    """Seconds of each row. `host_s`: gaps, and what the device waits for the host."""
 
     host_s: np.ndarray
     kernel_s: np.ndarray
@@ -66,9 +66,7 @@ class Rows:
         time = eager_time(self.work, constants)
         device, calls = (self._sums(t) for t in (time.device_s, time.call_s))
         waits = np.where(self.launched, np.maximum(0.0, 1 - device / np.maximum(calls, 1e-12)), 0.0)
-        return RowTimes(
-            host_s=time.gap_s + time.floor_s + waits[self.owner] * time.call_s, kernel_s=time.kernel_s
-        )  # fmt: skip
+        return RowTimes(host_s=time.gap_s + waits[self.owner] * time.call_s, kernel_s=time.floor_s + time.kernel_s)
 
     def _sums(self, time_s: np.ndarray) -> np.ndarray:
         return np.bincount(self.owner, weights=time_s * self.count, minlength=len(self.launched))
@@ -88,7 +86,8 @@ def tabulate(records: Sequence[BaselineRecord], chip: Chip, graph_of: GraphOf) -
         key = (record.target, str(sorted(record.knobs.items())), record.precision)
         if key not in known:
             precision = parse_precision(record.precision)
-            graph = prepare(graph_of(record), precision, eager=True)
+            wide = BITS[precision.activation] > 8  # a lone narrow product is its library's call
+            graph = prepare(graph_of(record), precision, eager=wide, fuse=False)
             work = eager_kernels(graph, gpu, op_coster(graph, chip, Options(), precision)).work
             known[key] = np.stack([getattr(work, name).astype(float) for name in columns], axis=1)
         blocks.append(known[key])
@@ -179,6 +178,21 @@ EAGER_GPU = Library(
     modes=frozenset({Mode.GRAPH, Mode.EAGER}),
     tabulate=tabulate,
     skipped=frozenset({"max_pool2d", "conv2d_layer"}),  # measured channels first: other kernels
+    fallback={
+        **{f"{name}_s": "conv_s" for name in ("few", "grouped", "apart", "depthwise", "pool")},
+        **{f"{name}_efficiency": "conv_efficiency" for name in ("few", "grouped", "depthwise")},
+        **{f"{name}_s": "broadcast_s" for name in ("transposed", "reduction", "unfused")},
+        **{f"{name}_s": "rows_s" for name in ("batch_norm", "group_norm", "softmax")},
+        "apart_copy_efficiency": "transposed_efficiency",
+        "transposed_efficiency": "broadcast_efficiency",
+        "batch_norm_efficiency": "rows_efficiency",
+        "softmax_efficiency": "rows_efficiency",
+        "decode_s": "attention_s",
+        "decode_efficiency": "attention_efficiency",
+        "host_batch_norm_s": "host_norm_s",
+        "host_conv_s": "host_product_s",
+        "host_attention_s": "host_product_s",
+    },
     start={name: 1.0 for name in EagerConstants.__dataclass_fields__ if name.endswith("efficiency")},
 )
 """PyTorch with cuBLAS and cuDNN on a GPU."""

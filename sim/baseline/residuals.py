@@ -32,6 +32,7 @@ def residuals_of(
     classes = class_deviations(ops, op_s)
     if networks is None or network_s is None:
         return Residuals(device=UNSEEN_DEVICE, classes=classes)
+    classes = with_networks_classes(classes, networks)
     log_error = np.log(networks.measured_s / network_s)
     models = np.array([r.workload for r in networks.records])
     shares = network_shares(networks, constants, classes)
@@ -57,6 +58,15 @@ def class_deviations(ops: Table, op_s: np.ndarray) -> dict[str, tuple[float, flo
         own = max(SMALLEST, MAD_TO_SIGMA * float(np.median(np.abs(log_error[at]))))
         out[str(name)] = (own / math.sqrt(families), own)
     return out
+
+
+def with_networks_classes(
+    classes: Mapping[str, tuple[float, float]], networks: Table
+) -> dict[str, tuple[float, float]]:
+    """Classes that no op was measured of alone, but networks run, count as the middle one of the known."""
+    middle = sorted(classes.values(), key=lambda pair: pair[0] ** 2 + pair[1] ** 2)[len(classes) // 2]
+    there = {networks.classes[int(kind)] for kind in np.unique(networks.kind)}
+    return dict(classes) | dict.fromkeys(sorted(there - set(classes)), middle)
 
 
 def network_shares(networks: Table, constants: Constants, classes: Mapping[str, tuple[float, float]]) -> np.ndarray:
@@ -126,13 +136,11 @@ def coverage(log_error: np.ndarray, shares: np.ndarray, models: np.ndarray) -> t
 def network_deviations(
     networks: Table, constants: Constants, parts: Mapping[str, tuple[float, float]], device: float
 ) -> np.ndarray:
-    """Deviation of each network's log time; classes without rows count as the middle one of the known."""
-    middle = sorted(parts.values(), key=lambda pair: pair[0] ** 2 + pair[1] ** 2)[len(parts) // 2]
+    """Deviation of each network's log time from the deviations of its classes."""
     times_s = networks.times(constants).total_s * networks.count
     out = []
     for record in range(len(networks.records)):
         at = np.flatnonzero(networks.owner == record)
         names = [networks.classes[int(k)] for k in networks.kind[at]]
-        known = {name: parts.get(name, middle) for name in names}
-        out.append(log_deviation(list(times_s[at]), names, list(at), device=device, parts=known))
+        out.append(log_deviation(list(times_s[at]), names, list(at), device=device, parts=parts))
     return np.array(out)

@@ -195,7 +195,7 @@ def measure_point(point: Point, machine: CpuDevice | CudaDevice, run: Origin) ->
     import torch
 
     with torch.inference_mode():
-        _set_tf32(point.precision == "tf32")
+        set_tf32(point.precision == "tf32")
         try:
             ready = prepare(point, machine)
             timed = _time_cpu if isinstance(machine, CpuDevice) else _time_cuda
@@ -229,7 +229,7 @@ def measure_point(point: Point, machine: CpuDevice | CudaDevice, run: Origin) ->
     )  # fmt: skip
 
 
-def _set_tf32(allowed: bool) -> None:
+def set_tf32(allowed: bool) -> None:
     import torch
 
     torch.backends.cuda.matmul.allow_tf32 = allowed
@@ -314,7 +314,7 @@ def _time_cuda(ready: Prepared, point: Point, machine: CudaDevice) -> _Timed:
     energy_j = energy_per_call_j(
         run, calls=inner, energy_j=machine.energy_j, synchronise=torch.cuda.synchronize, window_s=point.energy_s
     )
-    power_w = machine.power_w() if point.energy_s else None
+    power_w = machine.power_w()
     if energy_j is not None:
         method += f"; energy over {point.energy_s} s of repetitions, idle power included"
     return timing, clocks, energy_j, power_w, method

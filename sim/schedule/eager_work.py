@@ -161,7 +161,9 @@ class _Context:
     def _step(self, op: Op) -> dict[str, float]:
         """A step's product; its cell is inside."""
         if not isinstance(op, EinsumOp):
-            self._row(replace(self._stream(op), terms_s={}, moved={}))
+            kernel = self._stream(op)
+            nothing = {name: dict.fromkeys(table, (0.0, 0.0)) for name, table in kernel.moved.items()}
+            self._row(replace(kernel, terms_s={}, moved=nothing, resources_s=dict.fromkeys(kernel.resources_s, 0.0)))
             return _kind("vector")
         first = op.region not in self.called
         self.called.add(op.region or "")

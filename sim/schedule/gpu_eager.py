@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sim.cost.gpu.eager import CLASSES, EagerConstants, EagerTime, eager_time
-from sim.errors import ConfigError, nearest
+from sim.errors import ConfigError, PrecisionError, nearest
 from sim.hardware.chip import Chip, Costing
 from sim.results import Term
 from sim.schedule.cpu import own_calibration, own_constants
 from sim.schedule.eager_work import EagerKernels, eager_kernels
 from sim.schedule.gpu import group
-from sim.schedule.gpu_kernels import Gpu, Kernel, gpu_of
+from sim.schedule.gpu_kernels import MISALIGNED, Gpu, Kernel, gpu_of
 from sim.schedule.groups import GroupCost
 from sim.units import Dimension, format_quantity
 from sim.workload.graph import Op
+from sim.workload.passes import PrecisionPolicy
+from sim.workload.precision import BITS, Precision
 
 if TYPE_CHECKING:
     from sim.schedule.network import _Coster
@@ -77,31 +79,52 @@ def cost_eager(op: Op, position: int, coster: _Coster) -> GroupCost | None:
         return None
     kernels = [table[position][0] for table in tables]  # type: ignore[attr-defined]
     region = tables[0][position][1]  # type: ignore[index]
-    return group(op, position, coster, kernels, region)
+    found = group(op, position, coster, kernels, region)
+    fixed = [table[position][2] for table in tables]  # type: ignore[attr-defined]
+    return found.with_(bound=tuple("launch" if one else name for one, name in zip(fixed, found.bound, strict=True)))
+
+
+def check_widths(chip: Chip, precision: Precision | PrecisionPolicy) -> None:
+    """Raises: PrecisionError: activations of 8 bits and fewer, which a framework computes by calls of their own."""
+    kinds = (precision.default, *precision.ops.values()) if isinstance(precision, PrecisionPolicy) else (precision,)
+    narrow = next((one for one in kinds if BITS[one.activation] <= 8), None)
+    if chip.main_unit.costing is Costing.GPU_EAGER and narrow is not None:
+        raise PrecisionError(
+            f"{chip.name}: a framework that runs a network op by op has no {narrow.name} layers on a GPU (their calls "
+            "are no ops of the network): choose bf16, fp16, fp32 or weights alone (w8a16), or a chip with costing: "
+            "gpu_kernels"
+        )
 
 
 def _timed(found: EagerKernels, chip: Chip, choice: str, coster: _Coster) -> dict[int, tuple]:
-    """Position -> (kernel with the eager times, fused region)."""
+    """Position -> (kernel with the eager times, fused region, whether its fixed times are the longer part)."""
     time = eager_time(found.work, eager_constants(chip, choice))
     coster.mapped.setdefault(("host",), (float(time.call_s.sum()), float(time.device_s.sum())))  # of the first design
     wait = host_wait_s(time) if launch_of(chip) == "eager" else np.zeros(time.gap_s.shape)
-    launch = time.gap_s + time.floor_s + wait
+    launch = time.gap_s + wait
     return {
-        place: (_kernel(kernel, CLASSES[kind], float(launch_s), float(kernel_s)), region)
-        for place, kernel, region, kind, launch_s, kernel_s in zip(
-            found.places, found.kernels, found.regions, found.work.kind, launch, time.kernel_s, strict=True
+        place: (
+            _kernel(kernel, CLASSES[kind], launch=float(launch_s), floor=float(floor_s), body=float(kernel_s)),
+            region,
+            bool(launch_s + floor_s > kernel_s),
         )
-    }
+        for place, kernel, region, kind, launch_s, floor_s, kernel_s in zip(
+            found.places, found.kernels, found.regions, found.work.kind, launch, time.floor_s, time.kernel_s,
+            strict=True,
+        )
+    }  # fmt: skip
 
 
-def _kernel(kernel: Kernel, kind: str, launch_s: float, kernel_s: float) -> Kernel:
-    """The near-ideal kernel with the time that it really takes: its terms in the same parts, what a slower one adds
-    over the ideal as exposed memory (copies, rows that wait)."""
+def _kernel(kernel: Kernel, kind: str, *, launch: float, floor: float, body: float) -> Kernel:
+    """The near-ideal kernel with the seconds that it really takes: its terms in the same parts, what a slower one adds
+    over the ideal as exposed memory (copies, rows that wait). The floor is a pipeline that fills and drains."""
     ideal = sum(kernel.terms_s.values())
-    scale = min(1.0, kernel_s / ideal) if ideal > 0 else 0.0
+    scale = min(1.0, body / ideal) if ideal > 0 else 0.0
     terms = {term: value * scale for term, value in kernel.terms_s.items()}
-    terms[Term.EXPOSED_MEMORY] = terms.get(Term.EXPOSED_MEMORY, 0.0) + max(0.0, kernel_s - sum(terms.values()))
-    return replace(kernel, kind=kind, launch_s=launch_s, terms_s=terms, flags=(), bounded=True)
+    terms[Term.EXPOSED_MEMORY] = terms.get(Term.EXPOSED_MEMORY, 0.0) + max(0.0, body - sum(terms.values()))
+    terms[Term.FILL_DRAIN] = terms.get(Term.FILL_DRAIN, 0.0) + floor
+    flags = tuple(flag for flag in kernel.flags if flag == MISALIGNED)
+    return replace(kernel, kind=kind, launch_s=launch, terms_s=terms, flags=flags, bounded=True)
 
 
 def eager_notes(coster: _Coster) -> list[str]:
@@ -117,7 +140,10 @@ def eager_notes(coster: _Coster) -> list[str]:
         calls, device = (format_quantity(s, Dimension.TIME) for s in coster.mapped[("host",)])  # type: ignore[attr-defined]
         notes.append(f"the host needs {calls} for its calls, the device {device} for its kernels and their gaps")
     if own_calibration(coster.chips[0], coster.options.calibration) is None:
-        notes.append("no calibration: data-sheet rates, nothing kept in L2, the file's launch time between kernels")
+        notes.append(
+            "no calibration: data-sheet rates, nothing kept in L2, the file's launch time between kernels; the host's "
+            "calls are not known, so that nothing waits for them"
+        )
     return notes
 
 

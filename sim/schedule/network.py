@@ -28,7 +28,7 @@ from sim.schedule.cpu import cost_cpu, own_calibration
 from sim.schedule.fusion import fused
 from sim.schedule.given import check_space
 from sim.schedule.gpu import cost_gpu, gpu_notes, inside_storages
-from sim.schedule.gpu_eager import cost_eager, eager_notes
+from sim.schedule.gpu_eager import check_widths, cost_eager, eager_notes
 from sim.schedule.groups import THERE_BEFORE, GroupCost, cost_einsum, uncosted
 from sim.schedule.host import INPUTS, TRANSFER, input_transfer, transfer_note
 from sim.schedule.links import awaited, cost_collective
@@ -327,6 +327,7 @@ def cost_network(
         )
     shared = shared or Shared()
     eager = chips[0].main_unit.costing.eager
+    check_widths(chips[0], precision)
     system, passes = chips[0].system, pass_limit(chips[0].main_unit.array)
     way = (precision.name, system, options.apart, passes)
     ready = shared.ready.get(way) or prepare(

@@ -6,7 +6,7 @@ from torch import nn
 
 import sim
 from sim.cost.gpu.eager import CLASSES
-from sim.errors import ConfigError
+from sim.errors import ConfigError, PrecisionError
 from sim.schedule.eager_work import APART_KERNELS, eager_kernels
 from sim.schedule.gpu_eager import eager_gpu_of
 from sim.schedule.network import Options, op_coster
@@ -107,6 +107,50 @@ def test_the_parts_sum_to_the_network_and_launching_is_never_faster(resnet):
     assert launched.latency_s > 2 * replayed.latency_s  # batch 1: the host decides
     kernels_s = [sum(op.latency_s - op.breakdown_s["launch"] for op in found.ops) for found in (replayed, launched)]
     assert kernels_s[0] == pytest.approx(kernels_s[1])
+
+
+HEAVY = {"robot_policy", "mixtral", "mamba", "driving", "ssd_resnet34"}
+"""Thousands of ops, or minutes."""
+
+
+@pytest.mark.parametrize("name", sorted(set(sim.list_workloads()) - HEAVY))
+@pytest.mark.parametrize("launch", ["graph", "eager"])
+def test_every_network_is_costed(name, launch):
+    """In 16 bits with an interval that is the device's own; terms of every op sum to it, and nothing is negative."""
+    found = sim.estimate(
+        sim.load_workload(name), sim.load_hardware("h200-torch", {"gpu.options.launch": launch}), precision="bf16",
+        inputs="resident",
+    )  # fmt: skip
+    assert found.calibration["transferred"] is False
+    assert found.latency_interval_s is not None
+    for op in found.ops:
+        assert sum(op.breakdown_s.values()) == pytest.approx(op.latency_s, abs=1e-15)
+        assert min(op.breakdown_s.values()) >= 0
+    assert sum(found.energy_breakdown_j.values()) == pytest.approx(found.energy_j)
+
+
+def test_narrow_activations_are_refused_and_narrow_weights_are_not():
+    """torch has no int8 or fp8 layers that a network runs op by op on a GPU."""
+    chip = sim.load_hardware("h200-torch")
+    for precision in ("int8", "fp8_e4m3", "w4a8"):
+        with pytest.raises(PrecisionError, match=r"h200-torch: .* no .* layers on a GPU .*costing: gpu_kernels"):
+            sim.estimate(sim.gemm(64, 64, 64), chip, precision=precision)
+    assert sim.estimate(sim.gemm(64, 64, 64), chip, precision="w8a16").latency_s > 0
+
+
+def test_constants_on_another_chip_are_a_transfer(tmp_path):
+    """Whatever the file says of its calibration: it was fitted on h200-torch as it stands, launched either way."""
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "schema: dovetail.chip/1\nextends: a100-sxm\nname: mine\ncalibration: nvidia-h200\n"
+        "units: [{name: gpu, costing: gpu_eager}]\n"
+    )
+    own = sim.estimate(sim.gemm(512, 512, 512), sim.load_hardware("h200-torch"), precision="bf16")
+    other = sim.estimate(sim.gemm(512, 512, 512), sim.load_hardware(str(file)), precision="bf16")
+    changed = sim.load_hardware("h200-torch", {"DRAM.bandwidth": "1 TB/s"})
+    assert own.calibration["transferred"] is False
+    assert other.calibration["transferred"] is True
+    assert sim.estimate(sim.gemm(512, 512, 512), changed, precision="bf16").calibration["transferred"] is True
 
 
 def test_an_unknown_launch_is_refused():

@@ -28,8 +28,6 @@ CLASSES = (
 "grouped": several channels a group, in a kernel of its own; "apart": likewise, laid apart and together by copies;
 "unfused": products of attention for which there is no kernel; "rows": norms along rows; "broadcast": element-wise work
 and copies whose operands are not read in their order; "transposed": copies that change the contiguous axis."""
-COPIES = ("apart", "unfused")
-"""Classes with copies of their own; of the others those of `transposed` count."""
 HOST_KINDS = ("product", "conv", "batch_norm", "norm", "attention", "light")
 """Kinds of calls by what the framework does before the launch; "light": element-wise work and copies."""
 

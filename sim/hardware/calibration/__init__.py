@@ -54,6 +54,8 @@ class Calibration:
     residuals: Residuals
     error: Mapping[str, Mapping[str, float | int | None]]
     """class of ops, or "networks" -> held-out rows, mean_error, median_error, p90_error, bias, spearman."""
+    chip: str = ""
+    """Name of the chip that it was fitted on; another one's numbers rest on a transfer."""
     at_limits: tuple[str, ...] = ()
     """Constants that ended at an end of their physical range."""
     notes: tuple[str, ...] = field(default_factory=tuple)
