@@ -27,9 +27,7 @@ from sim.baseline.runner import origin, resolved, set_tf32
 from sim.baseline.workloads import build_workload
 
 ROOT = Path(__file__).resolve().parent.parent
-METHOD = (
-    "torch.profiler around one eager pass after five; durations as CUPTI gives them, the gaps between them left out"
-)
+METHOD = "torch.profiler around one eager pass after five; durations as CUPTI gives them, gaps left out"
 
 
 def kernels_of(point: Point, free_bytes: int) -> list[dict[str, object]]:
