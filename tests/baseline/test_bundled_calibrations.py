@@ -50,7 +50,7 @@ def test_held_out_errors_of_the_quiet_machine_meet_the_goal():
 
 def test_held_out_errors_of_the_measured_gpu_meet_the_goal():
     """What was asked for: whole networks of models left out, replayed from a graph, 8 % in the median and 20 % at the
-    ninetieth percentile; launched op by op, on a host that repeats within 13 %, 15 % in the median; intervals at 90 %
+    ninetieth percentile; launched op by op, on a noisy host, 15 % in the median; intervals at 90 %
     no wider than 60 %."""
     found = calibrations()["nvidia-h200"]
     replayed, launched = found.error["networks, graph"], found.error["networks, eager"]
