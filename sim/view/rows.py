@@ -37,7 +37,8 @@ def _micro(text: str) -> str:
 
 
 def size_text(size_bytes: float) -> str:
-    return format_quantity(size_bytes, Dimension.SIZE)
+    """What a cache leaves of a byte is none: 6e-06 -> "0 B"."""
+    return format_quantity(0.0 if 0 < size_bytes < 0.5 else size_bytes, Dimension.SIZE)
 
 
 def energy_text(energy_j: float | None) -> str:
