@@ -14,7 +14,7 @@ from sim.units import DECIMAL, Dimension, format_quantity
 TERM_WORDS = {
     Term.COMPUTE: "computing",
     Term.EXPOSED_MEMORY: "waiting for memory",
-    Term.FILL_DRAIN: "array fill and drain",
+    Term.FILL_DRAIN: "fill and drain",
     Term.PRELOAD: "weight preload",
     Term.DMA_SETUP: "DMA set-up",
     Term.VECTOR: "vector unit",
