@@ -79,9 +79,10 @@ def calibrate(
     chip: Chip | None = None,
     baseline: Path | None = None,
     graph_of: Callable[[BaselineRecord], Graph] | None = None,
+    note: Callable[[str], None] = lambda line: None,
 ) -> Calibration:
     """The constants of `device` from its baseline file, with residuals and held-out errors. As `fit` takes them."""
-    return calibration_of(device, fit(device, chip=chip, baseline=baseline, graph_of=graph_of))
+    return calibration_of(device, fit(device, chip=chip, baseline=baseline, graph_of=graph_of, note=note))
 
 
 def fit(
@@ -91,6 +92,7 @@ def fit(
     baseline: Path | None = None,
     graph_of: Callable[[BaselineRecord], Graph] | None = None,
     progress: Callable[[float], None] = lambda share: None,
+    note: Callable[[str], None] = lambda line: None,
 ) -> Fitted:
     """Fit the constants of `device`, and predict every record without having seen it.
 
@@ -99,6 +101,7 @@ def fit(
         baseline: by default baselines/<device>.jsonl.
         graph_of: record -> graph of the op or workload that it measured.
         progress: called with the share that is done, as far as the solves so far tell.
+        note: called with every line of its files that is broken and was skipped.
     Raises: CalibrationError: no or too few records (with the count), records of another device,
         contradictory ones, a chip whose costing has no constants of its own.
     """
@@ -110,7 +113,7 @@ def fit(
             f"{' or '.join(known.value for known in LIBRARIES)} are fitted here"
         )
     file = baseline or data_dir("baselines") / f"{device}.jsonl"
-    records = [r for r in _records(file, device) if r.mode in library.modes]
+    records = [r for r in _records(file, device, note) if r.mode in library.modes]
     ops = [r for r in records if r.op is not None and r.op not in CUSTOM_KERNELS | library.skipped]
     networks = [r for r in records if r.workload is not None]
     if not ops:
@@ -118,7 +121,7 @@ def fit(
     table = library.tabulate(ops, chip, graph_of or record_graph)
     whole = library.tabulate(networks, chip, graph_of or record_graph) if networks else None
     profile = file.parent / "kernels" / file.name
-    sums = profile_sums(profile, whole) if whole and library is EAGER_GPU else None
+    sums = profile_sums(profile, whole, note) if whole and library is EAGER_GPU else None
     data = Data(ops=table, networks=whole, sums=sums)
     names = active(library, data.parts())
     _enough(device, table, whole, names)
@@ -226,9 +229,11 @@ def _errors(
     return out
 
 
-def _records(file: Path, device: str) -> list[BaselineRecord]:
+def _records(file: Path, device: str, note: Callable[[str], None]) -> list[BaselineRecord]:
     """The last record with a number of every point. Raises CalibrationError as `calibrate`."""
-    found = [r for r in read_baseline(file).records if r.median_s is not None]
+    held = read_baseline(file)
+    held.name_broken(note)
+    found = [r for r in held.records if r.median_s is not None]
     if not found:
         what = "0 records with a number" if file.exists() else "there is no such file"
         raise CalibrationError(f"{file}: {what}; measure first: dovetail measure cpu-ops (or gpu-all)")

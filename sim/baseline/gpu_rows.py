@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sim.baseline.record import BaselineRecord, Mode
+from sim.baseline.record import BaselineRecord, BrokenLine, Mode
 from sim.baseline.table import GraphOf, Library, Sums, Table, stack_rows
 from sim.cost.gpu.eager import CLASSES, HOST_KINDS, INDEX_COLUMNS, EagerConstants, EagerWork, eager_time
 from sim.errors import CalibrationError
@@ -102,9 +102,9 @@ def tabulate(records: Sequence[BaselineRecord], chip: Chip, graph_of: GraphOf) -
     )  # fmt: skip
 
 
-def profile_sums(file: Path, networks: Table) -> Sums | None:
+def profile_sums(file: Path, networks: Table, note: Callable[[str], None] = lambda line: None) -> Sums | None:
     """The kernels of networks by kind (`benchmarks/profile_gpu.py`), for those that the table holds as replayed graphs;
-    None without such a file. Raises: CalibrationError: a line that is no such record, with its number."""
+    None without such a file. A line that is no such record is skipped, and `note` is told its number and why."""
     if not file.exists():
         return None
     places = {
@@ -115,8 +115,14 @@ def profile_sums(file: Path, networks: Table) -> Sums | None:
     models, measured, groups = [], [], []
     assert isinstance(networks.times, Rows)
     kind = networks.times.kinds()
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-        profile = _line(line, f"{file}:{number}")
+    for number, line in enumerate(file.read_bytes().split(b"\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            profile = _line(line)
+        except (ValueError, CalibrationError) as error:
+            note(str(BrokenLine(path=str(file), line=number, reason=str(error))))
+            continue
         place = places.get(_name(profile["workload"], profile["knobs"], profile["precision"]))
         if place is None:
             continue
@@ -158,17 +164,40 @@ def _name(workload: str, knobs: Mapping[str, object], precision: str) -> tuple:
     return (workload, str(sorted(knobs.items())), precision)
 
 
-def _line(text: str, where: str) -> dict:
-    wanted = {"workload", "knobs", "precision", "kernels"}
-    try:
-        found = json.loads(text)
-    except json.JSONDecodeError:
-        found = None
-    if not isinstance(found, dict) or found.get("schema") != KERNELS_SCHEMA or not wanted <= set(found):
-        raise CalibrationError(
-            f'{where}: expected a record with schema "{KERNELS_SCHEMA}" and {", ".join(sorted(wanted))}'
-        )
+_FIELDS = {"workload": (str,), "knobs": (dict,), "precision": (str,), "kernels": (list,)}
+_KERNEL_FIELDS = {"op": (str,), "shapes": (list,), "us": (int, float)}
+"""Fields that are read, with the JSON types that they may have."""
+_WORDS = {str: "text", dict: "a JSON object", list: "a list", int: "a number", float: "a number"}
+
+
+def _line(text: bytes) -> dict[str, Any]:
+    """Raises: ValueError: not JSON; CalibrationError: not such a record, with the field that is wrong."""
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise CalibrationError(f"expected a JSON object, found {type(found).__name__}")
+    if found.get("schema") != KERNELS_SCHEMA:
+        raise CalibrationError(f'schema is {found.get("schema")!r}, expected "{KERNELS_SCHEMA}"')
+    _check_fields(found, _FIELDS, "")
+    for i, kernel in enumerate(found["kernels"]):
+        place = f"kernels[{i}]"
+        if not isinstance(kernel, dict):
+            raise CalibrationError(f"{place} is {kernel!r:.60}, expected a JSON object")
+        _check_fields(kernel, _KERNEL_FIELDS, f"{place}.")
+        if not 0 <= kernel["us"] < float("inf"):
+            raise CalibrationError(f"{place}.us is {kernel['us']}, expected microseconds of 0 or more")
+        if not all(isinstance(shape, list) for shape in kernel["shapes"]):
+            raise CalibrationError(f"{place}.shapes is {kernel['shapes']!r:.60}, expected a list of lists")
+        if kernel["op"] == "aten::copy_" and not kernel["shapes"]:
+            raise CalibrationError(f"{place}.shapes is empty, expected those of a copy")
     return found
+
+
+def _check_fields(found: Mapping[str, Any], types: Mapping[str, tuple[type, ...]], place: str) -> None:
+    for name, allowed in types.items():
+        if name not in found:
+            raise CalibrationError(f"{place}{name} is missing, expected {_WORDS[allowed[0]]}")
+        if not isinstance(found[name], allowed) or isinstance(found[name], bool):
+            raise CalibrationError(f"{place}{name} is {found[name]!r:.60}, expected {_WORDS[allowed[0]]}")
 
 
 EAGER_GPU = Library(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
@@ -180,6 +180,7 @@ def record_from_dict(data: Mapping[str, object]) -> BaselineRecord:
     for name in content:
         if name not in names:
             raise MeasurementError(f'unknown field "{name}".{nearest(name, names)}')
+    _check_types(content)
     try:
         enums: dict[str, type[StrEnum]] = {"kind": Kind, "mode": Mode, "phase": Phase}
         for name in enums.keys() & content.keys():
@@ -191,6 +192,32 @@ def record_from_dict(data: Mapping[str, object]) -> BaselineRecord:
         return BaselineRecord(**content)  # type: ignore[arg-type]
     except (TypeError, ValueError) as error:
         raise MeasurementError(f"not a baseline record: {error}") from error
+
+
+_TEXT, _OBJECT, _WHOLE, _NUMBER = (
+    ((str,), "text"),
+    ((dict,), "an object"),
+    ((int,), "a whole number"),
+    ((int, float), "a number"),
+)
+_TYPES = {
+    **dict.fromkeys(("device", "backend", "op", "workload", "precision"), _TEXT),
+    **dict.fromkeys(("knobs", "clocks", "work", "env"), _OBJECT),
+    **dict.fromkeys(("n", "threads"), _WHOLE),
+    **dict.fromkeys(("median_s", "energy_j", "power_w", "bound_s"), _NUMBER),
+}
+"""JSON types of the fields that others compute with, and their names."""
+_ABSENT = frozenset({"op", "workload", "threads", "median_s", "energy_j", "power_w", "bound_s"})
+"""Fields that may be null."""
+
+
+def _check_types(content: Mapping[str, object]) -> None:
+    for name in _TYPES.keys() & content.keys():
+        value, (types, words) = content[name], _TYPES[name]
+        if value is None and name in _ABSENT:
+            continue
+        if not isinstance(value, types) or isinstance(value, bool):
+            raise MeasurementError(f"{name} is {value!r:.60}, expected {words}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,6 +238,11 @@ class Baseline:
 
     records: tuple[BaselineRecord, ...]
     broken: tuple[BrokenLine, ...] = ()
+
+    def name_broken(self, note: Callable[[str], None]) -> None:
+        """Tell `note` every line that was skipped, with its place and the reason."""
+        for line in self.broken:
+            note(str(line))
 
     @property
     def latest(self) -> Mapping[str, BaselineRecord]:
@@ -259,8 +291,14 @@ def read_baseline(path: Path) -> Baseline:
     return Baseline(records=tuple(records), broken=tuple(broken))
 
 
-def records_with_numbers(paths: Iterable[Path]) -> tuple[BaselineRecord, ...]:
-    """The last record of every key that has a number, over several files: what calibration and search read."""
-    return tuple(
-        record for path in paths for record in read_baseline(path).latest.values() if record.median_s is not None
-    )
+def records_with_numbers(
+    paths: Iterable[Path], note: Callable[[str], None] = lambda line: None
+) -> tuple[BaselineRecord, ...]:
+    """The last record of every key that has a number, over several files: what scores and searches read. `note` is
+    told every broken line."""
+    found = []
+    for path in paths:
+        held = read_baseline(path)
+        held.name_broken(note)
+        found += [record for record in held.latest.values() if record.median_s is not None]
+    return tuple(found)

@@ -161,7 +161,9 @@ def measure_rounds(
         raise MeasurementError(
             f"{rounds} rounds: expected 1 (one process, no spread between), or {LEAST_ROUNDS} and more"
         )
-    finished = read_baseline(output).finished
+    held = read_baseline(output)
+    held.name_broken(progress)
+    finished = held.finished
     missing = {key: point for key, point in points.items() if key not in finished}
     if not missing:
         return Combined(records=(), left=0)

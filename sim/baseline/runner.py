@@ -331,8 +331,7 @@ def measure_points(
     is begun, and running again goes on where it stopped. With a limit, ops and workloads take turns.
     """
     held = read_baseline(output)
-    for line in held.broken:
-        progress(str(line))
+    held.name_broken(progress)
     points = [resolved(point) for point in (points if time_limit_s is None else in_turn(points))]
     todo = [p for p in points if p.key(machine.key, machine.threads) not in held.finished]
     records: list[BaselineRecord] = []

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -13,6 +13,9 @@ from scipy.stats import spearmanr
 from sim.baseline.checks import CheckResult, all_checks
 from sim.errors import ConfigError, ResultError, nearest
 from sim.resources import data_dir
+
+if TYPE_CHECKING:
+    from sim.baseline.record import BaselineRecord
 
 SCHEMA = "dovetail.validate/1"
 
@@ -100,12 +103,13 @@ def against(
     precision: str | None = None,
     calibration: str = "auto",
     progress: Callable[[float], None] = lambda share: None,
+    note: Callable[[str], None] = lambda line: None,
 ) -> tuple[Scored, ...]:
-    """Score a CSV file, every CSV file of a folder, or the baseline records of a device.
+    """Score a CSV file, every CSV file of a folder, a baseline file (.jsonl), or the baseline records of a device.
 
     What a file holds is told by its columns (`sim.baseline.kernel_rows.kinds`). Gemmini rows carry their
     hardware; without `hw`, GPU rows are of the chip that the file's name begins with. `progress` is told the share
-    of a folder's files that is done.
+    of a folder's files that is done, `note` every broken line of a baseline file: it is skipped.
     Raises: ResultError: neither a file, nor a folder with CSV files, nor a device with records; ConfigError: a
         precision or a calibration for what states its own; CalibrationError of the kinds.
     """
@@ -119,18 +123,25 @@ def against(
             progress(number / len(files))
             scores.append(_score_file(file, hw, precision, calibration))
         return tuple(scores)
+    if path.suffix == ".jsonl":
+        _no_precision(target, precision)
+        return (score_baseline(path, hw, calibration, note),)
     if path.suffix or path.exists():
         if path.is_file():
             _check_used(path, precision, calibration)
         return (_score_file(path, hw, precision, calibration),)
+    _no_precision(target, precision)
+    from sim.hardware.load import chip_of_device
+
+    return (score_device(target, hw or chip_of_device(target) or target, calibration, note),)
+
+
+def _no_precision(target: str, precision: str | None) -> None:
     if precision is not None:
         raise ConfigError(
             f"--precision {precision}: the records of {target} state their own precisions; it goes with a CSV file "
             "whose name does not end in one"
         )
-    from sim.hardware.load import chip_of_device
-
-    return (score_device(target, hw or chip_of_device(target) or target, calibration),)
 
 
 def _check_used(file: Path, precision: str | None, calibration: str) -> None:
@@ -153,29 +164,65 @@ def _score_file(file: Path, hw: str | None, precision: str | None, calibration: 
     return score_file(file, sim.load_hardware(hw) if hw else None, precision, calibration=calibration)
 
 
-def score_device(device: str, hw: str, calibration: str = "auto") -> Score:
+def score_baseline(
+    file: Path, hw: str | None, calibration: str = "auto", note: Callable[[str], None] = lambda line: None
+) -> Score:
+    """Score the records of one device in a baseline file against `sim.estimate`, as `score_device` does.
+
+    Args:
+        hw: by default the chip of the device that the records name.
+        note: is told every broken line; it is skipped.
+    Raises: ResultError: no such file, no records, those of several devices; as `score_device`.
+    """
+    from sim.baseline.record import records_with_numbers
+    from sim.hardware.load import chip_of_device
+
+    if not file.is_file():
+        raise ResultError(f"{file}: no such file; expected a baseline file")
+    records = records_with_numbers([file], note)
+    if not records:
+        raise ResultError(f"{file}: no record with a number")
+    device, *others = sorted({record.device for record in records})
+    if others:
+        raise ResultError(
+            f"{file}: records of {', '.join([device, *others])}; expected one device. Give --against {device} for the "
+            "bundled records of one"
+        )
+    return _score_records(str(file), records, hw or chip_of_device(device) or device, calibration)
+
+
+def score_device(
+    device: str, hw: str, calibration: str = "auto", note: Callable[[str], None] = lambda line: None
+) -> Score:
     """Score the bundled baseline records of a device, published ones included, against `sim.estimate` on `hw`.
 
     An estimate of a GPU is of replayed kernels: where there are records of graph replay, those launched one by one from
-    a host are left out.
+    a host are left out. `note` is told every broken line; it is skipped.
 
     Raises: ResultError: no records, or none that can be estimated; ConfigError, CalibrationError: a chip or a
         calibration that is unknown.
     """
-    import sim
-    from sim.baseline.compare import compare_records
-    from sim.baseline.record import Mode, records_with_numbers
-    from sim.hardware.chip import Costing
-    from sim.schedule.confidence import calibration_label
+    from sim.baseline.record import records_with_numbers
 
     folder = data_dir("baselines")
     files = [*sorted(folder.glob("*.jsonl")), folder / "published" / "gpu-models.jsonl"]
-    records = [record for record in records_with_numbers(files) if record.device == device]
+    found = records_with_numbers(files, note)
+    records = [record for record in found if record.device == device]
     if not records:
-        devices = sorted({record.device for record in records_with_numbers(files)})
+        devices = sorted({record.device for record in found})
         raise ResultError(
             f"{device}: neither a CSV file nor a device with records: {', '.join(devices)}.{nearest(device, devices)}"
         )
+    return _score_records(device, records, hw, calibration)
+
+
+def _score_records(path: str, records: Sequence[BaselineRecord], hw: str, calibration: str) -> Score:
+    import sim
+    from sim.baseline.compare import compare_records
+    from sim.baseline.record import Mode
+    from sim.hardware.chip import Costing
+    from sim.schedule.confidence import calibration_label
+
     chip = sim.load_hardware(hw)
     label = calibration_label(chip, calibration)
     if chip.main_unit.costing is Costing.GPU_KERNELS:
@@ -183,9 +230,9 @@ def score_device(device: str, hw: str, calibration: str = "auto") -> Score:
     compared = compare_records(records, hw, calibration).rows
     pairs = [(row.estimated_s, row.measured_s) for row in compared if row.ratio is not None]
     if not pairs:
-        raise ResultError(f"{device}: none of {len(records)} records can be estimated on {hw}")
+        raise ResultError(f"{path}: none of {len(records)} records can be estimated on {hw}")
     ours, theirs = np.array(pairs).T
-    return replace(score(ours, theirs, path=device, kind="records"), hardware=hw, calibration=label)
+    return replace(score(ours, theirs, path=path, kind="records"), hardware=hw, calibration=label)
 
 
 def score_document(found: Scored, version: str) -> dict[str, object]:

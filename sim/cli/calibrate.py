@@ -46,7 +46,7 @@ def calibrate(
         device, chip, baseline = _measured_here(device, chip, baseline)
         output = output or Path(f"{device}.json")
     with Progress(f"fitting the constants of {device}") as progress:
-        fitted = fit(device, chip=chip, baseline=baseline, progress=progress)
+        fitted = fit(device, chip=chip, baseline=baseline, progress=progress, note=common.say)
         found = calibration_of(device, fitted)
     file = output or Path(calibration.__file__).parent / f"{device}.json"
     calibration.write_calibration(file, found)

@@ -88,9 +88,12 @@ def _measured_s(file: Path, graph: Any, estimates: list[Any]) -> list[float]:
 
     Raises: ConfigError: the file has no such record, with what it has of this workload."""
     from sim.baseline.record import read_baseline
+    from sim.cli import common
     from sim.errors import ConfigError
 
-    records = [r for r in read_baseline(file).latest.values() if r.workload == graph.name and r.median_s is not None]
+    held = read_baseline(file)
+    held.name_broken(common.say)
+    records = [r for r in held.latest.values() if r.workload == graph.name and r.median_s is not None]
     knobs = {name: str(value) for name, value in graph.knobs.items()}
     out = []
     for found in estimates:

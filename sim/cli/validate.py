@@ -10,7 +10,10 @@ import typer
 def validate(
     against: Annotated[
         str | None,
-        typer.Option("--against", help="Score a CSV of measured rows, a folder of them, or a device's records."),
+        typer.Option(
+            "--against",
+            help="Score a CSV of measured rows, a folder of them, a baseline file (.jsonl), or a device's records.",
+        ),
     ] = None,
     hw: Annotated[
         str | None,
@@ -41,7 +44,9 @@ def validate(
         from sim.baseline.validate import score_document
 
         with Progress(f"scoring {against}") as progress:
-            scores = score_files(against, hw=hw, precision=precision, calibration=calibration, progress=progress)
+            scores = score_files(
+                against, hw=hw, precision=precision, calibration=calibration, progress=progress, note=common.say
+            )
         documents = [score_document(one, sim.__version__) for one in scores]
         if json:
             common.print_json(documents[0] if len(documents) == 1 else documents)

@@ -52,17 +52,26 @@ def records() -> list[BaselineRecord]:
 
 @pytest.fixture(scope="module")
 def baseline(tmp_path_factory):
-    """Records as a machine with the constants `TRUTH` would give them, with log-normal noise."""
+    """Records as a machine with the constants `TRUTH` would give them, with log-normal noise; a broken line in the file
+    and in that of the kernels."""
     path = tmp_path_factory.mktemp("baseline") / "nvidia-h200.jsonl"
     times = tabulate(records(), sim.load_hardware("h200-torch"), graph_of).predict_s(TRUTH)
     noise = np.random.default_rng(3).normal(0.0, NOISE, len(times))
     for one, time, error in zip(records(), times, noise, strict=True):
         append_record(path, replace(one, median_s=float(time * math.exp(error))))
+    with path.open("a") as file:
+        file.write('{"schema": "dovetail.baseline/1"\n')  # the run died here
+    (path.parent / "kernels").mkdir()
+    (path.parent / "kernels" / path.name).write_text('{"knobs": 5}\n')
     return path
 
 
-def test_the_hidden_truth_is_found(baseline):
-    found = calibrate("nvidia-h200", chip=sim.load_hardware("h200-torch"), baseline=baseline, graph_of=graph_of)
+def test_the_hidden_truth_is_found_and_broken_lines_are_named(baseline):
+    chip, said = sim.load_hardware("h200-torch"), []
+    found = calibrate("nvidia-h200", chip=chip, baseline=baseline, graph_of=graph_of, note=said.append)
+    assert [line.partition(": skipped")[0] for line in said] == [
+        f"{baseline}:{len(records()) + 1}", f"{baseline.parent / 'kernels' / baseline.name}:1",
+    ]  # fmt: skip
     assert found.costing == "gpu_eager"
     assert found.constants["gemm_efficiency"] == pytest.approx(TRUTH.gemm_efficiency, rel=0.05)
     assert found.constants["gemm_s"] + found.constants["gap_s"] == pytest.approx(TRUTH.gemm_s + TRUTH.gap_s, rel=0.1)
@@ -114,13 +123,31 @@ def test_the_bundled_profile_is_near_the_graphs_that_it_explains():
     assert all(0.85 <= share <= 1.01 for key, share in shares.items() if key[0] != "lstm")
 
 
-def test_a_broken_profile_is_named(tmp_path):
+def test_a_broken_profile_is_named_and_skipped(tmp_path):
+    """Lines that are no records, and fields of the wrong type; the good line between them counts."""
     table = tabulate([record(workload="mlp", batch=1, hidden=256)], sim.load_hardware("h200-torch"), graph_of)
-    file = tmp_path / "kernels.jsonl"
-    for text in ("{", '{"schema": "dovetail.kernels/1"}', "[]"):
-        file.write_text(text + "\n")
-        with pytest.raises(CalibrationError, match=r"kernels.jsonl:1: expected a record with schema"):
-            profile_sums(file, table)
+    kernel = {"op": "aten::addmm", "shapes": [[1, 256]], "us": 40.0}
+    good = {"schema": "dovetail.kernels/1", "workload": "mlp", "knobs": {"batch": 1, "hidden": 256},
+            "precision": "bf16", "kernels": [kernel]}  # fmt: skip
+    lines = [
+        ("{", "skipped, Expecting"),
+        ("[]", "expected a JSON object, found list"),
+        ('{"schema": "dovetail.kernels/2"}', 'expected "dovetail.kernels/1"'),
+        (json.dumps({**good, "knobs": 5}), "knobs is 5, expected a JSON object"),
+        (json.dumps({**good, "kernels": [{**kernel, "us": "4"}]}), "kernels[0].us is '4', expected a number"),
+        (json.dumps({**good, "kernels": [{"op": "aten::mm", "us": 1}]}), "kernels[0].shapes is missing"),
+        (json.dumps({**good, "kernels": [{**kernel, "shapes": [1]}]}), "expected a list of lists"),
+        (json.dumps({**good, "kernels": [{**kernel, "us": float("nan")}]}), "kernels[0].us is nan"),
+    ]
+    file, said = tmp_path / "kernels.jsonl", []
+    file.write_text("\n".join([*(text for text, _ in lines), json.dumps(good)]) + "\n")
+    found = profile_sums(file, table, said.append)
+    assert found is not None
+    assert found.measured_s.tolist() == pytest.approx([40e-6])
+    assert len(said) == len(lines)
+    for number, (line, (_, reason)) in enumerate(zip(said, lines, strict=True), 1):
+        assert line.startswith(f"{file}:{number}: skipped, ")
+        assert reason in line
     assert profile_sums(tmp_path / "none.jsonl", table) is None
 
 

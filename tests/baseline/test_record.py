@@ -109,11 +109,30 @@ def test_noisy_points_are_not_finished_and_the_last_record_of_a_key_holds(tmp_pa
     append_record(path, record(median_s=2e-3))
     assert read_baseline(path).finished == {record().key}
     append_record(path, record(median_s=3e-3))
-    assert [r.median_s for r in records_with_numbers([path])] == [3e-3]
+    with path.open("a") as file:
+        file.write("{\n")
+    said = []
+    assert [r.median_s for r in records_with_numbers([path], said.append)] == [3e-3]
+    assert [line.partition(": skipped")[0] for line in said] == [f"{path}:4"]
 
 
 def test_missing_file_is_an_empty_baseline(tmp_path):
     assert read_baseline(tmp_path / "none.jsonl").records == ()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("knobs", 5, "knobs is 5, expected an object"),
+        ("precision", 8, "precision is 8, expected text"),
+        ("median_s", "1 ms", "median_s is '1 ms', expected a number"),
+        ("n", 1.5, "n is 1.5, expected a whole number"),
+        ("device", None, "device is None, expected text"),
+    ],
+)
+def test_fields_of_another_type_are_refused(field, value, message):
+    with pytest.raises(MeasurementError, match=message):
+        record_from_dict({**record().to_dict(), field: value})
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from sim.baseline.compare import Comparison, Row
 from sim.baseline.validate import SCHEMA, Validation, against, score, score_document, validate
 from sim.errors import CalibrationError, ConfigError, ResultError
 from sim.hardware.load import chip_of_device
+from sim.resources import data_dir
 from sim.view.checks import again, check_table
 
 
@@ -223,6 +224,29 @@ def test_a_measured_gpu_finds_its_chip_and_is_scored_on_replayed_records(monkeyp
     (found,) = against("nvidia-h200")
     assert seen == {"modes": {"graph"}, "hardware": "h200"}
     assert (found.hardware, found.median_error) == ("h200", 0.5)
+
+
+def test_a_baseline_file_is_scored_like_its_device_and_broken_lines_are_named(monkeypatch, tmp_path):
+    seen, said = {}, []
+
+    def compared(records, hardware, calibration):
+        seen.update(devices={r.device for r in records}, hardware=hardware)
+        return Comparison(rows=(row,), total=row)
+
+    row = Row(name="x", measured_s=2.0, estimated_s=1.0)
+    monkeypatch.setattr("sim.baseline.compare.compare_records", compared)
+    file = tmp_path / "mine.jsonl"
+    file.write_bytes((data_dir("baselines") / "nvidia-h200.jsonl").read_bytes() + b"{\n")
+    (found,) = against(str(file), note=said.append)
+    assert seen == {"devices": {"nvidia-h200"}, "hardware": "h200"}
+    assert (found.path, found.kind, found.rows) == (str(file), "records", 1)
+    assert [line.partition(": skipped")[0] for line in said] == [f"{file}:{len(file.read_text().splitlines())}"]
+    with pytest.raises(ConfigError, match="state their own precisions"):
+        against(str(file), precision="bf16")
+    with pytest.raises(ResultError, match="no such file; expected a baseline file"):
+        against(str(tmp_path / "none.jsonl"))
+    with pytest.raises(ResultError, match="expected one device"):
+        against(str(data_dir("baselines") / "published" / "gpu-models.jsonl"))
 
 
 def test_devices_and_chips():
