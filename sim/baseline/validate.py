@@ -196,8 +196,8 @@ def score_device(
 ) -> Score:
     """Score the bundled baseline records of a device, published ones included, against `sim.estimate` on `hw`.
 
-    An estimate of a GPU is of replayed kernels: where there are records of graph replay, those launched one by one from
-    a host are left out. `note` is told every broken line; it is skipped.
+    An estimate of a GPU speaks of one mode (`sim.baseline.modes`), graph replay by default: where there are records of
+    it, the others are left out. `note` is told every broken line; it is skipped.
 
     Raises: ResultError: no records, or none that can be estimated; ConfigError, CalibrationError: a chip or a
         calibration that is unknown.
@@ -219,14 +219,13 @@ def score_device(
 def _score_records(path: str, records: Sequence[BaselineRecord], hw: str, calibration: str) -> Score:
     import sim
     from sim.baseline.compare import compare_records
-    from sim.baseline.record import Mode
-    from sim.hardware.chip import Costing
+    from sim.baseline.modes import comparable
     from sim.schedule.confidence import calibration_label
 
     chip = sim.load_hardware(hw)
     label = calibration_label(chip, calibration)
-    if chip.main_unit.costing is Costing.GPU_KERNELS:
-        records = [record for record in records if record.mode is Mode.GRAPH] or records
+    if chip.main_unit.costing.gpu:
+        records = comparable(records, chip) or records
     compared = compare_records(records, hw, calibration).rows
     pairs = [(row.estimated_s, row.measured_s) for row in compared if row.ratio is not None]
     if not pairs:

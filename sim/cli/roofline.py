@@ -67,8 +67,8 @@ def roofline(
         for bound, found in zip(bounds, estimates, strict=True):
             common.show(tables.roofline(bound), tables.beside_bound(found), "")
     if output is not None:
-        times_s = _measured_s(measured, graph, estimates) if measured is not None else []
-        _draw(estimates, bounds, output, times_s)
+        times = _measured(measured, graph, estimates, chips) if measured is not None else []
+        _draw(estimates, bounds, output, times)
         common.say(f"figure written to {output}")
 
 
@@ -83,10 +83,12 @@ def _bound(estimate: Any, graph: Any, chip: Any, precision: str | None) -> Any:
     return Roofline.from_dict(estimate.roofline) if estimate.roofline else sim.roofline(graph, chip, precision)
 
 
-def _measured_s(file: Path, graph: Any, estimates: list[Any]) -> list[float]:
-    """The measured time of the workload at each estimate's precision: same knobs, the fastest mode that the file holds.
+def _measured(file: Path, graph: Any, estimates: list[Any], chips: list[Any]) -> list[tuple[float, str]]:
+    """The measured time of the workload at each estimate's precision and its label: same knobs, the mode that the
+    estimate speaks of (`sim.baseline.modes`), or one in its place, which the label then names.
 
     Raises: ConfigError: the file has no such record, with what it has of this workload."""
+    from sim.baseline.modes import comparable, modes_of
     from sim.baseline.record import read_baseline
     from sim.cli import common
     from sim.errors import ConfigError
@@ -95,20 +97,25 @@ def _measured_s(file: Path, graph: Any, estimates: list[Any]) -> list[float]:
     held.name_broken(common.say)
     records = [r for r in held.latest.values() if r.workload == graph.name and r.median_s is not None]
     knobs = {name: str(value) for name, value in graph.knobs.items()}
-    out = []
-    for found in estimates:
+    out: list[tuple[float, str]] = []
+    for found, chip in zip(estimates, chips, strict=True):
         same = [r for r in records if r.precision == found.precision]
         same = [r for r in same if {name: str(value) for name, value in r.knobs.items()} == knobs]
+        modes, same = modes_of(chip), comparable(same, chip)
         if not same:
-            there = "; ".join(sorted({f"{r.precision} {dict(r.knobs)}" for r in records})) or "no record of it"
+            mode = f", {modes[0]}," if len(modes) == 1 else ""
+            there = "; ".join(sorted({f"{r.precision} {r.mode} {dict(r.knobs)}" for r in records}))
             raise ConfigError(
-                f"{file}: {graph.name} at {found.precision} with {knobs} was not measured; there is {there}"
+                f"{file}: {graph.name} at {found.precision}{mode} with {knobs} was not measured; there is "
+                f"{there or 'no record of it'}"
             )
-        out.append(min(float(r.median_s or 0.0) for r in same))
+        best = min(same, key=lambda r: float(r.median_s or 0.0))
+        label = f"measured ({best.mode})" if modes and best.mode is not modes[0] else "measured"
+        out.append((float(best.median_s or 0.0), label))
     return out
 
 
-def _draw(estimates: list[Any], bounds: list[Any], path: Path, measured_s: list[float]) -> None:
+def _draw(estimates: list[Any], bounds: list[Any], path: Path, measured: list[tuple[float, str]]) -> None:
     from dataclasses import replace
 
     from sim.errors import ConfigError
@@ -118,7 +125,8 @@ def _draw(estimates: list[Any], bounds: list[Any], path: Path, measured_s: list[
         bound if found.infeasible is not None else replace(found, roofline=bound.to_dict())
         for found, bound in zip(estimates, bounds, strict=True)
     ]
-    figure = figures.roofline_grid(results, measured_s=measured_s)
+    times_s, labels = [time_s for time_s, _ in measured], [label for _, label in measured]
+    figure = figures.roofline_grid(results, measured_s=times_s, measured_labels=labels)
     try:
         figure.savefig(path)
     except OSError as error:

@@ -56,7 +56,13 @@ def _axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
     return found
 
 
-def roofline(result: Estimate | Roofline, *, measured_s: float | None = None, ax: Axes | None = None) -> Axes:
+def roofline(
+    result: Estimate | Roofline,
+    *,
+    measured_s: float | None = None,
+    measured_label: str = "measured",
+    ax: Axes | None = None,
+) -> Axes:
     """Log-log roofline; x: operational intensity [FLOP/byte], y: throughput [FLOP/s].
 
     Each disc is an op (or several equal ones): area is its share of the time, colour its kind. Of
@@ -64,7 +70,7 @@ def roofline(result: Estimate | Roofline, *, measured_s: float | None = None, ax
     that moves (almost) all its bytes on chip is hollow and stands at its intensity over that memory; one
     beyond the axes is an arrow at the edge. A star is the whole network at its measured time, if that is given.
     """
-    view = view_of(result, measured_s)
+    view = view_of(result, measured_s, measured_label)
     ax = _axes(ax, (9.0, 6.2))
     _frame(ax, view)
     room = Room(ax)
@@ -78,22 +84,26 @@ def roofline(result: Estimate | Roofline, *, measured_s: float | None = None, ax
     return ax
 
 
-def roofline_grid(results: Sequence[Estimate | Roofline], *, measured_s: Sequence[float] = ()) -> Figure:
-    """One roofline per chip on equal scales, side by side (two in a row); `measured_s` in the same order, or none."""
+def roofline_grid(
+    results: Sequence[Estimate | Roofline], *, measured_s: Sequence[float] = (), measured_labels: Sequence[str] = ()
+) -> Figure:
+    """One roofline per chip on equal scales, side by side (two in a row); measured times and labels in its order, or
+    none."""
     times_s: list[float | None] = [*measured_s] or [None] * len(results)
+    names = [*measured_labels] or ["measured"] * len(results)
     columns = min(2, len(results))
     lines = -(-len(results) // columns)
     figure = Figure(figsize=(9.0 * columns, 6.2 * lines), dpi=150)
     grid = figure.subplots(lines, columns, squeeze=False)
     figure.subplots_adjust(left=0.09 / columns, right=1 - 0.03 / columns, top=1 - 0.1 / lines, bottom=0.2 / lines,
                            hspace=0.45, wspace=0.12)  # fmt: skip
-    views = [view_of(result, time_s) for result, time_s in zip(results, times_s, strict=True)]
+    views = [view_of(*each) for each in zip(results, times_s, names, strict=True)]
     left, right = min(v.x_limits[0] for v in views), max(v.x_limits[1] for v in views)
     low, high = min(v.y_limits[0] for v in views), max(v.y_limits[1] for v in views)
-    for result, time_s, ax in zip(results, times_s, grid.flat, strict=False):
+    for result, time_s, name, ax in zip(results, times_s, names, grid.flat, strict=False):
         ax.set_xlim(left, right)
         ax.set_ylim(low, high)
-        roofline(result, measured_s=time_s, ax=ax)
+        roofline(result, measured_s=time_s, measured_label=name, ax=ax)
     for ax in grid.flat[len(results) :]:
         ax.remove()
     return figure

@@ -62,7 +62,9 @@ class RooflineView:
     """Where the whole network stands as measured, and its label."""
 
 
-def view_of(result: Estimate | Roofline, measured_s: float | None = None) -> RooflineView:
+def view_of(
+    result: Estimate | Roofline, measured_s: float | None = None, measured_label: str = "measured"
+) -> RooflineView:
     """`measured_s` is the network's measured time. Raises: ValueError: an estimate without its roofline document."""
     if isinstance(result, Roofline):
         bound = result
@@ -98,7 +100,7 @@ def view_of(result: Estimate | Roofline, measured_s: float | None = None) -> Roo
     if measured_s is not None:
         x, y = measured_place(bound, measured_s)
         x_limits, y_limits = (min(x_limits[0], x / 2), max(x_limits[1], x * 2)), (min(y_limits[0], y / 2), y_limits[1])
-        star = (x, y, f"measured, {rows.time_text(measured_s)}")
+        star = (x, y, f"{measured_label}, {rows.time_text(measured_s)}")
     return RooflineView(title, subtitle, points, roofs, flats, x_limits, y_limits, star)
 
 

@@ -14,10 +14,12 @@ import typer
 from typer.testing import CliRunner
 
 import sim
+from sim.baseline.record import BaselineRecord, Kind, Mode, append_record
 from sim.cli import COMMANDS, EXIT_BUG, app, common
 from sim.errors import ConfigError, DovetailError, InfeasibleError
 from sim.hardware.chip import Chip
 from sim.results import Estimate
+from sim.view import figures
 from sim.workload.graph import Graph
 
 runner = CliRunner()
@@ -307,7 +309,7 @@ def test_validate_refuses_what_it_would_ignore(words: list[str], message: str) -
 
 
 def test_a_measured_gpu_appears_in_the_roofline_of_its_chip(tmp_path: Path) -> None:
-    """The fastest mode of the workload at the estimate's precision and knobs; others are refused with what there is."""
+    """The workload at the estimate's precision and knobs; others are refused with what there is."""
     file = str(sim.resources.data_dir("baselines") / "nvidia-h200.jsonl")
     asked = ["roofline", "mlp", "--hw", "h200", "--measured", file, "-o", str(tmp_path / "r.png")]
     done = runner.invoke(app, [*asked, "--precision", "bf16"])
@@ -317,3 +319,33 @@ def test_a_measured_gpu_appears_in_the_roofline_of_its_chip(tmp_path: Path) -> N
     assert refused.exit_code == ConfigError.exit_code
     assert "mlp at fp32 with" in refused.output
     assert "there is bf16" in refused.output
+
+
+@pytest.mark.parametrize(
+    ("hw", "modes", "label"),
+    [
+        ("h200", ("compile", "graph", "eager"), "measured, 2 ms"),
+        ("h200", ("compile", "eager"), "measured (compile), 1 ms"),
+        ("h200-torch", ("compile", "graph", "eager"), "measured, 2 ms"),
+        ("h200-torch", ("compile", "eager"), None),
+    ],
+)
+def test_the_star_is_of_the_mode_that_the_estimate_speaks_of(tmp_path: Path, monkeypatch, hw, modes, label) -> None:
+    """Compiled 1 ms, replayed 2 ms, op by op 3 ms; a broken line is named and skipped."""
+    times = {"compile": 1e-3, "graph": 2e-3, "eager": 3e-3}
+    file, drawn = tmp_path / "records.jsonl", []
+    for mode in modes:
+        knobs = dict(sim.load_workload("mlp").knobs)
+        append_record(file, BaselineRecord(device="nvidia-h200", backend="cuda", kind=Kind.MEASURED, workload="mlp",
+                      knobs=knobs, precision="bf16", mode=Mode(mode), median_s=times[mode], n=9))  # fmt: skip
+    with file.open("a") as out:
+        out.write("{\n")
+    monkeypatch.setattr(figures, "draw_star", lambda ax, *place: drawn.append(ax))
+    asked = ["roofline", "mlp", "--hw", hw, "--precision", "bf16", "--measured", str(file)]
+    done = runner.invoke(app, [*asked, "-o", str(tmp_path / "r.png")])
+    assert f"{file}:{len(modes) + 1}: skipped" in done.stderr
+    if label is None:
+        assert "mlp at bf16, graph, with" in done.stderr
+        assert done.exit_code == ConfigError.exit_code
+    else:
+        assert label in [text.get_text() for text in drawn[0].texts]
