@@ -160,6 +160,12 @@ def _comparisons(
 
     latest = read_baseline(file).latest
     found = [(p, latest.get(p.key(machine.key, machine.threads))) for p in map(resolved, points)]
+    noisy = [point for point, record in found if record is not None and record.median_s is None]
+    if noisy:
+        what = str(noisy[0]) if len(noisy) == 1 else f"{len(noisy)} points"
+        say(f"{what}: too noisy for a number, so not compared; measure again on a quieter machine")
+    if len(noisy) == len(found):
+        return []
     single = [(p, r) for p, r in found if r is not None and p.workload]
     if len(found) == 1 and single:
         return [compare_point_modules(*single[0], machine=machine, hardware=hardware, calibration=calibration)]
@@ -174,13 +180,18 @@ def _show_comparison(comparison: Comparison, hardware: str) -> None:
         return
     lines = []
     for row in (*comparison.rows, comparison.total):
-        name = f"{row.name}: {row.note}" if row is comparison.total else row.name
-        ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
-        lines.append((name, _duration(row.measured_s), _duration(row.estimated_s), ratio))
+        ratio = "" if row.ratio is None else _two_digits(row.ratio)
+        lines.append((row.name, _duration(row.measured_s), _duration(row.estimated_s), ratio))
     heads = (words("op or module", shorten=Shorten.LEFT, at_least=28), number("measured"), number("estimated", drop=1),
              number("ratio"))  # fmt: skip
-    notes = [f"{row.name}: {row.note}" for row in comparison.rows if row.note]
+    notes = [f"{row.name}: {row.note}" for row in (*comparison.rows, comparison.total) if row.note]
     show(fitted(f"Measured against the estimate on {hardware}", heads, lines), *notes)
+
+
+def _two_digits(ratio: float) -> str:
+    """0.00123 -> "0.0012", 1 -> "1.0", 123 -> "120"."""
+    rounded = float(f"{ratio:.2g}")
+    return f"{rounded:,.0f}" if rounded >= 10 else f"{ratio:#.2g}"
 
 
 def _duration(seconds: float | None) -> str:

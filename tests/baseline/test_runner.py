@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from sim.baseline.compare import Row, module_times, total_row
+from sim.baseline.compare import Comparison, Row, module_times, total_row
 from sim.baseline.device import open_device
 from sim.baseline.grid import in_turn, make_point
-from sim.baseline.record import BaselineRecord, Kind, Mode, Phase, read_baseline
-from sim.baseline.runner import Origin, measure_points, origin, prepare, prepare_process
+from sim.baseline.record import BaselineRecord, Kind, Mode, Phase, append_record, read_baseline
+from sim.baseline.runner import Origin, measure_points, origin, prepare, prepare_process, resolved
 from sim.baseline.timing import Plan
+from sim.cli import measure as command
 from sim.errors import MeasurementError
 
 
@@ -194,3 +195,26 @@ def test_points_take_turns_when_the_time_is_limited():
     ]
     found = [(p.op, next(iter(p.knobs.values()))) for p in in_turn([*points(3), *gemms])]
     assert found == [("relu", 1), ("gemm", 1), ("relu", 2), ("gemm", 2), ("relu", 3)]
+
+
+def test_a_run_that_was_too_noisy_is_not_compared(tmp_path, monkeypatch, capsys):
+    """It says so, and neither builds the model nor prints a table."""
+    monkeypatch.setattr("sim.baseline.compare.compare_point_modules", lambda *_, **__: pytest.fail("compared"))
+    machine, file = FakeMachine(), tmp_path / "x.jsonl"
+    point = resolved(make_point(op=None, workload="mlp", knobs={}, precision="fp32", plan=Plan()))
+    noisy = BaselineRecord(device=machine.key, backend="cpu", kind=Kind.MEASURED, workload="mlp", knobs=point.knobs,
+                           precision="fp32", threads=machine.threads, median_s=None, n=9, noisy=True)  # fmt: skip
+    append_record(file, noisy)
+    assert command._comparisons([point], machine, file, "epyc-zen4", "auto") == []
+    assert "too noisy for a number, so not compared" in capsys.readouterr().err
+
+
+def test_ratios_have_two_digits_and_the_note_of_the_sum_stands_below(capsys):
+    rows = (Row(name="a", measured_s=1.0, estimated_s=0.00123), Row(name="b", measured_s=1.0, estimated_s=123.0))
+    total = Row(name="total", measured_s=2.0, estimated_s=2.0, note="a long note that says what the sum is of")
+    command._show_comparison(Comparison(rows=rows, total=total), "chip")
+    shown = capsys.readouterr().out
+    assert [line.split()[-1] for line in shown.splitlines() if line.split()[:1] in (["a"], ["b"], ["total"])] == [
+        "0.0012", "120", "1.0",
+    ]  # fmt: skip
+    assert "total: a long note that says what the sum is of" in shown
