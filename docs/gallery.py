@@ -103,7 +103,8 @@ def held_out() -> Any:
     from sim.baseline.calibrate import held_out as points
 
     fitted = fit("nvidia-h200")
-    return sim.plot.held_out(points(fitted, calibration_of("nvidia-h200", fitted)), networks=True)
+    found = calibration_of("nvidia-h200", fitted)
+    return sim.plot.held_out(points(fitted, found), networks=True, device=found.device)
 
 
 FIGURES = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from math import hypot
 from pathlib import Path
 
 import numpy as np
@@ -64,13 +65,13 @@ class Fitted:
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
-    """One record beside its held-out estimate; `group` is the class of ops, or the model. Networks have an interval."""
+    """One record beside its held-out estimate with its 90 % interval; `group` is the class of ops, or the model."""
 
     group: str
     network: bool
     measured_s: float
     estimated_s: float
-    interval_s: tuple[float, float] | None
+    interval_s: tuple[float, float]
 
 
 def calibrate(
@@ -168,14 +169,24 @@ def calibration_of(device: str, fitted: Fitted) -> Calibration:
 
 
 def held_out(fitted: Fitted, calibration: Calibration) -> tuple[HeldOut, ...]:
-    """Every record beside its held-out estimate, for a figure."""
+    """Every record beside its held-out estimate, for a figure.
+
+    An op's interval is the one that the residuals of its class give, by the normal distribution; a network's that of
+    its ops, its gaps and the device together, by the conformal score. The residuals are those of these very records.
+    """
+    r = calibration.residuals
     found = [
-        HeldOut(group=str(name), network=False, measured_s=float(measured), estimated_s=float(ours), interval_s=None)
+        HeldOut(
+            group=str(name),
+            network=False,
+            measured_s=float(measured),
+            estimated_s=float(ours),
+            interval_s=interval_s(float(ours), hypot(*r.classes[str(name)])),
+        )
         for name, measured, ours in zip(fitted.ops.labels(), fitted.ops.measured_s, fitted.op_s, strict=True)
     ]
     if fitted.networks is None or fitted.network_s is None:
         return tuple(found)
-    r = calibration.residuals
     shares = network_shares(fitted.networks, fitted.constants, r.classes)
     deviations = deviation_of(np.array([r.device, r.gaps, 1.0]), shares)
     for record, ours, deviation in zip(fitted.networks.records, fitted.network_s, deviations, strict=True):

@@ -30,7 +30,10 @@ def calibrate(
         Path | None, typer.Option("-o", "--output", help="Default: <device>.json beside the bundled calibrations.")
     ] = None,
     figure: Annotated[
-        Path | None, typer.Option("--figure", help="Measured against estimated, held out: ops and networks, as .png.")
+        Path | None,
+        typer.Option(
+            "--figure", help="Measured against estimated, held out, with 90 % intervals, as .png: networks; ops."
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the calibration as one JSON document.")] = False,
 ) -> None:
@@ -97,7 +100,7 @@ def _draw(fitted: Fitted, found: Calibration, path: Path) -> None:
     points = held_out(fitted, found)
     for networks, file in ((True, path), (False, path.with_stem(f"{path.stem}-ops"))):
         if any(p.network is networks for p in points):
-            sim.plot.held_out(points, networks=networks).figure.savefig(file)  # type: ignore[union-attr]
+            sim.plot.held_out(points, networks=networks, device=found.device).figure.savefig(file)  # type: ignore[union-attr]
 
 
 def interval_line(found: Calibration) -> str:

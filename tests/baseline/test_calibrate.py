@@ -6,18 +6,19 @@ import math
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import sim
-from sim.baseline.calibrate import calibrate
+from sim.baseline.calibrate import calibrate, held_out
 from sim.baseline.cpu_rows import tabulate
 from sim.baseline.record import BaselineRecord, Kind, append_record
 from sim.baseline.residuals import conformal_score, coverage, likeliest_parts
 from sim.cost.cpu import CLASSES, CpuConstants, CpuMachine, CpuWork, cpu_time, work_from_rows
 from sim.errors import CalibrationError
-from sim.hardware.calibration import Calibration, calibration_from_dict, read_calibration, write_calibration
+from sim.hardware.calibration import Calibration, Residuals, calibration_from_dict, read_calibration, write_calibration
 from sim.workload.graph import Graph
 
 TRUTH = replace(
@@ -124,6 +125,14 @@ def test_conformal_score_by_hand():
     assert conformal_score(np.arange(1.0, 10.0)) == 9.0
     assert conformal_score(np.arange(1.0, 20.0)) == 18.0
     assert conformal_score(np.arange(1.0, 9.0)) is None
+
+
+def test_an_op_has_the_interval_of_its_class_by_hand():
+    """Class 0.03 and op 0.04 make 0.05; with the quantile 1.6449 of the normal: 2 s times exp(-+0.0822)."""
+    ops = SimpleNamespace(labels=lambda: np.array(["gemm"]), measured_s=np.array([2.1]))
+    found = SimpleNamespace(residuals=Residuals(device=0.5, classes={"gemm": (0.03, 0.04)}))
+    (point,) = held_out(SimpleNamespace(ops=ops, op_s=np.array([2.0]), networks=None, network_s=None), found)
+    assert point.interval_s == pytest.approx((2 * math.exp(-0.082245), 2 * math.exp(0.082245)))
 
 
 def test_coverage_leaves_the_model_out():
