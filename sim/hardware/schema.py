@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from sim.errors import nearest
 from sim.hardware import fields as f
 from sim.hardware.chip import Buffering, Costing, Dataflow, Folds, Preload, Skew
-from sim.hardware.options import KNOWN_OPTIONS, unknown_options
+from sim.hardware.options import KNOWN_OPTIONS, gpu_problem, unknown_options
 from sim.hardware.technology import operand_bits
 from sim.hardware.technology_data import DRAM_PJ_PER_BIT, NODES_NM, SRAM_KINDS, nearest_nodes
 from sim.workload.graph import OperandRole, Primitive
@@ -244,6 +244,9 @@ class UnitSpec(Spec):
         if unknown:
             known = KNOWN_OPTIONS[self.costing]
             raise ValueError(f'option "{unknown[0]}" is unknown to {self.costing.value}.{nearest(unknown[0], known)}')
+        problem = gpu_problem(self.options, kinds) if self.costing.gpu else None
+        if problem:
+            raise ValueError(f"costing is {self.costing.value}, and {problem}")
         if self.clock is not None and self.clock <= 0:
             raise ValueError("clock must be above 0")
         return self

@@ -9,7 +9,11 @@ from typer.testing import CliRunner
 
 from sim.cli import app
 from sim.codesign.space import load_space
+from sim.cost.gpu.device import STATED, Generation
+from sim.hardware.load import load_hardware
+from sim.hardware.options import CHOICES, SHARES
 from sim.resources import data_dir
+from sim.schedule.gpu_eager import LAUNCHES
 
 
 def run(*words: str) -> str:
@@ -74,3 +78,36 @@ def test_check_refuses_what_it_cannot_use(tmp_path: Path) -> None:
     refused = CliRunner().invoke(app, ["check", str(data_dir("searches") / "edge-vision.yaml"), "--set", "clock=1 GHz"])
     assert refused.exit_code == 2
     assert "is for a chip file" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("base", "unit", "message"),
+    [
+        (
+            "h200-torch",
+            "options: {launch: eagre}",
+            'launch is "eagre", expected one of graph, eager. Did you mean "eager"',
+        ),
+        ("h200-torch", "options: {generation: foo}", 'generation is "foo", expected one of volta,'),
+        ("h200", "options: {dram_efficiency: 12}", "dram_efficiency is 12, expected a share"),
+        ("edge-npu", "costing: gpu_eager", "costing is gpu_eager, and options.generation is missing"),
+        ("systolic", "{costing: gpu_kernels, options: {generation: hopper}}", "no fan-out over SMs"),
+    ],
+)
+def test_check_refuses_what_an_estimate_would_refuse_of_a_gpu(
+    tmp_path: Path, base: str, unit: str, message: str
+) -> None:
+    name = load_hardware(base).main_unit.name
+    words = unit if unit.startswith("{") else f"{{{unit}}}"
+    file = tmp_path / "mine.yaml"
+    change = words.replace("{", f"{{name: {name}, source: mine, ", 1)
+    file.write_text(f"schema: dovetail.chip/1\nextends: {base}\nname: mine\nunits: [{change}]\n")
+    done = CliRunner().invoke(app, ["check", str(file)])
+    assert done.exit_code == 2
+    assert message in " ".join(done.stderr.split())
+
+
+def test_the_words_of_a_gpus_options_are_those_that_its_costing_reads() -> None:
+    assert CHOICES["generation"] == tuple(Generation)
+    assert CHOICES["launch"] == LAUNCHES
+    assert tuple(STATED) == SHARES
