@@ -313,6 +313,26 @@ def test_an_override_shows_and_ops_still_sum(seconds: float) -> None:
     assert any(name in note for note in found.notes)
 
 
+@pytest.mark.parametrize(("chip", "precision"), [("h200-torch", "bf16"), ("h200", "bf16"), ("xeon-emr-2c", "fp32")])
+def test_a_given_time_moves_the_interval_and_does_not_spread_it(chip: str, precision: str) -> None:
+    """However long the given op takes, the interval is as wide as what the other ops make it."""
+    graph, hardware = sim.load_workload("digits_cnn"), sim.load_hardware(chip)
+    plain = sim.estimate(graph, hardware, precision=precision, what_if=False)
+    heaviest = max(plain.ops, key=lambda op: op.latency_s)
+    widths = []
+    for times in (1, 100):
+        given = {heaviest.name: times * heaviest.latency_s}
+        found = sim.estimate(graph, hardware, precision=precision, what_if=False, overrides=given)
+        assert found.latency_interval_s is not None
+        low, high = found.latency_interval_s
+        assert low - given[heaviest.name] > 0
+        assert low < found.latency_s < high
+        widths.append(high - low)
+    assert plain.latency_interval_s is not None
+    assert widths[0] == pytest.approx(widths[1], rel=1e-6)
+    assert widths[0] < plain.latency_interval_s[1] - plain.latency_interval_s[0]
+
+
 @pytest.mark.parametrize(("chip", "precision"), [("epyc-zen4", None), ("systolic", "fp32"), ("xeon-emr-2c", "fp32")])
 def test_roofline_of_a_graph_that_is_narrower_than_the_precision(chip: str, precision: str | None) -> None:
     """Law 1 where a quantised graph keeps its types: both run at the rate of what is stored."""
