@@ -9,9 +9,9 @@ from typer.testing import CliRunner
 
 from sim.cli import app
 from sim.codesign.space import load_space
-from sim.cost.gpu.device import STATED, Generation
+from sim.cost.gpu.device import Generation
 from sim.hardware.load import load_hardware
-from sim.hardware.options import CHOICES, SHARES
+from sim.hardware.options import CHOICES
 from sim.resources import data_dir
 from sim.schedule.gpu_eager import LAUNCHES
 
@@ -110,4 +110,3 @@ def test_check_refuses_what_an_estimate_would_refuse_of_a_gpu(
 def test_the_words_of_a_gpus_options_are_those_that_its_costing_reads() -> None:
     assert CHOICES["generation"] == tuple(Generation)
     assert CHOICES["launch"] == LAUNCHES
-    assert tuple(STATED) == SHARES

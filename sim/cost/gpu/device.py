@@ -10,6 +10,7 @@ from math import inf
 
 from sim.errors import ConfigError, PrecisionError, nearest
 from sim.hardware.chip import Chip, Fanout, Memory, Unit
+from sim.hardware.options import SHARES, gpu_problem
 from sim.workload.precision import BITS
 
 
@@ -113,7 +114,7 @@ LIBRARIES: Mapping[Generation, Library] = {
     Generation.BLACKWELL: TCGEN05,
 }
 
-STATED = ("dram_efficiency", "matrix_efficiency", "lane_efficiency")
+STATED = SHARES
 """Options of a chip file that replace a constant which belongs to the device (`sim.cost.gpu.sets`)."""
 CUDA_CORE_DTYPES = ("fp32", "fp64")
 """Computed on the CUDA cores."""
@@ -191,23 +192,13 @@ def device_from_chip(chip: Chip, unit: Unit | None = None) -> GpuDevice:
     Raises: ConfigError: one of these is absent, with its place.
     """
     unit = unit or chip.main_unit
-    where = f"chip {chip.name}: units.{unit.name}"
-    generation = str(unit.options.get("generation", ""))
-    if generation not in list(Generation):
-        raise ConfigError(
-            f'{where}.options.generation is "{generation}", expected one of {", ".join(Generation)}.'
-            f"{nearest(generation, Generation)}"
-        )
-    places = [i for i, level in enumerate(unit.hierarchy) if isinstance(level, Fanout)]
+    kinds = [type(level).__name__.lower() for level in unit.hierarchy]
+    if problem := gpu_problem(unit.options, kinds):
+        raise ConfigError(f"chip {chip.name}: units.{unit.name}.{problem}")
     fanouts = [level for level in unit.hierarchy if isinstance(level, Fanout)]
-    if not fanouts:
-        raise ConfigError(f"{where}.hierarchy has no fan-out over SMs")
-    outer = [x for x in unit.hierarchy[: places[0]] if isinstance(x, Memory)]
-    inner = [x for x in unit.hierarchy[places[0] :] if isinstance(x, Memory)]
-    if not outer or not inner:
-        raise ConfigError(
-            f"{where}.hierarchy needs a memory outside (L2) and one inside (shared memory) the SM fan-out"
-        )
+    first = kinds.index("fanout")
+    outer = [x for x in unit.hierarchy[:first] if isinstance(x, Memory)]
+    inner = [x for x in unit.hierarchy[first:] if isinstance(x, Memory)]
     sms = fanouts[0].count
     cells = unit.array.rows * unit.array.cols * unit.count
     for fanout in fanouts:
@@ -215,7 +206,7 @@ def device_from_chip(chip: Chip, unit: Unit | None = None) -> GpuDevice:
     home = chip.memory(unit.home)
     return GpuDevice(
         name=chip.calibration or chip.name,
-        generation=Generation(generation),
+        generation=Generation(str(unit.options["generation"])),
         sms=sms,
         clock_hz=unit.clock_hz,
         peak_flop_per_s={d: 2 * cells * r * unit.clock_hz for d, r in unit.array.macs_per_cycle.items()},
@@ -226,12 +217,5 @@ def device_from_chip(chip: Chip, unit: Unit | None = None) -> GpuDevice:
         lanes_per_sm=unit.vector.lanes / sms * unit.vector.rates.get("fma", 1.0),
         exponentials_per_clock_sm=unit.vector.lanes / sms * unit.vector.rates.get("exp", EXPONENTIALS_PER_LANE),
         algorithms=chip.algorithms,
-        stated={name: _share(unit.options[name], f"{where}.options.{name}") for name in STATED if name in unit.options},
+        stated={name: float(unit.options[name]) for name in STATED if name in unit.options},  # type: ignore[arg-type]
     )
-
-
-def _share(value: object, where: str) -> float:
-    """A number in (0, 1.2]. Raises ConfigError."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= 1.2:
-        raise ConfigError(f"{where} is {value!r}, expected a share of the data sheet's rate above 0, at most 1.2")
-    return float(value)
