@@ -25,6 +25,7 @@ class Effort:
     """Chains kept after a round: what counts for the answer (of 120 random layers on Eyeriss, the mean distance from
     the best that any search found is 3 to 5 % with 32, 1.7 % with 96); more starts, rounds or pairs buy little."""
     rounds: int = 24
+    trades: int = 1500
     pairs: int = 1500
     """Neighbours of neighbours in a round."""
     starts: int = 200
@@ -64,7 +65,8 @@ def best_chains(fluid: Fluid, effort: Effort, aims: Sequence[Aim]) -> tuple[list
             if len(mine):
                 near = neighbours(fluid, beam.take(mine))
                 far = near.take(draw.integers(len(near), size=effort.pairs))
-                around.append(canonical(fluid, Chains.join([near, changed(fluid, far, draw)]), fixed=fixed))
+                swapped = traded(fluid, beam.take(mine[draw.integers(len(mine), size=effort.trades)]), draw)
+                around.append(canonical(fluid, Chains.join([near, changed(fluid, far, draw), swapped]), fixed=fixed))
         near = _distinct(Chains.join(around))
         costed += len(near)
         made, value = Chains.join([beam, near]), np.concatenate([value, fluid.by(aims, near)], axis=1)
@@ -177,6 +179,18 @@ def changed(fluid: Fluid, chains: Chains, draw: np.random.Generator) -> Chains:
     outside = _outside(fluid, chains)[at, rank, column]
     ways = _ways(fluid, chains.tiles[at, rank, column], outside)
     return _retiled(chains, at, rank, column, ways[draw.integers(len(ways), size=n), column])
+
+
+def traded(fluid: Fluid, chains: Chains, draw: np.random.Generator) -> Chains:
+    """Each chain with the tiles of two random ranks changed at one border, those inside in proportion."""
+    borders, ranks, n = chains.tiles.shape
+    at, column = np.asarray(draw.integers(borders, size=n)), np.arange(n)
+    one = np.asarray(draw.integers(ranks, size=n))
+    other = (one + draw.integers(1, max(ranks, 2), size=n)) % ranks
+    for rank in (one, other):
+        ways = _ways(fluid, chains.tiles[at, rank, column], _outside(fluid, chains)[at, rank, column])
+        chains = _retiled(chains, at, rank, column, ways[draw.integers(len(ways), size=n), column], scaled=True)
+    return chains
 
 
 def _outside(fluid: Fluid, chains: Chains) -> np.ndarray:

@@ -176,8 +176,10 @@ class _Books:
         """Largest extents of a job."""
         self.mean = self.size
         """Mean extents of a job (of its slowest instance)."""
-        self.count = np.ones((ranks, n))
-        """Pieces of each rank so far."""
+        self.count = self.full = np.ones((ranks, n))
+        """Pieces of each rank so far; of them those of the largest extent."""
+        self.rest = np.ones((ranks, n))
+        """Mean extent of the others."""
         self.again = {role: np.ones(n) for role in ROLES}
         self.idle = {role: np.ones(n) for role in ROLES}
         """Trips so far of loops on which the operand does not depend."""
@@ -198,18 +200,17 @@ class _Books:
         outer_mean, outer_count = self.mean, self.count
         tile = np.minimum(chains.tiles[b], self.size)
         walked = tile < self.size
-        trips = np.maximum(np.ceil(self.mean / tile - 1e-9), 1.0)
-        moving = trips > 1
-        self.count = self.count * trips
+        self._cut(tile)
+        trips = self.count / outer_count
         self.partial = self.partial | walked[fluid.reduced].any(axis=0)
         place = chains.place[b]
-        inner = self._loops(place, trips, moving)
+        inner = self._loops(place, trips, walked)
         self._obey(place, walked)
         mean = outer_mean / trips
         alone = len(fluid.options[b]) == 1
         split = np.take(fluid.shares[b], chains.parts[b], axis=1)
         share = np.ceil(tile / split)
-        self.size, self.mean = share, mean * (share / tile)
+        self.size, self.mean, self.rest = share, mean * (share / tile), self.rest * (share / tile)
         self.instances[level] = split.prod(axis=0)
         step = _Step(
             np.zeros((len(fluid.machine.ports), self.n)),
@@ -220,13 +221,23 @@ class _Books:
         for role in sorted(stored):
             self._hold(level, role)
             loads = self.again[role] * self.count[fluid.relevant[role]].prod(axis=0)
-            covers = ~moving[fluid.relevant[role]].any(axis=0)
+            covers = ~walked[fluid.relevant[role]].any(axis=0)
             innermost = place == inner[role]
             whole = self._elements(role, mean, outer_mean, trips, innermost)
             one = whole if alone else self._elements(role, self.mean, outer_mean, trips, innermost)
             exposed = np.where(covers, 1.0, np.minimum(jobs / loads, 1.0))
             self._move(step, role, (level, parents[role]), (whole, one), loads, exposed)
         return step
+
+    def _cut(self, tile: np.ndarray) -> None:
+        """Count the pieces of a border: a job of the largest extent and one of the others leave each a rest."""
+        others = self.count - self.full
+        of_full, of_rest = np.floor(self.size / tile), np.floor(self.rest / tile + 1e-9)
+        left, left_rest = self.size - of_full * tile, np.maximum(self.rest - of_rest * tile, 0.0)
+        full = self.full * of_full + others * of_rest
+        rests = self.full * (left > 0) + others * (left_rest > 1e-6)
+        self.rest = (self.full * left + others * left_rest) / np.maximum(rests, 1.0)
+        self.full, self.count = full, full + rests
 
     def _loops(self, place: np.ndarray, trips: np.ndarray, moving: np.ndarray) -> dict[OperandRole, np.ndarray]:
         """Take in the loops of a border; the place of each operand's innermost loop of several trips, or -1."""
