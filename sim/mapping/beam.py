@@ -63,11 +63,11 @@ def best_chains(fluid: Fluid, effort: Effort, aims: Sequence[Aim]) -> tuple[list
         for fixed in sorted(set(held.tolist())):
             mine = fresh[kept[held == fixed][:, fresh].any(axis=0)]
             if len(mine):
-                near = neighbours(fluid, beam.take(mine))
+                near, _ = neighbours(fluid, beam.take(mine))
                 far = near.take(draw.integers(len(near), size=effort.pairs))
                 swapped = traded(fluid, beam.take(mine[draw.integers(len(mine), size=effort.trades)]), draw)
                 around.append(canonical(fluid, Chains.join([near, changed(fluid, far, draw), swapped]), fixed=fixed))
-        near = _distinct(Chains.join(around))
+        near = distinct(Chains.join(around))
         costed += len(near)
         made, value = Chains.join([beam, near]), np.concatenate([value, fluid.by(aims, near)], axis=1)
         kept, rows = _kept(value, effort.width)
@@ -77,35 +77,53 @@ def best_chains(fluid: Fluid, effort: Effort, aims: Sequence[Aim]) -> tuple[list
         seen = np.minimum(seen, least)
         if still >= effort.patience:
             break
-    return [beam.take(_best(own, effort.width)) for own in value], costed
+    return [beam.take(best_rows(own, effort.width)) for own in value], costed
 
 
 def _kept(value: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
     """(aim, kept chain) -> whether the aim keeps it; rows of the chains that some aim keeps, (aims, n)."""
-    best = [_best(own, width) for own in value]
+    best = [best_rows(own, width) for own in value]
     rows = np.array(list(dict.fromkeys(np.concatenate(best).tolist())), dtype=np.int64)
     return np.stack([np.isin(rows, own) for own in best]), rows
 
 
-def _best(value: np.ndarray, most: int) -> np.ndarray:
+def best_rows(value: np.ndarray, most: int) -> np.ndarray:
     """Rows of the best `most` that fit, no more than `EQUAL` of one value."""
+    some = 4 * EQUAL * most
+    if len(value) > 2 * some:  # (sorting all of them takes longer than what follows)
+        few = np.flatnonzero(value <= np.partition(value, some)[some])
+        rows = few[_best(value[few])]
+        if len(rows) >= most:
+            return rows[:most]
+    return _best(value)[:most]
+
+
+def _best(value: np.ndarray) -> np.ndarray:
     rows = np.flatnonzero(np.isfinite(value))
     rows = rows[np.argsort(value[rows], kind="stable")]
     first = np.flatnonzero(np.diff(value[rows], prepend=-np.inf) > value[rows] * 1e-9)
     place = np.arange(len(rows)) - np.repeat(first, np.diff(first, append=len(rows)))
-    return rows[place < EQUAL][:most]
+    return rows[place < EQUAL]
 
 
-def _distinct(chains: Chains) -> Chains:
-    """Chains that differ, by a hash of their numbers."""
+def hashed(chains: Chains) -> np.ndarray:
+    """A number of each chain, (n,): equal for equal ones."""
     n = len(chains)
     rows = [*chains.tiles.reshape(-1, n), *chains.place.reshape(-1, n), *chains.parts]
     weights = np.random.default_rng(1).integers(1, 2**62, size=len(rows))
-    hashed = np.zeros(n, dtype=np.int64)
+    number = np.zeros(n, dtype=np.int64)
     with np.errstate(over="ignore"):
         for row, weight in zip(rows, weights, strict=True):
-            hashed += row.astype(np.int64) * weight
-    return chains.take(np.sort(np.unique(hashed, return_index=True)[1]))
+            number += row.astype(np.int64) * weight
+    return number
+
+
+def distinct(chains: Chains) -> Chains:
+    """Chains that differ, the first of equal ones."""
+    number = hashed(chains)
+    order = np.argsort(number)
+    starts = np.flatnonzero(np.diff(number[order], prepend=number[order[:1]] - 1))
+    return chains.take(np.sort(np.minimum.reduceat(order, starts))) if len(chains) else chains
 
 
 def canonical(fluid: Fluid, chains: Chains, *, fixed: bool) -> Chains:
@@ -149,9 +167,10 @@ def starts(fluid: Fluid, count: int, draw: np.random.Generator) -> Chains:
     return Chains(tiles, place, parts)
 
 
-def neighbours(fluid: Fluid, chains: Chains) -> Chains:
-    """Every change of one thing: a tile, alone or with those inside in proportion; the place of a loop; a split."""
-    borders, ranks, _ = chains.tiles.shape
+def neighbours(fluid: Fluid, chains: Chains) -> tuple[Chains, np.ndarray]:
+    """(every change of one thing: a tile, alone or with those inside in proportion; the place of a loop; a split; which
+    of the chains each comes from)."""
+    borders, ranks, count = chains.tiles.shape
     ways = np.sort(_ways(fluid, chains.tiles, _outside(fluid, chains)), axis=0)
     other = ways != chains.tiles
     other[1:] &= ways[1:] != ways[:-1]
@@ -168,7 +187,8 @@ def neighbours(fluid: Fluid, chains: Chains) -> Chains:
             parts = chains.parts.copy()
             parts[border] = option
             made.append(Chains(chains.tiles, chains.place, parts))
-    return Chains.join(made)
+    others = np.tile(np.arange(count), len(made) - 2)
+    return Chains.join(made), np.concatenate([column, column[outer], others])
 
 
 def changed(fluid: Fluid, chains: Chains, draw: np.random.Generator) -> Chains:

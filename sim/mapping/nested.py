@@ -15,14 +15,15 @@ from itertools import islice
 
 import numpy as np
 
-from sim.mapping.beam import Effort, best_chains, canonical, neighbours
-from sim.mapping.evaluate import Rows, evaluate_rows, step_table
+from sim.mapping.beam import Effort, best_chains
+from sim.mapping.evaluate import evaluate_rows, step_table
 from sim.mapping.fluid import Aim, Chains, Fluid
 from sim.mapping.machine import Machine
 from sim.mapping.mapping import Loop, Store
 from sim.mapping.mapping import Mapping as LoopNest
 from sim.mapping.nest import Border, Nest, footprint_bytes, spread
 from sim.mapping.problem import Problem
+from sim.mapping.refine import Descent, Exact, rows_of
 from sim.mapping.search import Choice, Pool, SingleBorder, innermost
 from sim.mapping.steps import join
 from sim.mapping.terms import Numbers
@@ -33,10 +34,6 @@ ALL_BELOW = 512
 """Iteration-space volume (windows left out) up to which every candidate is expanded,"""
 CHAINS = 20_000
 """if the combinations are no more than so many."""
-COSTED = 36
-"""Chains of the beam, and neighbours of the best in each round of polishing, that are costed exactly."""
-POLISH = 6
-"""Rounds of polishing at most."""
 AT_ONCE = 16_384
 """Mappings costed together (memory against speed)."""
 
@@ -142,7 +139,7 @@ class _Search:
             best, count = self._best(chains, d, room), len(chains)
         if best is None:
             return None, self._least(room), count, every
-        rows = _rows(_nest([best[2]], problem, machine, self.homes), problem, machine, d, 1)
+        rows = rows_of(_nest([best[2]], problem, machine, self.homes), problem, machine, d, 1)
         return (best[1], evaluate_rows(rows), step_table(rows), self.mapping(best[2])), (np.inf, 0), count, every
 
     def _listed(self, d: int, room: np.ndarray, looks: tuple[int, ...] | None, most: int | None) -> list[Chain] | None:
@@ -172,7 +169,7 @@ class _Search:
         return best
 
     def _beam(self, d: int, room: np.ndarray, effort: Effort) -> tuple[Found | None, int]:
-        """(best chain, chains costed) of two beam searches, polished by exact costs.
+        """(best chain, chains costed) that the chains of two beam searches lead to by exact costs.
 
         A beam that looks for the fastest may end in a valley that others avoid. So one beside it looks for what moves
         little, hidden or not, and in the array's dataflow. What they find does not depend on the question. The best
@@ -185,27 +182,36 @@ class _Search:
             Chains.join([chains for aim, chains in zip(ASIDE, aside, strict=True) if aim.fixed is fixed])
             for fixed in (True, False)
         )
-        main = free
         if not self.fixed:
             (main,), more = best_chains(fluid, effort, (Aim(Objective.LATENCY),))
-            count += more
-        most = round(COSTED * effort.width / Effort().width)
+            free, count = Chains.join([main, free]), count + more
+        descent = Descent().times(effort.width / Effort().width)
         best: Found | None = None
         best_held: Found | None = None
         for objective in dict.fromkeys((Objective.LATENCY, self.objective)):
             search = replace(self, objective=objective)
-            polish = _Polish(search, d, room, most // 4)
-            best_held = polish.climb(held, best_held, fixed=True)
-            count += polish.count
+            best_held, more = search._descend(d, room, held, [best_held], descent.times(1 / 4), fixed=True)
+            count += more
             if not self.fixed:
-                polish = _Polish(search, d, room, most)
-                best = polish.climb(main, best)
-                other = _better(polish.known(best_held), polish.best(fluid, polish.first(free, most // 4)))
-                if _better(best, other) is not best:
-                    best = polish.rounds(search._fluid(d, room, reduced=True), other)
-                count += polish.count
-        best = best_held if self.fixed else best
-        return best, count
+                best, more = search._descend(d, room, free, [best, best_held], descent)
+                count += more
+        return best_held if self.fixed else best, count
+
+    def _descend(
+        self, d: int, room: np.ndarray, beam: Chains, known: list[Found | None], descent: Descent, fixed: bool = False
+    ) -> tuple[Found | None, int]:
+        """(the best that the chains of a beam and known ones lead to, chains costed); the ways in which arrays share a
+        reduction come last."""
+        narrow, wide = (self._fluid(d, room, fixed=fixed, reduced=reduced) for reduced in (False, True))
+        spaces = [space for space, _ in self._whole()]
+        exact = Exact(self.problem, self.machine, self.homes, self.objective, spaces, d, room)
+        if wide.options != narrow.options:
+            beam = exact.best(narrow, beam, descent).chains
+        offered = [self._chains(wide, found[2]) for found in known if found is not None]
+        pool = exact.best(wide, Chains.join([wide.adopted(beam, narrow), *offered]), descent)
+        if not len(pool):
+            return None, exact.count
+        return (float(pool.value[0]), float(pool.energy[0]), self._chain(wide, spaces, pool.chains, 0)), exact.count
 
     def _fluid(self, d: int, room: np.ndarray, *, fixed: bool = False, reduced: bool = False) -> Fluid:
         """`reduced`: whether arrays share reductions. In a beam those ways would take the room of others."""
@@ -276,7 +282,7 @@ class _Search:
         fits = np.ones(len(chains), dtype=bool)
         for level, operands in footprint_bytes(nest, self.problem, self.machine).items():
             fits &= sum(operands.values(), np.zeros(len(chains))) <= room[level]
-        cost = evaluate_rows(_rows(nest, self.problem, self.machine, d, len(chains)))
+        cost = evaluate_rows(rows_of(nest, self.problem, self.machine, d, len(chains)))
         energy = dynamic_energy(self.machine, self.problem, cost.traffic, np.full(len(chains), d))
         value = valued(self.objective, cost.time, energy, float(self.machine.idle_j_per_cycle[d]))
         return np.where(fits, value, np.inf), energy
@@ -306,67 +312,6 @@ class _Search:
                 yield ((space, choice), *rest)
 
 
-class _Polish:
-    """Chains that are costed exactly on one design, each once."""
-
-    def __init__(self, search: _Search, d: int, room: np.ndarray, most: int) -> None:
-        """`most`: chains at a time."""
-        self.search, self.d, self.room, self.most = search, d, room, most
-        self.spaces = [space for space, _ in search._whole()]
-        self.tried: set[tuple] = set()
-        self.count = 0
-        """Chains costed, quickly or exactly."""
-
-    def climb(self, beam: Chains, known: Found | None, *, fixed: bool = False) -> Found | None:
-        """The best that the first chains of a beam, or a known one, lead to; the ways in which arrays share a reduction
-        come last."""
-        narrow, wide = (self.search._fluid(self.d, self.room, fixed=fixed, reduced=r) for r in (False, True))
-        best = _better(self.known(known), self.best(narrow, self.first(beam, self.most)))
-        best = self.rounds(wide if known is not None else narrow, best)
-        if best is not None and wide.options != narrow.options:
-            best = self.rounds(wide, _better(best, self.near(wide, wide.adopted(beam, narrow))))
-        return best
-
-    def known(self, found: Found | None) -> Found | None:
-        """A chain that another search found, by this one's objective."""
-        return None if found is None else self.search._best([found[2]], self.d, self.room)
-
-    def first(self, beam: Chains, most: int) -> Chains:
-        """The most promising chains."""
-        value = self.search._fluid(self.d, self.room).values(beam)
-        return beam.take(np.argsort(value, kind="stable")[:most])
-
-    def best(self, fluid: Fluid, chains: Chains) -> Found | None:
-        """The best of chains that are new and fit."""
-        made = [self.search._chain(fluid, self.spaces, chains, i) for i in range(len(chains))]
-        fresh = [chain for chain in made if tuple(c for _, c in chain) not in self.tried]
-        self.tried.update(tuple(c for _, c in chain) for chain in fresh)
-        self.count += len(fresh)
-        return self.search._best(fresh, self.d, self.room)
-
-    def near(self, fluid: Fluid, chains: Chains) -> Found | None:
-        """The best of the most promising neighbours."""
-        found = canonical(fluid, neighbours(fluid, chains), fixed=fluid.fixed)
-        value = fluid.values(found)
-        self.count += len(found)
-        order = np.argsort(value, kind="stable")[: self.most]
-        return self.best(fluid, found.take(order[np.isfinite(value[order])]))
-
-    def rounds(self, fluid: Fluid, best: Found | None) -> Found | None:
-        """The best chain that better and better neighbours lead to."""
-        for _ in range(POLISH):
-            found = None if best is None else self.near(fluid, self.search._chains(fluid, best[2]))
-            if _better(best, found) is best:
-                break
-            best = found
-        return best
-
-
-def _better(one: Found | None, other: Found | None) -> Found | None:
-    """The better of two, the first where they are equal."""
-    return other if other is not None and (one is None or other[0] < one[0]) else one
-
-
 def _nest(chains: list[Chain], problem: Problem, machine: Machine, homes: Mapping[OperandRole, int]) -> Nest:
     """One nest for chains whose choices have equal shapes at every border."""
     borders: list[Border] = []
@@ -380,14 +325,3 @@ def _nest(chains: list[Chain], problem: Problem, machine: Machine, homes: Mappin
         for cut in cuts:
             extent |= {key.removesuffix(spread("")): values for key, values in cut.items()}
     return Nest(tuple(borders), tuple(tables), innermost(machine, homes))
-
-
-def _rows(nest: Nest, problem: Problem, machine: Machine, d: int, count: int) -> Rows:
-    return Rows(
-        nest=nest,
-        problem=problem,
-        machine=machine,
-        rates=np.repeat(machine.rates[[d]], count, axis=0),
-        setup=np.repeat(machine.setup_cycles[[d]], count),
-        latency=np.repeat(machine.latency_cycles[[d]], count),
-    )
