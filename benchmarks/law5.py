@@ -114,8 +114,8 @@ def report(rows: list[tuple[str, float, float, float]], log: Log) -> None:
     bad = f"median {statistics.median(slower):.1%}, worst {max(slower):.1%}" if slower else "none"
     spent = statistics.mean(row[3] for row in rows) / 2
     far = f"{np.mean(gaps):.2%} in the mean, {max(gaps):.1%} at most, {sum(g > 0.05 for g in gaps)} above 5 %"
-    print(f"{len(rows)} layers, {len(slower)} slower with more ({bad}); {spent:.2f} CPU s a mapping; from the best known "
-          f"of {len(gaps)} {far}", flush=True)  # fmt: skip
+    print(f"{len(rows)} layers, {len(slower)} slower with more ({bad}); {spent:.2f} CPU s a mapping; from the "
+          f"best known of {len(gaps)} {far}", flush=True)  # fmt: skip
 
 
 def main() -> None:

@@ -3,8 +3,9 @@
 The beam starts from chains that differ as much as they can (everything cut to one, nothing cut, random
 cuts) and keeps the best after each round. A round makes every neighbour: the tile of one rank at one
 border (another trip count, a multiple of the array's side, inner tiles clipped or scaled with it), one
-loop moved innermost or outermost, another split; and a sample of neighbours of neighbours, which trade
-one rank's room for another's. The draw is seeded: the same question has the same answer.
+loop moved innermost or outermost, another split; a sample of neighbours of neighbours; and one of trades,
+which give one rank's room in the memories to another. Where memories are full nothing else leads from
+one good shape of tiles to the next. The draw is seeded: the same question has the same answer.
 """
 
 from __future__ import annotations
@@ -22,25 +23,28 @@ class Effort:
     """How far a search goes."""
 
     width: int = 96
-    """Chains kept after a round: what counts for the answer (of 120 random layers on Eyeriss, the mean distance from
-    the best that any search found is 3 to 5 % with 32, 1.7 % with 96); more starts, rounds or pairs buy little."""
+    """Chains kept after a round."""
     rounds: int = 24
-    trades: int = 1500
-    pairs: int = 1500
+    pairs: int = 1000
     """Neighbours of neighbours in a round."""
+    trades: int = 2000
+    """In a round: they count most (of 60 random layers on Eyeriss the mean distance from the best that any search found
+    is 1.8 % without them)."""
     starts: int = 200
     """Random chains at the start."""
-    patience: int = 2
+    patience: int = 4
     """Rounds without gain after which it ends."""
 
     @property
     def aside(self) -> Effort:
         """Of a search beside the main one."""
-        return replace(self, width=self.width * 3 // 8, pairs=self.pairs // 3, patience=1)
+        return replace(self, width=self.width * 3 // 8, pairs=self.pairs // 3, trades=self.trades // 2, patience=1)
 
 
 GAIN = 1e-3
 """Share by which a round must better the best."""
+SAME, FILLED, SCALED = 0.75, 0.3, 0.8
+"""Shares of the trades at one border, of those that fill the memory, and of changes that inner tiles follow."""
 EQUAL = 2
 """Chains of one value that are kept: they differ in what does not matter, and many would leave no room for others."""
 
@@ -178,7 +182,7 @@ def neighbours(fluid: Fluid, chains: Chains) -> tuple[Chains, np.ndarray]:
     new, outer = ways[way, b, rank, column], np.flatnonzero(b + 1 < borders)
     made = [
         _retiled(chains, b, rank, column, new),
-        _retiled(chains, b[outer], rank[outer], column[outer], new[outer], scaled=True),
+        _retiled(chains, b[outer], rank[outer], column[outer], new[outer], scaled=np.ones(len(outer), dtype=bool)),
     ]
     places = [(border, row) for border in range(borders) for row in range(ranks)]
     made += [_moved(chains, *place, innermost=innermost) for place in places for innermost in (True, False)]
@@ -202,14 +206,22 @@ def changed(fluid: Fluid, chains: Chains, draw: np.random.Generator) -> Chains:
 
 
 def traded(fluid: Fluid, chains: Chains, draw: np.random.Generator) -> Chains:
-    """Each chain with the tiles of two random ranks changed at one border, those inside in proportion."""
+    """Each chain with the tile of one random rank changed and then that of another, at the same border or elsewhere:
+    to any of its ways, or so that it fills the memory."""
     borders, ranks, n = chains.tiles.shape
-    at, column = np.asarray(draw.integers(borders, size=n)), np.arange(n)
+    column = np.arange(n)
+    at = np.asarray(draw.integers(borders, size=n))
     one = np.asarray(draw.integers(ranks, size=n))
     other = (one + draw.integers(1, max(ranks, 2), size=n)) % ranks
-    for rank in (one, other):
-        ways = _ways(fluid, chains.tiles[at, rank, column], _outside(fluid, chains)[at, rank, column])
-        chains = _retiled(chains, at, rank, column, ways[draw.integers(len(ways), size=n), column], scaled=True)
+    elsewhere = np.where(draw.random(n) < SAME, at, draw.integers(borders, size=n))
+    for b, rank in ((at, one), (elsewhere, other)):
+        outside = _outside(fluid, chains)[b, rank, column]
+        ways = _ways(fluid, chains.tiles[b, rank, column], outside)
+        new = ways[draw.integers(len(ways), size=n), column]
+        if rank is other:
+            filled = np.clip(fluid.filling(chains, b, rank), 1, outside)
+            new = np.where(draw.random(n) < FILLED, filled, new)
+        chains = _retiled(chains, b, rank, column, new, scaled=draw.random(n) < SCALED)
     return chains
 
 
@@ -239,15 +251,21 @@ def _ways(fluid: Fluid, tile: np.ndarray, outside: np.ndarray) -> np.ndarray:
 
 
 def _retiled(
-    chains: Chains, b: np.ndarray, rank: np.ndarray, column: np.ndarray, new: np.ndarray, *, scaled: bool = False
+    chains: Chains,
+    b: np.ndarray,
+    rank: np.ndarray,
+    column: np.ndarray,
+    new: np.ndarray,
+    *,
+    scaled: np.ndarray | None = None,
 ) -> Chains:
-    """Chains (by column), each with another tile of a rank at border b; `scaled`: the tiles inside change in
+    """Chains (by column), each with another tile of a rank at border b; `scaled`: where the tiles inside change in
     proportion."""
     made, count = chains.take(column), np.arange(len(column))
     old = made.tiles[b, rank, count]
     made.tiles[b, rank, count] = new
-    for inside in range(1, len(made.tiles)) if scaled else ():
-        some = np.flatnonzero(b < inside)
+    for inside in range(1, len(made.tiles)) if scaled is not None else ():
+        some = np.flatnonzero((b < inside) & scaled)
         at = (inside, rank[some], some)
         made.tiles[at] = np.maximum(np.ceil(made.tiles[at] * new[some] / old[some]), 1)
     return made

@@ -137,6 +137,32 @@ class Fluid:
         parts = [number[chains.parts[b]] for b, number in enumerate(numbers)]
         return Chains(chains.tiles, chains.place, np.stack(parts))
 
+    def filling(self, chains: Chains, b: np.ndarray, rank: np.ndarray) -> np.ndarray:
+        """About the largest tile of a rank at border b with which each chain fits in the memory there, (n,)."""
+        problem, levels, column = self.problem, self.machine.levels, np.arange(len(chains))
+        share = np.ones(chains.tiles.shape[1:])
+        for border, shares in enumerate(self.shares):
+            share = np.where(b == border, np.take(shares, chains.parts[border], axis=1), share)
+        size = np.ceil(chains.tiles[b, :, column].T / share)
+        bytes_each = np.zeros((len(self.routes), len(ROLES)))
+        for border, (level, stored, _) in enumerate(self.routes):
+            for place, role in enumerate(ROLES):
+                bits = problem.accumulate_bits if role is OUTPUT else problem.bits[role]
+                bytes_each[border, place] = (role in stored) * bits / 8 * (2 if levels[level].double_buffered else 1)
+
+        def used(own: np.ndarray | float) -> np.ndarray:
+            one = size.copy()
+            one[rank, column] = own
+            sizes: dict[str, np.ndarray] = {r: np.asarray(n) for r, n in problem.einsum.ranks.items()}
+            sizes |= dict(zip(self.ranks, one, strict=True))
+            return np.sum([bytes_each[b, i] * problem.elements(role, sizes) for i, role in enumerate(ROLES)], axis=0)
+
+        least, two = used(1.0), used(2.0)
+        room = np.array([self.room[level] for level, _, _ in self.routes])[b]
+        whole = self.extent[rank]
+        more = np.minimum(np.maximum(room - least, 0.0) / np.maximum(two - least, 1e-9), whole)
+        return (1 + np.floor(more)) * share[rank, column]
+
     def values(self, chains: Chains) -> np.ndarray:
         """What the objective asks for, inf where a memory overflows or an order is not in the space: (n,)."""
         return self.by((Aim(self.objective, fixed=self.fixed),), chains)[0]
