@@ -257,14 +257,14 @@ def _retiled(
     column: np.ndarray,
     new: np.ndarray,
     *,
-    scaled: np.ndarray | None = None,
+    scaled: np.ndarray | bool = False,
 ) -> Chains:
     """Chains (by column), each with another tile of a rank at border b; `scaled`: where the tiles inside change in
     proportion."""
     made, count = chains.take(column), np.arange(len(column))
     old = made.tiles[b, rank, count]
     made.tiles[b, rank, count] = new
-    for inside in range(1, len(made.tiles)) if scaled is not None else ():
+    for inside in range(1, len(made.tiles)) if np.any(scaled) else ():
         some = np.flatnonzero((b < inside) & scaled)
         at = (inside, rank[some], some)
         made.tiles[at] = np.maximum(np.ceil(made.tiles[at] * new[some] / old[some]), 1)

@@ -173,8 +173,8 @@ class _Search:
 
         A beam that looks for the fastest may end in a valley that others avoid. So one beside it looks for what moves
         little, hidden or not, and in the array's dataflow. What they find does not depend on the question. The best
-        in the dataflow is offered where any order may win, and the fastest whatever the objective, so that more
-        freedom is never worse, nor an objective by its own measure.
+        in the dataflow is offered where any order may win, the fastest and the one of least energy to the objectives
+        after them, so that more freedom is never worse, nor an objective by its own measure.
         """
         fluid = self._fluid(d, room)
         aside, count = best_chains(fluid, effort.aside, ASIDE)
@@ -186,19 +186,21 @@ class _Search:
             (main,), more = best_chains(fluid, effort, (Aim(Objective.LATENCY),))
             free, count = Chains.join([main, free]), count + more
         descent = Descent().times(effort.width / Effort().width)
-        best: Found | None = None
-        best_held: Found | None = None
-        for objective in dict.fromkeys((Objective.LATENCY, self.objective)):
+        found: list[Found] = []
+        found_held: list[Found] = []
+        for objective in tuple(Objective)[: tuple(Objective).index(self.objective) + 1]:
             search = replace(self, objective=objective)
-            best_held, more = search._descend(d, room, held, [best_held], descent.times(1 / 4), fixed=True)
+            best, more = search._descend(d, room, held, found_held, descent.times(1 / 4), fixed=True)
+            found_held += [best] if best is not None else []
             count += more
             if not self.fixed:
-                best, more = search._descend(d, room, free, [best, best_held], descent)
+                best, more = search._descend(d, room, free, found + found_held, descent)
+                found += [best] if best is not None else []
                 count += more
-        return best_held if self.fixed else best, count
+        return best, count
 
     def _descend(
-        self, d: int, room: np.ndarray, beam: Chains, known: list[Found | None], descent: Descent, fixed: bool = False
+        self, d: int, room: np.ndarray, beam: Chains, known: list[Found], descent: Descent, fixed: bool = False
     ) -> tuple[Found | None, int]:
         """(the best that the chains of a beam and known ones lead to, chains costed); the ways in which arrays share a
         reduction come last."""
@@ -207,7 +209,7 @@ class _Search:
         exact = Exact(self.problem, self.machine, self.homes, self.objective, spaces, d, room)
         if wide.options != narrow.options:
             beam = exact.best(narrow, beam, descent).chains
-        offered = [self._chains(wide, found[2]) for found in known if found is not None]
+        offered = [self._chains(wide, found[2]) for found in known]
         pool = exact.best(wide, Chains.join([wide.adopted(beam, narrow), *offered]), descent)
         if not len(pool):
             return None, exact.count
