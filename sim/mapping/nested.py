@@ -173,8 +173,8 @@ class _Search:
 
         A beam that looks for the fastest may end in a valley that others avoid. So one beside it looks for what moves
         little, hidden or not, and in the array's dataflow. What they find does not depend on the question. The best
-        in the dataflow is offered where any order may win, the fastest and the one of least energy to the objectives
-        after them, so that more freedom is never worse, nor an objective by its own measure.
+        in the dataflow is offered where any order may win, and to an energy the fastest and what moves the least
+        joules, so that more freedom is never worse, nor an objective by its own measure.
         """
         fluid = self._fluid(d, room)
         aside, count = best_chains(fluid, effort.aside, ASIDE)
@@ -186,34 +186,42 @@ class _Search:
             (main,), more = best_chains(fluid, effort, (Aim(Objective.LATENCY),))
             free, count = Chains.join([main, free]), count + more
         descent = Descent().times(effort.width / Effort().width)
-        found: list[Found] = []
-        found_held: list[Found] = []
-        for objective in tuple(Objective)[: tuple(Objective).index(self.objective) + 1]:
-            search = replace(self, objective=objective)
-            best, more = search._descend(d, room, held, found_held, descent.times(1 / 4), fixed=True)
-            found_held += [best] if best is not None else []
+        found: list[Chains] = []
+        found_held: list[Chains] = []
+        best: Found | None = None
+        for search in self._in_turn():
+            best, pool, more = search._descend(d, room, held, found_held, descent.times(1 / 4), fixed=True)
+            found_held.append(pool)
             count += more
             if not self.fixed:
-                best, more = search._descend(d, room, free, found + found_held, descent)
-                found += [best] if best is not None else []
+                best, pool, more = search._descend(d, room, free, found + found_held, descent)
+                found.append(pool)
                 count += more
         return best, count
 
+    def _in_turn(self) -> list[_Search]:
+        """By which measures chains descend, the objective's own last."""
+        fastest = replace(self, objective=Objective.LATENCY)
+        if self.objective is Objective.LATENCY:
+            return [fastest]
+        unhurried = replace(self.machine, idle_j_per_cycle=np.zeros_like(self.machine.idle_j_per_cycle))
+        return [fastest, replace(self, objective=Objective.ENERGY, machine=unhurried), self]
+
     def _descend(
-        self, d: int, room: np.ndarray, beam: Chains, known: list[Found], descent: Descent, fixed: bool = False
-    ) -> tuple[Found | None, int]:
-        """(the best that the chains of a beam and known ones lead to, chains costed); the ways in which arrays share a
-        reduction come last."""
+        self, d: int, room: np.ndarray, beam: Chains, known: list[Chains], descent: Descent, fixed: bool = False
+    ) -> tuple[Found | None, Chains, int]:
+        """(the best that the chains of a beam and known ones lead to, all that are kept, chains costed); the ways in
+        which arrays share a reduction come last."""
         narrow, wide = (self._fluid(d, room, fixed=fixed, reduced=reduced) for reduced in (False, True))
         spaces = [space for space, _ in self._whole()]
         exact = Exact(self.problem, self.machine, self.homes, self.objective, spaces, d, room)
         if wide.options != narrow.options:
             beam = exact.best(narrow, beam, descent).chains
-        offered = [self._chains(wide, found[2]) for found in known]
-        pool = exact.best(wide, Chains.join([wide.adopted(beam, narrow), *offered]), descent)
-        if not len(pool):
-            return None, exact.count
-        return (float(pool.value[0]), float(pool.energy[0]), self._chain(wide, spaces, pool.chains, 0)), exact.count
+        pool = exact.best(wide, Chains.join([wide.adopted(beam, narrow), *known]), descent)
+        best: Found | None = None
+        if len(pool):
+            best = (float(pool.value[0]), float(pool.energy[0]), self._chain(wide, spaces, pool.chains, 0))
+        return best, pool.chains, exact.count
 
     def _fluid(self, d: int, room: np.ndarray, *, fixed: bool = False, reduced: bool = False) -> Fluid:
         """`reduced`: whether arrays share reductions. In a beam those ways would take the room of others."""
@@ -253,20 +261,6 @@ class _Search:
             made.append((space, Choice(names, tuple(int(tile[r]) for r in order), fluid.options[b][part])))
             size = np.ceil(tile / fluid.shares[b][:, part])
         return tuple(made)
-
-    def _chains(self, fluid: Fluid, chain: Chain) -> Chains:
-        """The choices as one row of `Chains`."""
-        tiles, places, parts = [], [], []
-        size = fluid.extent
-        for b, (_, choice) in enumerate(chain):
-            cut = dict(zip(choice.order, choice.tiles, strict=True))
-            tile = np.array([cut.get(rank, n) for rank, n in zip(fluid.ranks, size.tolist(), strict=True)], dtype=float)
-            order = [*(rank for rank in fluid.ranks if rank not in choice.order), *choice.order]
-            places.append([order.index(rank) for rank in fluid.ranks])
-            parts.append(fluid.options[b].index(choice.parts))
-            tiles.append(tile)
-            size = np.ceil(tile / fluid.shares[b][:, parts[-1]])
-        return Chains(np.array(tiles)[..., None], np.array(places, dtype=np.int8)[..., None], np.array(parts)[:, None])
 
     def mapping(self, chain: Chain) -> LoopNest:
         """The choices as a loop nest, each on the problem of the tile job outside."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sim.mapping.beam import best_rows, canonical, distinct, hashed, neighbours
+from sim.mapping.beam import best_rows, canonical, distinct, hashed, neighbours, traded
 from sim.mapping.evaluate import Rows, evaluate_rows
 from sim.mapping.fluid import Chains, Fluid
 from sim.mapping.machine import Machine
@@ -24,6 +24,8 @@ from sim.workload.graph import OperandRole
 
 GAIN = 1e-4
 """Share by which a round must better the best."""
+TRADES = 400
+"""Tried in a round beside the neighbours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,13 +90,13 @@ class Exact:
         pool, tried = self._pool(fluid, chains, fluid.values(chains)), np.sort(hashed(chains))
         pool = pool.take(best_rows(pool.value, descent.kept))
         fresh = np.ones(len(pool), dtype=bool)
-        still = 0
+        still, draw = 0, np.random.default_rng(0)
         for _ in range(descent.rounds):
             rows = np.flatnonzero(fresh)[: descent.spread]
             if not len(rows) or still >= descent.patience:
                 break
             fresh[rows] = False
-            found = self._near(fluid, pool.take(rows), tried, descent.costed)
+            found = self._near(fluid, pool.take(rows), tried, descent.costed, draw)
             tried = np.union1d(tried, hashed(found.chains))
             least = pool.value[0]
             pool, fresh = pool.join(found), np.concatenate([fresh, np.ones(len(found), dtype=bool)])
@@ -103,10 +105,12 @@ class Exact:
             still = 0 if pool.value[0] < least * (1 - GAIN) else still + 1
         return pool
 
-    def _near(self, fluid: Fluid, pool: Pool, tried: np.ndarray, most: int) -> Pool:
+    def _near(self, fluid: Fluid, pool: Pool, tried: np.ndarray, most: int, draw: np.random.Generator) -> Pool:
         """The most promising neighbours that were not tried: those quickest if the quick cost errs on them as on the
         chain that they come from."""
         near, parent = neighbours(fluid, pool.chains)
+        some = draw.integers(len(pool), size=TRADES)
+        near, parent = Chains.join([near, traded(fluid, pool.chains.take(some), draw)]), np.concatenate([parent, some])
         near = canonical(fluid, near, fixed=fluid.fixed)
         code, first = np.unique(hashed(near), return_index=True)
         rows = np.sort(first[~np.isin(code, tried)])
