@@ -127,7 +127,7 @@ def distinct(chains: Chains) -> Chains:
     number = hashed(chains)
     order = np.argsort(number)
     starts = np.flatnonzero(np.diff(number[order], prepend=number[order[:1]] - 1))
-    return chains.take(np.sort(np.minimum.reduceat(order, starts))) if len(chains) else chains
+    return chains.take(np.sort(np.minimum.reduceat(order, starts)))
 
 
 def canonical(fluid: Fluid, chains: Chains, *, fixed: bool) -> Chains:

@@ -2,9 +2,9 @@
 
 Small problems (`ALL_BELOW`, `CHAINS`) are expanded border by border, each candidate inwards on the problem of one
 whole tile job, and every combination is costed exactly: the result is the optimum of the space. Beyond that
-beam searches by a quick cost (`beam`, `fluid`) find even chains, the same whatever the objective; the best are costed
-exactly, and so are their most promising neighbours until none is better. `benchmarks/mapper_gap.py` measures how far
-that is from a search many times as wide.
+beam searches by a quick cost (`beam`, `fluid`) find even chains, the same whatever the objective; all of these are
+costed exactly, and the best descend by exact costs (`refine`). `benchmarks/mapper_gap.py` measures how far that is from
+a search many times as wide, `benchmarks/law5.py` how often more of a resource is slower.
 """
 
 from __future__ import annotations

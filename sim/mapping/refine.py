@@ -86,6 +86,8 @@ class Exact:
 
     def best(self, fluid: Fluid, chains: Chains, descent: Descent) -> Pool:
         """The best that chains lead to, best first."""
+        if not len(chains):
+            return Pool(chains, *np.zeros((3, 0)))
         chains = distinct(canonical(fluid, chains, fixed=fluid.fixed))
         pool, tried = self._pool(fluid, chains, fluid.values(chains)), np.sort(hashed(chains))
         pool = pool.take(best_rows(pool.value, descent.kept))
