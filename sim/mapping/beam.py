@@ -113,7 +113,7 @@ def _best(value: np.ndarray) -> np.ndarray:
 def hashed(chains: Chains) -> np.ndarray:
     """A number of each chain, (n,): equal for equal ones."""
     n = len(chains)
-    rows = [*chains.tiles.reshape(-1, n), *chains.place.reshape(-1, n), *chains.parts]
+    rows = [row for part in (chains.tiles, chains.place) for border in part for row in border] + [*chains.parts]
     weights = np.random.default_rng(1).integers(1, 2**62, size=len(rows))
     number = np.zeros(n, dtype=np.int64)
     with np.errstate(over="ignore"):
