@@ -155,7 +155,9 @@ def test_constants_on_another_chip_are_a_transfer(tmp_path):
 
 
 def test_an_unknown_launch_is_refused():
-    with pytest.raises(ConfigError, match=r"h200-torch.*launch is 'egaer', expected graph or eager"):
+    with pytest.raises(
+        ConfigError, match=r'h200-torch.*launch is "egaer", expected one of graph, eager. Did you mean "eager"'
+    ):
         sim.estimate(
             sim.gemm(64, 64, 64), sim.load_hardware("h200-torch", {"gpu.options.launch": "egaer"}), precision="bf16"
         )
