@@ -48,8 +48,8 @@ def test_it_does_not_matter_how_many_processes_ask():
 def test_precisions_wider_than_the_chips_own_are_searched_where_the_first_mapping_no_longer_fits() -> None:
     """16-bit tiles need twice the room: on NVDLA some int8 mappings of ResNet-18 leave too little of it.
 
-    NVDLA has several memory borders, over which a limited number of mappings is looked at: each of two searches may find
-    what the other does not, within the 0.1 % that a result without a note promises."""
+    NVDLA has several memory borders, over which a limited number of mappings is looked at: each of two searches may
+    find what the other does not, within the 0.1 % that a result without a note promises."""
     found = sim.estimate(sim.load_workload("resnet18"), sim.load_hardware("nvdla-full"), what_if=True)
     answers = {w.resource: w.latency_s for w in found.what_if if w.factor == 1.0}
     assert set(answers) == {"precision int16", "precision fp16"}
