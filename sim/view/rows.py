@@ -112,12 +112,17 @@ IDLE_WORDS = "idle (leakage, clocks, refresh)"
 """`leakage` of an energy breakdown: all power that flows whatever runs."""
 
 
+def component_words(name: str) -> str:
+    """A component of an energy breakdown as tables and pages name it."""
+    return IDLE_WORDS if name == "leakage" else name
+
+
 def energies(estimate: Estimate) -> list[tuple[str, float, float]]:
     """(component, joules, share) of what takes energy, largest first; they sum to the total. Empty where unknown."""
     if estimate.energy_j is None:
         return []
     found = [
-        (IDLE_WORDS if name == "leakage" else name, joules, joules / estimate.energy_j)
+        (component_words(name), joules, joules / estimate.energy_j)
         for name, joules in estimate.energy_breakdown_j.items()
         if joules
     ]

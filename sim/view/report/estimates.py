@@ -59,7 +59,11 @@ def estimate_view(saved: Saved, pool: Pool) -> dict[str, Any]:
         "area_mm2": short(estimate.area_mm2),
         "calibration": str((estimate.calibration or {}).get("device", "none: data sheet only")),
         "terms": [[rows.TERM_WORDS[t], short(s), palette.TERMS[t]] for t, s in estimate.breakdown_s.items() if s],
-        "energy": [[name, short(joules)] for name, joules in estimate.energy_breakdown_j.items() if joules],
+        "energy": [
+            [rows.component_words(name), short(joules)]
+            for name, joules in estimate.energy_breakdown_j.items()
+            if joules
+        ],
         "memories": [
             [name, short(t.read), short(t.write), short(estimate.peak_memory_bytes.get(name))]
             for name, t in estimate.traffic_bytes.items()
