@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf, isfinite, isnan
 from pathlib import Path
 
@@ -133,26 +133,6 @@ def _check_names(given: Mapping[str, object], network: Network) -> None:
             raise WorkloadError(f'mapping for "{name}": no such op in the network as it runs.{nearest(name, names)}')
 
 
-def _interval_s(network: Network, d: int, options: Options, latency_s: float) -> tuple[float, float] | None:
-    """90 % interval of the latency. Times that were given have no error of ours: they move it and do not spread it.
-
-    Example: 2 ms of which 1 ms is given, the rest within 0.9 to 1.1 ms: 1.9 to 2.1 ms.
-    """
-    own = [i for i, group in enumerate(network.groups) if group.name not in options.overrides_s]
-    if len(own) == len(network.groups):
-        return latency_interval_s(network, d, options.calibration, latency_s)
-    modelled = replace(
-        network,
-        groups=tuple(network.groups[i] for i in own),
-        increments_s=tuple(network.increments_s[i] for i in own),
-    )
-    modelled_s = sum(float(increment[d]) for increment in modelled.increments_s)
-    if network.infeasible[d] or not modelled_s:
-        return None
-    found = latency_interval_s(modelled, d, options.calibration, modelled_s)
-    return None if found is None else (found[0] + latency_s - modelled_s, found[1] + latency_s - modelled_s)
-
-
 def read(network: Network, d: int, *, precision: str | Precision | PrecisionPolicy, options: Options) -> Estimate:
     """The estimate of design `d` of a costed network."""
     network = network.of(d)
@@ -193,7 +173,7 @@ def read(network: Network, d: int, *, precision: str | Precision | PrecisionPoli
         buffering=network.unit.buffering.value,
         calibration=calibration_document(network, d, options.calibration),
         latency_s=latency,
-        latency_interval_s=_interval_s(network, d, options, latency),
+        latency_interval_s=latency_interval_s(network, d, options, latency),
         cycles=cycles,
         roofline_latency_s=bound.latency_s,
         macs=sum(g.macs for g in network.groups) * split,

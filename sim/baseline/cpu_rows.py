@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
 from sim.baseline.record import BaselineRecord, Mode, Phase
 from sim.baseline.table import GraphOf, Library, Table, stack_rows
+from sim.cost.columns import from_table, to_table
 from sim.cost.cpu import CLASSES, INDEX_COLUMNS, CpuConstants, CpuMachine, CpuTime, CpuWork, cpu_time
 from sim.hardware.chip import Chip, Costing
 from sim.schedule.cpu import cpu_machine
@@ -21,7 +22,6 @@ from sim.workload.precision import BITS, parse_precision
 
 def tabulate(records: Sequence[BaselineRecord], chip: Chip, graph_of: GraphOf) -> Table:
     """Every op of every record as one array of work; equal ops of a record are one row."""
-    columns = [f.name for f in fields(CpuWork)]
     blocks = []
     graphs: dict[tuple, Graph] = {}
     for record in records:
@@ -32,11 +32,9 @@ def tabulate(records: Sequence[BaselineRecord], chip: Chip, graph_of: GraphOf) -
         work = library_work(prepare(graph, parse_precision(record.precision), eager=True), chip)
         if record.phase is Phase.COLD:
             work = _cold(work, graph, record)
-        blocks.append(np.stack([getattr(work, name).astype(float) for name in columns], axis=1))
+        blocks.append(to_table(work))
     stacked, owner, count = stack_rows(blocks)
-    work = CpuWork(
-        **{n: stacked[:, i].astype(int if n in INDEX_COLUMNS else float) for i, n in enumerate(columns)}
-    )  # fmt: skip
+    work = from_table(CpuWork, stacked, index=INDEX_COLUMNS)
     machine = cpu_machine(chip)
     threads = np.array([min(r.threads or machine.cores, machine.cores) for r in records], dtype=float)[owner]
     host = np.array([r.mode is Mode.EAGER for r in records])[owner]

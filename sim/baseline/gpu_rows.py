@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 
 from sim.baseline.record import BaselineRecord, BrokenLine, Mode
 from sim.baseline.table import GraphOf, Library, Sums, Table, stack_rows
+from sim.cost.columns import from_table, to_table
 from sim.cost.gpu.eager import CLASSES, HOST_KINDS, INDEX_COLUMNS, EagerConstants, EagerWork, eager_time
 from sim.errors import CalibrationError
 from sim.hardware.chip import Chip, Costing
@@ -79,7 +80,6 @@ class Rows:
 
 def tabulate(records: Sequence[BaselineRecord], chip: Chip, graph_of: GraphOf) -> Table:
     """Every op of every record as one array of work; equal ops of a record are one row."""
-    columns = [f.name for f in fields(EagerWork)]
     gpu, blocks = gpu_of(chip, "auto"), []
     known: dict[tuple, np.ndarray] = {}
     for record in records:
@@ -89,12 +89,10 @@ def tabulate(records: Sequence[BaselineRecord], chip: Chip, graph_of: GraphOf) -
             wide = BITS[precision.activation] > 8  # a lone narrow product is its library's call
             graph = prepare(graph_of(record), precision, eager=wide, fuse=False)
             work = eager_kernels(graph, gpu, op_coster(graph, chip, Options(), precision)).work
-            known[key] = np.stack([getattr(work, name).astype(float) for name in columns], axis=1)
+            known[key] = to_table(work)
         blocks.append(known[key])
     stacked, owner, count = stack_rows(blocks)
-    work = EagerWork(
-        **{n: stacked[:, i].astype(int if n in INDEX_COLUMNS else float) for i, n in enumerate(columns)}
-    )  # fmt: skip
+    work = from_table(EagerWork, stacked, index=INDEX_COLUMNS)
     times = Rows(work=work, owner=owner, count=count, launched=np.array([r.mode is Mode.EAGER for r in records]))
     return Table(
         records=tuple(records), owner=owner, count=count, kind=work.kind, classes=CLASSES, weight=work.ideal_s,

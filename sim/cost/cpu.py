@@ -18,10 +18,11 @@ Pure functions over ops; `CpuConstants.datasheet()` leaves the data sheet untouc
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
+from sim.cost.columns import from_rows
 from sim.cost.gpu.constants import Constants, constant
 from sim.cost.gpu.result import hit_rate, soft_max
 
@@ -158,9 +159,7 @@ INDEX_COLUMNS = ("kind", "width")
 
 def work_from_rows(rows: list[dict[str, float]]) -> CpuWork:
     """Columns from one mapping per op; what a row leaves out is 0, `reduction` and `grains` inf."""
-    missing = {"reduction": np.inf, "grains": np.inf}
-    columns = {f.name: [row.get(f.name, missing.get(f.name, 0.0)) for row in rows] for f in fields(CpuWork)}
-    return CpuWork(**{name: np.array(v, dtype=int if name in INDEX_COLUMNS else float) for name, v in columns.items()})
+    return from_rows(CpuWork, rows, index=INDEX_COLUMNS, missing={"reduction": np.inf, "grains": np.inf})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

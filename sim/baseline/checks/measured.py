@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from statistics import median
 
@@ -17,7 +17,12 @@ H200 = "nvidia-h200"
 KERNELS = {"gemm": SAME_GENERATION, "attention_prefill": None, "attention_decode": None}
 """Op -> target for a GPU of a measured generation; None: torch calls another library (cuDNN) than the one that was
 fitted (FlashAttention-3, which writes the cache too), so that the row informs."""
-NETWORKS = {
+OTHER_KERNELS = "informs: torch runs cuDNN's attention, the constants are those of FlashAttention-3 in a server"
+IN_SAMPLE = (
+    "in sample: four energies of the chip file were fitted to these runs; left out one by one, 5 % in the median and "
+    "17 % at most (benchmarks/gpu_energy.py); theirs is what published machines are held to"
+)
+NETWORKS: Mapping[str, tuple[tuple[str, float, float | None], ...]] = {
     H200: (("networks, graph", 0.08, 0.20), ("networks, eager", 0.15, None)),
     "amd-epyc-f25m17-avx512-zen4-2c": (("networks", 0.08, 0.20),),
 }
@@ -59,52 +64,40 @@ def _held_out(device: str, rows: str, field: str) -> float:
     return float(calibrations()[device].error[rows][field] or 0.0)
 
 
+def _at_most(
+    name: str, source: str, quantity: str, limit: float, compute: Callable[[], float], note: str, *, gate: bool = True
+) -> Check:
+    """A row whose error, a fraction, may reach the limit."""
+    return Check(
+        id=f"measured.{name}", source=source, quantity=quantity.replace("_", " "), unit="fraction", theirs=limit,
+        tolerance=0.0, gate=gate, compute=compute, rule=Rule.AT_MOST, note=note,
+    )  # fmt: skip
+
+
 @group("measured")
 def measured() -> Iterator[Check]:
-    """Kernels of a GPU that no fit has seen, and whole networks of models that were left out of a fit."""
+    """Kernels of a GPU that no fit has seen, its energies, and networks of models that were left out of a fit."""
+    stack = f"baselines/{H200}.jsonl: PyTorch 2.11, CUDA 13.0, graph replay"
     for op, target in KERNELS.items():
         for field, limit in (("median_error", target or OTHER_GENERATION.get(op, 0.0)), ("p90_error", OTHER_P90)):
-            yield Check(
-                id=f"measured.h200.{op.removeprefix('attention_')}.{field.removesuffix('_error')}",
-                source=f"baselines/{H200}.jsonl: PyTorch 2.11, CUDA 13.0, graph replay",
-                quantity=f"h200 {op} bf16, constants of the H100, {field}".replace("_", " "),
-                unit="fraction",
-                theirs=limit,
-                tolerance=0.0,
-                gate=target is not None,
-                compute=partial(_error, op, field),
-                rule=Rule.AT_MOST,
-                note="theirs is the target for GPUs not measured"
-                if target is not None
-                else "informs: torch runs cuDNN's attention, the constants are those of FlashAttention-3 in a server",
-            )
-    yield Check(
-        id="measured.h200.energy.median",
-        source=f"baselines/{H200}.jsonl: NVML's energy counter",
-        quantity="h200 energy of ten runs (products, an element-wise kernel, Llama 1B and 8B), median error",
-        unit="fraction",
-        theirs=0.15,
-        tolerance=0.0,
-        gate=True,
-        compute=_energy_error,
-        rule=Rule.AT_MOST,
-        note="in sample: four energies of the chip file were fitted to these runs; left out one by one, 5 % in the "
-        "median and 17 % at most (benchmarks/gpu_energy.py); theirs is what published machines are held to",
-    )
+            yield _at_most(
+                f"h200.{op.removeprefix('attention_')}.{field.removesuffix('_error')}", stack,
+                f"h200 {op} bf16, constants of the H100, {field}", limit, partial(_error, op, field),
+                "theirs is the target for GPUs not measured" if target else OTHER_KERNELS, gate=target is not None,
+            )  # fmt: skip
+    yield _at_most(
+        "h200.energy.median", f"baselines/{H200}.jsonl: NVML's energy counter",
+        "h200 energy of ten runs (products, an element-wise kernel, Llama 1B and 8B), median error", 0.15,
+        _energy_error, IN_SAMPLE,
+    )  # fmt: skip
     for device, parts in NETWORKS.items():
-        for rows, middle, p90 in parts:
-            for field, most in (("median_error", middle), ("p90_error", p90)):
-                if most is None:
-                    continue
-                yield Check(
-                    id=f"measured.{device}.{rows.replace(', ', '.')}.{field.removesuffix('_error')}",
-                    source=f"baselines/{device}.jsonl",
-                    quantity=f"{device} whole {rows}, their models left out of the fit, {field}".replace("_", " "),
-                    unit="fraction",
-                    theirs=most,
-                    tolerance=0.0,
-                    gate=True,
-                    compute=partial(_held_out, device, rows, field),
-                    rule=Rule.AT_MOST,
-                    note="as `dovetail calibrate` wrote it; theirs is the target",
-                )
+        for rows, *limits in parts:
+            for field, most in zip(("median_error", "p90_error"), limits, strict=True):
+                if most is not None:
+                    yield _at_most(
+                        f"{device}.{rows.replace(', ', '.')}.{field.removesuffix('_error')}",
+                        f"baselines/{device}.jsonl",
+                        f"{device} whole {rows}, their models left out of the fit, {field}", most,
+                        partial(_held_out, device, rows, field),
+                        "as `dovetail calibrate` wrote it; theirs is the target",
+                    )  # fmt: skip

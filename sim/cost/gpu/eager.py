@@ -14,10 +14,11 @@ Pure functions over ops.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
+from sim.cost.columns import from_rows
 from sim.cost.gpu.constants import Constants, constant
 
 CLASSES = (
@@ -138,10 +139,7 @@ INDEX_COLUMNS = ("kind", "host")
 
 def work_from_rows(rows: list[dict[str, float]]) -> EagerWork:
     """Columns from one mapping per op; what a row leaves out is 0."""
-    columns = {f.name: [row.get(f.name, 0.0) for row in rows] for f in fields(EagerWork)}
-    return EagerWork(
-        **{name: np.array(v, dtype=int if name in INDEX_COLUMNS else float) for name, v in columns.items()}
-    )
+    return from_rows(EagerWork, rows, index=INDEX_COLUMNS, missing={})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
