@@ -21,8 +21,10 @@ from functools import cache, cached_property, partial
 
 import numpy as np
 
+from sim.mapping.parts import End, Parts
 from sim.mapping.problem import OUTPUT
-from sim.mapping.terms import AXIS, CLASSES, End, Grid, Numbers, Parts, Several, Terms, Wiring, wirings
+from sim.mapping.terms import AXIS, CLASSES, Grid, Numbers, Several, Terms, Wiring, wirings
+from sim.ordered import among, ascending
 
 
 def _end_bytes(terms: Terms, wiring: Wiring, way: int) -> np.ndarray:
@@ -31,6 +33,21 @@ def _end_bytes(terms: Terms, wiring: Wiring, way: int) -> np.ndarray:
 
 def _fed_through(terms: Terms, port: int) -> np.ndarray:
     return terms.fed_by_port.get(port, terms.nothing)
+
+
+Placed = Sequence[tuple[np.ndarray, Terms]]
+"""Terms of candidates, and where each of these stands among all of them."""
+
+
+def gathered(groups: Placed, of: Callable[[Terms], np.ndarray], dtype: type[np.floating] = np.float64) -> np.ndarray:
+    """A number of each candidate."""
+    if len(groups) == 1:
+        ((_, terms),) = groups
+        return terms.flat(of(terms)).astype(dtype, copy=False)
+    out = np.empty(sum(len(mine) for mine, _ in groups), dtype=dtype)
+    for mine, terms in groups:
+        out[mine] = terms.flat(of(terms))
+    return out
 
 
 class Bounds:
@@ -50,14 +67,22 @@ class Bounds:
     def __len__(self) -> int:
         return int(self.starts[-1])
 
-    def everywhere(self, dtype: type[np.floating] = np.float64, order: np.ndarray | None = None) -> Parts:
-        """Of all candidates (those of `order`, if given), whatever the innermost class."""
+    def everywhere(self, dtype: type[np.floating] = np.float64) -> Parts:
+        """Of all candidates, whatever the innermost class."""
         terms = [Terms(grid, grid.problem, dtype=dtype) for grid in self.grids]
 
         def flat(of: Callable[[Terms], np.ndarray]) -> np.ndarray:
             parts = [one.flat(of(one)) for one in terms]
-            whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
-            return whole if order is None else whole[order]
+            return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+        return self._parts(terms, flat)
+
+    def of_terms(self, groups: Placed, dtype: type[np.floating] = np.float64) -> Parts:
+        """Of candidates whose terms are given."""
+        return self._parts([terms for _, terms in groups], partial(gathered, groups, dtype=dtype))
+
+    def _parts(self, terms: Sequence[Terms], flat: Callable[[Callable[[Terms], np.ndarray]], np.ndarray]) -> Parts:
+        """`flat`: makes one array of what a function says of all terms."""
 
         def between(name: str) -> list[np.ndarray]:
             """Bytes or transfers between the ends, per kind."""
@@ -87,14 +112,19 @@ class Bounds:
         """Bounds per innermost class of n candidates, each on its own design: (4, n); inf where the class has
         no loop (a single tile stands under the first class alone)."""
         out = np.full((len(CLASSES), len(chosen)), np.inf)
-        for mine, terms in self.of_grids(chosen):
-            letters = terms.letters
-            walked = {c: np.broadcast_to(terms.trips[c] > 1, len(mine)) for c in letters}
+        few = ascending(chosen)  # many designs have the same candidates
+        which = np.searchsorted(few, chosen)
+        for some, terms in self.of_grids(few):
+            place = np.full(len(few), -1)
+            place[some] = np.arange(len(some))
+            mine = np.flatnonzero(place[which] >= 0)
+            at, letters = place[which[mine]], terms.letters
+            walked = {c: np.broadcast_to(terms.trips[c] > 1, len(some)) for c in letters}
             walked[letters[0]] = walked[letters[0]] | ~np.any(list(walked.values()), axis=0)
             pace, setup, latency = list(1.0 / numbers.rates[mine].T), numbers.setup[mine], numbers.latency[mine]
             for letter in letters:
-                time = self.of_class(terms, letter).time(pace, setup, latency)
-                out[AXIS[letter], mine] = np.where(walked[letter], time, np.inf)
+                time = self.of_class(terms, letter).take(at).time(pace, setup, latency)
+                out[AXIS[letter], mine] = np.where(walked[letter][at], time, np.inf)
         return out
 
     def of_class(self, terms: Terms, letter: str) -> Parts:
@@ -126,15 +156,12 @@ class Bounds:
         return found
 
     @cached_property
-    def _alike(self) -> list[tuple[np.ndarray, Several]]:
-        """(number of each grid within, or -1, and the grids) of those that use fan-outs alike."""
+    def alike(self) -> list[tuple[np.ndarray, Several]]:
+        """(numbers of the grids, the grids) of those that use fan-outs alike."""
         found: dict[tuple, list[int]] = {}
         for number, grid in enumerate(self.grids):
             found.setdefault((grid.spread, grid.instances), []).append(number)
-        within = [np.full(len(self.grids), -1) for _ in found]
-        for some, numbers in zip(within, found.values(), strict=True):
-            some[numbers] = np.arange(len(numbers))
-        return [(w, Several([self.grids[n] for n in some])) for w, some in zip(within, found.values(), strict=True)]
+        return [(np.array(numbers), Several([self.grids[n] for n in numbers])) for numbers in found.values()]
 
     def of_grids(self, chosen: np.ndarray) -> Iterator[tuple[np.ndarray, Terms]]:
         """(which of the candidates, their terms), those of grids that use fan-outs alike together."""
@@ -143,11 +170,13 @@ class Bounds:
         at = np.empty_like(shape)
         for i in reversed(range(len(CLASSES))):
             rest, at[i] = np.divmod(rest, shape[i])
-        for within, grids in self._alike:
-            number = within[owner]
-            mine = np.flatnonzero(number >= 0)
+        if len(self.alike) == 1:
+            yield np.arange(len(chosen)), self.alike[0][1].terms(owner, at)
+            return
+        for numbers, grids in self.alike:
+            mine = np.flatnonzero(among(owner, numbers))
             if len(mine):
-                yield mine, grids.terms(number[mine], at[:, mine])
+                yield mine, grids.terms(np.searchsorted(numbers, owner[mine]), at[:, mine])
 
     def tiles(self, ranks: Sequence[str], chosen: np.ndarray) -> np.ndarray:
         """(n, ranks) tiles of candidates; 1 of ranks that are not tiled."""

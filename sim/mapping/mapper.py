@@ -23,7 +23,7 @@ from sim.mapping.search import SingleBorder
 from sim.mapping.winners import Objective, Winners
 from sim.workload.graph import OperandRole
 
-TOGETHER = 400_000
+TOGETHER = 2_000_000
 """Candidates of spaces that are searched together: more share their array operations, fewer stay in the cache."""
 
 

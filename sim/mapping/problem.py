@@ -211,61 +211,95 @@ class Problem:
         return self
 
 
+@dataclass(frozen=True)
+class Family:
+    """Problems of one form on one array, and their numbers side by side (one number where all have the same)."""
+
+    problems: tuple[Problem, ...]
+
+    def __len__(self) -> int:
+        return len(self.problems)
+
+    @cached_property
+    def bits(self) -> Mapping[OperandRole, Any]:
+        return {role: _beside([p.bits[role] for p in self.problems]) for role in ROLES}
+
+    @cached_property
+    def reduction_speedup(self) -> Any:
+        return _beside([p.reduction_speedup for p in self.problems])
+
+    @cached_property
+    def sizes(self) -> np.ndarray:
+        """(ranks, problems)"""
+        return np.stack([p.sizes for p in self.problems], axis=1)
+
+    @cached_property
+    def axes(self) -> Mapping[OperandRole, list[tuple[Any, list[tuple[str, Any]]]]]:
+        """(size, [(rank, coefficient)]) of every axis."""
+
+        def merged(axes: Sequence[Axis]) -> tuple[Any, list[tuple[str, Any]]]:
+            terms = zip(*(axis.terms for axis in axes), strict=True)
+            return _beside([axis.size for axis in axes]), [
+                (same[0][0], _beside([c for _, c in same])) for same in terms
+            ]
+
+        return {role: list(map(merged, zip(*(p.axes[role] for p in self.problems), strict=True))) for role in ROLES}
+
+
+def _beside(values: Sequence[float]) -> Any:
+    return values[0] if len(set(values)) == 1 else np.array(values)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stack(Problem):
-    """Problems of one form as one, each row having its own: numbers are arrays over rows.
+    """Problems of one family as one, each row having its own: numbers are arrays over rows.
 
     `einsum` gives the form alone.
     """
 
-    problems: tuple[Problem, ...]
+    family: Family
     number: np.ndarray
     """(rows,) which of the problems each row has"""
 
     @classmethod
-    def of(cls, problems: Sequence[Problem], number: np.ndarray) -> Problem:
-        """The stack of problems of one form on one array; the problem itself if there is only one."""
-        first = problems[0]
-        if len(problems) == 1:
+    def of(cls, family: Family, number: np.ndarray) -> Problem:
+        """The stack of problems of a family; the problem itself if there is only one."""
+        first = family.problems[0]
+        if len(family) == 1:
             return first
-
-        def spread(values: Sequence[float]) -> Any:
-            return values[0] if len(set(values)) == 1 else np.array(values)[number]
-
         return cls(
             einsum=first.einsum,
-            bits={role: spread([p.bits[role] for p in problems]) for role in ROLES},
+            bits={role: _taken(column, number) for role, column in family.bits.items()},
             accumulate_bits=first.accumulate_bits,
-            reduction_speedup=spread([p.reduction_speedup for p in problems]),
-            problems=tuple(problems),
+            reduction_speedup=_taken(family.reduction_speedup, number),
+            family=family,
             number=number,
         )
 
     @cached_property
     def sizes(self) -> np.ndarray:
         """(ranks, rows)"""
-        return np.stack([p.sizes for p in self.problems], axis=1)[:, self.number]
+        return self.family.sizes[:, self.number]
 
     @cached_property
     def axes(self) -> Mapping[OperandRole, tuple[Axis, ...]]:
         """As of a problem, with coefficients and sizes that are arrays where problems differ."""
-        number = self.number
 
-        def spread(values: Sequence[int]) -> Any:
-            return values[0] if len(set(values)) == 1 else np.array(values)[number]
-
-        def merged(axes: Sequence[Axis]) -> Axis:
-            terms = zip(*(axis.terms for axis in axes), strict=True)
+        def axis(size: Any, terms: list[tuple[str, Any]]) -> Axis:
             return Axis(
-                size=spread([axis.size for axis in axes]),
-                terms=tuple((same[0][0], spread([c for _, c in same])) for same in terms),
+                size=_taken(size, self.number), terms=tuple((rank, _taken(c, self.number)) for rank, c in terms)
             )
 
-        return {role: tuple(map(merged, zip(*(p.axes[role] for p in self.problems), strict=True))) for role in ROLES}
+        return {role: tuple(axis(*one) for one in axes) for role, axes in self.family.axes.items()}
 
     @cached_property
     def whole(self) -> Mapping[str, np.ndarray]:
         return dict(zip(self.ranks, self.sizes, strict=True))
 
     def at(self, rows: np.ndarray) -> Problem:
-        return self.of(self.problems, self.number[rows])
+        return self.of(self.family, self.number[rows])
+
+
+def _taken(column: Any, number: np.ndarray) -> Any:
+    """Of each row, of a column of a family."""
+    return column[number] if isinstance(column, np.ndarray) else column

@@ -7,13 +7,14 @@ halves the memory traffic; what it rounds stays within `ROUNDING`, which every c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from sim.mapping.bound import Placed, gathered
+from sim.mapping.parts import Parts
 from sim.mapping.search import Pool
-from sim.mapping.terms import Parts
+from sim.mapping.terms import Terms
 from sim.ordered import ascending
 
 ROUNDING = 4e-6
@@ -22,97 +23,87 @@ ROUNDING = 4e-6
 AT_ONCE = 32_768
 """Bounds made at a time, so that their arrays stay in the cache."""
 
-MOSTLY = 0.4
-"""Share of the candidates that fit from which on all are bounded."""
-
 WIDE = 3.0
 """Largest over least pace of a port within a band of clocks: then about a tenth of the candidates has a bound
 at the fastest corner below the least bound at the slowest."""
 
 
-class Scan:
-    """Candidates that fit the largest room of their space's designs: space by space, and in each in order of the
-    smallest room that they fit. A *cell* is a room of a space; all spaces have as many cells, some of them empty."""
+class Cells:
+    """The rooms of spaces: a *cell* is a room of a space. All spaces have as many cells, some of them empty."""
 
-    def __init__(self, pool: Pool, space: np.ndarray, room: np.ndarray) -> None:
+    def __init__(self, spaces: int, space: np.ndarray, room: np.ndarray) -> None:
         """space, room: of each design, the number of its space and its bytes for tiles."""
-        self.pool, starts = pool, pool.space_starts.tolist()
-        rooms = [ascending(room[space == number]) for number in range(len(pool.spaces))]
-        most = max(map(len, rooms))
-        self.shape = (len(rooms), most)
-        self.cell = np.zeros(len(room), dtype=np.int64)
-        """Of each design."""
-        self.unfit: np.ndarray | None = None
-        """Where candidates stand here that fit no room (few enough to be bounded for nothing)."""
-        if most == 1 and self._one_room_each(np.concatenate(rooms)):
-            self.cell = space.copy()
-            return
-        kept, ends, sofar = [], [], 0
-        for number, own in enumerate(rooms):
-            mine, fitting = _by_room(pool.footprint[starts[number] : starts[number + 1]], own)
-            kept.append(mine + starts[number])
-            ends += [sofar + int(end) for end in fitting] + [sofar + len(mine)] * (most - len(own))
-            sofar += len(mine)
-            designs = np.flatnonzero(space == number)
-            self.cell[designs] = number * most + np.searchsorted(own, room[designs])
-        self.positions = np.concatenate(kept)
-        self.ends = np.array(ends)
+        by_space = np.argsort(space, kind="stable")
+        mine = np.split(by_space, np.searchsorted(space[by_space], np.arange(1, spaces)))
+        self.rooms = [ascending(room[some]) for some in mine]
+        """Per space, ascending."""
+        self.shape = (spaces, max(map(len, self.rooms)))
+        self.of = np.zeros(len(room), dtype=np.int64)
+        """Per design."""
+        for number, (some, own) in enumerate(zip(mine, self.rooms, strict=True)):
+            self.of[some] = number * self.shape[1] + np.searchsorted(own, room[some])
+
+    def __len__(self) -> int:
+        return self.shape[0] * self.shape[1]
+
+    def smallest(self, starts: np.ndarray, needed: np.ndarray) -> np.ndarray:
+        """Of things that need bytes, the smallest cell of their space that has room, or -1.
+
+        `starts`: (spaces + 1,) where those of each space begin.
+        """
+        found = np.empty(len(needed), dtype=np.int64)
+        for number, (own, start, end) in enumerate(zip(self.rooms, starts[:-1], starts[1:], strict=True)):
+            place = np.searchsorted(own, needed[start:end])
+            found[start:end] = np.where(place < len(own), place + number * self.shape[1], -1)
+        return found
+
+    def sofar(self, values: np.ndarray) -> np.ndarray:
+        """The least of numbers (.., cells) in each cell and the smaller ones of its space."""
+        return np.minimum.accumulate(values.reshape(*values.shape[:-1], *self.shape), axis=-1).reshape(values.shape)
+
+
+class Scan:
+    """Candidates that fit the largest room of their space: space by space, and in each in order of the smallest room
+    that they fit."""
+
+    def __init__(self, pool: Pool, cells: Cells, positions: np.ndarray) -> None:
+        """`positions`: the candidates of the pool to look at, ascending."""
+        self.cells = cells
+        self.groups: Placed = list(pool.bounds.of_grids(positions))
+        starts = np.searchsorted(positions, pool.space_starts)
+        cell = cells.smallest(starts, gathered(self.groups, Terms.footprint_bytes))
+        self.order = np.argsort(cell, kind="stable")[np.count_nonzero(cell < 0) :]
+        self.parts = pool.bounds.of_terms(self.groups, np.float32).take(self.order)
+        self.positions, cell = positions[self.order], cell[self.order]
+        self.space = cell // cells.shape[1]
+        """Of each candidate here."""
+        self.ends = np.searchsorted(cell, np.arange(len(cells)), side="right")
         """Of the cells: candidates up to here fit."""
-        self.space_starts = np.concatenate([[0], self.ends[most - 1 :: most]])
-        self.order = None if len(self.positions) == len(pool) and most == 1 else self.positions
+        self.space_starts = np.concatenate([[0], self.ends[cells.shape[1] - 1 :: cells.shape[1]]])
 
-    def _one_room_each(self, rooms: np.ndarray) -> bool:
-        """Leave the candidates where they are if most of them fit, and some of each space: to sort them takes longer
-        than to bound the others."""
-        starts = self.pool.space_starts
-        if len(rooms) < len(starts) - 1:
-            return False
-        fits = self.pool.footprint <= np.repeat(rooms, np.diff(starts))
-        if fits.mean() < MOSTLY or not np.logical_or.reduceat(fits, starts[:-1]).all():
-            return False
-        self.positions, self.order, self.unfit = np.arange(len(fits)), None, None if fits.all() else ~fits
-        self.ends, self.space_starts = starts[1:], starts
-        return True
-
-    def places(self, candidates: np.ndarray) -> np.ndarray:
-        """Where candidates of the pool stand here."""
-        place = np.zeros(len(self.pool), dtype=np.int64)
-        place[self.positions] = np.arange(len(self.positions))
-        return place[candidates]
-
-    def of(self, values: np.ndarray) -> np.ndarray:
-        """Numbers of all candidates of the pool, in this order."""
-        return self._fitting((values if self.order is None else values[self.order]).astype(np.float32))
-
-    def _fitting(self, values: np.ndarray) -> np.ndarray:
-        """The numbers (changed in place), inf where nothing fits."""
-        if self.unfit is not None:
-            values[self.unfit] = np.inf
-        return values
-
-    @cached_property
-    def parts(self) -> Parts:
-        return self.pool.bounds.everywhere(np.float32, self.order)
+    def __len__(self) -> int:
+        return len(self.positions)
 
     def everywhere(self, corner: Clock) -> np.ndarray:
         """The bound of all candidates in cycles."""
-        if len(self.positions) <= AT_ONCE:
-            return self._fitting(self.parts.time(*corner))
-        out = np.empty(len(self.positions), dtype=np.float32)
+        if len(self) <= AT_ONCE:
+            return self.parts.time(*corner)
+        out = np.empty(len(self), dtype=np.float32)
         for start in range(0, len(out), AT_ONCE):
             part = slice(start, start + AT_ONCE)
             out[part] = self.parts.take(part).time(*corner)
-        return self._fitting(out)
+        return out
 
     def some(self, places: np.ndarray) -> Parts:
         """What bounds candidates at some places."""
-        return self.parts if len(places) == len(self.positions) else self.parts.take(places)
+        return self.parts if len(places) == len(self) else self.parts.take(places)
 
     def least(self, values: np.ndarray, places: np.ndarray | None = None) -> np.ndarray:
         """Of numbers (n, places) the least of the candidates (at these places) that fit each cell: (n, cells); inf
         where none does."""
-        found = self._own_least(values, self.ends if places is None else np.searchsorted(places, self.ends))
-        return np.minimum.accumulate(found.reshape(len(values), *self.shape), axis=2).reshape(found.shape)
+        return self.cells.sofar(
+            self._own_least(values, self.ends if places is None else np.searchsorted(places, self.ends))
+        )
 
     def _own_least(self, values: np.ndarray, ends: np.ndarray) -> np.ndarray:
         """The same of candidates that fit no smaller cell."""
@@ -129,19 +120,6 @@ class Scan:
     def by_cell(self, numbers: np.ndarray) -> np.ndarray:
         """A number of each cell, for the candidates that fit it and no smaller one."""
         return np.repeat(numbers, np.diff(self.ends, prepend=0))
-
-
-def _by_room(footprint: np.ndarray, rooms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(candidates in order of the smallest of the ascending rooms that they fit, how many fit each)."""
-    if not len(rooms):
-        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-    place = np.searchsorted(rooms, footprint)
-    if len(rooms) == 1:
-        fits = np.flatnonzero(place == 0)
-        return fits, np.array([len(fits)])
-    order = np.argsort(place.astype(np.uint16), kind="stable")
-    fitting = np.searchsorted(place[order], np.arange(len(rooms)), side="right")
-    return order[: fitting[-1]], fitting
 
 
 class Clock(NamedTuple):

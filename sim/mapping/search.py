@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations, permutations, product
@@ -10,12 +10,13 @@ from math import prod
 
 import numpy as np
 
-from sim.mapping.bound import Bounds
+from sim.mapping.blocks import Blocks, blocks
+from sim.mapping.bound import Bounds, gathered
 from sim.mapping.machine import Machine
 from sim.mapping.mapping import Loop, Store
 from sim.mapping.mapping import Mapping as LoopNest
 from sim.mapping.nest import Border, Nest, StoreAt, spread
-from sim.mapping.problem import ROLES, Problem
+from sim.mapping.problem import ROLES, Family, Problem
 from sim.mapping.terms import AXIS, CLASSES, Grid, Numbers, Route, Terms
 from sim.workload.graph import Einsum, OperandRole
 
@@ -81,6 +82,8 @@ def fixed_class(machine: Machine) -> str:
     ]
 
 
+PIECES = 8
+"""Parts in which each list of candidates is cut to bound them together."""
 FEW = 8
 """Instances of which any number may take parts, so that one more never takes a way away."""
 SIDES = (*range(2, 9), 12, 16, 24, 32, 48, 64)
@@ -331,6 +334,7 @@ class Pool:
 
     def __init__(self, *spaces: SingleBorder) -> None:
         self.spaces = spaces
+        self.family = Family(tuple(space.problem for space in spaces))
         owned = [(space, option, grid) for space in spaces for option, grid in space.grids]
         self.space_of = [space for space, _, _ in owned]
         """Of each grid."""
@@ -339,19 +343,35 @@ class Pool:
         self.option_of = np.array([self.options.index(option) for option, _ in self.grids])
         """Of each grid."""
         self.starts = np.cumsum([0] + [grid.tilings for _, grid in self.grids])
-        first = [next(i for i, owner in enumerate(self.space_of) if owner is space) for space in spaces]
+        self.space_of_grid = np.repeat(np.arange(len(spaces)), [len(space.grids) for space in spaces])
+        """The number of each grid's space."""
+        first = np.searchsorted(self.space_of_grid, np.arange(len(spaces)))
         self.space_starts = np.append(self.starts[first], self.starts[-1])
         """Where the candidates of each space begin."""
-        self.footprint = self._all(Terms.footprint_bytes)
         self.bounds = Bounds([grid for _, grid in self.grids])
 
     def __len__(self) -> int:
         return int(self.starts[-1])
 
-    def _all(self, of: Callable[[Terms], np.ndarray]) -> np.ndarray:
-        """A number of every candidate."""
+    @cached_property
+    def footprint(self) -> np.ndarray:
+        """Bytes that each candidate needs."""
         terms = [Terms(grid, grid.problem) for _, grid in self.grids]
-        return np.concatenate([one.flat(of(one)) for one in terms])
+        return np.concatenate([one.flat(one.footprint_bytes()) for one in terms])
+
+    @cached_property
+    def blocks(self) -> Blocks:
+        """The candidates in blocks."""
+        return blocks(self.bounds, PIECES)
+
+    def footprints(self, positions: np.ndarray) -> np.ndarray:
+        """Bytes that some candidates need."""
+        return gathered(list(self.bounds.of_grids(positions)), Terms.footprint_bytes)
+
+    def need_bytes(self, space: int) -> float:
+        """The least bytes that a candidate of a space needs."""
+        grids = [grid for _, grid in self.spaces[space].grids]
+        return min(float(Terms(grid, grid.problem).footprint_bytes().min()) for grid in grids)
 
     def times(self, numbers: Numbers) -> np.ndarray:
         """Bounds in cycles, (D, candidates)."""
@@ -359,16 +379,9 @@ class Pool:
         designs = zip(numbers.rates, numbers.setup.tolist(), numbers.latency.tolist(), strict=True)
         return np.stack([parts.time((1.0 / rates).tolist(), *pauses) for rates, *pauses in designs])
 
-    def energies(self, read: np.ndarray, write: np.ndarray) -> np.ndarray:
-        """Dynamic memory energy (a lower bound of it) for J/byte per level."""
-        return self._all(lambda terms: terms.energies(read, write))
-
     def weight_tile_bytes(self, positions: np.ndarray) -> np.ndarray:
         """Bytes of the first weight tile of an instance of candidates, (n,); 0 where weights pass by."""
-        found = np.zeros(len(positions))
-        for mine, terms in self.bounds.of_grids(positions):
-            found[mine] = terms.weight_tile_bytes()
-        return found
+        return gathered(list(self.bounds.of_grids(positions)), Terms.weight_tile_bytes)
 
     def class_times(self, numbers: Numbers, positions: np.ndarray) -> np.ndarray:
         """Bounds per innermost class of single candidates, each on a design of its own: (4, n)."""

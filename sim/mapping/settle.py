@@ -214,7 +214,7 @@ class Settled:
         machine = space.machine
         rows = Rows(
             nest=Nest(tuple(borders), tuple(cuts), dict(space.route.innermost)),
-            problem=Stack.of([space.problem for space in self.pool.spaces], which),
+            problem=Stack.of(self.pool.family, which),
             machine=machine,
             rates=np.ones((len(tile), len(machine.ports))),
             setup=np.zeros(len(tile)),

@@ -55,7 +55,7 @@ class Cost:
     idle: np.ndarray = field(default_factory=lambda: np.zeros((1, 1)))
     """(n, ports) cycles that a port could still use in the outermost border's steps, first load and last store apart"""
 
-    def take(self, rows: np.ndarray) -> Cost:
+    def take(self, rows: np.ndarray | slice) -> Cost:
         """Some of the jobs."""
         return Cost(*(getattr(self, f.name)[rows] for f in fields(self)))
 

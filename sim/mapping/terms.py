@@ -8,11 +8,11 @@ tilings costs a few dozen array operations.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from math import prod
 from operator import add, mul
-from typing import Any
 
 import numpy as np
 
@@ -20,7 +20,8 @@ from sim.hardware.chip import Dataflow, Folds
 from sim.mapping.arrays import BINDINGS
 from sim.mapping.dims import ClassTiles, class_tiles, thinned
 from sim.mapping.machine import Machine
-from sim.mapping.problem import INPUT, OUTPUT, WEIGHT, Problem, Stack
+from sim.mapping.parts import End
+from sim.mapping.problem import INPUT, OUTPUT, WEIGHT, Family, Problem, Stack
 from sim.workload.graph import OperandRole
 
 CLASSES = "MNKB"
@@ -112,15 +113,23 @@ class Several:
         )
         self.letters = tuple(c for c in CLASSES if any(c in grid.letters for grid in grids))
         self.lists = {c: ClassTiles.join([grid.lists[c] for grid in grids]) for c in CLASSES}
-        self.starts = np.array([np.cumsum([0] + [grid.shape[i] for grid in grids[:-1]]) for i in range(len(CLASSES))])
+        self.shapes = np.array([grid.shape for grid in grids]).T
+        """(classes, grids)"""
+        self.starts = np.cumsum(self.shapes, axis=1) - self.shapes
         """(classes, grids) where each grid's lists begin"""
         problems = {id(grid.problem): grid.problem for grid in grids}
-        self.problems = tuple(problems.values())
+        self.family = Family(tuple(problems.values()))
         self.problem_of = np.array([list(problems).index(id(grid.problem)) for grid in grids])
+
+    def with_lists(self, lists: Mapping[str, ClassTiles], starts: np.ndarray) -> Several:
+        """The grids with other lists, those of each grid from `starts` (classes, grids) on."""
+        made = copy(self)
+        made.lists, made.starts = dict(lists), starts
+        return made
 
     def terms(self, number: np.ndarray, at: np.ndarray) -> Terms:
         """Of chosen candidates: their grids, and (classes, n) their places in those grids' lists."""
-        problem = Stack.of(self.problems, self.problem_of[number])
+        problem = Stack.of(self.family, self.problem_of[number])
         return Terms(self, problem, tuple(at + self.starts[:, number]))
 
 
@@ -407,91 +416,3 @@ def wirings(machine: Machine, route: Route, apart: bool) -> list[Wiring]:
             wired[parent.write_port].append((role, "out", False))
             wired[child.read_port].append((role, "out", apart))
     return [tuple(sorted(listed)) for listed in wired]
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """The first load or the last store on one port."""
-
-    bytes: np.ndarray
-    count: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """The bound in parts, which designs share; arrays (n,).
-
-    `wire`: per port the number of what it serves, one for all ports that serve the same (None: nothing);
-    `moved`, `first`, `last`: bytes between the ends and at the ends, per such number; `fed`: what the array itself
-    moves through each port (None: nothing); `count`: transfers between the ends, asked for where they pause;
-    `tail`: array cycles of the last tile, in which a port moves at most `late` bytes: one tile of results, where
-    it moves any (`gives`, per such number).
-    """
-
-    wire: tuple[int | None, ...]
-    double: bool
-    cycles: np.ndarray
-    tail: np.ndarray
-    fed: Sequence[np.ndarray | None]
-    moved: Sequence[np.ndarray]
-    late: np.ndarray | None
-    gives: Sequence[bool]
-    first: Sequence[End]
-    last: Sequence[End]
-    count: Callable[[], Sequence[np.ndarray]]
-
-    def take(self, some: np.ndarray | slice) -> Parts:
-        """Of some of the candidates."""
-        count = self.count
-        return Parts(
-            wire=self.wire,
-            double=self.double,
-            cycles=self.cycles[some],
-            tail=self.tail[some],
-            late=None if self.late is None else self.late[some],
-            gives=self.gives,
-            fed=[None if fed is None else fed[some] for fed in self.fed],
-            moved=[moved[some] for moved in self.moved],
-            first=[End(end.bytes[some], end.count) for end in self.first],
-            last=[End(end.bytes[some], end.count) for end in self.last],
-            count=lambda: [values[some] for values in count()],
-        )
-
-    def time(self, pace: Sequence[Any], setup: Any, latency: Any) -> np.ndarray:
-        """The bound in cycles, (n,), for cycles per byte and port, per transfer, and before the first load:
-        numbers, or arrays (n,). Without second buffers moves wait for the array."""
-        slowest = [_most([pace[p] for p, e in enumerate(self.wire) if e == entry]) for entry in range(len(self.moved))]
-        paused = [count * setup for count in self.count()] if np.any(setup) else [0.0] * len(self.moved)
-        moving = [moved * p + pause for moved, p, pause in zip(self.moved, slowest, paused, strict=True)]
-        time = self.cycles
-        if self.double:
-            for entry in dict.fromkeys(e for e, fed in zip(self.wire, self.fed, strict=True) if fed is None):
-                if entry is not None:
-                    time = np.maximum(time, moving[entry] + self._alone(entry, slowest[entry], setup))
-        for port, (entry, fed) in enumerate(zip(self.wire, self.fed, strict=True)):
-            if fed is not None:
-                busy = fed * pace[port]
-                if self.double and entry is not None:
-                    busy = busy + (self.moved[entry] * pace[port] + paused[entry])
-                time = np.maximum(time, busy)
-        ends = [_waits(end, slowest, setup) for end in (self.first, self.last)]
-        for waits in ([] if self.double else moving, *ends):
-            if waits:
-                time = time + reduce(np.maximum, waits)
-        return time + latency
-
-    def _alone(self, entry: int, pace: Any, setup: Any) -> np.ndarray:
-        """Cycles of the last tile in which a port with second buffers has nothing to move."""
-        if not self.gives[entry]:
-            return self.tail
-        return np.maximum(self.tail - (self.late * pace + setup), 0.0)
-
-
-def _most(values: Sequence[Any]) -> Any:
-    """The largest, number by number where they are arrays."""
-    return max(values) if isinstance(values[0], float) else reduce(np.maximum, values)
-
-
-def _waits(ends: Sequence[End], pace: Sequence[Any], setup: Any) -> list[np.ndarray]:
-    """Cycles of the first load or the last store on the ports that take part."""
-    return [end.bytes * p + setup * end.count for end, p in zip(ends, pace, strict=True) if end.count]

@@ -8,6 +8,7 @@ from cases import conv, gemm, problem, random_machine
 
 from sim.mapping import narrow
 from sim.mapping.api import map_einsum
+from sim.mapping.blocks import ROUNDED, blocks
 from sim.mapping.problem import ROLES
 from sim.mapping.race import Search
 from sim.mapping.search import Pool, SingleBorder
@@ -41,14 +42,15 @@ def test_a_block_is_bounded_below_all_that_is_in_it(seed):
     space, _ = space_of(seed)
     m, pool = space.machine, Pool(space)
     times = pool.times(Numbers(m.rates, m.setup_cycles, m.latency_cycles))[0]
-    found, counted = narrow.blocks(space, 2 + seed % 2), 0
-    bound = found.bounds(m)
+    found, counted = blocks(pool.bounds, 2 + seed % 2), 0
+    bound = narrow.bounds(found, m)
     for i, number in enumerate(found.grid.tolist()):
         shape, start = space.grids[number][1].shape, int(pool.starts[number])
         inside = tuple(slice(a, b) for a, b in zip(found.first[:, i], found.end[:, i], strict=True))
         mine = start + np.arange(np.prod(shape)).reshape(shape)[inside].ravel()
-        assert bound[i] <= times[mine].min() * (1 + narrow.ROUNDED)
-        assert found.footprint[i] <= pool.footprint[mine].min()
+        assert bound[i] <= times[mine].min() * (1 + ROUNDED)
+        assert found.footprint[i] <= pool.footprint[mine].min() <= pool.footprint[mine].max() <= found.roof[i]
+        assert set(found.positions(np.array([i]))[0].tolist()) == set(mine.tolist())
         counted += len(mine)
     assert counted == found.candidates.sum() == space.candidates
 
