@@ -52,10 +52,10 @@ def case(rng: random.Random, memories: int, largest: int):
 def lists_against_integers(rng: random.Random) -> float:
     p, m = case(rng, 1, 40)
     ours = map_problem(p, m, HOME)
-    dims._LISTS.clear()
+    dims.forget()
     with mock.patch.object(dims, "EXHAUSTIVE", 10**6):
         every = map_problem(p, m, HOME)
-    dims._LISTS.clear()
+    dims.forget()
     return _gap(ours, every)
 
 

@@ -64,7 +64,7 @@ def median(run: Callable[[], object], repeats: int, before: Callable[[], object]
 
 def forget() -> None:
     """Empty the candidate lists, as in a fresh process."""
-    dims._LISTS.clear()
+    dims.forget()
 
 
 def first_answer(graph: object, chip: object, repeats: int) -> float:

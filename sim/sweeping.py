@@ -20,7 +20,7 @@ from sim.hardware.designs import Designs, check_number_of_designs
 from sim.hardware.load import as_chip
 from sim.hardware.physical import chip_area_mm2, idle_power_w
 from sim.mapping.machine import group_by_structure
-from sim.schedule.network import Network, Options, cost_network
+from sim.schedule.network import Network, Options, Shared, cost_network
 from sim.workload.graph import Graph
 from sim.workload.load import Workload, as_graph, load_workload
 from sim.workload.passes.precision import PrecisionPolicy, as_typed
@@ -179,9 +179,11 @@ def _rows(
     chips = _chips(designs)
     size = np.array([c.system.chips if c.system else 1 for c in chips])
     area, idle = (size * np.asarray(f(designs), dtype=float) for f in (chip_area_mm2, idle_power_w))
-    groups = group_by_structure(chips)
+    groups, shared = group_by_structure(chips), Shared()
     tasks = [
-        partial(_structure, graph, [chips[i] for i in some], _part(designs, some), precision, options, idle[some])
+        partial(
+            _structure, graph, [chips[i] for i in some], _part(designs, some), precision, options, idle[some], shared
+        )
         for some in groups
     ]
     with Aside(tasks, min(processes, len(tasks))) as aside:
@@ -205,10 +207,11 @@ def _structure(
     precision: Precision | PrecisionPolicy,
     options: Options,
     idle_w: np.ndarray,
+    shared: Shared,
 ) -> dict[str, Any]:
     """What is known of designs of one structure: arrays (designs,), or one value for all of them."""
     try:
-        network = cost_network(graph, chips, precision, options, subject=part)
+        network = cost_network(graph, chips, precision, options, subject=part, shared=shared.graphs())
     except DovetailError as error:
         if error.exit_code != 1:  # what the user wrote is wrong, for other graphs and designs too
             raise

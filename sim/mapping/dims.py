@@ -111,22 +111,27 @@ def class_tiles(
     owned, arrays = {role: problem.owned[role][letter] for role in ROLES}, arrays or {}
     ranks = dict.fromkeys([*problem.in_class(letter), *(r for axes in owned.values() for a in axes for r in a.ranks)])
     extent = problem.einsum.ranks
-    key = (
-        letter,
+    taken, shared = (tuple(sorted((r, n) for r, n in split.items() if r in ranks)) for split in (parts, arrays))
+    shape = (
         tuple((r, extent[r]) for r in ranks),
         tuple(owned.values()),
         problem.window_ranks.intersection(ranks),
-        problem.reduction_speedup if letter == "K" else 1.0,
-        _seen_by(array, letter),
-        *(tuple(sorted((r, n) for r, n in split.items() if r in ranks)) for split in (parts, arrays)),
+        taken,
     )
+    key = (letter, shape, problem.reduction_speedup if letter == "K" else 1.0, _seen_by(array, letter), shared)
     found = _LISTS.get(key)
     if found is None:
         if len(_LISTS) > 5000:
-            _LISTS.clear()
+            forget()
         _check_axes(problem)
-        found = _LISTS[key] = _Lister(problem, array, letter, parts, arrays, owned).tilings()
+        found = _LISTS[key] = _Lister(problem, array, letter, parts, arrays, owned, shape).tilings()
     return found
+
+
+def forget() -> None:
+    """Empty what is remembered of lists."""
+    _LISTS.clear()
+    _FACTORS.clear()
 
 
 @cache
@@ -150,13 +155,17 @@ def _check_axes(problem: Problem) -> None:
 
 
 _LISTS: dict[tuple, ClassTiles] = {}
+_FACTORS: dict[tuple, dict[str, dict[OperandRole, np.ndarray]]] = {}
+"""Of tables of tiles, whatever the array."""
 
 
 class _Lister:
     def __init__(
         self, problem: Problem, array: ArrayShape, letter: str, parts: Mapping[str, int],
-        arrays: Mapping[str, int], owned: Mapping[OperandRole, tuple[Axis, ...]],
+        arrays: Mapping[str, int], owned: Mapping[OperandRole, tuple[Axis, ...]], shape: tuple,
     ) -> None:  # fmt: skip
+        """`shape`: all that the tiles' factors depend on."""
+        self.shape = shape
         self.problem, self.array, self.letter, self.owned = problem, array, letter, owned
         self.ranks = tuple(r for r in problem.in_class(letter) if r in problem.tiled_ranks)
         self.parts, self.arrays = ({r: n for r, n in split.items() if r in self.ranks} for split in (parts, arrays))
@@ -354,10 +363,14 @@ class _Lister:
         rest = {r: self.extent[r] - (trips[r] - 1) * tile for r, tile in tiles.items()}
         boxes = split(table)
         folds, streamed, once, last_folds, last_streamed, last_once = self._array_sums(boxes)
-        factors: dict[str, dict[OperandRole, np.ndarray]] = {name: {} for name in FACTORS}
-        for role in ROLES:
-            for name, values in self._factors(role, tiles, rest, boxes, length).items():
-                factors[name][role] = values
+        # Arrays differ in what they make of tiles; the tiles often are the same.
+        shared = (*self.shape, table.tobytes())
+        if shared not in _FACTORS:
+            factors: dict[str, dict[OperandRole, np.ndarray]] = {name: {} for name in FACTORS}
+            for role in ROLES:
+                for name, values in self._factors(role, tiles, rest, boxes, length).items():
+                    factors[name][role] = values
+            _FACTORS[shared] = factors
         return ClassTiles(
             ranks=self.ranks,
             tiles=tiles,
@@ -369,7 +382,7 @@ class _Lister:
             last_streamed=last_streamed,
             last_once=last_once,
             partial=np.broadcast_to(self._partial(tiles), length),
-            **factors,
+            **_FACTORS[shared],
         )
 
     def _factors(

@@ -111,16 +111,11 @@ def asked(op: EinsumOp, stays: Mapping[str, np.ndarray], held: np.ndarray, coste
     if objective is Objective.EDP:  # seconds have their price (`choice.least_product`)
         objective = Objective.ENERGY
     no = np.zeros(len(full), dtype=bool)
-    pattern = np.stack([stays.get(op.einsum.operand(role).tensor, no) for role in ROLES], axis=1)
+    pattern = sum((stays.get(op.einsum.operand(role).tensor, no) << i for i, role in enumerate(ROLES)), start=0 * no)
     questions = []
-    for variant in sorted(set(map(tuple, pattern.tolist()))):
-        designs = np.flatnonzero((pattern == variant).all(axis=1) & coster.only)
-        if not len(designs):
-            continue
-        at = {
-            r: level if on_chip and r in full.levels[level].holds else 0
-            for r, on_chip in zip(ROLES, variant, strict=True)
-        }
+    for variant in np.flatnonzero(np.bincount(pattern[coster.only])).tolist():
+        designs = np.flatnonzero((pattern == variant) & coster.only)
+        at = {r: level if variant >> i & 1 and r in full.levels[level].holds else 0 for i, r in enumerate(ROLES)}
         part = full if len(designs) == len(full) else full.take(designs)
         reserved = np.zeros((len(part), len(part.levels)))
         if level:

@@ -171,9 +171,11 @@ def _candidates(at: dict[int, GroupCost], coster: _Coster) -> Iterator[tuple[lis
         between = [graph.tensors[graph.ops[i].outputs[0]] for i in members[:-1]]
         asked = ~np.any([stays[tensor.storage or tensor.id] for tensor in between], axis=0)
         asked &= _may_save([at[i] for i in members], sum(tensor.size_bytes for tensor in between)) > WORTHWHILE
-        ways = chain_slicings(members, graph) if asked.any() else []
-        if _usable(ways, coster):
-            yield ways, asked
+        if asked.any():
+            chain = (id(graph), *members)
+            ways = known[chain] if chain in known else known.setdefault(chain, chain_slicings(members, graph))
+            if _usable(ways, coster):
+                yield ways, asked
 
 
 def _usable(ways: list[Slicing], coster: _Coster) -> bool:

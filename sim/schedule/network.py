@@ -126,12 +126,16 @@ class Shared:
     maps: dict[tuple, Winners] = field(default_factory=dict)
     again: Again = field(default_factory=Again)
     slicings: dict[tuple, list[Slicing]] = field(default_factory=dict)
-    """Ways to cut the attention regions of the graphs that are ready."""
+    """Ways to cut attention regions and chains of layers of the graphs that are ready."""
     homes: dict[tuple, Residency] = field(default_factory=dict)
     """Where tensors live, per graph, room and choice of what may stay."""
     numbers: dict[tuple, int] = field(default_factory=dict)
     """The forms of ops (`_form`), numbered: a number is compared faster."""
     forms: dict[tuple[int, str], tuple[int, tuple[str, ...]]] = field(default_factory=dict)
+
+    def graphs(self) -> Shared:
+        """What does not depend on the chip, for evaluations on others."""
+        return replace(self, maps={}, again=Again(), homes={})
 
     def form(self, op: Op, graph: Graph) -> tuple[int, tuple[str, ...]]:
         """(number of what ops share that differ in names alone, storages of the op's tensors in order)."""
