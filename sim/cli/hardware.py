@@ -60,10 +60,13 @@ def _check_chip(file: Path, overrides: list[str]) -> list[str]:
 
 
 def _check_search(file: Path, overrides: list[str]) -> list[str]:
+    from sim.cli import common
     from sim.codesign.space import load_space
 
     _no_overrides(file, overrides)
     space = load_space(file)
+    for note in space.notes:
+        common.say(note)
     model, chips, exact = space.size()
     lines = [f"{space.spec.name}: {space.spec.title}".rstrip(": "), f"  chip {space.chip.name}"]
     for parameter in space.parameters:

@@ -42,6 +42,8 @@ def search(
     from sim.errors import ConfigError
 
     found = load_space(space, short=short, calibration=calibration)
+    for note in found.notes:
+        common.say(note)
     if dry_run:
         from sim.view.search_tables import dry_run as tables
 

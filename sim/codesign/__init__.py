@@ -37,13 +37,16 @@ def search(
         workers: processes; with one, the same seed gives the same study.
         short: apply the file's `short:` block.
         output: folder for the Pareto set, winners, figures and text; nothing is written if None.
-        progress: receives one line per finished trial.
+        progress: receives one line per finished trial; before them, what was skipped in the files that a space file names.
     Raises: ConfigError, WorkloadError: the space; ConfigError: storage unreachable, or of another space.
     """
     from sim.codesign.space import Space, load_space
     from sim.codesign.study.run import run_study
 
     found = space if isinstance(space, Space) else load_space(space, short=short)
+    if progress is not None and found is not space:  # who loaded a space has its notes
+        for note in found.notes:
+            progress(note)
     return run_study(
         found, trials=trials, timeout_s=timeout_s, storage=None if storage is None else str(storage), workers=workers,
         seed=seed, output=None if output is None else Path(output), progress=progress,

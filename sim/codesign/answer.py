@@ -229,6 +229,7 @@ def summary(found: Found, costing: Costing, chosen: tuple[Winner, ...]) -> str:
         ),
         f"calibration {costing.scenario.calibration}: "
         + calibration_label(costing.space.chip, costing.scenario.calibration),
+        *costing.space.notes,
         *_spent(found),
         *(
             f"  {count:8d}  {_reason(reason)}"

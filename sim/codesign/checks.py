@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sim.codesign.schema import SpeedUpSpec
 from sim.errors import ConfigError, PrecisionError
 from sim.hardware.designs import Designs
 from sim.hardware.money import die_cost
@@ -41,8 +42,11 @@ def limits(space: Space) -> dict[str, float]:
     return found
 
 
-def check(space: Space) -> None:
-    """Raises: ConfigError, PrecisionError."""
+def check(space: Space) -> tuple[str, ...]:
+    """Remarks on the files that the space names: broken lines of baselines, which are skipped.
+
+    Raises: ConfigError, PrecisionError.
+    """
     from sim.codesign.scenario import find_record, make_scenario
 
     bounds = limits(space)
@@ -53,8 +57,11 @@ def check(space: Space) -> None:
     _trainable(space)
     _contradiction(space, bounds)
     make_scenario(space)  # loads what the file names: functions, the record of speed_up, the event scenario
-    for record in space.spec.baselines:
-        find_record(record, space)
+    named = [o.speed_up for o in space.spec.objectives if isinstance(o, SpeedUpSpec)]
+    notes: list[str] = []
+    for record in [*named, *space.spec.baselines]:
+        find_record(record, space, notes.append)
+    return tuple(dict.fromkeys(notes))
 
 
 def _facts(space: Space) -> None:

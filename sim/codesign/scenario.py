@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,15 +60,20 @@ def make_scenario(space: Space) -> Scenario:
     )
 
 
-def find_record(spec: BaselineSpec, space: Space) -> BaselineRecord:
-    """The one baseline record that `spec` names. Raises: ConfigError: none or several, with what there is."""
+def find_record(spec: BaselineSpec, space: Space, note: Callable[[str], None] = lambda line: None) -> BaselineRecord:
+    """The one baseline record that `spec` names; `note` is told every broken line, which is skipped.
+
+    Raises: ConfigError: no such file, no such record or several, with what there is.
+    """
     from sim.baseline.record import records_with_numbers
 
     folder = data_dir("baselines")
     files = [*sorted(folder.glob("*.jsonl")), folder / "published" / "gpu-models.jsonl"]
     if spec.file is not None:
-        files = [next((p for p in (space.folder / spec.file, Path(spec.file)) if p.is_file()), Path(spec.file))]
-    records = [r for r in records_with_numbers(files) if r.workload is not None]
+        files = [p for p in (space.folder / spec.file, Path(spec.file)) if p.is_file()][:1]
+        if not files:
+            raise ConfigError(f"{space.where}: {spec.file}: no such file; expected a baseline file")
+    records = [r for r in records_with_numbers(files, note) if r.workload is not None]
     asked = {"device": spec.device, "workload": spec.workload, "precision": spec.precision}
     asked |= {k: v for k, v in (("mode", spec.mode), ("scenario", spec.scenario)) if v is not None}
     found = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from math import inf, prod
 from pathlib import Path
@@ -47,6 +47,8 @@ class Space:
     """What the file said, to build the same space in another process."""
     folder: Path = field(default_factory=Path)
     """Where user functions and files are looked for."""
+    notes: tuple[str, ...] = ()
+    """What was skipped in the files that the space names."""
 
     @property
     def coarse(self) -> tuple[Parameter, ...]:
@@ -212,9 +214,8 @@ def build_space(document: Mapping[str, Any], *, where: str = "space", folder: Pa
         document=document, folder=folder or Path(),
     )  # fmt: skip
     known = tuple((k.name, _known(space, k.name, k.parameters)) for k in spec.known)
-    space = Space(**{**space.__dict__, "known": known})
-    check(space)
-    return space
+    space = replace(space, known=known)
+    return replace(space, notes=check(space))
 
 
 def _found(workload: str, folder: Path | None) -> str:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import sim
+from sim.baseline.record import BaselineRecord, Kind, Mode, append_record
+from sim.cli import app
 from sim.codesign.choice import ModelChoice, Part, Scenario
 from sim.codesign.evaluate import evaluate, one_workload
 from sim.codesign.quality import load_function
@@ -323,3 +327,25 @@ def test_speed_up_die_cost_and_throughput(document: dict[str, Any]) -> None:
     assert cost == pytest.approx(die_cost_usd(area_mm2=sim.estimate(sim.gemm(8, 8, 8), chip).area_mm2,
                                               node_nm=chip.technology.node_nm))  # fmt: skip
     assert peak > 0
+
+
+def test_broken_lines_of_a_baseline_file_are_named(document: dict[str, Any], write: Callable[..., Path]) -> None:
+    """Once per search, whoever asks: Python, `search` with its answers, the dry run and `check`."""
+    record = BaselineRecord(device="mine", backend="cpu", kind=Kind.MEASURED, workload="product", precision="int8",
+                            mode=Mode.EAGER, median_s=1e-3, n=9)  # fmt: skip
+    named = {"device": "mine", "workload": "product", "precision": "int8", "file": "mine.jsonl"}
+    space = write(document | {"objectives": ["latency", {"speed_up": named}], "baselines": [named]})
+    file, folder = space.with_name("mine.jsonl"), space.with_name("answers")
+    append_record(file, record)
+    with file.open("a") as out:
+        out.write("{\n")
+    said: list[str] = []
+    sim.search(space, trials=1, output=folder, progress=said.append)
+    assert said[0].startswith(f"{file}:2: skipped")
+    assert sum("skipped" in line for line in said) == 1
+    assert (folder / "summary.txt").read_text(encoding="utf-8").count(f"{file}:2: skipped") == 1
+    again = ["search", str(space), "--trials", "1", "-o", str(folder)]
+    for command in (again, ["search", str(space), "--dry-run"], ["check", str(space)]):
+        assert CliRunner().invoke(app, command).stderr.count(f"{file}:2: skipped") == 1
+    with pytest.raises(ConfigError, match=r"none\.jsonl: no such file; expected a baseline file"):
+        build_space(document | {"baselines": [named | {"file": "none.jsonl"}]})
