@@ -37,7 +37,7 @@ def search(
         workers: processes; with one, the same seed gives the same study.
         short: apply the file's `short:` block.
         output: folder for the Pareto set, winners, figures and text; nothing is written if None.
-        progress: receives one line per finished trial; before them, what was skipped in the files that a space file names.
+        progress: receives one line per finished trial; before them, what was skipped in the files that are named.
     Raises: ConfigError, WorkloadError: the space; ConfigError: storage unreachable, or of another space.
     """
     from sim.codesign.space import Space, load_space

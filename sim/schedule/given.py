@@ -73,12 +73,10 @@ def given_latencies_s(overrides: Mapping[str, float | str] | None) -> dict[str, 
         if isinstance(time, str):
             found[op] = parse_quantity(time, Dimension.TIME, where=where)
         else:
-            expect(
-                time,
-                (float, int, np.floating, np.integer),
-                'seconds, or a time with its unit such as "1.2 ms"',
-                where=where,
-            )
+            due = 'seconds, or a time with its unit such as "1.2 ms"'
+            expect(time, (float, int, np.floating, np.integer), due, where=where)
+            if isinstance(time, bool):  # a whole number to Python
+                raise ConfigError(f"{where}: expected {due}, got {time}")
             found[op] = float(time)
     return found
 

@@ -88,6 +88,7 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
     "roofline precision": (lambda: sim.roofline(GRAPH, CHIP, 8), "precision: expected a name .*, got 8"),
     "overrides unit": (_estimate(overrides={"gemm": "3 MB"}), "--override gemm: .* is a size, expected a time"),
     "overrides None": (_estimate(overrides={"gemm": None}), "--override gemm: expected seconds, .* got None"),
+    "overrides True": (_estimate(overrides={"gemm": True}), "--override gemm: expected seconds, .* got True"),
     "overrides list": (_estimate(overrides=[("gemm", 1)]), "overrides: expected a map from op to time .* got a list"),
     "processes 0": (_estimate(processes=0), "processes=0: expected a whole number from 1"),
     "processes 1.5": (_sweep({}, processes=1.5), "processes=1.5: expected a whole number"),
