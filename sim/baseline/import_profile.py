@@ -8,15 +8,17 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
-from sim.baseline.overrides import SECONDS
 from sim.baseline.record import BaselineRecord, Kind, Spread
 from sim.baseline.timing import Plan, summarise
-from sim.errors import MeasurementError, nearest
+from sim.errors import MeasurementError, nearest, shown, whole
 from sim.workload.precision import parse_precision
 
 FORMATS = ("tensorrt", "torch", "csv")
+
+SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 
 _CSV_TIME = re.compile(r"(?:latency|time|duration|median)_(s|ms|us|ns)$")
 
@@ -40,15 +42,13 @@ def import_profile(
     """Records of kind `imported`, one per op, in the profile's order.
 
     Args:
-        op_map: profile's name -> our op name; a name that it lacks is kept. An unused entry is an error.
-    Raises: MeasurementError: unreadable, empty, or of a format that is none of FORMATS;
-        PrecisionError: an unknown precision.
+        op_map: profile's name -> our op name; a name that it lacks is kept. Ops of the profile that become one of ours
+            are added up. An unused entry is an error.
+    Raises: MeasurementError: unreadable, empty, of a format that is none of FORMATS, or ops to be added up that ran
+        different numbers of times; PrecisionError: an unknown precision.
     """
     parse_precision(precision)
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise MeasurementError(f"{path}: cannot be read as text: {error}") from error
+    text = _text(path)
     kind, timed = parse_profile(text, where=str(path))
     mapping = dict(op_map or {})
     for name in mapping:
@@ -56,13 +56,35 @@ def import_profile(
         if name not in names:
             raise MeasurementError(f'{path}: the op map names "{name}", which the profile lacks.{nearest(name, names)}')
     runtime = {"tensorrt": "tensorrt", "torch": "torch", "csv": "csv"}[kind]
+    parts: dict[str, list[Timed]] = {}
+    for item in timed:
+        parts.setdefault(mapping.get(item.name, item.name), []).append(item)
     return tuple(
         _record(
-            item, name=mapping.get(item.name, item.name), device=device, precision=precision, workload=workload,
+            _together(several, name, str(path)), name=name, device=device, precision=precision, workload=workload,
             backend=backend or runtime, source=f"{kind} profile {path.name}",
         )
-        for item in timed
+        for name, several in parts.items()
     )  # fmt: skip
+
+
+def _together(parts: list[Timed], name: str, where: str) -> Timed:
+    """What one op of ours takes of which the profile has several: run by run their sum."""
+    if len({(part.count, len(part.samples_s)) for part in parts}) > 1:
+        runs = ", ".join(f'"{part.name}" {part.count}' for part in parts)
+        raise MeasurementError(
+            f"{where}: the op map makes one {name} of ops that ran {runs} times: expected equally many, to add them up"
+        )
+    samples = tuple(map(sum, zip(*(part.samples_s for part in parts), strict=True)))
+    names = " + ".join(dict.fromkeys(part.name for part in parts))
+    return Timed(name=names, samples_s=samples, count=parts[0].count)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise MeasurementError(f"{path}: cannot be read as text: {error}") from error
 
 
 def _record(
@@ -108,30 +130,51 @@ def _tensorrt(entries: Iterable[object], where: str) -> tuple[Timed, ...]:
     """trtexec --exportProfile: [{"count": n}, {"name", "timeMs", "averageMs", "percentage"}, ...]."""
     count, found = 1, []
     for number, entry in enumerate(entries):
+        place = f"{where}: entry {number}"
         if not isinstance(entry, dict):
-            raise MeasurementError(f"{where}: entry {number} is {entry!r}, expected a layer")
+            raise MeasurementError(f"{place} is {shown(entry)}, expected a layer")
         if set(entry) == {"count"}:
-            count = int(entry["count"])
+            count = whole(entry["count"], where=f"{place}: count", error=MeasurementError)
         elif "name" in entry and "averageMs" in entry:
-            seconds = float(entry["averageMs"]) * 1e-3
+            seconds = _number(entry, "averageMs", place) * 1e-3
             if seconds > 0:  # layers that were folded away are listed with zero
-                found.append(Timed(name=entry["name"], samples_s=(seconds,), count=count))
+                found.append(Timed(name=_name(entry, place), samples_s=(seconds,), count=count))
         else:
-            raise MeasurementError(f"{where}: entry {number} has neither count nor name and averageMs")
+            raise MeasurementError(f"{place} has neither count nor name and averageMs")
     return _some(found, where)
+
+
+def _number(entry: Mapping[str, object], key: str, place: str) -> float:
+    """Raises: MeasurementError: no finite number, or a negative one."""
+    value = entry.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < inf:
+        raise MeasurementError(f"{place}: {key} is {shown(value)}, expected a number, 0 or more")
+    return float(value)
+
+
+def _name(entry: Mapping[str, object], place: str) -> str:
+    value = entry.get("name")
+    if not isinstance(value, str) or not value.strip():
+        raise MeasurementError(f"{place}: name is {shown(value)}, expected the name of an op")
+    return value
 
 
 def _torch(events: object, where: str) -> tuple[Timed, ...]:
     """Complete events ("ph": "X", duration in us) of device kernels; of a CPU trace, the innermost cpu_op."""
     if not isinstance(events, list):
-        raise MeasurementError(f"{where}: traceEvents is {type(events).__name__}, expected a list")
-    complete = [e for e in events if isinstance(e, dict) and e.get("ph") == "X" and e.get("dur", 0) > 0]
-    chosen = [e for e in complete if e.get("cat") in _TORCH_CATEGORIES]
-    if not chosen:
-        chosen = _leaves([e for e in complete if e.get("cat") == "cpu_op"])
+        raise MeasurementError(f"{where}: traceEvents is {shown(events)}, expected a list")
+    of: dict[str, list[dict]] = {}
+    for number, event in enumerate(events):
+        kind = event.get("cat") if isinstance(event, dict) and event.get("ph") == "X" else None
+        if kind == "cpu_op" or kind in _TORCH_CATEGORIES:
+            place = f"{where}: event {number}"
+            kept = {"name": _name(event, place), "pid": event.get("pid"), "tid": event.get("tid")}
+            kept |= {key: _number(event, key, place) for key in ("ts", "dur")}
+            if kept["dur"] > 0:
+                of.setdefault("cpu_op" if kind == "cpu_op" else "device", []).append(kept)
     samples: dict[str, list[float]] = {}
-    for event in chosen:
-        samples.setdefault(str(event["name"]), []).append(float(event["dur"]) * 1e-6)
+    for event in of.get("device") or _leaves(of.get("cpu_op", [])):
+        samples.setdefault(event["name"], []).append(event["dur"] * 1e-6)
     return _some([Timed(name=n, samples_s=tuple(s), count=len(s)) for n, s in samples.items()], where)
 
 
@@ -151,26 +194,35 @@ def _leaves(events: list[dict]) -> list[dict]:
 
 def _csv(text: str, where: str) -> tuple[Timed, ...]:
     """A header with `op` (or `name`) and one time column with its unit, such as latency_ms; rows of one op are runs."""
-    rows = csv.DictReader(io.StringIO(text))
-    header = [(name or "").strip() for name in rows.fieldnames or []]
-    rows.fieldnames = header
-    name_column = next((c for c in ("op", "name", "layer", "kernel") if c in header), None)
-    times = [(c, m.group(1)) for c in header if (m := _CSV_TIME.match(c))]
-    if name_column is None or len(times) != 1:
-        raise MeasurementError(f"{where}: line 1 is {header}, unknown format.{_EXPECTED}")
-    column, unit = times[0]
-    samples: dict[str, list[float]] = {}
-    for row in rows:
-        try:
-            seconds = float(row[column]) * SECONDS[unit]
-            if not seconds > 0:
-                raise ValueError("not positive")
-        except (TypeError, ValueError) as error:
-            raise MeasurementError(
-                f"{where}:{rows.line_num}: {column} is {row[column]!r}, expected a positive number of {unit}"
-            ) from error
-        samples.setdefault(row[name_column].strip(), []).append(seconds)
+    rows = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        header = [(name or "").strip() for name in rows.fieldnames or []]
+        rows.fieldnames = header
+        name_column = next((c for c in ("op", "name", "layer", "kernel") if c in header), None)
+        times = [(c, m.group(1)) for c in header if (m := _CSV_TIME.match(c))]
+        if name_column is None or len(times) != 1:
+            raise MeasurementError(f"{where}: line 1 is {header}, unknown format.{_EXPECTED}")
+        column, unit = times[0]
+        samples: dict[str, list[float]] = {}
+        for row in rows:
+            place = f"{where}:{rows.line_num}"
+            if None in row:
+                raise MeasurementError(f"{place}: more cells than the {len(header)} of the header")
+            seconds = _seconds(row[column]) * SECONDS[unit]
+            if not 0 < seconds < inf:
+                raise MeasurementError(f"{place}: {column} is {row[column]!r}, expected a positive number of {unit}")
+            samples.setdefault(_name({"name": row[name_column]}, place).strip(), []).append(seconds)
+    except csv.Error as error:
+        raise MeasurementError(f"{where}:{rows.line_num}: not CSV: {error}") from error
     return _some([Timed(name=n, samples_s=tuple(s), count=len(s)) for n, s in samples.items()], where)
+
+
+def _seconds(cell: str | None) -> float:
+    """The number in a cell; 0 where there is none."""
+    try:
+        return float(cell or 0)
+    except ValueError:
+        return 0.0
 
 
 def _some(found: list[Timed], where: str) -> tuple[Timed, ...]:
@@ -180,13 +232,21 @@ def _some(found: list[Timed], where: str) -> tuple[Timed, ...]:
 
 
 def read_op_map(path: Path) -> dict[str, str]:
-    """An op map: CSV with two columns, `profile,ours`, with that header."""
-    lines = list(csv.reader(path.read_text().splitlines()))
+    """An op map: CSV with two columns, `profile,ours`, with that header.
+
+    Raises: MeasurementError: unreadable, another header, a line that is no pair, or an op that stands twice.
+    """
+    lines = list(csv.reader(_text(path).splitlines()))
     if not lines or [c.strip() for c in lines[0]] != ["profile", "ours"]:
         raise MeasurementError(f'{path}: expected the header "profile,ours", found {lines[0] if lines else "nothing"}')
     found: dict[str, str] = {}
     for number, line in enumerate(lines[1:], start=2):
-        if len(line) != 2:
-            raise MeasurementError(f"{path}:{number}: expected two columns, found {len(line)}")
-        found[line[0].strip()] = line[1].strip()
+        if not any(cell.strip() for cell in line):
+            continue
+        if len(line) != 2 or not all(cell.strip() for cell in line):
+            raise MeasurementError(f"{path}:{number}: expected an op of the profile and ours, found {line}")
+        name = line[0].strip()
+        if name in found:
+            raise MeasurementError(f'{path}:{number}: "{name}" stands twice, for {found[name]} too')
+        found[name] = line[1].strip()
     return found

@@ -221,7 +221,7 @@ def import_profile(
     for record in records if target else ():
         append_record(target, record)  # type: ignore[arg-type]
     if target:
-        total_s = sum((record.median_s or 0.0) * record.n for record in records)
-        say(f"{target}: {len(records)} ops, {total_s * 1e3:.3f} ms in all runs, from {records[0].source}")
+        total_s = sum(record.median_s or 0.0 for record in records)
+        say(f"{target}: {len(records)} ops, {_duration(total_s)} for one run of each, from {records[0].source}")
     if json:
         print_json([record.to_dict() for record in records])

@@ -5,7 +5,6 @@ import json
 import pytest
 
 from sim.baseline.import_profile import import_profile, parse_profile, read_op_map
-from sim.baseline.overrides import parse_overrides, parse_time_s
 from sim.baseline.record import Kind
 from sim.errors import MeasurementError, PrecisionError
 
@@ -92,6 +91,26 @@ def test_csv_with_units_in_the_header(tmp_path):
         ("op,latency_ms\nconv\n", ":2: latency_ms is None"),
         ('{"traceEvents": []}', "no op"),
         ('[{"count": 3}, {"name": "x", "averageMs": 1}, {"foo": 1}]', "entry 2"),
+        ('[{"count": 0}, {"name": "x", "averageMs": 1}]', "entry 0: count=0: expected a whole number from 1"),
+        ('[{"count": "a"}, {"name": "x", "averageMs": 1}]', "entry 0: count='a': expected a whole number"),
+        (
+            '[{"name": "x", "averageMs": 1}, {"name": "y", "averageMs": "z"}]',
+            "entry 1: averageMs is 'z', expected a nu",
+        ),
+        ('[{"name": "x", "averageMs": -1}]', "entry 0: averageMs is -1, expected a number, 0 or more"),
+        ('[{"name": "x", "averageMs": NaN}]', "entry 0: averageMs is nan"),
+        ('[{"name": "x", "averageMs": Infinity}]', "entry 0: averageMs is inf"),
+        ('[{"name": null, "averageMs": 1}]', "entry 0: name is None, expected the name of an op"),
+        ('[{"ph": "X", "cat": "kernel", "name": "x", "ts": 0, "dur": "1"}]', "event 0: dur is '1'"),
+        ('[{"ph": "X", "cat": "kernel", "name": "x", "ts": 0}]', "event 0: dur is None"),
+        ('[{"ph": "X", "cat": "cpu_op", "dur": 1, "ts": 0}]', "event 0: name is None"),
+        ('[{"ph": "X", "cat": "cpu_op", "dur": 1, "name": "x"}]', "event 0: ts is None"),
+        ('{"traceEvents": {}}', "traceEvents is a dict, expected a list"),
+        ("op,latency_ms\nconv,inf\n", ":2: latency_ms is 'inf'"),
+        ("op,latency_ms\nconv,1,2\n", ":2: more cells than the 2 of the header"),
+        ("latency_ms,op\n1\n", ":2: name is None"),
+        ("op,latency_ms\n ,1\n", ":2: name is ' '"),
+        (f"op,latency_ms\n{'x' * 200_000},1\n", ":1: not CSV: field larger"),
     ],
 )
 def test_profiles_that_cannot_be_read_say_why(tmp_path, text, message):
@@ -109,25 +128,29 @@ def test_op_maps(tmp_path):
     assert read_op_map(path) == {"conv1 + relu": "layer1.conv1"}
     with pytest.raises(MeasurementError, match="Did you mean"):
         import_profile(save(tmp_path, "op,latency_ms\nconv1,1\n"), device="d", precision="fp32", op_map={"conv_1": "x"})
-    with pytest.raises(MeasurementError, match="profile,ours"):
-        read_op_map(save(tmp_path, "a,b\n", "bad.csv"))
+    for text, message in [
+        ("a,b\n", "profile,ours"), ("profile,ours\n\na,b,c\n", ":3: expected an op of the profile and ours"),
+        ("profile,ours\na,\n", ":2: expected an op"), ("profile,ours\na,b\na,c\n", ':3: "a" stands twice, for b too'),
+    ]:  # fmt: skip
+        with pytest.raises(MeasurementError, match=message):
+            read_op_map(save(tmp_path, text, "bad.csv"))
+    with pytest.raises(MeasurementError, match="cannot be read"):
+        read_op_map(tmp_path / "absent.csv")
 
 
-def test_overrides_by_hand():
-    assert parse_overrides(["layer1.0.conv1=1.2ms", "fc = 340 us", "a=b=1e-3s"]) == {
-        "layer1.0.conv1": pytest.approx(1.2e-3),
-        "fc": pytest.approx(3.4e-4),
-        "a=b": 1e-3,
-    }
-    assert parse_time_s("5 ns") == pytest.approx(5e-9)
+def test_ops_of_the_profile_that_are_one_of_ours_are_added_up(tmp_path):
+    """A copy of 1, 2, 9 ms and a product of 10, 20, 30 ms: 11, 22, 39 ms, not the last of the two."""
+    text = "op,latency_ms\ncopy,1\ncopy,2\ncopy,9\nmm,10\nmm,20\nmm,30\nrelu,5\n"
+    path, ours = save(tmp_path, text), {"copy": "fc", "mm": "fc"}
+    records = import_profile(path, device="d", precision="fp32", op_map=ours)
+    assert [(r.op, r.median_s, r.n) for r in records] == [("fc", pytest.approx(22e-3), 3), ("relu", 5e-3, 1)]
+    assert records[0].marks == ('profile calls it "copy + mm"',)
+    with pytest.raises(MeasurementError, match='one fc of ops that ran "mm" 3, "relu" 1 times: expected equally many'):
+        import_profile(path, device="d", precision="fp32", op_map={"mm": "fc", "relu": "fc"})
 
 
-@pytest.mark.parametrize("text", ["conv", "=1ms", "conv=1", "conv=ms", "conv=-1ms", "conv=0s", "conv=1.2 min"])
-def test_bad_overrides_are_refused(text):
-    with pytest.raises(MeasurementError):
-        parse_overrides([text])
-
-
-def test_an_op_given_twice_is_refused():
-    with pytest.raises(MeasurementError, match="twice"):
-        parse_overrides(["conv=1ms", "conv=2ms"])
+def test_a_byte_order_mark_and_blank_lines_are_no_error(tmp_path):
+    path = tmp_path / "p.csv"
+    path.write_bytes(b"\xef\xbb\xbfop,latency_ms\r\nconv,1\r\n\r\nconv,3\r\n")
+    (record,) = import_profile(path, device="d", precision="fp32")
+    assert (record.op, record.n) == ("conv", 2)
