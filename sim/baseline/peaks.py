@@ -74,6 +74,11 @@ GPU_PEAKS: Mapping[str, Peaks] = MappingProxyType(
         ),
         "A100-SXM4-80GB": _tensor_core(**_AMPERE, hbm=2.039, source="NVIDIA A100 data sheet, 2021; L2 estimated"),
         "A100": _tensor_core(**_AMPERE, hbm=1.935, source="NVIDIA A100 80 GB PCIe data sheet, 2021; L2 estimated"),
+        "L40S": _tensor_core(
+            fp32=91.6, tf32=183.2, fp16=366.4, fp8=732.8, int8=732.8, l2=15.0, cache=96 * 2**20, hbm=0.864,
+            source="NVIDIA L40S data sheet, 2023: 142 SMs x 1,024 FLOP (fp16) a cycle at the boost clock of 2.52 GHz; "
+            "L2 rate estimated generously",
+        ),
         "V100": _tensor_core(
             fp32=15.7, tf32=None, fp16=125.0, fp8=None, int8=62.8, l2=6.0, cache=6 * 2**20, hbm=0.9,
             source="NVIDIA V100 data sheet, 2020; L2 rate estimated generously",
