@@ -14,7 +14,7 @@ from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import MaxNLocator
 
 from sim.results import Estimate
-from sim.view import palette, rows
+from sim.view import given, palette, rows
 from sim.view.unit_axis import scale_of, set_unit, ticks_of
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def grid_of(table: Any, x: str, y: str, value: str) -> tuple[list[Any], list[Any
 
 def heat_map(table: Any, x: str, y: str, *, value: str = "latency_s", ax: Axes | None = None) -> Axes:
     """A sweep over two keys as colours with contours; `table` is what `sim.sweep` returns."""
+    given.columns(table, (x, y, value), of="heat_map")
     across, up, cells = grid_of(table, x, y, value)
     ax = _axes(ax)
     image = ax.imshow(cells, origin="lower", aspect="auto", cmap="cividis")
@@ -95,6 +96,7 @@ def tornado(estimate: Estimate, *, limit: int = 12, ax: Axes | None = None) -> A
 
     Raises: ValueError: the estimate has no what-if entries.
     """
+    given.estimate(estimate, of="tornado")
     found = savings(estimate)[:limit]
     if not found:
         raise ValueError("this estimate has no what-if entries to draw")
@@ -139,6 +141,7 @@ def pareto(
     `marks` are further named points, such as a measured baseline.
     Raises: ValueError: no row has both numbers.
     """
+    given.columns(table, (x, y), of="pareto")
     pairs = zip(table[x], table[y], strict=True)
     known = [(a, b) for a, b in pairs if a is not None and b is not None]
     points = [(float(a), float(b)) for a, b in known if isfinite(a) and isfinite(b)]
@@ -171,7 +174,9 @@ def measured_against_estimated(
     """name -> (measured s, estimated s) on equal logarithmic axes, with a band of the tolerance.
 
     `reference` says what the first number is, where it was not measured.
+    Raises: ConfigError: no pairs, or one that is not of two positive times.
     """
+    given.pairs(pairs, of="measured_against_estimated")
     ax = _axes(ax, (5.6, 5.2))
     numbers = [value for pair in pairs.values() for value in pair]
     ends = [min(numbers) / 1.6, max(numbers) * 1.6]
@@ -211,6 +216,7 @@ def validation_groups(document: Mapping[str, Any]) -> dict[str, list[tuple[float
 
 def validation(document: Mapping[str, Any], *, limit: float = 1.0, ax: Axes | None = None) -> Axes:
     """Every check's error, a line a group; x: relative error, cut at `limit` and then drawn as an arrow."""
+    given.checks(document, of="validation")
     groups = validation_groups(document)
     ax = _axes(ax, (7.0, 1.4 + 0.3 * len(groups)))
     colours = {"pass": palette.GREEN, "fail": palette.VERMILION, "info": palette.GREY}

@@ -16,7 +16,7 @@ from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullLocat
 
 from sim.cost.roofline import Roofline
 from sim.results import Estimate, Term
-from sim.view import palette, rows
+from sim.view import given, palette, rows
 from sim.view.charts import heat_map, measured_against_estimated, pareto, tornado, validation
 from sim.view.held_out import held_out
 from sim.view.labels import HALO, Place, Room, outline_of, place_labels
@@ -70,6 +70,7 @@ def roofline(
     that moves (almost) all its bytes on chip is hollow and stands at its intensity over that memory; one
     beyond the axes is an arrow at the edge. A star is the whole network at its measured time, if that is given.
     """
+    given.bound_or_estimate(result, of="roofline")
     view = view_of(result, measured_s, measured_label)
     ax = _axes(ax, (9.0, 6.2))
     _frame(ax, view)
@@ -89,6 +90,9 @@ def roofline_grid(
 ) -> Figure:
     """One roofline per chip on equal scales, side by side (two in a row); measured times and labels in its order, or
     none."""
+    results = given.several(results, of="roofline_grid")
+    for result in results:
+        given.bound_or_estimate(result, of="roofline_grid")
     times_s: list[float | None] = [*measured_s] or [None] * len(results)
     names = [*measured_labels] or ["measured"] * len(results)
     columns = min(2, len(results))
@@ -275,7 +279,9 @@ def _draw_legend(ax: Axes, view: RooflineView) -> None:
 
 def breakdown(result: Estimate | Sequence[Estimate], *, ax: Axes | None = None) -> Axes:
     """Latency by term, one stacked bar per result; x: time [s]. Bars end at the latency."""
-    estimates = [result] if isinstance(result, Estimate) else list(result)
+    estimates = [result] if isinstance(result, Estimate) else given.several(result, of="breakdown")
+    for estimate in estimates:
+        given.estimate(estimate, of="breakdown")
     if ax is None:
         height_in = 1.6 + 0.6 * len(estimates)
         ax = Figure(figsize=(9.0, height_in), dpi=150).add_axes((0.2, 0.6 / height_in, 0.77, 1 - 1.45 / height_in))

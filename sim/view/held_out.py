@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from sim.view import palette
+from sim.view import given, palette
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,6 +24,7 @@ ROW_IN, BELOW_IN, ABOVE_IN = 0.36, 0.62, 0.75
 """Height of a row, and of what stands below and above the axes [in]."""
 
 
+@runtime_checkable
 class Point(Protocol):
     """As `sim.baseline.calibrate.HeldOut`."""
 
@@ -43,8 +44,12 @@ def held_out(points: Sequence[Point], *, networks: bool = True, device: str = ""
     """One row a group, one dot a record at measured / estimated; a bar is its 90 % interval, over the estimate.
 
     `networks` chooses whole networks by model, or ops by class. A measured time outside its interval is orange. The
-    title names the device, if it is given.
+    title names the device, if it is given. Raises: ConfigError: no records.
     """
+    points = given.several(points, of="held_out")
+    for point in points:
+        due = "records that were left out of a fit, as sim.baseline.calibrate.held_out gives them"
+        given.first(point, Point, due, of="held_out")
     chosen = [p for p in points if p.network is networks]
     groups = {name: [p for p in chosen if p.group == name] for name in sorted({p.group for p in chosen})}
     heights = [max(1.0, GAP_ROWS + DOT_ROWS * len(inside)) for inside in groups.values()]

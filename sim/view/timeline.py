@@ -11,6 +11,7 @@ from matplotlib.ticker import EngFormatter
 from sim.events.ticks import TICKS_PER_S
 from sim.events.timeline import Timeline
 from sim.results import Estimate
+from sim.view import given
 from sim.view.palette import BLACK, BLUE, CYCLE, GREEN, GREY, ORANGE, SKY, VERMILION, YELLOW, literal
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def _axes(ax: Axes | None, height_in: float) -> Axes:
 
 def timeline(timeline: Timeline, *, ax: Axes | None = None, **bar_kwargs: Any) -> Axes:
     """Gantt chart; x: time, y: unit instances and their engines, first on top."""
+    given.first(timeline, Timeline, "a timeline, such as `sim.simulate(...).timeline`", of="timeline")
     rows, drawn = bars(timeline)
     ax = _axes(ax, 1.2 + 0.4 * max(1, len(rows)))
     scale, unit = _scale(max((b.start_s + b.length_s for b in drawn), default=0.0))
@@ -114,6 +116,8 @@ def memory(
 
     Raises: ValueError: the result does not say what its memories hold.
     """
+    due = "an estimate (sim.estimate), or a timeline such as `sim.simulate(...).timeline`"
+    given.first(result, (Estimate, Timeline), due, of="memory")
     curves, end_s = held(result)
     if not curves:
         raise ValueError("this result does not say what its memories hold over time")
