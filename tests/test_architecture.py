@@ -19,7 +19,7 @@ import sim
 PACKAGE = Path(sim.__file__).parent
 
 LAYERS = (
-    ("aside", "errors", "units", "_version", "ordered", "resources", "documents", "sweep_io"),
+    ("aside", "errors", "units", "_version", "ordered", "resources", "documents", "sweep_io", "wrong_keys"),
     ("workload",),
     ("hardware",),
     ("mapping",),

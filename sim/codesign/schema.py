@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -19,6 +17,7 @@ from pydantic import (
 
 from sim.errors import ConfigError, UnitError, nearest, several
 from sim.units import Dimension, parse_quantity
+from sim.wrong_keys import owner_of, problem_line, short
 
 SEARCH_SCHEMA = "dovetail.search/1"
 OBJECTIVES = (
@@ -37,7 +36,7 @@ class _Strict(BaseModel):
 def _scalar(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise ValueError(f"expected one value (a number, a quantity or a word), got {_short(value)}")
+    raise ValueError(f"expected one value (a number, a quantity or a word), got {short(value)}")
 
 
 Scalar = Annotated[Any, BeforeValidator(_scalar)]
@@ -102,7 +101,7 @@ class RangeSpec(_Strict):
 def _values(value: Any) -> Any:
     """A list stands for choices in other tools; here it is a mistake that has a fix."""
     if isinstance(value, list):
-        raise ValueError(f"expected one value, or {{choices: {_short(value)}}}")
+        raise ValueError(f"expected one value, or {{choices: {short(value)}}}")
     return value
 
 
@@ -344,36 +343,9 @@ def validate(document: Any, *, where: str) -> SpaceSpec:
 
 def _line(problem: Any) -> str:
     """One problem in our words: place, what is there, what was expected, the nearest key."""
-    loc, given = _place(problem["loc"]), problem["input"]
+    loc = _place(problem["loc"])
     place = ".".join(str(part) for part in loc) or "the file"
-    kind, context = problem["type"], problem.get("ctx", {})
-    if kind == "extra_forbidden":
-        keys = [field.alias or name for name, field in _owner(loc[:-1]).model_fields.items()]
-        near = nearest(str(loc[-1]), keys) or f" Expected one of {', '.join(keys)}."
-        return f"{place}: unknown key.{near}"
-    if kind == "missing":
-        return f"{place}: missing"
-    if kind == "literal_error":
-        expected = re.findall("'([^']*)'", context["expected"])
-        known = ", ".join(expected)
-        return f'{place}: "{given}": expected one of {known}.{nearest(str(given), expected)}'
-    if kind == "too_short":
-        return f"{place}: is empty, expected at least one"
-    if kind in EXPECTED:
-        return f"{place}: expected {EXPECTED[kind].format(**context)}, got {_short(given)}"
-    return f"{place}: {problem['msg'].removeprefix('Value error, ')}"
-
-
-EXPECTED = {
-    "string_type": "text", "list_type": "a list, in brackets", "dict_type": "a map of keys to values",
-    "model_type": "a map of keys to values", "model_attributes_type": "a map of keys to values",
-    "int_type": "a whole number", "int_parsing": "a whole number", "int_from_float": "a whole number",
-    "float_type": "a number", "float_parsing": "a number",
-    "bool_type": "true or false", "bool_parsing": "true or false",
-    "greater_than": "a number above {gt}", "greater_than_equal": "a number of at least {ge}",
-    "less_than": "a number below {lt}", "less_than_equal": "a number of at most {le}",
-}  # fmt: skip
-"""pydantic's kind of a problem -> what a file should have there."""
+    return problem_line(problem, place, loc[-1] if loc else "", owner_of(SpaceSpec, loc[:-1]))
 
 
 def _place(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
@@ -384,25 +356,3 @@ def _place(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
         if not (part in TAGS and holder in ("hardware", "objectives", "knobs")):
             kept.append(part)
     return tuple(kept)
-
-
-def _owner(loc: tuple[int | str, ...]) -> type[BaseModel]:
-    """The part of the schema at a place; names that are the file's own do not lead anywhere."""
-    owner: type[BaseModel] = SpaceSpec
-    for part in loc:
-        field = next((f for name, f in owner.model_fields.items() if part == (f.alias or name)), None)
-        owner = next(_parts(field.annotation), owner) if field else owner
-    return owner
-
-
-def _parts(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for inner in get_args(annotation):
-        yield from _parts(inner)
-
-
-def _short(value: Any) -> str:
-    """A value as it may stand in a file, cut."""
-    words = f"[{', '.join(map(str, value))}]" if isinstance(value, list) else repr(value)
-    return words if len(words) <= 60 else words[:57] + "..."

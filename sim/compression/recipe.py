@@ -8,10 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sim.errors import ConfigError, DovetailError, nearest
+from sim.errors import ConfigError, DovetailError, nearest, several
+from sim.hardware.load import parse_yaml
+from sim.wrong_keys import owner_of, problem_line, short
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -193,7 +194,8 @@ Step = (
     Quantise | QuantiseAwareTraining | WeightOnly | MixedPrecision | SparsifyNm | SparsifyUnstructured
     | PruneChannels | QuantiseKvCache | Distil
 )  # fmt: skip
-TECHNIQUES = tuple(get_args(kind.model_fields["technique"].annotation)[0] for kind in get_args(Step))
+KINDS = {get_args(kind.model_fields["technique"].annotation)[0]: kind for kind in get_args(Step)}
+"""Technique -> its step."""
 
 
 class Recipe(_Strict):
@@ -213,18 +215,15 @@ def load_recipe(path: Path | str) -> Recipe:
     """Read a recipe file. Raises: ConfigError: with the file, the path of the key and the nearest name."""
     path = Path(path)
     try:
-        text = path.read_text()
-    except OSError as error:
-        raise ConfigError(f"recipe {path}: cannot be read: {error.strerror}") from error
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"recipe {path}: cannot be read: {error}") from error
     return parse_recipe(text, where=str(path))
 
 
 def parse_recipe(text: str, *, where: str = "recipe") -> Recipe:
     """A recipe from YAML text; `where` opens the error messages."""
-    try:
-        data = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: not YAML: {error}") from error
+    data = parse_yaml(text, where)
     if not isinstance(data, dict):
         raise ConfigError(f"{where}: expected keys schema, name and steps")
     if data.get("schema") != SCHEMA:
@@ -232,28 +231,26 @@ def parse_recipe(text: str, *, where: str = "recipe") -> Recipe:
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        raise ConfigError("; ".join(f"{where}: {_explain(e)}" for e in error.errors())) from error
+        lines = dict.fromkeys(_explain(problem) for problem in error.errors(include_url=False))
+        raise ConfigError(several(f"{where}: {line}" for line in lines)) from error
 
 
-def _explain(error: ErrorDetails) -> str:
-    location = ""
-    kind = None
-    for part in error["loc"]:
-        if isinstance(part, int):
-            location += f"[{part}]"
-        elif part in TECHNIQUES:  # pydantic's mark of the branch of the union, no key of the file
-            kind = next(k for k in get_args(Step) if k.__name__.lower() == part.replace("_", ""))
-        else:
-            location += f".{part}" if location else str(part)
-    if error["type"] == "extra_forbidden":
-        key = str(error["loc"][-1])
-        known = (kind or Recipe).model_fields
-        return f"{location}: unknown key.{nearest(key, known)}"
-    if error["type"] == "union_tag_invalid":
-        tag = str(error["ctx"]["tag"])
-        known = ", ".join(TECHNIQUES)
-        return f'{location}: technique "{tag}" is unknown: expected one of {known}.{nearest(tag, TECHNIQUES)}'
-    return f"{location}: {error['msg']}, got {error['input']!r}"
+def _explain(problem: ErrorDetails) -> str:
+    loc = problem["loc"]
+    kind = next((KINDS[part] for part in loc[2:3] if part in KINDS), None)
+    inner = loc[3:] if kind else loc
+    said = (*loc[:2], *inner) if kind else loc  # the branch of the union is no key of the file
+    knob = kind is Distil and inner[:1] == ("student",) and len(inner) > 2
+    said = said[:-1] if knob else said  # nor is the kind of a knob
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in said).lstrip(".")
+    if knob:
+        return f"{place}: expected a number, text, or true or false, got {short(problem['input'])}"
+    if problem["type"] == "union_tag_invalid":
+        tag = str(problem["ctx"]["tag"])
+        return f'{place}: technique "{tag}" is unknown: expected one of {", ".join(KINDS)}.{nearest(tag, KINDS)}'
+    if problem["type"] == "union_tag_not_found":
+        return f"{place}.technique: missing: which step this is; expected one of {', '.join(KINDS)}"
+    return problem_line(problem, place, said[-1], owner_of(kind or Recipe, inner[:-1]))
 
 
 def apply_recipe(

@@ -176,7 +176,7 @@ def read_schema(path: str | Path) -> str:
     """The `schema:` of a YAML file. Raises ConfigError: no such file, not YAML, or no schema."""
     if not is_file(path):
         raise ConfigError(f'file "{path}" does not exist')
-    document = _yaml(_text(Path(path)), str(path))
+    document = parse_yaml(_text(Path(path)), str(path))
     schema = document.get("schema") if isinstance(document, dict) else None
     if not isinstance(schema, str):
         raise ConfigError(f"{path}: no schema: expected a file that begins with a line such as schema: {CHIP_SCHEMA}")
@@ -190,7 +190,8 @@ def _text(path: Path) -> str:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
 
 
-def _yaml(text: str, where: str) -> Any:
+def parse_yaml(text: str, where: str) -> Any:
+    """What a YAML text holds, by the rules of `read_yaml`; `where` opens the message. Raises: ConfigError: not YAML."""
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
@@ -202,7 +203,7 @@ def _yaml(text: str, where: str) -> Any:
 
 
 def _parse(text: str, where: str) -> dict[str, Any]:
-    document = _yaml(text, where)
+    document = parse_yaml(text, where)
     if not isinstance(document, dict):
         raise ConfigError(f"{where}: expected a chip file that begins with schema: {CHIP_SCHEMA}")
     schema = document.get("schema")
@@ -328,4 +329,4 @@ def read_yaml(path: str | Path) -> Any:
     """
     if not is_file(path):
         raise ConfigError(f'file "{path}" does not exist')
-    return _yaml(_text(Path(path)), str(path))
+    return parse_yaml(_text(Path(path)), str(path))

@@ -26,14 +26,38 @@ def test_bundled_recipes_read_and_bear_their_file_name(path):
     ("text", "message"),
     [
         ("schema: dovetail.recipe/2\nname: t\nsteps: []", "schema: expected"),
-        ("schema: dovetail.recipe/1\nname: t\nsteps: []", "steps: List should have at least 1"),
+        ("schema: dovetail.recipe/1\nname: t\nsteps: []", "^t.yaml: steps: is empty, expected at least one$"),
+        (
+            "schema: dovetail.recipe/1\nnam: t\nsteps: [{technique: distil, student: {}, steps: 1}]",
+            '^t.yaml: name: missing: what results call the recipe;\nt.yaml: nam: unknown key. Did you mean "name"?',
+        ),
         (HEAD + "  - {technique: quantize}", r'steps\[0\]: technique "quantize" is unknown.*Did you mean "quantise"'),
+        (HEAD + "  - {steps: 3}", r"steps\[0\]\.technique: missing: .*expected one of quantise, "),
+        (HEAD + "  - quantise", r"steps\[0\]: expected a map of keys to values, got 'quantise'"),
         (HEAD + "  - {technique: quantise, wieghts: {}}", r'steps\[0\].wieghts: unknown key. Did you mean "weights"'),
-        (HEAD + "  - {technique: quantise, weights: {dtype: int5}}", r"steps\[0\].weights.dtype.*'int4'"),
-        (HEAD + "  - {technique: sparsify_unstructured, density: 2}", r"density: Input should be less than 1, got 2"),
-        (HEAD + '  - {technique: sparsify_nm, n: "2"}', r"steps\[0\].n: Input should be a valid integer"),
+        (HEAD + "  - {technique: quantise, weights: {grup: 3}}", r'steps\[0\].weights.grup: .* Did you mean "group"'),
+        (
+            HEAD + "  - {technique: quantise, weights: {dtype: int5}}",
+            r'weights.dtype: "int5": expected one of int2, int3',
+        ),
+        (HEAD + "  - {technique: quantise, weights: int4}", r"weights: expected a map of keys to values, got 'int4'"),
+        (HEAD + "  - {technique: quantise, weights: {symmetric: 1}}", r"symmetric: expected true or false, got 1"),
+        (HEAD + "  - {technique: sparsify_unstructured, density: 2}", r"density: expected a number below 1, got 2"),
+        (
+            HEAD + "  - {technique: sparsify_unstructured}",
+            r"steps\[0\].density: missing: share of the weights that stays",
+        ),
+        (HEAD + '  - {technique: sparsify_nm, n: "2"}', r"steps\[0\].n: expected a whole number, got '2'"),
+        (
+            HEAD + "  - {technique: distil, steps: 1, student: {width: [1]}}",
+            r"^t.yaml: steps\[0\].student.width: expected a number, text, or true or false, got \[1\]$",
+        ),
+        (
+            HEAD + "  - {technique: quantise, technique: distil}",
+            't.yaml:4:.*: not valid YAML: "technique" stands twice',
+        ),
         ("- a", "expected keys schema, name and steps"),
-        ("a: [", "not YAML"),
+        ("a: [", "not valid YAML"),
     ],
 )
 def test_bad_recipes_say_where_and_what(text, message):
@@ -44,6 +68,9 @@ def test_bad_recipes_say_where_and_what(text, message):
 def test_a_missing_file(tmp_path):
     with pytest.raises(ConfigError, match="cannot be read"):
         load_recipe(tmp_path / "none.yaml")
+    (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_recipe(tmp_path / "latin.yaml")
 
 
 def test_steps_compose(net, task):
