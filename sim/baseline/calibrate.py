@@ -34,7 +34,7 @@ from sim.baseline.score import error_statistics
 from sim.baseline.table import CUSTOM_KERNELS, Library, Table, family, record_graph
 from sim.cost.gpu.constants import Constants
 from sim.cost.intervals import interval_s
-from sim.errors import CalibrationError
+from sim.errors import CalibrationError, expect
 from sim.hardware.calibration import Calibration
 from sim.hardware.chip import Chip
 from sim.resources import data_dir
@@ -106,6 +106,8 @@ def fit(
     Raises: CalibrationError: no or too few records (with the count), records of another device,
         contradictory ones, a chip whose costing has no constants of its own.
     """
+    expect(device, str, 'the name of a measured device such as "nvidia-h200"', where="calibrate: device",
+           error=CalibrationError)  # fmt: skip
     chip = chip or chip_of(device)
     library = LIBRARIES.get(chip.main_unit.costing)
     if library is None:

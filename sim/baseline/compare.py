@@ -14,6 +14,7 @@ from sim.baseline.record import BaselineRecord
 from sim.errors import MeasurementError
 from sim.hardware.chip import Chip, Costing
 from sim.results import Estimate, Term
+from sim.schedule.cpu import cpu_machine
 from sim.workload.graph import Graph
 
 if TYPE_CHECKING:
@@ -98,6 +99,19 @@ def _as_written(record: BaselineRecord, chip: Chip, ideal: Estimate) -> tuple[fl
     return best_s, "of an ideal kernel, not as ours is written"
 
 
+def on_threads(chip: Chip, threads: int | None) -> tuple[Chip, str]:
+    """A CPU with as many cores at work as a run had threads, and in words where that is not all of them or too many."""
+    if threads is None or chip.main_unit.costing is not Costing.CPU:
+        return chip, ""
+    machine = cpu_machine(chip)
+    if threads == machine.threads:
+        return chip, ""
+    if threads > machine.cores:
+        return chip, f"measured on {threads} threads, estimated on the {machine.cores} cores that {chip.name} has"
+    words = f"measured and estimated on {threads} of the {machine.cores} cores of {chip.name}"
+    return chip.set(f"{chip.main_unit.name}.options.threads", threads), words
+
+
 def compare_records(records: Sequence[BaselineRecord], hardware: str, calibration: str = "auto") -> Comparison:
     """Each record beside `sim.estimate` on `hardware`; a refused estimate is a note, not an end."""
     import sim
@@ -113,8 +127,9 @@ def compare_records(records: Sequence[BaselineRecord], hardware: str, calibratio
                 if record.op
                 else sim.load_workload(record.target, **record.knobs)  # type: ignore[arg-type]
             )
-            found = sim.estimate(graph, chip, precision=record.precision, calibration=calibration, inputs="resident")
-            estimated, note = _as_written(record, chip, found) if record.op in OURS else (found.latency_s, "")
+            used, note = on_threads(chip, record.threads)
+            found = sim.estimate(graph, used, precision=record.precision, calibration=calibration, inputs="resident")
+            estimated, note = _as_written(record, used, found) if record.op in OURS else (found.latency_s, note)
         except DovetailError as error:
             estimated, note = None, str(error)
         rows.append(Row(name=name, measured_s=record.median_s, estimated_s=estimated, note=note))
@@ -130,14 +145,18 @@ def total_row(rows: Sequence[Row]) -> Row:
     return Row(name="total", measured_s=sum(m for m, _ in both), estimated_s=sum(e for _, e in both), note=note)
 
 
-def compare_workload(record: BaselineRecord, module_s: Mapping[str, float], estimate: Estimate) -> Comparison:
-    """A workload per module: self time measured with hooks beside the sum of the estimate's ops of that module."""
+def compare_workload(
+    record: BaselineRecord, module_s: Mapping[str, float], estimate: Estimate, words: str = ""
+) -> Comparison:
+    """A workload per module: self time measured with hooks beside the sum of the estimate's ops of that module; `words`
+    join the note of the total."""
     estimated: dict[str, float] = {}
     for op in estimate.ops:
         estimated[op.module] = estimated.get(op.module, 0.0) + op.latency_s
     names = [*estimated, *(name for name in module_s if name not in estimated)]
     rows = [Row(name=n or "(root)", measured_s=module_s.get(n), estimated_s=estimated.get(n)) for n in names]
     note = "the forward pass as a whole; rows are timed with hooks, which cost some microseconds a module"
+    note = "; ".join(filter(None, (note, words)))
     total = Row(name="total", measured_s=record.median_s, estimated_s=estimate.latency_s, note=note)
     return Comparison(rows=tuple(rows), total=total)
 
@@ -199,16 +218,15 @@ def compare_point_modules(
 
     name = point.workload_path or point.target
     graph = sim.load_workload(name, **point.knobs)  # type: ignore[arg-type]
-    estimate = sim.estimate(
-        graph, sim.load_hardware(hardware), precision=point.precision, calibration=calibration, inputs="resident"
-    )
+    chip, words = on_threads(sim.load_hardware(hardware), record.threads)
+    estimate = sim.estimate(graph, chip, precision=point.precision, calibration=calibration, inputs="resident")
     if record.mode != "eager":
-        return compare_workload(record, {}, estimate)
+        return compare_workload(record, {}, estimate, words)
     with torch.inference_mode():
         module, args, kwargs = build_module(
             name, point.knobs, precision=point.precision, device=machine.backend, free_bytes=machine.free_bytes()
         )
         wait = torch.cuda.synchronize if machine.backend == "cuda" else (lambda: None)
         return compare_workload(
-            record, module_times(module, lambda: module(*args, **kwargs), synchronise=wait), estimate
+            record, module_times(module, lambda: module(*args, **kwargs), synchronise=wait), estimate, words
         )

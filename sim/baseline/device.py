@@ -160,6 +160,8 @@ class CpuDevice:
 
     def __init__(self, threads: int | None = None) -> None:
         self.cores = sorted(os.sched_getaffinity(0))
+        if threads is not None and (not isinstance(threads, int) or threads < 1):
+            raise MeasurementError(f"{threads} threads asked for: expected 1 to {len(self.cores)}, or none for all")
         self.threads = threads or len(self.cores)
         if self.threads > len(self.cores):
             raise MeasurementError(

@@ -17,12 +17,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import product
+from math import inf
 from pathlib import Path
 
 from sim.baseline.ops import op_spec
 from sim.baseline.record import Mode, Phase, point_key
 from sim.baseline.timing import Plan
-from sim.errors import MeasurementError, nearest
+from sim.errors import MeasurementError, PrecisionError, nearest, shown, whole
 from sim.workload.precision import parse_precision
 
 GRID_SCHEMA = "dovetail.grid/1"
@@ -69,14 +70,10 @@ class Grid:
 
 
 def load_grid(path: Path) -> Grid:
-    """Read a grid file. Raises: MeasurementError: with the file and the entry."""
-    import yaml
+    """Read a grid file. Raises: ConfigError: no such file, not YAML; MeasurementError: with the file and the entry."""
+    from sim.hardware.load import read_yaml
 
-    try:
-        data = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise MeasurementError(f"{path}: not YAML: {error}") from error
-    return grid_from_dict(data, where=str(path))
+    return grid_from_dict(read_yaml(path), where=str(path))
 
 
 def grid_from_dict(data: object, *, where: str) -> Grid:
@@ -86,7 +83,10 @@ def grid_from_dict(data: object, *, where: str) -> Grid:
     _check_keys(data, _FILE_KEYS, where)
     plan, energy_s = _plan(data.get("plan", {}), Plan(), 0.0, f"{where}: plan")
     points: list[Point] = []
-    for number, entry in enumerate(data.get("points") or []):
+    entries = data.get("points") or []
+    if not isinstance(entries, list):
+        raise MeasurementError(f"{where}: points: expected a list of entries, got {shown(entries)}")
+    for number, entry in enumerate(entries):
         points += _entry(entry, plan, energy_s, f"{where}: points[{number}]")
     if not points:
         raise MeasurementError(f"{where}: no points")
@@ -108,10 +108,16 @@ def _check_keys(data: Mapping, known: tuple[str, ...], where: str) -> None:
 
 
 def _plan(data: Mapping, plan: Plan, energy_s: float, where: str) -> tuple[Plan, float]:
+    if not isinstance(data, dict):
+        raise MeasurementError(f"{where}: expected a map such as {{time_limit_s: 1.0}}, got {shown(data)}")
     _check_keys(data, (*(item.name for item in fields(Plan)), "energy_s"), where)
     for name, value in data.items():
-        if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < inf:
             raise MeasurementError(f"{where}: {name} is {value!r}, expected a number, not negative")
+        if name.endswith("_samples"):
+            whole(value, where=f"{where}: {name}", least=0, error=MeasurementError)
+        if name == "confidence" and value >= 1:
+            raise MeasurementError(f"{where}: confidence is {value!r}, expected a number below 1, such as 0.95")
     changes = {name: value for name, value in data.items() if name != "energy_s"}
     return replace(plan, **changes), float(data.get("energy_s", energy_s))
 
@@ -127,9 +133,16 @@ def _entry(entry: object, plan: Plan, energy_s: float, where: str) -> Iterator[P
         raise MeasurementError(f"{where}: expected a mapping with either op or workload")
     _check_keys(entry, _ENTRY_KEYS, where)
     plan, energy_s = _plan(entry.get("plan", {}), plan, energy_s, f"{where}.plan")
-    lists = entry.get("product", {})
+    for name in ("op", "workload"):
+        if name in entry and not isinstance(entry[name], str):
+            raise MeasurementError(f"{where}: {name}: expected a name, got {shown(entry[name])}")
+    lists, each = entry.get("product", {}), entry.get("each", [])
+    if not isinstance(lists, dict):
+        raise MeasurementError(f"{where}: product: expected a map from knob to values, got {shown(lists)}")
+    if not isinstance(each, list) or not all(isinstance(knobs, dict) for knobs in each):
+        raise MeasurementError(f"{where}: each: expected a list of maps from knob to value, got {shown(each)}")
     combinations = [dict(zip(lists, values, strict=True)) for values in product(*map(_as_list, lists.values()))]
-    knob_sets = [*entry.get("each", []), *(combinations if lists else [])] or [{}]
+    knob_sets = [*each, *(combinations if lists else [])] or [{}]
     try:
         modes = [Mode(m) for m in _listed(entry.get("mode"), "eager")]
         phases = [Phase(p) for p in _listed(entry.get("phase"), "warm")]
@@ -158,8 +171,8 @@ def make_point(
             parse_precision(precision)
             if phase is Phase.COLD:
                 raise MeasurementError("a whole workload is measured warm: its weights are its own working set")
-    except MeasurementError as error:
-        raise MeasurementError(f"{where}: {error}" if where else str(error)) from error
+    except (MeasurementError, PrecisionError) as error:
+        raise type(error)(f"{where}: {error}" if where else str(error)) from error
     return Point(
         op=op, workload=workload, knobs=dict(knobs), precision=precision, mode=mode, phase=phase, plan=plan,
         energy_s=energy_s,

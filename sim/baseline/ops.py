@@ -288,6 +288,8 @@ def op_spec(kind: str, params: Mapping[str, int], precision: str) -> OpSpec:
     filled: dict[str, int] = {}
     for name, default in known.params.items():
         value, lowest = params.get(name, default), 0 if name == "padding" else 1
+        if value is None and name not in params:
+            raise MeasurementError(f"{kind}: {name} is missing: expected {', '.join(known.params)}")
         if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
             raise MeasurementError(f"{kind}: {name} is {value!r}, expected an integer of at least {lowest}")
         filled[name] = value

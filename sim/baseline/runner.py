@@ -35,7 +35,7 @@ from sim.baseline.samplers import (
 )
 from sim.baseline.timing import HELD_DOWN_FLOOR, Plan, Timing, calls_per_sample, repeat, with_floor
 from sim.baseline.workloads import CUDA_METHOD, INT8_METHOD, build_workload, resolve_knobs, workload_work
-from sim.errors import DovetailError, MeasurementError
+from sim.errors import DovetailError, MeasurementError, expect, nearest
 
 ONE_PROCESS = (
     "launched one by one from one process: the host's pace differs between processes by more than is stated, measure "
@@ -88,6 +88,16 @@ def measure(
     Raises: MeasurementError: no such device, too little memory, a combination that torch does not offer;
         WorkloadError: an unknown workload or knob.
     """
+    expect(target, str, "the name of an op or a workload", where="measure", error=MeasurementError)
+    if not target:
+        raise MeasurementError("measure: expected the name of an op or a workload, got ''")
+    expect(device, str, 'a device such as "cpu"', where="measure: device", error=MeasurementError)
+    expect({} if knobs is None else knobs, Mapping, 'a map such as {"m": 64}', where="measure: knobs",
+           error=MeasurementError)  # fmt: skip
+    expect(plan or Plan(), Plan, "a sim.baseline.timing.Plan", where="measure: plan", error=MeasurementError)
+    for what, value, enum in (("mode", mode, Mode), ("phase", phase, Phase)):
+        if value not in list(enum):
+            raise MeasurementError(f"measure: {what} is {value!r}, expected {', '.join(enum)}.{nearest(value, enum)}")
     is_op = target in OP_KINDS
     point = make_point(
         op=target if is_op else None,

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from sim.baseline.checks import CheckResult, all_checks
-from sim.errors import ConfigError, ResultError, nearest
+from sim.errors import ConfigError, ResultError, expect, nearest
 from sim.resources import data_dir
 
 if TYPE_CHECKING:
@@ -244,6 +244,9 @@ def validate(only: str | None = None, *, progress: Callable[[float], None] | Non
 
     Raises: ResultError: `only` names neither.
     """
+    expect(
+        "" if only is None else only, str, 'a check or a group such as "tpu-v1"', where="validate", error=ResultError
+    )
     checks, results = list(all_checks(only)), []
     for check in checks:
         results.append(check.run())

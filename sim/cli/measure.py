@@ -35,9 +35,9 @@ def measure(
     p: Annotated[
         list[str] | None, typer.Option("-p", "--param", metavar="KNOB=VALUE", help="Knob of the workload or op.")
     ] = None,
-    precision: Annotated[str, typer.Option(help="Of a single workload or op.")] = "fp32",
-    mode: Annotated[str, typer.Option(help="eager, compile, or on CUDA graph.")] = "eager",
-    phase: Annotated[str, typer.Option(help="warm, or cold with rotated operands.")] = "warm",
+    precision: Annotated[str | None, typer.Option(help="Of a single workload or op; default fp32.")] = None,
+    mode: Annotated[str | None, typer.Option(help="eager (default), compile, or on CUDA graph.")] = None,
+    phase: Annotated[str | None, typer.Option(help="warm (default), or cold with rotated operands.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads; default all cores.")] = None,
     rounds: Annotated[
         int, typer.Option(help="Fresh processes that measure every point, one after the other; 1: this one alone.")
@@ -52,7 +52,10 @@ def measure(
     from sim.baseline.device import open_device
     from sim.baseline.rounds import measure_rounds
     from sim.baseline.runner import measure_points, origin, prepare_process, resolved
+    from sim.errors import MeasurementError
 
+    if time_limit is not None and not time_limit > 0:
+        raise MeasurementError(f"--time-limit {time_limit:g}: expected a number of seconds above 0")
     points = _points(target, knobs=parse_knobs(p or []), precision=precision, mode=mode, phase=phase)
     rests_on = _rests_on(compare, calibration) if compare else ""
     machine = open_device(device, threads)
@@ -65,8 +68,9 @@ def measure(
         outcome = measure_points(points, machine=machine, output=file, run=run, progress=say, time_limit_s=time_limit)
         records, skipped, left = outcome.records, len(outcome.skipped), outcome.left
     else:
-        again = ["--device", device, "--precision", precision, "--mode", mode, "--phase", phase]
-        again += [word for knob in p or [] for word in ("-p", knob)]
+        again = ["--device", device, *(word for knob in p or [] for word in ("-p", knob))]
+        chosen = {"--precision": precision, "--mode": mode, "--phase": phase}
+        again += [word for option, value in chosen.items() if value is not None for word in (option, value)]
         again += [] if threads is None else ["--threads", str(threads)]
         keyed = {point.key(machine.key, machine.threads): point for point in map(resolved, points)}
         combined = measure_rounds(
@@ -98,7 +102,7 @@ def _one_round(words: list[str], file: Path, time_limit_s: float | None) -> int:
     return subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode
 
 
-def _points(target: str, *, knobs: dict, precision: str, mode: str, phase: str) -> list[Point]:
+def _points(target: str, *, knobs: dict, precision: str | None, mode: str | None, phase: str | None) -> list[Point]:
     """The points that the target stands for: a grid's, or one."""
     from sim.baseline.grid import load_grid, make_point
     from sim.baseline.ops import OP_KINDS
@@ -112,7 +116,13 @@ def _points(target: str, *, knobs: dict, precision: str, mode: str, phase: str) 
     if named.is_file() or target.endswith((".yaml", ".yml")):
         if knobs:
             raise MeasurementError(f"{target} is a grid, which has no knobs: -p is for a single workload or op")
+        for option, value in (("--precision", precision), ("--mode", mode), ("--phase", phase)):
+            if value is not None:
+                raise MeasurementError(
+                    f"{target} is a grid, whose points say it: {option} is for a single workload or op"
+                )
         return list(load_grid(named if named.is_file() else Path(target)).points)
+    precision, mode, phase = precision or "fp32", mode or "eager", phase or "warm"
     for what, value, enum in (("mode", mode, Mode), ("phase", phase, Phase)):
         if value not in list(enum):
             raise MeasurementError(f"--{what} {value}: expected {', '.join(enum)}.{nearest(value, list(enum))}")

@@ -99,7 +99,7 @@ def test_gpu_kernels_are_not_offered_on_the_cpu():
     [
         ("gem", {}, "fp32", 'Did you mean "gemm"'),
         ("gemm", {"m": 1, "n": 1, "kk": 1}, "fp32", 'unknown parameter "kk"'),
-        ("gemm", {"m": 1, "n": 1}, "fp32", "k is None"),
+        ("gemm", {"m": 1, "n": 1}, "fp32", "k is missing"),
         ("gemm", {"m": 0, "n": 1, "k": 1}, "fp32", "m is 0"),
         ("gemm", {"m": 1, "n": 1, "k": 1}, "int3", "precision"),
         ("gemm_int4", {"m": 1, "n": 1, "k": 100}, "w4a16", "multiple of 128"),
@@ -175,6 +175,16 @@ def test_grid_expansion():
         ([{"workload": "mlp", "phase": "cold"}], "warm"),
         ([{"workload": "mlp"}, {"workload": "mlp"}], "twice"),
         ([{"workload": "mlp", "plan": {"time_limit_s": -1}}], "not negative"),
+        ([{"workload": "mlp", "plan": {"time_limit_s": float("nan")}}], "time_limit_s is nan, expected a number"),
+        ([{"workload": "mlp", "plan": {"min_samples": 3.5}}], r"min_samples=3\.5: expected a whole number"),
+        ([{"workload": "mlp", "plan": {"confidence": 7}}], "confidence is 7, expected a number below 1"),
+        ([{"workload": "mlp", "plan": 3}], r"plan: expected a map such as .*, got 3"),
+        ([{"workload": ["mlp"]}], "workload: expected a name, got a list"),
+        ([{"op": "relu", "each": 3}], "each: expected a list of maps from knob to value, got 3"),
+        ([{"op": "relu", "each": [3]}], "each: expected a list of maps"),
+        ([{"op": "relu", "product": [3]}], "product: expected a map from knob to values, got a list"),
+        ([{"op": "relu", "each": [{"rows": 1}]}], r"points\[0\]: relu: columns is missing: expected rows, columns"),
+        (3, "points: expected a list of entries, got 3"),
     ],
 )
 def test_bad_grids_say_where(points, message):

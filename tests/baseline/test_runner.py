@@ -2,13 +2,15 @@
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
-from sim.baseline.compare import Comparison, Row, module_times, total_row
+from sim.baseline.compare import Comparison, Row, compare_records, module_times, total_row
 from sim.baseline.device import open_device
 from sim.baseline.grid import in_turn, make_point
 from sim.baseline.record import BaselineRecord, Kind, Mode, Phase, append_record, read_baseline
 from sim.baseline.runner import Origin, measure_points, origin, prepare, prepare_process, resolved
 from sim.baseline.timing import Plan
+from sim.cli import app
 from sim.cli import measure as command
 from sim.errors import MeasurementError
 
@@ -218,3 +220,36 @@ def test_ratios_have_two_digits_and_the_note_of_the_sum_stands_below(capsys):
         "0.0012", "120", "1.0",
     ]  # fmt: skip
     assert "total: a long note that says what the sum is of" in shown
+
+
+def test_a_run_on_some_cores_is_compared_with_an_estimate_on_as_many():
+    """One of two cores takes longer than both; more threads than the chip has cores are said; a GPU has none."""
+
+    def compared(threads, hardware="epyc-zen4"):
+        record = BaselineRecord(device="d", backend="cpu", kind=Kind.MEASURED, op="gemm", precision="fp32", n=9,
+                                knobs={"m": 256, "n": 256, "k": 256}, threads=threads, median_s=1e-3)  # fmt: skip
+        return compare_records([record], hardware).rows[0]
+
+    both, one = compared(2), compared(1)
+    assert one.estimated_s > 1.8 * both.estimated_s
+    assert one.note == "measured and estimated on 1 of the 2 cores of epyc-zen4"
+    assert both.note == compared(None).note == ""
+    assert compared(None).estimated_s == both.estimated_s
+    assert compared(4).note == "measured on 4 threads, estimated on the 2 cores that epyc-zen4 has"
+    assert compared(4, "h200").note == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["cpu-ops", "--precision", "bf16"], "--precision is for a single workload or op"),
+        (["cpu-ops", "--mode", "eager"], "--mode is for a single workload or op"),
+        (["mlp", "--threads", "0"], "0 threads asked for: expected 1 to"),
+        (["mlp", "--time-limit", "0"], "--time-limit 0: expected a number of seconds above 0"),
+        (["mlp", "--mode", "fast"], "--mode fast: expected eager, compile, graph"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(words, said):
+    done = CliRunner().invoke(app, ["measure", *words])
+    assert done.exit_code == MeasurementError.exit_code
+    assert said in done.stderr
