@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from math import inf, isfinite, isnan
 from pathlib import Path
@@ -152,7 +152,7 @@ def read(network: Network, d: int, *, precision: str | Precision | PrecisionPoli
     known = feasible and isfinite(total + leaks_w)
     dynamic, energy = (total, total + leaks_w * latency) if known else (None, None)
     ops = tuple(
-        _op(network, i, d, floors, place[group.op.name.removesuffix(SUFFIX)], leaks_w)
+        _op(network, i, d, floors, place[group.op.name.removesuffix(SUFFIX)], leaks_w, options.overrides_s)
         for i, group in enumerate(network.groups)
     )
     slots = sum(float(g.mac_slots[d]) for g in network.groups if g.mac_slots is not None)
@@ -233,13 +233,17 @@ def _system(chip: Chip) -> tuple[int, int, int]:
 
 
 def _op(
-    network: Network, i: int, d: int, floors: Mapping[str, RooflinePoint], position: int, leaks_w: float
-) -> OpEstimate:
+    network: Network, i: int, d: int, floors: Mapping[str, RooflinePoint], position: int, leaks_w: float,
+    known: Collection[str],
+) -> OpEstimate:  # fmt: skip
+    """`known` names the ops whose latency was given."""
     group = network.groups[i]
     floor_s = _floor_s(group, d, floors, network)
     feasible = not network.infeasible[d]
     latency, launch = float(network.increments_s[i][d]) if feasible else inf, float(group.launch_s[d])
-    cycles = float(group.cycles[d]) if feasible else inf
+    given = group.name in known  # a latency of which the model's cycles say nothing
+    cycles = (latency * network.unit.clock_hz if given else float(group.cycles[d])) if feasible else inf
+    ladder = group.ladder if feasible and not given else None
     cells = network.unit.array.rows * network.unit.array.cols
     split = _system(network.chips[d])[0]
     energy = float(group.energy_j[d]) * split + leaks_w * latency
@@ -256,7 +260,7 @@ def _op(
         cycles=cycles,
         bound="launch" if launch > float(group.time_s[d]) else group.bound[d],
         mac_utilization=float(group.mac_slots[d]) / (cells * cycles) if used else None,  # type: ignore[index]
-        cycles_ladder={k: float(v[d]) for k, v in group.ladder.items()} if group.ladder and feasible else None,
+        cycles_ladder={k: float(v[d]) for k, v in ladder.items()} if ladder else None,
         traffic_bytes={
             memory: {role: Traffic(read=float(r[d]), write=float(w[d])) for role, (r, w) in table.items()}
             for memory, table in group.traffic_bytes.items()

@@ -351,3 +351,15 @@ def test_what_does_not_run_takes_no_energy() -> None:
     table = sim.sweep(graph, chip, {"clock": [f"{chip.clock_hz:g} Hz"]})
     assert np.isnan([table[name][0] for name in ("latency_s", "energy_j", "power_w")]).all()
     assert table["reason"][0] == found.infeasible["reason"]
+
+
+@pytest.mark.parametrize("hw", ["systolic", "h100-sxm", "epyc-zen4"])
+def test_a_given_latency_moves_the_cycles_and_the_utilisation_of_its_op(hw: str) -> None:
+    """Ten times the latency is a tenth of the multipliers at work; the model's ladder says nothing of it."""
+    graph, chip = sim.gemm(64, 64, 64), sim.load_hardware(hw)
+    own = sim.estimate(graph, chip, inputs="resident").latency_s
+    one, ten = (sim.estimate(graph, chip, inputs="resident", overrides={"gemm": n * own}).ops[0] for n in (1, 10))
+    assert ten.cycles == pytest.approx(10 * one.cycles)
+    assert ten.mac_utilization == pytest.approx(one.mac_utilization / 10)  # type: ignore[operator]
+    assert ten.cycles == pytest.approx(ten.latency_s * chip.main_unit.clock_hz)
+    assert ten.cycles_ladder is None
