@@ -14,7 +14,7 @@ from sim.baseline.kernel_table import Rows
 from sim.cost.gpu.device import GpuDevice, device_from_chip
 from sim.cost.gpu.sets import constants_for
 from sim.errors import CalibrationError, MappingError
-from sim.hardware.chip import Chip
+from sim.hardware.chip import Chip, Costing
 from sim.hardware.load import list_hardware, load_hardware
 from sim.workload.precision import BITS
 
@@ -137,6 +137,12 @@ def score_file(
             )
         if precision is None:
             raise CalibrationError(f"{path}: give --precision, or end the file's name in one, such as _bf16.csv")
+        if isinstance(hw, Chip) and hw.main_unit.costing is not Costing.GPU_KERNELS:
+            raise CalibrationError(
+                f"{path}: {kind.name} rows are single kernels of a GPU, and {hw.name} is costed by "
+                f"{hw.main_unit.costing.value}: expected a chip of costing: gpu_kernels, such as h100-sxm. For what "
+                "dovetail measure wrote, give its .jsonl file"
+            )
         device = hw if isinstance(hw, GpuDevice) else device_from_chip(hw)
         constants = constants_for(device, calibration)
     elif isinstance(hw, Chip) and hw.main_unit.options.get("waiting") is None:

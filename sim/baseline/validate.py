@@ -131,9 +131,7 @@ def against(
             _check_used(path, precision, calibration)
         return (_score_file(path, hw, precision, calibration),)
     _no_precision(target, precision)
-    from sim.hardware.load import chip_of_device
-
-    return (score_device(target, hw or chip_of_device(target) or target, calibration, note),)
+    return (score_device(target, hw, calibration, note),)
 
 
 def _no_precision(target: str, precision: str | None) -> None:
@@ -175,7 +173,6 @@ def score_baseline(
     Raises: ResultError: no such file, no records, those of several devices; as `score_device`.
     """
     from sim.baseline.record import records_with_numbers
-    from sim.hardware.load import chip_of_device
 
     if not file.is_file():
         raise ResultError(f"{file}: no such file; expected a baseline file")
@@ -188,13 +185,26 @@ def score_baseline(
             f"{file}: records of {', '.join([device, *others])}; expected one device. Give --against {device} for the "
             "bundled records of one"
         )
-    return _score_records(str(file), records, hw or chip_of_device(device) or device, calibration)
+    return _score_records(str(file), records, hw or _chip_of(device, str(file)), calibration)
+
+
+def _chip_of(device: str, path: str) -> str:
+    """The bundled chip that a device is, or that names it as its calibration. Raises: ResultError: none."""
+    from sim.baseline.calibrate import bundled_chip
+    from sim.hardware.load import chip_of_device
+
+    if name := chip_of_device(device):
+        return name
+    if (chip := bundled_chip(device)) is None:
+        raise ResultError(f"{path}: no bundled chip is the device {device}: give --hw, the chip that was measured")
+    return chip.name
 
 
 def score_device(
-    device: str, hw: str, calibration: str = "auto", note: Callable[[str], None] = lambda line: None
+    device: str, hw: str | None = None, calibration: str = "auto", note: Callable[[str], None] = lambda line: None
 ) -> Score:
-    """Score the bundled baseline records of a device, published ones included, against `sim.estimate` on `hw`.
+    """Score the bundled baseline records of a device, published ones included, against `sim.estimate` on `hw`, by
+    default the chip of the device.
 
     An estimate of a GPU speaks of one mode (`sim.baseline.modes`), graph replay by default: where there are records of
     it, the others are left out. `note` is told every broken line; it is skipped.
@@ -213,7 +223,7 @@ def score_device(
         raise ResultError(
             f"{device}: neither a CSV file nor a device with records: {', '.join(devices)}.{nearest(device, devices)}"
         )
-    return _score_records(device, records, hw, calibration)
+    return _score_records(device, records, hw or _chip_of(device, device), calibration)
 
 
 def _score_records(path: str, records: Sequence[BaselineRecord], hw: str, calibration: str) -> Score:
@@ -229,7 +239,8 @@ def _score_records(path: str, records: Sequence[BaselineRecord], hw: str, calibr
     compared = compare_records(records, hw, calibration).rows
     pairs = [(row.estimated_s, row.measured_s) for row in compared if row.ratio is not None]
     if not pairs:
-        raise ResultError(f"{path}: none of {len(records)} records can be estimated on {hw}")
+        why = next((f" ({row.name}: {row.note})" for row in compared if row.note), "")
+        raise ResultError(f"{path}: none of {len(records)} records can be estimated on {hw}{why}")
     ours, theirs = np.array(pairs).T
     return replace(score(ours, theirs, path=path, kind="records"), hardware=hw, calibration=label)
 

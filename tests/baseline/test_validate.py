@@ -1,6 +1,7 @@
 """The table of checks: its rules, its registry, and that every gate of ours holds."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -253,3 +254,40 @@ def test_devices_and_chips():
     assert [chip_of_device(name) for name in ("nvidia-h200", "h200", "nvidia-h100-80gb-hbm3", "cpu")] == [
         "h200", "h200", None, None,
     ]  # fmt: skip
+
+
+def test_a_measured_cpu_finds_the_chip_that_is_calibrated_on_it(monkeypatch, tmp_path):
+    row, seen = Row(name="x", measured_s=2.0, estimated_s=1.0), []
+
+    def compared(records, hardware, calibration):
+        seen.append(hardware)
+        return Comparison(rows=(row,), total=row)
+
+    monkeypatch.setattr("sim.baseline.compare.compare_records", compared)
+    device = "amd-epyc-f25m17-avx512-zen4-2c"
+    file = tmp_path / "other.jsonl"
+    shutil.copy(data_dir("baselines") / f"{device}.jsonl", file)
+    assert [against(one)[0].hardware for one in (device, str(file))] == ["epyc-zen4"] * 2
+    assert seen == ["epyc-zen4"] * 2
+    file.write_text(file.read_text().replace(device, "some-cpu"))
+    with pytest.raises(ResultError, match=r"other.jsonl: no bundled chip is the device some-cpu: give --hw"):
+        against(str(file))
+
+
+def test_records_that_cannot_be_estimated_say_why():
+    """Published results state knobs that no workload has."""
+    with pytest.raises(
+        ResultError, match=r'none of 8 records can be estimated on l40s \(resnet50 .*: .* no knob "chips"'
+    ):
+        against("l40s")
+
+
+@pytest.mark.parametrize("hw", ["h200-torch", "systolic", "epyc-zen4"])
+def test_kernels_are_scored_on_chips_that_are_costed_by_kernels(tmp_path, hw):
+    file = tmp_path / "rows_bf16.csv"
+    file.write_text("m,n,k,latency_ms\n1024,1024,1024,0.01\n")
+    with pytest.raises(
+        CalibrationError, match=rf"single kernels of a GPU, and {hw} is costed by .*: expected a chip of"
+    ):
+        against(str(file), hw=hw)
+    assert against(str(file), hw="h200")[0].statistics.rows == 1
