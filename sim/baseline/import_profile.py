@@ -48,6 +48,10 @@ def import_profile(
         different numbers of times; PrecisionError: an unknown precision.
     """
     parse_precision(precision)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", device):
+        raise MeasurementError(
+            f'device "{device}" is no name: expected letters, digits, "-", "_" and ".", as nvidia-h200'
+        )
     text = _text(path)
     kind, timed = parse_profile(text, where=str(path))
     mapping = dict(op_map or {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -87,12 +88,14 @@ def _measured(file: Path, graph: Any, estimates: list[Any], chips: list[Any]) ->
     """The measured time of the workload at each estimate's precision and its label: same knobs, the mode that the
     estimate speaks of (`sim.baseline.modes`), or one in its place, which the label then names.
 
-    Raises: ConfigError: the file has no such record, with what it has of this workload."""
+    Raises: ConfigError: no such file, or it has no such record, with what it has of this workload."""
     from sim.baseline.modes import comparable, modes_of
     from sim.baseline.record import read_baseline
     from sim.cli import common
     from sim.errors import ConfigError
 
+    if not file.is_file():
+        raise ConfigError(f"--measured {file}: no such file; expected a baseline file")
     held = read_baseline(file)
     held.name_broken(common.say)
     records = [r for r in held.latest.values() if r.workload == graph.name and r.median_s is not None]
@@ -104,15 +107,21 @@ def _measured(file: Path, graph: Any, estimates: list[Any], chips: list[Any]) ->
         modes, same = modes_of(chip), comparable(same, chip)
         if not same:
             mode = f", {modes[0]}," if len(modes) == 1 else ""
-            there = "; ".join(sorted({f"{r.precision} {r.mode} {dict(r.knobs)}" for r in records}))
+            there = "; ".join(sorted({f"{r.precision} {r.mode} {_pairs(r.knobs)}" for r in records}))
             raise ConfigError(
-                f"{file}: {graph.name} at {found.precision}{mode} with {knobs} was not measured; there is "
+                f"{file}: {graph.name} at {found.precision}{mode} with {_pairs(knobs)} was not measured; there is "
                 f"{there or 'no record of it'}"
             )
         best = min(same, key=lambda r: float(r.median_s or 0.0))
-        label = f"measured ({best.mode})" if modes and best.mode is not modes[0] else "measured"
+        own = best.device in (chip.name, f"nvidia-{chip.name}", chip.calibration)
+        label = "measured" if own else f"measured on {best.device}"
+        label += f" ({best.mode})" if modes and best.mode is not modes[0] else ""
         out.append((float(best.median_s or 0.0), label))
     return out
+
+
+def _pairs(knobs: Mapping[str, object]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in knobs.items()) or "no knobs"
 
 
 def _draw(estimates: list[Any], bounds: list[Any], path: Path, measured: list[tuple[float, str]]) -> None:

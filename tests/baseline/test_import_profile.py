@@ -154,3 +154,9 @@ def test_a_byte_order_mark_and_blank_lines_are_no_error(tmp_path):
     path.write_bytes(b"\xef\xbb\xbfop,latency_ms\r\nconv,1\r\n\r\nconv,3\r\n")
     (record,) = import_profile(path, device="d", precision="fp32")
     assert (record.op, record.n) == ("conv", 2)
+
+
+@pytest.mark.parametrize("device", ["", "../x", "a b", ".x"])
+def test_a_device_is_a_name_that_a_file_may_have(tmp_path, device):
+    with pytest.raises(MeasurementError, match="is no name: expected letters"):
+        import_profile(save(tmp_path, "op,latency_ms\nconv,1\n"), device=device, precision="fp32")

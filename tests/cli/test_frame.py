@@ -349,3 +349,19 @@ def test_the_star_is_of_the_mode_that_the_estimate_speaks_of(tmp_path: Path, mon
         assert done.exit_code == ConfigError.exit_code
     else:
         assert label in [text.get_text() for text in drawn[0].texts]
+
+
+def test_a_star_of_another_device_names_it(tmp_path: Path, monkeypatch) -> None:
+    """A CPU's time under a GPU's roof is labelled as what it is; a file that is not there is named."""
+    file, drawn, knobs = tmp_path / "records.jsonl", [], dict(sim.load_workload("mlp").knobs)
+    append_record(file, BaselineRecord(device="some-cpu", backend="cpu", kind=Kind.MEASURED, workload="mlp", n=9,
+                  knobs=knobs, precision="bf16", mode=Mode.EAGER, median_s=2e-3))  # fmt: skip
+    monkeypatch.setattr(figures, "draw_star", lambda ax, *place: drawn.append(ax))
+    asked = ["roofline", "mlp", "--hw", "tpu-v4i", "--precision", "bf16", "-o", str(tmp_path / "r.png"), "--measured"]
+    assert runner.invoke(app, [*asked, str(file)]).exit_code == 0
+    assert "measured on some-cpu, 2 ms" in [text.get_text() for text in drawn[0].texts]
+    absent = runner.invoke(app, [*asked, str(tmp_path / "none.jsonl")])
+    assert absent.exit_code == ConfigError.exit_code
+    assert "none.jsonl: no such file; expected a baseline file" in absent.stderr
+    other = runner.invoke(app, [*asked, str(file), "-p", "batch=4"])
+    assert "mlp at bf16 with inputs=784, hidden=1024, layers=2, outputs=10, batch=4 was not measured" in other.stderr
