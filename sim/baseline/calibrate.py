@@ -37,6 +37,7 @@ from sim.cost.intervals import interval_s
 from sim.errors import CalibrationError, expect
 from sim.hardware.calibration import Calibration
 from sim.hardware.chip import Chip
+from sim.hardware.load import as_chip
 from sim.resources import data_dir
 from sim.workload.graph import Graph
 
@@ -77,8 +78,8 @@ class HeldOut:
 def calibrate(
     device: str,
     *,
-    chip: Chip | None = None,
-    baseline: Path | None = None,
+    chip: Chip | str | Path | None = None,
+    baseline: str | Path | None = None,
     graph_of: Callable[[BaselineRecord], Graph] | None = None,
     note: Callable[[str], None] = lambda line: None,
 ) -> Calibration:
@@ -89,8 +90,8 @@ def calibrate(
 def fit(
     device: str,
     *,
-    chip: Chip | None = None,
-    baseline: Path | None = None,
+    chip: Chip | str | Path | None = None,
+    baseline: str | Path | None = None,
     graph_of: Callable[[BaselineRecord], Graph] | None = None,
     progress: Callable[[float], None] = lambda share: None,
     note: Callable[[str], None] = lambda line: None,
@@ -98,7 +99,8 @@ def fit(
     """Fit the constants of `device`, and predict every record without having seen it.
 
     Args:
-        chip: its description; by default the bundled chip that names it as its calibration, or bears its name.
+        chip: its description, name or path; by default the bundled chip that names it as its calibration, or bears its
+            name.
         baseline: by default baselines/<device>.jsonl.
         graph_of: record -> graph of the op or workload that it measured.
         progress: called with the share that is done, as far as the solves so far tell.
@@ -108,14 +110,14 @@ def fit(
     """
     expect(device, str, 'the name of a measured device such as "nvidia-h200"', where="calibrate: device",
            error=CalibrationError)  # fmt: skip
-    chip = chip or chip_of(device)
+    chip = chip_of(device) if chip is None else as_chip(chip, where="calibrate: chip")
     library = LIBRARIES.get(chip.main_unit.costing)
     if library is None:
         raise CalibrationError(
             f"{chip.name} is costed by {chip.main_unit.costing.value}: only units with costing: "
             f"{' or '.join(known.value for known in LIBRARIES)} are fitted here"
         )
-    file = baseline or data_dir("baselines") / f"{device}.jsonl"
+    file = Path(baseline or data_dir("baselines") / f"{device}.jsonl")
     records = [r for r in _records(file, device, note) if r.mode in library.modes]
     ops = [r for r in records if r.op is not None and r.op not in CUSTOM_KERNELS | library.skipped]
     networks = [r for r in records if r.workload is not None]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sim.baseline.record import BaselineRecord, Kind, Spread
 from sim.baseline.timing import Plan, summarise
-from sim.errors import MeasurementError, nearest, shown, whole
+from sim.errors import MeasurementError, expect, nearest, shown, whole
 from sim.workload.precision import parse_precision
 
 FORMATS = ("tensorrt", "torch", "csv")
@@ -36,7 +36,7 @@ class Timed:
 
 
 def import_profile(
-    path: Path, *, device: str, precision: str, workload: str = "", backend: str | None = None,
+    path: str | Path, *, device: str, precision: str, workload: str = "", backend: str | None = None,
     op_map: Mapping[str, str] | None = None,
 ) -> tuple[BaselineRecord, ...]:  # fmt: skip
     """Records of kind `imported`, one per op, in the profile's order.
@@ -47,6 +47,12 @@ def import_profile(
     Raises: MeasurementError: unreadable, empty, of a format that is none of FORMATS, or ops to be added up that ran
         different numbers of times; PrecisionError: an unknown precision.
     """
+    expect(path, (str, Path), "the path of a profile", where="import_profile", error=MeasurementError)
+    path = Path(path)
+    for what, value in (("device", device), ("precision", precision), ("workload", workload)):
+        expect(value, str, "a name", where=f"import_profile: {what}", error=MeasurementError)
+    expect(op_map or {}, Mapping, "a map from the profile's name to ours", where="import_profile: op_map",
+           error=MeasurementError)  # fmt: skip
     parse_precision(precision)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", device):
         raise MeasurementError(

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from sim._version import __version__
-from sim.errors import MeasurementError, nearest
+from sim.errors import MeasurementError, expect, nearest, shown
 
 SCHEMA = "dovetail.baseline/1"
 
@@ -273,8 +273,13 @@ def append_record(path: Path, record: BaselineRecord) -> None:
         os.close(handle)
 
 
-def read_baseline(path: Path) -> Baseline:
-    """Read a baseline file; a missing file is an empty baseline, a broken line is named and skipped."""
+def read_baseline(path: str | Path) -> Baseline:
+    """Read a baseline file; a missing file is an empty baseline, a broken line is named and skipped.
+
+    Raises: MeasurementError: no path.
+    """
+    expect(path, (str, Path), "the path of a baseline file", where="read_baseline", error=MeasurementError)
+    path = Path(path)
     if not path.exists():
         return Baseline(records=())
     records, broken = [], []
@@ -292,10 +297,12 @@ def read_baseline(path: Path) -> Baseline:
 
 
 def records_with_numbers(
-    paths: Iterable[Path], note: Callable[[str], None] = lambda line: None
+    paths: Iterable[str | Path], note: Callable[[str], None] = lambda line: None
 ) -> tuple[BaselineRecord, ...]:
     """The last record of every key that has a number, over several files: what scores and searches read. `note` is
-    told every broken line."""
+    told every broken line. Raises: MeasurementError: no list of paths."""
+    if isinstance(paths, str | Path) or not isinstance(paths, Iterable):
+        raise MeasurementError(f"records_with_numbers: expected a list of paths of baseline files, got {shown(paths)}")
     found = []
     for path in paths:
         held = read_baseline(path)

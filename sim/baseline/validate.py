@@ -97,7 +97,7 @@ class Scored(Protocol):
 
 
 def against(
-    target: str,
+    target: str | Path,
     *,
     hw: str | None = None,
     precision: str | None = None,
@@ -113,7 +113,8 @@ def against(
     Raises: ResultError: neither a file, nor a folder with CSV files, nor a device with records; ConfigError: a
         precision or a calibration for what states its own; CalibrationError of the kinds.
     """
-    path = Path(target)
+    expect(target, (str, Path), "a file, a folder or the name of a device", where="against", error=ResultError)
+    path, target = Path(target), str(target)
     if path.is_dir():
         files = sorted(path.glob("**/*.csv"))
         if not files:

@@ -10,6 +10,9 @@ import pytest
 import torch
 
 import sim
+from sim.baseline import read_baseline, records_with_numbers
+from sim.baseline.import_profile import import_profile
+from sim.baseline.validate import against
 from sim.errors import DovetailError
 from sim.mapping.arrays import array_cycles
 from sim.resources import data_dir
@@ -127,6 +130,13 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
     "measure device": (lambda: sim.measure("mlp", device=None), "measure: device: expected a device .* got None"),
     "measure threads": (lambda: sim.measure("mlp", threads=0), "0 threads asked for: expected 1 to"),
     "calibrate": (lambda: sim.calibrate(None), "calibrate: device: expected the name of a measured .* got None"),
+    "calibrate's chip": (lambda: sim.calibrate("nvidia-h200", chip=3), "calibrate: chip: expected a chip .* got 3"),
+    "a baseline": (lambda: read_baseline(None), "read_baseline: expected the path of a baseline file, got None"),
+    "baselines": (lambda: records_with_numbers("a.jsonl"), r"expected a list of paths of .* 'a\.jsonl'"),
+    "a profile": (lambda: import_profile(None, device="d", precision="int8"), "expected the path of a profile, got No"),
+    "a profile's device": (lambda: import_profile("p", device=None, precision="int8"), "device: expected a name, got"),
+    "an op map": (lambda: import_profile("p", device="d", precision="int8", op_map=["a"]), "op_map: expected a map fr"),
+    "against": (lambda: against(None), "against: expected a file, a folder or the name of a device, got None"),
     "validate": (lambda: sim.validate(["tpu-v1"]), "validate: expected a check or a group .* got a list"),
     "nodes 3": (lambda: sim.Mapping(nodes=3), "mapping: nodes is 3: expected a tuple of Loop and Store"),
     "nodes of 3": (lambda: sim.Mapping(nodes=(3,)), "mapping: nodes is a tuple: expected a tuple of Loop and Store"),
