@@ -291,3 +291,9 @@ def test_kernels_are_scored_on_chips_that_are_costed_by_kernels(tmp_path, hw):
     ):
         against(str(file), hw=hw)
     assert against(str(file), hw="h200")[0].statistics.rows == 1
+
+
+def test_a_published_row_without_a_chip_file_says_so():
+    (row,) = validate("gpu.resnet50.h100-pcie.12").results
+    assert row.ours is None
+    assert row.note == "no number: no chip file describes h100-pcie"
