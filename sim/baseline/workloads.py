@@ -148,7 +148,7 @@ def build_module(
 ) -> tuple[torch.nn.Module, tuple[object, ...], dict[str, object]]:
     """(module, positional, keyword operands): the workload on `device`, cast or quantised.
 
-    Raises: MeasurementError: too little memory, or a precision that torch does not offer here.
+    Raises: MeasurementError: too little memory, empty inputs, or a precision that torch does not offer here.
     """
     import torch
 
@@ -162,6 +162,10 @@ def build_module(
     with torch.no_grad():
         module, args, kwargs = build_pair(name, knobs, device)
         module = module.eval()
+        sizes: list[int] = []
+        _map_tensors(lambda tensor: sizes.append(tensor.numel()), (args, kwargs))
+        if sizes and not any(sizes):
+            raise MeasurementError(f"{name} works on nothing: its inputs have no elements; is a knob of it 0?")
         args, kwargs = _map_tensors(_ordinary, (args, kwargs))
         for buffer in module.buffers():
             buffer.copy_(_ordinary(buffer))

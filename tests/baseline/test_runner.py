@@ -253,3 +253,14 @@ def test_options_that_would_be_ignored_are_refused(words, said):
     done = CliRunner().invoke(app, ["measure", *words])
     assert done.exit_code == MeasurementError.exit_code
     assert said in done.stderr
+
+
+def test_a_workload_on_nothing_is_not_measured(tmp_path):
+    """A batch of 0 has a time, and it is that of no network."""
+    point = make_point(op=None, workload="mlp", knobs={"batch": 0}, precision="fp32", plan=Plan())
+    machine = open_device("cpu", 1)
+    outcome = measure_points(
+        [point], machine=machine, output=tmp_path / "x.jsonl", run=Origin(command="", commit="", env={})
+    )
+    assert not outcome.records
+    assert "mlp works on nothing: its inputs have no elements; is a knob of it 0?" in outcome.skipped[0][1]
