@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
+from math import isfinite
 from pathlib import Path
 from types import MappingProxyType
 
@@ -202,13 +203,20 @@ _TEXT, _OBJECT, _WHOLE, _NUMBER = (
 )
 _TYPES = {
     **dict.fromkeys(("device", "backend", "op", "workload", "precision"), _TEXT),
-    **dict.fromkeys(("knobs", "clocks", "work", "env"), _OBJECT),
+    **dict.fromkeys(("date", "command", "method", "commit", "source", "licence", "scenario"), _TEXT),
+    **dict.fromkeys(("knobs", "clocks", "work", "env", "spread"), _OBJECT),
+    **dict.fromkeys(("rounds_s", "outliers_s", "marks"), ((list,), "a list")),
+    "noisy": ((bool,), "true or false"),
     **dict.fromkeys(("n", "threads"), _WHOLE),
     **dict.fromkeys(("median_s", "energy_j", "power_w", "bound_s"), _NUMBER),
 }
 """JSON types of the fields that others compute with, and their names."""
-_ABSENT = frozenset({"op", "workload", "threads", "median_s", "energy_j", "power_w", "bound_s"})
+_ABSENT = frozenset({"op", "workload", "threads", "median_s", "spread", "energy_j", "power_w", "bound_s"})
 """Fields that may be null."""
+_INSIDE = {
+    "rounds_s": _NUMBER, "outliers_s": _NUMBER, "marks": _TEXT, "spread": _NUMBER, "clocks": _NUMBER, "work": _NUMBER,
+}  # fmt: skip
+"""What the lists and objects hold."""
 
 
 def _check_types(content: Mapping[str, object]) -> None:
@@ -216,8 +224,19 @@ def _check_types(content: Mapping[str, object]) -> None:
         value, (types, words) = content[name], _TYPES[name]
         if value is None and name in _ABSENT:
             continue
-        if not isinstance(value, types) or isinstance(value, bool):
+        if not _is(value, types):
             raise MeasurementError(f"{name} is {value!r:.60}, expected {words}")
+        inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        for key, part in inside:
+            if name in _INSIDE and not (_is(part, _INSIDE[name][0]) or (part is None and key == "within_s")):
+                raise MeasurementError(f"{name}[{key}] is {part!r:.60}, expected {_INSIDE[name][1]}")
+
+
+def _is(value: object, types: tuple[type, ...]) -> bool:
+    """Of one of the types; a boolean is no number, and a number is finite."""
+    if isinstance(value, float) and not isfinite(value):
+        return False
+    return isinstance(value, types) and (not isinstance(value, bool) or bool in types)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

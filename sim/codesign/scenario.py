@@ -19,7 +19,7 @@ from sim.codesign.quality import higher_is_better, judge, load_function
 from sim.codesign.schema import BaselineSpec, SpeedUpSpec
 from sim.codesign.streams import Driven
 from sim.codesign.trained import Trained
-from sim.errors import ConfigError, nearest
+from sim.errors import ConfigError, nearest, whole
 from sim.hardware.designs import Designs
 from sim.resources import data_dir
 
@@ -112,10 +112,13 @@ def _records(spec: BaselineSpec, records: Sequence[BaselineRecord]) -> str:
 
 
 def seconds_per_sample(record: BaselineRecord) -> float:
-    """Published records are per sample already; a measured run takes its whole batch."""
+    """Published records are per sample already; a measured run takes its whole batch.
+
+    Raises: ConfigError: a record whose batch is no count.
+    """
     assert record.median_s is not None
     batch = record.knobs.get("batch", 1) if record.kind != "published" else 1
-    return record.median_s / float(batch)  # type: ignore[arg-type]
+    return record.median_s / whole(batch, where=f"the record of {record.target} on {record.device}: batch")
 
 
 class Costing:

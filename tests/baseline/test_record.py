@@ -1,6 +1,7 @@
 """Baseline files: round trip, broken lines, a killed writer, keys."""
 
 import json
+import re
 
 import pytest
 
@@ -148,3 +149,27 @@ def test_fields_of_another_type_are_refused(field, value, message):
 def test_records_that_make_no_sense_are_refused(changes, message):
     with pytest.raises(MeasurementError, match=message):
         record(**changes)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("median_s", float("inf"), "median_s is inf, expected a number"),
+        ("energy_j", float("nan"), "energy_j is nan, expected a number"),
+        ("n", True, "n is True, expected a whole number"),
+        ("noisy", "no", "noisy is 'no', expected true or false"),
+        ("marks", "clock", "marks is 'clock', expected a list"),
+        ("marks", [1], r"marks\[0\] is 1, expected text"),
+        ("rounds_s", ["1 ms"], r"rounds_s\[0\] is '1 ms', expected a number"),
+        ("clocks", {"core_hz_before": "3 GHz"}, r"clocks\[core_hz_before\] is '3 GHz', expected a number"),
+        ("date", 20260101, "date is 20260101, expected text"),
+    ],
+)
+def test_a_field_of_another_type_breaks_its_line_alone(tmp_path, field, value, said):
+    path = tmp_path / "x.jsonl"
+    good = record().to_dict()
+    path.write_text("\n".join(json.dumps(d) for d in (good, {**good, field: value}, {**good, "precision": "bf16"})))
+    read = read_baseline(path)
+    assert [r.precision for r in read.records] == ["fp32", "bf16"]
+    (broken,) = read.broken
+    assert re.match(said, broken.reason)
