@@ -41,7 +41,9 @@ COLUMNS = ("N", *RANKS, "Hstride", "Wstride", "mapping")
 DEFAULT = "gemmini-16x16"
 """Waiting constants of rows that name no chip."""
 
-_LEVEL = re.compile(r"^L(?P<level>\d)\[(?P<keeps>[WIO]*)\] (?P<loops>.+)$")
+OUTERMOST = 3
+"""Number of the level of DRAM; scratchpad, accumulator and array are 2, 1 and 0."""
+_LEVEL = re.compile(r"^L(?P<level>[0-3])\[(?P<keeps>[WIO]*)\] (?P<loops>.+)$")
 _LOOP = re.compile(r"^(?P<rank>[NCKPQRS])(?P<count>[1-9]\d*)(?P<spatial>X?)$")
 
 
@@ -109,11 +111,11 @@ def _number(row: Mapping[str, object], column: str) -> int:
     try:
         value = float(str(row[column]))
     except KeyError:
-        raise MappingError(f"Gemmini row lacks column {column}: expected {', '.join(COLUMNS)}") from None
+        raise MappingError(f"lacks column {column}: expected {', '.join(COLUMNS)}") from None
     except ValueError:
-        raise MappingError(f'Gemmini row: {column} is "{row[column]}", expected an integer') from None
+        raise MappingError(f'{column} is "{row[column]}", expected an integer') from None
     if not value.is_integer() or value < 1:
-        raise MappingError(f"Gemmini row: {column} is {value:g}, expected an integer >= 1")
+        raise MappingError(f"{column} is {value:g}, expected an integer >= 1")
     return int(value)
 
 
@@ -129,9 +131,9 @@ def tile_loops(row: Mapping[str, object]) -> TileLoops:
     sizes = {rank: _number(row, rank) for rank in RANKS}
     stride, across = _number(row, "Hstride"), _number(row, "Wstride")
     if stride != across or _number(row, "N") != 1:
-        raise MappingError(f"Gemmini row: N {row['N']}, strides {stride} and {across}; expected N 1 and equal strides")
+        raise MappingError(f"N {row['N']}, strides {stride} and {across}; expected N 1 and equal strides")
     levels = parse_mapping(str(row["mapping"]))
-    outer, inner = (levels[0].loops, levels[1:]) if levels[0].number == 3 else ((), levels)
+    outer, inner = (levels[0].loops, levels[1:]) if levels[0].number == OUTERMOST else ((), levels)
     tiles = {rank: prod(lp.count for lv in inner for lp in lv.loops if lp.rank == rank) for rank in RANKS}
     window = not sizes["Q"] == sizes["R"] == sizes["S"] == 1
     if window:
@@ -183,16 +185,26 @@ def cost_rows(
 ) -> WaitingCost:
     """Cost of each row; warm for the given mapping, cold for the machine's own tiler (it ran first)."""
     machine, constants = waiting or load_waiting(constants_file())
-    for number, row in enumerate(rows, start=1):
-        if "meshX" in row and _number(row, "meshX") != machine.array_cols:
-            raise MappingError(
-                f"Gemmini row {number}: meshX is {_number(row, 'meshX')}, the constants hold for a mesh of "
-                f"{machine.array_cols}"
-            )
     make = own_tile_loops if own_tiling else tile_loops
     share = constants.usable_cache_share
-    counts = [count_tiles(make(row), machine, usable_cache_share=share, warm=not own_tiling) for row in rows]
+    counts = []
+    for number, row in enumerate(rows, start=1):
+        try:
+            _fits_mesh(row, machine)
+            counts.append(count_tiles(make(row), machine, usable_cache_share=share, warm=not own_tiling))
+        except MappingError as error:
+            raise MappingError(f"Gemmini row {number}: {error}") from error
     return waiting_cost(stack_counts(counts), machine, constants)
+
+
+def _fits_mesh(row: Mapping[str, object], machine: WaitingMachine) -> None:
+    """Raises: MappingError: another mesh than the constants', or a loop over more of it than there is."""
+    if "meshX" in row and _number(row, "meshX") != machine.array_cols:
+        raise MappingError(f"meshX is {_number(row, 'meshX')}, the constants hold for a mesh of {machine.array_cols}")
+    side = max(machine.array_rows, machine.array_cols)
+    for loop in (loop for level in parse_mapping(str(row["mapping"])) for loop in level.loops):
+        if loop.spatial and loop.count > side:
+            raise MappingError(f"{loop} spreads over {loop.count} of a mesh of {side}")
 
 
 def predict_rows(

@@ -174,3 +174,30 @@ def _refitted(rows, changes) -> float:
 
     start = np.log([getattr(constants, name) for name in names])
     return minimize(loss, start, method="Nelder-Mead", options={"maxiter": 150}).fun
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            {"mapping": "L9[WIO] K4 - L2[WI] K16X - L1[O] C4 C16X - L0[W] P64"},
+            "Gemmini row 2: .* is not a level such as",
+        ),
+        (
+            {"mapping": "L3[WIO] K2 - L2[WI] K32X - L1[O] C4 C16X - L0[W] P64"},
+            "Gemmini row 2: K32X spreads over 32 of a",
+        ),
+        (
+            {"mapping": "L3[WIO] K2 K2 - L2[WI] K16X - L1[O] C4 C16X - L0[W] P64"},
+            "Gemmini row 2: order .* repeats a rank",
+        ),
+        ({"meshX": 32}, "Gemmini row 2: meshX is 32"),
+        ({"meshX": 0}, "Gemmini row 2: meshX is 0, expected an integer"),
+    ],
+)
+def test_rows_that_no_such_machine_ran_are_refused_with_their_number(change, said):
+    good = {"N": 1, "C": 64, "K": 64, "P": 64, "Q": 1, "R": 1, "S": 1, "Hstride": 1, "Wstride": 1,
+            "mapping": "L3[WIO] K4 - L2[WI] K16X - L1[O] C4 C16X - L0[W] P64"}  # fmt: skip
+    assert predict_rows([good])[0] > 0
+    with pytest.raises(MappingError, match=said):
+        predict_rows([good, good | change])
