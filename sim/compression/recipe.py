@@ -216,7 +216,9 @@ def load_recipe(path: Path | str) -> Recipe:
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ConfigError(f"recipe {path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
         raise ConfigError(f"recipe {path}: cannot be read: {error}") from error
     return parse_recipe(text, where=str(path))
 

@@ -8,13 +8,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from sim.errors import ConfigError, nearest
 from sim.events.policies import POLICIES
+from sim.hardware.load import parse_yaml
 from sim.resources import data_dir
 from sim.units import Dimension, parse_quantity
+from sim.wrong_keys import EXPECTED, owner_of, problem_line
 
 
 def _quantity(dimension: Dimension) -> BeforeValidator:
@@ -215,17 +216,11 @@ class Scenario(Strict):
         return self
 
 
-_ALL_KEYS = sorted(
-    {
-        key
-        for model in (
-            Scenario, StreamSpec, Serving, KvCache, Requests, Stage, Slot, Periodic, Poisson, Bursts, Recorded
-        )
-        for key in model.model_fields
-    }
-)  # fmt: skip
-
-
+_ARRIVALS: dict[str, type[BaseModel]] = {
+    "periodic": Periodic, "poisson": Poisson, "bursts": Bursts, "file": Recorded, "closed": Closed,
+}  # fmt: skip
+_SHARED = {"extra_forbidden", "missing", "too_short", "literal_error", *(k for k in EXPECTED if "_than" not in k)}
+"""Problems that are told as in other files; a limit is of a quantity here, not of a number."""
 _KINDS = "periodic, poisson, bursts, or of streams file, closed"
 
 
@@ -255,11 +250,7 @@ def load_scenario(name_or_path: str | Path) -> Scenario:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    try:
-        document = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML: {error}") from error
-    return parse_scenario(document, where=str(path), folder=path.parent)
+    return parse_scenario(parse_yaml(text, str(path)), where=str(path), folder=path.parent)
 
 
 def parse_scenario(document: object, *, where: str, folder: Path | None = None) -> Scenario:
@@ -289,10 +280,11 @@ def _line(problem: Mapping[str, Any]) -> str:
             continue  # the kind, which chose the model, is no key of the file
         place += f"[{part}]" if isinstance(part, int) else f".{part}" if place else str(part)
     message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden":
-        key = str(problem["loc"][-1])
-        message = f"unknown key.{nearest(key, _ALL_KEYS)}"
-    elif problem["type"].startswith("union_tag"):
+    if problem["type"] in _SHARED and place != "policy":
+        kind = next((tags[at + 1] for at, part in enumerate(tags[:-1]) if part == "arrivals"), "")
+        owner = _ARRIVALS[str(kind)] if kind in _ARRIVALS else owner_of(Scenario, tags)
+        return problem_line(problem, place, problem["loc"][-1], owner)
+    if problem["type"].startswith("union_tag"):
         kind, kinds = str(problem["ctx"].get("tag", "")), problem["ctx"].get("expected_tags", _KINDS).replace("'", "")
         message = (f'unknown kind "{kind}"' if kind else "kind is missing") + f"; known: {kinds}."
         message += nearest(kind, kinds.split(", "))

@@ -81,6 +81,16 @@ def test_stages_on_another_unit():
         ({"stream": {"arrivals": {"rate": "1 Hz"}}}, ["streams[0].arrivals", "kind is missing"]),
         ({"stream": {"arrivals": {"kind": "periodic", "rate": "1 Hz", "phase": "spred"}}}, ["phase: ", "or spread"]),
         ({"stream": {"deadline": "0 ms"}}, ["streams[0].deadline", "greater than 0"]),
+        ({"stream": {"cnt": 3}}, ["streams[0].cnt: unknown key. Expected one of name, workload"]),
+        ({"stream": {"priority": "high"}}, ["streams[0].priority: expected a whole number, got 'high'"]),
+        (
+            {"stream": {"arrivals": {"kind": "periodic", "rate": "1 Hz", "jiter": "1 ms"}}},
+            ['arrivals.jiter: unknown key. Did you mean "jitter"?'],
+        ),
+        (
+            {"stream": {"arrivals": {"kind": "poisson", "rate": "1 Hz", "jitter": "1 ms"}}},
+            ["arrivals.jitter: unknown key. Expected one of kind, rate"],
+        ),
         ({"warmup": "2 s"}, ["warmup takes the whole length"]),
         ({"policy": "time_partition"}, ["slots"]),
         ({"slots": [{"stream": "x", "length": "1 ms"}]}, ['unknown stream "x"']),
