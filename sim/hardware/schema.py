@@ -297,6 +297,13 @@ class TechnologySpec(Spec):
             raise ValueError(nearest_nodes(node))
         return node
 
+    @field_validator("max_clock", "area")
+    @classmethod
+    def _above_zero(cls, value: float | None) -> float | None:
+        if value is not None and value <= 0:
+            raise ValueError("must be above 0")
+        return value
+
 
 class SystemSpec(Spec):
     """Several equal chips that run one model together."""

@@ -126,6 +126,8 @@ BAD = {
     "reserved name": (lambda d: _memory(d).update(name="clock"), ['"clock" is a reserved word']),
     "home elsewhere": (lambda d: d["units"][0].update(home="DRM"), ['"DRM" is not one of the memories', '"DRAM"']),
     "no array": (lambda d: d["units"][0]["hierarchy"].pop(), ["ends with its one array"]),
+    "no max clock": (lambda d: d["technology"].update(max_clock="0 GHz"), ["technology.max_clock: must be above 0"]),
+    "no area": (lambda d: d["technology"].update(area="0 mm2"), ["technology.area: must be above 0"]),
     "clock too high": (lambda d: d.update(clock="3 GHz"), ["clock: 3 GHz is above technology.max_clock, 2 GHz (1.50"]),
     "node outside the table": (
         lambda d: d["technology"].update(node="13 nm"),
