@@ -34,7 +34,7 @@ from sim.baseline.score import error_statistics
 from sim.baseline.table import CUSTOM_KERNELS, Library, Table, family, record_graph
 from sim.cost.gpu.constants import Constants
 from sim.cost.intervals import interval_s
-from sim.errors import CalibrationError, expect
+from sim.errors import CalibrationError, expect, nearest
 from sim.hardware.calibration import Calibration
 from sim.hardware.chip import Chip
 from sim.hardware.load import as_chip
@@ -210,12 +210,18 @@ def held_out(fitted: Fitted, calibration: Calibration) -> tuple[HeldOut, ...]:
 def chip_of(device: str) -> Chip:
     """The bundled chip of a device: the one that bears its name, or names it as its calibration.
 
-    Raises: ConfigError, with the chips that there are: none."""
+    Raises: CalibrationError, with the devices that were measured: none."""
     import sim
     from sim.hardware.load import list_hardware
 
-    named = device in list_hardware()
-    return (None if named else bundled_chip(device)) or sim.load_hardware(device)
+    named = sim.load_hardware(device) if device in list_hardware() else bundled_chip(device)
+    if named is None:
+        measured = sorted(file.stem for file in data_dir("baselines").glob("*.jsonl"))
+        raise CalibrationError(
+            f'no bundled chip is that of device "{device}": expected one of {", ".join(measured)}, or a chip of your '
+            f"own with --hw.{nearest(device, measured)}"
+        )
+    return named
 
 
 def bundled_chip(device: str) -> Chip | None:

@@ -106,7 +106,7 @@ def pairs(words: Iterable[str], *, option: str, error: type[DovetailError] = Con
     return found
 
 
-_EXAMPLES = {"-p": "batch=4", "--set": "clock=1.5 GHz", "--override": "layer1.0.conv1=1.2 ms"}
+_EXAMPLES = {"-p": "batch=4", "--set": "clock=1.5 GHz", "--override": "layer1.0.conv1.0.convolution=1.2 ms"}
 
 
 def knobs(words: Iterable[str]) -> dict[str, Any]:

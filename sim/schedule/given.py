@@ -65,7 +65,7 @@ def given_latencies_s(overrides: Mapping[str, float | str] | None) -> dict[str, 
 
     Raises: ConfigError, UnitError: no map, or a time that is none.
     """
-    due = 'a map from op to time such as {"layer1.0.conv1": "1.2 ms"}'
+    due = 'a map from op to time such as {"layer1.0.conv1.0.convolution": "1.2 ms"}'
     expect({} if overrides is None else overrides, Mapping, due, where="overrides")
     found = {}
     for op, time in (overrides or {}).items():

@@ -333,3 +333,8 @@ def test_one_command_measures_fits_and_says_how_to_use_it(tmp_path, monkeypatch)
     found = CliRunner().invoke(app, [*words, "--calibration", "some-cpu-avx512.json"])
     assert found.exit_code == 0, found.output
     assert '"device": "some-cpu-avx512"' in found.stdout
+
+
+def test_a_device_without_a_chip_is_told_which_were_measured():
+    with pytest.raises(CalibrationError, match=r'device "nvidia-h20": .*Did you mean "nvidia-h200"\?'):
+        calibrate("nvidia-h20")
