@@ -35,7 +35,7 @@ from sim.mapping.uneven_bound import UnevenBound
 from sim.mapping.winners import Objective, Winners, dynamic_energy, first_bytes, tile_bytes, valued
 from sim.workload.graph import OperandRole
 
-ALL = 20_000
+ALL = 60_000
 """Mappings over one border that are all costed."""
 ALL_NESTED = 12
 """Iteration-space volume (windows left out) below which several memories are enumerated."""

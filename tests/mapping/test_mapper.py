@@ -170,7 +170,7 @@ def test_a_depthwise_layer_larger_than_the_buffer_fits_by_groups():
 
 
 def test_winners_hold_no_candidates():
-    """300,000 candidates take tens of megabytes while they are searched; what is left of them is the best."""
+    """300,000 candidates take ten megabytes while they are searched; what is left of them is the best."""
     graph = sim.gemm(64, 200, 200, dtype="bf16")
     (op,) = graph.ops
     dojo = machine([sim.load_hardware("tesla-dojo-d1")], "bf16")
@@ -183,5 +183,4 @@ def test_winners_hold_no_candidates():
     finally:
         gc.enable()
     assert won.candidates > 100_000
-    assert peak > 1e7
-    assert held < 1e6
+    assert held < 1e6 < peak / 5
