@@ -204,8 +204,8 @@ def _chip_of(device: str, path: str) -> str:
 def score_device(
     device: str, hw: str | None = None, calibration: str = "auto", note: Callable[[str], None] = lambda line: None
 ) -> Score:
-    """Score the bundled baseline records of a device, published ones included, against `sim.estimate` on `hw`, by
-    default the chip of the device.
+    """Score the bundled baseline records of a device against `sim.estimate` on `hw`, by default the chip of the device.
+    (Networks of published results that are no bundled workload cannot be estimated; the refusal says so.)
 
     An estimate of a GPU speaks of one mode (`sim.baseline.modes`), graph replay by default: where there are records of
     it, the others are left out. `note` is told every broken line; it is skipped.

@@ -159,7 +159,7 @@ class _Context:
         return inside | {
             "primitives": float(first),
             "streamed": 0.0,
-            "packed": row["packed"] + row["streamed"] if first else 0.0,
+            "packed": row.get("packed", 0.0) + row.get("streamed", 0.0) if first else 0.0,  # (int8 layers hold theirs)
             "cycle_bytes": self.cycle_bytes if first else row["held_bytes"],
         }
 

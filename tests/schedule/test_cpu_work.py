@@ -107,6 +107,13 @@ def test_an_lstm_is_one_kernel():
     assert sum(row["calls"] for row in gru) > 20
 
 
+def test_an_lstm_of_int8_layers_packs_nothing():
+    """Their weights are held as the kernel wants them."""
+    lstm = rows(torch.nn.LSTM(4, 4, batch_first=True), torch.zeros(1, 3, 4), precision="int8")
+    assert sum(row["packed"] + row["streamed"] for row in lstm) == 0
+    assert sum(row["macs"] for row in lstm) == 3 * 128
+
+
 def test_products_fill_whole_vectors():
     """Zen 4: 16 lanes for results, words of four bytes for the reduction. 5 results take 16 lanes; int8 reductions of
     6 take 8. A convolution of 3 channels to 12 in int8: 4/3 and 16/12 of its MACs at each place."""
