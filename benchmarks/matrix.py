@@ -75,7 +75,8 @@ def answer(workload: str, knobs: dict[str, object], hardware: str, what_if: bool
         if found.infeasible is not None:
             return row | {"verdict": "refusal", "latency_s": None, "reason": found.infeasible["reason"][:300]}
         # (Weights that come on chip to stay may load wholly behind the op before.)
-        free = [op.name for op in found.ops if not op.latency_s > 0 and op.kind != LOAD]
+        inside = any("run inside the layers' kernels" in note for note in found.notes)
+        free = [op.name for op in found.ops if not op.latency_s > 0 and op.kind != LOAD and not inside]
         if free:
             return row | {"verdict": "crash", "reason": f"{len(free)} ops take no time: {', '.join(free[:4])}"}
         if law:

@@ -25,7 +25,7 @@ from sim.cost.vector import lane_cycles
 from sim.errors import PrecisionError
 from sim.hardware.chip import Chip, Fanout, Memory
 from sim.mapping.problem import INPUT, OUTPUT, WEIGHT
-from sim.schedule.shapes import Shape, is_depthwise, is_window, product_shape
+from sim.schedule.shapes import FUSED_CELLS, Shape, is_depthwise, is_window, product_shape
 from sim.workload.graph import EinsumOp, Graph, MovementOp, Op, OperandRole, Primitive, Region, Role, ViewOp
 from sim.workload.precision import BITS
 
@@ -50,8 +50,6 @@ BIAS_PASSES = 2.0
 """Further times that a product with a bias passes its output: the bias is written to it, and read to be added to."""
 PRIMITIVES = {"planes": 4.0, "last": 2.0, "packed": 1.0}
 """Primitives of a convolution: itself, with the reorders of its weights, of its input and of its output."""
-FUSED_CELLS = ("lstm",)
-"""Recurrent layers that run as one kernel."""
 KEY_BLOCK = 512
 """Keys that the attention kernel takes at once (kvSplitSize of PyTorch's CPU kernel)."""
 LINE_BYTES = 64

@@ -22,7 +22,7 @@ from sim.cost.vector import lane_cycles
 from sim.results import Term
 from sim.schedule.gpu import signature
 from sim.schedule.gpu_kernels import Gpu, Kernel, kernel_of, streamed
-from sim.schedule.shapes import is_depthwise, is_window
+from sim.schedule.shapes import FUSED_CELLS, is_depthwise, is_window
 from sim.workload.graph import EinsumOp, Graph, MovementOp, Op, Primitive, VectorOp, ViewOp
 
 if TYPE_CHECKING:
@@ -34,8 +34,6 @@ GROUPED = (4, 8, 16, 32)
 """Channels a group for which there is a kernel."""
 APART_KERNELS = 6.0
 """Two memories cleared, three copies, and the product."""
-RECURRENT = ("lstm",)
-"""Cells of recurrent layers that are one call."""
 STEP_KERNELS = 2.0
 """Kernels of one step of such a layer."""
 UNFUSED_KERNELS = 8.0
@@ -102,7 +100,7 @@ class _Context:
 
     def recurrent(self, op: Op) -> bool:
         region = self.graph.regions.get(op.region or "")
-        return region is not None and region.attrs.get("cell") in RECURRENT
+        return region is not None and region.attrs.get("cell") in FUSED_CELLS
 
     def _unfused(self, op: Op) -> bool:
         region = self.graph.regions.get(op.region or "")

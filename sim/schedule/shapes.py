@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from sim.mapping.problem import INPUT, OUTPUT, WEIGHT
 from sim.workload.graph import EinsumOp
 
+FUSED_CELLS = ("lstm",)
+"""Cells of recurrent layers for which frameworks have one kernel a layer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:

@@ -212,3 +212,11 @@ def test_softmax_of_a_fused_kernel_is_not_free_without_a_calibration():
         found = sim.estimate(graph, sim.load_hardware("epyc-zen4"), calibration=calibration)
         (softmax,) = [op for op in found.ops if "softmax" in op.name]
         assert softmax.latency_s > 0
+
+
+@pytest.mark.parametrize("chip", ["epyc-zen4", "h200-torch"])
+def test_what_runs_inside_a_recurrent_layers_kernel_is_told(chip):
+    found = sim.estimate("lstm", chip)
+    free = sum(op.latency_s == 0 for op in found.ops)
+    assert free
+    assert any(note.startswith(f"{free} ops of recurrent layers run inside") for note in found.notes)
