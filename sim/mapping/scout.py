@@ -64,6 +64,8 @@ def _reached(
     """Per band, the value that some candidate reaches on all of its clocks in each cell, (cells,); inf where none is
     known."""
     looked = np.concatenate(list(scouts.values()))
+    if not len(looked):  # no block fits a room whole
+        return {number: np.full(len(cells), np.inf) for number in scouts}
     band = np.repeat(list(scouts), [len(some) for some in scouts.values()])
     slow = {number: rivals.corner(rivals.bands[number], max) for number in scouts}
     numbers = _numbers([slow[number] for number in scouts], [len(some) for some in scouts.values()])

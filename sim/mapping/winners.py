@@ -42,7 +42,7 @@ class Winners:
 
     `row[d]` is the row of `cost` and `table` for design d, -1 where nothing fits; `energy_j` is
     dynamic (memories and MACs), nan where the chip states no energies; `need_bytes` is the least
-    footprint of any candidate, for the message when nothing fits.
+    footprint of any candidate, for the message where nothing fits (0 where something fits every design).
     """
 
     row: np.ndarray
@@ -131,7 +131,7 @@ class Winners:
             first_weight_bytes=[value for one in some for value in one.first_weight_bytes],
             footprint_bytes=[value for one in some for value in one.footprint_bytes],
             level_bytes=[levels for one in some for levels in one.level_bytes],
-            need_bytes=min(one.need_bytes for one in each),
+            need_bytes=max(one.need_bytes for one in each),
             proven_gap=max(one.proven_gap for one in each),
             latency_cycles=np.concatenate([one.latency_cycles for one in each])[number],
             candidates=each[0].candidates,
