@@ -7,6 +7,7 @@ import importlib
 import inspect
 import json
 import pkgutil
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -93,6 +94,19 @@ def _own_part(path: Path) -> str:
 def test_every_part_has_a_layer() -> None:
     known = {part for layer in LAYERS for part in layer}
     assert {_own_part(path) for path in _files()} <= known
+
+
+PACKAGES = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py") if path.parent.name != "cli")
+"""All but the commands, which are one table of code."""
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_says_what_lives_in_it(package: str) -> None:
+    """Its docstring names every module."""
+    folder = PACKAGE / package
+    text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))) or ""
+    parts = {path.stem for path in folder.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert parts - {"__init__"} <= set(re.findall(r"\w+", text))
 
 
 def test_a_package_imports_only_what_stands_below_it() -> None:

@@ -1,6 +1,13 @@
 """Which model on which chip: search spaces, their evaluation, and the study that explores them.
 
-Nothing heavy is loaded before a search runs: optuna lives in `sim.codesign.study` alone.
+Nothing heavy is loaded before a search runs: optuna lives in `study` alone.
+
+The space            schema (of a search file), space, ranges (of a parameter), checks (before anything is costed)
+A trial              scenario and choice (what is asked), evaluate (one model on many chips), bounds and guide (which
+                     chips are not worth it), streams (by events)
+Quality              quality (table, law, callable), trained, recipes (compression without weights)
+The search           study (samplers, storage, workers)
+What was found       found, pareto, importance, answer (the folder)
 """
 
 from __future__ import annotations

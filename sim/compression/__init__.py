@@ -1,6 +1,12 @@
 """Smaller models for real: techniques on torch modules, their quality, and what the simulator sees.
 
 The public names are loaded on first use, so that importing the package loads no torch.
+
+Techniques           quantisation, sensitivities (mixed widths), sparsify, prune, distillation
+  their parts        fakequant (grids), integer (what a chip would compute), channels (which belong together), training
+What comes out       model (the module, and what was done), annotations (for the simulator)
+Recipes              recipe (the file), steps, study (before and after), benefit (on chips)
+Quality              quality, tasks (that train without a download), statistics, published
 """
 
 from __future__ import annotations
