@@ -161,7 +161,7 @@ def _submodules() -> list[str]:
     return [found.name for found in pkgutil.walk_packages([str(PACKAGE)], "sim.") if found.name != "sim.__main__"]
 
 
-OPTIONAL = {"numba", "triton", "pynvml", "transformers", "torchao", "onnx", "onnxscript", "sklearn", "grpc"}
+OPTIONAL = {"triton", "transformers", "torchao", "onnx", "onnxscript", "sklearn", "grpc"}
 """Packages of extras: a module that needs one may refuse to be imported without it."""
 
 
