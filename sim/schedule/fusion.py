@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from itertools import groupby
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,8 +28,8 @@ LEAN = 1.25
 """Of slices that leave out what a mask hides, the third way costed is the coarsest that does at most this share of the
 least work of any: smaller ones fill the array less."""
 WORTHWHILE = 0.05
-"""A chain is costed where it might save this share of its members' time: all their waiting, launches but one, and the
-transfers of what passes between them."""
+"""A chain is costed where it might save this share of its members' time (or energy, where that is the objective): all
+their waiting, launches but one, and the transfers of what passes between them."""
 
 
 def fused(groups: list[GroupCost], coster: _Coster) -> tuple[list[GroupCost], Residency]:
@@ -85,38 +84,73 @@ def _merged(at: dict[int, GroupCost], options: Sequence[GroupCost], where: np.nd
 
 
 def _winners(at: dict[int, GroupCost], coster: _Coster) -> list[GroupCost]:
-    """Fused groups, each with the designs on which it beats its ops one by one and the other ways to cut it."""
-    laid = layout(coster.graph)
-    sizes, span = laid.sizes, laid.span
-    taken = {i: np.zeros(len(coster.chips), dtype=bool) for i in at}
-    found: list[GroupCost] = []
-    for _, some in groupby(_candidates(at, coster), key=lambda one: len(one[0][0].members)):
-        wanted = []
-        fitting: dict[tuple, dict[int, np.ndarray]] = {}
-        parts: list[Slicing] = []
-        for ways, asked in some:  # all of a length are asked of the mapper together, alike ones (a key) once
-            members = ways[0].members
-            free = asked & ~np.any([taken[i] for i in members], axis=0)
-            held = held_beside(ways[0], coster, span, sizes)
-            key = _alike(ways, held, coster)
-            first = (*key, free.tobytes())
-            if first not in fitting:
-                fitting[first] = _fitting(ways, held, free, at[members[0]].capacity_bytes, coster)
-                parts += (ways[k] for k in fitting[first])
-            wanted.append((ways, asked, held, key, fitting[first]))
-        ask_parts(parts, coster)
-        won: dict[tuple, list[tuple[int, GroupCost]]] = {}
-        for ways, asked, held, key, chosen in wanted:
-            members = ways[0].members
-            free = asked & ~np.any([taken[i] for i in members], axis=0)
-            if free.any() and chosen:
-                own = (*key, free.tobytes(), *chosen)
-                if own not in won:
-                    won[own] = _beating(ways, chosen, held, free, [at[i] for i in members], coster)
-                for k, option in won[own]:
-                    found.append(_named(option, ways[k], coster))
-                    taken |= {i: taken[i] | option.runs for i in members}
-    return found
+    """Fused groups, each with the designs that run it."""
+    candidates = list(_candidates(at, coster))
+    distinct = {one.key: one for one in candidates}
+    ask_parts((one.ways[k] for one in distinct.values() for k in one.fitting), coster)
+    won = {key: _beating(one, [at[i] for i in one.members], coster) for key, one in distinct.items()}
+    found = [(one, won[one.key]) for one in candidates if won[one.key].options]
+    return [
+        _named(cost.with_(runs=cost.runs & mine), one.ways[k], coster)  # type: ignore[operator]
+        for one, beating, mine in _best_together(found, at, coster)
+        for k, cost in beating.options
+        if (cost.runs & mine).any()  # type: ignore[operator]
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A group that might run fused."""
+
+    ways: list[Slicing]
+    """To cut it, coarsest first."""
+    held: np.ndarray
+    """(D,) bytes of other tensors on chip meanwhile."""
+    fitting: dict[int, np.ndarray]
+    """Ways to cost (by number) -> designs (D,)."""
+    key: tuple
+    """What it shares with groups that only names tell apart."""
+
+    @property
+    def members(self) -> tuple[int, ...]:
+        return self.ways[0].members
+
+
+@dataclass(frozen=True, slots=True)
+class _Beating:
+    """What may run fused: the ways (by number) that are best somewhere, with the designs that would run them, and what
+    the objective makes least of, (D,), inf where the ops one by one are better."""
+
+    options: list[tuple[int, GroupCost]]
+    value: np.ndarray
+
+
+def _best_together(
+    found: Sequence[tuple[_Candidate, _Beating]], at: dict[int, GroupCost], coster: _Coster
+) -> Iterator[tuple[_Candidate, _Beating, np.ndarray]]:
+    """Groups that overlap exclude each other: (group, its costs, designs that take it), so that the sum over the
+    network's groups and single ops is least on each design."""
+    place = {i: number for number, i in enumerate(at)}
+    first = [place[one.members[0]] for one, _ in found]
+    ending: dict[int, list[int]] = {}
+    for number, (one, _) in enumerate(found):
+        ending.setdefault(place[one.members[-1]] + 1, []).append(number)
+    least, last = [np.zeros(len(coster.chips))], []
+    """Of the ops before each place: the least sum, and which group is the last there (-1: a single op)."""
+    for end, group in enumerate(at.values(), start=1):
+        here = ending.get(end, [])
+        sums = [least[-1] + _one_by_one([group], coster), *(least[first[n]] + found[n][1].value for n in here)]
+        least.append(np.min(sums, axis=0))
+        last.append(np.array([-1, *here])[np.argmin(sums, axis=0)])
+    where = np.full(len(coster.chips), len(at))
+    for end in range(len(at), 0, -1):
+        now = where == end
+        where = np.where(now, end - 1, where)
+        for n in ending.get(end, []):
+            mine = now & (last[end - 1] == n)
+            if mine.any():
+                where = np.where(mine, first[n], where)
+                yield *found[n], mine
 
 
 def _alike(ways: list[Slicing], held: np.ndarray, coster: _Coster) -> tuple:
@@ -129,16 +163,10 @@ def _alike(ways: list[Slicing], held: np.ndarray, coster: _Coster) -> tuple:
     )
 
 
-def _beating(
-    ways: list[Slicing],
-    chosen: dict[int, np.ndarray],
-    held: np.ndarray,
-    free: np.ndarray,
-    members: list[GroupCost],
-    coster: _Coster,
-) -> list[tuple[int, GroupCost]]:
-    """The ways (by number) that win on some of the free designs, over the members one by one and the other ways."""
-    costs = [_cost(ways[k], held, coster) for k in chosen]
+def _beating(candidate: _Candidate, members: list[GroupCost], coster: _Coster) -> _Beating:
+    """Where a group beats its members one by one."""
+    chosen = candidate.fitting
+    costs = [_cost(candidate.ways[k], candidate.held, coster) for k in chosen]
     # (A design decides among its own ways, whatever others in the sweep need.)
     values = np.stack(
         [
@@ -146,36 +174,61 @@ def _beating(
             for c, own in zip(costs, chosen.values(), strict=True)
         ]
     )
-    best = np.nan_to_num(values, nan=np.inf).argmin(axis=0)
-    wins = free & (np.nanmin(values, axis=0, initial=np.inf) < _one_by_one(members, coster))
+    values = np.nan_to_num(values, nan=np.inf)
+    best, least = values.argmin(axis=0), values.min(axis=0)
+    wins = least < _one_by_one(members, coster)
     options = [
         (k, cost.with_(runs=wins & (best == at))) for at, (k, cost) in enumerate(zip(chosen, costs, strict=True))
     ]
-    return [(k, option) for k, option in options if option.runs.any()]  # type: ignore[union-attr]
+    some = [(k, option) for k, option in options if option.runs.any()]  # type: ignore[union-attr]
+    return _Beating(some, np.where(wins, least, np.inf))
 
 
-def _candidates(at: dict[int, GroupCost], coster: _Coster) -> Iterator[tuple[list[Slicing], np.ndarray]]:
-    """(ways to cut a group that might run fused, coarsest first; designs (D,) to ask); longer groups come first."""
+def _candidates(at: dict[int, GroupCost], coster: _Coster) -> Iterator[_Candidate]:
+    """Groups of which some way fits on some design that asks for it."""
     graph, stays = coster.graph, coster.residency.stays
     every = np.ones(len(coster.chips), dtype=bool)
     known, bits = coster.shared.slicings, coster.unit.array.accumulate_bits
+    fitting: dict[tuple, dict[int, np.ndarray]] = {}
     for name, region in flash_regions(graph).items():
         if int(region.region.attrs["query_length"]) > 1:  # a decode step has no scores worth keeping
             key = (id(graph), name, bits)
             ways = known[key] if key in known else known.setdefault(key, attention_slicings(region, graph, bits))
-            if _usable(ways, coster):
-                yield ways, every
-    for members in chains(graph, stays):
-        if any(coster.depthwise_macs_per_cycle(graph.ops[i]) for i in members):
-            continue  # (two processors)
-        between = [graph.tensors[graph.ops[i].outputs[0]] for i in members[:-1]]
-        asked = ~np.any([stays[tensor.storage or tensor.id] for tensor in between], axis=0)
-        asked &= _may_save([at[i] for i in members], sum(tensor.size_bytes for tensor in between)) > WORTHWHILE
-        if asked.any():
-            chain = (id(graph), *members)
-            ways = known[chain] if chain in known else known.setdefault(chain, chain_slicings(members, graph))
-            if _usable(ways, coster):
-                yield ways, asked
+            if _usable(ways, coster) and (one := _candidate(ways, every, at, fitting, coster)):
+                yield one
+    for growing in chains(graph, stays):
+        small = every  # designs on which no shorter chain was too large
+        for chain in growing:
+            if any(coster.depthwise_macs_per_cycle(graph.ops[i]) for i in chain.members):
+                break  # (two processors)
+            asked = small & ~np.any([stays[storage] for storage in chain.between], axis=0)
+            asked &= _may_save([at[i] for i in chain.members], chain.spared_bytes, coster) > WORTHWHILE
+            if asked.any():
+                own = (id(graph), *chain.members)
+                ways = known[own] if own in known else known.setdefault(own, chain_slicings(chain, graph))
+                if not _usable(ways, coster):
+                    break
+                one = _candidate(ways, asked, at, fitting, coster)
+                fits = np.any(list(one.fitting.values()), axis=0) if one else ~every
+                small = small & (fits | ~asked)
+                if one:
+                    yield one
+
+
+def _candidate(
+    ways: list[Slicing],
+    asked: np.ndarray,
+    at: dict[int, GroupCost],
+    fitting: dict[tuple, dict[int, np.ndarray]],
+    coster: _Coster,
+) -> _Candidate | None:
+    """The group for the designs that ask; None where it fits on none of them. `fitting`: what is known so far."""
+    laid = layout(coster.graph)
+    held = held_beside(ways[0], coster, laid.span, laid.sizes)
+    key = (*_alike(ways, held, coster), asked.tobytes())
+    if key not in fitting:
+        fitting[key] = _fitting(ways, held, asked, at[ways[0].members[0]].capacity_bytes, coster)
+    return _Candidate(ways, held, fitting[key], key) if fitting[key] else None
 
 
 def _usable(ways: list[Slicing], coster: _Coster) -> bool:
@@ -186,34 +239,36 @@ def _usable(ways: list[Slicing], coster: _Coster) -> bool:
     return bool(ops) and set(ROLES) <= memory.holds and not own
 
 
-def _may_save(groups: Sequence[GroupCost], between_bytes: float) -> np.ndarray:
-    """(D,) largest share of the time of these groups that running them as one might save."""
+def _may_save(groups: Sequence[GroupCost], spared_bytes: float, coster: _Coster) -> np.ndarray:
+    """(D,) largest share of what the objective makes least of that running these groups as one might save."""
     whole = sum(g.launch_s + g.time_s for g in groups)
-    array, home = np.zeros_like(whole), np.zeros_like(whole)
+    array, home, energy = np.zeros((3, *np.shape(whole)))
     for group in groups:
         assert group.ladder is not None
-        assert group.machine is not None
-        array = array + group.ladder["compute"] / group.machine.clock_hz
-        home = home + group.home_busy_s
-    level = groups[0].machine.levels[0]  # type: ignore[union-attr]
-    moving = 2 * between_bytes / groups[0].machine.rates[:, level.read_port] / groups[0].machine.clock_hz  # type: ignore[union-attr]
-    return 1 - (groups[0].launch_s + np.maximum(array, home - moving)) / whole
+        array = array + group.ladder["compute"] / group.machine.clock_hz  # type: ignore[union-attr]
+        home, energy = home + group.home_busy_s, energy + group.energy_j
+    full = groups[0].machine
+    assert full is not None
+    moving = spared_bytes / full.rates[:, full.levels[0].read_port] / full.clock_hz
+    moved_j = spared_bytes * np.maximum(full.read_energy_j_per_byte, full.write_energy_j_per_byte)[:, 0]
+    least = groups[0].launch_s + np.maximum(array, home - moving)
+    return 1 - share(least, energy - moved_j, coster) / share(whole, energy, coster)
 
 
 def _fitting(
-    ways: list[Slicing], held: np.ndarray, free: np.ndarray, capacity: np.ndarray, coster: _Coster
+    ways: list[Slicing], held: np.ndarray, asked: np.ndarray, capacity: np.ndarray, coster: _Coster
 ) -> dict[int, np.ndarray]:
-    """Ways to cost -> designs: for each free design the coarsest that fits, that of at least `FINER` slices, and that
-    which leaves out most of what a mask hides."""
+    """Ways to cost -> designs: for each design that asks the coarsest that fits, that of at least `FINER` slices, and
+    that which leaves out most of what a mask hides."""
     least = min(way.visited for way in ways) * LEAN
-    room = np.stack([footprint_bytes(way, coster) + held <= capacity for way in ways]) & free
+    room = np.stack([footprint_bytes(way, coster) + held <= capacity for way in ways]) & asked
     fine = room & np.array([way.count >= FINER for way in ways])[:, None]
     lean = room & np.array([way.visited < 1 and way.visited <= least for way in ways])[:, None]
-    asked = {
+    taken = {
         k: np.any([(fit.argmax(axis=0) == k) & fit.any(axis=0) for fit in (room, fine, lean)], axis=0)
         for k in range(len(ways))
     }
-    return {k: own for k, own in asked.items() if own.any()}
+    return {k: own for k, own in taken.items() if own.any()}
 
 
 def _cost(way: Slicing, held: np.ndarray, coster: _Coster) -> GroupCost:

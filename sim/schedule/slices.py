@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,8 +51,8 @@ class Slicing:
     """Positions of its ops, in order."""
     outer: int
     inner: int
-    products: tuple[tuple[EinsumOp, EinsumOp], ...]
-    """(member, its part of one slice)"""
+    cuts: tuple[tuple[EinsumOp, Mapping[str, int]], ...]
+    """(product among the members, extents of those of its ranks of which a slice is a part)"""
     vectors: tuple[VectorPart, ...]
     load_outer: Mapping[str, float]
     """Loaded once for each outer step, beside what runs before it."""
@@ -73,6 +74,11 @@ class Slicing:
     @property
     def count(self) -> int:
         return self.outer * self.inner
+
+    @cached_property
+    def products(self) -> tuple[tuple[EinsumOp, EinsumOp], ...]:
+        """(member, its part of one slice)"""
+        return tuple((op, cut(op, sizes)) for op, sizes in self.cuts)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,19 +13,22 @@ that the next window needs again stay in a line buffer, nothing is computed twic
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import ceil, prod
+from typing import NamedTuple
 
 import numpy as np
 
 from sim.cost.flash import FlashRegion, visible_blocks
 from sim.mapping.problem import INPUT, WEIGHT
-from sim.schedule.slices import Slicing, VectorPart, cut
+from sim.schedule.slices import Slicing, VectorPart
 from sim.workload.graph import Einsum, EinsumOp, Graph, MovementOp, Primitive, Role, VectorOp, ViewOp
 
-LONGEST = 3
-"""Layers of a chain (an inverted residual block has three)."""
+LONGEST = 16
+"""Layers of a chain."""
 LEAST_ROWS = 16
 """Query rows of a slice below which an array is hardly used."""
 KEY_BLOCKS = (1024, 256, 64)
@@ -164,16 +167,12 @@ class _Attention:
         if online:
             vectors.append(VectorPart(primitives=online, read_bytes=result, write_bytes=result))
         shared = {r: sizes[r] for r in (*ranks.batch, *ranks.rows) if r in sizes}
-        products = (
-            (self.scores, cut(self.scores, shared | {key: keys})),
-            (self.context, cut(self.context, shared | {ranks.keys[1]: keys})),
-        )
         return Slicing(
             what=self._words(rows, keys, pieces, skips=count < square),
             members=self.members,
             outer=outer,
             inner=inner,
-            products=products,
+            cuts=((self.scores, shared | {key: keys}), (self.context, shared | {ranks.keys[1]: keys})),
             vectors=tuple(vectors),
             load_outer=load_outer,
             load_inner=load_inner | masks,
@@ -252,55 +251,101 @@ class _Link:
     def rows(self) -> int:
         return self.op.einsum.ranks[self.row]
 
-    def reach(self, axis: int) -> tuple[int, int]:
-        """(rows of the input that a window spans, rows by which it moves)."""
-        terms = self.op.einsum.operand(INPUT).projection[axis].terms
-        ranks = self.op.einsum.ranks
-        step = next(coefficient for rank, coefficient in terms if rank == self.row)
-        return 1 + sum(c * (ranks[rank] - 1) for rank, c in terms if rank != self.row), step
+    def window(self, axis: int) -> _Window:
+        read, ranks = self.op.einsum.operand(INPUT).projection[axis], self.op.einsum.ranks
+        step = next(coefficient for rank, coefficient in read.terms if rank == self.row)
+        span = 1 + sum(c * (ranks[rank] - 1) for rank, c in read.terms if rank != self.row)
+        padding = max(0, (self.rows - 1) * step + span - read.size)
+        return _Window(span, step, span - 1 - padding // 2)
 
 
-def chains(graph: Graph, stays: Mapping[str, np.ndarray]) -> list[tuple[int, ...]]:
-    """Positions of layers in a row whose tensors between only they touch and some design cannot keep; longest first."""
-    touched: dict[str, list[int]] = {}
-    for i, op in enumerate(graph.ops):
-        if not isinstance(op, ViewOp):
-            for storage in dict.fromkeys(graph.tensors[key].storage or key for key in (*op.inputs, *op.outputs)):
-                touched.setdefault(storage, []).append(i)
-    follows: dict[int, int] = {}
-    for i, op in enumerate(graph.ops):
-        if not isinstance(op, EinsumOp) or op.region is not None:
-            continue
-        made = graph.tensors[op.outputs[0]]
-        storage = made.storage or made.id
-        users = touched[storage]
-        if made.role is Role.ACTIVATION and len(users) == 2 and not np.all(stays[storage]) and _together(users, graph):
-            after = graph.ops[users[1]]
-            if isinstance(after, EinsumOp) and after.region is None:
-                read = graph.tensors[after.einsum.operand(INPUT).tensor]
-                if (read.storage or read.id) == storage and read.shape == made.shape:
-                    follows[i] = users[1]
-    found = []
-    for length in range(LONGEST, 1, -1):
-        for start in follows:
-            run = [start]
-            while len(run) < length and run[-1] in follows:
-                run.append(follows[run[-1]])
-            if len(run) == length:
-                found.append(tuple(run))
+class _Window(NamedTuple):
+    """Rows of a layer's input that a row of its result takes, rows by which that moves, and how far it reaches beyond
+    the row that stands above the result's (padding is the same on both sides)."""
+
+    span: int
+    step: int
+    ahead: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chain:
+    """Layers in a row, each of which reads what the one before made."""
+
+    members: tuple[int, ...]
+    """Positions of the ops."""
+    between: frozenset[str]
+    """Storages of what passes between them,"""
+    inside: frozenset[str]
+    """and those of them that no other op reads."""
+    spared_bytes: float
+    """What the home memory need not move where the chain runs as one."""
+
+
+def chains(graph: Graph, stays: Mapping[str, np.ndarray]) -> Iterator[list[Chain]]:
+    """From each layer on the chains of two layers, of three, and so on up to `LONGEST`, the tensors between which some
+    design cannot keep."""
+    follows, readers = _follows(graph, stays), _readers(graph)
+    for start in follows:
+        members, growing = [start], []
+        while members[-1] in follows and len(members) < LONGEST:
+            members.append(follows[members[-1]])
+            growing.append(_joined(tuple(members), graph, readers))
+        yield growing
+
+
+def _follows(graph: Graph, stays: Mapping[str, np.ndarray]) -> dict[int, int]:
+    """Layer -> the layer right after it, if that reads its result."""
+    makers, found = _makers(graph), {}
+    for i, after in pairwise(i for i, op in enumerate(graph.ops) if not isinstance(op, ViewOp)):
+        first, then = graph.ops[i], graph.ops[after]
+        if isinstance(first, EinsumOp) and isinstance(then, EinsumOp) and first.region is None is then.region:
+            made, read = graph.tensors[first.outputs[0]], graph.tensors[then.einsum.operand(INPUT).tensor]
+            storage = made.storage or made.id
+            passes = made.role is Role.ACTIVATION and (read.storage or read.id) == storage and read.shape == made.shape
+            if passes and makers[storage] == 1 and not np.all(stays[storage]):
+                found[i] = after
     return found
 
 
-def chain_slicings(members: Sequence[int], graph: Graph) -> list[Slicing]:
+def _joined(members: tuple[int, ...], graph: Graph, readers: Mapping[str, list[int]]) -> Chain:
+    made = [graph.tensors[graph.ops[i].outputs[0]] for i in members[:-1]]
+    between = {tensor.storage or tensor.id: float(tensor.size_bytes) for tensor in made}
+    near = {storage: sum(i in members for i in readers[storage]) for storage in between}
+    inside = frozenset(storage for storage in between if near[storage] == len(readers[storage]))
+    spared = sum(size * (near[storage] + (storage in inside)) for storage, size in between.items())
+    return Chain(members=members, between=frozenset(between), inside=inside, spared_bytes=spared)
+
+
+def _makers(graph: Graph) -> Mapping[str, int]:
+    """Storage -> ops that write it."""
+    return Counter(s for op in graph.ops if not isinstance(op, ViewOp) for s in _storages(op.outputs, graph))
+
+
+def _readers(graph: Graph) -> Mapping[str, list[int]]:
+    """Storage -> positions of the ops that read it."""
+    found: dict[str, list[int]] = {}
+    for i, op in enumerate(graph.ops):
+        if not isinstance(op, ViewOp):
+            for storage in _storages(op.inputs, graph):
+                found.setdefault(storage, []).append(i)
+    return found
+
+
+def _storages(keys: Sequence[str], graph: Graph) -> list[str]:
+    return list(dict.fromkeys(graph.tensors[key].storage or key for key in keys))
+
+
+def chain_slicings(chain: Chain, graph: Graph) -> list[Slicing]:
     """Ways to run a chain, coarsest first; none where its rows do not follow each other."""
-    ops = [op for op in (graph.ops[i] for i in members) if isinstance(op, EinsumOp)]
+    ops = [op for op in (graph.ops[i] for i in chain.members) if isinstance(op, EinsumOp)]
     links = _links(ops)
     if links is None:
         return []
     axis, layers = links
     images = layers[-1].op.einsum.ranks[layers[-1].image] if layers[-1].image else 1
     ways = _halves(layers[-1].rows, 1)[0 if images > 1 else 1 :]
-    return [_chain(tuple(members), layers, axis, ceil(layers[-1].rows / rows), images, graph) for rows in ways]
+    return [_chain(chain, layers, axis, ceil(layers[-1].rows / rows), images, graph) for rows in ways]
 
 
 def _links(ops: Sequence[EinsumOp]) -> tuple[int, list[_Link]] | None:
@@ -331,52 +376,48 @@ def _links(ops: Sequence[EinsumOp]) -> tuple[int, list[_Link]] | None:
     return axis, layers
 
 
-def _chain(
-    members: tuple[int, ...], layers: Sequence[_Link], axis: int, cuts: int, images: int, graph: Graph
-) -> Slicing:
-    tensors, count = graph.tensors, cuts * images
+def _chain(chain: Chain, layers: Sequence[_Link], axis: int, pieces: int, images: int, graph: Graph) -> Slicing:
+    tensors, count, entry = graph.tensors, pieces * images, layers[0].op.einsum.operand(INPUT).tensor
     size = lambda key: float(tensors[key].size_bytes)  # noqa: E731
-    products, buffers, lag = [], 0.0, False
+    made = [link.op.outputs[0] for link in layers]
+    reader = {storage: at for at, storage in enumerate(_storages(made, graph), start=1)}
+    """Storage of what the chain makes -> the layer that reads it first."""
+    windows = [link.window(axis) for link in layers]
+    cuts, buffers = [], 0.0
     load_outer: dict[str, float] = {}
-    load_inner: dict[str, float] = {}
-    first, last = layers[0].op, layers[-1].op
-    inside = frozenset(tensors[link.op.outputs[0]].storage or link.op.outputs[0] for link in layers[:-1])
-    entry = first.einsum.operand(INPUT).tensor
-    source = tensors[entry].storage or entry
-    for at, link in enumerate(layers):
-        rows = ceil(link.rows / cuts)
-        products.append((link.op, cut(link.op, {link.row: rows} | ({link.image: 1} if link.image else {}))))
+    load_inner = {entry: size(entry) / count}
+    for at, (link, window) in enumerate(zip(layers, windows, strict=True)):
+        rows = ceil(link.rows / pieces)
+        cuts.append((link.op, {link.row: rows} | ({link.image: 1} if link.image else {})))
         read = link.op.einsum.operand(INPUT)
-        span, step = link.reach(axis)
         row_bytes = size(read.tensor) / images / read.projection[axis].size
-        ahead = max(0, span - step) * row_bytes
-        buffers += ahead + (0.0 if at == 0 else rows * step * row_bytes)
-        lag |= at > 0 and span > step
+        buffers += max(0, window.span - window.step) * row_bytes + (0.0 if at == 0 else rows * window.step * row_bytes)
         for key in dict.fromkeys(link.op.inputs):
-            storage = tensors[key].storage or key
-            if storage in inside:
-                continue
             if tensors[key].role is Role.WEIGHT:
                 load_outer[key] = size(key)
-            elif storage == source and key not in load_inner and at > 0:  # a residual: rows that came in wait for it
-                buffers += 2 * size(key) / count + ahead
-            else:
+                continue
+            first = 0 if key == entry else reader.get(tensors[key].storage or key)
+            if first is None:
                 load_inner[key] = size(key) / count
-    kinds = " + ".join("depthwise" if link.op.einsum.ranks.get("G", 1) > 1 else "layer" for link in layers)
+            elif first < at:  # a residual: its rows wait as far as the windows on the way reach ahead
+                waits = sum(one.ahead for one in windows[first : at + 1]) - (windows[first].span - 1)
+                buffers += max(0, waits) * size(key) / images / link.rows
+    depthwise = sum(link.op.einsum.ranks.get("G", 1) > 1 for link in layers)
+    kinds = f"{depthwise} of them depthwise, " if depthwise else ""
     return Slicing(
-        what=f"chain of {len(layers)} layers ({kinds}, {ceil(layers[-1].rows / cuts)} rows a slice)",
-        members=members,
+        what=f"chain of {len(layers)} layers ({kinds}{ceil(layers[-1].rows / pieces)} rows a slice)",
+        members=chain.members,
         outer=1,
         inner=count,
-        products=tuple(products),
+        cuts=tuple(cuts),
         vectors=(),
         load_outer=load_outer,
         load_inner=load_inner,
-        store={last.outputs[0]: size(last.outputs[0]) / count},
+        store={key: size(key) / count for key in made if (tensors[key].storage or key) not in chain.inside},
         buffer_bytes=buffers,
-        inside=inside,
-        lag=lag,
+        inside=chain.inside,
+        lag=any(window.span > window.step for window in windows[1:]),
     )
 
 
-__all__ = ["attention_slicings", "chain_slicings", "chains"]
+__all__ = ["Chain", "attention_slicings", "chain_slicings", "chains"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -22,8 +22,11 @@ from sim.workload.graph import (
 )
 
 
-def chain(layers: Sequence[Graph], *, relu: bool = True, tied: bool = False) -> Graph:
-    """Layers in a row; shapes must meet. Names: "layer0", "relu0", "layer1", ... `tied`: one weight for all."""
+def chain(
+    layers: Sequence[Graph], *, relu: bool = True, tied: bool = False, residuals: Mapping[int, str] | None = None
+) -> Graph:
+    """Layers in a row; shapes must meet. Names: "layer0", "relu0", "layer1", ... `tied`: one weight for all;
+    `residuals`: layer -> tensor that is added to its result."""
     ops: list[EinsumOp | VectorOp] = []
     tensors: dict[str, Tensor] = {}
     before = "input"
@@ -53,6 +56,19 @@ def chain(layers: Sequence[Graph], *, relu: bool = True, tied: bool = False) -> 
             )
         )
         before = names["output"]
+        if residuals and i in residuals:
+            made, total = tensors[before], f"sum{i}"
+            tensors[total] = replace(made, id=total, name=total, storage=total)
+            ops.append(
+                VectorOp(
+                    name=f"add{i}",
+                    kind="aten.add",
+                    inputs=(before, residuals[i]),
+                    outputs=(total,),
+                    primitives={Primitive.ADD: made.elements},
+                )
+            )
+            before = total
         if relu:
             result = "output" if last else f"relu{i}"
             made = tensors[before]
@@ -77,7 +93,13 @@ def products(m: int, widths: Sequence[int], *, relu: bool = True, tied: bool = F
     return chain([sim.gemm(m, n, k) for k, n in pairwise(widths)], relu=relu, tied=tied)
 
 
-def convolutions(size: int, channels: Sequence[int], kernels: Sequence[int], strides: Sequence[int]) -> Graph:
+def convolutions(
+    size: int,
+    channels: Sequence[int],
+    kernels: Sequence[int],
+    strides: Sequence[int],
+    residuals: Mapping[int, str] | None = None,
+) -> Graph:
     """Convolutions with padding kernel // 2; a negative kernel is a depthwise one of as many channels."""
     layers = []
     for i, (kernel, stride) in enumerate(zip(kernels, strides, strict=True)):
@@ -85,7 +107,7 @@ def convolutions(size: int, channels: Sequence[int], kernels: Sequence[int], str
         groups, width = (c, -kernel) if kernel < 0 else (1, kernel)
         layers.append(sim.conv2d(c, k, size, width, stride=stride, padding=width // 2, groups=groups))
         size = (size + 2 * (width // 2) - width) // stride + 1
-    return chain(layers)
+    return chain(layers, residuals=residuals)
 
 
 def attention(
