@@ -98,9 +98,15 @@ def machine_of(coster: _Coster, compute: str) -> Machine:
     return coster.mapped[key]  # type: ignore[return-value]
 
 
-def asked(op: EinsumOp, stays: Mapping[str, np.ndarray], held: np.ndarray, coster: _Coster) -> Asked:
+def asked(
+    op: EinsumOp,
+    stays: Mapping[str, np.ndarray],
+    held: np.ndarray,
+    coster: _Coster,
+    only: np.ndarray | None = None,
+) -> Asked:
     """The questions of an einsum whose tensors lie on chip or at home as `stays` (tensor -> (D,)) says, beside `held`
-    bytes.
+    bytes. `only`: (D,) designs to ask for, the coster's if not given; the others have no numbers.
 
     Raises: PrecisionError: the array has no rate for it.
     """
@@ -112,9 +118,9 @@ def asked(op: EinsumOp, stays: Mapping[str, np.ndarray], held: np.ndarray, coste
         objective = Objective.ENERGY
     no = np.zeros(len(full), dtype=bool)
     pattern = sum((stays.get(op.einsum.operand(role).tensor, no) << i for i, role in enumerate(ROLES)), start=0 * no)
-    questions = []
-    for variant in np.flatnonzero(np.bincount(pattern[coster.only])).tolist():
-        designs = np.flatnonzero((pattern == variant) & coster.only)
+    questions, only = [], coster.only if only is None else only & coster.only
+    for variant in np.flatnonzero(np.bincount(pattern[only])).tolist():
+        designs = np.flatnonzero((pattern == variant) & only)
         at = {r: level if variant >> i & 1 and r in full.levels[level].holds else 0 for i, r in enumerate(ROLES)}
         part = full if len(designs) == len(full) else full.take(designs)
         reserved = np.zeros((len(part), len(part.levels)))

@@ -87,7 +87,7 @@ def _winners(at: dict[int, GroupCost], coster: _Coster) -> list[GroupCost]:
     """Fused groups, each with the designs that run it."""
     candidates = list(_candidates(at, coster))
     distinct = {one.key: one for one in candidates}
-    ask_parts((one.ways[k] for one in distinct.values() for k in one.fitting), coster)
+    ask_parts(((one.ways[k], only) for one in distinct.values() for k, only in one.fitting.items()), coster)
     won = {key: _beating(one, [at[i] for i in one.members], coster) for key, one in distinct.items()}
     found = [(one, won[one.key]) for one in candidates if won[one.key].options]
     return [
@@ -166,7 +166,7 @@ def _alike(ways: list[Slicing], held: np.ndarray, coster: _Coster) -> tuple:
 def _beating(candidate: _Candidate, members: list[GroupCost], coster: _Coster) -> _Beating:
     """Where a group beats its members one by one."""
     chosen = candidate.fitting
-    costs = [_cost(candidate.ways[k], candidate.held, coster) for k in chosen]
+    costs = [_cost(candidate.ways[k], candidate.held, only, coster) for k, only in chosen.items()]
     # (A design decides among its own ways, whatever others in the sweep need.)
     values = np.stack(
         [
@@ -271,14 +271,14 @@ def _fitting(
     return {k: own for k, own in taken.items() if own.any()}
 
 
-def _cost(way: Slicing, held: np.ndarray, coster: _Coster) -> GroupCost:
+def _cost(way: Slicing, held: np.ndarray, only: np.ndarray, coster: _Coster) -> GroupCost:
     """The cost of a fused group; one that only names tell from an earlier one is not costed again."""
     graph = coster.graph
     signatures = tuple(coster.signature(graph.ops[i]) for i in way.members)
-    key = ("sliced", way.what, way.outer, way.inner, signatures, held.tobytes())
+    key = ("sliced", way.what, way.outer, way.inner, signatures, held.tobytes(), only.tobytes())
     found = coster.mapped.get(key)
     if found is None:
-        found = coster.mapped[key] = cost_slices(way, held, coster)
+        found = coster.mapped[key] = cost_slices(way, held, only, coster)
     assert isinstance(found, GroupCost)
     return found
 

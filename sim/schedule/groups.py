@@ -16,7 +16,7 @@ from sim.mapping.api import Winners
 from sim.mapping.machine import Machine
 from sim.mapping.problem import INPUT, ROLES, WEIGHT, Problem
 from sim.results import Term
-from sim.schedule.asking import Asked, ask_all, asked, found
+from sim.schedule.asking import Asked, found
 from sim.workload.graph import EinsumOp, Op, Primitive, Role, ViewOp
 
 if TYPE_CHECKING:
@@ -143,13 +143,6 @@ def uncosted(coster: _Coster) -> list[GroupCost]:
             )
         )
     return groups
-
-
-def cost_placed(op: EinsumOp, homes: Mapping[str, np.ndarray], held: np.ndarray, coster: _Coster) -> GroupCost:
-    """A mapped einsum whose tensors lie on chip or at home as `homes` (tensor -> (D,)) says, beside `held` bytes."""
-    one = asked(op, homes, held, coster)
-    ask_all([one], coster)
-    return cost_einsum(one, coster)
 
 
 def _scatter(parts: Parts, total: int, read: Callable[[Winners], np.ndarray]) -> np.ndarray:

@@ -24,8 +24,8 @@ from sim.cost.vector import lane_cycles
 from sim.hardware.physical import vector_energy_j
 from sim.mapping.machine import Machine
 from sim.results import Term
-from sim.schedule.asking import ask_all, asked
-from sim.schedule.groups import GroupCost, bounds, cost_placed, vector_count
+from sim.schedule.asking import Asked, ask_all, asked
+from sim.schedule.groups import GroupCost, bounds, cost_einsum, vector_count
 from sim.workload.graph import Axis, EinsumOp, OperandRole, Primitive, Role
 
 if TYPE_CHECKING:
@@ -140,29 +140,31 @@ def held_beside(
     return worst
 
 
-def ask_parts(slicings: Iterable[Slicing], coster: _Coster) -> None:
-    """Have the mapper answer for all parts of these slicings together."""
-    yes, none = np.ones(len(coster.chips), dtype=bool), np.zeros(len(coster.chips))
-    parts = [part for slicing in slicings for _, part in slicing.products]
-    ask_all([asked(part, dict.fromkeys((*part.inputs, *part.outputs), yes), none, coster) for part in parts], coster)
+def ask_parts(ways: Iterable[tuple[Slicing, np.ndarray]], coster: _Coster) -> None:
+    """Have the mapper answer for all parts of slicings together, each on some designs (D,)."""
+    ask_all([part for slicing, only in ways for part in _asked(slicing, only, coster)], coster)
 
 
-def _parts(slicing: Slicing, coster: _Coster) -> list[GroupCost]:
+def _asked(slicing: Slicing, only: np.ndarray, coster: _Coster) -> list[Asked]:
     """Each product's part of one slice, all its operands in the resident memory."""
-    before = dict(coster.reasons)
-    found = []
     yes, none = np.ones(len(coster.chips), dtype=bool), np.zeros(len(coster.chips))
-    for _, part in slicing.products:
-        homes = dict.fromkeys((*part.inputs, *part.outputs), yes)
-        found.append(cost_placed(part, homes, none, coster))
+    parts = [part for _, part in slicing.products]
+    return [asked(part, dict.fromkeys((*part.inputs, *part.outputs), yes), none, coster, only) for part in parts]
+
+
+def _parts(slicing: Slicing, only: np.ndarray, coster: _Coster) -> list[GroupCost]:
+    before = dict(coster.reasons)
+    parts = _asked(slicing, only, coster)
+    ask_all(parts, coster)
+    found = [cost_einsum(one, coster) for one in parts]
     coster.reasons.clear()
     coster.reasons.update(before)  # a slice that fits nowhere is not taken; its ops may run one by one
     return found
 
 
-def cost_slices(slicing: Slicing, held: np.ndarray, coster: _Coster) -> GroupCost:
-    """The group on every design; not a number where it does not fit beside `held` bytes (D,)."""
-    parts, n, count = _parts(slicing, coster), len(coster.chips), slicing.count
+def cost_slices(slicing: Slicing, held: np.ndarray, only: np.ndarray, coster: _Coster) -> GroupCost:
+    """The group on some designs (D,); not a number on others, and where it does not fit beside `held` bytes (D,)."""
+    parts, n, count = _parts(slicing, only, coster), len(coster.chips), slicing.count
     full = parts[0].machine
     assert full is not None
     level, clock = full.level(coster.residency.memory or ""), full.clock_hz
