@@ -35,11 +35,10 @@ def build_pair(
 ) -> tuple[torch.nn.Module, tuple[object, ...], dict[str, object]]:
     """(module, positional, keyword inputs) of a workload by name or path, made on `device`."""
     from sim.workload.load import Workload
+    from sim.workload.trace.run import arguments
 
     module, inputs = Workload(name, dict(knobs)).build(device=device)
-    if isinstance(inputs, dict):
-        return module, (), inputs
-    return module, tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,), {}
+    return module, *arguments(inputs)
 
 
 def workload_work(name: str, knobs: Mapping[str, object], precision: str) -> Work | None:

@@ -8,14 +8,17 @@ reason. A set can be pruned when every tensor that carries it is understood.
 
 from __future__ import annotations
 
+import inspect
 import operator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import fx, nn
 from torch.nn import functional
 
 from sim.errors import WorkloadError
+from sim.workload.trace.run import arguments
 
 _PASSING_MODULES = (
     nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.Tanh, nn.LeakyReLU,
@@ -86,7 +89,7 @@ class _Sets:
         return [s for i, s in enumerate(self.items) if self._parent[i] == i]
 
 
-def channel_sets(module: nn.Module, example_inputs: tuple) -> list[ChannelSet]:
+def channel_sets(module: nn.Module, example_inputs: Any) -> list[ChannelSet]:
     """All channel sets of a module, in the order of their first producer.
 
     Raises: WorkloadError: the module's control flow depends on data, so fx cannot trace it.
@@ -96,7 +99,7 @@ def channel_sets(module: nn.Module, example_inputs: tuple) -> list[ChannelSet]:
         from torch.fx.passes.shape_prop import ShapeProp
 
         with torch.no_grad():
-            ShapeProp(traced).propagate(*example_inputs)
+            ShapeProp(traced).propagate(*_in_order(module, example_inputs))
     except Exception as error:  # fx raises many kinds; all mean the same to the user
         raise WorkloadError(
             f"structured pruning: {type(module).__name__} cannot be traced by torch.fx: {error}"
@@ -108,6 +111,14 @@ def channel_sets(module: nn.Module, example_inputs: tuple) -> list[ChannelSet]:
         values[node] = _visit(node, modules, values, sets)
     _freeze_shared(traced, sets)
     return [s for s in sets.roots() if s.producers]
+
+
+def _in_order(module: nn.Module, example_inputs: Any) -> list[Any]:
+    """All arguments of `forward` in its order, as fx has them."""
+    args, kwargs = arguments(example_inputs)
+    bound = inspect.signature(module.forward).bind(*args, **kwargs)
+    bound.apply_defaults()
+    return list(bound.arguments.values())
 
 
 def _visit(node: fx.Node, modules: dict, values: dict, sets: _Sets) -> _Value | None:

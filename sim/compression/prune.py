@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,7 +21,7 @@ from sim.errors import ConfigError
 
 def prune_channels(
     model: nn.Module | CompressedModel,
-    example_inputs: tuple,
+    example_inputs: Any,
     *,
     keep: float,
     multiple: int = 1,

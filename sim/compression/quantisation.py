@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,6 +18,7 @@ from sim.compression.fakequant import ActivationQuantiser, Grid, divides, fake_q
 from sim.compression.model import CompressedModel, Report, as_compressed, layers, weight_name
 from sim.compression.training import Progress, Task, finetune
 from sim.errors import ConfigError, WorkloadError
+from sim.workload.trace.run import arguments, tensors_of
 
 KV_LAYERS = ("k", "v", "k_proj", "v_proj", "key", "value", "wk", "wv")
 """Last path parts of linear layers whose outputs are cached keys or values."""
@@ -28,7 +30,7 @@ def quantise(
     weights: Grid,
     activations: Grid | None = None,
     dynamic: bool = False,
-    calibration: torch.Tensor | None = None,
+    calibration: Any = None,
     percentile: float = 100.0,
     smoothing: float | None = None,
     skip: tuple[str, ...] = (),
@@ -39,7 +41,8 @@ def quantise(
         weights: grid of every treated weight.
         activations: grid of every treated layer's input, per tensor; None for weight-only.
         dynamic: ranges from each token (linear layers) or call instead of from `calibration`.
-        calibration: model inputs [samples, ...], needed for static ranges and for smoothing.
+        calibration: needed for static ranges and for smoothing: model inputs [samples, ...] as one tensor, or the
+            arguments of one call, as a workload's `build` returns them.
         percentile: share of observed magnitudes that a static range covers, in percent.
         smoothing: SmoothQuant's alpha in [0, 1]; folds outliers of an activation that leaves a
             LayerNorm into the weights that read it [2].
@@ -54,7 +57,7 @@ def quantise(
     if needs_data and calibration is None:
         raise ConfigError("quantise: static activations and smoothing need a calibration set; give one or use dynamic")
     if smoothing is not None:
-        notes += smooth(out.module, treat, calibration, alpha=smoothing)  # type: ignore[arg-type]
+        notes += smooth(out.module, treat, calibration, alpha=smoothing)
     annotations, grids = {}, dict(out.grids)
     with torch.no_grad():
         for name, layer in treat.items():
@@ -175,7 +178,7 @@ def _observe(
     grid: Grid,
     *,
     dynamic: bool,
-    calibration: torch.Tensor | None,
+    calibration: Any,
     percentile: float,
 ) -> None:
     """Hang a quantiser on the input of each layer; static ones see the calibration set once, unrounded."""
@@ -189,7 +192,7 @@ def _observe(
             for name, layer in treat.items()
         ]
         try:
-            run_calibration(module, calibration)  # type: ignore[arg-type]
+            run_calibration(module, calibration)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -212,24 +215,26 @@ def _range(x: torch.Tensor, percentile: float) -> torch.Tensor:
     return torch.stack((ordered[last - rank], ordered[rank]))
 
 
-def run_calibration(module: nn.Module, calibration: torch.Tensor) -> None:
-    """Forward the calibration set in evaluation mode, in batches of 256.
+def run_calibration(module: nn.Module, calibration: Any) -> None:
+    """Forward the calibration set in evaluation mode: a tensor in batches of 256, else the arguments of one call.
 
     Raises: WorkloadError: the module refuses the set's shape or dtype.
     """
+    one = isinstance(calibration, torch.Tensor)
+    batches = [((part,), {}) for part in calibration.split(256)] if one else [arguments(calibration)]
     module.eval()
     with torch.no_grad():
-        for i in range(0, len(calibration), 256):
+        for args, kwargs in batches:
             try:
-                module(calibration[i : i + 256])
+                module(*args, **kwargs)
             except (RuntimeError, IndexError, ValueError) as error:
+                shapes = ", ".join(f"{tuple(x.shape)} and dtype {x.dtype}" for x in tensors_of(calibration))
                 raise WorkloadError(
-                    f"calibration set of shape {tuple(calibration.shape)} and dtype {calibration.dtype} does not fit "
-                    f"the model: {str(error).splitlines()[0]}"
+                    f"calibration set of shape {shapes} does not fit the model: {str(error).splitlines()[0]}"
                 ) from error
 
 
-def smooth(module: nn.Module, treat: dict[str, nn.Module], calibration: torch.Tensor, *, alpha: float) -> list[str]:
+def smooth(module: nn.Module, treat: dict[str, nn.Module], calibration: Any, *, alpha: float) -> list[str]:
     """Move activation outliers into weights, exactly, where a LayerNorm feeds linear layers [2].
 
     s_j = max|x_j|^alpha / max|w_j|^(1 - alpha); the norm's scale and shift are divided by s, the

@@ -6,7 +6,7 @@ Reading a recipe loads no torch; applying it does.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -259,7 +259,7 @@ def apply_recipe(
     model: nn.Module | CompressedModel,
     recipe: Recipe,
     *,
-    example_inputs: tuple,
+    example_inputs: Any,
     task: Task | None = None,
     build: Callable[..., tuple] | None = None,
     seed: int = 0,

@@ -27,7 +27,7 @@ class Context:
 
     def __init__(
         self,
-        example_inputs: tuple[Any, ...],
+        example_inputs: Any,
         task: Task | None,
         build: Callable[..., tuple[Any, ...]] | None,
         seed: int,
@@ -37,12 +37,9 @@ class Context:
         self.example_inputs, self.task, self.build = example_inputs, task, build
         self.seed, self.progress, self.checkpoint = seed, progress, checkpoint
 
-    def calibration(self, samples: int) -> torch.Tensor:
-        if self.task is not None:
-            return self.task.calibration(samples)
-        if len(self.example_inputs) != 1:
-            raise ConfigError("calibration on a model of several inputs needs a task")
-        return self.example_inputs[0]
+    def calibration(self, samples: int) -> Any:
+        """`samples` of the task's; without one the workload's example inputs: they have shapes alone."""
+        return self.example_inputs if self.task is None else self.task.calibration(samples)
 
     def need_task(self, why: str) -> Task:
         if self.task is None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -180,20 +180,20 @@ def _sensitivities(module: nn.Module, task: Task | None, choices: tuple[str, ...
     )
 
 
-def _graph(source: Workload, made: CompressedModel, recipe: Recipe, example_inputs: tuple) -> Graph:  # type: ignore[type-arg]
+def _graph(source: Workload, made: CompressedModel, recipe: Recipe, example_inputs: Any) -> Graph:
     """The compressed network as the asked batch and phase run it, without its emulation.
 
     Same shapes as before: the workload's own graph. Other shapes (pruned, distilled): a trace of the
     compressed module on inputs of the asked batch; it was built for the phase that it was judged in.
     Raises: ConfigError: shapes changed and another phase was asked for.
     """
-    from sim.workload.trace import trace
+    from sim.workload.trace.run import tensors_of, trace
 
     plain, (twin, inputs) = made.plain(), source.build(device="meta")
     shapes = {name: tuple(p.shape) for name, p in plain.named_parameters()}
     if shapes == {name: tuple(p.shape) for name, p in twin.named_parameters()}:
         return source.graph()
-    if [tuple(x.shape[1:]) for x in inputs] != [tuple(x.shape[1:]) for x in example_inputs]:
+    if [tuple(x.shape[1:]) for x in tensors_of(inputs)] != [tuple(x.shape[1:]) for x in tensors_of(example_inputs)]:
         raise ConfigError(
             f"recipe {recipe.name} changes shapes: it can be costed in the phase alone that it is judged in; "
             "leave out -p phase=..."

@@ -71,3 +71,32 @@ def test_a_bad_recipe_is_found_before_training(tmp_path, monkeypatch, step, knob
     recipe = _recipe(tmp_path, "bad", step)
     with pytest.raises(ConfigError, match=message):
         run_study("byte_gpt", [recipe], hardware=["edge-npu"], knobs={"width": "32", "depth": "1", **knobs})
+
+
+TWO_INPUTS = """
+import torch
+from torch import nn
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.last = nn.Conv2d(3, 16, 3), nn.Conv2d(3, 16, 3), nn.Conv2d(16, 8, 1)
+    def forward(self, image, unused=1.0, mask=None):
+        return self.last(torch.relu(self.first(image) + self.second(mask)))
+def build(batch: int = 1):
+    return Two(), {"mask": torch.zeros(batch, 3, 12, 12), "image": torch.zeros(batch, 3, 12, 12)}
+"""
+
+
+def test_a_model_of_several_inputs_by_name_is_quantised_with_static_ranges_and_pruned(tmp_path):
+    """Without a task ranges need shapes alone. By hand: 2 (3 x 16 x 9) + 16 x 8 weights; half of the coupled set of
+    16 channels leaves 2 (3 x 8 x 9) + 8 x 8 of them, and 8 + 8 + 8 biases, in two bytes each."""
+    path = tmp_path / "two_inputs.py"
+    path.write_text(TWO_INPUTS)
+    int8 = _recipe(tmp_path, "int8", "{technique: quantise, weights: {granularity: tensor}, activations: {}}")
+    prune = _recipe(tmp_path, "prune", "{technique: prune_channels, keep: 0.5}")
+    quantised, pruned = (
+        found.benefits[0] for found in run_study(str(path), [int8, prune], hardware=["edge-npu"]).results
+    )
+    weights = 2 * 3 * 16 * 9 + 16 * 8
+    assert quantised.before.weight_bytes - quantised.after.weight_bytes == weights
+    assert pruned.after.weight_bytes == 2 * (weights // 2 + 3 * 8)

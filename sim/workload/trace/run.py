@@ -132,15 +132,24 @@ def to_meta(module: torch.nn.Module, example_inputs: Any) -> tuple[torch.nn.Modu
         twin = copy.deepcopy(module, memo)
         inputs = copy.deepcopy(example_inputs, memo)
     twin.eval()
-    if isinstance(inputs, torch.Tensor):
-        return twin, (inputs,), {}
-    if isinstance(inputs, Mapping):
-        return twin, (), dict(inputs)
-    if isinstance(inputs, tuple | list):
-        return twin, tuple(inputs), {}
+    return twin, *arguments(inputs)
+
+
+def arguments(example_inputs: Any) -> tuple[tuple, dict]:
+    """Positional and keyword arguments of a call: a tensor is the only one, a tuple or list has the first, a dict the
+    others.
+
+    Raises: TraceError: none of these.
+    """
+    if isinstance(example_inputs, torch.Tensor):
+        return (example_inputs,), {}
+    if isinstance(example_inputs, Mapping):
+        return (), dict(example_inputs)
+    if isinstance(example_inputs, tuple | list):
+        return tuple(example_inputs), {}
     raise TraceError(
-        f"example inputs are a {type(inputs).__name__}: expected a tensor, a tuple of positional arguments or a dict "
-        "of keyword arguments"
+        f"example inputs are a {type(example_inputs).__name__}: expected a tensor, a tuple of positional arguments or "
+        "a dict of keyword arguments"
     )
 
 
