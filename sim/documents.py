@@ -44,6 +44,11 @@ def plain(value: Any) -> Any:
     return value
 
 
+def count(value: Any) -> Any:
+    """A whole number without a decimal point; a share of an operation stays as it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 class Reader:
     """One JSON object with its place in the file; knows which keys were asked for."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sim._version import __version__
-from sim.documents import Document, Reader, check_schema, plain, read_documents
+from sim.documents import Document, Reader, check_schema, count, plain, read_documents
 from sim.errors import ResultError
 from sim.results import ESTIMATE_SCHEMA, Estimate, OpEstimate, Saved, Stage, Steady, Term, Traffic, WhatIf
 
@@ -52,7 +52,7 @@ def to_dict(estimate: Estimate) -> Document:
             "roofline_latency_s": estimate.roofline_latency_s,
             "below_datasheet_roofline": bool(estimate.below_datasheet_roofline),
             "macs": estimate.macs,
-            "effective_macs": estimate.effective_macs,
+            "effective_macs": count(float(estimate.effective_macs)),
             "vector_ops": estimate.vector_ops,
             "flops": estimate.flops,
             "mac_utilization": estimate.mac_utilization,

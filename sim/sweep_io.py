@@ -8,10 +8,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from sim.documents import plain
+from sim.documents import count, plain
 from sim.errors import ConfigError
 
 ENDINGS = (".csv", ".parquet")
+COUNTS = ("macs", "effective_macs", "vector_ops", "flops")
+"""Columns of whole numbers, which a table holds as floats because rows without an answer are nan."""
 
 
 class Table(Protocol):
@@ -28,6 +30,7 @@ def columns_of(names: Sequence[str], tables: Sequence[Table]) -> dict[str, list[
     found: dict[str, list[Any]] = {"hardware": []}
     for name, table in zip(names, tables, strict=True):
         columns = {column: list(plain(table[column])) for column in table.columns}
+        columns |= {column: [count(n) for n in columns[column]] for column in COUNTS if column in columns}
         rows = len(next(iter(columns.values()), []))
         before = len(found["hardware"])
         found["hardware"] += [name] * rows

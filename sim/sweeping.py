@@ -20,7 +20,7 @@ from sim.hardware.designs import Designs, check_number_of_designs
 from sim.hardware.load import as_chip
 from sim.hardware.physical import chip_area_mm2, idle_power_w
 from sim.mapping.machine import group_by_structure
-from sim.schedule.network import Network, Options, Shared, cost_network
+from sim.schedule.network import Network, Options, Shared, cost_network, unsupported_of
 from sim.workload.graph import Graph
 from sim.workload.load import Workload, as_graph, load_workload
 from sim.workload.passes.precision import PrecisionPolicy, as_typed
@@ -51,7 +51,8 @@ RESULTS = (
 class Table:
     """Columns of equal length. `table["latency_s"]` is an array; `parameters` names what was varied.
 
-    `settings` are what all rows share, under the names of an estimate's document, `precision` as the list of names.
+    `settings` are what all rows share, under the names of an estimate's document, `precision` as the list of names,
+    `unsupported` of all workloads together.
     """
 
     parameters: tuple[str, ...]
@@ -115,8 +116,10 @@ def sweep(
     chosen = [resolve_precision(one, chip.default_precision) for one in names]
     pairs = len(chosen) * prod(map(len, varied.values()))
     check_number_of_designs(pairs * len(designs), where="sweep: knobs, precisions and designs")
-    parts = []
+    parts, unruled = [], dict[str, None]()
     for values, graph in _graphs(workload, varied):
+        if allow_unsupported:
+            unruled |= dict.fromkeys(unsupported_of(graph, options))
         for precision in chosen:
             rows = _rows(graph, designs, precision, options, processes)
             length = len(designs)
@@ -138,6 +141,7 @@ def sweep(
         "buffering": chip.main_unit.buffering.value,
         "calibration": calibration,
         "inputs": inputs,
+        "unsupported": list(unruled),
     }
     return Table(parameters=tuple(n for n in data if n not in (*RESULTS, "reason")), data=data, settings=settings)
 

@@ -49,6 +49,7 @@ PrecisionOption = Annotated[
 CalibrationOption = Annotated[
     str, typer.Option(help="auto, none, a measured device's name, or a .json file of dovetail calibrate.")
 ]
+AllowOption = Annotated[bool, typer.Option("--allow-unsupported", help="Cost ops without a rule as memory traffic.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
@@ -68,9 +69,7 @@ def estimate(
     override: Annotated[
         list[str] | None, typer.Option(metavar="OP=TIME", help="Latency of an op that you know better.")
     ] = None,
-    allow_unsupported: Annotated[
-        bool, typer.Option("--allow-unsupported", help="Cost ops without a rule as memory traffic.")
-    ] = False,
+    allow_unsupported: AllowOption = False,
     per_op: Annotated[bool, typer.Option("--per-op", help="Every op, not only the heaviest.")] = False,
     by_module: Annotated[bool, typer.Option("--by-module", help="The module tree of the model.")] = False,
     fail_over: Annotated[str | None, typer.Option(metavar="TIME", help="Exit with 1 above this latency.")] = None,

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from sim.cli.estimate import (
+    AllowOption,
     CalibrationOption,
     HardwareOption,
     JsonOption,
@@ -26,6 +27,7 @@ def roofline(
     set_: SetOption = None,
     precision: PrecisionOption = None,
     calibration: CalibrationOption = "auto",
+    allow_unsupported: AllowOption = False,
     output: Annotated[Path | None, typer.Option("-o", help="Figure: .png, .svg or .pdf.")] = None,
     measured: Annotated[
         Path | None,
@@ -47,12 +49,17 @@ def roofline(
     if measured is not None and output is None:
         raise ConfigError("--measured draws into the figure: give -o FILE.png as well")
     chips = common.chips(hw, set_ or ())
+    options: dict[str, Any] = {
+        "precision": precision,
+        "calibration": calibration,
+        "allow_unsupported": allow_unsupported,
+    }
     estimates = []
     with Progress(f"tracing {workload}", steps=1 + len(chips)) as progress:
         graph = sim.load_workload(workload, progress=progress.traced, **common.knobs(p or ()))
         for chip in chips:
             progress.step(f"mapping {workload} onto {chip.name}")
-            estimates.append(sim.estimate(graph, chip, precision=precision, calibration=calibration, progress=progress))
+            estimates.append(sim.estimate(graph, chip, progress=progress, **options))
     bounds = [_bound(found, graph, chip, precision) for found, chip in zip(estimates, chips, strict=True)]
     if json:
         documents = [

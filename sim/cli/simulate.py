@@ -11,7 +11,7 @@ import typer
 
 from sim.cli import complete
 from sim.cli.common import EXIT_INTERRUPTED, knobs, pairs, print_json, say, show
-from sim.cli.estimate import CalibrationOption, KnobOption, PrecisionOption, SetOption
+from sim.cli.estimate import AllowOption, CalibrationOption, KnobOption, PrecisionOption, SetOption
 from sim.cli.progress import Progress
 from sim.errors import ConfigError, DovetailError, nearest
 
@@ -45,6 +45,7 @@ def simulate(
     ] = None,
     trace: Annotated[Path | None, typer.Option(help="Write a trace for ui.perfetto.dev.")] = None,
     calibration: CalibrationOption = "auto",
+    allow_unsupported: AllowOption = False,
     seed: Annotated[int, typer.Option(help="Seed of random arrivals.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -57,9 +58,12 @@ def simulate(
 
     overrides = pairs(set_ or [], option="--set")
     if what.endswith((".yaml", ".yml")) or what in list_scenarios():
-        if p or precision is not None or calibration != "auto":
-            given = "-p" if p else "--precision" if precision is not None else "--calibration"
-            raise ConfigError(f"{what}: {given} is for a workload; a scenario's file has knobs and precision by stream")
+        given = {"-p": p, "--precision": precision, "--calibration": calibration != "auto"}
+        given |= {"--allow-unsupported": allow_unsupported}
+        if own := [option for option, value in given.items() if value]:
+            raise ConfigError(
+                f"{what}: {own[0]} is for a workload; a scenario's file has knobs and precision by stream"
+            )
         _scenario(what, hw, overrides, expand, find_limit, trace, seed, json)
         return
     if hw is None:
@@ -73,10 +77,12 @@ def simulate(
     from sim.events.simulate import simulate as run_one
     from sim.schedule.confidence import calibration_label
     from sim.view import simulation as view
+    from sim.view.tables import unruled
     from sim.workload.load import load_workload
 
     chip = load_hardware(hw, overrides)
-    options: dict[str, Any] = {"calibration": calibration} | {"precision": precision}
+    options: dict[str, Any] = {"calibration": calibration, "precision": precision}
+    options |= {"allow_unsupported": allow_unsupported}
     label = calibration_label(chip, calibration)
     with Progress(f"tracing {what}", steps=2) as progress:
         graph = load_workload(what, progress=progress.traced, **knobs(p or []))
@@ -86,7 +92,7 @@ def simulate(
     if json:
         print_json(result.to_dict())
     else:
-        show(*view.one(result), f"Assumes: {label}, {view.assumed(result)}.")
+        show(*view.one(result), f"Assumes: {label}, {view.assumed(result)}.", *unruled(result.unsupported))
     if result.partial:
         _interrupted()
     if expand and not json:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sim.cli.estimate import CalibrationOption, HardwareOption, JsonOption, WorkloadArgument
+from sim.cli.estimate import AllowOption, CalibrationOption, HardwareOption, JsonOption, WorkloadArgument
 from sim.errors import ConfigError
 
 FIGURES = (".png", ".svg", ".pdf")
@@ -39,6 +39,7 @@ def sweep(
         Path | None, typer.Option(help="Latency along the longest numeric range: .png, .svg or .pdf.")
     ] = None,
     calibration: CalibrationOption = "auto",
+    allow_unsupported: AllowOption = False,
     json: JsonOption = False,
 ) -> None:
     """Estimate every combination; rows are in the order of the options, the last one fastest."""
@@ -62,7 +63,7 @@ def sweep(
         for chip in chips:
             progress.step(f"{workload} on designs of {chip.name}")
             found = sim.sweep(subject, chip, grid, knobs=knobs, precisions=precisions, calibration=calibration,
-                              progress=progress, processes=cores())  # fmt: skip
+                              allow_unsupported=allow_unsupported, progress=progress, processes=cores())  # fmt: skip
             tables.append(found)
     columns = columns_of(hw, tables)
     labels = {chip.name: calibration_label(chip, calibration) for chip in chips}
@@ -74,7 +75,7 @@ def sweep(
         _draw(columns, figure, workload)
         common.say(f"figure written to {figure}")
     if json:
-        shared = {name: tables[0].settings[name] for name in ("objective", "map_space")}
+        shared = {name: tables[0].settings[name] for name in ("objective", "map_space", "unsupported")}
         own = {
             name: {chip.name: table.settings[name] for chip, table in zip(chips, tables, strict=True)}
             for name in ("precision", "buffering")
@@ -83,11 +84,14 @@ def sweep(
                           | {**shared, **own, "calibration": labels, "columns": columns})  # fmt: skip
     else:
         from sim.view import comparisons
+        from sim.view.tables import unruled
 
         common.show(comparisons.designs(columns, limit=SHOWN))
         if nowhere:
             common.show(f"None of them runs: {columns['reason'][0]}.")
         common.show("Assumes: " + "; ".join(_assumed(c, t, labels) for c, t in zip(chips, tables, strict=True)) + ".")
+        settings: Mapping[str, Any] = tables[0].settings
+        common.show(*unruled(settings["unsupported"]))
     raise typer.Exit(1 if nowhere else 0)
 
 

@@ -148,6 +148,8 @@ class Simulation:
     """As in an estimate; None with data-sheet constants, or of a schedule, which does not tell."""
     estimate_latency_s: float | None = None
     """What `estimate` makes of the same schedule; None where that is not known (a schedule, several streams)."""
+    unsupported: tuple[str, ...] = ()
+    """Ops without a rule, costed as memory traffic."""
     notes: tuple[str, ...] = ()
     settings: Mapping[str, object] = field(default_factory=dict)
 
@@ -214,6 +216,7 @@ class Simulation:
                 }
                 for g in first
             ],
+            "unsupported": list(self.unsupported),
             "notes": list(self.notes),
         }
 

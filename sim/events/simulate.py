@@ -110,4 +110,5 @@ def _scheduled(graph: Graph, chip: Chip, **given: Any) -> tuple[Schedule, dict[s
         "buffering": network.unit.buffering.value,
         "calibration": calibration_document(alone, 0, options.calibration),
         "estimate_latency_s": float(alone.latency_s[0]),
+        "unsupported": network.unsupported,
     }

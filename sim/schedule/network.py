@@ -315,7 +315,7 @@ def cost_network(
     Returns: what fits nowhere is marked, with the reason and the tensors, and has no times.
     Raises: UnsupportedOpError, PrecisionError, ConfigError.
     """
-    unsupported = _unsupported(graph, options)
+    unsupported = unsupported_of(graph, options)
     check_space(options.map_space)
     check_calibration(chips[0], options.calibration)
     if options.objective not in OBJECTIVES:
@@ -404,7 +404,8 @@ def check_calibration(chip: Chip, choice: str) -> None:
         own_calibration(chip, choice)
 
 
-def _unsupported(graph: Graph, options: Options) -> tuple[str, ...]:
+def unsupported_of(graph: Graph, options: Options) -> tuple[str, ...]:
+    """Ops without a cost rule and their lines. Raises: UnsupportedOpError: there are some, and they are not allowed."""
     found = [op for op in graph.ops if isinstance(op, UnsupportedOp)]
     if found and not options.allow_unsupported:
         lines = ", ".join(f"{op.kind} ({op.module or op.name}, {op.source or 'unknown source'})" for op in found[:8])

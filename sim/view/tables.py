@@ -6,7 +6,7 @@ in a name is shown and not obeyed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -248,8 +248,13 @@ def notes(estimate: Estimate) -> Text:
     told = [note for note in estimate.notes if estimate.infeasible is None or not note.startswith(rows.WHAT_IF)]
     lines = ["Assumes: " + "; ".join(choices) + ".", *(f"Note: {note}" for note in told)]
     lines += rows.die_cost_notes(estimate)
-    lines += [f"Without a cost rule, costed as memory traffic: {op}" for op in estimate.unsupported]
+    lines += unruled(estimate.unsupported)
     return Text("\n".join(lines), style="dim")
+
+
+def unruled(ops: Sequence[str]) -> list[str]:
+    """A line for each op that has no cost rule."""
+    return [f"Without a cost rule, costed as memory traffic: {op}" for op in ops]
 
 
 def report(estimate: Estimate, *, ops: bool = False, module_tree: bool = False, limit: int = 8) -> RenderableType:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -139,6 +140,36 @@ def test_what_cannot_run_is_a_row_with_its_reason(
         assert row["infeasible"] == str(bool(reason))
         assert reason in row["reason"]
         assert (row["latency_s"] == "", row["energy_j"] == "") == (bool(reason), bool(reason))
+
+
+@pytest.mark.parametrize("command", ["roofline", "simulate", "sweep"])
+def test_ops_without_a_rule_are_costed_where_that_is_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """The refusal names the option; with it there is an answer, which lists the op (a roofline shows it as a point).
+    The counts of a table are whole numbers: 2 x 8 x 8 MACs."""
+    monkeypatch.chdir(tmp_path)
+    Path("bessel.py").write_text(BESSEL)
+    words = [command, "bessel.py", "--hw", "systolic"]
+    refused = CliRunner().invoke(app, words)
+    assert refused.exit_code == 1
+    assert "--allow-unsupported" in " ".join((refused.stderr + refused.stdout).split())
+    shown = CliRunner().invoke(app, [*words, "--allow-unsupported"])
+    assert shown.exit_code == 0, shown.stderr
+    assert "bessel_j0" in shown.stdout
+    document = json.loads(CliRunner().invoke(app, [*words, "--allow-unsupported", "--json"]).stdout)
+    if command == "roofline":
+        assert any("bessel_j0" in point["kind"] for point in document["ops"])
+    else:
+        assert document["unsupported"] == ["aten.special_bessel_j0 at bessel.py:12"]
+    if command == "sweep":
+        assert json.dumps(document["columns"]["macs"]) == json.dumps(document["columns"]["effective_macs"]) == "[128]"
+
+
+def test_a_scenario_has_no_ops_to_allow() -> None:
+    done = CliRunner().invoke(app, ["simulate", "neighbours", "--allow-unsupported"])
+    assert done.exit_code == 2
+    assert "--allow-unsupported is for a workload" in " ".join(done.stderr.split())
 
 
 BESSEL = """

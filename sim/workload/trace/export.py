@@ -7,6 +7,7 @@ and goes through the same op rules as the recorder's calls.
 
 from __future__ import annotations
 
+import functools
 import operator
 import re
 import warnings
@@ -24,7 +25,7 @@ from sim.workload.trace.builder import GraphBuilder, Where
 from sim.workload.trace.policy import DataPolicy
 from sim.workload.trace.recorder import META, PROGRESS_EVERY, is_view
 from sim.workload.trace.rules.registry import Call, tensors_in
-from sim.workload.trace.run import to_meta
+from sim.workload.trace.run import tensors_of, to_meta
 from sim.workload.trace.source import user_file
 
 _SCATTERS = {"aten.slice_scatter", "aten.select_scatter", "aten.index_copy", "aten.index_put", "aten.index_add"}
@@ -48,6 +49,7 @@ def export(
     if policy is not None:
         raise TraceError("torch.export asks no questions about data: trace with the recorder to give a policy")
     twin, args, kwargs = to_meta(module, example_inputs)
+    twin.forward = _tensors_alone(twin.forward)  # torch.export knows no dataclasses
     refused = foreign_code(lambda error: f"{type(module).__name__}: torch.export refuses it: {told(error)}")
     with refused, torch.no_grad(), META, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, about its internals
@@ -56,6 +58,16 @@ def export(
         return _Reader(program, progress).graph(name or type(module).__name__)
     except NotImplementedError as error:  # results whose size depends on data
         raise TraceError(f"{type(module).__name__}: exported, but it cannot run without data: {told(error)}") from error
+
+
+def _tensors_alone(forward: Callable[..., Any]) -> Callable[..., list[torch.Tensor]]:
+    """`forward` with the tensors of its result, of whatever kind it is, in a list."""
+
+    @functools.wraps(forward)
+    def tensors(*args: Any, **kwargs: Any) -> list[torch.Tensor]:
+        return list(tensors_of(forward(*args, **kwargs)))
+
+    return tensors
 
 
 def _steps() -> dict:
