@@ -8,6 +8,7 @@ from sim.hardware.chip import Chip
 from sim.hardware.physical import why_no_energy
 from sim.schedule.fusion import fused_notes
 from sim.schedule.network import Network, Options
+from sim.units import Dimension, format_quantity
 
 PROVEN = 1e-3
 """Gap to the proven bound that is not worth a note."""
@@ -17,7 +18,8 @@ def notes_of(network: Network, d: int, dynamic: float | None, options: Options) 
     """Of design `d`; `dynamic`: its energy without leakage [J], None where it is unknown."""
     notes = list(network.notes)
     notes += [
-        f"{op} takes {seconds:g} s by --override, not by the model" for op, seconds in options.overrides_s.items()
+        f"{op} takes {format_quantity(seconds, Dimension.TIME)} by --override, not by the model"
+        for op, seconds in options.overrides_s.items()
     ]
     notes += _not_given(network, options)
     notes += [*fused_notes(network.groups), *_proof(network)]

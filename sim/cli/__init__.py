@@ -57,7 +57,7 @@ COMMANDS = {
     "show": Entry("inspect:show", "What a workload or a chip is made of.", "dovetail show tesla-fsd-npu", _LOOK),
     "check": Entry(
         "hardware:check",
-        "Check a chip, search, scenario, recipe, precision or model file.",
+        "Check a chip, search, scenario, recipe, precision, grid or model file.",
         "dovetail check my-chip.yaml",
         _LOOK,
     ),

@@ -14,7 +14,7 @@ from sim.errors import ConfigError, nearest
 
 def check(
     file: Annotated[
-        Path | None, typer.Argument(help="A chip, search, scenario, recipe or precision in YAML, or a model.")
+        Path | None, typer.Argument(help="A chip, search, scenario, recipe, precision or grid in YAML, or a model.")
     ] = None,
     set_: SetOption = None,
     json_schema: Annotated[
@@ -30,7 +30,9 @@ def check(
         common.print_json(editor_schema())
         return
     if file is None:
-        raise ConfigError("check: no FILE: expected a chip, search, scenario, recipe or precision in YAML, or a model")
+        raise ConfigError(
+            "check: no FILE: expected a chip, search, scenario, recipe, precision or grid in YAML, or a model"
+        )
     for line in _checker(file)(file, set_ or []):
         common.show_line(line)
 
@@ -103,7 +105,7 @@ def _check_scenario(file: Path, overrides: list[str]) -> list[str]:
 
 
 def _is_scenario(file: Path) -> bool:
-    """Scenarios bear no schema: what has streams or serving is one."""
+    """Scenarios need bear no schema: what has streams or serving is one."""
     from sim.hardware.load import read_yaml
 
     document = read_yaml(file)
@@ -125,10 +127,20 @@ def _check_precision(file: Path, overrides: list[str]) -> list[str]:
     return [f"{policy.name}: precisions by op, the first pattern that matches decides", *ops, f"  others: {default}"]
 
 
+def _check_grid(file: Path, overrides: list[str]) -> list[str]:
+    from sim.baseline.grid import load_grid
+
+    _no_overrides(file, overrides)
+    grid = load_grid(file)
+    return [f"{grid.name}: {len(grid.points)} points to measure", *(f"  {point}" for point in grid.points)]
+
+
 CHECKERS: dict[str, Callable[[Path, list[str]], list[str]]] = {
     "dovetail.chip/1": _check_chip,
     "dovetail.search/1": _check_search,
     "dovetail.recipe/1": _check_recipe,
     "dovetail.precision/1": _check_precision,
+    "dovetail.scenario/1": _check_scenario,
+    "dovetail.grid/1": _check_grid,
 }
 """Schema -> what reads such a file and says what it understood, line by line."""

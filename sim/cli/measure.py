@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -111,6 +112,7 @@ def _points(target: str, *, knobs: dict, precision: str | None, mode: str | None
     from sim.baseline.timing import Plan
     from sim.errors import MeasurementError, nearest
     from sim.resources import data_dir
+    from sim.workload.load import list_workloads
 
     named = data_dir("baselines") / "grids" / f"{target}.yaml"
     if named.is_file() or target.endswith((".yaml", ".yml")):
@@ -127,6 +129,13 @@ def _points(target: str, *, knobs: dict, precision: str | None, mode: str | None
         if value not in list(enum):
             raise MeasurementError(f"--{what} {value}: expected {', '.join(enum)}.{nearest(value, list(enum))}")
     is_op = target in OP_KINDS
+    workloads, grids = [d.path.stem for d in list_workloads()], [p.stem for p in sorted(named.parent.glob("*.yaml"))]
+    if not is_op and target not in workloads and not re.search(r"[./:]", target):
+        raise MeasurementError(
+            f'"{target}" is unknown: expected a workload ({", ".join(workloads)}), the path of one, an op '
+            f"({', '.join(OP_KINDS)}) or a grid ({', '.join(grids)}, or a .yaml file)."
+            f"{nearest(target, [*workloads, *OP_KINDS, *grids])}"
+        )
     if is_op and target in ("gemm", "conv2d") and not knobs:
         is_op = False  # the workloads of these names have defaults
     point = make_point(

@@ -21,7 +21,7 @@ def report(
     if output.suffix not in (".html", ".htm"):
         raise ConfigError(f"-o {output}: expected a file ending in .html")
     with Progress("reading results"):
-        text = make(results)
+        text = make(results, common.say)
     try:
         output.write_text(text, encoding="utf-8")
     except OSError as error:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from sim.errors import ConfigError, nearest
+from sim.errors import ConfigError, nearest, several
 from sim.events.policies import POLICIES
 from sim.hardware.load import parse_yaml
 from sim.resources import data_dir
@@ -176,6 +176,7 @@ class Serving(Strict):
 
 
 class Scenario(Strict):
+    schema_: Literal["dovetail.scenario/1"] = Field(default="dovetail.scenario/1", alias="schema")
     name: str
     description: str = ""
     hardware: str
@@ -260,7 +261,7 @@ def parse_scenario(document: object, *, where: str, folder: Path | None = None) 
     try:
         scenario = Scenario.model_validate(document)
     except ValidationError as error:
-        raise ConfigError(f"{where}: " + "; ".join(_line(problem) for problem in error.errors())) from error
+        raise ConfigError(f"{where}: {several(_line(problem) for problem in error.errors())}") from error
     if folder is None:
         return scenario
     streams = tuple(_with_folder(s, folder) for s in scenario.streams)

@@ -88,10 +88,15 @@ def spread(interval: Interval | None, quantity: str) -> str:
     if interval is None:
         return "-"
     if quantity.endswith("per_s"):
-        half = "" if interval.half_width is None else f" ± {interval.half_width:.2g}"
-        return f"{interval.mean:.4g}{half} /s"
+        half = "" if interval.half_width is None else f" ± {_plainly(interval.half_width, 2)}"
+        return f"{_plainly(interval.mean, 4)}{half} /s"
     text = time if quantity.endswith("_s") else rows.share_text
     return text(interval.mean) + ("" if interval.half_width is None else f" ± {text(interval.half_width)}")
+
+
+def _plainly(value: float, digits: int) -> str:
+    """`digits` of a number that counts, without an exponent: 1000, not 1e+03."""
+    return f"{float(f'{value:.{digits}g}'):,.15g}"
 
 
 def _memory(result: ScenarioResult) -> FittedTable | None:

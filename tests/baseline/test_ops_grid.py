@@ -5,11 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from typer.testing import CliRunner
 
 from sim.baseline.builders import build_op
 from sim.baseline.grid import grid_from_dict, load_grid
 from sim.baseline.ops import OP_KINDS, op_spec
 from sim.baseline.samplers import copies_for_cold, cpu_sampler, energy_per_call_j, rotation
+from sim.cli import app
 from sim.errors import MeasurementError
 
 GRIDS = Path(__file__).resolve().parents[2] / "baselines" / "grids"
@@ -204,3 +206,11 @@ def test_shipped_grids_are_valid_and_as_large_as_promised():
 def test_random_operands_differ_between_copies():
     spec = op_spec("relu", {"rows": 2, "columns": 8}, "fp32")
     assert not torch.equal(build_op(spec, "cpu")(), build_op(spec, "cpu")())
+
+
+def test_a_target_that_is_nothing_is_told_what_there_is():
+    """Workloads, ops and grids, and the nearest of them all."""
+    done = CliRunner().invoke(app, ["measure", "softmaks"])
+    assert done.exit_code == 2
+    said = " ".join(done.stderr.split())
+    assert all(name in said for name in ("resnet50", "attention_decode", "cpu-ops", 'Did you mean "softmax"?'))

@@ -93,6 +93,7 @@ def test_stages_on_another_unit():
         ),
         ({"warmup": "2 s"}, ["warmup takes the whole length"]),
         ({"policy": "time_partition"}, ["slots"]),
+        ({"policy": "edf", "schema": "dovetail.scenario/9"}, ["dovetail.scenario/9", 'policy "edf"', '/1"?;\n']),
         ({"slots": [{"stream": "x", "length": "1 ms"}]}, ['unknown stream "x"']),
         ({"policy": "time_partition", "slots": [{"stream": "s", "length": "0 s"}]}, ["slots[0].length"]),
     ],
@@ -101,6 +102,16 @@ def test_bad_files_say_where_and_what(parts, words):
     with pytest.raises(ConfigError) as error:
         scenario(**parts)
     assert all(word in str(error.value) for word in words), str(error.value)
+
+
+def test_half_widths_of_counts_have_no_exponent():
+    """1,034 to two digits are 1,000."""
+    from sim.events.statistics import Interval
+    from sim.view.simulation import spread
+
+    wide = Interval(mean=21116.4, half_width=1034.0, level=0.95, replications=3)
+    assert spread(wide, "goodput_per_s") == "21,120 ± 1,000 /s"
+    assert spread(Interval(mean=9.25, half_width=0.5, level=0.95, replications=3), "goodput_per_s") == "9.25 ± 0.5 /s"
 
 
 def test_unknown_resource_and_instance():

@@ -30,3 +30,25 @@ def test_check_refuses_what_is_not_ours(tmp_path):
         assert isinstance(error, ConfigError)
         assert part in str(error)
     assert "does not exist" in str(run(tmp_path / "none.yaml").exception)
+
+
+def test_check_reads_grids_and_scenarios_that_name_their_schema(tmp_path):
+    """Two sizes in two precisions are four points; another version of a scenario is refused with its place."""
+    path = tmp_path / "x.yaml"
+    path.write_text("""
+schema: dovetail.grid/1
+name: mine
+points:
+  - {op: gemm, product: {m: [64, 128], n: [64], k: [64]}, precision: [fp32, bf16]}
+""")
+    assert "mine: 4 points" in run(path).output
+    scenario = """
+schema: dovetail.scenario/{}
+name: s
+hardware: systolic
+streams: [{{name: a, workload: mlp, arrivals: {{kind: closed}}}}]
+"""
+    path.write_text(scenario.format(1))
+    assert "stream a: mlp on the main unit" in run(path).output
+    path.write_text(scenario.format(2))
+    assert "dovetail.scenario/2" in str(run(path).exception)

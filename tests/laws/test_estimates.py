@@ -306,6 +306,7 @@ def test_an_override_shows_and_ops_still_sum(seconds: float) -> None:
     graph, chip = sim.load_workload("digits_cnn"), sim.load_hardware("tesla-fsd-npu")
     name = sim.estimate(graph, chip).ops[2].name
     found = sim.estimate(graph, chip, overrides={name: seconds})
+    assert f"{name} takes {'1 ms' if seconds == 1e-3 else '1 ns'} by --override, not by the model" in found.notes
     op = next(op for op in found.ops if op.name == name)
     assert op.latency_s == seconds
     assert sum(op.breakdown_s.values()) == pytest.approx(seconds, rel=TOLERANCE)

@@ -119,6 +119,20 @@ def test_files_that_are_not_ours(tmp_path: Path, content: str, words: str) -> No
     assert not (tmp_path / "r.html").exists()
 
 
+def test_a_broken_line_of_a_baseline_is_named_and_skipped(tmp_path: Path) -> None:
+    """As everywhere else where baselines are read; a record of a newer version is refused still."""
+    path, out = tmp_path / "cpu.jsonl", tmp_path / "r.html"
+    record = {"schema": "dovetail.baseline/1", "version": "0.1.0", "device": "mine", "op": "gemm", "median_s": 1e-3}
+    path.write_text(json.dumps(record) + '\n{"schema": "dovetail.base\n' + json.dumps(record) + "\n")
+    assert len(read_sources([path]).records) == 2
+    done = CliRunner().invoke(app, ["report", str(path), "-o", str(out)])
+    assert done.exit_code == 0, done.stderr
+    assert f"{path}:2: skipped, no complete JSON" in done.stderr
+    path.write_text('{"schema": "dovetail.baseline/2"}\n')
+    with pytest.raises(ResultError, match="newer Dovetail"):
+        report([path])
+
+
 def test_an_empty_folder_and_a_ragged_table(tmp_path: Path) -> None:
     with pytest.raises(ResultError, match="no results"):
         report([tmp_path])

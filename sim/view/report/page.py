@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -47,9 +47,9 @@ _PAGE = """<!DOCTYPE html>
 """
 
 
-def report(paths: Iterable[str | Path]) -> str:
-    """The report of saved results as HTML. Raises: ResultError, as `read_sources`."""
-    return page(read_sources(paths))
+def report(paths: Iterable[str | Path], note: Callable[[str], None] = lambda line: None) -> str:
+    """The report of saved results as HTML; `note` as `read_sources`. Raises: ResultError, as `read_sources`."""
+    return page(read_sources(paths, note))
 
 
 def page(content: Content) -> str:

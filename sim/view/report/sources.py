@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -65,30 +65,31 @@ class Content:
         return any(bool(getattr(self, name)) for name in Content.__dataclass_fields__)
 
 
-def read_sources(paths: Iterable[str | Path]) -> Content:
+def read_sources(paths: Iterable[str | Path], note: Callable[[str], None] = lambda line: None) -> Content:
     """Read result files, and folders of them.
 
-    Of a folder: every .json, .jsonl and .csv in it, `summary.txt`, and the files of `winners/<id>/`.
+    Of a folder: every .json, .jsonl and .csv in it, `summary.txt`, and the files of `winners/<id>/`. `note` is told
+    every broken line of a baseline file, which is skipped.
     Raises: ResultError: nothing there, a file that is truncated, foreign, or of another schema.
     """
     content = Content()
     given = [Path(path) for path in paths]
     for path in given:
         if path.is_dir():
-            _read_folder(path, content)
+            _read_folder(path, content, note)
         else:
-            _read_file(path, content)
+            _read_file(path, content, note)
     if not content:
         names = ", ".join(map(str, given)) or "nothing"
         raise ResultError(f"{names}: no results; expected a file of `--json`, or a folder with such files or a search")
     return content
 
 
-def _read_folder(folder: Path, content: Content) -> None:
+def _read_folder(folder: Path, content: Content, note: Callable[[str], None]) -> None:
     tables, studies = len(content.tables), len(content.studies)
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.suffix in _ENDINGS:
-            _read_file(path, content)
+            _read_file(path, content, note)
     for study in content.studies[studies:]:  # what its designs were searched for
         own = [replace(table, better=study.get("better") or {}) for table in content.tables[tables:]]
         content.tables[tables:] = own
@@ -107,11 +108,11 @@ def _text(path: Path) -> str:
     return text if len(text) <= TEXT_BYTES else f"{text[:TEXT_BYTES]}\n... {len(text) - TEXT_BYTES} more characters"
 
 
-def _read_file(path: Path, content: Content) -> None:
+def _read_file(path: Path, content: Content, note: Callable[[str], None]) -> None:
     if path.suffix == ".csv":
         content.tables.append(_read_csv(path))
     elif path.suffix == ".jsonl":
-        content.records += _read_lines(path)
+        content.records += _read_lines(path, note)
     elif (trace := _trace(path)) is not None:
         content.traces.append((path.name, trace))
     else:
@@ -198,8 +199,11 @@ def _trace(path: Path) -> Document | None:
     return document if isinstance(document, dict) and isinstance(document.get("traceEvents"), list) else None
 
 
-def _read_lines(path: Path) -> list[Document]:
-    """Baseline records, one a line."""
+def _read_lines(path: Path, note: Callable[[str], None]) -> list[Document]:
+    """Baseline records, one a line; what a killed run left of a line is skipped and told.
+
+    Raises: ResultError: a line of another schema.
+    """
     documents = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip():
@@ -207,7 +211,8 @@ def _read_lines(path: Path) -> list[Document]:
         try:
             document = json.loads(line)
         except json.JSONDecodeError as error:
-            raise ResultError(f"{path}: line {number} is no complete JSON ({error.msg})") from error
+            note(f"{path}:{number}: skipped, no complete JSON ({error.msg})")
+            continue
         check_schema(document, where=f"{path}: line {number}")
         documents.append(document)
     return documents
