@@ -7,6 +7,7 @@ are plain typer functions in `sim/cli/<group>.py`; they parse words, call the Py
 from __future__ import annotations
 
 import gc
+import os
 import re
 import sys
 import traceback
@@ -148,6 +149,7 @@ class LazyGroup(TyperGroup):
 
     def main(self, *args: Any, **extra: Any) -> Any:
         common.settings.reset()
+        os.environ["MPLBACKEND"] = "agg"  # figures become files: no display is needed, whatever the shell names
         try:
             code = super().main(*args, **extra | {"standalone_mode": False})
             sys.exit(code if isinstance(code, int) else 0)

@@ -224,8 +224,8 @@ def _read(path: Path, through: tuple[Path, ...]) -> tuple[dict[str, Any], bool]:
     try:
         target = beside if base.endswith((".yaml", ".yml")) and beside.is_file() else hardware_path(base)
     except ConfigError as error:
-        names = [p.name for p in path.parent.glob("*.yaml") if p.name != path.name]
-        raise ConfigError(f"{path}: extends: {error}{nearest(base, names)}") from error
+        hint = nearest(base, [p.name for p in path.parent.glob("*.yaml") if p.name != path.name])
+        raise ConfigError(f"{path}: extends: {error}{hint and '.' + hint}") from error
     if target.resolve() in {p.resolve() for p in (*through, path)}:
         raise ConfigError(f"{path}: extends: {base} extends this file in turn")
     return merge(_read(target, (*through, path))[0], document, where=str(path)), True

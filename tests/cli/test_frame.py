@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -365,3 +366,13 @@ def test_a_star_of_another_device_names_it(tmp_path: Path, monkeypatch) -> None:
     assert "none.jsonl: no such file; expected a baseline file" in absent.stderr
     other = runner.invoke(app, [*asked, str(file), "-p", "batch=4"])
     assert "mlp at bf16 with inputs=784, hidden=1024, layers=2, outputs=10, batch=4 was not measured" in other.stderr
+
+
+def test_figures_need_no_display(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever backend the shell names, even one that Matplotlib does not know."""
+    figure = tmp_path / "roofline.png"
+    environment = os.environ | {"MPLBACKEND": "nonsense", "PYTHONPATH": str(Path(sim.__file__).parents[1])}
+    words = [sys.executable, "-m", "sim", "roofline", "gemm", "--hw", "systolic", "-o", str(figure)]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    assert figure.read_bytes().startswith(b"\x89PNG")

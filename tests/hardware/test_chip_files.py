@@ -260,7 +260,9 @@ def test_extends_refuses_borrowed_sources_and_circles(tmp_path):
     path.write_text("schema: dovetail.chip/1\nextends: chil.yaml\n")
     (tmp_path / "child.yml").write_text("")
     (tmp_path / "chill.yaml").write_text("")
-    with pytest.raises(ConfigError, match=r'child\.yaml: extends: chip file "chil\.yaml" .*mean "chill\.yaml"'):
+    with pytest.raises(
+        ConfigError, match=r'child\.yaml: extends: chip file "chil\.yaml" does not exist\. Did you mean "chill\.yaml"'
+    ):
         load_hardware(path)
     path.write_text("schema: dovetail.chip/1\nextends: child.yaml\n")
     with pytest.raises(ConfigError, match="extends this file in turn"):

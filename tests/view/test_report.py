@@ -19,6 +19,7 @@ from sim.errors import ResultError
 from sim.hardware.dump import chip_hash
 from sim.results import Estimate
 from sim.view import points, rows
+from sim.view.perfetto import chrome_trace
 from sim.view.report import page, read_sources, report, verdicts
 from sim.view.report.estimates import short
 from sim.view.report.others import direction, measured_view, simulation_view, table_view, trace_view
@@ -181,12 +182,18 @@ def test_a_trace_becomes_tracks_and_steps() -> None:
         {"ph": "M", "name": "process_name", "pid": 1, "tid": 1, "args": {"name": "NPU[0]"}},
         {"ph": "M", "name": "thread_name", "pid": 1, "tid": 1, "args": {"name": "groups"}},
         {"ph": "X", "name": "conv", "pid": 1, "tid": 1, "ts": 2.0, "dur": 1.0, "args": {"stream": "cam"}},
-        {"ph": "C", "name": "SRAM bytes", "pid": 0, "tid": 0, "ts": 0.0, "args": {"value": 5}},
-        {"ph": "C", "name": "SRAM bytes", "pid": 0, "tid": 0, "ts": 3.0, "args": {"value": 0}},
+        {"ph": "C", "name": "SRAM", "pid": 0, "tid": 0, "ts": 0.0, "args": {"bytes": 5}},
+        {"ph": "C", "name": "SRAM", "pid": 0, "tid": 0, "ts": 3.0, "args": {"bytes": 0}},
     ]
     shown = trace_view("t", {"traceEvents": names})
     assert shown["slices"] == [["NPU[0] groups", "conv", 2e-6, 1e-6, "cam"]]
-    assert shown["counters"] == [["SRAM bytes", [[0.0, 5.0], [3e-6, 0.0]]]]
+    assert shown["counters"] == [["SRAM", "bytes", [[0.0, 5.0], [3e-6, 0.0]]]]
+    run = sim.simulate("mlp", "tesla-fsd-npu")
+    held = trace_view("t", chrome_trace(run.timeline))["counters"]
+    assert [unit for _, unit, _ in held] == ["bytes"] * len(held)
+    assert max(steps[1] for name, _, points in held if name == "DRAM" for steps in points) == pytest.approx(
+        run.peak_memory_bytes["DRAM"], rel=1e-4
+    )
 
 
 def test_a_simulation_that_lacks_a_key() -> None:

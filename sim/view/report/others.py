@@ -114,7 +114,8 @@ def _pairs(values: Mapping[str, Any]) -> str:
 
 
 def trace_view(name: str, document: Document) -> dict[str, Any]:
-    """A timeline that `simulate --trace` wrote: slices per track, counters (bytes held) as steps. Times in s."""
+    """A timeline that `simulate --trace` wrote: slices per track, counters as steps with their unit, which is
+    "bytes" of what a memory holds. Times in s."""
     processes: dict[Any, str] = {}
     threads: dict[Any, str] = {}
     events = [event for event in document["traceEvents"] if isinstance(event, dict)]
@@ -124,11 +125,11 @@ def trace_view(name: str, document: Document) -> dict[str, Any]:
             key = (event["pid"], event["tid"]) if place is threads else event["pid"]
             place[key] = str(event["args"]["name"])
     slices = [event for event in events if event.get("ph") == "X"]
-    counters: dict[str, list[list[float | None]]] = {}
+    counters: dict[tuple[str, str], list[list[float | None]]] = {}
     for event in events:
         if event.get("ph") == "C":
-            steps = counters.setdefault(str(event["name"]), [])
-            steps.append([short(event["ts"] / 1e6), short(next(iter(event["args"].values())))])
+            unit, value = next(iter(event["args"].items()))
+            counters.setdefault((str(event["name"]), str(unit)), []).append([short(event["ts"] / 1e6), short(value)])
 
     def track(event: Mapping[str, Any]) -> str:
         process = processes.get(event["pid"], str(event["pid"]))
@@ -141,7 +142,7 @@ def trace_view(name: str, document: Document) -> dict[str, Any]:
             [track(e), str(e["name"]), short(e["ts"] / 1e6), short(e["dur"] / 1e6), _stream(e)] for e in slices[:SLICES]
         ],
         "left_out": max(0, len(slices) - SLICES),
-        "counters": [[name, steps] for name, steps in counters.items()],
+        "counters": [[name, unit, steps] for (name, unit), steps in counters.items()],
     }  # fmt: skip
 
 

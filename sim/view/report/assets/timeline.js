@@ -168,8 +168,8 @@ function runTimeline(run) {
     ([, name, start, length, stream]) => ({ start, length, name, words: stream,
       colour: streamColour(stream) })) }));
   const end = Math.max(1e-12, ...run.slices.map(([, , start, length]) => start + length));
-  const steps = run.counters.map(([name, points], i) => ({
-    name: name.replace(" bytes", ""), colour: data.colours[i % 8], words: (v) => (name.includes(" bytes") ? bytes(v) : count(v)),
+  const steps = run.counters.map(([name, unit, points], i) => ({
+    name, colour: data.colours[i % 8], words: unit === "bytes" ? bytes : count,
     most: Math.max(1, ...points.map((p) => p[1])),
     values: points.map(([at, value], k) => [at, (k + 1 < points.length ? points[k + 1][0] : end) - at, value]),
   }));
