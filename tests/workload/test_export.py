@@ -100,6 +100,27 @@ def test_results_of_any_kind_leave_the_exported_model():
     assert {op.module for op in exported if isinstance(op, EinsumOp)} == {"boxes", "scores"}
 
 
+def test_ops_that_torch_makes_from_others_are_taken_apart_where_no_rule_knows_them():
+    """einsum of [2, 3, 5, 8] with [2, 3, 7, 8]: 2 x 3 x 5 x 7 x 8 MACs; then 4 x 9 x 6 x 5 x 7 of a convolution behind
+    a reflecting pad, and a cosine, which has none."""
+
+    class Composite(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(6, 4, 3, padding=1, padding_mode="reflect")
+
+        def forward(self, q, k):
+            scores = torch.einsum("bhqd,bhkd->bhqk", q, k)
+            maps = self.conv(scores.reshape(1, 6, 5, 7))
+            return torch.cosine_similarity(maps, maps * 2)
+
+    inputs = torch.empty(2, 3, 5, 8), torch.empty(2, 3, 7, 8)
+    recorded, exported = (dead_code(front(Composite(), inputs)) for front in (trace, export))
+    assert exported.macs == recorded.macs == 2 * 3 * 5 * 7 * 8 + 4 * 9 * 6 * 5 * 7
+    assert not unsupported(exported)
+    assert role_bytes(exported)[Role.OUTPUT] == role_bytes(recorded)[Role.OUTPUT]
+
+
 def test_flow_that_depends_on_data_is_refused_with_the_reason():
     class Branch(nn.Module):
         def forward(self, x):

@@ -11,14 +11,15 @@ import functools
 import operator
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch.export.graph_signature import InputKind
 
 from sim.errors import TraceError
-from sim.workload.graph import Graph, Role
+from sim.workload.graph import Graph, Role, UnsupportedOp
 from sim.workload.passes.attention import find_attention
 from sim.workload.raised import foreign_code, told
 from sim.workload.trace.builder import GraphBuilder, Where
@@ -50,14 +51,36 @@ def export(
         raise TraceError("torch.export asks no questions about data: trace with the recorder to give a policy")
     twin, args, kwargs = to_meta(module, example_inputs)
     twin.forward = _tensors_alone(twin.forward)  # torch.export knows no dataclasses
+    with _torch_at_work(module):
+        program = torch.export.export(twin, args, kwargs, strict=False).run_decompositions(_steps())
+    try:
+        graph = _Reader(program, progress).graph(name or type(module).__name__)
+        taken_apart = _steps()
+        while composites := _composites(program, graph, taken_apart):
+            taken_apart |= composites
+            with _torch_at_work(module):
+                program = program.run_decompositions(taken_apart)
+            graph = _Reader(program, progress).graph(graph.name)
+        return graph
+    except NotImplementedError as error:  # results whose size depends on data
+        raise TraceError(f"{type(module).__name__}: exported, but it cannot run without data: {told(error)}") from error
+
+
+@contextmanager
+def _torch_at_work(module: torch.nn.Module) -> Iterator[None]:
+    """Around torch.export's own work. Raises: TraceError: it refuses the module."""
     refused = foreign_code(lambda error: f"{type(module).__name__}: torch.export refuses it: {told(error)}")
     with refused, torch.no_grad(), META, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, about its internals
-        program = torch.export.export(twin, args, kwargs, strict=False).run_decompositions(_steps())
-    try:
-        return _Reader(program, progress).graph(name or type(module).__name__)
-    except NotImplementedError as error:  # results whose size depends on data
-        raise TraceError(f"{type(module).__name__}: exported, but it cannot run without data: {told(error)}") from error
+        yield
+
+
+def _composites(program: Any, graph: Graph, taken_apart: dict) -> dict[Any, Callable[..., Any]]:
+    """Ops without a rule that torch itself makes from others, such as einsum or a reflecting pad: op -> how."""
+    unknown = {op.kind for op in graph.ops if isinstance(op, UnsupportedOp)}
+    ops = {node.target for node in program.graph.nodes if _op_name(node.target) in unknown} - taken_apart.keys()
+    known = torch.export.default_decompositions() if ops else {}
+    return {op: known[op] for op in ops if op in known and op._can_decompose()}
 
 
 def _tensors_alone(forward: Callable[..., Any]) -> Callable[..., list[torch.Tensor]]:
