@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sim._version import __version__
-from sim.errors import ResultError, nearest
+from sim.errors import ForeignResultError, ResultError, nearest
 
 Document = dict[str, Any]
 
@@ -114,10 +114,13 @@ class Reader:
 def check_schema(document: Any, *, where: str, expected: tuple[str, ...] = SCHEMAS) -> str:
     """The document's schema, if it is one of `expected`.
 
-    Raises: ResultError: no object, no schema of ours, another kind of document, an older or newer one.
+    Raises: ForeignResultError: no object, no schema of ours, another kind of document; ResultError: an older or newer
+        one.
     """
     if not isinstance(document, dict) or not isinstance(document.get("schema"), str):
-        raise ResultError(f'{where}: this is no result of Dovetail: expected an object with `schema: "{expected[0]}"`')
+        raise ForeignResultError(
+            f'{where}: this is no result of Dovetail: expected an object with `schema: "{expected[0]}"`'
+        )
     schema = document["schema"]
     if schema in expected:
         return schema
@@ -129,7 +132,7 @@ def check_schema(document: Any, *, where: str, expected: tuple[str, ...] = SCHEM
         else:
             fix = "was written by an older Dovetail; run the command again"
         raise ResultError(f'{where}: schema "{schema}" {fix}; this version reads {family}/{ours[family]}')
-    raise ResultError(f'{where}: schema is "{schema}", expected {" or ".join(expected)}')
+    raise ForeignResultError(f'{where}: schema is "{schema}", expected {" or ".join(expected)}')
 
 
 def read_documents(path: str | Path, *, expected: tuple[str, ...] = SCHEMAS) -> list[Document]:

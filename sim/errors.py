@@ -56,6 +56,10 @@ class ResultError(DovetailError):
     """A saved result is broken, of a newer schema, or not ours."""
 
 
+class ForeignResultError(ResultError):
+    """A whole document, but of another kind than is read here."""
+
+
 class MeasurementError(DovetailError):
     """A device is absent, too noisy, or lacks what the measurement needs."""
 

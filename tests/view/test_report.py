@@ -134,6 +134,23 @@ def test_a_broken_line_of_a_baseline_is_named_and_skipped(tmp_path: Path) -> Non
         report([path])
 
 
+def test_other_documents_in_a_folder_are_named_and_skipped(tmp_path: Path) -> None:
+    """A graph beside a result; given by its own name it is refused, and a cut or newer result always is."""
+    (tmp_path / "graph.json").write_text('{"schema": "dovetail.graph/1", "ops": []}')
+    (tmp_path / "mine.json").write_text("[1, 2]")
+    (tmp_path / "a.json").write_text(json.dumps(sim.estimate("mlp", "systolic").to_dict()))
+    notes: list[str] = []
+    assert len(read_sources([tmp_path], notes.append).estimates) == 1
+    assert [note.partition(": schema")[0] for note in notes][:1] == [f"skipped: {tmp_path / 'graph.json'}"]
+    assert "mine.json" in notes[1]
+    with pytest.raises(ResultError, match=r"dovetail\.graph/1"):
+        read_sources([tmp_path / "graph.json"])
+    for text in ('{"schema": "dovetail.estimate/2"}', '{"schema": "dovetail.est'):
+        (tmp_path / "b.json").write_text(text)
+        with pytest.raises(ResultError, match=r"newer Dovetail|no complete JSON"):
+            read_sources([tmp_path])
+
+
 def test_an_empty_folder_and_a_ragged_table(tmp_path: Path) -> None:
     with pytest.raises(ResultError, match="no results"):
         report([tmp_path])

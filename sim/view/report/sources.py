@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sim.documents import Document, Reader, check_schema, read_documents
-from sim.errors import ResultError
+from sim.errors import ForeignResultError, ResultError
 from sim.results import ESTIMATE_SCHEMA, SIMULATE_SCHEMA, Estimate
 from sim.results_io import from_dict
 
@@ -69,7 +69,7 @@ def read_sources(paths: Iterable[str | Path], note: Callable[[str], None] = lamb
     """Read result files, and folders of them.
 
     Of a folder: every .json, .jsonl and .csv in it, `summary.txt`, and the files of `winners/<id>/`. `note` is told
-    every broken line of a baseline file, which is skipped.
+    what is skipped: broken lines of a baseline file, and in a folder documents of other kinds.
     Raises: ResultError: nothing there, a file that is truncated, foreign, or of another schema.
     """
     content = Content()
@@ -89,7 +89,10 @@ def _read_folder(folder: Path, content: Content, note: Callable[[str], None]) ->
     tables, studies = len(content.tables), len(content.studies)
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.suffix in _ENDINGS:
-            _read_file(path, content, note)
+            try:
+                _read_file(path, content, note)
+            except ForeignResultError as error:  # a graph, a comparison, something of the user's
+                note(f"skipped: {error}")
     for study in content.studies[studies:]:  # what its designs were searched for
         own = [replace(table, better=study.get("better") or {}) for table in content.tables[tables:]]
         content.tables[tables:] = own
