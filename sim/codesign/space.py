@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import product
 from math import inf, prod
@@ -201,7 +202,8 @@ def build_space(document: Mapping[str, Any], *, where: str = "space", folder: Pa
     here = [w.model_copy(update={"workload": _found(w.workload, folder)}) for w in spec.workloads]
     spec = spec.model_copy(update={"workloads": here})
     chip_file = (folder or Path()) / spec.chip
-    chip = load_hardware(chip_file if spec.chip.endswith((".yaml", ".yml")) and chip_file.is_file() else spec.chip)
+    with _at(f"{where}: chip"):
+        chip = load_hardware(chip_file if spec.chip.endswith((".yaml", ".yml")) and chip_file.is_file() else spec.chip)
     chip_parameters, chip = _hardware(spec, chip, where)
     descriptions, fixed, model_parameters = _models(spec, where)
     parameters = [*model_parameters, *_compression(spec, chip, where), *chip_parameters]
@@ -267,7 +269,8 @@ def _models(spec: SpaceSpec, where: str) -> tuple[dict[str, Description], dict[s
             if one.knobs or one.variants:
                 raise ConfigError(f"{place}: a saved graph has no knobs or variants")
             continue
-        description = descriptions[label] = Workload(one.workload).description
+        with _at(place):
+            description = descriptions[label] = Workload(one.workload).description
         if one.variants:
             for name, knobs in one.variants.items():
                 _parsed(description, knobs, f"{place}.variants.{name}")
@@ -286,11 +289,18 @@ def _models(spec: SpaceSpec, where: str) -> tuple[dict[str, Description], dict[s
     return descriptions, fixed, parameters
 
 
-def _parsed(description: Description, knobs: Mapping[str, Any], place: str) -> dict[str, Any]:
+@contextmanager
+def _at(place: str) -> Iterator[None]:
+    """Errors of ours inside begin with the place in the file."""
     try:
-        resolved = description.resolve(knobs)
+        yield
     except DovetailError as error:
         raise type(error)(f"{place}: {error}") from error
+
+
+def _parsed(description: Description, knobs: Mapping[str, Any], place: str) -> dict[str, Any]:
+    with _at(place):
+        resolved = description.resolve(knobs)
     return {name: resolved[name] for name in knobs}
 
 
@@ -300,10 +310,12 @@ def _compression(spec: SpaceSpec, chip: Chip, where: str) -> list[Parameter]:
         values = getattr(spec.compression, name)
         if values:
             parameters.append(Parameter(name=name, side="model", values=tuple(values)))
-    for precision in spec.compression.precision:
-        parse_precision(precision)
-    for recipe in spec.compression.recipe:
-        effect(recipe, default=chip.default_precision)
+    with _at(f"{where}: compression.precision"):
+        for precision in spec.compression.precision:
+            parse_precision(precision)
+    with _at(f"{where}: compression.recipe"):
+        for recipe in spec.compression.recipe:
+            effect(recipe, default=chip.default_precision)
     for pattern in spec.compression.sparsity:
         n, colon, m = pattern.partition(":")
         if pattern != "none" and not (colon and n.isdigit() and m.isdigit() and 0 < int(n) < int(m)):

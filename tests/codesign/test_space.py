@@ -183,6 +183,22 @@ def test_what_is_not_there_is_seen_before_the_run(document: dict[str, Any], writ
         assert message in _cli(words)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"chip": "edge-npuu"}, r's\.yaml: chip: .*Did you mean "edge-npu"'),
+        ({"workloads": [{"workload": "nett.py", "name": "mine"}]}, r"s\.yaml: workloads\.mine: nett\.py: no such file"),
+        ({"compression": {"precision": ["int3"]}}, r's\.yaml: compression\.precision: precision "int3" is unknown'),
+        ({"compression": {"recipe": ["int8-pqt"]}}, r's\.yaml: compression\.recipe: .*Did you mean "int8-ptq"'),
+    ],
+)
+def test_what_a_file_names_and_is_not_there_has_its_place(
+    document: dict[str, Any], change: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(DovetailError, match=said):
+        build_space(document | change, where="s.yaml")
+
+
 def test_unknown_knob_and_missing_rate(document: dict[str, Any]) -> None:
     document["workloads"][0]["knobs"] = {"n": {"choices": [1]}}
     with pytest.raises(DovetailError, match='no knob "n"'):
