@@ -116,6 +116,7 @@ def roofline(
 ) -> Roofline:
     """The data sheet's bound of a network as it runs on the chip's main unit, epilogues fused: `estimate`'s roofline.
 
+    (That knows besides which groups run in slices, so that what passes inside them leaves the ops' own bounds.)
     Args: as `estimate`. `sim.cost.roofline.roofline` takes a graph as it is.
     Raises: PrecisionError, ConfigError: the array or the vector unit has no rate for what the graph does.
     """
@@ -139,7 +140,8 @@ def read(network: Network, d: int, *, precision: str | Precision | PrecisionPoli
     chip = network.chips[d]
     chosen = resolve_precision(precision, chip.default_precision)
     graph = as_typed(network.graph, chosen)
-    homes = _inner_homes(network.graph, network.unit)
+    inside = [group.sliced.slicing.inside for group in network.groups if group.sliced is not None]
+    homes = _inner_homes(network.graph, network.unit, frozenset().union(*inside))
     bound = graph_roofline(graph, chip, chosen.name, homes=homes)
     floors = {point.name: point for point in bound.ops}
     feasible = not network.infeasible[d]
@@ -276,9 +278,9 @@ def _op(
     )
 
 
-def _inner_homes(graph: Graph, unit: Unit) -> dict[str, str]:
-    """Tensors that live inside a fused kernel, at the memory nearest to the array."""
-    inside = inside_storages(graph, unit)
+def _inner_homes(graph: Graph, unit: Unit, fused: frozenset[str] = frozenset()) -> dict[str, str]:
+    """Tensors that live inside a fused kernel or a group of ops (`fused`), at the memory nearest to the array."""
+    inside = inside_storages(graph, unit) | fused
     nearest_memory = unit.memories[-1].name if unit.memories else unit.home
     return {key: nearest_memory for key, t in graph.tensors.items() if (t.storage or key) in inside}
 

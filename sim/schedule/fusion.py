@@ -22,8 +22,9 @@ from sim.workload.graph import CollectiveOp, EinsumOp, ViewOp
 if TYPE_CHECKING:
     from sim.schedule.network import _Coster
 
-FINER = 8
-"""Slices of the second way that is costed per design, beside the coarsest that fits: less of their pipeline shows."""
+FINER = (8, 64)
+"""Least slices of further ways that are costed per design, beside the coarsest that fits: less of their pipeline shows,
+and what a larger memory would let a group do at once it may still do in parts."""
 LEAN = 1.25
 """Of slices that leave out what a mask hides, the third way costed is the coarsest that does at most this share of the
 least work of any: smaller ones fill the array less."""
@@ -258,14 +259,14 @@ def _may_save(groups: Sequence[GroupCost], spared_bytes: float, coster: _Coster)
 def _fitting(
     ways: list[Slicing], held: np.ndarray, asked: np.ndarray, capacity: np.ndarray, coster: _Coster
 ) -> dict[int, np.ndarray]:
-    """Ways to cost -> designs: for each design that asks the coarsest that fits, that of at least `FINER` slices, and
+    """Ways to cost -> designs: for each design that asks the coarsest that fits, those of at least `FINER` slices, and
     that which leaves out most of what a mask hides."""
-    least = min(way.visited for way in ways) * LEAN
+    leanest = min(way.visited for way in ways) * LEAN
     room = np.stack([footprint_bytes(way, coster) + held <= capacity for way in ways]) & asked
-    fine = room & np.array([way.count >= FINER for way in ways])[:, None]
-    lean = room & np.array([way.visited < 1 and way.visited <= least for way in ways])[:, None]
+    fine = [room & np.array([way.count >= least for way in ways])[:, None] for least in FINER]
+    lean = room & np.array([way.visited < 1 and way.visited <= leanest for way in ways])[:, None]
     taken = {
-        k: np.any([(fit.argmax(axis=0) == k) & fit.any(axis=0) for fit in (room, fine, lean)], axis=0)
+        k: np.any([(fit.argmax(axis=0) == k) & fit.any(axis=0) for fit in (room, *fine, lean)], axis=0)
         for k in range(len(ways))
     }
     return {k: own for k, own in taken.items() if own.any()}

@@ -55,6 +55,30 @@ def test_attention_by_hand():
     assert any("attention (256 queries x 512 keys a slice)" in note for note in found.notes)
 
 
+def test_scores_that_stay_in_slices_are_not_in_the_bound_of_their_op():
+    """8 heads of 1024 x 1024 scores, 8 MiB, do not fit into the 4 MiB of `systolic`; in slices they stay there all the
+    same. Lanes bind: (4 + 1 + 1) cycles a score / 64. Moved whole over DRAM, four times, they would take longer."""
+    found = sim.estimate(attention(8, 1024, 1024, 64), "systolic")
+    (op,) = found.ops
+    scores = 8 * 1024 * 1024
+    assert op.homes["scores"] == "SRAM"
+    assert op.roofline_s == pytest.approx(scores * 6 / 64 * 1e-9, rel=1e-12)
+    assert op.roofline_s < 4 * scores / 34e9
+    assert op.roofline_s <= op.latency_s
+    point = next(point for point in found.roofline["ops"] if point["name"] == "scores")
+    assert point["resource_s"]["memory:DRAM"] == pytest.approx(2 * 8 * 1024 * 64 / 34e9)  # queries and keys
+
+
+def test_more_memory_slows_no_attention():
+    """What fits into a memory fits into a larger one, in as many slices: coarser ones only where they are faster."""
+    graph = attention(8, 2500, 9600, 32)
+    times = [
+        sim.estimate(graph, sim.load_hardware("tesla-fsd-npu", {"SRAM.capacity": size})).latency_s
+        for size in ("32 MiB", "64 MiB", "128 MiB")
+    ]
+    assert times == sorted(times, reverse=True)
+
+
 def test_a_slice_of_each_kind():
     """What a slice loads: whole heads; then the keys of a head once; then keys again for each block of queries."""
     graph = attention(8, 256, 512, 64, shared=4)  # two heads of keys, each for four of queries
