@@ -12,28 +12,30 @@ from sim.cli.estimate import CalibrationOption, KnobOption, SetOption
 
 
 def compress(
-    workload: Annotated[str, typer.Argument(help="bundled name or model.py", autocompletion=complete.workloads)],
+    workload: Annotated[str, typer.Argument(help="Bundled name or model.py.", autocompletion=complete.workloads)],
     recipe: Annotated[
         list[str],
         typer.Option(
-            "--recipe", help="bundled name or YAML file; repeatable", autocompletion=complete.names("workloads/recipes")
+            "--recipe",
+            help="Bundled name or YAML file; repeatable.",
+            autocompletion=complete.names("workloads/recipes"),
         ),
     ],
     hw: Annotated[
-        list[str], typer.Option("--hw", help="bundled name or chip.yaml; repeatable", autocompletion=complete.chips)
+        list[str], typer.Option("--hw", help="Bundled name or chip.yaml; repeatable.", autocompletion=complete.chips)
     ] = [],  # noqa: B006
     p: KnobOption = None,
     set_: SetOption = None,
     calibration: CalibrationOption = "auto",
-    seed: Annotated[int, typer.Option(help="seed of training and fine-tuning")] = 0,
-    train_steps: Annotated[int | None, typer.Option(help="steps of training (default: the task's)")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of training and fine-tuning.")] = 0,
+    train_steps: Annotated[int | None, typer.Option(help="Steps of training; default: the task's.")] = None,
     checkpoint: Annotated[
         Path | None,
-        typer.Option(help="file of the trained model, those of fine-tuning beside it: a killed run goes on"),
+        typer.Option(help="File of the trained model, those of fine-tuning beside it: a killed run goes on."),
     ] = None,
-    figure: Annotated[Path | None, typer.Option("-o", help="figure of quality against latency per chip")] = None,
-    sensitivity: Annotated[Path | None, typer.Option(help="figure of each layer's loss, alone, by width")] = None,
-    json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout")] = False,
+    figure: Annotated[Path | None, typer.Option("-o", help="Figure of quality against latency per chip.")] = None,
+    sensitivity: Annotated[Path | None, typer.Option(help="Figure of each layer's loss, alone, by width.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Compress a workload by recipes and show quality, latency, energy and bytes before and after."""
     from sim.cli import common

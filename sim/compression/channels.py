@@ -134,7 +134,8 @@ def _visit(node: fx.Node, modules: dict, values: dict, sets: _Sets) -> _Value | 
     joining = (node.op == "call_function" and node.target in _JOINING) or (
         node.op == "call_method" and node.target in _JOINING_METHODS
     )
-    shapes = {tuple(n.meta["tensor_meta"].shape) for n in node.all_input_nodes if "tensor_meta" in n.meta}
+    made = (n.meta.get("tensor_meta") for n in node.all_input_nodes)
+    shapes = {tuple(meta.shape) for meta in made if hasattr(meta, "shape")}  # (a dict of tensors has none)
     if joining and len(inputs) == 2 and len(shapes) == 1 and inputs[0].repeat == inputs[1].repeat:
         sets.join(inputs[0].channels, inputs[1].channels)
         return inputs[0]

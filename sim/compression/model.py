@@ -101,7 +101,7 @@ def layers(
     leave: dict[str, str] = {}
     for name, layer in leaves(module):
         if not isinstance(layer, MAC_LAYERS):
-            leave[name] = f"{type(layer).__name__} has no treatment"
+            leave[name or "the model itself"] = f"{type(layer).__name__} has no treatment"
         elif any(fnmatchcase(name, pattern) for pattern in skip):
             leave[name] = "skipped by the recipe"
         elif why_not is not None and (reason := why_not(name, layer)):

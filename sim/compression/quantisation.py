@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from sim.compression.annotations import KV_CACHE, Annotation, input_name
 from sim.compression.fakequant import ActivationQuantiser, Grid, divides, fake_quantise_weight
@@ -51,7 +52,7 @@ def quantise(
         WorkloadError: the calibration set has the wrong shape.
     """
     out = as_compressed(model)
-    treat, leave = layers(out.module, skip=skip, why_not=lambda _, layer: _why_not(layer, weights))
+    treat, leave = layers(out.module, skip=skip, why_not=lambda _, layer: _why_not(layer, weights, activations))
     notes: list[str] = []
     needs_data = smoothing is not None or (activations is not None and not dynamic)
     if needs_data and calibration is None:
@@ -165,7 +166,9 @@ def quantise_kv_cache(
     return out.with_(report, {KV_CACHE: Annotation(dtype=dtype, bits=float(grid.width))})
 
 
-def _why_not(layer: nn.Module, grid: Grid) -> str | None:
+def _why_not(layer: nn.Module, grid: Grid, activations: Grid | None) -> str | None:
+    if activations is not None and isinstance(layer, NonDynamicallyQuantizableLinear):
+        return "nn.MultiheadAttention takes its weight without calling it, so that nothing sees its input"
     shape = tuple(layer.weight.shape)
     if not divides(shape, grid):
         return f"row of {torch.Size(shape[1:]).numel()} weights is not whole groups of {grid.group}"

@@ -306,6 +306,12 @@ def rehearsal(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"steps": steps})
 
 
+def untuned(recipe: Recipe) -> Recipe:
+    """The same steps without fine-tuning, which changes no cost: for a model without data."""
+    steps = [step.model_copy(update={"steps": 0}) if isinstance(step, _Tuned) else step for step in recipe.steps]
+    return recipe.model_copy(update={"steps": steps})
+
+
 def _reasons(untreated: Mapping[str, str]) -> str:
     """Why no layer was treated, grouped; layers that nothing treats (norms) only where there are no others."""
     groups: dict[str, list[str]] = {}

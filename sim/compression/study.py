@@ -18,7 +18,7 @@ from torch import nn
 from sim.compression.benefit import Benefit, benefits
 from sim.compression.model import CompressedModel, Report, weight_bytes
 from sim.compression.quality import Quality, trained
-from sim.compression.recipe import Recipe, apply_recipe, load_recipe, rehearsal
+from sim.compression.recipe import Recipe, apply_recipe, load_recipe, rehearsal, untuned
 from sim.compression.sensitivities import Sensitivity, sensitivity
 from sim.compression.tasks import load_task
 from sim.compression.training import Task, train
@@ -140,7 +140,13 @@ def run_study(
         )
         if chips:
             _graph(source, rough, recipe, example_inputs)
-    notes = rests_on + ([] if task else [f"{workload} has no task: no weights were made, only the cost is known"])
+    notes = rests_on
+    if task is None:
+        bare = [untuned(recipe) for recipe in chosen]
+        left = [recipe.name for recipe, tuned in zip(bare, chosen, strict=True) if recipe != tuned]
+        notes = [*notes, f"{workload} has no task: no weights were made, only the cost is known"]
+        notes += [f"{name}: its fine-tuning is left out, it needs a task" for name in left]
+        chosen = bare
     if task is not None:
         train(module, task, steps=train_steps, seed=seed, checkpoint=checkpoint, progress=_stage(progress, "training"))
     rows = _sensitivities(module, task, tuple(sensitivity_choices))

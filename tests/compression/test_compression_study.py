@@ -44,6 +44,49 @@ def test_a_workload_without_a_task_is_costed_and_says_so(tmp_path, workload):
     assert found.to_dict()["results"][0]["benefits"][0]["speedup"] == edge.speedup
 
 
+SEVERAL = """
+import torch
+from torch import nn
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.query = nn.Parameter(torch.zeros(1, 4, 16))
+        self.first, self.second = nn.Conv2d(4, 32, 3), nn.Conv2d(32, 16, 3)
+        self.attention = nn.MultiheadAttention(16, 2, batch_first=True)
+    def forward(self, batch):
+        made = self.second(torch.relu(self.first(batch["image"]))).flatten(2).transpose(1, 2) + batch["pose"]
+        return {"made": self.attention(self.query.expand(made.shape[0], -1, -1), made, made, need_weights=False)[0]}
+def build(batch: int = 1):
+    return Net(), ({"image": torch.zeros(batch, 4, 12, 12), "pose": torch.zeros(batch, 1, 16)},)
+"""
+
+
+def test_a_model_of_dicts_without_data_is_costed_by_any_recipe_that_needs_none(tmp_path):
+    """Inputs and outputs in dicts, static ranges, fine-tuning that nothing can do, and a layer that attention reads
+    without calling it: each is named, none stops the study. 2:4 in int8: 5 bits of 16 are left of a weight."""
+    path = tmp_path / "several.py"
+    path.write_text(SEVERAL)
+    sparse = "{technique: sparsify_nm, steps: 7}\n  - {technique: quantise, activations: {dtype: int8}}"
+    recipes = [
+        _recipe(tmp_path, "sparse", sparse),
+        _recipe(tmp_path, "half", "{technique: prune_channels, keep: 0.5, steps: 7}"),
+    ]
+    found = run_study(str(path), recipes, hardware=["edge-npu"])
+    both, half = found.results
+    assert [note for note in found.notes if "fine-tuning is left out" in note] == [
+        f"{name}: its fine-tuning is left out, it needs a task" for name in ("sparse", "half")
+    ]
+    assert both.reports[1].treated == ("first", "second")
+    assert "without calling it" in both.reports[1].untreated["attention.out_proj"]
+    assert both.reports[1].untreated["the model itself"] == "Net has no treatment"
+    (benefit,) = both.benefits
+    convolutions, projection = 4 * 32 * 9 + 32 * 16 * 9, 16 * 16
+    saved = convolutions * (16 - 5) / 8 + projection * (16 - 9) / 8  # 8 bits and a mark of each of the kept half
+    assert benefit.before.weight_bytes - benefit.after.weight_bytes == pytest.approx(saved)
+    assert half.reports[0].treated
+    assert half.benefits[0].speedup > 1
+
+
 def test_other_shapes_are_costed_at_the_asked_batch(tmp_path, workload):
     """Half of the 16 channels: half of the MACs of both layers at any batch, so more than one image gains more."""
     prune = _recipe(tmp_path, "prune", "{technique: prune_channels, keep: 0.5}")
