@@ -221,7 +221,8 @@ class _Session:
         finished = [j for j in self.jobs if j.finish is not None]
         begin = min((j.release for j in self.jobs), default=0)
         end = self.env.now if partial else max((j.ended for j in finished), default=begin)
-        until_s = to_seconds(end if self.length is None else min(end, self.length))
+        full = end if self.length is None else self.length
+        until_s = to_seconds(min(end, full) if partial else full)  # (what is quiet at the end counts as well)
         span_s = to_seconds(end - begin)
         service = {s.name: self._service(s) for s in self.streams}
         jobs = tuple(_job_result(j, service[j.stream]) for j in finished)

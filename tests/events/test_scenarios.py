@@ -49,6 +49,14 @@ def test_periodic_stream_alone():
     assert json.loads(json.dumps(result.to_dict(), allow_nan=False))["scenario"] == "t"
 
 
+def test_rates_are_over_the_whole_length():
+    """10 jobs of 4 ms in 1 s, the last ends at 904 ms: 10 a second, not 10 in 904 ms."""
+    stream = run_scenario(scenario(rate="10 Hz"), CHIP, build=build).streams["s"]
+    assert (stream.finished, stream.throughput_per_s, stream.goodput_per_s) == (10, 10.0, 10.0)
+    late = run_scenario(scenario(rate="10 Hz", workload="94ms", warmup="100 ms"), CHIP, build=build).streams["s"]
+    assert late.throughput_per_s == pytest.approx(9 / 0.9)  # ends at 194, 294, ..., 994 ms
+
+
 def test_copies_spread_over_instances():
     """Two copies, half a period apart, 8 ms each on two instances: each unit is 80 % busy, nobody waits."""
     stream = {"copies": 2, "target": "NPU", "arrivals": {"kind": "periodic", "rate": "100 Hz", "phase": "spread"}}
