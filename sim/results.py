@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import isinf
 from typing import Any
+
+from sim.units import Dimension, format_quantity
 
 ESTIMATE_SCHEMA = "dovetail.estimate/1"
 SIMULATE_SCHEMA = "dovetail.simulate/1"
@@ -178,6 +181,13 @@ class Estimate:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "breakdown_s", _complete(self.breakdown_s))
+
+    def __repr__(self) -> str:
+        """One line: all fields of a network fill screens (`to_dict` has them, `dovetail report` shows them)."""
+        time = "infeasible" if isinf(self.latency_s) else format_quantity(self.latency_s, Dimension.TIME)
+        energy = "" if self.energy_j is None else f", {format_quantity(self.energy_j, Dimension.ENERGY)}"
+        what = f"{self.workload_name} on {self.hardware_name}, {self.precision}, batch {self.batch}"
+        return f"<Estimate of {what}: {time}{energy}, {len(self.ops)} ops>"
 
     @property
     def flops(self) -> int:

@@ -285,7 +285,11 @@ def to_frame(estimate: Estimate) -> Any:
     give a column by `frame["value"]`. Ops sum to the network within each quantity that is a cost.
     """
     rows = [row for op in estimate.ops for row in _rows(op)]
-    columns = {name: [row.get(name) for row in rows] for name in COLUMNS}
+    return framed({name: [row.get(name) for row in rows] for name in COLUMNS})
+
+
+def framed(columns: dict[str, list[Any]]) -> Any:
+    """A pandas DataFrame of these columns where pandas is installed, else the columns."""
     if find_spec("pandas") is None:
         return columns
     import pandas as pd

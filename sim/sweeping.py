@@ -20,6 +20,7 @@ from sim.hardware.designs import Designs, check_number_of_designs
 from sim.hardware.load import as_chip
 from sim.hardware.physical import chip_area_mm2, idle_power_w
 from sim.mapping.machine import group_by_structure
+from sim.results_io import framed
 from sim.schedule.network import Network, Options, Shared, cost_network, unsupported_of
 from sim.workload.graph import Graph
 from sim.workload.load import Workload, as_graph, load_workload
@@ -68,6 +69,14 @@ class Table:
 
     def __len__(self) -> int:
         return len(next(iter(self.data.values()), ()))
+
+    def __repr__(self) -> str:
+        """One line: `rows` and `to_frame` have the numbers."""
+        return f"<Table of {len(self)} designs over {', '.join(self.parameters)}; columns {', '.join(self.columns)}>"
+
+    def to_frame(self) -> Any:
+        """A row per design: a pandas DataFrame where pandas is installed, else a dict of equally long lists."""
+        return framed({name: column.tolist() for name, column in self.data.items()})
 
     def rows(self) -> Iterator[dict[str, Any]]:
         for i in range(len(self)):

@@ -54,6 +54,12 @@ class ScenarioResult:
     stated: Mapping[str, object] = field(default_factory=dict)
     """How it was made (`sim.events.stated.scenario`)."""
 
+    def __repr__(self) -> str:
+        """One line: `streams` and `intervals` have the numbers."""
+        runs = len(self.replications)
+        jobs = ", ".join(f"{stream.finished} jobs of {name}" for name, stream in self.streams.items())
+        return f"<ScenarioResult {self.scenario} on {self.hardware_name}: {runs} replications, {jobs}>"
+
     @property
     def first(self) -> Simulation:
         """The replication whose timeline is shown."""

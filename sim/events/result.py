@@ -10,6 +10,7 @@ import numpy as np
 from sim._version import __version__
 from sim.events.timeline import Timeline
 from sim.results import SIMULATE_SCHEMA
+from sim.units import Dimension, format_quantity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +153,12 @@ class Simulation:
     """Ops without a rule, costed as memory traffic."""
     notes: tuple[str, ...] = ()
     settings: Mapping[str, object] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """One line: `streams`, `jobs` and `groups` have the numbers."""
+        what = f" of {self.workload_name} on {self.hardware_name}" if self.workload_name else ""
+        jobs = ", ".join(f"{stream.finished} jobs of {name}" for name, stream in self.streams.items())
+        return f"<Simulation{what}: {format_quantity(self.latency_s, Dimension.TIME)}, {jobs}>"
 
     @property
     def energy_j(self) -> float | None:

@@ -304,6 +304,13 @@ class Chip:
     overrides: Mapping[str, str] = field(default_factory=dict)
     """What `set` changed: path -> quantity as given."""
 
+    def __repr__(self) -> str:
+        """One line: `dovetail show` has the parts."""
+        units = ", ".join(f"{unit.name} x {unit.count}" for unit in self.units)
+        memories = ", ".join(memory.name for memory in self.memories)
+        changed = "".join(f", {path}={quantity}" for path, quantity in self.overrides.items())
+        return f"<Chip {self.name}{changed}: {units} on {memories}, {self.default_precision}>"
+
     @cached_property
     def memo(self) -> dict[str, float]:
         """Values derived from this chip that are dear to derive again; a chip never changes."""

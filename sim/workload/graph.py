@@ -302,6 +302,11 @@ class Graph:
     def __iter__(self) -> Iterator[Op]:
         return iter(self.ops)
 
+    def __repr__(self) -> str:
+        """One line: every op and tensor would fill screens (`ops` and `tensors` have them)."""
+        knobs = "".join(f", {name}={value}" for name, value in self.knobs.items())
+        return f"<Graph {self.name}{knobs}: {len(self.ops)} ops, {self.macs:,} MACs, {self.parameters:,} parameters>"
+
     @cached_property
     def hash(self) -> str:
         """Content hash of what is computed: independent of name, knobs and notes."""
