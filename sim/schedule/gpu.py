@@ -22,6 +22,7 @@ from sim.results import Term
 from sim.schedule.asking import compute_and_widening
 from sim.schedule.gpu_kernels import Gpu, Kernel, gpu_of, kernel_of, product_op
 from sim.schedule.groups import GroupCost, bounds, vector_count, vector_energy
+from sim.units import Dimension, format_quantity
 from sim.workload.graph import EinsumOp, Graph, MovementOp, Op
 
 if TYPE_CHECKING:
@@ -199,8 +200,18 @@ def gpu_notes(groups: Sequence[GroupCost], coster: _Coster) -> list[str]:
         notes.append("no calibration: data-sheet rates, nothing kept in L2, perfect efficiency")
     if saved := saved_bytes(coster.graph):
         count = len(flash_regions(coster.graph))
-        notes.append(f"{count} attention regions run fused: {saved / 1e6:.1f} MB of scores stay on chip")
-    return [*notes, *dict.fromkeys(flag for group in groups for flag in group.flags)]
+        size = format_quantity(saved, Dimension.SIZE)
+        notes.append(f"{count} attention regions run fused: {size} of scores stay off DRAM")
+    flagged: dict[str, list[str]] = {}
+    for group in groups:
+        for flag in group.flags:
+            flagged.setdefault(flag, []).append(group.name)
+    return [*notes, *(f"{flag} [{_some(names)}]" for flag, names in flagged.items())]
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first of some ops, and how many there are."""
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
 __all__ = ["cost_gpu", "gpu_notes", "group", "inside_storages", "saved_bytes"]

@@ -482,7 +482,9 @@ def _notes(graph: Graph, coster: _Coster, groups: Sequence[GroupCost]) -> tuple[
     notes += _inside_note(graph, groups)
     notes += [transfer_note(group) for group in groups if group.name == TRANSFER]
     if coster.unit.costing is Costing.ROOFLINE:
-        notes.append(f"{coster.unit.name} is costed by roofline and launch floor only: no waiting, no tiles")
+        notes.append(f"{coster.unit.name} is costed by roofline and launch floor only: no tiles, no latencies")
+        if any(region.kind == "attention" for region in graph.regions.values()):
+            notes.append("attention is costed op by op: its scores go through memory, which fused kernels avoid")
     if coster.unit.costing is Costing.CPU and own_calibration(coster.chips[0], coster.options.calibration) is None:
         notes.append(f"{coster.unit.name} has no calibration: data-sheet rates and the file's launch time")
     return tuple(notes)

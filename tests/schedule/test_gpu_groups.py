@@ -104,7 +104,7 @@ def test_attention_is_one_kernel_and_scores_stay_on_chip():
     traffic = fused[0].traffic_bytes["DRAM"]
     assert sum(t.read + t.write for t in traffic.values()) == 4 * 128 * 768 * 2
     saved = 2 * 2 * 2 * 12 * 128 * 128 * 2  # two layers, scores and weights, written and read, heads, 16 bits
-    assert any(f"{saved / 1e6:.1f} MB" in note for note in found.notes)
+    assert any(f"{saved / 2**20:.3g} MiB of scores stay off DRAM" in note for note in found.notes)
     assert fused[0].macs == 2 * 12 * 128 * 128 * 64
 
 
@@ -199,10 +199,17 @@ def test_depthwise_convolutions_are_flagged_and_have_no_interval(precision: str,
 def test_rows_that_no_fit_has_seen_are_flagged(k: int, flagged: bool):
     """16 bytes are 8 elements of bf16: every measured product had a multiple of them."""
     aligned, found = (sim.estimate(sim.gemm(1000, 3333, n, dtype="bf16"), "h200", precision="bf16") for n in (4096, k))
-    assert any("no multiple of 16 bytes" in note for note in found.notes) is flagged
+    op = found.ops[-1]
+    assert any("no multiple of 16 bytes" in note and note.endswith(f"[{op.name}]") for note in found.notes) is flagged
 
     def width(estimate):
         low, high = estimate.latency_interval_s
         return high / low
 
     assert (width(found) > 1.5 * width(aligned)) is flagged
+
+
+@pytest.mark.parametrize(("workload", "told"), [("vit", True), ("resnet18", False)])
+def test_a_gpu_costed_by_roofline_says_that_it_fuses_no_attention(workload: str, told: bool):
+    found = sim.estimate(workload, "jetson-orin", what_if=False)
+    assert any("fused kernels avoid" in note for note in found.notes) is told
