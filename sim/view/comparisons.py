@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from math import inf, isfinite
 from typing import Any
 
+import numpy as np
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from sim.codesign.pareto import non_dominated
 from sim.results import Estimate
 from sim.view import rows
 from sim.view.fitted import FittedTable, Shorten, fitted, number, words
@@ -98,23 +100,48 @@ def _changes(before: Estimate, after: Estimate) -> list[tuple[str, float | None,
 
 
 def designs(columns: Mapping[str, Sequence[Any]], *, limit: int) -> FittedTable:
-    """The fastest rows of a sweep: what was varied, then latency, energy and utilisation."""
-    results = {"latency_s": rows.time_text, "energy_j": rows.energy_text, "mac_utilization": rows.share_text}
+    """The fastest rows of a sweep: what was varied, then latency, throughput where batches differ, energy, area where
+    chips do, and utilisation. Chips for one work are marked where no other is better in all of time, energy and area.
+    """
+    results = {
+        "latency_s": rows.time_text,
+        "throughput_per_s": lambda rate: f"{rows.count_text(rate)}/s",
+        "energy_j": rows.energy_text,
+        "area_mm2": rows.area_text,
+        "mac_utilization": rows.share_text,
+    }
     latency = columns["latency_s"]
     order = sorted(range(len(latency)), key=lambda i: inf if latency[i] is None else latency[i])
     varied = [name for name, values in columns.items() if is_choice(name, values)]
-    shown = [name for name in results if name in columns]
+    asked = {"throughput_per_s": "batch" in varied, "area_mm2": len({*columns.get("area_mm2", ())} - {None}) > 1}
+    shown = [name for name in results if name in columns and asked.get(name, True)]
     known = [name for name in shown if name == "latency_s" or any(v is not None for v in columns[name])]
+    best = _unbeaten(columns) if asked["area_mm2"] else []
     lines = []
     for i in order[:limit]:
         choices = [str(columns[name][i]) for name in varied]
         missing = "infeasible" if latency[i] is None else "-"
         numbers = [missing if columns[n][i] is None else results[n](columns[n][i]) for n in known]
-        lines.append([*choices, *numbers])
+        lines.append([*choices, *numbers, *(["*" if best[i] else ""] if best else [])])
     heads = [words(name, at_least=8) for name in varied]
     heads += [number(rows.bare_words(name), drop=i) for i, name in enumerate(known)]
+    heads += [words("", at_least=1)] if best else []
     title = "The one design" if len(order) == 1 else f"The fastest of {len(order)} designs"
+    if best:
+        title += f"; *: one of {sum(best)} that none beats in time, energy and area together"
     return fitted(title, heads, lines)
+
+
+def _unbeaten(columns: Mapping[str, Sequence[Any]]) -> list[bool]:
+    """Rows that no other beats in latency, energy and area; none where rows do different work or lack a number."""
+    names = ("latency_s", "energy_j", "area_mm2")
+    feasible = [i for i, latency in enumerate(columns["latency_s"]) if latency is not None]
+    alike = all(len({columns[name][i] for i in feasible}) == 1 for name in ("macs", "batch") if name in columns)
+    if not alike or any(columns.get(name, ()) == () or columns[name][i] is None for i in feasible for name in names):
+        return []
+    values = np.full((len(columns["latency_s"]), len(names)), np.nan)
+    values[feasible] = [[columns[name][i] for name in names] for i in feasible]
+    return non_dominated(values).tolist()
 
 
 _SCALARS = (frozenset(Estimate.__dataclass_fields__) | {"flops", "below_datasheet_roofline"}) - {"precision", "batch"}

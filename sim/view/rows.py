@@ -54,7 +54,13 @@ def share_text(share: float | None) -> str:
 
 def bare_words(name: str) -> str:
     """ "latency_s" -> "latency", "mac_utilization" -> "MAC util.": the head of a column whose cells carry the unit."""
-    return {"latency_s": "latency", "energy_j": "energy", "mac_utilization": "MAC util."}.get(name, name)
+    return {
+        "latency_s": "latency",
+        "throughput_per_s": "throughput",
+        "energy_j": "energy",
+        "area_mm2": "area",
+        "mac_utilization": "MAC util.",
+    }.get(name, name)
 
 
 def change_text(change: float) -> str:
@@ -294,9 +300,10 @@ def verdict(estimate: Estimate) -> str:
     parts[0] += f", {count_text(estimate.throughput_per_s)} inferences a second."
     found = bounds(estimate)
     if found:
-        words = " and ".join(f"{bound_text(b)} binds {share_text(s)}" for b, s in found[:2])
-        largest = " and ".join(f"{share_text(share)} is {TERM_WORDS[term]}" for term, _, share in terms(estimate)[:2])
-        parts.append(f"{words[:1].upper()}{words[1:]} of that time; {largest}.")
+        (first, share), *others = [(bound_text(b), share_text(s)) for b, s in found[:2]]
+        words = "".join([f"Ops bound by {first} take {share} of that time", *(f", by {b} {s}" for b, s in others)])
+        largest = ", ".join(f"{TERM_WORDS[term]} {share_text(share)}" for term, _, share in terms(estimate)[:2])
+        parts.append(f"{words}; its largest terms: {largest}.")
     ratio = estimate.roofline_latency_s / estimate.latency_s
     parts.append(f"The data sheet's roofline is {time_text(estimate.roofline_latency_s)}, {share_text(ratio)} of it.")
     if estimate.below_datasheet_roofline:
@@ -304,5 +311,7 @@ def verdict(estimate: Estimate) -> str:
     if estimate.mac_utilization is not None:
         parts.append(f"The multipliers are busy {share_text(estimate.mac_utilization)} of the time.")
     if estimate.energy_j is not None:
-        parts.append(f"Energy {energy_text(estimate.energy_j)} an inference.")
+        each = f"{energy_text(estimate.energy_j / estimate.batch)} an inference"
+        whole = "" if estimate.batch == 1 else f", {energy_text(estimate.energy_j)} the batch"
+        parts.append(f"Energy {each}{whole}.")
     return " ".join(parts)

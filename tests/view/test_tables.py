@@ -136,6 +136,47 @@ def test_designs_are_sorted_and_only_the_varied_columns_stay() -> None:
     assert lines[-1][-1] == "infeasible"
 
 
+def test_designs_show_throughput_by_batch_and_area_by_chip_with_those_that_none_beats() -> None:
+    """The third chip is slower, larger and hungrier than the first; the second is slower, and smaller."""
+    chips = {
+        "array.rows": ["16", "32", "64", "8"],
+        "latency_s": [1e-3, 2e-3, 3e-3, None],
+        "energy_j": [2e-3, 2e-3, 4e-3, None],
+        "area_mm2": [9.0, 5.0, 10.0, 2.0],
+        "throughput_per_s": [1000.0, 500.0, 333.0, None],
+        "macs": [7, 7, 7, None],
+    }
+    shown = text_of(comparisons.designs(chips, limit=4))
+    lines = [line.split() for line in shown.splitlines() if line.strip()]
+    assert "*: one of 2 that none beats in time, energy and area together" in " ".join(shown.split())
+    lines = lines[1:]  # (a title of two lines)
+    assert lines[1] == ["array.rows", "latency", "energy", "area"]
+    assert [line[-1] == "*" for line in lines[3:]] == [True, True, False, False]
+    batches = {
+        "batch": ["1", "8"],
+        "latency_s": [1e-3, 2e-3],
+        "throughput_per_s": [1000.0, 4000.0],
+        "energy_j": [1e-3, 2e-3],
+        "area_mm2": [9.0, 9.0],
+        "macs": [7, 56],
+    }
+    shown = text_of(comparisons.designs(batches, limit=4))
+    assert "4 k/s" in shown
+    assert "area" not in shown
+    assert "none beats" not in shown
+    mixed = chips | {"macs": [7, 14, 7, None]}  # different work: nothing to compare
+    assert "none beats" not in text_of(comparisons.designs(mixed, limit=4))
+
+
+def test_a_batch_states_its_energy_an_inference(estimate: Estimate) -> None:
+    """Eight inferences of together 4 J are half a joule each, beside their rate of 8 / 2 s."""
+    eight = replace(estimate, batch=8, latency_s=2.0, energy_j=4.0)
+    shown = rows.verdict(eight)
+    assert "4 inferences a second" in shown
+    assert "Energy 500 mJ an inference, 4 J the batch." in shown
+    assert "the batch" not in rows.verdict(replace(estimate, energy_j=4.0))
+
+
 def test_chip_shows_peaks_and_what_is_unverified(toy_chip: Chip) -> None:
     """64 cells x 1 GHz = 64 GMAC/s in int8, half of it in bf16."""
     doubtful = replace(toy_chip, provenance={"DRAM.bandwidth": "estimated: typical", "clock": "hc31"})
