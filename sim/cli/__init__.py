@@ -62,7 +62,9 @@ COMMANDS = {
         "dovetail check my-chip.yaml",
         _LOOK,
     ),
-    "new": Entry("new:new", "Write a chip, workload or search file to start from.", "dovetail new chip mine", _LOOK),
+    "new": Entry(
+        "new:new", "A chip, workload, search, scenario or recipe to start from.", "dovetail new chip mine", _LOOK
+    ),
     "trace": Entry("workloads:trace", "Record a model's graph.", "dovetail trace resnet50 -o graph.json", _LOOK),
     "estimate": Entry(
         "estimate:estimate",

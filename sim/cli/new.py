@@ -14,10 +14,24 @@ class Kind(StrEnum):
     CHIP = "chip"
     WORKLOAD = "workload"
     SEARCH = "search"
+    SCENARIO = "scenario"
+    RECIPE = "recipe"
 
 
-_FOLDERS = {Kind.CHIP: ("hw_configs", ".yaml"), Kind.WORKLOAD: ("workloads", ".py"), Kind.SEARCH: ("searches", ".yaml")}
-_MODELS = {Kind.CHIP: "systolic", Kind.WORKLOAD: "template/model", Kind.SEARCH: "template/search"}
+_FOLDERS = {
+    Kind.CHIP: (("hw_configs",), ".yaml"),
+    Kind.WORKLOAD: (("workloads",), ".py"),
+    Kind.SEARCH: (("searches",), ".yaml"),
+    Kind.SCENARIO: (("workloads", "scenarios"), ".yaml"),
+    Kind.RECIPE: (("workloads", "recipes"), ".yaml"),
+}
+_MODELS = {
+    Kind.CHIP: "systolic",
+    Kind.WORKLOAD: "template/model",
+    Kind.SEARCH: "template/search",
+    Kind.SCENARIO: "autopilot",
+    Kind.RECIPE: "int8-ptq",
+}
 
 
 def new(
@@ -50,7 +64,8 @@ def new(
         except OSError as error:
             raise ConfigError(f"{path}: cannot be written: {error.strerror}; choose another folder") from error
     step = _NEXT[kind].format(path=next(iter(files)))
-    common.say(f"{' and '.join(map(str, files))} written, a copy of {like or 'the template'}; next: {step}")
+    what = source.stem if like or source.parent.name != "template" else "the template"
+    common.say(f"{' and '.join(map(str, files))} written, a copy of {what}; next: {step}")
 
 
 def _source(kind: Kind, like: str | None) -> Path:
@@ -58,10 +73,11 @@ def _source(kind: Kind, like: str | None) -> Path:
     from sim.errors import ConfigError, nearest
     from sim.resources import data_dir
 
-    folder, ending = _FOLDERS[kind]
+    (root, *within), ending = _FOLDERS[kind]
+    folder = data_dir(root).joinpath(*within)
     if like is None:
-        return data_dir(folder) / f"{_MODELS[kind]}{ending}"
-    bundled = {p.stem: p for p in sorted(data_dir(folder).glob(f"*{ending}")) if not p.stem.startswith("_")}
+        return folder / f"{_MODELS[kind]}{ending}"
+    bundled = {p.stem: p for p in sorted(folder.glob(f"*{ending}")) if not p.stem.startswith("_")}
     if like not in bundled:
         raise ConfigError(
             f'--like "{like}": no bundled {kind.value} has this name; there are {", ".join(bundled) or "none"}.'
@@ -80,4 +96,6 @@ _NEXT = {
     Kind.CHIP: "dovetail estimate resnet50 --hw {path}",
     Kind.WORKLOAD: "dovetail estimate {path} --hw tesla-fsd-npu",
     Kind.SEARCH: "dovetail search {path} --dry-run",
+    Kind.SCENARIO: "dovetail simulate {path}",
+    Kind.RECIPE: "dovetail compress digits_cnn --recipe {path} --hw edge-npu",
 }

@@ -53,11 +53,15 @@ def search(
         raise ConfigError("search needs a folder for its answers: -o DIR (or --dry-run to only look at the space)")
     import sim
 
-    with Progress(f"searching {found.spec.name}") as progress:
-        result = sim.search(
-            found, trials=trials, timeout_s=_seconds(timeout), storage=storage, workers=workers, seed=seed,
-            output=output, progress=progress.log,
-        )  # fmt: skip
+    try:
+        with Progress(f"searching {found.spec.name}") as progress:
+            result = sim.search(
+                found, trials=trials, timeout_s=_seconds(timeout), storage=storage, workers=workers, seed=seed,
+                output=output, progress=progress.log,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        common.say("dovetail: interrupted: the trials that ended are kept; the same command goes on after them")
+        raise typer.Exit(common.EXIT_INTERRUPTED) from None
     from sim.view.search import write_figures
     from sim.view.search_tables import front_table
 

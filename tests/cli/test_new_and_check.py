@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import sim
 from sim.cli import app
 from sim.codesign.space import load_space
 from sim.cost.gpu.device import Generation
@@ -41,6 +42,23 @@ def test_a_copy_of_a_bundled_search_stands_alone(tmp_path: Path, monkeypatch, li
     monkeypatch.chdir(tmp_path)
     run("new", "search", "mine", "--like", like)
     assert "designs, judged by" in run("check", "mine.yaml")
+
+
+@pytest.mark.parametrize(
+    ("kind", "like", "words"),
+    [
+        ("scenario", None, "stream frames: driving on npu"),
+        ("scenario", "llm-serving-h100", "serving llama"),
+        ("recipe", None, "quantise"),
+        ("recipe", "sparse-2to4-int8", "sparsify_nm"),
+    ],
+)
+def test_a_scenario_and_a_recipe_to_start_from(tmp_path: Path, monkeypatch, kind: str, like: str | None, words) -> None:
+    monkeypatch.chdir(tmp_path)
+    run("new", kind, "mine", *(("--like", like) if like else ()))
+    shown = run("check", "mine.yaml")
+    assert shown.startswith("mine: ")
+    assert words in shown
 
 
 def test_a_model_beside_the_search_file_is_found_from_elsewhere(tmp_path: Path, monkeypatch) -> None:
@@ -110,3 +128,15 @@ def test_check_refuses_what_an_estimate_would_refuse_of_a_gpu(
 def test_the_words_of_a_gpus_options_are_those_that_its_costing_reads() -> None:
     assert CHOICES["generation"] == tuple(Generation)
     assert CHOICES["launch"] == LAUNCHES
+
+
+def test_an_interrupted_search_says_that_it_goes_on(tmp_path: Path, monkeypatch) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sim, "search", stopped, raising=False)
+    run("new", "search", "mine")
+    done = CliRunner().invoke(app, ["search", "mine.yaml", "-o", "found"])
+    assert done.exit_code == 130
+    assert "the same command goes on" in done.stderr

@@ -152,6 +152,11 @@ def test_other_documents_in_a_folder_are_named_and_skipped(tmp_path: Path) -> No
 
 
 def test_an_empty_folder_and_a_ragged_table(tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    (begun / "study.journal").touch()
+    with pytest.raises(ResultError, match="a search that has not ended; the same"):
+        read_sources([begun])
     with pytest.raises(ResultError, match="no results"):
         report([tmp_path])
     (tmp_path / "t.csv").write_text("a,b\n1,2\n3\n")

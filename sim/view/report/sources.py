@@ -19,6 +19,7 @@ _TABLES = frozenset({"dovetail.sweep/1"})
 _ENDINGS = (".json", ".jsonl", ".csv")
 _WINNERS = "winners"
 _SUMMARY = "summary.txt"
+_JOURNAL = "study.journal"
 TEXT_BYTES = 20_000
 """Longest file of a winner that is shown whole."""
 TRACE_HEAD = 200
@@ -80,6 +81,12 @@ def read_sources(paths: Iterable[str | Path], note: Callable[[str], None] = lamb
         else:
             _read_file(path, content, note)
     if not content:
+        unfinished = next((path for path in given if (path / _JOURNAL).is_file()), None)
+        if unfinished is not None:
+            raise ResultError(
+                f"{unfinished}: a search that has not ended; the same `dovetail search FILE -o {unfinished}` goes on "
+                "and writes its answers"
+            )
         names = ", ".join(map(str, given)) or "nothing"
         raise ResultError(f"{names}: no results; expected a file of `--json`, or a folder with such files or a search")
     return content
