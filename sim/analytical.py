@@ -19,7 +19,7 @@ from sim.hardware.load import as_chip
 from sim.hardware.money import DieCost, die_cost
 from sim.hardware.physical import area_parts_mm2, chip_area_mm2, idle_power_w
 from sim.mapping.winners import Winners
-from sim.notes import above_stated, notes_of
+from sim.notes import above_stated, derived_energy, notes_of
 from sim.results import Estimate, OpEstimate, Term, Traffic
 from sim.savings import with_savings
 from sim.schedule.asking import compute_type_of
@@ -193,7 +193,11 @@ def read(network: Network, d: int, *, precision: str | Precision | PrecisionPoli
         ops=ops,
         infeasible=_infeasible(network, d),
         unsupported=network.unsupported,
-        notes=(*notes_of(network, d, dynamic, options), *above_stated(chip, chips, energy, latency)),
+        notes=(
+            *notes_of(network, d, dynamic, options),
+            *derived_energy(chip, energy),
+            *above_stated(chip, chips, energy, latency),
+        ),
         energy_breakdown_j=_energy_parts(network, d, dynamic, energy),
         roofline=bound.to_dict(),
     )

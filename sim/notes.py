@@ -30,6 +30,18 @@ def notes_of(network: Network, d: int, dynamic: float | None, options: Options) 
     return tuple(notes)
 
 
+def derived_energy(chip: Chip, energy: float | None) -> list[str]:
+    """Where a GPU's energies come from its node alone: how far that was from the one GPU that was measured."""
+    unit = chip.main_unit
+    if energy is None or not unit.costing.gpu or unit.array.mac_energy_j:
+        return []
+    words = (
+        "energy is derived from the node, not measured, and likely too low: on an H200 that gave a quarter of what was "
+        "measured of a MAC and of a byte of DRAM, and half of the idle power"
+    )
+    return [words]
+
+
 def above_stated(chip: Chip, chips: int, energy: float | None, latency: float) -> list[str]:
     """Where the run takes more power than the file says the chip takes."""
     stated = chip.technology.power_w

@@ -12,6 +12,7 @@ import sim
 from sim.cost.flash import flash_regions, visible_pairs, visible_share
 from sim.cost.intervals import gap_weight, interval_s, log_deviation
 from sim.errors import CalibrationError
+from sim.hardware.physical import idle_power_w, mac_energy_j
 from sim.schedule.prepare import prepare
 from sim.schedule.shapes import Shape, product_shape
 from sim.whatif import what_if
@@ -161,7 +162,6 @@ def test_energy_of_mapped_units_by_component():
     """MACs alone: the array's energy per MAC times MACs; everything sums to the total."""
     chip, workload = sim.load_hardware("tesla-fsd-npu"), graph("resnet18")
     found = sim.estimate(workload, chip)
-    from sim.hardware.physical import mac_energy_j
 
     assert set(found.energy_breakdown_j) == {"DRAM", "SRAM", "MACs", "vector", "leakage"}
     assert sum(found.energy_breakdown_j.values()) == pytest.approx(found.energy_j)
@@ -213,3 +213,20 @@ def test_rows_that_no_fit_has_seen_are_flagged(k: int, flagged: bool):
 def test_a_gpu_costed_by_roofline_says_that_it_fuses_no_attention(workload: str, told: bool):
     found = sim.estimate(workload, "jetson-orin", what_if=False)
     assert any("fused kernels avoid" in note for note in found.notes) is told
+
+
+@pytest.mark.parametrize(
+    ("chip", "told"), [("h100-sxm", True), ("a100-sxm", True), ("h200", False), ("edge-npu", False)]
+)
+def test_energies_that_a_node_gives_a_gpu_are_said_to_be_too_low(chip: str, told: bool):
+    found = sim.estimate(sim.gemm(512, 512, 512), chip, what_if=False)
+    assert any("likely too low" in note for note in found.notes) is told
+
+
+def test_the_node_gives_a_quarter_of_what_was_measured_on_an_h200():
+    """The same silicon, with the energies that its counter gave and without (`hw_configs/h200.yaml`)."""
+    measured, derived = sim.load_hardware("h200"), sim.load_hardware("h100-sxm")
+    mac = [float(mac_energy_j(chip, "tensor_core", "bf16")) for chip in (derived, measured)]
+    idle = [float(idle_power_w(chip)) for chip in (derived, measured)]
+    assert mac[0] / mac[1] == pytest.approx(1 / 4, rel=0.15)
+    assert idle[0] / idle[1] == pytest.approx(1 / 2, rel=0.15)
