@@ -44,7 +44,7 @@ SetOption = Annotated[
     typer.Option("--set", metavar="PATH=QUANTITY", help="Change of the chip: SRAM.capacity='8 MiB'; repeatable."),
 ]
 PrecisionOption = Annotated[
-    str | None, typer.Option(help="int8, bf16, w4a16 ..., or a policy.yaml by op; default: the chip's own.")
+    str | None, typer.Option(help="int8, bf16, w4a16, w16a16kv8 ..., or a policy.yaml by op; default: the chip's own.")
 ]
 CalibrationOption = Annotated[
     str, typer.Option(help="auto, none, a measured device's name, or a .json file of dovetail calibrate.")

@@ -217,18 +217,20 @@ def calibration_words(estimate: Estimate) -> str:
 
 
 def _ops_at_best(bound: Roofline, limit: int) -> FittedTable:
-    ops = sorted(bound.ops, key=lambda op: -op.roofline_s)[:limit]
+    longest = sorted(bound.ops, key=lambda op: -op.roofline_s)
+    ops, rest = longest[:limit], longest[limit:]
+    more = [f"{len(rest)} more"] if rest else []
 
-    def column(title: str, cells: Iterable[str], **how: Any) -> Column:
-        return Column(title=title, cells=tuple(map(Text, cells)), **how)
+    def column(title: str, cells: Iterable[str], last: str = "", **how: Any) -> Column:
+        return Column(title=title, cells=tuple(map(Text, [*cells, *([last] if rest else [])])), **how)
 
     def known(value: float | None, unit: str) -> str:
         return "-" if value is None else rows.count_text(value, unit) if unit else f"{value:.3g}"
 
     columns = (
-        column("op", (op.name for op in ops), shorten=Shorten.LEFT, left=True, at_least=NAME),
+        column("op", (op.name for op in ops), *more, shorten=Shorten.LEFT, left=True, at_least=NAME),
         column("bound by", (rows.bound_text(op.bound) for op in ops), left=True, drop=1),
-        column("time", (rows.time_text(op.roofline_s) for op in ops)),
+        column("time", (rows.time_text(op.roofline_s) for op in ops), rows.time_text(sum(o.roofline_s for o in rest))),
         column("FLOP", (rows.count_text(op.flops) for op in ops), drop=3),
         column("FLOP/byte", (known(op.operational_intensity_flop_per_byte, "") for op in ops), drop=2),
         column("attainable", (known(op.attainable_flop_per_s, "FLOP/s") for op in ops), drop=4),

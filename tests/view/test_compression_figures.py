@@ -66,19 +66,28 @@ def cost(precision, latency_s, energy_j):
     )
 
 
-def study(benefits):
+def study(benefits, **knobs):
     report = SimpleNamespace(
         technique="quantise", untreated={"a": "no treatment", "b": "no treatment"}, notes=("c: int4",)
     )
     result = SimpleNamespace(
         recipe="int8-ptq", quality=quality(90.5), parameter_bytes=250.0, benefits=benefits, reports=(report,)
     )
-    return SimpleNamespace(workload="toy", quality=quality(91.0), parameter_bytes=1000.0, results=(result,), notes=())
+    return SimpleNamespace(
+        workload="toy", knobs=knobs, quality=quality(91.0), parameter_bytes=1000.0, results=(result,), notes=()
+    )
 
 
 def benefit():
     before, after = cost("bf16", 4e-6, None), cost("int8", 2e-6, 3e-6)
     return SimpleNamespace(chip="npu", before=before, after=after, speedup=2.0, notes=("no 2:4 unit",))
+
+
+def test_the_costs_of_a_batch_are_said_to_be_a_batchs():
+    console = Console(file=io.StringIO(), width=120)
+    for part in study_tables(study((benefit(),), batch="64")):
+        console.print(part)
+    assert "A batch of 64 on npu" in console.file.getvalue()
 
 
 def test_tables_say_what_was_gained_left_alone_and_lacked():

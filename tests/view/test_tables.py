@@ -168,6 +168,15 @@ def test_designs_show_throughput_by_batch_and_area_by_chip_with_those_that_none_
     assert "none beats" not in text_of(comparisons.designs(mixed, limit=4))
 
 
+def test_a_roofline_sums_up_the_ops_that_it_does_not_list(toy_chip: Chip) -> None:
+    """Times at best of the ops that are listed and of the rest sum to those of all."""
+    bound = sim.roofline("mlp", toy_chip)
+    times = sorted((op.roofline_s for op in bound.ops), reverse=True)
+    assert f"{len(times) - 1} more" in (shown := text_of(tables.roofline(bound, limit=1)))
+    assert rows.time_text(sum(times[1:])) in shown
+    assert " more" not in text_of(tables.roofline(bound, limit=len(times)))
+
+
 def test_a_batch_states_its_energy_an_inference(estimate: Estimate) -> None:
     """Eight inferences of together 4 J are half a joule each, beside their rate of 8 / 2 s."""
     eight = replace(estimate, batch=8, latency_s=2.0, energy_j=4.0)
