@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +16,7 @@ from sim.cli.progress import Progress
 from sim.errors import ConfigError, DovetailError, nearest
 
 if TYPE_CHECKING:
+    from sim.events.result import JobResult
     from sim.events.timeline import Timeline
 
 
@@ -88,7 +89,7 @@ def simulate(
         graph = load_workload(what, progress=progress.traced, **knobs(p or []))
         progress.step(f"simulating {what} on {chip.name}")
         result = run_one(graph, chip, expand=expand, seed=seed, progress=progress, **options)
-    _write_trace(trace, result.timeline)
+    _write_trace(trace, result.timeline, result.jobs)
     if json:
         print_json(result.to_dict())
     else:
@@ -128,7 +129,7 @@ def _scenario(
         else:
             grain = "expand" if expand else None
             result = run_scenario(scenario, chip, seed=seed, grain=grain, progress=progress)
-            _write_trace(trace, result.first.timeline)
+            _write_trace(trace, result.first.timeline, result.first.jobs)
     label = calibration_label(chip, "auto")
     if json:
         print_json(result.to_dict())
@@ -167,12 +168,12 @@ def _interrupted() -> None:
     raise typer.Exit(EXIT_INTERRUPTED)
 
 
-def _write_trace(path: Path | None, timeline: Timeline) -> None:
+def _write_trace(path: Path | None, timeline: Timeline, jobs: Sequence[JobResult] = ()) -> None:
     if path is None:
         return
     import json
 
     from sim.view.perfetto import chrome_trace
 
-    path.write_text(json.dumps(chrome_trace(timeline)), encoding="utf-8")
+    path.write_text(json.dumps(chrome_trace(timeline, jobs)), encoding="utf-8")
     say(f"trace of {len(timeline.slices):,} slices written to {path}; {timeline.dropped:,} left out")

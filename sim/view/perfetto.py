@@ -2,14 +2,17 @@
 
 Format: "Trace Event Format" (Google, 2016): complete events "X" with `ts` and `dur` in microseconds,
 instants "i", counters "C", flows "s" to "f" where a job goes on at another unit, and metadata "M" that
-names processes and threads. One process per unit instance, one thread per track of it. Readers
-count whole nanoseconds, so begins and ends are rounded to them: what was apart does not overlap.
+names processes and threads. One process per unit instance, one thread per track of it. Jobs from release
+to end are nestable asynchronous events "b" to "e" of a process of their own, a row (or several, where they
+overlap) per stream. Readers count whole nanoseconds, so begins and ends are rounded to them: what was apart
+does not overlap.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+from sim.events.result import JobResult
 from sim.events.ticks import TICKS_PER_S
 from sim.events.timeline import Slice, Timeline
 
@@ -18,8 +21,8 @@ _THREADS = 100
 """Threads are numbered from here in each process: one of the process's own number is its "main thread"."""
 
 
-def chrome_trace(timeline: Timeline) -> dict[str, object]:
-    """The trace as a JSON-able document."""
+def chrome_trace(timeline: Timeline, jobs: Iterable[JobResult] = ()) -> dict[str, object]:
+    """The trace as a JSON-able document, with the jobs as rows of their own where they are given."""
     places = _places(timeline)
     events: list[dict[str, object]] = _names(places)
     for s in timeline.slices:
@@ -45,6 +48,7 @@ def chrome_trace(timeline: Timeline) -> dict[str, object]:
             {"name": of, "ph": "C", "pid": 0, "tid": 0, "ts": _ns(at) / 1000, "args": {"bytes": value}}
             for at, value in steps
         ]
+    events += _jobs(jobs, 1 + max((pid for pid, _ in places.values()), default=0))
     return {
         "traceEvents": events,
         "displayTimeUnit": "ns",
@@ -54,6 +58,17 @@ def chrome_trace(timeline: Timeline) -> dict[str, object]:
 
 def _ns(tick: int) -> int:
     return (tick + _TICKS_PER_NS // 2) // _TICKS_PER_NS
+
+
+def _jobs(jobs: Iterable[JobResult], pid: int) -> Iterator[dict[str, object]]:
+    """Each job from its release, so that what it waits for shows, to its end."""
+    for at, job in enumerate(jobs):
+        if at == 0:
+            yield {"name": "process_name", "ph": "M", "pid": pid, "tid": 0, "args": {"name": "jobs"}}
+        what = {"name": job.stream, "cat": "stream", "id": f"{job.stream} {job.number}", "pid": pid, "tid": 0}
+        told = {"job": job.number, "missed": job.missed or "no"}
+        yield {**what, "ph": "b", "ts": round(job.release_s * 1e9) / 1000, "args": told}
+        yield {**what, "ph": "e", "ts": round(job.finish_s * 1e9) / 1000}
 
 
 def _moves(timeline: Timeline) -> Iterator[tuple[Slice, Slice]]:

@@ -9,6 +9,7 @@ from itertools import pairwise
 import pytest
 
 import sim
+from sim.events.result import JobResult
 from sim.events.timeline import Instant, Slice, Timeline
 from sim.results import Estimate
 from sim.view.perfetto import chrome_trace
@@ -83,6 +84,29 @@ def _check(events: list[dict]) -> None:
         assert sorted(ids) == list(range(len(ids)))
         for e in (e for e in events if e["ph"] == mark):
             assert any(begin <= ns(e["ts"]) < end for begin, end in spans[e["pid"], e["tid"]])
+
+
+def test_jobs_are_rows_from_release_to_end():
+    """Two overlapping jobs of one stream, the second late: a pair of events each, in a process of its own."""
+    jobs = [
+        JobResult(
+            stream="camera", number=i, release_s=i * 1e-6, finish_s=i * 1e-6 + 5e-6, queueing_s=i * 1e-6,
+            service_s=4e-6, contention_s=0.0, missed="queueing" if i else None,
+        )
+        for i in range(2)
+    ]  # fmt: skip
+    events = chrome_trace(TIMELINE, jobs)["traceEvents"]
+    assert events[: len(chrome_trace(TIMELINE)["traceEvents"])] == chrome_trace(TIMELINE)["traceEvents"]
+    pairs = [(e["ph"], e["name"], e["id"], e["ts"]) for e in events if e["ph"] in "be"]
+    assert pairs == [
+        ("b", "camera", "camera 0", 0.0), ("e", "camera", "camera 0", 5.0),
+        ("b", "camera", "camera 1", 1.0), ("e", "camera", "camera 1", 6.0),
+    ]  # fmt: skip
+    (own,) = {e["pid"] for e in events if e["ph"] in "be"}
+    names = {e["pid"]: e["args"]["name"] for e in events if e["name"] == "process_name"}
+    assert names[own] == "jobs"
+    assert own not in {e["pid"] for e in events if e["ph"] == "X"}
+    assert [e["args"]["missed"] for e in events if e["ph"] == "b"] == ["no", "queueing"]
 
 
 def test_flows_lead_a_job_from_one_unit_to_the_next():
