@@ -188,6 +188,7 @@ def test_every_submodule_is_importable_and_public_names_stay_callable() -> None:
 def test_all_names_have_a_home() -> None:
     assert set(sim.__all__) == set(sim._HOMES) | {"__version__"}
     assert dir(sim) == sorted(sim.__all__)
+    assert dir(sim.plot) == sorted(sim.plot.__all__)
     with pytest.raises(AttributeError, match="no attribute 'estimat'"):
         sim.estimat  # noqa: B018
 

@@ -42,6 +42,12 @@ __all__ = [
     "validation",
 ]
 
+
+def __dir__() -> list[str]:
+    """The figures alone: what `sim.plot.<Tab>` completes."""
+    return list(__all__)
+
+
 LABELS = 8
 """How many of the heaviest ops carry their name."""
 _SMALLEST, _LARGEST = 14.0, 620.0
