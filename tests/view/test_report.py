@@ -278,8 +278,9 @@ def test_a_page_stays_small(tmp_path: Path, estimate: Estimate) -> None:
 
 def test_a_search_folder_says_what_was_searched_and_what_is_best(tmp_path: Path) -> None:
     """The files that `search -o` writes: trial numbers name winners, objectives carry their unit in brackets."""
-    head = "trial,workload,array.rows,quality,energy [J],area [mm2]\n"
-    (tmp_path / "pareto.csv").write_text(head + "0,mobilenet_v2,32,71.66,0.00045,7.7\n1,resnet18,16,69.49,0.0014,4.5\n")
+    head = "trial,workload,precision,array.rows,quality,energy [J],area [mm2]\n"
+    rows = "0,mobilenet_v2,int8,32,71.66,0.00045,7.7\n1,resnet18,int8,16,69.49,0.0014,4.5\n"
+    (tmp_path / "pareto.csv").write_text(head + rows)
     (tmp_path / "summary.txt").write_text("edge-vision: what & <why>\n")
     counts = {"accepted": 3, "beaten even at its roofline": 1}
     study = {
@@ -300,6 +301,7 @@ def test_a_search_folder_says_what_was_searched_and_what_is_best(tmp_path: Path)
     assert shown["title"] == "Search: edge-vision"
     searched, best = shown["verdicts"]
     assert searched == "edge-vision: 3 trials settled 4 model-chip pairs, 3 of them by a full estimate."
+    assert best.startswith("pareto.csv holds 2 designs, all with precision int8. The")
     assert "The best quality is 71.66 (workload mobilenet_v2, array.rows 32)." in best
     assert "The most frugal takes 450 µJ (workload mobilenet_v2, array.rows 32)." in best
     assert "The smallest has 4.5 mm² (workload resnet18, array.rows 16)." in best

@@ -62,10 +62,13 @@ def table(found: Table) -> str:
     columns = found.columns
     count = len(next(iter(columns.values()), []))
     chosen = [name for name, values in columns.items() if len(set(map(str, values))) > 1]
-    told = [f"{found.name} holds {count} designs."]
-    settings = [
-        name for name in chosen if "." in name or name in ("hardware", "workload", "precision", "batch", "recipe")
+    named = [
+        name for name in columns if "." in name or name in ("hardware", "workload", "precision", "batch", "recipe")
     ]
+    settings = [name for name in named if name in chosen]
+    alike = [name for name in named if name not in chosen and count and columns[name][0]]
+    same = ", ".join(f"{name} {columns[name][0]}" for name in alike)
+    told = [f"{found.name} holds {count} designs{f', all with {same}' if same else ''}."]
     for name in chosen:
         if (column := bare(name)) not in _BEST:
             continue
