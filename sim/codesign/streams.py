@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,7 +119,7 @@ class Driven:
         }
 
     def most(self, choice: ModelChoice, latency_s: np.ndarray) -> np.ndarray:
-        """Goodput that no chip exceeds, (n,): every job in time, in the shortest time in which all can end.
+        """Goodput that no chip exceeds, (n,): every job that can end between the warm-up and the length does, in time.
 
         Args: latency_s (parts, n): bound of each part's latency.
         """
@@ -126,26 +127,23 @@ class Driven:
 
         if self.scenario.serving is not None:
             return np.full(latency_s.shape[1], _served_per_s(self.scenario, self.seed))
-        jobs, window_s = np.zeros(latency_s.shape[1]), np.zeros(latency_s.shape[1])
+        begin, end = self.scenario.warmup, self.scenario.length
+        window_s = self.scenario.replications * (end - begin)
         bounds = {self.streams[part.label]: bound for part, bound in zip(choice.parts, latency_s, strict=True)}
-        for replication in range(self.scenario.replications):
-            last = np.zeros(latency_s.shape[1])
-            for i, spec in enumerate(self.scenario.streams):
-                bound = bounds.get(spec.name, np.zeros(latency_s.shape[1]))
-                for copy in range(spec.copies):
-                    if isinstance(spec.arrivals, Closed):
-                        last = np.maximum(last, self.scenario.length)
-                        continue
-                    rng = generator(self.seed, replication, i, copy)
-                    times = np.array(released_s(spec, copy, self.scenario.length, rng))
-                    jobs = jobs + (spec.name in bounds) * (times >= self.scenario.warmup).sum()
-                    last = np.maximum(last, times.max(initial=0.0) + bound)
-            window_s = window_s + np.maximum(last - self.scenario.warmup, 0.0)
-        with np.errstate(divide="ignore"):
-            total = jobs / window_s
-            for spec in self.scenario.streams:
-                if spec.name in bounds and isinstance(spec.arrivals, Closed):
-                    total = total + spec.copies * (1.0 / bounds[spec.name] + self.scenario.replications / window_s)
+        total = np.zeros(latency_s.shape[1])
+        for i, spec in enumerate(self.scenario.streams):
+            if spec.name not in bounds:
+                continue
+            bound = bounds[spec.name]
+            if isinstance(spec.arrivals, Closed):
+                with np.errstate(divide="ignore"):
+                    total = total + spec.copies * (1.0 / bound + self.scenario.replications / window_s)
+                continue
+            late = np.inf if spec.deadline is None else spec.deadline  # what began before the warm-up may end in it
+            for replication, copy in product(range(self.scenario.replications), range(spec.copies)):
+                rng = generator(self.seed, replication, i, copy)
+                times = np.array(released_s(spec, copy, end, rng))[:, None]
+                total = total + ((times >= begin - late) & (times + bound <= end)).sum(axis=0) / window_s
         return np.asarray(total)
 
 
