@@ -12,6 +12,8 @@ import simpy
 
 TICKS_PER_S = 10**15
 """One tick is 1 fs: a step of a microsecond is rounded by at most 5e-10 of its length."""
+LONGEST_S = 9_000.0
+"""The longest group: its ticks are arrays of 64-bit integers, which end at 9,223 s. Sums over groups have no end."""
 
 
 def to_ticks(seconds: float) -> int:
@@ -24,7 +26,7 @@ def to_ticks(seconds: float) -> int:
 
 
 def to_tick_array(seconds: np.ndarray) -> np.ndarray:
-    """Nearest ticks of an array of seconds (int64: up to 9,223 s)."""
+    """Nearest ticks of an array of seconds (int64: up to `LONGEST_S`)."""
     return np.rint(np.asarray(seconds, dtype=float) * TICKS_PER_S).astype(np.int64)
 
 

@@ -18,9 +18,9 @@ from functools import cached_property
 
 import numpy as np
 
-from sim.errors import ConfigError, nearest
+from sim.errors import ConfigError, InfeasibleError, nearest
 from sim.events.fluid import Uses
-from sim.events.ticks import TICKS_PER_S, to_tick_array, to_ticks
+from sim.events.ticks import LONGEST_S, TICKS_PER_S, to_tick_array, to_ticks
 from sim.schedule.plan import Group, Schedule
 
 
@@ -194,7 +194,16 @@ class Work:
 
 
 def compile_group(group: Group, ports: Ports) -> Work:
-    """The group in ticks. Vectorised over step classes; a `Step` is made when it is asked for."""
+    """The group in ticks. Vectorised over step classes; a `Step` is made when it is asked for.
+
+    Raises: InfeasibleError: it takes longer than ticks can be counted.
+    """
+    if group.latency_s > LONGEST_S:
+        raise InfeasibleError(
+            f"{group.name}: takes {group.latency_s:,.0f} s alone on {group.unit}, and events are counted in ticks that "
+            f"end at {LONGEST_S:,.0f} s for one op: expected a faster chip or a smaller op, or ask for an estimate, "
+            "which has no such end"
+        )
     steps = group.steps
     n = len(steps.repeat)
     setup = to_ticks(steps.setup_s)

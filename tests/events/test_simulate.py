@@ -8,7 +8,7 @@ import pytest
 from nests import NS, group, random_schedule, schedule, steps
 
 import sim
-from sim.errors import ConfigError
+from sim.errors import ConfigError, InfeasibleError
 from sim.events.simulate import simulate
 
 
@@ -69,3 +69,18 @@ def test_options_belong_to_graphs():
         simulate(one, precision="int8")
     with pytest.raises(ConfigError, match="a graph needs a chip"):
         simulate(object())
+
+
+def test_what_ticks_cannot_count_is_refused():
+    """An op of 512 x 512 x 512 on 64 MACs takes 2,097,152 cycles at least: 2,097 s at 1 kHz, and at 100 Hz 20,972 s.
+
+    That is beyond the ticks of a 64-bit integer (9,223 s): it came out a seventh as long, or ended in a traceback.
+    """
+    graph = sim.gemm(512, 512, 512)
+    slow = sim.load_hardware("nvdla-small", {"clock": "1 kHz"})
+    assert 2_097 < simulate(graph, slow).latency_s == pytest.approx(sim.estimate(graph, slow).latency_s, rel=0.02)
+    for clock in ("100 Hz", "1 Hz"):
+        chip = sim.load_hardware("nvdla-small", {"clock": clock})
+        assert sim.estimate(graph, chip).latency_s > 20_972
+        with pytest.raises(InfeasibleError, match=r"takes [\d,]+ s alone on nvdla, .* expected a faster chip"):
+            simulate(graph, chip)
