@@ -63,7 +63,7 @@ def roofline(
     bounds = [_bound(found, graph, chip, precision) for found, chip in zip(estimates, chips, strict=True)]
     if json:
         documents = [
-            bound.to_dict() | {"estimate": {"latency_s": found.latency_s, "calibration": found.calibration}}
+            bound.to_dict() | {"estimate": {"latency_s": _latency_s(found), "calibration": found.calibration}}
             for bound, found in zip(bounds, estimates, strict=True)
         ]
         common.print_json(documents[0] if len(documents) == 1 else documents)
@@ -81,6 +81,11 @@ def roofline(
 
 
 _FIGURES = (".png", ".svg", ".pdf")
+
+
+def _latency_s(estimate: Any) -> float | None:
+    """As documents have it: of a network that does not fit there is none."""
+    return None if estimate.infeasible is not None else float(estimate.latency_s)
 
 
 def _bound(estimate: Any, graph: Any, chip: Any, precision: str | None) -> Any:

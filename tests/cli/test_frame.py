@@ -252,6 +252,16 @@ def test_roofline_states_what_its_estimate_rests_on(bundled: list[dict]) -> None
     assert document["estimate"] == {"latency_s": document["estimate"]["latency_s"], "calibration": None}
 
 
+def test_the_roofline_of_what_does_not_fit_is_one_document() -> None:
+    """The bound holds whatever the capacity; the estimate beside it has no latency, which JSON calls null."""
+    whole, none = (
+        json.loads(runner.invoke(app, ["roofline", "gemm", "--hw", "systolic", *words, "--json"]).stdout)
+        for words in ([], ["--set", "DRAM.capacity=64 B"])
+    )
+    assert whole["estimate"]["latency_s"] > whole["latency_s"] == none["latency_s"]
+    assert none["estimate"]["latency_s"] is None
+
+
 @pytest.mark.parametrize(
     "command", ["estimate", "roofline", "sweep", "simulate", "measure", "validate", "compress", "search"]
 )
