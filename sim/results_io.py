@@ -157,6 +157,8 @@ def from_dict(document: Any, *, where: str = "result") -> Estimate:
     )
     for reader in (top, workload, hardware):
         reader.done()
+    if not estimate.latency_s > 0:
+        raise ResultError(f"{where}: `latency_s` is {estimate.latency_s:g}, expected a time above 0")
     return estimate
 
 

@@ -180,6 +180,8 @@ def _changed(document: dict, key: str, value: object) -> dict:
         (lambda d: {k: v for k, v in d.items() if k != "ops"}, "`ops` is missing"),
         (lambda d: _changed(d, "latency", 1.0), 'no key of this schema. Did you mean "latency_s"'),
         (lambda d: _changed(d, "latency_s", "fast"), '`latency_s` is "fast", expected a number'),
+        (lambda d: _changed(d, "latency_s", 0.0), "`latency_s` is 0, expected a time above 0"),
+        (lambda d: _changed(d, "latency_s", -1e-3), "`latency_s` is -0.001, expected a time above 0"),
         (lambda d: _changed(d, "macs", 1.5), "expected a whole number"),
         (lambda d: _changed(d, "ops", [1]), r"ops\[0\]: expected an object"),
     ],

@@ -66,9 +66,12 @@ def _rate(value: object) -> Rate:
 
 def _cycle_rate(value: object) -> float:
     try:
-        return parse_quantity(value, Dimension.CYCLE_RATE)
+        found = parse_quantity(value, Dimension.CYCLE_RATE)
     except UnitError as error:
         raise _fail(str(error)) from error
+    if found == 0:
+        raise _fail(f'"{value}" is no rate at all, expected one above 0')
+    return found
 
 
 def number(value: object) -> float:

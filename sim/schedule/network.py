@@ -466,6 +466,11 @@ def _override(groups: list[GroupCost], increments: list[np.ndarray], options: Op
         if not 0 <= seconds < np.inf:
             raise ConfigError(f"--override {name}: {seconds:g} s is no latency: expected a finite time, 0 or more")
         increments[names[name]] = np.full_like(increments[names[name]], seconds)
+    if options.overrides_s and np.any(sum(increments) == 0):
+        raise ConfigError(
+            f"--override {', '.join(options.overrides_s)}: 0 s each, and no other op takes time: a network of 0 s has "
+            "no throughput; expected a time above 0 for one of them at least"
+        )
 
 
 def _inside_note(graph: Graph, groups: Sequence[GroupCost]) -> list[str]:

@@ -73,6 +73,10 @@ BAD = {
     ),
     "size for a rate": (lambda d: _memory(d).update(bandwidth="64 GB"), ['"64 GB" is a size, expected a rate']),
     "rate without flow": (lambda d: _memory(d).update(bandwidth="0 GB/s"), ["is no rate at all"]),
+    "drain without flow": (
+        lambda d: _array(d).update(drain_bandwidth="0 B/cycle"),
+        ['array.drain_bandwidth: "0 B/cycle" is no rate at all, expected one above 0'],
+    ),
     "two bandwidths": (
         lambda d: _sram(d).update(read_bandwidth="1 B/cycle"),
         ["bandwidth (both directions together) stands beside read_bandwidth"],

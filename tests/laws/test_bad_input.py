@@ -70,6 +70,7 @@ CASES = [
     ("gemm --hw systolic --mapping operand.yaml", 2, ["operand.yaml: nodes[0]", "expected input, weight or output"]),
     ("gemm --hw systolic --mapping other.yaml", 2, ["other.yaml: expected `schema: dovetail.mappings/1`"]),
     ("gemm --hw systolic --override mm=infs", 2, ["--override mm: inf s is no latency: expected a finite time"]),
+    ("gemm --hw systolic --override mm=0s", 2, ["--override mm: 0 s each", "expected a time above 0 for one of them"]),
     ("gemm --hw systolic --mapping absent.yaml", 2, ["absent.yaml: cannot be read"]),
     ("mlp --hw systolic --override 0.admm=1ms", 2, ['no op "0.admm"', "expected one of", 'Did you mean "0.addmm"?']),
     ("mlp --hw systolic --override 0.addmm=3", 2, ["--override 0.addmm", "3 has no unit", "expected a time such as"]),
