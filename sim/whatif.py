@@ -23,7 +23,7 @@ from sim.schedule.again import Again
 from sim.schedule.network import Options, Shared, cost_network
 from sim.workload.graph import Graph
 from sim.workload.passes.precision import PrecisionPolicy
-from sim.workload.precision import Precision
+from sim.workload.precision import Precision, is_precision
 from sim.workload.precision_file import resolve_precision
 
 FACTORS = (1.25, 2.0)
@@ -180,7 +180,7 @@ def _cases(chip: Chip, chosen: Precision | PrecisionPolicy) -> tuple[list[_Case]
                 cases.append(_Case(path, factor, chip.set(path, _scaled(value, unit, factor)), chosen))
             except DovetailError as error:
                 refused.setdefault(path, f"x {factor:g} is left out: {str(error).rpartition(f'{path}: ')[2]}")
-    others = [name for name in chip.main_unit.array.macs_per_cycle if name != chosen.name]
+    others = [name for name in chip.main_unit.array.macs_per_cycle if name != chosen.name and is_precision(name)]
     return cases + [_Case(f"precision {name}", 1.0, chip, name) for name in others], refused
 
 

@@ -33,6 +33,15 @@ def test_every_resource_is_tried_and_is_true(name):
     assert len(answers) == len(chip.main_unit.array.macs_per_cycle) - 1
 
 
+def test_a_type_that_no_network_is_asked_for_in_is_no_answer():
+    """`--precision fp64` there is not, whatever rate the file states: no note says that the network does not run."""
+    chip = sim.load_hardware("epyc-zen4")
+    assert "fp64" in chip.main_unit.array.macs_per_cycle
+    found = sim.estimate(GRAPH, chip, what_if=True)
+    assert {w.resource for w in found.what_if if w.factor == 1} == {"precision bf16", "precision int8"}
+    assert not [note for note in found.notes if note.startswith("what if: precision")]
+
+
 def test_a_clock_above_the_highest_is_said():
     found = sim.estimate(GRAPH, sim.load_hardware("edge-npu"), what_if=True)
     (note,) = [note for note in found.notes if note.startswith("what if")]

@@ -41,6 +41,14 @@ class Precision:
         return f"w{BITS[self.weight]}a{BITS[self.activation]}"
 
 
+def is_precision(text: str) -> bool:
+    """Whether a network can be asked for in it: an array may have rates for types beside these, as fp64."""
+    try:
+        return bool(parse_precision(text))
+    except PrecisionError:
+        return False
+
+
 def parse_precision(text: str) -> Precision:
     """Parse "int8", "bf16", "w4a16", "w8a8kv4".
 
