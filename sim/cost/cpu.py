@@ -109,6 +109,8 @@ class CpuMachine:
     private_bytes: float
     """A core's own cache; 0: none described."""
     private_bytes_per_clock: float
+    fitted_threads: int | None = None
+    """Cores at work where the constants were fitted; None: as many as here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,7 +195,11 @@ def cpu_time(work: CpuWork, machine: CpuMachine, constants: CpuConstants, *, hos
     layout = work.permuted * c.layout_clocks / clock * spread
     memory, far = _memory(work, machine, c, threads)
     host_s = c.host_s * work.calls + c.module_s * work.module_calls + c.primitive_s * work.primitives
-    memory = np.where(work.streamed > 0, memory * one_row * threads, memory)  # each core asks for its share of bytes
+    asking = np.minimum(
+        threads, machine.fitted_threads or np.inf
+    )  # one core draws that part of DRAM, beside any number
+    beyond = (1 - c.one_row_share) * (threads - asking) * far / _far_rate(machine, c, threads)
+    memory = np.where(work.streamed > 0, memory * one_row * threads - beyond, memory)
     streams = (work.kind == CLASSES.index("vector")) | (work.kind == CLASSES.index("rows"))
     exposed = np.where(streams, soft_max(vector, memory, c.overlap) - vector, memory)
     return CpuTime(

@@ -84,10 +84,17 @@ def _times(coster: _Coster) -> tuple[list[CpuTime], CpuWork, dict[int, int]]:
     if ("cpu",) not in coster.mapped:
         positions = [i for i, op in enumerate(coster.graph.ops) if not isinstance(op, ViewOp)]
         choice = coster.options.calibration
-        works = [library_work(coster.graph, c, calibrated=own_calibration(c, choice) is not None) for c in coster.chips]
+        fitted = [own_calibration(c, choice) for c in coster.chips]
+        works = [
+            library_work(coster.graph, c, calibrated=f is not None) for c, f in zip(coster.chips, fitted, strict=True)
+        ]
+        machines = [
+            replace(cpu_machine(c), fitted_threads=f.threads if f is not None else None)
+            for c, f in zip(coster.chips, fitted, strict=True)
+        ]
         times = [
-            cpu_time(work, cpu_machine(chip), cpu_constants(chip, choice))
-            for work, chip in zip(works, coster.chips, strict=True)
+            cpu_time(work, machine, cpu_constants(chip, choice))
+            for work, machine, chip in zip(works, machines, coster.chips, strict=True)
         ]
         coster.mapped[("cpu",)] = (times, works[0], {position: i for i, position in enumerate(positions)})
     return coster.mapped[("cpu",)]  # type: ignore[return-value]
