@@ -124,6 +124,11 @@ def whole(
     return number
 
 
+def checked_seed(seed: object) -> int:
+    """A seed that every generator of random numbers takes. Raises: ConfigError: another number, or no number."""
+    return whole(seed, where="seed", least=0, most=2**63 - 1)
+
+
 def nearest(word: object, choices: Iterable[str]) -> str:
     """A ' Did you mean "x"?' clause for a message, or '' when nothing is near: spelt alike, or begun with the word.
 

@@ -22,7 +22,7 @@ from sim.compression.recipe import Recipe, apply_recipe, load_recipe, rehearsal,
 from sim.compression.sensitivities import Sensitivity, sensitivity
 from sim.compression.tasks import load_task
 from sim.compression.training import Task, train
-from sim.errors import ConfigError, nearest
+from sim.errors import ConfigError, checked_seed, nearest, whole
 from sim.workload.graph import Graph
 
 if TYPE_CHECKING:
@@ -120,6 +120,9 @@ def run_study(
     from sim.schedule.confidence import calibration_label
     from sim.workload.load import Workload
 
+    seed = checked_seed(seed)
+    if train_steps is not None:
+        train_steps = whole(train_steps, where="train_steps", least=0)
     chosen = [find_recipe(name) for name in recipes]
     chips = [load_hardware(one) if isinstance(one, str) else one for one in hardware]
     rests_on = [f"costs on {chip.name}: {calibration_label(chip, calibration)}" for chip in chips]

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
-from sim.errors import ConfigError, DovetailError, InfeasibleError, nearest
+from sim.errors import ConfigError, DovetailError, InfeasibleError, checked_seed, nearest
 from sim.events import arrivals as draw
 from sim.events.policies import Policy, make_policy
 from sim.events.program import make_program, with_host_stage
@@ -129,7 +129,7 @@ def run_scenario(
         ConfigError: unknown unit, broken arrivals file.
     """
     _check_count(scenario)
-    build = remembered(build)
+    seed, build = checked_seed(seed), remembered(build)
     schedules: dict[str, Schedule] = {}
     for at, spec in enumerate(scenario.streams):
         if progress:

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from sim.errors import ConfigError, InfeasibleError, nearest
+from sim.errors import ConfigError, InfeasibleError, checked_seed, nearest
 from sim.events import arrivals as draw
 from sim.events.experiment import Builder, OverloadError, default_builder
 from sim.events.progress import Progress, part
@@ -51,7 +51,7 @@ def run_serving(
     spec = scenario.serving
     if spec is None:
         raise ConfigError(f'scenario "{scenario.name}" has streams and no serving part')
-    precision = spec.precision or chip.default_precision
+    seed, precision = checked_seed(seed), spec.precision or chip.default_precision
     held = (footprint or traced_footprint)(spec, precision)
     cache = size_cache(spec, chip, held)
     seconds, joules = step_tables(spec, chip, build, cache, progress)

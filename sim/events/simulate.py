@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sim.errors import ConfigError
+from sim.errors import ConfigError, checked_seed
 from sim.events.progress import Progress
 from sim.events.result import Simulation
 from sim.events.run import SLICES, Stream, run
@@ -59,6 +59,7 @@ def simulate(
         ConfigError: a graph without a chip, options with a schedule. TypeError: an option that there is not.
     """
     given: dict[str, Any] = {}
+    seed = checked_seed(seed)
     chip = None if chip is None else as_chip(chip, where="simulate: second argument")
     if isinstance(graph_or_schedule, Schedule):
         if options:

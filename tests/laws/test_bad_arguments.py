@@ -13,12 +13,16 @@ import sim
 from sim.baseline import read_baseline, records_with_numbers
 from sim.baseline.import_profile import import_profile
 from sim.baseline.validate import against
+from sim.compression.study import run_study
 from sim.errors import DovetailError
+from sim.events.experiment import run_scenario
+from sim.events.scenario import load_scenario
 from sim.mapping.arrays import array_cycles
 from sim.resources import data_dir
 
 GRAPH, CHIP, MODULE = sim.gemm(16, 16, 16), sim.load_hardware("systolic"), torch.nn.Linear(3, 3)
 MAPPING = sim.estimate(GRAPH, CHIP).ops[0].mapping
+SCENARIO = load_scenario("neighbours")
 
 
 def _estimate(**options: Any) -> Callable[[], object]:
@@ -77,6 +81,14 @@ def test_anything_else_is_told(name: str, graph: Any, chip: Any, said: str) -> N
 
 
 WRONG: dict[str, tuple[Callable[[], object], str]] = {
+    "seed below 0": (lambda: sim.simulate(GRAPH, CHIP, seed=-1), r"seed=-1: expected a whole number from 0 to 9,223"),
+    "seed of a search": (lambda: sim.search("edge-vision", short=True, trials=1, seed=-1), r"seed=-1: expected a"),
+    "seed of a scenario": (lambda: run_scenario(SCENARIO, CHIP, seed=-1), r"seed=-1: expected a whole number from 0"),
+    "seed of training": (lambda: run_study("digits_cnn", ["int8-ptq"], seed=-1), r"seed=-1: expected a whole number"),
+    "seed without end": (lambda: run_study("digits_cnn", ["int8-ptq"], seed=2**70), r"seed=1180591620717411303424: "),
+    "steps below 0": (
+        lambda: run_study("digits_cnn", ["int8-ptq"], train_steps=-1), r"train_steps=-1: expected a whole number from 0"
+    ),
     "objective None": (_estimate(objective=None), 'objective "None" is unknown: expected one of latency'),
     "objective 3": (_estimate(objective=3), 'objective "3" is unknown'),
     "simulate objective": (lambda: sim.simulate(GRAPH, CHIP, objective="speed"), 'objective "speed" is unknown'),

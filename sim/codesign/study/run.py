@@ -24,7 +24,7 @@ from sim.codesign.study.samplers import InnerChoice, default_sampler, make_sampl
 from sim.codesign.study.spent import Account
 from sim.codesign.study.storages import open_storage, open_study
 from sim.codesign.study.trial import Archive, run_trial
-from sim.errors import ConfigError, DovetailError
+from sim.errors import ConfigError, DovetailError, checked_seed
 from sim.units import Dimension, parse_quantity
 
 DEATHS = 3
@@ -63,7 +63,7 @@ def run_study(
     name = default_sampler(total, objectives) if asked == "auto" else asked
     plan = Plan(
         document=space.document, where=space.where, folder=space.folder, storage=storage, sampler=name,
-        seed=space.spec.sampler.seed if seed is None else seed,
+        seed=space.spec.sampler.seed if seed is None else checked_seed(seed),
     )  # fmt: skip
     costing = Costing(space, sweep=sweep)
     make_sampler(name, space.spec.sampler, seed=0, objectives=objectives)  # refuse before work starts
