@@ -189,17 +189,12 @@ def cpu_time(work: CpuWork, machine: CpuMachine, constants: CpuConstants, *, hos
     threads = np.maximum(1.0, np.minimum(machine.threads, work.grains))
     spread = (1 - c.parallel_share) + c.parallel_share / threads
     packing = work.packed / np.array([c.pack_word, c.pack_narrow, c.pack_narrow])[work.width]
-    one_row = (1 - c.one_row_share) + c.one_row_share / threads
     product = work.matrix_s * (1 + c.fill_k / work.reduction) / _efficiency(c)[work.kind, work.width]
     vector = _vector_s(work, c, clock) * spread
     layout = work.permuted * c.layout_clocks / clock * spread
     memory, far = _memory(work, machine, c, threads)
     host_s = c.host_s * work.calls + c.module_s * work.module_calls + c.primitive_s * work.primitives
-    asking = np.minimum(
-        threads, machine.fitted_threads or np.inf
-    )  # one core draws that part of DRAM, beside any number
-    beyond = (1 - c.one_row_share) * (threads - asking) * far / _far_rate(machine, c, threads)
-    memory = np.where(work.streamed > 0, memory * one_row * threads - beyond, memory)
+    memory = np.where(work.streamed > 0, _one_row_memory_s(machine, c, threads, memory, far), memory)
     streams = (work.kind == CLASSES.index("vector")) | (work.kind == CLASSES.index("rows"))
     exposed = np.where(streams, soft_max(vector, memory, c.overlap) - vector, memory)
     return CpuTime(
@@ -210,6 +205,21 @@ def cpu_time(work: CpuWork, machine: CpuMachine, constants: CpuConstants, *, hos
         memory_s=layout + exposed,
         far_bytes=far,
     )
+
+
+def _one_row_memory_s(
+    machine: CpuMachine, c: CpuConstants, threads: np.ndarray, memory_s: np.ndarray, far_bytes: np.ndarray
+) -> np.ndarray:
+    """Memory of a product with one row, `memory_s` on all threads: all but `one_row_share` of it is one thread's.
+
+    That one gets its own port of a cache, and of DRAM what each core drew where the constants were fitted, whatever
+    number is beside it.
+    """
+    drawing = machine.fitted_threads or threads
+    far_s = far_bytes / _far_rate(machine, c, threads)
+    near = (1 - c.one_row_share) * threads + c.one_row_share
+    far = (1 - c.one_row_share) * drawing + c.one_row_share
+    return (memory_s - far_s) * near + far_s * far
 
 
 def _vector_s(work: CpuWork, c: CpuConstants, clock: float) -> np.ndarray:
