@@ -46,7 +46,7 @@ def _row_stationary(
 ) -> dict[str, np.ndarray]:
     """A set of R filter rows by P output rows computes one (channel, filter) plane; as many sets as
     fit stand on the rows, one output channel each (Chen et al., JSSC 52(1) 2017, section III)."""
-    tall = next((r for r in problem.ranks if r in problem.window_ranks), None)
+    tall = next((r for r in problem.in_class("K") if r in problem.window_ranks), None)  # not heads that share a key
     window = sizes[tall] if tall else np.ones(1, dtype=np.int64)
     planes = problem.in_class("M")
     wide = planes[-2] if len(planes) > 1 and tall else (planes[-1] if planes else None)

@@ -364,3 +364,15 @@ def test_a_given_latency_moves_the_cycles_and_the_utilisation_of_its_op(hw: str)
     assert ten.mac_utilization == pytest.approx(one.mac_utilization / 10)  # type: ignore[operator]
     assert ten.cycles == pytest.approx(ten.latency_s * chip.main_unit.clock_hz)
     assert ten.cycles_ladder is None
+
+
+def test_grouped_heads_are_no_filter_rows_of_a_row_stationary_array() -> None:
+    """Four heads that share a key lie on one axis with it, as window and result do: taken for filter rows, eight such
+    groups divided a reduction of six into no cycle at all."""
+    graph = sim.load_workload("llama", layers=1, phase="decode", context=64)
+    found = sim.estimate(graph, sim.load_hardware("eyeriss"))
+    products = [op for op in found.ops if op.kind in ("attention.scores", "attention.context")]
+    assert len(products) == 2
+    for op in products:
+        assert op.cycles_ladder is not None
+        assert 0 < op.cycles_ladder["ideal"] <= op.cycles_ladder["spatially_mapped"] <= op.cycles_ladder["compute"]
