@@ -12,7 +12,8 @@ import numpy as np
 from sim.cost.roofline import Roofline, RooflinePoint
 from sim.cost.roofline import roofline as graph_roofline
 from sim.errors import InfeasibleError, MappingError, WorkloadError, nearest, whole
-from sim.hardware.chip import Chip, Unit
+from sim.floors import floor_s, inner_homes
+from sim.hardware.chip import Chip
 from sim.hardware.designs import Designs
 from sim.hardware.dump import chip_hash
 from sim.hardware.load import as_chip
@@ -25,10 +26,9 @@ from sim.savings import with_savings
 from sim.schedule.asking import compute_type_of
 from sim.schedule.confidence import calibration_document, latency_interval_s
 from sim.schedule.given import GIVEN, Given, given_latencies_s, given_mappings
-from sim.schedule.gpu import inside_storages
 from sim.schedule.groups import GroupCost
 from sim.schedule.host import TRANSFER
-from sim.schedule.loads import LOAD, SUFFIX
+from sim.schedule.loads import SUFFIX
 from sim.schedule.network import OBJECTIVES, Network, Options, Shared, cost_network
 from sim.schedule.prepare import pass_limit, prepare
 from sim.steady import with_steady
@@ -124,7 +124,7 @@ def roofline(
     chip = as_chip(chip, where="roofline: second argument")
     chosen, unit = resolve_precision(precision, chip.default_precision), chip.main_unit
     ready = prepare(graph, chosen, chip.system, eager=unit.costing.eager, passes=pass_limit(unit.array))
-    return graph_roofline(as_typed(ready, chosen), chip, chosen.name, homes=_inner_homes(ready, unit))
+    return graph_roofline(as_typed(ready, chosen), chip, chosen.name, homes=inner_homes(ready, unit))
 
 
 def _check_names(given: Mapping[str, object], network: Network) -> None:
@@ -141,7 +141,7 @@ def read(network: Network, d: int, *, precision: str | Precision | PrecisionPoli
     chosen = resolve_precision(precision, chip.default_precision)
     graph = as_typed(network.graph, chosen)
     inside = [group.sliced.slicing.inside for group in network.groups if group.sliced is not None]
-    homes = _inner_homes(network.graph, network.unit, frozenset().union(*inside))
+    homes = inner_homes(network.graph, network.unit, frozenset().union(*inside))
     bound = graph_roofline(graph, chip, chosen.name, homes=homes)
     floors = {point.name: point for point in bound.ops}
     feasible = not network.infeasible[d]
@@ -244,7 +244,6 @@ def _op(
 ) -> OpEstimate:  # fmt: skip
     """`known` names the ops whose latency was given."""
     group = network.groups[i]
-    floor_s = _floor_s(group, d, floors, network)
     feasible = not network.infeasible[d]
     latency, launch = float(network.increments_s[i][d]) if feasible else inf, float(group.launch_s[d])
     given = group.name in known  # a latency of which the model's cycles say nothing
@@ -262,7 +261,7 @@ def _op(
         macs=group.macs * split,
         vector_ops=group.vector_ops * split,
         latency_s=latency,
-        roofline_s=floor_s,
+        roofline_s=floor_s(group, d, floors, network),
         cycles=cycles,
         bound="launch" if launch > float(group.time_s[d]) else group.bound[d],
         mac_utilization=float(group.mac_slots[d]) / (cells * cycles) if used else None,  # type: ignore[index]
@@ -280,45 +279,6 @@ def _op(
         held_bytes=_held_bytes(network, group, d, position),
         precision=op_precision(group.op, network.graph),
     )
-
-
-def _inner_homes(graph: Graph, unit: Unit, fused: frozenset[str] = frozenset()) -> dict[str, str]:
-    """Tensors that live inside a fused kernel or a group of ops (`fused`), at the memory nearest to the array."""
-    inside = inside_storages(graph, unit) | fused
-    nearest_memory = unit.memories[-1].name if unit.memories else unit.home
-    return {key: nearest_memory for key, t in graph.tensors.items() if (t.storage or key) in inside}
-
-
-def _floor_s(group: GroupCost, d: int, floors: Mapping[str, RooflinePoint], network: Network) -> float:
-    """Roofline of ops that run as one: work adds up per resource; what stays inside or on chip does not move."""
-    home = f"memory:{network.unit.home}"
-    if group.name == TRANSFER or group.op.kind == LOAD:
-        memory = network.chips[d].memory(network.unit.home)
-        return (
-            float(group.resources_s[home][d]) * memory.efficiency if group.name != TRANSFER else float(group.time_s[d])
-        )
-    points = [floors[name] for name in (group.name, *group.fused)]
-    near = f"memory:{network.unit.memories[-1].name}" if len(points) > 1 and network.unit.memories else ""
-    total: dict[str, float] = {}
-    for point in points:
-        for name, seconds in point.resource_s.items():
-            total[name] = total.get(name, 0.0) + (seconds if name != near else 0.0)
-    kept, moved = (
-        _kept_weight_bytes(group, d, network),
-        sum(p.traffic_bytes.get(network.unit.home, 0.0) for p in points),
-    )
-    if kept:
-        total[home] = total[home] * max(0.0, 1.0 - kept / moved)
-    return max(total.values(), default=0.0)
-
-
-def _kept_weight_bytes(group: GroupCost, d: int, network: Network) -> float:
-    """Bytes of the weights of a product that are on chip already."""
-    if not network.residency.loads or not isinstance(group.op, EinsumOp):
-        return 0.0
-    tensor = network.graph.tensors[group.op.einsum.operand(OperandRole.WEIGHT).tensor]
-    stays = network.residency.stays[tensor.storage or tensor.id][d]
-    return float(tensor.size_bytes) if stays and tensor.role is Role.WEIGHT else 0.0
 
 
 def _terms(network: Network, i: int, d: int, latency: float, launch: float) -> dict[Term, float]:

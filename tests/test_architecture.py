@@ -27,7 +27,7 @@ LAYERS = (
     ("results", "results_io"),
     ("cost",),
     ("schedule",),
-    ("analytical", "notes", "savings", "steady", "sweeping", "whatif"),
+    ("analytical", "floors", "notes", "savings", "steady", "sweeping", "whatif"),
     ("events",),
     ("baseline",),
     ("compression",),

@@ -158,7 +158,7 @@ def _alike(ways: list[Slicing], held: np.ndarray, coster: _Coster) -> tuple:
     """What groups share that only names tell apart: their ways cost the same, and so do their ops one by one."""
     ops = [coster.graph.ops[i] for i in ways[0].members]
     return (
-        tuple((way.what, way.outer, way.inner) for way in ways),
+        tuple(way.form for way in ways),
         *((coster.signature(op), coster.rooms[i]) for i, op in zip(ways[0].members, ops, strict=True)),
         held.tobytes(),
     )
@@ -276,7 +276,7 @@ def _cost(way: Slicing, held: np.ndarray, only: np.ndarray, coster: _Coster) -> 
     """The cost of a fused group; one that only names tell from an earlier one is not costed again."""
     graph = coster.graph
     signatures = tuple(coster.signature(graph.ops[i]) for i in way.members)
-    key = ("sliced", way.what, way.outer, way.inner, signatures, held.tobytes(), only.tobytes())
+    key = ("sliced", way.form, signatures, held.tobytes(), only.tobytes())
     found = coster.mapped.get(key)
     if found is None:
         found = coster.mapped[key] = cost_slices(way, held, only, coster)

@@ -75,6 +75,12 @@ class Slicing:
     def count(self) -> int:
         return self.outer * self.inner
 
+    @property
+    def form(self) -> tuple:
+        """Equal for ways to cut alike ops that only names tell apart."""
+        moved = tuple(tuple(amounts.values()) for amounts in (self.load_outer, self.load_inner, self.store))
+        return (self.what, self.outer, self.inner, moved, self.buffer_bytes)
+
     @cached_property
     def products(self) -> tuple[tuple[EinsumOp, EinsumOp], ...]:
         """(member, its part of one slice)"""

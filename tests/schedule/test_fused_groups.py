@@ -243,6 +243,18 @@ def test_what_others_read_is_stored():
     assert way.store == {"relu0": 40 * 32, "relu1": 40 * 32}
 
 
+def test_a_group_that_stores_more_is_not_like_one_that_does_not():
+    """Layers 0 and 1 run fused, 2 to 5 too; the last adds what the first made: DRAM moves it once in, once out."""
+    chip = sim.load_hardware("edge-npu", {"SRAM.capacity": "16 KiB", "DRAM.bandwidth": "0.2 GB/s"})
+    graph = convolutions(96, (8,) * 7, (3, 3, 1, 3, 3, 5), (1,) * 6, residuals={5: "relu0"})
+    found = sim.estimate(graph, chip)
+    assert [op.fused for op in found.ops] == [("layer1",), ("layer3", "layer4", "layer5")]
+    tensor = 96 * 96 * 8
+    assert found.traffic_bytes["DRAM"].write == 3 * tensor  # relu0, relu1, output
+    assert found.traffic_bytes["DRAM"].read == 3 * tensor + (4 * 9 + 25 + 1) * 8 * 8  # input, relu1, relu0; weights
+    assert all(op.roofline_s <= op.latency_s * (1 + 1e-9) for op in found.ops)
+
+
 def test_a_long_chain_by_hand():
     """Eight 3 x 3 layers of 16 channels on 256 x 256 pixels and 256 KiB, for the least energy: each tensor once."""
     chip = sim.load_hardware("edge-npu", {"SRAM.capacity": "256 KiB"})
