@@ -36,7 +36,7 @@ def floor_s(group: GroupCost, d: int, floors: Mapping[str, RooflinePoint], netwo
         for name, seconds in point.resource_s.items():
             total[name] = total.get(name, 0.0) + (seconds if name != near else 0.0)
     spared = _kept_weight_bytes(group, d, network) + _passed_bytes(group, network.graph)
-    if spared:
+    if spared and home in total:
         moved = sum(point.traffic_bytes.get(network.unit.home, 0.0) for point in points)
         total[home] = total[home] * max(0.0, 1.0 - spared / moved)
     return max(total.values(), default=0.0)
