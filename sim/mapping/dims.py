@@ -66,6 +66,8 @@ class ClassTiles:
     """As `folds`, `streamed` and `once`, of the last tile alone."""
     last_streamed: np.ndarray
     last_once: np.ndarray
+    passes: np.ndarray
+    """Times that arrays take the whole of an operand which does not depend on the class, all arrays together."""
     partial: np.ndarray
 
     def __len__(self) -> int:
@@ -193,7 +195,8 @@ class _Lister:
         table[:, position] = np.arange(1, extent + 1)
         for inside in range(position + 1, len(self.ranks)):
             table[:, inside] = self.extent[self.ranks[inside]]
-        folds, streamed, _, *_ = self._array_sums(self._cut_at(table, position=np.full(extent, position)))
+        tiles = dict(zip(self.ranks, table.T, strict=True))
+        folds, streamed, _, *_ = self._array_sums(self._cut_at(table, position=np.full(extent, position)), tiles)
         work = streamed if self.field == "stream" else folds
         trips = -(-extent // table[:, position])
         # Rows grow with the tile; within one trip count keep a larger tile only for less work.
@@ -234,21 +237,39 @@ class _Lister:
         """The largest part of a box in one instance of the memory."""
         return {r: -(-size // self.parts.get(r, 1)) for r, size in box.items()} if self.parts else box
 
-    def _run(self, box: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        """The largest part of a box on one array."""
+    def _run(self, box: Mapping[str, np.ndarray], tiles: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """The largest part of a box on one array: a remainder is cut as whole tiles are."""
         held = self._shared(box)
-        return {r: -(-size // self.arrays.get(r, 1)) for r, size in held.items()} if self.arrays else held
+        if not self.arrays:
+            return held
+        whole = self._shared(tiles)
+        return {**held, **{r: np.minimum(-(-whole[r] // n), held[r]) for r, n in self.arrays.items()}}
 
-    def _array_sums(self, boxes: list[Box]) -> tuple[np.ndarray, ...]:
+    def _passes_of(self, box: Mapping[str, np.ndarray], tiles: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Folds along this class's side (one where it is streamed) of a box, on all arrays that share it."""
+        parts: list[Box] = [(np.ones(1), dict(box))]
+        for rank, arrays in self.arrays.items():
+            part = -(-tiles[rank] // arrays)
+            whole = -(-box[rank] // part) - 1
+            rest = box[rank] - whole * part
+            parts = [
+                grown
+                for count, one in parts
+                for grown in ((count * whole, {**one, rank: np.minimum(part, box[rank])}), (count, {**one, rank: rest}))
+            ]
+        folds = (count * (1.0 if self.field == "stream" else self._array_view(one)) for count, one in parts)
+        return np.asarray(sum(folds))
+
+    def _array_sums(self, boxes: list[Box], tiles: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
         """(folds, per-fold cycles, once cycles) of the largest instance, summed over tiles; then those of the last."""
         length = len(boxes[0][0])
         nothing = np.zeros(length)
         if self.field != "stream":
-            folds = [np.broadcast_to(self._array_view(self._run(box)), length) for _, box in boxes]
+            folds = [np.broadcast_to(self._array_view(self._run(box, tiles)), length) for _, box in boxes]
             total = sum(count * f for (count, _), f in zip(boxes, folds, strict=True))
             return np.asarray(total), nothing, nothing, folds[-1].astype(float), nothing, nothing
         both = [
-            fold_cycles(np.broadcast_to(self._array_view(self._run(box)), length), **self.fold_arguments)
+            fold_cycles(np.broadcast_to(self._array_view(self._run(box, tiles)), length), **self.fold_arguments)
             for _, box in boxes
         ]
         streamed, once = (
@@ -275,7 +296,7 @@ class _Lister:
             return np.zeros(1, dtype=bool)
         held = self._shared(box)
         shared = [np.asarray(held[r]) > 1 for r in self.arrays]
-        folded = self._extent(self._run(box)) > self.array.rows
+        folded = self._extent(self._run(box, box)) > self.array.rows
         if self.array.dataflow not in (Dataflow.WEIGHT_STATIONARY, Dataflow.INPUT_STATIONARY):
             folded = np.zeros_like(folded)
         return reduce(np.logical_or, shared, folded)
@@ -361,8 +382,11 @@ class _Lister:
         tiles = {r: table[:, c] for c, r in enumerate(self.ranks)}
         trips = {r: -(-self.extent[r] // tile) for r, tile in tiles.items()}
         rest = {r: self.extent[r] - (trips[r] - 1) * tile for r, tile in tiles.items()}
-        boxes = split(table)
-        folds, streamed, once, last_folds, last_streamed, last_once = self._array_sums(boxes)
+        boxes, walked = split(table), np.prod([*trips.values(), np.ones(length)], axis=0)
+        folds, streamed, once, last_folds, last_streamed, last_once = self._array_sums(boxes, tiles)
+        passes = walked if self.field == "stream" else folds
+        if self.arrays:
+            passes = np.asarray(sum(count * self._passes_of(box, tiles) for count, box in boxes))
         # Arrays differ in what they make of tiles; the tiles often are the same.
         shared = (*self.shape, table.tobytes())
         if shared not in _FACTORS:
@@ -374,13 +398,14 @@ class _Lister:
         return ClassTiles(
             ranks=self.ranks,
             tiles=tiles,
-            trips=np.prod([*trips.values(), np.ones(length)], axis=0),
+            trips=walked,
             folds=folds,
             streamed=streamed,
             once=once,
             last_folds=last_folds,
             last_streamed=last_streamed,
             last_once=last_once,
+            passes=passes,
             partial=np.broadcast_to(self._partial(tiles), length),
             **_FACTORS[shared],
         )

@@ -234,27 +234,23 @@ class Terms:
 
     @cached_property
     def fed(self) -> dict[tuple[int, int], np.ndarray]:
-        """What the array itself takes and gives over the whole einsum: (level, direction) -> bytes."""
+        """What the arrays themselves take and give over the whole einsum: (level, direction) -> bytes."""
         problem, array, innermost = self.problem, self.machine.array, self.route.innermost
-        if array.dataflow == Dataflow.ROW_STATIONARY or self.grid.spread:
+        if array.dataflow == Dataflow.ROW_STATIONARY or self.grid.instances > 1:
             return {}  # a bound may leave them out
         whole = problem.whole
         extent = {c: prod((whole[r] for r in problem.in_class(c)), start=np.ones((), self.dtype)) for c in CLASSES}
         extent = {c: np.asarray(size, self.dtype) for c, size in extent.items()}
         macs = extent["M"] * extent["N"] * extent["K"] * extent["B"]
-        binding = BINDINGS[Dataflow(array.dataflow)]
-
-        def passes(letter: str) -> np.ndarray:
-            return self.of(letter, "folds") if letter in (binding.rows, binding.cols) else self.trips[letter]
-
+        passes = {letter: self.of(letter, "passes") for letter in "MNK"}
         out = extent["M"] * extent["N"] * extent["B"]
         wide, narrow = problem.accumulate_bits / 8, problem.bits[OUTPUT] / 8
         fed: dict[tuple[int, int], np.ndarray] = {}
         for key, moved in (
-            ((innermost[INPUT], 0), passes("N") * (macs / extent["N"] * problem.bits[INPUT] / 8)),
-            ((innermost[WEIGHT], 0), passes("M") * (macs / extent["M"] * problem.bits[WEIGHT] / 8)),
-            ((innermost[OUTPUT], 1), out * ((passes("K") - 1) * wide + narrow)),
-            ((innermost[OUTPUT], 0), out * (passes("K") - 1) * wide),
+            ((innermost[INPUT], 0), passes["N"] * (macs / extent["N"] * problem.bits[INPUT] / 8)),
+            ((innermost[WEIGHT], 0), passes["M"] * (macs / extent["M"] * problem.bits[WEIGHT] / 8)),
+            ((innermost[OUTPUT], 1), out * ((passes["K"] - 1) * wide + narrow)),
+            ((innermost[OUTPUT], 0), out * (passes["K"] - 1) * wide),
         ):
             fed[key] = fed[key] + moved if key in fed else moved
         return fed
