@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,7 +23,7 @@ from sim.cost.vector import lane_cycles
 from sim.hardware.physical import vector_energy_j
 from sim.mapping.machine import Machine
 from sim.results import Term
-from sim.schedule.asking import Asked, ask_all, asked
+from sim.schedule.asking import ask_all, asked
 from sim.schedule.groups import GroupCost, bounds, cost_einsum, vector_count
 from sim.workload.graph import Axis, EinsumOp, OperandRole, Primitive, Role
 
@@ -80,11 +79,6 @@ class Slicing:
         """Equal for ways to cut alike ops that only names tell apart."""
         moved = tuple(tuple(amounts.values()) for amounts in (self.load_outer, self.load_inner, self.store))
         return (self.what, self.outer, self.inner, moved, self.buffer_bytes)
-
-    @cached_property
-    def products(self) -> tuple[tuple[EinsumOp, EinsumOp], ...]:
-        """(member, its part of one slice)"""
-        return tuple((op, cut(op, sizes)) for op, sizes in self.cuts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,24 +142,34 @@ def held_beside(
 
 def ask_parts(ways: Iterable[tuple[Slicing, np.ndarray]], coster: _Coster) -> None:
     """Have the mapper answer for all parts of slicings together, each on some designs (D,)."""
-    ask_all([part for slicing, only in ways for part in _asked(slicing, only, coster)], coster)
+    wanted = dict.fromkeys(key for slicing, only in ways for key in _asked(slicing, only, coster))
+    ask_all((coster.asked[key] for key in wanted), coster)
 
 
-def _asked(slicing: Slicing, only: np.ndarray, coster: _Coster) -> list[Asked]:
-    """Each product's part of one slice, all its operands in the resident memory."""
-    yes, none = np.ones(len(coster.chips), dtype=bool), np.zeros(len(coster.chips))
-    parts = [part for _, part in slicing.products]
-    return [asked(part, dict.fromkeys((*part.inputs, *part.outputs), yes), none, coster, only) for part in parts]
+def _asked(slicing: Slicing, only: np.ndarray, coster: _Coster) -> list[tuple]:
+    """Each product's part of one slice, all its operands in the resident memory, by its key in `coster.asked`; chains
+    that overlap have many in common."""
+    keys = []
+    for op, sizes in slicing.cuts:
+        key = ("part", coster.signature(op), tuple(sizes.items()), only.tobytes())
+        if key not in coster.asked:
+            yes, none = np.ones(len(coster.chips), dtype=bool), np.zeros(len(coster.chips))
+            part = cut(op, sizes)
+            coster.asked[key] = asked(part, dict.fromkeys((*part.inputs, *part.outputs), yes), none, coster, only)
+        keys.append(key)
+    return keys
 
 
 def _parts(slicing: Slicing, only: np.ndarray, coster: _Coster) -> list[GroupCost]:
-    before = dict(coster.reasons)
-    parts = _asked(slicing, only, coster)
-    ask_all(parts, coster)
-    found = [cost_einsum(one, coster) for one in parts]
+    before, found = dict(coster.reasons), []
+    for key in _asked(slicing, only, coster):
+        if key not in coster.mapped:
+            ask_all([coster.asked[key]], coster)
+            coster.mapped[key] = cost_einsum(coster.asked[key], coster)
+        found.append(coster.mapped[key])
     coster.reasons.clear()
     coster.reasons.update(before)  # a slice that fits nowhere is not taken; its ops may run one by one
-    return found
+    return found  # type: ignore[return-value]
 
 
 def cost_slices(slicing: Slicing, held: np.ndarray, only: np.ndarray, coster: _Coster) -> GroupCost:
@@ -192,7 +196,7 @@ def cost_slices(slicing: Slicing, held: np.ndarray, only: np.ndarray, coster: _C
     terms[Term.DMA_SETUP] = terms[Term.DMA_SETUP] + np.minimum(setups, time - body)
     terms[Term.EXPOSED_MEMORY] = terms[Term.EXPOSED_MEMORY] + time - body - np.minimum(setups, time - body)
     traffic, energy = _traffic(slicing, parts, moved, full, level, coster)
-    true = [slicing.visited * member.einsum.macs / part.einsum.macs for member, part in slicing.products]
+    true = [slicing.visited * op.einsum.macs / part.macs for (op, _), part in zip(slicing.cuts, parts, strict=True)]
     resources = {
         "compute": count * array / clock,
         "vector": count * lanes / clock,
@@ -223,7 +227,7 @@ def cost_slices(slicing: Slicing, held: np.ndarray, only: np.ndarray, coster: _C
         energy_parts_j=energy,
         cycles=time,
         ladder=_ladder(parts, true, count, time),
-        macs=sum(member.einsum.macs for member, _ in slicing.products),
+        macs=sum(op.einsum.macs for op, _ in slicing.cuts),
         effective_macs=sum(p.effective_macs * share for p, share in zip(parts, true, strict=True)),
         vector_ops=sum(vector_count(op) for op in ops) + slicing.online_ops,
         mac_slots=np.zeros(n) + sum(p.mac_slots * share for p, share in zip(parts, true, strict=True)),  # type: ignore[operator, misc]
@@ -367,7 +371,7 @@ def _traffic(
     n, count = len(full), slicing.count
     zero = np.zeros(n)
     home, near = full.levels[0].name, full.levels[level].name
-    second = {op.einsum.operand(OperandRole.WEIGHT).tensor for op, _ in slicing.products}
+    second = {op.einsum.operand(OperandRole.WEIGHT).tensor for op, _ in slicing.cuts}
     loads: dict[str, dict[str, float]] = {"input": {}, "weight": {}}
     for times, table in ((slicing.outer, slicing.load_outer), (count, slicing.load_inner)):
         for key, amount in table.items():

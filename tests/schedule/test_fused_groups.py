@@ -98,8 +98,8 @@ def test_a_slice_of_each_kind():
     assert online.online_ops == 8 * 256 * 2 * (4 + 64)
     for way in ways:
         assert way.outer * way.inner == way.count
-        for member, part in way.products:
-            assert part.einsum.macs * way.count >= member.einsum.macs
+        for member, sizes in way.cuts:
+            assert cut(member, sizes).einsum.macs * way.count >= member.einsum.macs
         for kind, work in (("exp", 8 * 256 * 512),):
             assert sum(v.primitives[kind] for v in way.vectors[:1]) * way.count == pytest.approx(work)
 
@@ -111,7 +111,7 @@ def test_hidden_blocks_by_hand():
     """
     graph = attention(2, 512, 512, 64, causal=True)
     ways = attention_slicings(flash_regions(graph)["r"], graph, 32)
-    way = next(w for w in ways if w.products[0][1].einsum.ranks == {"H": 1, "M": 128, "N": 64, "K": 64})
+    way = next(w for w in ways if cut(*w.cuts[0]).einsum.ranks == {"H": 1, "M": 128, "N": 64, "K": 64})
     assert (way.outer, way.inner, way.visited, way.load_outer) == (2, 20, 20 / 32, {})
     assert way.load_inner == {"q": 512 * 64 / 20, "k": 64 * 64, "v": 64 * 64}
     assert way.store == {"out": 512 * 64 / 20}
