@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sim.cost.roofline import Roofline, RooflinePoint
+from sim.cost.roofline import Roofline
 from sim.cost.roofline import roofline as graph_roofline
 from sim.errors import InfeasibleError, MappingError, WorkloadError, nearest, whole
-from sim.floors import floor_s, inner_homes
+from sim.floors import floor_s, inner_homes, prints_of
 from sim.hardware.chip import Chip
 from sim.hardware.designs import Designs
 from sim.hardware.dump import chip_hash
@@ -143,7 +143,7 @@ def read(network: Network, d: int, *, precision: str | Precision | PrecisionPoli
     inside = [group.sliced.slicing.inside for group in network.groups if group.sliced is not None]
     homes = inner_homes(network.graph, network.unit, frozenset().union(*inside))
     bound = graph_roofline(graph, chip, chosen.name, homes=homes)
-    floors = {point.name: point for point in bound.ops}
+    floors, prints = {point.name: point for point in bound.ops}, prints_of(network, d, homes)
     feasible = not network.infeasible[d]
     place = {TRANSFER: 0} | {op.name: position for position, op in enumerate(network.graph.ops)}
     split, stages, chips = _system(chip)
@@ -154,9 +154,12 @@ def read(network: Network, d: int, *, precision: str | Precision | PrecisionPoli
     known = feasible and isfinite(total + leaks_w)
     dynamic, energy = (total, total + leaks_w * latency) if known else (None, None)
     ops = tuple(
-        _op(network, i, d, floors, place[group.op.name.removesuffix(SUFFIX)], leaks_w, options.overrides_s)
+        _op(
+            network, i, d, floor_s(group, d, floors, network, prints), place[group.op.name.removesuffix(SUFFIX)],
+            leaks_w, options.overrides_s,
+        )
         for i, group in enumerate(network.groups)
-    )
+    )  # fmt: skip
     slots = sum(float(g.mac_slots[d]) for g in network.groups if g.mac_slots is not None)
     array = network.unit.array
     cells = array.rows * array.cols * stages
@@ -239,7 +242,7 @@ def _system(chip: Chip) -> tuple[int, int, int]:
 
 
 def _op(
-    network: Network, i: int, d: int, floors: Mapping[str, RooflinePoint], position: int, leaks_w: float,
+    network: Network, i: int, d: int, roofline_s: float, position: int, leaks_w: float,
     known: Collection[str],
 ) -> OpEstimate:  # fmt: skip
     """`known` names the ops whose latency was given."""
@@ -261,7 +264,7 @@ def _op(
         macs=group.macs * split,
         vector_ops=group.vector_ops * split,
         latency_s=latency,
-        roofline_s=floor_s(group, d, floors, network),
+        roofline_s=roofline_s,
         cycles=cycles,
         bound="launch" if launch > float(group.time_s[d]) else group.bound[d],
         mac_utilization=float(group.mac_slots[d]) / (cells * cycles) if used else None,  # type: ignore[index]

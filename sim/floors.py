@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from sim.cost.ceilings import bandwidths, memory_s
+from sim.cost.compulsory import Footprint, footprint
 from sim.cost.roofline import RooflinePoint
 from sim.hardware.chip import Unit
 from sim.schedule.gpu import inside_storages
@@ -11,7 +13,8 @@ from sim.schedule.groups import GroupCost
 from sim.schedule.host import TRANSFER
 from sim.schedule.loads import LOAD
 from sim.schedule.network import Network
-from sim.workload.graph import EinsumOp, Graph, OperandRole, Role
+from sim.schedule.residency import layout
+from sim.workload.graph import Graph
 
 
 def inner_homes(graph: Graph, unit: Unit, fused: frozenset[str] = frozenset()) -> dict[str, str]:
@@ -21,7 +24,17 @@ def inner_homes(graph: Graph, unit: Unit, fused: frozenset[str] = frozenset()) -
     return {key: nearest_memory for key, t in graph.tensors.items() if (t.storage or key) in inside}
 
 
-def floor_s(group: GroupCost, d: int, floors: Mapping[str, RooflinePoint], network: Network) -> float:
+def prints_of(network: Network, d: int, homes: Mapping[str, str]) -> Footprint | None:
+    """What the ops of design `d` touch and where that lies, if groups pass it on or keep weights; None: every op moves
+    its own."""
+    if not network.residency.loads and all(group.sliced is None for group in network.groups):
+        return None
+    return footprint(network.graph, network.chips[d], network.unit, None, homes)
+
+
+def floor_s(
+    group: GroupCost, d: int, floors: Mapping[str, RooflinePoint], network: Network, prints: Footprint | None
+) -> float:
     """Roofline of ops that run as one: work adds up per resource; what stays inside or on chip does not move."""
     home = f"memory:{network.unit.home}"
     if group.name == TRANSFER or group.op.kind == LOAD:
@@ -35,33 +48,28 @@ def floor_s(group: GroupCost, d: int, floors: Mapping[str, RooflinePoint], netwo
     for point in points:
         for name, seconds in point.resource_s.items():
             total[name] = total.get(name, 0.0) + (seconds if name != near else 0.0)
-    spared = _kept_weight_bytes(group, d, network) + _passed_bytes(group, network.graph)
-    if spared and home in total:
-        moved = sum(point.traffic_bytes.get(network.unit.home, 0.0) for point in points)
-        total[home] = total[home] * max(0.0, 1.0 - spared / moved)
+    if prints is not None and home in total:
+        read, written = _home_bytes(group, d, network, prints)
+        rate = bandwidths(network.chips[d], network.unit)[network.unit.home]
+        total[home] = memory_s(rate, read_bytes=read, write_bytes=written)
     return max(total.values(), default=0.0)
 
 
-def _passed_bytes(group: GroupCost, graph: Graph) -> float:
-    """Bytes that lie at home, but that an op of a group that runs in slices has from an op before it in the group."""
-    if group.sliced is None:
-        return 0.0
-    total, there = 0.0, set(group.sliced.slicing.inside)  # (these are counted nowhere at home)
-    inside = frozenset(there)
-    for op in (graph.ops[i] for i in group.sliced.slicing.members):
-        read = {graph.tensors[key].storage or key: graph.tensors[key].size_bytes for key in op.inputs}
-        total += sum(size for storage, size in read.items() if storage in there - inside)
-        there |= read.keys() | {graph.tensors[key].storage or key for key in op.outputs}
-    return total
+def _home_bytes(group: GroupCost, d: int, network: Network, prints: Footprint) -> tuple[float, float]:
+    """(read, written) at home by ops that run as one: what one makes the next have from it, what several read comes
+    once, and weights that stay on chip are there."""
+    sizes, stays, loads = layout(network.graph).sizes, network.residency.stays, network.residency.loads
+    kept = {storage for table in loads.values() for storage in table if stays[storage][d]}
+    reads: dict[str, float] = {}
+    writes: dict[str, float] = {}
+    for name in (group.name, *group.fused):
+        rows = [row for row in prints.touched[name] if prints.homes[row[0]] == prints.home]
+        for storage, read, _ in rows:
+            if storage not in writes and storage not in kept:
+                reads[storage] = reads.get(storage, 0.0) + read
+        writes |= {storage: written for storage, _, written in rows if written}
+    once = (min(amount, sizes.get(storage, amount)) for storage, amount in reads.items())
+    return sum(once), sum(writes.values())
 
 
-def _kept_weight_bytes(group: GroupCost, d: int, network: Network) -> float:
-    """Bytes of the weights of a product that are on chip already."""
-    if not network.residency.loads or not isinstance(group.op, EinsumOp):
-        return 0.0
-    tensor = network.graph.tensors[group.op.einsum.operand(OperandRole.WEIGHT).tensor]
-    stays = network.residency.stays[tensor.storage or tensor.id][d]
-    return float(tensor.size_bytes) if stays and tensor.role is Role.WEIGHT else 0.0
-
-
-__all__ = ["floor_s", "inner_homes"]
+__all__ = ["floor_s", "inner_homes", "prints_of"]

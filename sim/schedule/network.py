@@ -149,10 +149,13 @@ class Shared:
 
 
 def _form(op: Op, graph: Graph) -> tuple:
-    """Ranks, projections, work and tensors of an op, without names."""
-    tensors = [graph.tensors[name] for name in (*op.inputs, *op.outputs)]
-    rows = tuple((t.shape, t.bits, t.density, t.pattern, t.dtype, t.role in THERE_BEFORE) for t in tensors)
-    place = {name: at for at, name in reversed(list(enumerate((*op.inputs, *op.outputs))))}
+    """Ranks, projections, work and tensors of an op (which of them are the same), without names."""
+    names = (*op.inputs, *op.outputs)
+    place = {name: at for at, name in reversed(list(enumerate(names)))}
+    rows = tuple(
+        (place[name], t.shape, t.bits, t.density, t.pattern, t.dtype, t.role in THERE_BEFORE)
+        for name, t in zip(names, (graph.tensors[name] for name in names), strict=True)
+    )
     if isinstance(op, EinsumOp):
         operands = tuple((o.role, o.projection, place[o.tensor]) for o in op.einsum.operands)
         return (tuple(op.einsum.ranks.items()), operands, tuple(op.epilogue.items()), len(op.inputs), rows)
