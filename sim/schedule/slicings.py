@@ -24,8 +24,10 @@ import numpy as np
 
 from sim.cost.flash import FlashRegion, visible_blocks
 from sim.mapping.problem import INPUT, WEIGHT
+from sim.schedule.residency import layout
 from sim.schedule.slices import Slicing, VectorPart
 from sim.workload.graph import Einsum, EinsumOp, Graph, MovementOp, Primitive, Role, VectorOp, ViewOp
+from sim.workload.passes.fuse import RESHAPES
 
 LONGEST = 16
 """Layers of a chain."""
@@ -280,41 +282,56 @@ class Chain:
     """and those of them that no other op reads."""
     spared_bytes: float
     """What the home memory need not move where the chain runs as one."""
+    origins: Mapping[str, str]
+    """View of the graph -> the tensor whose elements it holds in the same order."""
 
 
 def chains(graph: Graph, stays: Mapping[str, np.ndarray]) -> Iterator[list[Chain]]:
     """From each layer on the chains of two layers, of three, and so on up to `LONGEST`, the tensors between which some
     design cannot keep."""
-    follows, readers = _follows(graph, stays), _readers(graph)
+    origins, readers = _origins(graph), _readers(graph)
+    follows = _follows(graph, stays, origins)
     for start in follows:
         members, growing = [start], []
         while members[-1] in follows and len(members) < LONGEST:
             members.append(follows[members[-1]])
-            growing.append(_joined(tuple(members), graph, readers))
+            growing.append(_joined(tuple(members), graph, readers, origins))
         yield growing
 
 
-def _follows(graph: Graph, stays: Mapping[str, np.ndarray]) -> dict[int, int]:
-    """Layer -> the layer right after it, if that reads its result."""
-    makers, found = _makers(graph), {}
+def _follows(graph: Graph, stays: Mapping[str, np.ndarray], origins: Mapping[str, str]) -> dict[int, int]:
+    """Layer -> the layer right after it, if that reads its result as it is."""
+    makers, roles, found = _makers(graph), layout(graph).roles, {}
     for i, after in pairwise(i for i, op in enumerate(graph.ops) if not isinstance(op, ViewOp)):
         first, then = graph.ops[i], graph.ops[after]
         if isinstance(first, EinsumOp) and isinstance(then, EinsumOp) and first.region is None is then.region:
             made, read = graph.tensors[first.outputs[0]], graph.tensors[then.einsum.operand(INPUT).tensor]
             storage = made.storage or made.id
-            passes = made.role is Role.ACTIVATION and (read.storage or read.id) == storage and read.shape == made.shape
-            if passes and makers[storage] == 1 and not np.all(stays[storage]):
+            same = origins.get(read.id, read.id) == made.id and read.shape == made.shape
+            passes = roles[storage] == {Role.ACTIVATION} and makers[storage] == 1
+            if same and passes and not np.all(stays[storage]):
                 found[i] = after
     return found
 
 
-def _joined(members: tuple[int, ...], graph: Graph, readers: Mapping[str, list[int]]) -> Chain:
+def _joined(
+    members: tuple[int, ...], graph: Graph, readers: Mapping[str, list[int]], origins: Mapping[str, str]
+) -> Chain:
     made = [graph.tensors[graph.ops[i].outputs[0]] for i in members[:-1]]
     between = {tensor.storage or tensor.id: float(tensor.size_bytes) for tensor in made}
     near = {storage: sum(i in members for i in readers[storage]) for storage in between}
     inside = frozenset(storage for storage in between if near[storage] == len(readers[storage]))
     spared = sum(size * (near[storage] + (storage in inside)) for storage, size in between.items())
-    return Chain(members=members, between=frozenset(between), inside=inside, spared_bytes=spared)
+    return Chain(members=members, between=frozenset(between), inside=inside, spared_bytes=spared, origins=origins)
+
+
+def _origins(graph: Graph) -> Mapping[str, str]:
+    """View -> the tensor whose elements it holds in the same order."""
+    found: dict[str, str] = {}
+    for op in graph.ops:
+        if isinstance(op, ViewOp) and op.kind in RESHAPES:
+            found |= dict.fromkeys(op.outputs, found.get(op.inputs[0], op.inputs[0]))
+    return found
 
 
 def _makers(graph: Graph) -> Mapping[str, int]:
@@ -343,9 +360,48 @@ def chain_slicings(chain: Chain, graph: Graph) -> list[Slicing]:
     if links is None:
         return []
     axis, layers = links
+    found = (_Reads.of(layers, at, graph, chain.origins) for at in range(len(layers)))
+    reads = [one for one in found if one is not None]
+    if len(reads) < len(layers):
+        return []
     images = layers[-1].op.einsum.ranks[layers[-1].image] if layers[-1].image else 1
     ways = _halves(layers[-1].rows, 1)[0 if images > 1 else 1 :]
-    return [_chain(chain, layers, axis, ceil(layers[-1].rows / rows), images, graph) for rows in ways]
+    return [_chain(chain, layers, reads, axis, ceil(layers[-1].rows / rows), images, graph) for rows in ways]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Reads:
+    """What a layer of a chain reads beside the rows that come in."""
+
+    whole: tuple[str, ...]
+    """Each slice needs all of it: weights, and what is spread over rows or images."""
+    rows: tuple[str, ...]
+    """Each slice needs its rows of it."""
+    waiting: Mapping[str, int]
+    """Residuals of rows that came in before -> the layer whose input they are."""
+
+    @staticmethod
+    def of(layers: Sequence[_Link], at: int, graph: Graph, origins: Mapping[str, str]) -> _Reads | None:
+        """None where it needs more than its rows of what the chain makes."""
+        op, tensors = layers[at].op, graph.tensors
+        read, weight = (op.einsum.operand(role).tensor for role in (INPUT, WEIGHT))
+        elements = tensors[op.outputs[0]].elements
+        entry = layers[0].op.einsum.operand(INPUT).tensor
+        first = {origins.get(entry, entry): 0} | {link.op.outputs[0]: i for i, link in enumerate(layers, start=1)}
+        """Tensor -> the layer whose input it is."""
+        made = set(_storages([link.op.outputs[0] for link in layers[:-1]], graph))
+        whole, rows, waiting = [], [], {}
+        for key in dict.fromkeys(key for key in op.inputs if key != read or key == weight):
+            tensor, origin = tensors[key], origins.get(key, key)
+            if key != weight and tensor.elements == elements and origin in first:
+                waiting[key] = first[origin]
+            elif (tensor.storage or key) in made:
+                return None
+            elif key == weight or tensor.role is Role.WEIGHT or tensor.elements != elements:
+                whole.append(key)
+            else:
+                rows.append(key)
+        return _Reads(whole=tuple(whole), rows=tuple(rows), waiting=waiting)
 
 
 def _links(ops: Sequence[EinsumOp]) -> tuple[int, list[_Link]] | None:
@@ -376,32 +432,27 @@ def _links(ops: Sequence[EinsumOp]) -> tuple[int, list[_Link]] | None:
     return axis, layers
 
 
-def _chain(chain: Chain, layers: Sequence[_Link], axis: int, pieces: int, images: int, graph: Graph) -> Slicing:
+def _chain(
+    chain: Chain, layers: Sequence[_Link], reads: Sequence[_Reads], axis: int, pieces: int, images: int, graph: Graph
+) -> Slicing:
     tensors, count, entry = graph.tensors, pieces * images, layers[0].op.einsum.operand(INPUT).tensor
     size = lambda key: float(tensors[key].size_bytes)  # noqa: E731
     made = [link.op.outputs[0] for link in layers]
-    reader = {storage: at for at, storage in enumerate(_storages(made, graph), start=1)}
-    """Storage of what the chain makes -> the layer that reads it first."""
     windows = [link.window(axis) for link in layers]
     cuts, buffers = [], 0.0
     load_outer: dict[str, float] = {}
     load_inner = {entry: size(entry) / count}
-    for at, (link, window) in enumerate(zip(layers, windows, strict=True)):
+    for at, (link, window, reading) in enumerate(zip(layers, windows, reads, strict=True)):
         rows = ceil(link.rows / pieces)
         cuts.append((link.op, {link.row: rows} | ({link.image: 1} if link.image else {})))
         read = link.op.einsum.operand(INPUT)
         row_bytes = size(read.tensor) / images / read.projection[axis].size
         buffers += max(0, window.span - window.step) * row_bytes + (0.0 if at == 0 else rows * window.step * row_bytes)
-        for key in dict.fromkeys(link.op.inputs):
-            if tensors[key].role is Role.WEIGHT:
-                load_outer[key] = size(key)
-                continue
-            first = 0 if key == entry else reader.get(tensors[key].storage or key)
-            if first is None:
-                load_inner[key] = size(key) / count
-            elif first < at:  # a residual: its rows wait as far as the windows on the way reach ahead
-                waits = sum(one.ahead for one in windows[first : at + 1]) - (windows[first].span - 1)
-                buffers += max(0, waits) * size(key) / images / link.rows
+        load_outer |= {key: size(key) for key in reading.whole}
+        load_inner |= {key: size(key) / count for key in reading.rows}
+        for key, first in reading.waiting.items():  # a residual waits as far as the windows on the way reach ahead
+            waits = sum(one.ahead for one in windows[first : at + 1]) - (windows[first].span - 1)
+            buffers += max(0, waits) * size(key) / images / link.rows
     depthwise = sum(link.op.einsum.ranks.get("G", 1) > 1 for link in layers)
     kinds = f"{depthwise} of them depthwise, " if depthwise else ""
     return Slicing(

@@ -1,16 +1,21 @@
-"""What ops and groups read, in their cost and their bound."""
+"""What the layers of a chain read beside the rows that come in, and what a group passes on, in its cost and its bound."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
 import sim
+from sim.schedule.prepare import prepare
+from sim.schedule.slices import Slicing
+from sim.schedule.slicings import chain_slicings, chains
 from sim.workload.graph import Graph
+from sim.workload.precision import parse_precision
 
 
 class Net(nn.Module):
@@ -29,7 +34,55 @@ def graph_of(made: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> Graph:
     return sim.trace(Net(made, products=inputs[0].ndim < 4), inputs)
 
 
+def ways_of(graph: Graph) -> list[Slicing]:
+    """Ways to cut all chains, were nothing kept on chip."""
+    ready = prepare(graph, parse_precision("int8"))
+    nowhere = dict.fromkeys((t.storage or key for key, t in ready.tensors.items()), np.array([False]))
+    return [way for growing in chains(ready, nowhere) for chain in growing for way in chain_slicings(chain, ready)]
+
+
+def gram(a, b, x):
+    made = a(x)
+    return made @ made.transpose(0, 1)
+
+
 IMAGE = torch.zeros(1, 8, 48, 48)
+WHOLE = {
+    "a product with its own transpose": (gram, torch.zeros(512, 64)),
+    "columns for rows": (lambda a, b, x: b(a(x).transpose(0, 1)), torch.zeros(64, 64)),
+    "a transposed residual": (lambda a, b, x: b(made := a(x)) + made.transpose(2, 3), IMAGE),
+}
+"""What needs all that the first layer made before its first row."""
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_what_needs_more_than_its_rows_is_not_cut(name: str) -> None:
+    made, inputs = WHOLE[name]
+    graph = graph_of(made, inputs)
+    assert not ways_of(graph)
+    chip = sim.load_hardware("edge-npu", {"SRAM.capacity": "16 KiB"})
+    assert not any(op.fused for op in sim.estimate(graph, chip).ops)
+
+
+def test_reshapes_between_layers_change_no_rows() -> None:
+    """(4, 128, 64) and (512, 64) hold the same rows of 64 bytes; the residual is what comes in, under another shape."""
+    graph = graph_of(lambda a, b, x: b(a(x).reshape(512, 64)) + x.reshape(512, 64), torch.zeros(4, 128, 64))
+    way = ways_of(graph)[-1]
+    assert (way.count, list(way.load_inner.values())) == (512, [64])
+
+
+def test_every_slice_needs_all_of_a_second_operand() -> None:
+    """[1024, 64] x [64, 64] x [64, 256]: the last is no weight, and is loaded once, whole, all the same; so is a bias
+    for every element of a row, one image's of two and one of a channel."""
+    way = ways_of(graph_of(lambda a, b, x, z: a(x) @ z, torch.zeros(1024, 64), torch.zeros(64, 256)))[-1]
+    assert sorted(way.load_outer.values()) == [64, 64 * 64, 64 * 256]
+    assert list(way.load_inner.values()) == [64]
+    for shape in ((1, 8, 48, 48), (1, 8, 1, 1)):
+        way = ways_of(
+            graph_of(lambda a, b, x, z: b(functional.relu(a(x))) + z, torch.zeros(2, 8, 48, 48), torch.zeros(shape))
+        )[-1]
+        assert sorted(way.load_outer.values()) == sorted([8, 8, 8 * 8 * 9, 8 * 8 * 9, int(np.prod(shape))])
+        assert list(way.load_inner.values()) == [8 * 48]
 
 
 def test_an_op_that_adds_another_tensor_is_not_like_one_that_adds_its_input() -> None:

@@ -22,7 +22,8 @@ _ELEMENTWISE = {
 """Ops that read and write element by element, so that they can follow a product in place: ATen's, and the conversions
 of a precision policy."""
 
-_RESHAPES = {"aten.view", "aten._unsafe_view", "aten.unsqueeze", "aten.squeeze"}
+RESHAPES = frozenset({"aten.view", "aten._unsafe_view", "aten.unsqueeze", "aten.squeeze"})
+"""Views that keep the order of the elements."""
 
 
 def fuse_epilogues(graph: Graph) -> Graph:
@@ -92,7 +93,7 @@ class _Fuser:
     def _is_reshape(self, place: int) -> bool:
         """A view that keeps the order of the elements."""
         op = self.graph.ops[place]
-        return isinstance(op, ViewOp) and op.kind in _RESHAPES and len(self.ops[place]) == 1
+        return isinstance(op, ViewOp) and op.kind in RESHAPES and len(self.ops[place]) == 1
 
     def _fused(self, op: EinsumOp, follower: Op, seen: str) -> EinsumOp | None:
         """The product with `follower`, which reads its result as `seen`, or None."""
