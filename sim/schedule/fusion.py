@@ -26,7 +26,7 @@ FINER = (8, 64)
 """Least slices of further ways that are costed per design, beside the coarsest that fits: less of their pipeline shows,
 and what a larger memory would let a group do at once it may still do in parts."""
 LEAN = 1.25
-"""Of slices that leave out what a mask hides, the third way costed is the coarsest that does at most this share of the
+"""Of slices that leave out what a mask hides, one more way costed is the coarsest that does at most this share of the
 least work of any: smaller ones fill the array less."""
 WORTHWHILE = 0.05
 """A chain is costed where it might save this share of its members' time (or energy, where that is the objective): all
@@ -198,7 +198,7 @@ def _candidates(at: dict[int, GroupCost], coster: _Coster) -> Iterator[_Candidat
             if _usable(ways, coster) and (one := _candidate(ways, every, at, fitting, coster)):
                 yield one
     for growing in chains(graph, stays):
-        small = every  # designs on which no shorter chain was too large
+        small = every  # designs on which no shorter chain was too large, whatever it stores
         for chain in growing:
             if any(coster.depthwise_macs_per_cycle(graph.ops[i]) for i in chain.members):
                 break  # (two processors)
@@ -210,8 +210,7 @@ def _candidates(at: dict[int, GroupCost], coster: _Coster) -> Iterator[_Candidat
                 if not _usable(ways, coster):
                     break
                 one = _candidate(ways, asked, at, fitting, coster)
-                fits = np.any(list(one.fitting.values()), axis=0) if one else ~every
-                small = small & (fits | ~asked)
+                small = small & (_may_grow(ways, at[chain.members[0]].capacity_bytes, coster) | ~asked)
                 if one:
                     yield one
 
@@ -250,7 +249,8 @@ def _may_save(groups: Sequence[GroupCost], spared_bytes: float, coster: _Coster)
         home, energy = home + group.home_busy_s, energy + group.energy_j
     full = groups[0].machine
     assert full is not None
-    moving = spared_bytes / full.rates[:, full.levels[0].read_port] / full.clock_hz
+    slower = np.minimum(full.rates[:, full.levels[0].read_port], full.rates[:, full.levels[0].write_port])
+    moving = spared_bytes / slower / full.clock_hz
     moved_j = spared_bytes * np.maximum(full.read_energy_j_per_byte, full.write_energy_j_per_byte)[:, 0]
     least = groups[0].launch_s + np.maximum(array, home - moving)
     return 1 - share(least, energy - moved_j, coster) / share(whole, energy, coster)
@@ -270,6 +270,11 @@ def _fitting(
         for k in range(len(ways))
     }
     return {k: own for k, own in taken.items() if own.any()}
+
+
+def _may_grow(ways: list[Slicing], capacity: np.ndarray, coster: _Coster) -> np.ndarray:
+    """(D,) whether some way would fit but for what it stores: a longer chain may keep that inside."""
+    return np.any([footprint_bytes(replace(way, store={}), coster) <= capacity for way in ways], axis=0)
 
 
 def _cost(way: Slicing, held: np.ndarray, only: np.ndarray, coster: _Coster) -> GroupCost:

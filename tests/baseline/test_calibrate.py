@@ -247,7 +247,7 @@ def test_what_one_core_draws_does_not_shrink_beside_cores_that_nobody_measured()
 
 
 def test_more_cores_of_a_fitted_cpu_are_no_slower():
-    """A vocabulary's product with one row: 64 cores of the chip that was fitted on two took 28 times as long as two."""
+    """A vocabulary's product with one row streams its weights: more cores share them, on chips fitted on a few."""
     graph = sim.gemm(1, 50257, 768, dtype="fp32")
     for name in ("epyc-zen4", "xeon-emr-2c"):
         chips = [sim.load_hardware(name, {"core.count": n}) for n in (1, 2, 4, 8, 64)]

@@ -74,7 +74,7 @@ def test_options_belong_to_graphs():
 def test_what_ticks_cannot_count_is_refused():
     """An op of 512 x 512 x 512 on 64 MACs takes 2,097,152 cycles at least: 2,097 s at 1 kHz, and at 100 Hz 20,972 s.
 
-    That is beyond the ticks of a 64-bit integer (9,223 s): it came out a seventh as long, or ended in a traceback.
+    That is beyond the ticks of a 64-bit integer, which end at 9,223 s.
     """
     graph = sim.gemm(512, 512, 512)
     slow = sim.load_hardware("nvdla-small", {"clock": "1 kHz"})

@@ -367,8 +367,8 @@ def test_a_given_latency_moves_the_cycles_and_the_utilisation_of_its_op(hw: str)
 
 
 def test_grouped_heads_are_no_filter_rows_of_a_row_stationary_array() -> None:
-    """Four heads that share a key lie on one axis with it, as window and result do: taken for filter rows, eight such
-    groups divided a reduction of six into no cycle at all."""
+    """Four heads that share a key lie on one axis with it, as window and result do; the array stacks windows alone, and
+    every product takes cycles."""
     graph = sim.load_workload("llama", layers=1, phase="decode", context=64)
     found = sim.estimate(graph, sim.load_hardware("eyeriss"))
     products = [op for op in found.ops if op.kind in ("attention.scores", "attention.context")]

@@ -1,4 +1,4 @@
-"""What the layers of a chain read beside the rows that come in, and what a group passes on, in its cost and its bound."""
+"""What layers of a chain read beside the rows that come in; what groups pass on, in their cost and their bound."""
 
 from __future__ import annotations
 

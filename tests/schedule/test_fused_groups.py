@@ -201,6 +201,17 @@ def test_a_chain_by_hand():
     assert one.lag
 
 
+def test_a_longer_chain_may_need_less_room():
+    """As above. A slice of the first two layers: two rows of 16 channels that come, three of 96 in the 3 x 3 layer's
+    buffer, two of 96 that leave, 1,536 + 864 weights: 51,552 bytes; of all three layers two rows of 16, four of 96, two
+    of 24 and 4,704 weights: 49,248 bytes.
+    """
+    graph = convolutions(96, (16, 96, 96, 24), (1, -3, 1), (1, 1, 1))
+    for capacity, fused in (("49,250 B", [("layer1", "layer2")]), ("49,240 B", [(), (), ()])):
+        chip = sim.load_hardware("edge-npu", {"SRAM.capacity": capacity.replace(",", "")})
+        assert [op.fused for op in sim.estimate(graph, chip).ops if op.macs] == fused
+
+
 def chain_of(graph: Graph, members: tuple[int, ...]):
     """The prepared graph, and the ways to cut its layers at these positions."""
     ready = prepare(graph, parse_precision("int8"))
@@ -303,7 +314,7 @@ def _sum_of(spans, groups, singles, d: int) -> float:
 
 
 def test_what_is_not_cut():
-    """A decode step, a tensor that a third op reads, and operands that the resident memory does not hold."""
+    """A decode step, layers whose tensors stay on chip, and operands that the resident memory does not hold."""
     chip = sim.load_hardware("systolic", {"SRAM.capacity": "64 KiB"})
     assert len(network_of(attention(8, 1, 512, 64), chip).groups) == 3
     graph = prepare(products(64, (64, 64, 64)), parse_precision("int8"))
