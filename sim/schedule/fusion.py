@@ -30,7 +30,7 @@ LEAN = 1.25
 least work of any: smaller ones fill the array less."""
 WORTHWHILE = 0.05
 """A chain is costed where it might save this share of its members' time (or energy, where that is the objective): all
-their waiting, launches but one, and the transfers of what passes between them."""
+their waiting, fill and preload, launches but one, and the transfers of what passes between them."""
 
 
 def fused(groups: list[GroupCost], coster: _Coster) -> tuple[list[GroupCost], Residency]:
@@ -245,7 +245,7 @@ def _may_save(groups: Sequence[GroupCost], spared_bytes: float, coster: _Coster)
     array, home, energy = np.zeros((3, *np.shape(whole)))
     for group in groups:
         assert group.ladder is not None
-        array = array + group.ladder["compute"] / group.machine.clock_hz  # type: ignore[union-attr]
+        array = array + group.ladder["spatially_mapped"] / group.machine.clock_hz  # type: ignore[union-attr]
         home, energy = home + group.home_busy_s, energy + group.energy_j
     full = groups[0].machine
     assert full is not None
