@@ -114,11 +114,13 @@ def channel_sets(module: nn.Module, example_inputs: Any) -> list[ChannelSet]:
 
 
 def _in_order(module: nn.Module, example_inputs: Any) -> list[Any]:
-    """All arguments of `forward` in its order, as fx has them."""
+    """All arguments of `forward` in its order, as fx has them: those of `*args` one by one."""
     args, kwargs = arguments(example_inputs)
     bound = inspect.signature(module.forward).bind(*args, **kwargs)
     bound.apply_defaults()
-    return list(bound.arguments.values())
+    kinds = {name: parameter.kind for name, parameter in bound.signature.parameters.items()}
+    each = ([*v] if kinds[name] is inspect.Parameter.VAR_POSITIONAL else [v] for name, v in bound.arguments.items())
+    return [value for values in each for value in values]
 
 
 def _visit(node: fx.Node, modules: dict, values: dict, sets: _Sets) -> _Value | None:

@@ -122,3 +122,19 @@ def test_what_cannot_be_done_is_said(net):
 
     with pytest.raises(WorkloadError, match=r"cannot be traced by torch\.fx"):
         prune_channels(Branch(), (torch.zeros(1),), keep=0.5)
+
+
+class Several(nn.Module):
+    """Images as `*images`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1)
+
+    def forward(self, *images: torch.Tensor) -> torch.Tensor:
+        return self.second(torch.relu(self.first(images[0]) + self.first(images[1])))
+
+
+def test_inputs_in_a_row_are_one_argument_each():
+    one, other = channel_sets(Several().eval(), (torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8)))
+    assert {one.size, other.size} == {8, 4}
