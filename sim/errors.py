@@ -51,6 +51,14 @@ class InfeasibleError(DovetailError):
 
     exit_code = 1
 
+    def __init__(self, reason: str, tensors: Iterable[str] = ()) -> None:
+        self.reason, self.tensors = reason, tuple(tensors)
+        super().__init__(reason + (f"; largest: {', '.join(self.tensors)}" if self.tensors else ""))
+
+    def to_dict(self) -> dict[str, object]:
+        """The `infeasible` of a document."""
+        return {"reason": self.reason, "tensors": list(self.tensors)}
+
 
 class ResultError(DovetailError):
     """A saved result is broken, of a newer schema, or not ours."""
@@ -66,6 +74,17 @@ class MeasurementError(DovetailError):
 
 class CalibrationError(DovetailError):
     """Too few, contradictory or foreign points."""
+
+
+def told_of(where: str, error: DovetailError) -> DovetailError:
+    """The same error with its place in front.
+
+    >>> told_of("streams[0]", InfeasibleError("16 GiB do not fit", ["w"])).to_dict()
+    {'reason': 'streams[0]: 16 GiB do not fit', 'tensors': ['w']}
+    """
+    if isinstance(error, InfeasibleError):
+        return type(error)(f"{where}: {error.reason}", error.tensors)
+    return type(error)(f"{where}: {error}")
 
 
 def several(problems: Iterable[str]) -> str:

@@ -93,16 +93,23 @@ def _cached_size(workload: Any) -> tuple[int, int] | None:
 
 
 def compare(
-    before: Annotated[Path, typer.Argument(help="A saved result of `dovetail estimate --json`.")],
+    before: Annotated[Path, typer.Argument(help="A saved result of `estimate` or `simulate --json`.")],
     after: Annotated[Path, typer.Argument(help="Another one.")],
     json: JsonOption = False,
 ) -> None:
     """Two saved results side by side, and the ops that changed most."""
     from sim.cli import common
-    from sim.results_io import load_results
+    from sim.documents import read_documents
+    from sim.results import ESTIMATE_SCHEMA, SIMULATE_SCHEMA
+    from sim.results_io import from_dict
     from sim.view import comparisons
 
-    first, second = load_results(before), load_results(after)
+    expected = (ESTIMATE_SCHEMA, SIMULATE_SCHEMA)
+    first, second = (read_documents(path, expected=expected) for path in (before, after))
+    estimates = [
+        [from_dict(one, where=str(path)) for one in documents if one["schema"] == ESTIMATE_SCHEMA]
+        for path, documents in ((before, first), (after, second))
+    ]
     if json:
         keys = (
             "workload",
@@ -115,10 +122,12 @@ def compare(
             "roofline_latency_s",
             "breakdown_s",
         )
-        pairs = [(a.to_dict(), b.to_dict()) for a, b in zip(first, second, strict=False)]
-        found = [{key: {"before": a[key], "after": b[key]} for key in keys} for a, b in pairs]
+        pairs = zip(first, second, strict=False)
+        found = [{key: {"before": a.get(key), "after": b.get(key)} for key in keys} for a, b in pairs]
         common.print_json(common.document("compare", {"results": found}))
+    elif any(one["schema"] == SIMULATE_SCHEMA for one in (*first, *second)):
+        common.show(comparisons.runs([*first, *second]))
     elif len(first) == len(second) == 1:
-        common.show(comparisons.difference(first[0], second[0]))
+        common.show(comparisons.difference(estimates[0][0], estimates[1][0]))
     else:
-        common.show(comparisons.comparison([*first, *second]))
+        common.show(comparisons.comparison([*estimates[0], *estimates[1]]))

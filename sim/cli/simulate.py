@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +13,7 @@ from sim.cli import complete
 from sim.cli.common import EXIT_INTERRUPTED, knobs, pairs, print_json, say, show
 from sim.cli.estimate import AllowOption, CalibrationOption, KnobOption, PrecisionOption, SetOption
 from sim.cli.progress import Progress
-from sim.errors import ConfigError, DovetailError, nearest
+from sim.errors import ConfigError, DovetailError, InfeasibleError, nearest, told_of
 
 if TYPE_CHECKING:
     from sim.events.result import JobResult
@@ -75,6 +75,7 @@ def simulate(
         )
     if find_limit:
         raise ConfigError("--find-limit needs a scenario: it counts missed deadlines of streams")
+    from sim.events.simulate import attempt
     from sim.events.simulate import simulate as run_one
     from sim.schedule.confidence import calibration_label
     from sim.view import simulation as view
@@ -88,7 +89,11 @@ def simulate(
     with Progress(f"tracing {what}", steps=2) as progress:
         graph = load_workload(what, progress=progress.traced, **knobs(p or []))
         progress.step(f"simulating {what} on {chip.name}")
-        result = run_one(graph, chip, expand=expand, seed=seed, progress=progress, **options)
+        result = attempt(graph, chip, expand=expand, seed=seed, progress=progress, **options)
+    if result.infeasible is not None:
+        if json:
+            print_json(result.to_dict())
+        raise InfeasibleError(**result.infeasible)  # type: ignore[arg-type]
     _write_trace(trace, result.timeline, result.jobs)
     if json:
         print_json(result.to_dict())
@@ -109,16 +114,21 @@ def _scenario(
     from sim.events.limits import find_limit
     from sim.events.scenario import load_scenario
     from sim.events.serving_scenario import run_serving
+    from sim.events.stated import infeasible
     from sim.hardware.load import load_hardware
     from sim.schedule.confidence import calibration_label
     from sim.view import simulation as view
+
+    def refuse(error: InfeasibleError) -> None:
+        if json:
+            print_json(infeasible(scenario, chip, error, seed=seed))
 
     scenario = load_scenario(what)
     if limit and (trace or expand):
         raise ConfigError(f"--find-limit runs many simulations: {'--trace' if trace else '--expand'} is for one")
     if expand and scenario.serving:
         raise ConfigError(f"{what}: --expand is for streams; a serving scenario has steps, and no tiles")
-    with _inside(what), Progress(f"simulating {scenario.name}") as progress:
+    with _inside(what, refuse), Progress(f"simulating {scenario.name}") as progress:
         chip = load_hardware(hw or scenario.hardware, overrides)
         if limit:
             found = find_limit(scenario, chip, limit, seed=seed, progress=progress)
@@ -151,15 +161,18 @@ def _scenario(
 
 
 @contextmanager
-def _inside(what: str) -> Iterator[None]:
-    """Errors name the scenario that they come from; Ctrl-C while nothing is simulated yet says so."""
+def _inside(what: str, refuse: Callable[[InfeasibleError], None]) -> Iterator[None]:
+    """Errors name the scenario that they come from; Ctrl-C while nothing is simulated yet says so. `refuse` is told of
+    a scenario that cannot run."""
     try:
         yield
     except KeyboardInterrupt:
         say("dovetail: interrupted before anything was simulated")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except DovetailError as error:
-        raise type(error)(f"{what}: {error}") from error
+        if isinstance(error, InfeasibleError):
+            refuse(error)
+        raise told_of(what, error) from error
 
 
 def _interrupted() -> None:

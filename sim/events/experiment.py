@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
-from sim.errors import ConfigError, DovetailError, InfeasibleError, checked_seed, nearest
+from sim.errors import ConfigError, DovetailError, InfeasibleError, checked_seed, nearest, told_of
 from sim.events import arrivals as draw
 from sim.events.policies import Policy, make_policy
 from sim.events.program import make_program, with_host_stage
@@ -137,7 +137,7 @@ def run_scenario(
         try:
             schedules[spec.name] = _schedule(spec, chip, build)
         except DovetailError as error:
-            raise type(error)(f"streams[{at}] ({spec.name}): {error}") from error
+            raise told_of(f"streams[{at}] ({spec.name})", error) from error
     load = offered_load(scenario, schedules, chip)
     if check:
         _check_load(load)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from math import inf
 
 import numpy as np
 
 from sim._version import __version__
+from sim.documents import plain
+from sim.errors import InfeasibleError
 from sim.events.timeline import Timeline
 from sim.results import SIMULATE_SCHEMA
 from sim.units import Dimension, format_quantity
@@ -151,6 +154,8 @@ class Simulation:
     """What `estimate` makes of the same schedule; None where that is not known (a schedule, several streams)."""
     unsupported: tuple[str, ...] = ()
     """Ops without a rule, costed as memory traffic."""
+    infeasible: Mapping[str, object] | None = None
+    """Why nothing ran, as in an estimate; its times are then infinite, and null in the document."""
     notes: tuple[str, ...] = ()
     settings: Mapping[str, object] = field(default_factory=dict)
 
@@ -173,7 +178,8 @@ class Simulation:
     def to_dict(self) -> dict[str, object]:
         """The `dovetail.simulate/1` document; group records of single jobs only, to stay readable."""
         first = [g for g in self.groups if g.job == 0]
-        return {
+        ran = 0 < self.latency_s < inf
+        document: dict[str, object] = {
             "schema": SIMULATE_SCHEMA,
             "version": __version__,
             "workload": {
@@ -198,13 +204,13 @@ class Simulation:
             "partial": self.partial,
             "latency_s": self.latency_s,
             "estimate_latency_s": self.estimate_latency_s,
-            "throughput_per_s": len(self.jobs) / self.latency_s if self.latency_s > 0 else None,
+            "throughput_per_s": len(self.jobs) / self.latency_s if ran else None,
             "contended_s": self.contended_s,
             "events": self.events,
             "arithmetic_steps": self.arithmetic_steps,
             "energy_j": self.energy_j,
             "energy_breakdown_j": dict(self.energy_breakdown_j),
-            "power_w": self.energy_j / self.latency_s if self.energy_j and self.latency_s > 0 else None,
+            "power_w": self.energy_j / self.latency_s if self.energy_j and ran else None,
             "peak_memory_bytes": dict(self.peak_memory_bytes),
             "dma_queueing_s": dict(self.dma_queueing_s),
             "ports": {name: asdict(use) for name, use in self.ports.items()},
@@ -223,9 +229,20 @@ class Simulation:
                 }
                 for g in first
             ],
+            "infeasible": self.infeasible,
             "unsupported": list(self.unsupported),
             "notes": list(self.notes),
         }
+        return document if self.infeasible is None else plain(document)
+
+
+def refused(error: InfeasibleError, *, grain: str, seed: int) -> Simulation:
+    """The result of what runs nowhere: without numbers, and with the reason."""
+    return Simulation(
+        latency_s=inf, contended_s=inf, grain=grain, events=0, arithmetic_steps=0, seed=seed, ports={}, engines={},
+        streams={}, jobs=(), groups=(), peak_memory_bytes={}, dma_queueing_s={}, energy_breakdown_j={},
+        timeline=Timeline(), window_s=(0.0, 0.0), infeasible=error.to_dict(),
+    )  # fmt: skip
 
 
 def completed(jobs: Iterable[JobResult], window_s: tuple[float, float]) -> list[JobResult]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sim.errors import ConfigError, checked_seed
+from sim.errors import ConfigError, InfeasibleError, checked_seed
 from sim.events.progress import Progress
-from sim.events.result import Simulation
+from sim.events.result import Simulation, refused
 from sim.events.run import SLICES, Stream, run
 from sim.hardware.dump import chip_hash
 from sim.hardware.load import as_chip
 from sim.hardware.physical import idle_power_w
+from sim.schedule.build import costed, to_schedule
 from sim.schedule.confidence import calibration_document
+from sim.schedule.network import Network
 from sim.schedule.plan import Schedule
 from sim.workload.load import as_graph
 
@@ -57,49 +59,79 @@ def simulate(
 
     Raises:
         ConfigError: a graph without a chip, options with a schedule. TypeError: an option that there is not.
+        InfeasibleError: it fits the chip nowhere.
     """
+    found = attempt(
+        graph_or_schedule, chip, expand=expand, seed=seed, record=record, progress=progress, **options
+    )  # fmt: skip
+    if found.infeasible is not None:
+        raise InfeasibleError(**found.infeasible)  # type: ignore[arg-type]
+    return found
+
+
+def attempt(
+    graph_or_schedule: Graph | Schedule | Workload | str | Path,
+    chip: Chip | str | Path | None = None,
+    *,
+    expand: bool = False,
+    seed: int = 0,
+    record: int = SLICES,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Simulation:
+    """As `simulate`; of what fits nowhere a result without numbers, whose `infeasible` says why."""
     given: dict[str, Any] = {}
     seed = checked_seed(seed)
     chip = None if chip is None else as_chip(chip, where="simulate: second argument")
+    network: Network | None = None
     if isinstance(graph_or_schedule, Schedule):
         if options:
             raise ConfigError(f"a schedule is settled already: {', '.join(sorted(options))} cannot change it")
-        schedule = graph_or_schedule
     else:
         if chip is None:
             raise ConfigError("a graph needs a chip to be simulated on: simulate(graph, chip)")
-        schedule, given = _scheduled(as_graph(graph_or_schedule, where="simulate: first argument"), chip, **options)
-    result = run(
-        [Stream(name="inference", schedule=schedule)],
-        grain="expand" if expand else "folded",
-        shared=None if chip is None else shared_names(chip),
-        dma_engines=chip.dma_engines if chip else (),
-        idle_power_w=idle_power_of(chip),
-        seed=seed,
-        record=record,
-        progress=progress,
-    )
+        network, given = _costed(as_graph(graph_or_schedule, where="simulate: first argument"), chip, **options)
+    grain = "expand" if expand else "folded"
+    try:
+        schedule = _schedule(network) if network is not None else graph_or_schedule
+        assert isinstance(schedule, Schedule)
+        given |= {"notes": tuple(schedule.notes), "peak_memory_bytes": dict(schedule.peaks_bytes)}
+        result = run(
+            [Stream(name="inference", schedule=schedule)],
+            grain=grain,
+            shared=None if chip is None else shared_names(chip),
+            dma_engines=chip.dma_engines if chip else (),
+            idle_power_w=idle_power_of(chip),
+            seed=seed,
+            record=record,
+            progress=progress,
+        )
+    except InfeasibleError as error:
+        result = refused(error, grain=grain, seed=seed)
     return replace(
         result,
         hardware_name=chip.name if chip else "",
         hardware_hash=chip_hash(chip) if chip else None,
         overrides=dict(chip.overrides) if chip else {},
         **given,
-        notes=tuple(schedule.notes),
-        peak_memory_bytes=dict(schedule.peaks_bytes),
     )
 
 
-def _scheduled(graph: Graph, chip: Chip, **given: Any) -> tuple[Schedule, dict[str, Any]]:
-    """(the schedule that `estimate` reads with the same arguments, what a result says of how it was made)."""
+def _schedule(network: Network) -> Schedule:
+    """The schedule of the one design of a network. Raises: InfeasibleError: it fits the chip nowhere."""
+    if network.infeasible[0]:
+        raise InfeasibleError(*network.reasons[0])
+    return to_schedule(network, 0)
+
+
+def _costed(graph: Graph, chip: Chip, **given: Any) -> tuple[Network, dict[str, Any]]:
+    """(the network that `estimate` reads with the same arguments, what a result says of how it was made)."""
     from sim.analytical import op_precision
-    from sim.schedule.build import costed, to_schedule
     from sim.schedule.given import GIVEN
 
     network, options, chosen = costed(graph, chip, **given)
-    schedule = to_schedule(network, 0)
     alone = network.of(0)
-    return schedule, {
+    return network, {
         "workload_name": graph.name,
         "knobs": dict(graph.knobs),
         "graph_hash": alone.graph.hash,

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from sim.cost.gpu.sets import fitted_sets
+from sim.errors import InfeasibleError
+from sim.events.result import refused
 from sim.events.scenario import Scenario, Serving, StreamSpec
 from sim.hardware.chip import Chip, Costing
 from sim.hardware.dump import chip_hash
@@ -58,6 +60,11 @@ def scenario(given: Scenario, chip: Chip) -> dict[str, Any]:
             for name, spec in _models(given).items()
         },
     }
+
+
+def infeasible(given: Scenario, chip: Chip, error: InfeasibleError, *, seed: int) -> dict[str, Any]:
+    """The `dovetail.simulate/1` document of a scenario that cannot run: how it would have, and why not."""
+    return refused(error, grain=given.grain, seed=seed).to_dict() | {"scenario": given.name, **scenario(given, chip)}
 
 
 def _models(given: Scenario) -> Mapping[str, StreamSpec | Serving]:

@@ -12,9 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from sim.codesign.pareto import non_dominated
+from sim.documents import Document, Reader
 from sim.results import Estimate
 from sim.view import rows
 from sim.view.fitted import FittedTable, Shorten, fitted, number, words
+from sim.view.report.verdicts import name_of
 from sim.view.tables import plain_table
 
 
@@ -46,15 +48,7 @@ def comparison(estimates: Sequence[Estimate]) -> Table:
 
 def difference(before: Estimate, after: Estimate, *, limit: int = 12) -> RenderableType:
     """Two results: the verdict in words, side by side, and the ops whose latency changed most."""
-    ratio = after.latency_s / before.latency_s if before.latency_s else inf
-    old, new = labels([before, after])
-    if not (isfinite(before.latency_s) and isfinite(after.latency_s)):
-        text = f"{old}: {rows.time_text(before.latency_s)}; {new}: {rows.time_text(after.latency_s)}"
-    elif ratio == 1:
-        text = f"{old} and {new} take the same time, {rows.time_text(before.latency_s)}."
-    else:
-        word = "slower" if ratio > 1 else "faster"
-        text = f"{new} is {max(ratio, 1 / ratio):.3g} times {word} than {old}."
+    text = _verdict(labels([before, after]), [before.latency_s, after.latency_s])
     lines = []
     told = limit if isfinite(before.latency_s) and isfinite(after.latency_s) else 0
     for name, first, second in _changes(before, after)[:told]:
@@ -67,6 +61,45 @@ def difference(before: Estimate, after: Estimate, *, limit: int = 12) -> Rendera
         number("change"),
     )
     return Group(*parts, fitted("Ops that changed most", heads, lines)) if lines else Group(*parts)
+
+
+def runs(documents: Sequence[Document]) -> RenderableType:
+    """Documents of `simulate`, with estimates among them or without: the verdict on two in words, and side by side what
+    both rungs tell. Raises: ResultError: a document without a latency, as of a limit."""
+    tops = [Reader(document, "simulation") for document in documents]
+    latencies = [top.number("latency_s", null=inf) for top in tops]
+    rungs = [str(document["schema"]).partition(".")[2].partition("/")[0] for document in documents]
+    names = [f"{rung}d {name_of(document)}" for rung, document in zip(rungs, documents, strict=True)]
+    if len(set(names)) < len(names):
+        names = [f"{name} [{i}]" for i, name in enumerate(names, 1)]
+    reasons = [(document.get("infeasible") or {}).get("reason") for document in documents]
+    told: dict[str, list[str]] = {
+        "precision": [str(document.get("precision") or "-") for document in documents],
+        "batch": [str(document.get("batch") or "-") for document in documents],
+        "latency": [rows.time_text(latency) for latency in latencies],
+        "contended": [_time(document.get("contended_s")) for document in documents],
+        "energy": [rows.energy_text(document.get("energy_j")) for document in documents],
+        "calibration": [str((document.get("calibration") or {}).get("device", "none")) for document in documents],
+    }
+    table = plain_table("Side by side", "", *names)
+    for name, texts in told.items():
+        table.add_row(name, *map(Text, texts))
+    why = [Text(f"{name}: {reason}") for name, reason in zip(names, reasons, strict=True) if reason]
+    verdict = [Text(_verdict(names, latencies), style="bold"), Text()] if len(names) == 2 else []
+    return Group(*verdict, table, *why)
+
+
+def _verdict(names: Sequence[str], latencies: Sequence[float]) -> str:
+    """Which of two is faster, and how much."""
+    (old, new), (before, after) = names, latencies
+    if not (isfinite(before) and isfinite(after)):
+        return f"{old}: {rows.time_text(before)}; {new}: {rows.time_text(after)}"
+    ratio = after / before if before else inf
+    if ratio == 1:
+        return f"{old} and {new} take the same time, {rows.time_text(before)}."
+    if (times := f"{max(ratio, 1 / ratio):.3g}") == "1":
+        return f"{new} takes the time of {old} within 0.5 %, {rows.time_text(after)}."
+    return f"{new} is {times} times {'slower' if ratio > 1 else 'faster'} than {old}."
 
 
 def labels(estimates: Sequence[Estimate]) -> list[str]:

@@ -1,8 +1,9 @@
-"""`dovetail simulate`: what Ctrl-C leaves behind."""
+"""`dovetail simulate`: what Ctrl-C leaves behind, and what does not fit."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -61,3 +62,36 @@ def test_options_that_do_not_apply_are_refused(command: list[str], words: str) -
     shown = CliRunner().invoke(app, ["simulate", *command])
     assert shown.exit_code == 2
     assert words in " ".join(shown.stderr.split())
+
+
+def test_what_does_not_fit_is_one_document_with_null_where_nothing_is_known() -> None:
+    """As `estimate` has it, with the same reason and tensors; exit code 1, and the words on stderr."""
+    words = ["resnet50", "--hw", "edge-npu", "--set", "DRAM.capacity=8 MiB", "--json"]
+    done = CliRunner().invoke(app, ["simulate", *words])
+    estimated = json.loads(CliRunner().invoke(app, ["estimate", *words]).stdout)
+    document = json.loads(done.stdout)
+    assert done.exit_code == 1
+    assert document["schema"] == "dovetail.simulate/1"
+    same = ("workload", "batch", "hardware", "precision", "objective", "map_space", "buffering", "infeasible")
+    assert {key: document[key] for key in same} == {key: estimated[key] for key in same}
+    times = ("latency_s", "estimate_latency_s", "throughput_per_s", "contended_s", "energy_j", "power_w")
+    assert {document[key] for key in times} == {None}
+    assert "do not fit DRAM of 8 MiB" in done.stderr
+
+
+def test_a_run_that_fits_has_no_reason() -> None:
+    assert json.loads(CliRunner().invoke(app, [*ONE, "--json"]).stdout)["infeasible"] is None
+
+
+def test_a_scenario_that_cannot_run_is_one_document(tmp_path: Path) -> None:
+    """A deadline of 1 ns, below any service time."""
+    file = tmp_path / "hasty.yaml"
+    stream = "{name: a, workload: mlp, arrivals: {kind: periodic, rate: 10 Hz}, deadline: 1 ns}"
+    file.write_text(f"name: hasty\nhardware: edge-npu\nlength: 1 s\nstreams: [{stream}]\n")
+    done = CliRunner().invoke(app, ["simulate", str(file), "--json"])
+    document = json.loads(done.stdout)
+    assert done.exit_code == 1
+    assert (document["scenario"], document["latency_s"]) == ("hasty", None)
+    assert document["workloads"]["a"]["name"] == "mlp"
+    assert document["infeasible"]["tensors"] == []
+    assert "shorter than the service time alone" in document["infeasible"]["reason"]

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import sim
 from sim.cli import app
 from sim.errors import ResultError
+from sim.events.simulate import attempt
 from sim.hardware.dump import chip_hash
 from sim.results import Estimate
 from sim.view import points, rows
@@ -221,6 +222,22 @@ def test_a_trace_becomes_tracks_and_steps() -> None:
 def test_a_simulation_that_lacks_a_key() -> None:
     with pytest.raises(ResultError, match="`latency_s` is missing"):
         simulation_view({"schema": "dovetail.simulate/1", "ops": []})
+
+
+def test_an_infeasible_simulation_is_a_result(tmp_path: Path) -> None:
+    """Weights of 256 x 256 bytes in a DRAM of 32 KiB: the page and the table say so, beside a run that fits."""
+    chip = {"DRAM.capacity": "32 KiB"}
+    run = attempt(sim.gemm(256, 256, 256, dtype="int8"), sim.load_hardware("edge-npu", chip))
+    fits = sim.simulate(sim.gemm(256, 256, 256, dtype="int8"), "edge-npu")
+    no, yes = saved(tmp_path, "no.json", run.to_dict()), saved(tmp_path, "yes.json", fits.to_dict())
+    shown, other = data_of(report([no, yes]))["simulations"]
+    assert shown["infeasible"] == run.infeasible
+    assert (shown["latency_s"], other["infeasible"]) == (None, None)
+    told = CliRunner().invoke(app, ["compare", str(no), str(yes)])
+    assert told.exit_code == 0
+    assert "do not fit DRAM" in " ".join(told.stdout.split())
+    document = json.loads(CliRunner().invoke(app, ["compare", str(no), str(yes), "--json"]).stdout)
+    assert document["results"][0]["latency_s"] == {"before": None, "after": fits.latency_s}
 
 
 def test_a_simulation_shows_what_it_rests_on() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
 from sim.documents import Document, Reader
@@ -26,9 +26,10 @@ def simulation_view(document: Document) -> dict[str, Any]:
     return {
         "title": verdicts.name_of(document),
         "provenance": _run_provenance(document),
-        "latency_s": short(top.number("latency_s")),
+        "latency_s": short(top.number("latency_s", null=inf)),
+        "infeasible": document.get("infeasible"),
         "estimate_s": short(document.get("estimate_latency_s")),
-        "contended_s": short(top.number("contended_s")),
+        "contended_s": short(top.number("contended_s", null=inf)),
         "energy_j": short(document.get("energy_j")),
         "ports": [
             [name, use.get("utilization"), use.get("achieved_bytes_per_s")]

@@ -40,6 +40,8 @@ def simulation(document: Document) -> str:
     streams: Mapping[str, Any] = document["streams"]
     timed = {name: stream for name, stream in streams.items() if stream.get("deadline_s")}
     words = f"{name_of(document)}, event by event"
+    if refused := document.get("infeasible"):
+        return f"{words}, is infeasible: {refused['reason']}"
     if timed:
         missed = {name: stream["miss_rate"] for name, stream in timed.items() if stream.get("miss_rate")}
         told = ", ".join(f"{name} misses {rows.share_text(rate)} of its deadlines" for name, rate in missed.items())

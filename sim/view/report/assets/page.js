@@ -26,6 +26,8 @@ function sideBySide(estimates) {
 }
 
 function simulation(run) {
+  if (run.infeasible) return [h("h3", {}, run.title), h("p", {}, `infeasible: ${run.infeasible.reason}`),
+    run.infeasible.tensors.length ? h("pre", {}, run.infeasible.tensors.join("\n")) : null];
   const streams = run.streams.filter((stream) => stream.finished > 1 || stream.deadline_s);
   return [h("h3", {}, run.title),
     h("p", {}, `${time(run.latency_s)} from the first release to the last end`
