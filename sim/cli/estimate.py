@@ -30,7 +30,10 @@ class Inputs(StrEnum):
 
 
 WorkloadArgument = Annotated[
-    str, typer.Argument(help="Bundled name, model.py, model.onnx or graph.json.", autocompletion=complete.workloads)
+    str,
+    typer.Argument(
+        help="Bundled name, model.py, model.onnx, model.pt2 or graph.json.", autocompletion=complete.workloads
+    ),
 ]
 HardwareOption = Annotated[
     list[str],

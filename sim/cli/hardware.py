@@ -40,8 +40,9 @@ def check(
 def _checker(file: Path) -> Callable[[Path, list[str]], list[str]]:
     """The checker of the file's kind or schema."""
     from sim.hardware.load import read_schema
+    from sim.workload.load import MODEL_FILES
 
-    if file.suffix.partition(":")[0] in (".py", ".onnx", ".json"):
+    if file.suffix.partition(":")[0] in (".py", *MODEL_FILES):
         return _check_workload
     if _is_scenario(file):
         return _check_scenario

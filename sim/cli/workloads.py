@@ -16,12 +16,14 @@ def trace(
     workload: Annotated[
         str,
         typer.Argument(
-            help="A bundled name, model.py, model.py:function, model.onnx or graph.json.",
+            help="A bundled name, model.py, model.py:function, model.onnx, model.pt2 or graph.json.",
             autocompletion=complete.workloads,
         ),
     ],
     p: KnobOption = None,
-    via: Annotated[str, typer.Option(help="Front end: recorder or export.")] = "recorder",
+    via: Annotated[
+        str | None, typer.Option(help="Front end of a model in Python: recorder (default) or export.")
+    ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the graph as JSON.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the graph as one JSON document.")] = False,
 ) -> None:

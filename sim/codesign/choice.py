@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from sim.workload.graph import Graph, Role
+from sim.workload.load import MODEL_FILES
 from sim.workload.precision import Precision
 
 
@@ -29,7 +30,7 @@ class Part:
     def absolute(self) -> str:
         """The workload so that it is found from any folder."""
         path, colon, function = self.workload.partition(".py:")
-        if colon or self.workload.endswith((".py", ".onnx", ".json")):
+        if colon or self.workload.endswith((".py", *MODEL_FILES)):
             return str(Path(path + ".py" * bool(colon)).resolve()) + (f":{function}" if colon else "")
         return self.workload
 

@@ -24,7 +24,7 @@ from sim.hardware.designs import read_path
 from sim.hardware.load import load_hardware, read_yaml
 from sim.resources import data_dir
 from sim.workload.knobs import Description
-from sim.workload.load import Workload
+from sim.workload.load import MODEL_FILES, Workload
 from sim.workload.precision import parse_precision
 
 Assignment = Mapping[str, Any]
@@ -265,7 +265,7 @@ def _models(spec: SpaceSpec, where: str) -> tuple[dict[str, Description], dict[s
     for one, label in zip(spec.workloads, labels, strict=True):
         place = f"{where}: workloads.{label}"
         fixed[label] = {}
-        if Path(one.workload).suffix in (".json", ".onnx"):
+        if Path(one.workload).suffix in MODEL_FILES:
             if one.knobs or one.variants:
                 raise ConfigError(f"{place}: a saved graph has no knobs or variants")
             continue

@@ -23,6 +23,8 @@ from sim.workload.raised import foreign_code, told
 from sim.workload.serialize import load_graph
 
 FRONT_ENDS = ("recorder", "export")
+MODEL_FILES = (".json", ".onnx", ".pt2")
+"""Endings of files that hold a model itself, not code that builds it."""
 
 
 @dataclass(frozen=True)
@@ -122,30 +124,36 @@ class Workload:
 def load_workload(
     name_or_path: str | Path,
     *,
-    via: str = "recorder",
+    via: str | None = None,
     progress: Callable[[int], None] = lambda ops: None,
     **knobs: object,
 ) -> Graph:
-    """The graph of a bundled workload, a `.py` file, an `.onnx` file, or a saved `.json` graph.
+    """The graph of a bundled workload, a `.py` file, a saved `.json` graph, an `.onnx` file, or a `.pt2` file of
+    `torch.export.save`.
 
-    `progress` is called now and then with the number of ops recorded so far. The knobs of an .onnx file are
-    the free dimensions of its inputs.
+    `via` names the front end of a model in Python (default: the recorder). `progress` is called now and then with the
+    number of ops recorded so far. The knobs of an .onnx file are the free dimensions of its inputs.
 
     Raises: WorkloadError, TraceError: see `Workload`; knobs with a saved graph, another front end for a file.
     """
     name = _named(name_or_path, where="load_workload")
     suffix = Path(name).suffix
-    if suffix in (".json", ".onnx"):
-        if via != "recorder":
-            raise WorkloadError(f"{name}: {via} reads models, not {suffix} files; leave --via out")
-        if suffix == ".json" and knobs:
-            raise WorkloadError(f"{name}: a saved graph has no knobs, got {', '.join(knobs)}")
-        if suffix == ".json":
-            return load_graph(name)
-        from sim.workload.trace.onnx import load_onnx
+    if suffix not in MODEL_FILES:
+        return Workload(name, knobs).graph(via=via or FRONT_ENDS[0], progress=progress)
+    if via not in (None, "export" if suffix == ".pt2" else "recorder"):
+        raise WorkloadError(f"{name}: {via} reads models, not {suffix} files; leave --via out")
+    if suffix != ".onnx" and knobs:
+        kind = "a saved graph" if suffix == ".json" else "an exported program"
+        raise WorkloadError(f"{name}: {kind} has no knobs, got {', '.join(knobs)}")
+    if suffix == ".json":
+        return load_graph(name)
+    if suffix == ".pt2":
+        from sim.workload.trace.export import load_exported
 
-        return load_onnx(name, sizes=knobs, progress=progress)
-    return Workload(name, knobs).graph(via=via, progress=progress)
+        return load_exported(name, progress=progress)
+    from sim.workload.trace.onnx import load_onnx
+
+    return load_onnx(name, sizes=knobs, progress=progress)
 
 
 def as_graph(workload: object, *, where: str) -> Graph:
@@ -163,7 +171,7 @@ def as_graph(workload: object, *, where: str) -> Graph:
 
 
 def _named(name: object, *, where: str) -> str:
-    due = "a bundled name or the path of a .py, .onnx or .json file; sim.trace takes a torch module"
+    due = "a bundled name or the path of a .py, .onnx, .pt2 or .json file; sim.trace takes a torch module"
     expect(name, (str, PathLike), due, where=where, error=WorkloadError)
     return str(fspath(name))  # type: ignore[call-overload]
 
@@ -190,7 +198,7 @@ def _locate(name: str) -> tuple[Path, str]:
     if name not in bundled:
         raise WorkloadError(
             f'workload "{name}" is unknown: expected a bundled name ({", ".join(bundled)}), a .py file, '
-            f"an .onnx file or a saved graph.json.{nearest(name, bundled)}"
+            f"an .onnx or .pt2 file or a saved graph.json.{nearest(name, bundled)}"
         )
     return bundled[name], "build"
 

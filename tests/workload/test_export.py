@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from sim.errors import TraceError
+from sim.errors import TraceError, WorkloadError
 from sim.workload.graph import EinsumOp, Graph, MovementOp, Role
-from sim.workload.load import Workload, list_workloads
+from sim.workload.load import Workload, list_workloads, load_workload
 from sim.workload.passes import dead_code
 from sim.workload.summary import role_bytes, unsupported
 from sim.workload.trace import trace
@@ -128,4 +128,47 @@ def test_flow_that_depends_on_data_is_refused_with_the_reason():
 
     with pytest.raises(TraceError, match=r"torch\.export refuses it") as caught:
         export(Branch(), torch.zeros(3))
+    assert "\n" not in str(caught.value)
+
+
+class Small(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.norm(self.conv(x))).mean((2, 3)))
+
+
+def test_a_saved_program_is_a_workload(tmp_path):
+    """2 x 16 x 16 x 8 x 3 x 9 MACs of the convolution and 2 x 8 x 10 of the layer behind it; names and lines as of a
+    model that is exported now."""
+    model, inputs = Small().eval(), (torch.zeros(2, 3, 16, 16),)
+    path = tmp_path / "small.pt2"
+    torch.export.save(torch.export.export(model, inputs), path)
+    loaded, exported = load_workload(path), export(model, inputs)
+    assert loaded.macs == 2 * 16 * 16 * 8 * 3 * 9 + 2 * 8 * 10
+    assert loaded.parameters == exported.parameters
+    assert [(op.kind, op.module, op.source) for op in loaded] == [(op.kind, op.module, op.source) for op in exported]
+    assert role_bytes(loaded) == role_bytes(exported)
+    assert loaded.name == "small"
+    assert load_workload(path, via="export").hash == loaded.hash
+
+
+def test_saved_programs_that_cannot_be_costed_say_why(tmp_path):
+    path, inputs = tmp_path / "m.pt2", (torch.zeros(2, 3, 16, 16),)
+    free = {"x": {0: torch.export.Dim("batch", min=2, max=64)}}
+    torch.export.save(torch.export.export(Small().eval(), inputs, dynamic_shapes=free), path)
+    with pytest.raises(TraceError, match=r"free dimensions \(x\[0\]\).*without dynamic_shapes"):
+        load_workload(path)
+    with pytest.raises(WorkloadError, match=r"recorder reads models, not \.pt2 files"):
+        load_workload(path, via="recorder")
+    with pytest.raises(WorkloadError, match="an exported program has no knobs, got batch"):
+        load_workload(path, batch=2)
+    with pytest.raises(WorkloadError, match="no such file"):
+        load_workload(tmp_path / "other.pt2")
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(WorkloadError, match=r"torch\.export\.load cannot read it: ") as caught:
+        load_workload(path)
     assert "\n" not in str(caught.value)

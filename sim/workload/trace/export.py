@@ -8,17 +8,19 @@ and goes through the same op rules as the recorder's calls.
 from __future__ import annotations
 
 import functools
+import logging
 import operator
 import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.export.graph_signature import InputKind
 
-from sim.errors import TraceError
+from sim.errors import TraceError, WorkloadError
 from sim.workload.graph import Graph, Role, UnsupportedOp
 from sim.workload.passes.attention import find_attention
 from sim.workload.raised import foreign_code, told
@@ -51,25 +53,68 @@ def export(
         raise TraceError("torch.export asks no questions about data: trace with the recorder to give a policy")
     twin, args, kwargs = to_meta(module, example_inputs)
     twin.forward = _tensors_alone(twin.forward)  # torch.export knows no dataclasses
-    with _torch_at_work(module):
-        program = torch.export.export(twin, args, kwargs, strict=False).run_decompositions(_steps())
+    kind = type(module).__name__
+    with _torch_at_work(kind):
+        program = torch.export.export(twin, args, kwargs, strict=False)
+    return _read(program, kind, name or kind, progress)
+
+
+def load_exported(path: str | Path, *, progress: Callable[[int], None] = lambda ops: None) -> Graph:
+    """The workload graph of a .pt2 file, as `torch.export.save` writes it.
+
+    Raises: WorkloadError: no such file, or torch cannot load it; TraceError: it has free dimensions, or cannot be read
+    without data.
+    """
+    if not Path(path).is_file():
+        raise WorkloadError(f"{path}: no such file")
     try:
-        graph = _Reader(program, progress).graph(name or type(module).__name__)
-        taken_apart = _steps()
+        with warnings.catch_warnings(), _quiet():
+            warnings.simplefilter("ignore")
+            program = torch.export.load(path)
+    except Exception as error:
+        raise WorkloadError(f"{path}: torch.export.load cannot read it: {told(error)}") from error
+    inputs = [(node.name, node.meta.get("val")) for node in program.graph.nodes if node.op == "placeholder"]
+    shapes = {name: value.shape for name, value in inputs if isinstance(value, torch.Tensor)}
+    if free := [f"{name}[{i}]" for name, shape in shapes.items() for i, n in enumerate(shape) if type(n) is not int]:
+        raise TraceError(
+            f"{path}: exported with free dimensions ({', '.join(free)}), and a cost needs sizes; export the "
+            "model again without dynamic_shapes, at the sizes that it is to be costed at"
+        )
+    return _read(program, str(path), Path(path).stem, progress)
+
+
+def _read(program: Any, what: str, name: str, progress: Callable[[int], None]) -> Graph:
+    """The graph of an exported program; `what` names it in errors."""
+    taken_apart = _steps()
+    with _torch_at_work(what):
+        program = program.run_decompositions(taken_apart)
+    try:
+        graph = _Reader(program, progress).graph(name)
         while composites := _composites(program, graph, taken_apart):
             taken_apart |= composites
-            with _torch_at_work(module):
+            with _torch_at_work(what):
                 program = program.run_decompositions(taken_apart)
             graph = _Reader(program, progress).graph(graph.name)
         return graph
     except NotImplementedError as error:  # results whose size depends on data
-        raise TraceError(f"{type(module).__name__}: exported, but it cannot run without data: {told(error)}") from error
+        raise TraceError(f"{what}: exported, but it cannot run without data: {told(error)}") from error
 
 
 @contextmanager
-def _torch_at_work(module: torch.nn.Module) -> Iterator[None]:
+def _quiet() -> Iterator[None]:
+    """Without what torch logs of a file that it then refuses: the error tells it."""
+    logger = logging.getLogger("torch.export")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+@contextmanager
+def _torch_at_work(what: str) -> Iterator[None]:
     """Around torch.export's own work. Raises: TraceError: it refuses the module."""
-    refused = foreign_code(lambda error: f"{type(module).__name__}: torch.export refuses it: {told(error)}")
+    refused = foreign_code(lambda error: f"{what}: torch.export refuses it: {told(error)}")
     with refused, torch.no_grad(), META, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, about its internals
         yield
