@@ -23,7 +23,7 @@ def check_table(validation: Validation) -> FittedTable:
         check = row.check
         ours = "-" if row.ours is None else _number(row.ours)
         error = "-" if row.rel_error is None else rows.change_text(row.rel_error)
-        lines.append((check.id, ours, _number(check.theirs), check.unit, error, _tolerance(check), row.verdict,
+        lines.append((check.id, ours, _theirs(check), check.unit, error, _tolerance(check), row.verdict,
                       check.quantity, _key(check.source)))  # fmt: skip
         styles.append("bold red" if row.verdict == "fail" else "")
     heads = (
@@ -47,6 +47,14 @@ def again(validation: Validation) -> str:
 def _number(value: float) -> str:
     """Four digits, without an exponent for large counts."""
     return f"{value:.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
+
+
+def _theirs(check: Check) -> str:
+    """Their number; of a one-sided row as the bound that it is, for its error alone would tell nothing."""
+    from sim.baseline.checks import Rule
+
+    sign = {Rule.AT_LEAST: "≥ ", Rule.AT_MOST: "≤ "}.get(check.rule, "")
+    return sign + _number(check.theirs)
 
 
 def _key(source: str) -> str:

@@ -119,6 +119,15 @@ def test_the_table_shows_unit_quantity_and_how_to_compute_a_row_again(width, dro
     assert "a row of " + "i" * 36 + ": DOVETAIL_DATA=FOLDER dovetail validate --check CHECK" in again(validation)
 
 
+@pytest.mark.parametrize(("rule", "ours", "shown"), [(Rule.AT_LEAST, 65.1, "≥ 10"), (Rule.AT_MOST, 1.0, "≤ 10")])
+def test_a_one_sided_row_says_so_where_the_tolerance_has_no_room(rule, ours, shown):
+    """551 % above a bound of 10 passes because it is one, which 80 columns must tell as well."""
+    table = check_table(Validation(results=(_check(ours, rule=rule, id="i" * 36, quantity="q" * 60).run(),)))
+    kept = {column.title: column.cells[0].plain for column in table.kept(80)}
+    assert "tolerance" not in kept
+    assert (kept["theirs"], kept["verdict"]) == (shown, "pass")
+
+
 def test_a_failed_gate_is_counted():
     found = Validation(results=(_check(20.0).run(), _check(10.0, id="y").run()))
     assert [row.check.id for row in found.failed] == ["x"]

@@ -216,7 +216,7 @@ def validation_view(document: Document) -> dict[str, Any]:
     checks = document.get("checks")
     if checks is None:
         return {"score": {key: value for key, value in document.items() if key not in ("schema", "version")}}
-    keys = ("id", "source", "quantity", "unit", "ours", "theirs", "rel_error", "tolerance", "gate", "verdict")
+    keys = ("id", "source", "quantity", "unit", "ours", "theirs", "rel_error", "tolerance", "gate", "verdict", "rule")
     return {
         "summary": document.get("summary") or {},
         "checks": [[check.get(key) for key in keys] for check in checks],

@@ -57,7 +57,8 @@ function validation(found) {
   const words = Object.entries(found.summary).map(([key, value]) => `${key.replaceAll("_", " ")} ${value}`).join(", ");
   return h("div", {}, h("p", {}, words), table([["check", "text"], ["quantity", "text"], ["ours", "number"], ["theirs", "number"], ["unit", "text"],
     ["error", "number"], ["verdict", "text"], ["source", "text"]],
-  found.checks.map(([id, source, quantity, unit, ours, theirs, error, , , verdict]) => [id, quantity, cellText(ours), cellText(theirs), unit,
+  found.checks.map(([id, source, quantity, unit, ours, theirs, error, , , verdict, rule]) => [id, quantity, cellText(ours),
+    ({ at_least: "≥ ", at_most: "≤ " }[rule] || "") + cellText(theirs), unit,
     error === null ? "–" : share(error), h("span", { class: verdict }, verdict), source])));
 }
 
