@@ -160,9 +160,11 @@ def _print_csv(bounds: list[Any]) -> None:
 
     names = ("name", "kind", "module", "macs", "vector_ops", "flops", "operational_intensity_flop_per_byte",
              "attainable_flop_per_s", "roofline_s", "bound")  # fmt: skip
+    later = ("roof_flops", "intensity_over")
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["hardware", *names, "home_bytes", "total_bytes"])
+    writer.writerow(["hardware", *names, "home_bytes", "total_bytes", *later])
     for bound in bounds:
         for op in bound.ops:
             moved = [op.traffic_bytes.get(bound.home, 0.0), sum(op.traffic_bytes.values())]
-            writer.writerow([bound.hardware_name, *(getattr(op, name) for name in names), *moved])
+            row = [[getattr(op, name) for name in some] for some in (names, later)]
+            writer.writerow([bound.hardware_name, *row[0], *moved, *row[1]])

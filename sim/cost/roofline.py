@@ -81,13 +81,24 @@ def ridge_point_flop_per_byte(*, peak_flop_per_s, bandwidth_bytes_per_s):
     return np.divide(peak_flop_per_s, bandwidth_bytes_per_s)
 
 
+def roof_flops(macs: int, vector_ops: int) -> int:
+    """Work under the roof that an op, or a network, stands under: the array's where there are MACs, else the lanes'.
+
+    >>> roof_flops(100, 30), roof_flops(0, 30)
+    (200, 30)
+    """
+    return 2 * macs or vector_ops
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RooflinePoint:
     """One op under the ceilings. `traffic_bytes` counts each operand once at the memory where it lies; what a CPU's
     caches hold of it lies in the outermost of them.
 
-    The operational intensity is over the traffic of the `home` memory; of an op whose operands all
-    lie on chip it is over the traffic there, and None where nothing moves.
+    An op stands under the roof of one unit: of an op with MACs the array's, so that its intensity and its throughput
+    count 2 FLOP a MAC and leave out the `vector_ops` of its epilogue, which the lanes do beside it; of any other op
+    the lanes'. The operational intensity is over the traffic of the `home` memory; of an op whose operands all
+    lie on chip it is over the traffic there (`intensity_over`), and None where nothing moves.
     """
 
     name: str
@@ -104,6 +115,10 @@ class RooflinePoint:
         return 2 * self.macs + self.vector_ops
 
     @property
+    def roof_flops(self) -> int:
+        return roof_flops(self.macs, self.vector_ops)
+
+    @property
     def roofline_s(self) -> float:
         return max(self.resource_s.values(), default=0.0)
 
@@ -112,13 +127,19 @@ class RooflinePoint:
         return max(self.resource_s, key=lambda name: self.resource_s[name]) if self.resource_s else "compute"
 
     @property
+    def intensity_over(self) -> str | None:
+        """The memory, or memories on chip, whose bytes the intensity is over."""
+        moved = [name for name, size in self.traffic_bytes.items() if size]
+        return self.home if self.home in moved else " and ".join(moved) or None
+
+    @property
     def operational_intensity_flop_per_byte(self) -> float | None:
         moved = self.traffic_bytes.get(self.home) or sum(self.traffic_bytes.values())
-        return self.flops / moved if moved else None
+        return self.roof_flops / moved if moved else None
 
     @property
     def attainable_flop_per_s(self) -> float | None:
-        return self.flops / self.roofline_s if self.roofline_s else None
+        return self.roof_flops / self.roofline_s if self.roofline_s else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +187,8 @@ class Roofline:
 
     def to_dict(self) -> dict[str, Any]:
         """The `dovetail.roofline/1` document; `Roofline.from_dict` reads it back."""
-        derived = ("flops", "roofline_s", "bound", "operational_intensity_flop_per_byte", "attainable_flop_per_s")
+        derived = ["flops", "roof_flops", "roofline_s", "bound", "intensity_over"]
+        derived += ["operational_intensity_flop_per_byte", "attainable_flop_per_s"]
         return {
             "schema": ROOFLINE_SCHEMA,
             "version": __version__,

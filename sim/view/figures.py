@@ -71,6 +71,7 @@ def roofline(
 ) -> Axes:
     """Log-log roofline; x: operational intensity [FLOP/byte], y: throughput [FLOP/s].
 
+    Operations are those under the roof that an op stands under: 2 a MAC, or vector ops where there are none.
     Each disc is an op (or several equal ones): area is its share of the time, colour its kind. Of
     an `Estimate` the discs stand at what is achieved, of a `Roofline` at what is attainable. An op
     that moves (almost) all its bytes on chip is hollow and stands at its intensity over that memory; one

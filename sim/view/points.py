@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import floor, isfinite, log
 
 from sim.cost.ceilings import Ceiling
-from sim.cost.roofline import Roofline
+from sim.cost.roofline import Roofline, roof_flops
 from sim.results import Estimate
 from sim.view import rows
 
@@ -106,8 +106,8 @@ def view_of(
 
 def measured_place(bound: Roofline, measured_s: float) -> tuple[float, float]:
     """(operational intensity over the compulsory bytes at the home memory [FLOP/byte], operations over the measured
-    time [FLOP/s]) of the whole network."""
-    flops = sum(op.flops for op in bound.ops)
+    time [FLOP/s]) of the whole network, counted as those of an op."""
+    flops = roof_flops(sum(op.macs for op in bound.ops), sum(op.vector_ops for op in bound.ops))
     return flops / sum(bound.compulsory_bytes.values()), flops / measured_s
 
 
@@ -136,7 +136,7 @@ def _estimate_points(estimate: Estimate, bound: Roofline) -> tuple[list[Point], 
     touched = {point.name: sum(point.traffic_bytes.values()) for point in bound.ops}
     left = {WITHOUT_WORK: 0.0, WITHOUT_BYTES: 0.0}
     for op in estimate.ops:
-        flops = 2 * op.macs + op.vector_ops
+        flops = roof_flops(op.macs, op.vector_ops)
         share = op.latency_s / estimate.latency_s
         moved = {memory: rows.traffic_bytes(op, memory) for memory in op.traffic_bytes}
         own = sum(touched.get(name, 0.0) for name in (op.name, *op.fused))
@@ -160,12 +160,12 @@ def _bound_points(bound: Roofline) -> tuple[list[Point], dict[str, float]]:
     left = {WITHOUT_WORK: 0.0, WITHOUT_BYTES: 0.0}
     for op in bound.ops:
         moved = op.traffic_bytes.get(bound.home) or sum(op.traffic_bytes.values())
-        if not op.flops:
+        if not op.roof_flops:
             left[WITHOUT_WORK] += op.roofline_s / total
         elif not moved:
             left[WITHOUT_BYTES] += op.roofline_s / total
         elif op.roofline_s:
-            x, y = op.flops / moved, op.flops / op.roofline_s
+            x, y = op.roof_flops / moved, op.roof_flops / op.roofline_s
             on_chip = not op.traffic_bytes.get(bound.home)
             points.append(Point(x, y, op.roofline_s / total, rows.kind_of(op), called[op.name], on_chip))
     return points, left

@@ -14,7 +14,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sim.cost.roofline import Roofline
+from sim.cost.roofline import Roofline, RooflinePoint
 from sim.results import Estimate
 from sim.view import rows
 from sim.view.fitted import Column, FittedTable, Shorten, fitted, number, words
@@ -200,7 +200,11 @@ def roofline(bound: Roofline, *, limit: int = 12) -> RenderableType:
     for precision, by_memory in bound.ridges_flop_per_byte.items():
         ridges.add_row(precision, *(f"{by_memory[name]:.3g}" for name in bound.memories))
     ops = _ops_at_best(bound, limit)
-    return Group(Text(text, style="bold"), Text(), resources, ridges, ops)
+    counted = (
+        f"FLOP: 2 a MAC where an op has any (its epilogue is the lanes'), else its vector ops. Bytes: {bound.home}'s"
+    )
+    counted += ", or, where an op moves none there, those of the memory that is named."
+    return Group(Text(text, style="bold"), Text(), resources, ridges, ops, Text(counted))
 
 
 def beside_bound(estimate: Estimate) -> str:
@@ -224,16 +228,20 @@ def _ops_at_best(bound: Roofline, limit: int) -> FittedTable:
     def column(title: str, cells: Iterable[str], last: str = "", **how: Any) -> Column:
         return Column(title=title, cells=tuple(map(Text, [*cells, *([last] if rest else [])])), **how)
 
-    def known(value: float | None, unit: str) -> str:
-        return "-" if value is None else rows.count_text(value, unit) if unit else f"{value:.3g}"
+    def rate(value: float | None) -> str:
+        return "-" if value is None else rows.count_text(value, "FLOP/s")
+
+    def intensity(op: RooflinePoint) -> str:
+        value, over = op.operational_intensity_flop_per_byte, op.intensity_over
+        return "-" if value is None else f"{value:.3g}" + (f" ({over})" if over != bound.home else "")
 
     columns = (
         column("op", (op.name for op in ops), *more, shorten=Shorten.LEFT, left=True, at_least=NAME),
         column("bound by", (rows.bound_text(op.bound) for op in ops), left=True, drop=1),
         column("time", (rows.time_text(op.roofline_s) for op in ops), rows.time_text(sum(o.roofline_s for o in rest))),
-        column("FLOP", (rows.count_text(op.flops) for op in ops), drop=3),
-        column("FLOP/byte", (known(op.operational_intensity_flop_per_byte, "") for op in ops), drop=2),
-        column("attainable", (known(op.attainable_flop_per_s, "FLOP/s") for op in ops), drop=4),
+        column("FLOP", (rows.count_text(op.roof_flops) for op in ops), drop=3),
+        column("FLOP/byte", map(intensity, ops), drop=2),
+        column("attainable", (rate(op.attainable_flop_per_s) for op in ops), drop=4),
     )
     return FittedTable(title="Ops by time at best", columns=columns)
 

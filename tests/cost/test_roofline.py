@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import sim
 from sim.cost.ceilings import primitive_s
 from sim.cost.compulsory import touched_elements
 from sim.cost.roofline import (
     Roofline,
+    RooflinePoint,
     attainable_flop_per_s,
     network_bound_s,
     ridge_point_flop_per_byte,
@@ -21,6 +23,7 @@ from sim.cost.roofline import (
 )
 from sim.errors import ConfigError, PrecisionError, ResultError
 from sim.hardware.chip import Chip, Costing, Fanout, Rate
+from sim.view.points import view_of
 from sim.workload.graph import Axis, Einsum, EinsumOp, Graph, Operand, OperandRole, Primitive, Role, Tensor
 
 
@@ -53,6 +56,31 @@ def test_product_by_hand(toy_chip: Chip) -> None:
     assert found.compulsory_bytes == {"read": 1536, "write": 2048}
     assert found.ops[0].operational_intensity_flop_per_byte == pytest.approx(65536 / 3584)
     assert found.ridges_flop_per_byte["int8"]["DRAM"] == pytest.approx(12.8)
+
+
+def test_an_epilogue_stands_under_no_roof_of_the_array() -> None:
+    """The same product with 2,048 adds behind it: 67,584 operations, but 65,536 on an array of 128 GFLOP/s, which it
+    fills for 512 ns, and no more than that is attainable. Without MACs the 2,048 are the lanes'."""
+    base = {"name": "mm", "kind": "mm", "module": "", "home": "DRAM", "traffic_bytes": {"DRAM": 3584, "SRAM": 0}}
+    point = RooflinePoint(**base, macs=32768, vector_ops=2048, resource_s={"compute": 512e-9, "vector": 32e-9})
+    assert (point.flops, point.roof_flops) == (67584, 65536)
+    assert point.attainable_flop_per_s == pytest.approx(128e9)
+    assert (point.operational_intensity_flop_per_byte, point.intensity_over) == (pytest.approx(65536 / 3584), "DRAM")
+    on_chip = {**base, "traffic_bytes": {"DRAM": 0, "SRAM": 1024}}
+    adds = RooflinePoint(**on_chip, macs=0, vector_ops=2048, resource_s={"vector": 32e-9})
+    assert adds.attainable_flop_per_s == pytest.approx(64e9)
+    assert (adds.operational_intensity_flop_per_byte, adds.intensity_over) == (2, "SRAM")
+
+
+def test_nothing_dense_is_attainable_above_the_peak() -> None:
+    """Each layer of ResNet-18 with its fused epilogue, on H100 in bf16; points of the figure alike."""
+    found = sim.estimate("resnet18", "h100-sxm", precision="bf16", calibration="none")
+    bound = Roofline.from_dict(found.roofline)
+    peak = next(c.rate for c in bound.ceilings if c.kind == "compute" and c.name == "bf16")
+    products = [op for op in bound.ops if op.macs]
+    assert any(op.vector_ops and op.bound == "compute" for op in products)
+    assert all(op.attainable_flop_per_s <= peak * (1 + 1e-12) for op in products)
+    assert max(point.y for point in view_of(bound).points if point.kind == "convolution") <= peak * (1 + 1e-12)
 
 
 def test_bf16_doubles_the_bytes_and_halves_the_rate(toy_chip: Chip) -> None:
