@@ -162,8 +162,8 @@ MEANINGS: dict[str, dict[str, dict[str, Any]]] = {
             "width of partial sums, no narrower than a cell's factors", "int32", "24 bit", default="int32"
         ),
         "weight_sparsity": _key(
-            "N:M pattern of the weights -> factor by which it shortens the reduction; without one, patterns save "
-            "no time in the array",
+            "N:M pattern of the weights -> factor by which it shortens the reduction, at most M / N; without one, "
+            "patterns save no time in the array",
             {"2:4": 2},
         ),
         "sparse_min_channels": _key("channels that a layer must sum over for a pattern to shorten it; 1: any layer"),

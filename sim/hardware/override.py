@@ -98,6 +98,8 @@ def _set_component(document: dict[str, Any], path: str, quantity: object, text: 
         )
     if key and not _is_map(kind, field):
         raise ConfigError(f"{where}: {name}.{field} is one value and has no {key}: set {name}.{field}")
+    if not key and isinstance(quantity, str):
+        _check_one_value(kind, name, field, document["name"], component, where)
     if kind in ("memories", "memory"):
         _check_bandwidth(component, name, field, where)
     target = component
@@ -122,6 +124,24 @@ def _is_map(kind: str, field: str) -> bool:
     """Whether a field holds several values by key, as the rates of an array by precision."""
     own = SPECS[kind].model_fields.get(field)
     return own is not None and get_origin(own.annotation) is dict
+
+
+def _check_one_value(kind: str, name: str, field: str, chip: str, held: Mapping[str, Any], where: str) -> None:
+    """Refuse the text of one value where a list, or several values by key, are due; `held` is what the component has.
+
+    Raises: ConfigError: what to do instead.
+    """
+    from sim.hardware.meanings import MEANINGS  # checking a file needs none of them
+
+    own = SPECS[kind].model_fields.get(field)
+    file = f"a chip file of your own that begins with `extends: {chip}` (docs/chip.md) states all"
+    if _is_map(kind, field):
+        examples = MEANINGS[SPECS[kind].__name__][field].get("examples", [])
+        known: Mapping[str, Any] = held.get(field) or next(iter(examples), {})
+        path = f"{name}.{field}.{next(iter(known), 'KEY')}"
+        raise ConfigError(f"{where}: {field} has a value by key, of which --set gives one: --set {path}=VALUE; {file}")
+    if own is not None and get_origin(own.annotation) is tuple:
+        raise ConfigError(f"{where}: {field} is a list, which --set cannot give: {file}")
 
 
 def _drop_names(component: dict[str, Any], kind: str) -> None:

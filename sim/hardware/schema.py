@@ -142,6 +142,17 @@ class ArraySpec(Spec):
         return self
 
     @model_validator(mode="after")
+    def _patterns_save_what_they_leave_out(self) -> ArraySpec:
+        for pattern, factor in self.weight_sparsity.items():
+            kept, of = map(int, pattern.split(":"))
+            if factor > of / kept:
+                raise ValueError(
+                    f"weight_sparsity.{pattern} is {factor:g}, but {kept} of {of} weights remain to be multiplied: "
+                    f"expected {of / kept:g} at most"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _types_are_the_arrays(self) -> ArraySpec:
         for dtype in self.depthwise_macs_per_cycle:
             if dtype not in self.macs_per_cycle:

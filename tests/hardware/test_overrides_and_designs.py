@@ -16,6 +16,7 @@ from sim.hardware.fields import MOST
 from sim.hardware.load import load_hardware, loads
 from sim.hardware.physical import chip_area_mm2, idle_power_w, memory_energy_j_per_byte, peak_power_w
 from sim.workload.builders import gemm
+from sim.workload.graph import OperandRole
 
 FSD = load_hardware("tesla-fsd-npu")
 SYSTOLIC = load_hardware("systolic")
@@ -218,3 +219,30 @@ def test_an_accumulator_is_as_wide_as_the_factors_in_its_cell(chip, path, width,
     with pytest.raises(ConfigError, match=words):
         load_hardware(chip, {path: width})
     assert load_hardware(chip, {path: f"{int(width.split()[0]) + 5} bit"})
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("SRAM.holds", "weight", r"holds is a list, which --set cannot give: a chip file .* `extends: systolic`"),
+        ("SRAM.holds", "[weight]", "holds is a list"),
+        ("array.weight_sparsity", "2:4", r"has a value by key.*--set array\.weight_sparsity\.2:4=VALUE"),
+        ("array.macs_per_cycle", "2", r"--set array\.macs_per_cycle\.int8=VALUE"),
+    ],
+)
+def test_lists_and_maps_are_not_one_value(path, value, words):
+    """What --set cannot give is told with what to do; Python gives a list as one."""
+    with pytest.raises(ConfigError, match=words):
+        SYSTOLIC.set(path, value)
+    assert OperandRole.WEIGHT not in SYSTOLIC.set("SRAM.holds", ["input", "output"]).component("SRAM").holds
+
+
+@pytest.mark.parametrize(("pattern", "most"), [("2:4", 2), ("1:4", 4), ("3:4", 4 / 3)])
+def test_a_pattern_saves_no_more_than_what_it_leaves_out(pattern, most):
+    """N of M products remain, so a reduction is M / N times as short at best."""
+    path = f"array.weight_sparsity.{pattern}"
+    assert SYSTOLIC.set(path, most).main_unit.array.weight_sparsity[pattern] == most
+    kept, of = pattern.split(":")
+    words = rf"weight_sparsity\.{pattern} is 1000, but {kept} of {of} weights .* expected {most:g} at most"
+    with pytest.raises(ConfigError, match=words):
+        SYSTOLIC.set(path, 1000)

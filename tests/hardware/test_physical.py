@@ -26,8 +26,12 @@ WITH_NODE = [name for name in list_hardware() if load_hardware(name).technology.
 
 
 def _doubled(chip, path):
-    """(before, after) with the resource doubled; the clock from half, since files stand at their maximum."""
+    """(before, after) with the resource doubled; the clock and the gain of a pattern from half, since files stand at
+    their maximum, which is M / N of a pattern N:M."""
     value = read_path(chip, path)
+    if ".weight_sparsity." in path:
+        before = chip.set(path, value / 2)
+        return before, before.set(path, value)
     if path == "clock":
         before = chip.set(path, format_exact(value / 2, Dimension.FREQUENCY))
         return before, before.set(path, format_exact(value, Dimension.FREQUENCY))
