@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from math import hypot
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -167,15 +168,34 @@ def run_study(
                 source.graph(), after, made.annotations, chips, estimate=partial(estimate, calibration=calibration)
             )
         results.append(_result(recipe, made, task, bought))
+    quality = trained(module, task) if task else None
+    tuned = [result for recipe, result in zip(chosen, results, strict=True) if recipe != untuned(recipe)]
+    notes = [*notes, *filter(None, (_flattered(quality, result) for result in tuned))]
     return Study(
         workload=workload,
         knobs=dict(knobs or {}),
         seed=seed,
-        quality=trained(module, task) if task else None,
+        quality=quality,
         parameter_bytes=weight_bytes(module, {}),
         results=tuple(results),
         sensitivity=rows,
         notes=tuple(notes),
+    )
+
+
+def _flattered(before: Quality | None, result: Result) -> str | None:
+    """A note on a fine-tuned model that is better than the one it was made from, by more than both standard errors
+    together: that one had not learnt all it could, so what the recipe costs in quality does not show."""
+    after = result.quality
+    if before is None or after is None:
+        return None
+    gain = (after.value - before.value) * (1 if before.higher_is_better else -1)
+    if gain <= hypot(before.standard_error or 0.0, after.standard_error or 0.0):
+        return None
+    return (
+        f"{result.recipe}: after its fine-tuning {before.metric} is {after.value:.4g}, better than the "
+        f"{before.value:.4g} as trained: that model still learns, and what the recipe costs in quality is hidden by "
+        "the training that it adds; train for more steps before you compare"
     )
 
 

@@ -4,6 +4,7 @@ import pytest
 
 import sim
 from sim.compression import study as module
+from sim.compression.quality import Method, Quality
 from sim.compression.study import run_study
 from sim.errors import ConfigError
 
@@ -143,3 +144,34 @@ def test_a_model_of_several_inputs_by_name_is_quantised_with_static_ranges_and_p
     weights = 2 * 3 * 16 * 9 + 16 * 8
     assert quantised.before.weight_bytes - quantised.after.weight_bytes == weights
     assert pruned.after.weight_bytes == 2 * (weights // 2 + 3 * 8)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "upwards", "told"),
+    [(42.0, 81.0, True, True), (42.0, 42.4, True, False), (81.0, 42.0, True, False),
+     (3.8, 2.9, False, True), (2.9, 3.8, False, False)],
+)  # fmt: skip
+def test_a_recipe_that_trains_an_unfinished_model_is_not_flattered_silently(before, after, upwards, told):
+    """Standard errors of 0.3 and 0.4 make 0.5 together: 42.4 % of accuracy after 42 % lies within them, 81 % does not;
+    of bits a byte fewer are better."""
+
+    def quality(value, error):
+        return Quality(metric="m", value=value, higher_is_better=upwards, method=Method.TRAIN, source="s",
+                       standard_error=error)  # fmt: skip
+
+    result = module.Result(recipe="qat", title="", quality=quality(after, 0.4), parameter_bytes=1.0, benefits=(),
+                           reports=())  # fmt: skip
+    note = module._flattered(quality(before, 0.3), result)
+    assert (note is not None) is told
+    if note:
+        assert f"qat: after its fine-tuning m is {after:g}, better than the {before:g} as trained" in note
+
+
+def test_only_recipes_that_fine_tune_are_said_to_flatter(tmp_path):
+    """Twenty steps of training leave much to learn; forty more of fine-tuning learn it, rounding to int8 does not."""
+    tuned = _recipe(tmp_path, "tuned", "{technique: sparsify_nm, steps: 40, learning_rate: 3.0e-3}")
+    rounded = _recipe(tmp_path, "rounded", "{technique: quantise, weights: {dtype: int8, granularity: channel}}")
+    found = run_study("digits_cnn", [tuned, rounded], train_steps=20)
+    before, after = found.quality, found.results[0].quality
+    assert after.value > before.value + 5
+    assert [note.partition(":")[0] for note in found.notes] == ["tuned"]
