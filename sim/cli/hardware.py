@@ -70,13 +70,11 @@ def _check_search(file: Path, overrides: list[str]) -> list[str]:
     space = load_space(file)
     for note in space.notes:
         common.say(note)
-    model, chips, exact = space.size()
     lines = [f"{space.spec.name}: {space.spec.title}".rstrip(": "), f"  chip {space.chip.name}"]
     for parameter in space.parameters:
         values = "a range" if parameter.values is None else ", ".join(map(str, parameter.values))
         lines.append(f"  {parameter.name}: {values}")
-    size = f"{'' if exact else 'at most '}{model * chips:,.0f} designs"
-    return [*lines, f"  {size}, judged by {', '.join(space.spec.objective_names)}"]
+    return [*lines, f"  {space.size_text()}, judged by {', '.join(space.spec.objective_names)}"]
 
 
 def _check_workload(file: Path, overrides: list[str]) -> list[str]:

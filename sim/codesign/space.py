@@ -150,6 +150,14 @@ class Space:
             sides.append(total)
         return sides[0], sides[1], exact
 
+    def size_text(self) -> str:
+        """The size in words; a continuous range has no number of values."""
+        model, chips, exact = self.size()
+        if endless := [p.name for p in self.parameters if p.values is None]:
+            return f"designs without number: {', '.join(endless)} {'is' if len(endless) == 1 else 'are'} continuous"
+        most = "" if exact else "at most "
+        return f"{most}{model:,.0f} model sides x {chips:,.0f} chips = {model * chips:,.0f} designs"
+
     def fingerprint(self) -> str:
         """Hash of what defines the space: a study continues only in the same one."""
         return hashlib.sha256(json.dumps(self.identity(), sort_keys=True, default=str).encode()).hexdigest()[:16]

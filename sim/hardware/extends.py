@@ -104,7 +104,8 @@ def _component(old: Mapping[str, Any], new: Mapping[str, Any], *, where: str) ->
         result["source"] = old.get("source")
         return {key: value for key, value in result.items() if key != "source" or value is not None}
     if "source" not in new:
-        raise ConfigError(f"{where}.source: missing: {', '.join(restated)} need a source of their own")
+        needs = "needs a source of its own" if len(restated) == 1 else "need a source of their own"
+        raise ConfigError(f"{where}.source: missing: {', '.join(restated)} {needs}")
     result["source"] = _sources(old, new, restated)
     # one way of stating bandwidth replaces the other
     if "bandwidth" in new:

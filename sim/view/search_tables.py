@@ -20,13 +20,9 @@ SHOWN = 12
 
 def dry_run(space: Space, *, samples: int, seed: int = 0) -> list[FittedTable | str]:
     """The size of the space, its parameters, and `samples` designs drawn from it."""
-    model, chips, exact = space.size()
-    most = "" if exact else "at most "
     inner = int(np.prod([p.count for p in space.inner], initial=1))
-    size = (
-        f"{most}{model:,.0f} model sides x {chips:,.0f} chips = {model * chips:,.0f} designs; one trial sweeps "
-        f"{inner:,} chips, of which at most {space.spec.budget.estimates:,} are costed"
-    )
+    size = f"{space.size_text()}; one trial sweeps {inner:,} chips"
+    size += f", of which at most {space.spec.budget.estimates:,} are costed"
     heads = (words("parameter", at_least=20), words("values", at_least=20), words("chosen by", drop=1),
              words("only when", drop=2))  # fmt: skip
     lines = [(p.name, _values(p), "sweep" if p.inner else "sampler", _when(p)) for p in space.parameters]

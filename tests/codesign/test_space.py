@@ -18,6 +18,7 @@ def test_size_levels_and_samples(document: dict[str, Any]) -> None:
     """2 values of m x 2 precisions = 4 model sides; 2 clocks x 2 x 2 = 8 chips, one clock a trial."""
     space = build_space(document)
     assert space.size() == (4.0, 8.0, True)
+    assert space.size_text() == "4 model sides x 8 chips = 32 designs"
     assert [p.name for p in space.coarse] == ["product.m", "precision", "clock"]
     assert list(space.inner_grid()) == ["array.rows", "DRAM.bandwidth"]
     drawn = [space.draw(np.random.default_rng(i)) for i in range(200)]
@@ -46,6 +47,7 @@ def test_ranges_and_frozen_parts(document: dict[str, Any]) -> None:
     assert "clock" in [p.name for p in space.coarse]
     assert space.chip.main_unit.array.cols == 48
     assert space.overrides({"clock": 600.0})["clock"] == "600 MHz"
+    assert space.size_text() == "designs without number: clock is continuous"
 
 
 def test_conditional_parameters_and_alternatives(document: dict[str, Any]) -> None:

@@ -259,7 +259,7 @@ def test_a_clock_above_the_maximum_is_told_in_a_readable_ratio(clock, words):
 def test_extends_refuses_borrowed_sources_and_circles(tmp_path):
     path = tmp_path / "child.yaml"
     path.write_text(CHILD.replace(', source: "unverified: someone said so"', ""))
-    with pytest.raises(ConfigError, match=r"memories\.DRAM\.source: missing: bandwidth need a source"):
+    with pytest.raises(ConfigError, match=r"memories\.DRAM\.source: missing: bandwidth needs a source of its own"):
         load_hardware(path)
     path.write_text("schema: dovetail.chip/1\nextends: chil.yaml\n")
     (tmp_path / "child.yml").write_text("")

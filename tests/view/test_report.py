@@ -224,6 +224,14 @@ def test_a_simulation_that_lacks_a_key() -> None:
         simulation_view({"schema": "dovetail.simulate/1", "ops": []})
 
 
+def test_a_timeline_begins_with_its_first_op() -> None:
+    """A job that is released after 2 s is drawn from there, not at the end of 2 s of nothing."""
+    document = sim.simulate("mlp", "tesla-fsd-npu").to_dict()
+    ops = [op | {"start_s": op["start_s"] + 2} for op in document["ops"]]  # type: ignore[attr-defined]
+    assert simulation_view(document | {"ops": ops})["timeline"]["start_s"] == 2
+    assert simulation_view(document | {"ops": []})["timeline"]["start_s"] == 0
+
+
 def test_an_infeasible_simulation_is_a_result(tmp_path: Path) -> None:
     """Weights of 256 x 256 bytes in a DRAM of 32 KiB: the page and the table say so, beside a run that fits."""
     chip = {"DRAM.capacity": "32 KiB"}

@@ -40,6 +40,7 @@ def simulation_view(document: Document) -> dict[str, Any]:
         "memories": [[name, peak] for name, peak in (document.get("peak_memory_bytes") or {}).items()],
         "timeline": {
             "tracks": sorted({op.text("unit") for op in ops}),
+            "start_s": short(min((op.number("start_s") for op in ops[:SLICES]), default=0.0)),
             "slices": [
                 [op.text("unit"), op.text("name"), short(op.number("start_s")), short(op.number("latency_s")),
                  op.text("stream")]
@@ -139,6 +140,7 @@ def trace_view(name: str, document: Document) -> dict[str, Any]:
     return {
         "title": name,
         "tracks": sorted({track(event) for event in slices}),
+        "start_s": 0.0,  # counters tell what memories hold before the first slice
         "slices": [
             [track(e), str(e["name"]), short(e["ts"] / 1e6), short(e["dur"] / 1e6), _stream(e)] for e in slices[:SLICES]
         ],

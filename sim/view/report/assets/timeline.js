@@ -1,9 +1,9 @@
 // Rows of bars over time, zoomed by the buttons, by dragging, and by the wheel while Ctrl or Shift is held.
-function timeline({ rows, steps, end, aria }) {
+function timeline({ rows, steps, start = 0, end, aria }) {
   const ROW = 26, STEP = 58, LEFT = NARROW ? 108 : 150, AXIS = 24;
   const height = rows.length * ROW + steps.length * STEP + AXIS;
   const canvas = h("canvas", { height, tabindex: "0", role: "img", "aria-label": aria, style: { height: `${height}px` } });
-  let from = 0, to = end;
+  let from = start, to = end;
   const width = () => canvas.clientWidth || 900;
   const X = (t) => LEFT + ((width() - LEFT - 8) * (t - from)) / (to - from);
   const T = (x) => from + ((x - LEFT) * (to - from)) / (width() - LEFT - 8);
@@ -73,13 +73,13 @@ function timeline({ rows, steps, end, aria }) {
   }
   function zoom(factor, at) {
     const middle = at === undefined ? (from + to) / 2 : at;
-    const span = Math.min(end, (to - from) * factor);
-    from = Math.max(0, Math.min(end - span, middle - ((middle - from) * span) / (to - from)));
+    const span = Math.min(end - start, (to - from) * factor);
+    from = Math.max(start, Math.min(end - span, middle - ((middle - from) * span) / (to - from)));
     to = from + span;
     draw();
   }
   function move(by) {
-    const shift = Math.max(-from, Math.min(end - to, by));
+    const shift = Math.max(start - from, Math.min(end - to, by));
     from += shift;
     to += shift;
     draw();
@@ -167,13 +167,13 @@ function runTimeline(run) {
   const rows = run.tracks.map((track) => ({ name: track, bars: run.slices.filter((slice) => slice[0] === track).map(
     ([, name, start, length, stream]) => ({ start, length, name, words: stream,
       colour: streamColour(stream) })) }));
-  const end = Math.max(1e-12, ...run.slices.map(([, , start, length]) => start + length));
+  const start = run.start_s, end = Math.max(start + 1e-12, ...run.slices.map(([, , at, length]) => at + length));
   const steps = run.counters.map(([name, unit, points], i) => ({
     name, colour: data.colours[i % 8], words: unit === "bytes" ? bytes : count,
     most: Math.max(1, ...points.map((p) => p[1])),
     values: points.map(([at, value], k) => [at, (k + 1 < points.length ? points[k + 1][0] : end) - at, value]),
   }));
   return h("div", {}, run.left_out ? h("p", { class: "soft" }, `${count(run.left_out)} later slices are not shown.`) : null,
-    timeline({ rows, steps, end, aria: "units over time" }),
+    timeline({ rows, steps, start, end, aria: "units over time" }),
     streams.length > 1 ? legend(streams.map((name) => [name || "–", streamColour(name)])) : null);
 }
