@@ -19,6 +19,7 @@ from sim.hardware.dump import chip_hash
 from sim.hardware.load import as_chip
 from sim.hardware.money import DieCost, die_cost
 from sim.hardware.physical import area_parts_mm2, chip_area_mm2, idle_power_w
+from sim.hardware.precisions import precision_on
 from sim.mapping.winners import Winners
 from sim.notes import above_stated, derived_energy, notes_of
 from sim.results import Estimate, OpEstimate, Term, Traffic
@@ -37,7 +38,6 @@ from sim.workload.graph import Einsum, EinsumOp, Graph, Op, OperandRole, Role, T
 from sim.workload.load import Workload, as_graph
 from sim.workload.passes.precision import PrecisionPolicy, as_typed
 from sim.workload.precision import Precision
-from sim.workload.precision_file import resolve_precision
 
 
 def estimate(
@@ -96,7 +96,7 @@ def estimate(
         inputs=inputs,
         progress=progress,
     )
-    chosen = resolve_precision(precision, chip.default_precision)
+    chosen = precision_on(chip, precision)
     shared = Shared()
     network = cost_network(graph, [chip], chosen, options, shared=shared)
     _check_names(given, network)
@@ -122,7 +122,7 @@ def roofline(
     """
     graph = as_graph(graph, where="roofline: first argument")
     chip = as_chip(chip, where="roofline: second argument")
-    chosen, unit = resolve_precision(precision, chip.default_precision), chip.main_unit
+    chosen, unit = precision_on(chip, precision), chip.main_unit
     ready = prepare(graph, chosen, chip.system, eager=unit.costing.eager, passes=pass_limit(unit.array))
     return graph_roofline(as_typed(ready, chosen), chip, chosen.name, homes=inner_homes(ready, unit))
 
@@ -138,7 +138,7 @@ def read(network: Network, d: int, *, precision: str | Precision | PrecisionPoli
     """The estimate of design `d` of a costed network."""
     network = network.of(d)
     chip = network.chips[d]
-    chosen = resolve_precision(precision, chip.default_precision)
+    chosen = precision_on(chip, precision)
     graph = as_typed(network.graph, chosen)
     inside = [group.sliced.slicing.inside for group in network.groups if group.sliced is not None]
     homes = inner_homes(network.graph, network.unit, frozenset().union(*inside))

@@ -19,6 +19,7 @@ from sim.hardware.chip import Chip, Memory
 from sim.hardware.designs import Designs, check_number_of_designs
 from sim.hardware.load import as_chip
 from sim.hardware.physical import chip_area_mm2, idle_power_w
+from sim.hardware.precisions import precision_on
 from sim.mapping.machine import group_by_structure
 from sim.results_io import framed
 from sim.schedule.network import Network, Options, Shared, cost_network, unsupported_of
@@ -26,7 +27,6 @@ from sim.workload.graph import Graph
 from sim.workload.load import Workload, as_graph, load_workload
 from sim.workload.passes.precision import PrecisionPolicy, as_typed
 from sim.workload.precision import Precision
-from sim.workload.precision_file import resolve_precision
 
 SWEEP_SCHEMA = "dovetail.sweep/1"
 RESULTS = (
@@ -122,7 +122,8 @@ def sweep(
         inputs=inputs,
     )
     names = (None,) if precisions is None else listed(precisions, where="precisions", such_as='["int8", "bf16"]')
-    chosen = [resolve_precision(one, chip.default_precision) for one in names]
+    first = designs.row(0)  # a grid may give an array a type that the chip's own lacks
+    chosen = [precision_on(first, one) for one in names]
     pairs = len(chosen) * prod(map(len, varied.values()))
     check_number_of_designs(pairs * len(designs), where="sweep: knobs, precisions and designs")
     parts, unruled = [], dict[str, None]()

@@ -17,6 +17,7 @@ from typing import Any, Self
 from sim.aside import Aside
 from sim.errors import DovetailError
 from sim.hardware.chip import Array, Chip, Fanout, Memory, Rate
+from sim.hardware.precisions import precision_on
 from sim.mapping.machine import group_by_structure
 from sim.results import Estimate, WhatIf
 from sim.schedule.again import Again
@@ -24,7 +25,6 @@ from sim.schedule.network import Options, Shared, cost_network
 from sim.workload.graph import Graph
 from sim.workload.passes.precision import PrecisionPolicy
 from sim.workload.precision import Precision, is_precision
-from sim.workload.precision_file import resolve_precision
 
 FACTORS = (1.25, 2.0)
 SEARCHED = 2e7
@@ -106,7 +106,7 @@ def what_if(
         inputs=inputs,
         progress=progress,
     )
-    chosen = resolve_precision(precision, chip.default_precision)
+    chosen = precision_on(chip, precision)
     with WhatIfs(graph, chip, chosen, options, shared or Shared()) as asked:
         return asked.answers()[0]
 
@@ -212,7 +212,7 @@ def _cost(cases: list[_Case], graph: Graph, options: Options, shared: Shared) ->
     """Latency of each case; nan where the network cannot run."""
     try:
         chips = [case.chip for case in cases]
-        precision = resolve_precision(cases[0].precision, chips[0].default_precision)
+        precision = precision_on(chips[0], cases[0].precision)
         network = cost_network(graph, chips, precision, options, shared=shared)
     except DovetailError:
         return [nan] * len(cases)
@@ -226,7 +226,7 @@ def with_what_if(
 
     Args: options as `what_if`; shared: of an estimate with the same options.
     """
-    chosen = resolve_precision(options.pop("precision", None), chip.default_precision)
+    chosen = precision_on(chip, options.pop("precision", None))
     with WhatIfs(graph, chip, chosen, Options(**options), shared or Shared()) as asked:
         return with_answers(found, asked)
 

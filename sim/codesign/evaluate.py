@@ -164,7 +164,7 @@ class _Evaluation:
         chips = chips or ChipBounds(designs)
         self.choice, self.designs, self.scenario, self.sweep = choice, designs, scenario, sweep
         self.n = len(designs)
-        self.precision = parse_precision(choice.precision)
+        self.precision = parse_precision(choice.precision, designs.row(0).main_unit.array.macs_per_cycle)
         self.graphs = choice.graphs()
         self.reason = np.full(self.n, "", dtype=object)
         self.costed = np.zeros(self.n, dtype=bool)

@@ -36,6 +36,7 @@ from sim.cost.flash import op_share
 from sim.cost.sparsity import reduction_speedup
 from sim.errors import ResultError
 from sim.hardware.chip import Chip, Costing, Fanout, Memory, Unit
+from sim.hardware.precisions import precision_on
 from sim.workload.graph import (
     CollectiveOp,
     EinsumOp,
@@ -50,7 +51,6 @@ from sim.workload.graph import (
 )
 from sim.workload.passes.precision import PrecisionPolicy, apply_precision, stored_as
 from sim.workload.precision import BITS, Precision
-from sim.workload.precision_file import resolve_precision
 
 ROOFLINE_SCHEMA = "dovetail.roofline/1"
 
@@ -283,7 +283,7 @@ def _typed(
     """(graph, its one precision, or None where its tensors have the types of a policy, what it is called)."""
     if graph.policy and precision == graph.policy:
         return graph, None, graph.policy
-    chosen = resolve_precision(precision, chip.default_precision)
+    chosen = precision_on(chip, precision)
     if isinstance(chosen, PrecisionPolicy):
         return apply_precision(graph, chosen), None, chosen.name
     return graph, chosen, chosen.name

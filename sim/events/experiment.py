@@ -85,11 +85,12 @@ class ScenarioResult:
 
 def default_builder(workload: str, knobs: Mapping[str, object], precision: str | None, chip: Chip) -> Schedule:
     """Traces the workload and schedules it on the chip."""
+    from sim.hardware.precisions import precision_on
     from sim.schedule.build import schedule
     from sim.workload.load import load_workload
 
     graph = load_workload(workload, **dict(knobs))  # type: ignore[arg-type]
-    return schedule(graph, chip, precision=precision) if precision else schedule(graph, chip)
+    return schedule(graph, chip, precision=precision_on(chip, precision))
 
 
 def remembered(build: Builder) -> Builder:

@@ -12,6 +12,7 @@ from sim.events.run import SLICES, Stream, run
 from sim.hardware.dump import chip_hash
 from sim.hardware.load import as_chip
 from sim.hardware.physical import idle_power_w
+from sim.hardware.precisions import precision_on
 from sim.schedule.build import costed, to_schedule
 from sim.schedule.confidence import calibration_document
 from sim.schedule.network import Network
@@ -129,6 +130,7 @@ def _costed(graph: Graph, chip: Chip, **given: Any) -> tuple[Network, dict[str, 
     from sim.analytical import op_precision
     from sim.schedule.given import GIVEN
 
+    given["precision"] = precision_on(chip, given.get("precision"))
     network, options, chosen = costed(graph, chip, **given)
     alone = network.of(0)
     return network, {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -21,7 +22,9 @@ PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "fp8_e4m3", "fp8_e5m2", "int16", "
 
 _MIXED = re.compile(r"w(\d+)a(\d+)(?:kv(\d+))?$")
 _INTEGER = {2: "int2", 4: "int4", 8: "int8"}
-_WIDE = {16: "bf16", 32: "fp32"}
+_SIXTEEN = ("bf16", "fp16", "int16")
+"""What 16 bits are: the first of these that the chip has."""
+_WIDE = {32: "fp32"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,12 +52,15 @@ def is_precision(text: str) -> bool:
         return False
 
 
-def parse_precision(text: str) -> Precision:
+def parse_precision(text: str, types: Collection[str] = ()) -> Precision:
     """Parse "int8", "bf16", "w4a16", "w8a8kv4".
 
+    Args: types: those of the array that it is for, which decides what 16 bits are.
     Raises: PrecisionError: unknown name or width, with the accepted ones.
     >>> parse_precision("w4a16").compute
     'w4a16'
+    >>> parse_precision("w4a16").activation, parse_precision("w4a16", ["fp16", "w4a16"]).activation
+    ('bf16', 'fp16')
     """
     if text in PRECISIONS:
         return Precision(name=text, weight=text, activation=text, kv=text)
@@ -62,9 +68,10 @@ def parse_precision(text: str) -> Precision:
     if match:
         widths = [int(w) if w else None for w in match.groups()]
         widths[2] = widths[2] if widths[2] is not None else widths[1]
-        types = [(_INTEGER | _WIDE).get(w) for w in widths]  # type: ignore[arg-type]
-        if all(types):
-            return Precision(name=text, weight=types[0], activation=types[1], kv=types[2])  # type: ignore[arg-type]
+        wide = _WIDE | {16: next((name for name in _SIXTEEN if name in types), _SIXTEEN[0])}
+        found = [(_INTEGER | wide).get(w) for w in widths]  # type: ignore[arg-type]
+        if all(found):
+            return Precision(name=text, weight=found[0], activation=found[1], kv=found[2])  # type: ignore[arg-type]
     raise PrecisionError(
         f'precision "{text}" is unknown: expected one of {", ".join(PRECISIONS)}, or wXaY[kvZ] with '
         f"widths 2, 4, 8, 16 or 32 such as w4a16 or w8a8kv4.{nearest(text, PRECISIONS)}"

@@ -10,6 +10,7 @@ ops:                      # patterns of op or module names, in order: the first 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -29,19 +30,22 @@ class _Loader(KeysOnce, yaml.CBaseLoader):
     """YAML whose scalars all stay text, in which a key may not stand twice."""
 
 
-def resolve_precision(given: str | Precision | PrecisionPolicy | None, default: str) -> Precision | PrecisionPolicy:
+def resolve_precision(
+    given: str | Precision | PrecisionPolicy | None, default: str, types: Collection[str] = ()
+) -> Precision | PrecisionPolicy:
     """What a caller means by a precision: a name such as "w4a16", a policy's YAML file, or either ready made.
 
-    Args: default: the chip's own, for None and for a policy file without a default.
+    Args: default: the chip's own, for None and for a policy file without a default; types: those that its array has
+        (`parse_precision`).
     Raises: PrecisionError: an unknown name; ConfigError, as `read_policy`.
     """
     if given is None:
-        return parse_precision(default)
+        return parse_precision(default, types)
     if isinstance(given, Precision | PrecisionPolicy):
         return given
     due = 'a name such as "int8" or "w4a16", a policy\'s YAML file, or a sim.Precision'
     expect(given, str, due, where="precision", error=PrecisionError)
-    return read_policy(given, default) if is_policy_file(given) else parse_precision(given)
+    return read_policy(given, default, types) if is_policy_file(given) else parse_precision(given, types)
 
 
 def is_policy_file(text: str) -> bool:
@@ -49,15 +53,18 @@ def is_policy_file(text: str) -> bool:
     return text.endswith((".yaml", ".yml")) or "/" in text
 
 
-def read_policy(path: str | Path, default: str) -> PrecisionPolicy:
-    """The policy of a YAML file; `default` where it names none.
+def read_policy(path: str | Path, default: str, types: Collection[str] = ()) -> PrecisionPolicy:
+    """The policy of a YAML file; `default` where it names none, `types` as `resolve_precision`.
 
     Raises: as `policy_document`; PrecisionError: a precision that is none, with the file and the key.
     """
     document = policy_document(path)
     return PrecisionPolicy(
-        default=_precision(document.get("default", default), where=f"{path}: default"),
-        ops={pattern: _precision(text, where=f'{path}: ops: "{pattern}"') for pattern, text in document["ops"].items()},
+        default=_precision(document.get("default", default), types, where=f"{path}: default"),
+        ops={
+            pattern: _precision(text, types, where=f'{path}: ops: "{pattern}"')
+            for pattern, text in document["ops"].items()
+        },
         name=document["name"],
         where=str(path),
     )
@@ -116,11 +123,11 @@ def _read(path: str | Path) -> dict[str, Any]:
     return document
 
 
-def _precision(text: Any, *, where: str) -> Precision:
+def _precision(text: Any, types: Collection[str], *, where: str) -> Precision:
     if not isinstance(text, str):
         raise PrecisionError(f"{where}: {_shown(text)}, expected a precision such as bf16 or w4a16")
     try:
-        return parse_precision(text)
+        return parse_precision(text, types)
     except PrecisionError as error:
         raise PrecisionError(f"{where}: {error}") from error
 

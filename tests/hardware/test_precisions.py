@@ -1,0 +1,40 @@
+"""What a precision means on a chip."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+import sim
+from sim.hardware.load import list_hardware, load_hardware
+from sim.hardware.precisions import precision_on
+
+MIXED = [
+    (name, dtype)
+    for name in list_hardware()
+    for dtype in load_hardware(name).main_unit.array.macs_per_cycle
+    if re.fullmatch(r"w\d+a\d+", dtype)
+]
+DECODER = {"width": 64, "depth": 1, "heads": 8, "kv_heads": 8, "vocabulary": 64, "context": 32}
+
+
+@pytest.mark.parametrize(
+    ("chip", "sixteen"), [("v100-pcie-32gb", "fp16"), ("t4", "fp16"), ("tpu-v1", "int16"), ("h100-sxm", "bf16")]
+)
+def test_sixteen_bits_are_a_type_that_the_chip_has(chip: str, sixteen: str) -> None:
+    """V100 and T4 multiply fp16 and no bf16, TPU v1 integers alone."""
+    found = precision_on(load_hardware(chip), "w8a16kv16")
+    assert (found.weight, found.activation, found.kv) == ("int8", sixteen, sixteen)
+
+
+@pytest.mark.parametrize(("name", "dtype"), MIXED)
+def test_a_mixed_type_that_a_file_lists_runs_a_whole_decoder(name: str, dtype: str) -> None:
+    """Its attention multiplies activations with activations, in a type that the array must have too; the other rungs
+    take the precision alike."""
+    graph, chip = sim.load_workload("decoder", **DECODER), sim.load_hardware(name)
+    found = sim.estimate(graph, chip, precision=dtype)
+    assert found.infeasible is None
+    assert sim.simulate(graph, chip, precision=dtype).estimate_latency_s == found.latency_s
+    assert sim.sweep(graph, chip, {}, precisions=[dtype])["latency_s"][0] == found.latency_s
+    assert sim.roofline(graph, chip, dtype).precision == dtype
