@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from sim.aside import Aside
 from sim.errors import DovetailError
-from sim.hardware.chip import Array, Chip, Fanout, Memory, Rate
+from sim.hardware.chip import Array, Chip, Costing, Fanout, Memory, Rate
 from sim.hardware.precisions import precision_on
 from sim.mapping.machine import group_by_structure
 from sim.results import Estimate, WhatIf
@@ -175,6 +175,9 @@ def _cases(chip: Chip, chosen: Precision | PrecisionPolicy) -> tuple[list[_Case]
     cases: list[_Case] = []
     refused: dict[str, str] = {}
     for path, value, unit in resources(chip):
+        if shared := _shared_lanes(chip, path):
+            refused[path] = f"x {FACTORS[0]:g} is left out: {shared}"
+            continue
         for factor in FACTORS:
             try:
                 cases.append(_Case(path, factor, chip.set(path, _scaled(value, unit, factor)), chosen))
@@ -182,6 +185,23 @@ def _cases(chip: Chip, chosen: Precision | PrecisionPolicy) -> tuple[list[_Case]
                 refused.setdefault(path, f"x {factor:g} is left out: {str(error).rpartition(f'{path}: ')[2]}")
     others = [name for name in chip.main_unit.array.macs_per_cycle if name != chosen.name and is_precision(name)]
     return cases + [_Case(f"precision {name}", 1.0, chip, name) for name in others], refused
+
+
+def _shared_lanes(chip: Chip, path: str) -> str | None:
+    """Why more cores of a CPU are no answer by themselves; None of any other path.
+
+    A file states the lanes of all cores together, so that twice the cores alone are cores of half the lanes: what runs
+    on some of them only (a short reduction, few rows) then takes longer, which says nothing of a CPU with more cores.
+    """
+    unit = chip.main_unit
+    counts = {f"{level.name}.count": level.count for level in unit.hierarchy if isinstance(level, Fanout)}
+    if unit.costing is not Costing.CPU or path not in counts:
+        return None
+    lanes = f"{unit.vector.name}.lanes"
+    return (
+        f"{lanes} are those of all cores, which more cores alone would share; set both, as "
+        f"{path}={2 * counts[path]} and {lanes}={2 * unit.vector.lanes}"
+    )
 
 
 def _together(cases: list[_Case], options: Options) -> Iterator[list[_Case]]:

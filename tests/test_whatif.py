@@ -71,3 +71,18 @@ def test_every_type_that_an_array_states_is_a_precision(name: str) -> None:
     found = sim.estimate(sim.gemm(96, 128, 64, dtype="bf16"), sim.load_hardware(name), what_if=True)
     assert any(w.resource == "precision fp8_e5m2" for w in found.what_if)
     assert not any("precision" in note for note in found.notes)
+
+
+def test_more_cores_of_a_cpu_come_with_their_lanes() -> None:
+    """The file states the lanes of all cores: twice the cores alone are slower, for each has half of them. That is no
+    answer to "more cores", and a note says which two fields are; with them the network is faster."""
+    graph, chip = sim.load_workload("resnet18"), sim.load_hardware("xeon-spr")
+    found = sim.estimate(graph, chip, what_if=True)
+    assert not [w for w in found.what_if if w.resource == "core.count"]
+    both = {"core.count": 112, "simd.lanes": 2 * chip.main_unit.vector.lanes}
+    (note,) = [note for note in found.notes if note.startswith("what if: core.count x ")]
+    assert note.endswith(" and ".join(f"{path}={value}" for path, value in both.items()))
+    alone, together = (
+        sim.estimate(graph, sim.load_hardware("xeon-spr", changes)) for changes in ({"core.count": 112}, both)
+    )
+    assert together.latency_s < found.latency_s < alone.latency_s
