@@ -75,7 +75,6 @@ def simulate(
         )
     if find_limit:
         raise ConfigError("--find-limit needs a scenario: it counts missed deadlines of streams")
-    from sim.events.simulate import attempt
     from sim.events.simulate import simulate as run_one
     from sim.schedule.confidence import calibration_label
     from sim.view import simulation as view
@@ -89,7 +88,7 @@ def simulate(
     with Progress(f"tracing {what}", steps=2) as progress:
         graph = load_workload(what, progress=progress.traced, **knobs(p or []))
         progress.step(f"simulating {what} on {chip.name}")
-        result = attempt(graph, chip, expand=expand, seed=seed, progress=progress, **options)
+        result = run_one(graph, chip, expand=expand, seed=seed, progress=progress, must_fit=False, **options)
     if result.infeasible is not None:
         if json:
             print_json(result.to_dict())

@@ -46,6 +46,7 @@ def simulate(
     seed: int = 0,
     record: int = SLICES,
     progress: Progress | None = None,
+    must_fit: bool = True,
     **options: Any,
 ) -> Simulation:
     """One inference with the machine to itself.
@@ -55,32 +56,14 @@ def simulate(
         chip: or its name; needed for a graph; with a schedule it tells which ports are shared.
         expand: every tile as a chain of events; otherwise folded, which ends at the same tick.
         record: slices that the timeline keeps.
+        must_fit: else what fits nowhere is a result without numbers, whose `infeasible` says why.
         options: as `sim.estimate`, with its defaults: precision, calibration, map_space, mapping, objective,
             allow_unsupported, inputs.
 
     Raises:
         ConfigError: a graph without a chip, options with a schedule. TypeError: an option that there is not.
-        InfeasibleError: it fits the chip nowhere.
+        InfeasibleError: it fits the chip nowhere, and must.
     """
-    found = attempt(
-        graph_or_schedule, chip, expand=expand, seed=seed, record=record, progress=progress, **options
-    )  # fmt: skip
-    if found.infeasible is not None:
-        raise InfeasibleError(**found.infeasible)  # type: ignore[arg-type]
-    return found
-
-
-def attempt(
-    graph_or_schedule: Graph | Schedule | Workload | str | Path,
-    chip: Chip | str | Path | None = None,
-    *,
-    expand: bool = False,
-    seed: int = 0,
-    record: int = SLICES,
-    progress: Progress | None = None,
-    **options: Any,
-) -> Simulation:
-    """As `simulate`; of what fits nowhere a result without numbers, whose `infeasible` says why."""
     given: dict[str, Any] = {}
     seed = checked_seed(seed)
     chip = None if chip is None else as_chip(chip, where="simulate: second argument")
@@ -108,6 +91,8 @@ def attempt(
             progress=progress,
         )
     except InfeasibleError as error:
+        if must_fit:
+            raise
         result = refused(error, grain=grain, seed=seed)
     return replace(
         result,

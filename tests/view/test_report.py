@@ -16,7 +16,6 @@ from typer.testing import CliRunner
 import sim
 from sim.cli import app
 from sim.errors import ResultError
-from sim.events.simulate import attempt
 from sim.hardware.dump import chip_hash
 from sim.results import Estimate
 from sim.view import points, rows
@@ -235,7 +234,7 @@ def test_a_timeline_begins_with_its_first_op() -> None:
 def test_an_infeasible_simulation_is_a_result(tmp_path: Path) -> None:
     """Weights of 256 x 256 bytes in a DRAM of 32 KiB: the page and the table say so, beside a run that fits."""
     chip = {"DRAM.capacity": "32 KiB"}
-    run = attempt(sim.gemm(256, 256, 256, dtype="int8"), sim.load_hardware("edge-npu", chip))
+    run = sim.simulate(sim.gemm(256, 256, 256, dtype="int8"), sim.load_hardware("edge-npu", chip), must_fit=False)
     fits = sim.simulate(sim.gemm(256, 256, 256, dtype="int8"), "edge-npu")
     no, yes = saved(tmp_path, "no.json", run.to_dict()), saved(tmp_path, "yes.json", fits.to_dict())
     shown, other = data_of(report([no, yes]))["simulations"]
