@@ -13,8 +13,8 @@ import numpy as np
 
 from sim.mapping.entries import Best, Chosen, Left, spans
 from sim.mapping.rivals import Entrants, Rivals
-from sim.mapping.scan import ROUNDING, Cells, Scan, together
-from sim.mapping.scout import NEAR, wanted
+from sim.mapping.scan import ROUNDING, Scan, together
+from sim.mapping.scout import NEAR
 from sim.mapping.settle import CLASS_COUNT, Pairs
 from sim.mapping.terms import Numbers
 from sim.mapping.winners import Objective
@@ -36,19 +36,18 @@ IN_CACHE = 60_000
 class Heat:
     """The best candidates of each of some designs, which are numbered through."""
 
-    def __init__(self, rivals: Rivals, designs: Entrants) -> None:
-        self.rivals, self.designs = rivals, designs
-        cells = Cells(rivals.spaces, designs.space, designs.room)
-        self.scan = scan = Scan(rivals.pool, cells, wanted(rivals, designs, cells))
-        self.cell = cells.of
-        self.first, self.fit = scan.space_starts[designs.space], scan.ends[cells.of]
-        """Per design: its cell, and the candidates that fit it (from, up to)."""
-        self.kept: dict[int, np.ndarray] = {}
+    def __init__(self, rivals: Rivals, scan: Scan, designs: Entrants, cell: np.ndarray) -> None:
+        """`cell`: of each design."""
+        self.rivals, self.scan, self.designs, self.cell = rivals, scan, designs, cell
+        self.first, self.fit = scan.space_starts[designs.space], scan.ends[cell]
+        """Per design: the candidates that fit it (from, up to)."""
         self.listed: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         """Per band: the limits of a look at its bounds, and the candidates below them."""
         self.best, self.left = Best(len(designs)), Left.none(len(designs))
-        self.seen, self.held = Chosen.none(), Chosen.none()
-        """What the first round took, and the keys that it left for the second."""
+        self.reach = np.full(len(designs), -np.inf)
+        """Bounds up to here were listed for the first round."""
+        self.near, self.seen, self.held = Chosen.none(), Chosen.none(), Chosen.none()
+        """What was listed and not taken, what was, and the keys that the first round left for the second."""
 
     def run(self) -> Best:
         """The whole heat."""
@@ -65,11 +64,12 @@ class Heat:
     # Bounds ----------------------------------------------------------------------------------------
     def _lower(self, number: int) -> np.ndarray:
         """Bounds of the objective at the fastest corner of a band, kept as long as there is room."""
-        if number in self.kept:
-            return self.kept[number]
+        kept = self.scan.kept
+        if number in kept:
+            return kept[number]
         lower = self._bounds(number)
-        if (len(self.kept) + 1) * len(lower) <= AT_ONCE:
-            self.kept[number] = lower
+        if (len(kept) + 1) * len(lower) <= AT_ONCE:
+            kept[number] = lower
         return lower
 
     def _bounds(self, number: int) -> np.ndarray:
@@ -132,7 +132,7 @@ class Heat:
     ) -> Chosen:
         """As `_below`, of bounds (rows, places); `row` of each design."""
         if limits is None:
-            limits = self.scan.least(bounds, places)[row, self.cell[designs]] * (1 + NEAR)
+            limits = self.reach[designs] = self.scan.least(bounds, places)[row, self.cell[designs]] * (1 + NEAR)
         most = np.zeros((len(bounds), self.rivals.spaces))
         np.maximum.at(most, (row, self.designs.space[designs]), limits)
         of_space = np.diff(np.searchsorted(places, self.scan.space_starts))
@@ -154,15 +154,13 @@ class Heat:
         near = self._below(designs, None)
         near = near.take(np.lexsort((near.number, near.bound, near.owner)))
         first = np.searchsorted(near.owner, near.owner)  # (owners are sorted)
-        self.seen = near.take(np.flatnonzero(np.arange(len(near)) - first < LOOKS[0]))
+        taken = np.arange(len(near)) - first < LOOKS[0]
+        self.seen, self.near = near.take(np.flatnonzero(taken)), near.take(np.flatnonzero(~taken))
         self._refine(self.seen)
 
     def _rounds(self, designs: np.ndarray) -> None:
         """Refine whatever may still win on some designs that know a value."""
-        chosen = self._below(designs, self._limit(designs) * (1 + ROUNDING))
-        size = len(self.rivals.pool)
-        old = among(chosen.owner * size + chosen.number, np.sort(self.seen.owner * size + self.seen.number))
-        self.left.put(designs, chosen.take(np.flatnonzero(~old)))
+        self.left.put(designs, self._unseen(designs))
         for look in (*LOOKS[1:], len(self.rivals.pool)):
             held = np.zeros(len(self.fit), dtype=bool)
             held[self.held.owner[self.held.bound <= self._limit(self.held.owner)]] = True
@@ -171,6 +169,17 @@ class Heat:
             if not len(designs):
                 break
             self._refine(self.left.pull(designs, look, self._limit(designs) * (1 + ROUNDING)), designs)
+
+    def _unseen(self, designs: np.ndarray) -> Chosen:
+        """What the first round did not take and may still win."""
+        limit = np.full(len(self.designs), -np.inf)
+        limit[designs] = self._limit(designs) * (1 + ROUNDING)
+        further = limit > self.reach
+        near = self.near.take(np.flatnonzero((self.near.bound <= limit[self.near.owner]) & ~further[self.near.owner]))
+        some = np.flatnonzero(further)
+        beyond, size = self._below(some, limit[some]), len(self.rivals.pool)
+        old = among(beyond.owner * size + beyond.number, np.sort(self.seen.owner * size + self.seen.number))
+        return Chosen.join([near, beyond.take(np.flatnonzero(~old))])
 
     def _limit(self, designs: np.ndarray) -> np.ndarray:
         """Bounds above this cannot win."""

@@ -10,7 +10,8 @@ from sim.mapping.entries import Best
 from sim.mapping.heat import TOLERANCE, Heat
 from sim.mapping.machine import Machine
 from sim.mapping.rivals import Entrants, Rivals
-from sim.mapping.scan import WIDE, bands, clocks
+from sim.mapping.scan import WIDE, Cells, Scan, bands, clocks
+from sim.mapping.scout import wanted
 from sim.mapping.search import Pool, SingleBorder
 from sim.mapping.settle import CLASS_COUNT, Kept, Settled
 from sim.mapping.steps import join
@@ -61,18 +62,20 @@ class Search:
         the search stops short of a proof, what it finds depends on its path: each design then goes its own.)
         """
         best, everyone, leader = self.best, np.arange(len(self.designs)), self._leaders()
-        self._heat(everyone[leader == everyone])
+        cells = Cells(self.rivals.spaces, self.designs.space, self.designs.room)
+        scan = Scan(self.rivals.pool, cells, wanted(self.rivals, self.designs, cells))
+        self._heat(scan, everyone[leader == everyone])
         others = everyone[(leader != everyone) & (best.table[leader] >= 0)]  # else nothing has a value
         if len(others):
             needed = self.rivals.pool.footprints(best.key[leader[others]] // CLASS_COUNT)
             fits = needed <= self.designs.room[others]
             best.inherit(others[fits], best, leader[others[fits]])
-            self._heat(others[~fits])
+            self._heat(scan, others[~fits])
         return self._winners()
 
-    def _heat(self, some: np.ndarray) -> None:
+    def _heat(self, scan: Scan, some: np.ndarray) -> None:
         if len(some):
-            heat = Heat(self.rivals, self.designs.take(some))
+            heat = Heat(self.rivals, scan, self.designs.take(some), scan.cells.of[some])
             self.best.inherit(some, heat.run())
             self.open[some] = heat.open()
 
@@ -147,7 +150,7 @@ class _Found:
             energy_j=energy,
             first_weight_bytes=self.weights[mine],
             footprint_bytes=used,
-            level_bytes=tuple({space.route.level: one} for one in used.tolist()) if space.at else ({},) * len(used),
+            level_bytes=Lazy(used.tolist(), lambda size: {space.route.level: size} if space.at else {}),
             need_bytes=0.0 if fits.all() else rivals.pool.need_bytes(number),
             proven_gap=gap,
             latency_cycles=space.machine.latency_cycles,

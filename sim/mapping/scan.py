@@ -80,6 +80,8 @@ class Scan:
         self.ends = np.searchsorted(cell, np.arange(len(cells)), side="right")
         """Of the cells: candidates up to here fit."""
         self.space_starts = np.concatenate([[0], self.ends[cells.shape[1] - 1 :: cells.shape[1]]])
+        self.kept: dict[int, np.ndarray] = {}
+        """Of some bands of clocks, the bounds of all candidates at the fastest corner (`heat.Heat` makes them)."""
 
     def __len__(self) -> int:
         return len(self.positions)

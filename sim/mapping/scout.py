@@ -1,7 +1,8 @@
 """Which candidates a heat has to look at: those in blocks that may hold the best of some design.
 
-A block that promises much is looked into: its most promising candidate is costed exactly, as slow as any design of a
-band of clocks may be. No design of the band needs a block that is bounded, as fast as any may be, above that.
+A block that promises much is looked into: its most promising candidate, as slow as any design of a band of clocks may
+be, is costed exactly on all of them. No design needs a block that is bounded above that: first as fast as any of its
+band may be, then on its own clock.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import numpy as np
 
 from sim.mapping.blocks import ROUNDED, Blocks
 from sim.mapping.rivals import Entrants, Rivals
-from sim.mapping.scan import Cells, Clock
-from sim.mapping.settle import CLASS_COUNT, Rated
+from sim.mapping.scan import ROUNDING, Cells, Clock, together
+from sim.mapping.settle import CLASS_COUNT
 from sim.mapping.terms import Numbers
 from sim.ordered import ascending
 
@@ -38,8 +39,13 @@ def wanted(rivals: Rivals, designs: Entrants, cells: Cells) -> np.ndarray:
     scouts = _promising(bounds, most, cells)
     reached, some = _reached(rivals, blocks, space, scouts, cells, most), np.zeros(len(blocks), dtype=bool)
     for band, bound in bounds.items():
-        limits = reached[band] * ((1 + NEAR) * (1 + ROUNDED))
-        some |= bound <= np.append(limits, -np.inf)[least]  # (those that fit no cell have the last)
+        never = np.full((len(reached[band]), 1), -np.inf)  # the limit of what fits no cell
+        limits = np.append(reached[band] * ((1 + NEAR) * (1 + ROUNDED)), never, axis=1)
+        good = np.flatnonzero(bound <= limits.max(axis=0)[least])
+        if len(limits) > 1:
+            times = blocks.parts.take(good).time(*together([rivals.clocks[c] for c in rivals.bands[band]]))
+            good = good[(times <= limits[:, least[good]] * (1 + ROUNDING)).any(axis=0)]
+        some[good] = True
     return np.sort(blocks.positions(np.flatnonzero(some))[0])
 
 
@@ -61,11 +67,11 @@ def _promising(bounds: dict[int, np.ndarray], most: np.ndarray, cells: Cells) ->
 def _reached(
     rivals: Rivals, blocks: Blocks, space: np.ndarray, scouts: dict[int, np.ndarray], cells: Cells, most: np.ndarray
 ) -> dict[int, np.ndarray]:
-    """Per band, the value that some candidate reaches on all of its clocks in each cell, (cells,); inf where none is
-    known."""
+    """Per band, the value that some candidate reaches on each of its clocks in each cell, (clocks, cells); inf where
+    none is known."""
     looked = np.concatenate(list(scouts.values()))
     if not len(looked):  # no block fits a room whole
-        return {number: np.full(len(cells), np.inf) for number in scouts}
+        return {number: np.full((len(rivals.bands[number]), len(cells)), np.inf) for number in scouts}
     band = np.repeat(list(scouts), [len(some) for some in scouts.values()])
     slow = {number: rivals.corner(rivals.bands[number], max) for number in scouts}
     numbers = _numbers([slow[number] for number in scouts], [len(some) for some in scouts.values()])
@@ -74,11 +80,13 @@ def _reached(
     times = parts.time(list(1.0 / numbers.rates[owner].T), numbers.setup[owner], numbers.latency[owner])
     order = np.lexsort((times, owner))
     positions = positions[order[np.flatnonzero(np.diff(owner[order], prepend=-1))]]  # the best of each block
-    values = _exact(rivals, positions, numbers, space[looked], rivals.rows[[rivals.bands[b][0] for b in band.tolist()]])
+    keys = positions * CLASS_COUNT + np.argmin(rivals.pool.class_times(numbers, positions), axis=0)
+    rivals.settled.add(ascending(keys))
     found = {}
     for number in scouts:
-        mine, own = band == number, np.full(len(cells), np.inf)
-        own[most[looked[mine]]] = values[mine]
+        mine, rows = np.flatnonzero(band == number), rivals.rows[rivals.bands[number]]
+        own = np.full((len(rows), len(cells)), np.inf)
+        own[:, most[looked[mine]]] = _exact(rivals, keys[mine], space[looked[mine]], rows)
         found[number] = cells.sofar(own)
     return found
 
@@ -90,17 +98,14 @@ def _numbers(clocks: list[Clock], counts: list[int]) -> Numbers:
         return Numbers(1.0 / pace, setup, latency)
 
 
-def _exact(rivals: Rivals, positions: np.ndarray, numbers: Numbers, space: np.ndarray, row: np.ndarray) -> np.ndarray:
-    """The objective of candidates, (n,), each on rates of its own, in the best order of the most promising innermost
-    class; energies are those of a row of the machine."""
-    settled = rivals.settled
-    keys = positions * CLASS_COUNT + np.argmin(rivals.pool.class_times(numbers, positions), axis=0)
-    settled.add(ascending(keys))
-    pairs = settled.pairs(keys)
-    own = pairs.key
-    time = settled.times(Rated(pairs.table, pairs.row, numbers.rates[own], numbers.setup[own])) + numbers.latency[own]
-    out = np.full(len(keys), np.inf)
-    np.minimum.at(out, own, rivals.values(time, pairs, row[own], space[own]))
+def _exact(rivals: Rivals, keys: np.ndarray, space: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The objective of known keys on rows of the machine, (rows, keys), each in its best order."""
+    pairs = rivals.settled.pairs(keys)
+    count, own = len(pairs.key), np.tile(pairs.key, len(rows))
+    row, every = np.repeat(rows, count), pairs.take(np.tile(np.arange(count), len(rows)))
+    time = rivals.settled.times(rivals.rated(every.table, every.row, row)) + rivals.machine.latency_cycles[row]
+    out = np.full((len(rows), len(keys)), np.inf)
+    np.minimum.at(out, (np.repeat(np.arange(len(rows)), count), own), rivals.values(time, every, row, space[own]))
     return out
 
 

@@ -433,12 +433,13 @@ def _never_fits(coster: _Coster) -> bool:
 
 def _check_home(coster: _Coster, held: Residency) -> None:
     """Mark the designs at whose home too little fits of what lies there at once."""
+    peaks = held.home_peak_bytes
     for d, chip in enumerate(coster.chips):
         home = chip.memory(chip.main_unit.home)
-        if held.home_peak_bytes[d] > home.capacity_bytes:
+        if peaks[d] > home.capacity_bytes:
             largest = sorted(held.home_tensors.items(), key=lambda item: -item[1])[:5]
             names = tuple(f"{_called(coster.graph, storage)} ({_size(size)})" for storage, size in largest)
-            needed, room = float(held.home_peak_bytes[d]), home.capacity_bytes
+            needed, room = float(peaks[d]), home.capacity_bytes
             times = needed / room
             over = f"{times:,.{0 if times >= 10 else 1}f} times as much" if times > 2 else f"over by {times - 1:.0%}"
             reason = (

@@ -5,7 +5,7 @@ import pytest
 from test_narrow import part, space_of
 
 import sim
-from sim.mapping import heat, narrow, race, scout
+from sim.mapping import narrow, race, scout
 from sim.mapping.race import Search
 from sim.mapping.winners import Objective
 
@@ -32,7 +32,7 @@ def test_what_is_looked_at_holds_the_best(seed, objective, monkeypatch):
 
 def test_most_candidates_of_a_layer_are_left_out(monkeypatch):
     looked = []
-    monkeypatch.setattr(heat, "wanted", lambda *a: looked.append((len(scout.wanted(*a)), len(a[0].pool))) or WHOLE(*a))
+    monkeypatch.setattr(race, "wanted", lambda *a: looked.append((len(scout.wanted(*a)), len(a[0].pool))) or WHOLE(*a))
     sim.estimate(sim.conv2d(256, 256, 14, 3), "systolic")
     assert looked
     assert all(some < 0.2 * every for some, every in looked if every > scout.FEW)
