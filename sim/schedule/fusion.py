@@ -259,16 +259,15 @@ def _may_save(groups: Sequence[GroupCost], spared_bytes: float, coster: _Coster)
 def _fitting(
     ways: list[Slicing], held: np.ndarray, asked: np.ndarray, capacity: np.ndarray, coster: _Coster
 ) -> dict[int, np.ndarray]:
-    """Ways to cost -> designs: for each design that asks the coarsest that fits, those of at least `FINER` slices, and
-    that which leaves out most of what a mask hides."""
+    """Ways to cost -> designs: for each design that asks the coarsest that fits (of attention for each number of keys
+    in a slice), those of at least `FINER` slices, and that which leaves out most of what a mask hides."""
     leanest = min(way.visited for way in ways) * LEAN
+    some = [np.array([way.keys == keys for way in ways]) for keys in dict.fromkeys(way.keys for way in ways)]
+    some += [np.array([way.count >= least for way in ways]) for least in FINER]
+    some += [np.array([way.visited < 1 and way.visited <= leanest for way in ways])]
     room = np.stack([footprint_bytes(way, coster) + held <= capacity for way in ways]) & asked
-    fine = [room & np.array([way.count >= least for way in ways])[:, None] for least in FINER]
-    lean = room & np.array([way.visited < 1 and way.visited <= leanest for way in ways])[:, None]
-    taken = {
-        k: np.any([(fit.argmax(axis=0) == k) & fit.any(axis=0) for fit in (room, *fine, lean)], axis=0)
-        for k in range(len(ways))
-    }
+    fits = [room & one[:, None] for one in some]
+    taken = {k: np.any([(fit.argmax(axis=0) == k) & fit.any(axis=0) for fit in fits], axis=0) for k in range(len(ways))}
     return {k: own for k, own in taken.items() if own.any()}
 
 

@@ -63,6 +63,8 @@ class Slicing:
     """Of a slice, on chip: what passes between its parts."""
     inside: frozenset[str]
     """Storages that never leave the chip."""
+    keys: int = 0
+    """Of attention: those of a slice."""
     lag: bool = False
     """Windows reach into the next slice: one slice more passes before the first results."""
     visited: float = 1.0

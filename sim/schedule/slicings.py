@@ -181,6 +181,7 @@ class _Attention:
             store={out: size[out] / count},
             buffer_bytes=buffer,
             inside=self.region.inside,
+            keys=keys,
             visited=count / square,
             online_ops=sum(online.values()) * count,
         )

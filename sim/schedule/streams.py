@@ -3,14 +3,13 @@ a unit that is costed by roofline."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sim.cost.roofline import primitives, roofline
 from sim.cost.vector import lane_cycles, stream
-from sim.mapping.machine import Level, Machine
+from sim.mapping.machine import Machine
 from sim.mapping.problem import WEIGHT
 from sim.results import Term
 from sim.schedule.asking import compute_and_widening, homes_of, machine_of
@@ -40,7 +39,7 @@ def cost_stream(op: Op, position: int, coster: _Coster) -> GroupCost:
     n = len(coster.chips)
     full, widened = _machine(op, coster)
     level = next((i for i, part in enumerate(full.levels) if part.name == coster.residency.memory), 0)
-    traffic = _traffic(op, full.levels[: level + 1], coster)
+    traffic = _traffic(op, full, level, coster)
     load, store, near, busy = _ports(full, traffic, n)
     macs = op.einsum.macs if isinstance(op, EinsumOp) else 0
     products = np.full(n, macs / coster.depthwise_macs_per_cycle(op) if macs else 0.0)
@@ -115,17 +114,17 @@ def _lane_work(op: Op, widened: bool, coster: _Coster) -> dict[Primitive, float]
     return work
 
 
-def _traffic(op: Op, levels: Sequence[Level], coster: _Coster) -> dict[str, dict[str, list[np.ndarray]]]:
+def _traffic(op: Op, full: Machine, level: int, coster: _Coster) -> dict[str, dict[str, list[np.ndarray]]]:
     """memory -> operand -> [read, written] bytes: at home what does not stay on chip, near the lanes all of it."""
-    n, homes = len(coster.chips), homes_of(op, coster)
+    n, homes, levels = len(coster.chips), homes_of(op, coster), full.levels[: level + 1]
     weight = op.einsum.operand(WEIGHT).tensor if isinstance(op, EinsumOp) else ""
     kinds = ("input", "weight", "output") if weight else ("input", "output")
     traffic = {level.name: {kind: [np.zeros(n), np.zeros(n)] for kind in kinds} for level in levels}
-    once = float(coster.unit.memories[0].capacity_bytes) if coster.unit.memories else 0.0
-    for key, read, write in moved_bytes(op, coster):
+    room = full.capacity_bytes[:, 1] if len(full.levels) > 1 else np.zeros(n)
+    for key, whole, write in moved_bytes(op, coster):
         kept = homes.get(key, np.zeros(n, dtype=bool))
-        if isinstance(op, VectorOp) and read <= once * op.passes:  # rows stay on chip between passes
-            read = read / op.passes
+        passes = op.passes if isinstance(op, VectorOp) else 1
+        read = np.where(whole <= room * passes, whole / passes, whole)  # what fits stays on chip between passes
         for kind, way, amount in (("weight" if key == weight else "input", 0, read), ("output", 1, write)):
             home = traffic[levels[0].name][kind]
             home[way] = home[way] + np.where(kept, 0.0, amount)
