@@ -28,30 +28,30 @@ def network_of(graph: Graph, chip: Chip, **options: object):
 
 
 def test_attention_by_hand():
-    """8 heads of 256 queries x 512 keys x 64 on `systolic` (64 x 64, 64 lanes, 34 B/cycle from DRAM, all int8).
+    """12 heads of 256 queries x 512 keys x 64 on `systolic` (64 x 64, 64 lanes, 34 B/cycle from DRAM, all int8).
 
     One head is a slice: 131,072 scores x (4 + 1 + 1) lane cycles / 64 lanes = 12,288 cycles, more than the array needs
     (two products of 8 folds of 2 x 64 + 64 + 256 - 2 cycles and more). Loads of q, k and v: 81,920 bytes a slice, 34 a
     cycle, 100 cycles set-up, 100 of latency before the first; the last result of 16,384 bytes is stored at the end.
     """
-    chip, graph = sim.load_hardware("systolic"), attention(8, 256, 512, 64)
+    chip, graph = sim.load_hardware("systolic"), attention(12, 256, 512, 64)
     network = network_of(graph, chip)
     (group,) = network.groups
     assert group.sliced is not None
-    assert group.sliced.slicing.count == 8
+    assert group.sliced.slicing.count == 12
     array = float(group.sliced.fill[0])
     assert 2 * 8 * (2 * 64 + 64 + 256 - 2) <= array < 12288
     assert group.sliced.step[0] == 12288
     load, store = 81920 / 34 + 100, 16384 / 34 + 100
-    expected = load + 100 + 8 * 12288 + array + store
+    expected = load + 100 + 12 * 12288 + array + store
     assert group.time_s[0] * 1e9 == pytest.approx(expected, rel=1e-12)
     found = sim.estimate(graph, chip, what_if=True)
     assert found.latency_s == pytest.approx(expected * 1e-9 + 1e-6, rel=1e-12)  # one launch
     moved = found.traffic_bytes["DRAM"]
-    assert (moved.read, moved.write) == (8 * 81920, 8 * 16384)
+    assert (moved.read, moved.write) == (12 * 81920, 12 * 16384)
     assert found.ops[0].fused == ("softmax", "context")
     assert found.ops[0].homes["scores"] == found.ops[0].homes["shares"] == "SRAM"
-    assert found.macs == 2 * 8 * 256 * 512 * 64
+    assert found.macs == 2 * 12 * 256 * 512 * 64
     assert any("attention (256 queries x 512 keys a slice)" in note for note in found.notes)
 
 
@@ -67,6 +67,15 @@ def test_scores_that_stay_in_slices_are_not_in_the_bound_of_their_op():
     assert op.roofline_s <= op.latency_s
     point = next(point for point in found.roofline["ops"] if point["name"] == "scores")
     assert point["resource_s"]["memory:DRAM"] == pytest.approx(2 * 8 * 1024 * 64 / 34e9)  # queries and keys
+
+
+def test_a_memory_that_holds_all_keys_still_takes_them_in_blocks_where_that_is_faster():
+    """16 queries with all 4096 keys fit 1 MiB, not 768 KiB; blocks of keys let more queries share each load of them."""
+    graph = attention(8, 4096, 4096, 40)
+    less, more = (
+        sim.estimate(graph, sim.load_hardware("systolic", {"SRAM.capacity": size})) for size in ("768 KiB", "1 MiB")
+    )
+    assert more.latency_s <= less.latency_s
 
 
 def test_more_memory_slows_no_attention():
