@@ -98,7 +98,7 @@ def sweep(
     progress: Callable[[float], None] | None = None,
     processes: int = 1,
 ) -> Table:
-    """Cost every combination: knobs, then precisions, then chip keys, the last key fastest.
+    """Cost every combination: chip keys, then knobs, then precisions, the last key fastest.
 
     Args: workload: a graph, a `sim.Workload`, or a name (needed for `knobs`); chip_grid: override
         path -> values, or `Designs`; precisions: names or policies (see `sim.estimate`), the chip's default if
@@ -134,16 +134,17 @@ def sweep(
             rows = _rows(graph, designs, precision, options, processes)
             length = len(designs)
             head: dict[str, np.ndarray] = {
-                knob: np.array([value] * length, dtype=object) for knob, value in values.items()
+                path: np.array([choices[i] for i in designs.indices[path]], dtype=object)
+                for path, choices in designs.choices.items()
             }
+            for knob, value in values.items():
+                head[knob] = np.array([value] * length, dtype=object)
             if precisions is not None:
                 head["precision"] = np.array([precision.name] * length, dtype=object)
-            for path, choices in designs.choices.items():
-                head[path] = np.array([choices[i] for i in designs.indices[path]], dtype=object)
             parts.append(head | rows)
             if progress:
                 progress(len(parts) / pairs)
-    data = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    data = {name: np.stack([part[name] for part in parts], axis=1).ravel() for name in parts[0]}  # designs outermost
     settings = {
         "precision": [one.name for one in chosen],
         "objective": objective,

@@ -181,5 +181,5 @@ def test_what_numpy_and_units_give_is_taken() -> None:
     for known in ("3 ms", 3e-3, np.float64(3e-3)):
         assert sim.estimate(GRAPH, CHIP, overrides={"gemm": known}).latency_s == 3e-3
     one = sim.sweep("gemm", CHIP, {"array.rows": np.array([16, 32])}, knobs={"m": iter([4, 8])}, calibration="none")
-    assert list(one["m"]) == [4, 4, 8, 8]
-    assert list(one["array.rows"]) == [16, 32, 16, 32]
+    assert list(one["m"]) == [4, 8, 4, 8]
+    assert list(one["array.rows"]) == [16, 16, 32, 32]

@@ -79,9 +79,9 @@ def test_rows_of_a_sweep_are_estimates(name: str, mixed: str) -> None:
     graph, chip = sim.load_workload("mlp"), sim.load_hardware(name)
     memory = chip.main_unit.home
     table = sim.sweep(graph, chip, {f"{memory}.latency": ["100 ns", "400 ns"]}, precisions=[mixed, "int8"])
-    assert list(table["precision"]) == ["ends-wide", "ends-wide", "int8", "int8"]
+    assert list(table["precision"]) == ["ends-wide", "int8", "ends-wide", "int8"]
     assert table.settings["precision"] == ["ends-wide", "int8"]
-    for i, precision in enumerate((mixed, mixed, "int8", "int8")):
+    for i, precision in enumerate((mixed, "int8", mixed, "int8")):
         row = {f"{memory}.latency": table[f"{memory}.latency"][i]}
         alone = sim.estimate(graph, sim.load_hardware(name, row), precision=precision)
         for column in COLUMNS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import product
 from math import isnan
 
 import pytest
@@ -73,6 +74,16 @@ def test_row_i_of_a_sweep_is_the_estimate_of_chip_i(name: str, workload: str, se
         alone = sim.estimate(graph, sim.load_hardware(name, row), precision=precision)
         for column in COLUMNS:
             assert same(table[column][i], getattr(alone, column)), (row, precision, column)
+
+
+def test_rows_of_a_sweep_are_the_product_of_its_keys_as_given() -> None:
+    """The grid of the chip, then knobs, then precisions, as the arguments stand; the last is fastest."""
+    grid, knobs, precisions = {"clock": ["1 GHz", "2 GHz"], "array.rows": [8, 16]}, {"n": [3, 5, 7]}, ["int8", "bf16"]
+    table = sim.sweep("gemm", sim.load_hardware("systolic"), grid, knobs=knobs, precisions=precisions)
+    keys = (*grid, *knobs, "precision")
+    assert table.parameters == keys
+    rows = list(zip(*(table[key] for key in keys), strict=True))
+    assert rows == list(product(*grid.values(), *knobs.values(), precisions))
 
 
 @pytest.mark.parametrize("workload", ["mlp", "digits_cnn", "byte_gpt", "mobilenet_v2", "lstm"])
