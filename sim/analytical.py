@@ -21,7 +21,7 @@ from sim.hardware.money import DieCost, die_cost
 from sim.hardware.physical import area_parts_mm2, chip_area_mm2, idle_power_w
 from sim.hardware.precisions import precision_on
 from sim.mapping.winners import Winners
-from sim.notes import above_stated, derived_energy, notes_of
+from sim.notes import above_stated, derived_energy, no_leakage, notes_of
 from sim.results import Estimate, OpEstimate, Term, Traffic
 from sim.savings import with_savings
 from sim.schedule.asking import compute_type_of
@@ -199,6 +199,7 @@ def read(network: Network, d: int, *, precision: str | Precision | PrecisionPoli
         notes=(
             *notes_of(network, d, dynamic, options),
             *derived_energy(chip, energy),
+            *no_leakage(energy, silicon.idle_power_w),
             *above_stated(chip, chips, energy, latency),
         ),
         energy_breakdown_j=_energy_parts(network, d, dynamic, energy),

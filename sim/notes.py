@@ -42,6 +42,13 @@ def derived_energy(chip: Chip, energy: float | None) -> list[str]:
     return [words]
 
 
+def no_leakage(energy: float | None, idle_power_w: float | None) -> list[str]:
+    """Where every action's energy is stated, but nothing to tell leakage by."""
+    if energy is None or idle_power_w is not None:
+        return []
+    return ["energy is without leakage: the chip file states no technology.idle_power and no technology.node"]
+
+
 def above_stated(chip: Chip, chips: int, energy: float | None, latency: float) -> list[str]:
     """Where the run takes more power than the file says the chip takes."""
     stated = chip.technology.power_w
@@ -80,4 +87,4 @@ def _proof(network: Network) -> list[str]:
     return notes
 
 
-__all__ = ["above_stated", "notes_of"]
+__all__ = ["above_stated", "derived_energy", "no_leakage", "notes_of"]

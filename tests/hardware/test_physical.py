@@ -2,6 +2,7 @@
 
 import pytest
 
+import sim
 from sim.hardware.chip import Rate
 from sim.hardware.designs import read_path
 from sim.hardware.dump import rate_text, to_document
@@ -141,6 +142,25 @@ def test_without_a_node_nothing_is_invented():
 
 
 # Modelled area without any fit against published dies: (chip, low, high, why the range)
+def test_stated_actions_alone_give_an_energy_without_leakage():
+    """A MAC of 1 pJ and a byte at 8 x (10, 20) pJ of DRAM, 8 x (2, 3) pJ of SRAM; no node, so no leakage: told."""
+    document = to_document(load_hardware("systolic"))
+    del document["technology"]
+    (dram,), (unit,) = document["memories"], document["units"]
+    sram, array = unit["hierarchy"][0]["memory"], unit["hierarchy"][1]["array"]
+    dram |= {"read_energy": "10 pJ/bit", "write_energy": "20 pJ/bit"}
+    sram |= {"read_energy": "2 pJ/bit", "write_energy": "3 pJ/bit"}
+    array["mac_energy"] = {"int8": "1 pJ"}
+    unit["vector"]["energy"] = dict.fromkeys(unit["vector"]["rates"], "7 pJ")
+    for part in (dram, sram, array, unit["vector"]):
+        part["source"] = "estimated: round figures of a test"
+    found = sim.estimate(sim.gemm(64, 32, 128, dtype="int8"), from_document(document, where="stated"))
+    moved = found.traffic_bytes
+    per_bit = 10 * moved["DRAM"].read + 20 * moved["DRAM"].write + 2 * moved["SRAM"].read + 3 * moved["SRAM"].write
+    assert found.energy_j == pytest.approx(1e-12 * (64 * 32 * 128 + 8 * per_bit))
+    assert [note for note in found.notes if note.startswith("energy is without leakage")]
+
+
 DIES = [
     ("tpu-v1", 120, 331, "ISCA 2017: at most half of 662 mm2, of which buffers and compute are 67 %"),
     ("tpu-v4i", 140, 400, "ISCA 2021: below 400 mm2, of which CMEM and MXU are 39 %"),
