@@ -251,7 +251,7 @@ MEANINGS: dict[str, dict[str, dict[str, Any]]] = {
         "chips": _key("how many"),
         "topology": _key("`ring`: each chip has two neighbours; `switch`: any pair talks at the full rate"),
         "link": _key("the one of `links` between them", "NVLink"),
-        "ports": _key("ports of the switch: no more chips than these; without it not checked"),
+        "ports": _key("ports of the switch: no more chips than these; without it, and on a ring, not checked"),
         "pipeline": _key(
             "stages: layers are cut into so many parts, and each layer is split over the chips of its stage; 1: "
             "over all chips"

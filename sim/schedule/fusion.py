@@ -321,13 +321,16 @@ def _without_inside(options: Sequence[GroupCost], where: np.ndarray, coster: _Co
 
 
 def fused_notes(groups: Sequence[GroupCost]) -> list[str]:
-    """How the fused groups of one design run, alike ones together."""
-    found: dict[tuple[str, int], int] = {}
+    """How the fused groups of one design run, alike ones together, and which they are, by their first op and last."""
+    found: dict[tuple[str, int], list[str]] = {}
     for group in groups:
         if group.sliced is not None:
             way = group.sliced.slicing
-            found[way.what, way.count] = found.get((way.what, way.count), 0) + 1
-    return [f"{count} x {what} run fused, in {slices} slices" for (what, slices), count in found.items()]
+            found.setdefault((way.what, way.count), []).append(" to ".join((group.name, *group.fused[-1:])))
+    return [
+        f"{len(names)} x {what} run fused, in {slices} slices: {', '.join(names[:3])}{', ...' if names[3:] else ''}"
+        for (what, slices), names in found.items()
+    ]
 
 
 __all__ = ["fused", "fused_notes"]

@@ -1,5 +1,8 @@
 """The measuring loop with a fake measurement, and one real point without an assertion on its time."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -253,6 +256,23 @@ def test_options_that_would_be_ignored_are_refused(words, said):
     done = CliRunner().invoke(app, ["measure", *words])
     assert done.exit_code == MeasurementError.exit_code
     assert said in done.stderr
+
+
+@pytest.mark.parametrize(("noisy", "status"), [(1, 1), (0, 0)])
+def test_a_run_that_has_no_number_fails(tmp_path, monkeypatch, noisy, status):
+    """A point that was too noisy is one that was asked for and has no time."""
+
+    def measured(points, *, machine, output, run, **rest):
+        (point,) = points
+        found = fake_record(point, machine, run)
+        found = replace(found, median_s=None, noisy=True) if noisy else found
+        return SimpleNamespace(records=(found,), skipped=(), left=0)
+
+    monkeypatch.setattr("sim.baseline.runner.measure_points", measured)
+    monkeypatch.setattr("sim.baseline.runner.prepare_process", lambda machine: None)
+    words = ["measure", "relu", "-p", "rows=8", "-p", "columns=8", "--rounds", "1", "-o", str(tmp_path / "a.jsonl")]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == status, done.output
 
 
 def test_a_workload_on_nothing_is_not_measured(tmp_path):

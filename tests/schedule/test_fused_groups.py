@@ -280,6 +280,8 @@ def test_a_group_that_stores_more_is_not_like_one_that_does_not():
     graph = convolutions(96, (8,) * 7, (3, 3, 1, 3, 3, 5), (1,) * 6, residuals={5: "relu0"})
     found = sim.estimate(graph, chip)
     assert [op.fused for op in found.ops] == [("layer1",), ("layer3", "layer4", "layer5")]
+    told = [note for note in found.notes if "run fused" in note]
+    assert [note.rpartition(": ")[2] for note in told] == ["layer0 to layer1", "layer2 to layer5"]
     tensor = 96 * 96 * 8
     assert found.traffic_bytes["DRAM"].write == 3 * tensor  # relu0, relu1, output
     assert found.traffic_bytes["DRAM"].read == 3 * tensor + (4 * 9 + 25 + 1) * 8 * 8  # input, relu1, relu0; weights
