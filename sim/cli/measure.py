@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -222,21 +223,33 @@ def _duration(seconds: float | None) -> str:
 
 def import_profile(
     file: Annotated[Path, typer.Argument(help="TensorRT layer profile, torch-profiler trace, or CSV.")],
-    device: Annotated[str, typer.Option(help="Key of the device that was profiled, e.g. nvidia-h200.")],
-    precision: Annotated[str, typer.Option(help="Precision that it ran at.")],
+    device: Annotated[
+        str | None, typer.Option(help="Key of the device that was profiled, e.g. nvidia-h200; needed to keep records.")
+    ] = None,
+    precision: Annotated[str | None, typer.Option(help="Precision that it ran at; needed to keep records.")] = None,
     workload: Annotated[str, typer.Option(help="Workload that was profiled.")] = "",
     op_map: Annotated[Path | None, typer.Option(help="CSV with the header profile,ours.")] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: baselines/<device>.jsonl.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the records; write no file unless -o is given.")] = False,
 ) -> None:
-    """Turn a profile taken elsewhere into baseline records."""
+    """Turn a profile taken elsewhere into baseline records; without device and precision show its ops."""
     from sim.baseline.import_profile import import_profile as read
     from sim.baseline.import_profile import read_op_map
     from sim.baseline.record import append_record
+    from sim.errors import MeasurementError
 
+    keeps = bool(workload or output or json)
     records = read(
-        file, device=device, precision=precision, workload=workload, op_map=read_op_map(op_map) if op_map else None
-    )
+        file, device=device or "unnamed", precision=precision or "fp32", workload=workload,
+        op_map=read_op_map(op_map) if op_map else None,
+    )  # fmt: skip
+    if device is None or precision is None:
+        lacks = " and ".join(o for o, value in (("--device", device), ("--precision", precision)) if value is None)
+        if keeps:
+            raise MeasurementError(f"{file}: a record says what ran it and how; give {lacks}")
+        _show_profile(records, title=f"{file}, {records[0].source.split(' profile ')[0]} profile")
+        say(f"nothing is kept: give {lacks} for records")
+        return
     target = output or (None if json else Path("baselines") / f"{device}.jsonl")
     for record in records if target else ():
         append_record(target, record)  # type: ignore[arg-type]
@@ -245,3 +258,10 @@ def import_profile(
         say(f"{target}: {len(records)} ops, {_duration(total_s)} for one run of each, from {records[0].source}")
     if json:
         print_json([record.to_dict() for record in records])
+
+
+def _show_profile(records: Sequence[BaselineRecord], *, title: str) -> None:
+    from sim.view.fitted import Shorten, fitted, number, words
+
+    heads = (words("op", shorten=Shorten.LEFT, at_least=28), number("runs", drop=1), number("time"))
+    show(fitted(title, heads, [(r.op or "", str(r.n), _duration(r.median_s)) for r in records]))

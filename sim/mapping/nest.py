@@ -243,7 +243,8 @@ def check_stores(nest: Nest, machine: Machine, homes: dict[OperandRole, int]) ->
                 raise MappingError(
                     f"no store of {role.value} in {level.name}, which holds it: an operand passes every memory that "
                     f"holds it on its way to the array; add {{store: {role.value}, memory: {level.name}}}, or leave "
-                    f"{role.value} out of `holds` of {level.name} in the chip file"
+                    f"{role.value} out of `holds` of {level.name} in the chip file (a mapping that was found where all "
+                    f"of the {role.value} stays there has none: then {level.name} is too small for it here)"
                 )
 
 

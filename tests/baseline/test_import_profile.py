@@ -3,9 +3,11 @@
 import json
 
 import pytest
+from typer.testing import CliRunner
 
 from sim.baseline.import_profile import import_profile, parse_profile, read_op_map
 from sim.baseline.record import Kind
+from sim.cli import app
 from sim.errors import MeasurementError, PrecisionError
 
 TENSORRT = [
@@ -160,3 +162,17 @@ def test_a_byte_order_mark_and_blank_lines_are_no_error(tmp_path):
 def test_a_device_is_a_name_that_a_file_may_have(tmp_path, device):
     with pytest.raises(MeasurementError, match="is no name: expected letters"):
         import_profile(save(tmp_path, "op,latency_ms\nconv,1\n"), device=device, precision="fp32")
+
+
+def test_a_profile_is_shown_without_device_and_precision(tmp_path, monkeypatch):
+    """conv ran twice, 1 and 2 ms; nothing is written. What asks for records needs both."""
+    monkeypatch.chdir(tmp_path)
+    path = save(tmp_path, "op,latency_ms\nconv,1\nconv,2\nfc,0.2\n")
+    before = sorted(tmp_path.iterdir())
+    done = CliRunner().invoke(app, ["import-profile", str(path)])
+    assert done.exit_code == 0, done.output
+    assert [line.split() for line in done.stdout.splitlines() if "ms" in line] == [["conv", "2", "1.5", "ms"]]
+    assert "give --device and --precision" in done.stderr
+    for words in (["--json"], ["--device", "d", "-o", "a.jsonl"], ["--precision", "int8", "--workload", "mlp"]):
+        assert CliRunner().invoke(app, ["import-profile", str(path), *words]).exit_code == 2
+    assert sorted(tmp_path.iterdir()) == before
