@@ -48,6 +48,16 @@ def test_dram_energy():
         tech.dram_energy_j_per_byte(kind="ddr9")
 
 
+def test_newer_dram_needs_what_its_maker_claims_over_the_kind_before():
+    """LPDDR5X a fifth less than LPDDR5; HBM4 1.4 times the bits for a joule of HBM3E, within rounding."""
+    assert tech.dram_energy_j_per_byte(kind="lpddr5x") == pytest.approx(
+        0.8 * tech.dram_energy_j_per_byte(kind="lpddr5")
+    )
+    assert tech.dram_energy_j_per_byte(kind="hbm4") == pytest.approx(
+        tech.dram_energy_j_per_byte(kind="hbm3e") / 1.4, rel=0.03
+    )
+
+
 def test_areas_by_hand():
     """An int8 MAC at 45 nm is 282 + 137 = 419 um2; at 14 nm 0.17 of it. 1 MiB at 7 nm without ports is
     8388608 x 0.027 um2 / 0.4 = 0.566 mm2; 16 B/cycle at 45 nm add 128 x 105 um2."""
