@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+import sim
 from sim.errors import TraceError, WorkloadError
 from sim.workload.graph import EinsumOp, Graph, MovementOp, Role
 from sim.workload.load import Workload, list_workloads, load_workload
@@ -73,6 +74,30 @@ def test_products_with_a_vector_reach_the_output(a, b):
     recorded, exported = (dead_code(front(Times(), inputs)) for front in (trace, export))
     assert exported.macs == recorded.macs > 0
     assert role_bytes(exported)[Role.OUTPUT] == role_bytes(recorded)[Role.OUTPUT]
+
+
+@pytest.mark.parametrize(("a", "b"), [((3, 0), (0, 4)), ((2, 3, 0), (0, 4)), ((2, 3, 5), (5, 0)), ((0,), (0,))])
+def test_products_over_nothing_are_traced_and_not_costed(a, b):
+    class Times(nn.Module):
+        def forward(self, a, b):
+            return a @ b
+
+    for front in (trace, export):
+        graph = front(Times(), (torch.empty(a), torch.empty(b)))
+        assert graph.macs == 0
+        with pytest.raises(WorkloadError, match="works on nothing"):
+            sim.estimate(graph, "systolic")
+
+
+def test_what_torch_refuses_while_an_exported_program_is_read_is_told():
+    """The size of this result depends on the values of x."""
+
+    class Picks(nn.Module):
+        def forward(self, x):
+            return x[x > 0].sum()
+
+    with pytest.raises(TraceError, match=r"Picks: exported, but aten\.index cannot run without data: NotImpl"):
+        export(Picks(), (torch.empty(3, 8),))
 
 
 @dataclass

@@ -88,16 +88,13 @@ def _read(program: Any, what: str, name: str, progress: Callable[[int], None]) -
     taken_apart = _steps()
     with _torch_at_work(what):
         program = program.run_decompositions(taken_apart)
-    try:
-        graph = _Reader(program, progress).graph(name)
-        while composites := _composites(program, graph, taken_apart):
-            taken_apart |= composites
-            with _torch_at_work(what):
-                program = program.run_decompositions(taken_apart)
-            graph = _Reader(program, progress).graph(graph.name)
-        return graph
-    except NotImplementedError as error:  # results whose size depends on data
-        raise TraceError(f"{what}: exported, but it cannot run without data: {told(error)}") from error
+    graph = _Reader(program, progress, what).graph(name)
+    while composites := _composites(program, graph, taken_apart):
+        taken_apart |= composites
+        with _torch_at_work(what):
+            program = program.run_decompositions(taken_apart)
+        graph = _Reader(program, progress, what).graph(graph.name)
+    return graph
 
 
 @contextmanager
@@ -147,8 +144,9 @@ def _steps() -> dict:
 class _Reader:
     """Walks the exported nodes with meta tensors as their values."""
 
-    def __init__(self, program: Any, progress: Callable[[int], None]) -> None:
+    def __init__(self, program: Any, progress: Callable[[int], None], what: str) -> None:
         self.program = program
+        self.what = what
         self.progress = progress
         self.builder = GraphBuilder()
         self.values: dict[Any, Any] = {}
@@ -231,7 +229,8 @@ class _Reader:
             return args[1].expand(args[0].shape)  # the scatter into the buffer does the copying
         if name.startswith(("aten._assert", "aten.sym_")):
             return None
-        out = node.target(*args, **kwargs)
+        with foreign_code(lambda error: f"{self.what}: exported, but {name} cannot run without data: {told(error)}"):
+            out = node.target(*args, **kwargs)
         outputs = tuple(tensors_in(out if isinstance(out, list | tuple) else (out,)))
         if not outputs:
             return out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 from sim.workload.graph import Primitive
@@ -123,7 +124,7 @@ def linear(call: Call) -> Product:
     x, weight, bias = call.arg(0, "input"), call.arg(1, "weight"), call.arg(2, "bias")
     flat = _flattened(x)
     if flat is not None:
-        return gemm(flat, weight, call.out.view(-1, weight.shape[0]), bias=bias, transposed_b=True)
+        return gemm(flat, weight, call.out.view(len(flat), len(weight)), bias=bias, transposed_b=True)
     names = tuple(f"M{axis}" for axis in range(x.dim() - 1))
     ranks = dict(zip(names, x.shape, strict=False)) | {"N": weight.shape[0], "K": weight.shape[1]}
     return Product(
@@ -139,7 +140,7 @@ def linear(call: Call) -> Product:
 def _flattened(x: AnyTensor) -> AnyTensor | None:
     """x with all axes but the last as one, without a copy; None where the strides forbid it."""
     try:
-        return x.view(-1, x.shape[-1])
+        return x.view(prod(x.shape[:-1]), x.shape[-1])
     except RuntimeError:
         return None
 
@@ -153,7 +154,7 @@ def matmul(call: Call) -> Product:
     if a.dim() == 1:
         a, out = a[None], out.unsqueeze(-2)
     if b.dim() == 2:
-        return gemm(a.reshape(-1, a.shape[-1]), b, out.reshape(-1, b.shape[-1]))
+        return gemm(a.flatten(0, -2), b, out.flatten(0, -2))
     batch = out.shape[:-2]
     names = tuple(f"B{i}" for i in range(len(batch))) if len(batch) > 1 else ("B",)
     ranks = {n: s for n, s in zip(names, batch, strict=True) if s != 1}
