@@ -5,9 +5,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from sim.workload.graph import EinsumOp, Primitive
+from sim import estimate
+from sim.workload.graph import EinsumOp, Primitive, Role
 from sim.workload.load import Workload
-from sim.workload.passes import find_attention, fuse_epilogues
+from sim.workload.passes import find_attention, find_caches, fuse_epilogues
 from sim.workload.trace import DataPolicy, trace
 from sim.workload.trace.known import form_of
 
@@ -146,3 +147,38 @@ def test_sampling_counts_its_taps():
         graph = trace(Call(lambda a, b, mode=mode: functional.grid_sample(a, b, mode, align_corners=False)), (x, grid))
         (op,) = [op for op in graph if "grid_sampler" in op.kind]
         assert op.primitives[Primitive.SHUFFLE] == taps * 3 * 8
+
+
+class Decode(nn.Module):
+    """One query against keys and values from outside; `step` puts new ones behind them."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.q, self.kv, self.step = nn.Linear(8, 8), nn.Linear(8, 8), step
+
+    def forward(self, x, k, v):
+        if self.step:
+            k, v = (torch.cat((old, self.kv(x)), dim=-2) for old in (k, v))
+        return functional.scaled_dot_product_attention(self.q(x), k, v)
+
+
+@pytest.mark.parametrize("step", [False, True])
+def test_keys_and_values_from_outside_are_a_cache(step):
+    """Two of 2 x 5 x 8 elements; the token that comes in is an input."""
+    graph = trace(Decode(step), (torch.zeros(2, 1, 8), torch.zeros(2, 5, 8), torch.zeros(2, 5, 8)))
+    assert [t.shape for t in graph.tensors.values() if t.role is Role.KV_CACHE and t.name] == [(2, 5, 8)] * 2
+    assert [t.shape for t in graph.tensors.values() if t.role is Role.INPUT and t.name] == [(2, 1, 8)]
+    assert find_caches(graph) == graph
+
+
+def test_of_attention_alone_all_three_are_inputs():
+    function = Call(functional.scaled_dot_product_attention)
+    graph = trace(function, (torch.zeros(2, 3, 8), torch.zeros(2, 5, 8), torch.zeros(2, 5, 8)))
+    assert not [t for t in graph.tensors.values() if t.role is Role.KV_CACHE]
+
+
+def test_a_token_of_whisper_brings_only_itself_over_the_host_link():
+    """The encoder's keys and values are made once; each token that is decoded is one number of 8 bytes."""
+    found = estimate(Workload("whisper", {"phase": "decode"}), "h100-sxm")
+    (transfer,) = (op for op in found.ops if op.name == "host.input")
+    assert transfer.traffic_bytes["DRAM"]["input"].write == 8

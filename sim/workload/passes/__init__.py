@@ -1,6 +1,7 @@
 """Graph to graph rewrites; each says what it needs and what it promises."""
 
 from sim.workload.passes.attention import find_attention
+from sim.workload.passes.caches import find_caches
 from sim.workload.passes.dead_code import dead_code
 from sim.workload.passes.fuse import fuse_epilogues
 from sim.workload.passes.pipeline import pipeline
@@ -15,6 +16,7 @@ __all__ = [
     "apply_precision",
     "dead_code",
     "find_attention",
+    "find_caches",
     "fuse_epilogues",
     "pipeline",
     "sparsify",

@@ -23,6 +23,7 @@ from torch.export.graph_signature import InputKind
 from sim.errors import TraceError, WorkloadError
 from sim.workload.graph import Graph, Role, UnsupportedOp
 from sim.workload.passes.attention import find_attention
+from sim.workload.passes.caches import find_caches
 from sim.workload.raised import foreign_code, told
 from sim.workload.trace.builder import GraphBuilder, Where
 from sim.workload.trace.policy import DataPolicy
@@ -170,7 +171,7 @@ class _Reader:
             results = next(node.args[0] for node in nodes if node.op == "output")
         mutated = set(self.targets)
         outputs = [self.values[n] for n in results if isinstance(n, torch.fx.Node) and n.name not in mutated]
-        return find_attention(self.builder.finish(list(tensors_in(outputs)), name=name))
+        return find_caches(find_attention(self.builder.finish(list(tensors_in(outputs)), name=name)))
 
     def _placeholders(self, nodes: list) -> None:
         """Inputs and weights under their names; tied weights are one tensor."""

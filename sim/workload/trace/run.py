@@ -17,6 +17,7 @@ from torch.nn.parameter import is_lazy
 from sim.errors import TraceError
 from sim.workload.graph import Graph, Role, ViewOp
 from sim.workload.passes.attention import find_attention
+from sim.workload.passes.caches import find_caches
 from sim.workload.raised import foreign_code, told
 from sim.workload.trace.builder import GraphBuilder
 from sim.workload.trace.policy import DataPolicy
@@ -67,7 +68,7 @@ def record(
     with recorded, _named_modules(twin, recorder), torch.no_grad(), META, FunctionMode(recorder), recorder.dispatch:
         outputs = twin(*args, **kwargs)
     with recorder.dispatch.paused():
-        graph = find_attention(recorder.builder.finish(list(tensors_of(outputs)), name=name))
+        graph = find_caches(find_attention(recorder.builder.finish(list(tensors_of(outputs)), name=name)))
     if all(isinstance(op, ViewOp) for op in graph):
         raise TraceError(f"{name}: the model runs no op on these inputs but views: there is nothing to cost")
     return graph
