@@ -142,8 +142,8 @@ class Requests(Strict):
 
 
 class KvCache(Strict):
-    """Paged: a request holds whole pages. `capacity` None: what weights leave of the memory named. The width of
-    keys and values is that of the precision ("w16a16kv8")."""
+    """Paged: a request holds whole pages. `capacity` None: what weights leave of the memory named (of a system, the
+    memories of all chips together). The width of keys and values is that of the precision ("w16a16kv8")."""
 
     memory: str
     capacity: Size | None = None

@@ -207,24 +207,26 @@ def _continued(axis: tuple[int, ...], values: list[float], at: tuple[int, ...]) 
 
 
 def size_cache(spec: Serving, chip: Chip, held: Footprint) -> Cache:
-    """Pages in what weights and reserve leave of the memory."""
+    """Pages in what weights and reserve leave of the memory, of which each chip of a system has its own: weights, keys
+    and values are shared out evenly."""
     names = {m.name: m for m in chip.memories}
     if spec.kv.memory not in names:
         known = ", ".join(sorted(names))
         hint = nearest(spec.kv.memory, names)
         raise ConfigError(f'serving.kv.memory: unknown resource "{spec.kv.memory}"; {chip.name} has {known}.{hint}')
-    memory = names[spec.kv.memory]
-    room = memory.capacity_bytes * (1 - spec.kv.reserve) - held.weights_bytes
+    memory, chips = names[spec.kv.memory], chip.system.chips if chip.system else 1
+    capacity = memory.capacity_bytes * chips
+    room = capacity * (1 - spec.kv.reserve) - held.weights_bytes
     asked = room if spec.kv.capacity is None else spec.kv.capacity
     if asked > room:
         raise InfeasibleError(
             f"serving.kv.capacity: {asked:.4g} bytes do not fit {memory.name}: weights of {held.weights_bytes:.4g} "
-            f"and a reserve of {spec.kv.reserve:.0%} leave {max(0.0, room):.4g} of {memory.capacity_bytes:.4g} bytes"
+            f"and a reserve of {spec.kv.reserve:.0%} leave {max(0.0, room):.4g} of {capacity:.4g} bytes"
         )
     pages = asked // (held.kv_bytes_per_token * spec.kv.page_tokens) if np.isfinite(asked) else 1e9
     if pages < 1:
         raise InfeasibleError(
-            f"{chip.name}: {memory.name} of {memory.capacity_bytes:.4g} bytes less {spec.kv.reserve:.0%} reserve holds "
+            f"{chip.name}: {memory.name} of {capacity:.4g} bytes less {spec.kv.reserve:.0%} reserve holds "
             f"the weights of {held.weights_bytes:.4g} bytes and no page of KV cache"
         )
     return Cache(pages=int(pages), page_tokens=spec.kv.page_tokens, bytes_per_token=held.kv_bytes_per_token)

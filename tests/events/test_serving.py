@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from sim.events.limits import find_limit
 from sim.events.scenario import Requests, parse_scenario
 from sim.events.serving import Cache, Request, StepTable, offered_utilization, serve
 from sim.events.serving_scenario import Footprint, draw_requests, run_serving, size_cache, step_tables
-from sim.hardware.chip import Chip, Memory
+from sim.hardware.chip import Chip, Memory, System
 
 TABLE = StepTable(
     batches=(1, 2),
@@ -157,6 +158,14 @@ def test_steps_are_scheduled_where_the_cache_holds_them():
         for context in (50, 100, 300):
             assert seconds.decode(batch, context) == pytest.approx((100 + batch * context / 10) * 1e-6)
     assert joules.decode(2, 100) == pytest.approx(120e-6)
+
+
+def test_chips_of_a_system_share_weights_and_cache():
+    """Four chips of 1,000 bytes hold one copy of the weights: (4 x 1000 - 200) / 2 = 1,900 tokens."""
+    system = System(chips=4, topology="ring", link="none")
+    spec = serving().serving
+    cache = size_cache(spec, replace(CHIP, system=system), held(spec, "bf16"))
+    assert cache.pages * cache.page_tokens == 1900
 
 
 def test_narrower_keys_and_values_double_the_cache():
