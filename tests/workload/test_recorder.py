@@ -190,6 +190,29 @@ def test_experts_get_their_fair_share_of_tokens():
     assert sizes == [12, 6, 6, 6, 6]
 
 
+@pytest.mark.parametrize("form", ["where", "any", "hit"])
+def test_one_token_meets_as_many_experts_as_it_chooses(form):
+    """1 token chooses 2 of 8 experts: two products of one row, whichever way the model finds them."""
+
+    def mixture(m, x):
+        chosen = (x @ m.router).topk(2).indices
+        hot = torch.nn.functional.one_hot(chosen, 8).permute(2, 1, 0)
+        hit = (hot.sum((-1, -2)) > 0).nonzero() if form == "hit" else range(8)
+        out = torch.zeros_like(x)
+        for expert in hit:
+            if form == "any":
+                (token,) = torch.where((chosen == expert).any(-1))
+            else:
+                token = torch.where(hot[expert[0]])[1] if form == "hit" else torch.where(chosen == expert)[0]
+            out.index_add_(0, token, x[token] @ m.experts[0])
+        return out
+
+    graph = graph_of(mixture, torch.zeros(1, 4), router=torch.zeros(4, 8), experts=torch.zeros(8, 4, 4))
+    assert [op.einsum.ranks["M"] for op in graph if isinstance(op, EinsumOp)] == [1, 1, 1]
+    assert sum(op.kind == "aten.index_add_" for op in graph) == 2
+    assert all(tensor.elements for tensor in graph.tensors.values())
+
+
 def test_a_boolean_mask_keeps_the_policys_fraction():
     model = Call(lambda m, x: x[x > 0] * 2)
     graph = trace(model, torch.zeros(8), policy=DataPolicy(fraction=0.25))

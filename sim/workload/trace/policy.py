@@ -11,6 +11,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+Span = tuple[float, float]
+"""Where a part of the whole begins and ends, in [0, 1]: parts one after the other sum to it in whole numbers too."""
+ROUNDING = 1e-6
+"""Sums of shares that miss a whole number of elements by less reach it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataPolicy:
@@ -18,9 +23,10 @@ class DataPolicy:
 
     `number` answers item(), int() and float(); `truth` answers bool(). A mask keeps the fraction
     that its making tells (a one-hot of E classes: 1/E, so tokens x k / E per expert), otherwise
-    `fraction` (1.0: the worst case); at least one element unless the fraction is 0. `at` overrides
-    an answer by source line, e.g. {"moe.py:41": 37}. `shares` states the load of experts: expert i of
-    len(shares) gets shares[i] of all choices, where the model compares choices with expert numbers.
+    `fraction` (1.0: the worst case); at least one element unless the fraction is 0. Where the model
+    compares choices with expert numbers, the choices are dealt out: one token that chooses two of
+    eight experts meets two. `at` overrides an answer by source line, e.g. {"moe.py:41": 37}. `shares`
+    states the load of experts: expert i of len(shares) gets shares[i] of all choices.
     """
 
     number: float = 1
@@ -41,17 +47,21 @@ class DataPolicy:
         default = self.truth if kind is bool else self.number
         return kind(self.at.get(source, default))
 
-    def share(self, classes: float, which: object) -> float:
-        """Part of all choices among `classes` that falls on number `which`."""
-        if isinstance(which, int) and len(self.shares) == classes and 0 <= which < classes:
-            return self.shares[which]
-        return 1 / classes
+    def share(self, classes: float, which: object) -> float | Span:
+        """Part of all choices among `classes` that falls on number `which`: its span of them, all numbers in order."""
+        if not (isinstance(which, int) and 0 <= which < classes):
+            return 1 / classes
+        shares = self.shares if len(self.shares) == classes else (1 / classes,) * int(classes)
+        return sum(shares[:which]), sum(shares[: which + 1])
 
-    def count(self, elements: int, known_fraction: float | None, source: str) -> int:
-        """How many of `elements` a mask keeps; `known_fraction` is what its making tells."""
+    def count(self, elements: int, known: float | Span | None, source: str) -> int:
+        """How many of `elements` a mask keeps; `known` is what its making tells."""
         if source in self.at:
             return min(int(self.at[source]), elements)
-        fraction = self.fraction if known_fraction is None else known_fraction
+        if isinstance(known, tuple):
+            first, last = (int(elements * edge + ROUNDING) for edge in known)
+            return min(last - first, elements)
+        fraction = self.fraction if known is None else known
         kept = round(elements * fraction)
         return max(kept, 1) if elements and fraction else kept
 

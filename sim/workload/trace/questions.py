@@ -10,7 +10,7 @@ from torch import Tensor
 from sim.errors import TraceError
 from sim.workload.trace.builder import GraphBuilder
 from sim.workload.trace.loops import Loops
-from sim.workload.trace.policy import DataPolicy
+from sim.workload.trace.policy import DataPolicy, Span
 from sim.workload.trace.rules.registry import tensors_in
 from sim.workload.trace.source import user_line
 
@@ -31,6 +31,8 @@ _CLOSE = {torch.allclose, Tensor.allclose, torch.equal, Tensor.equal}
 
 _CARRY = {"aten.index", "aten.select", "aten.gather", "aten.clone", "aten._to_copy", "aten.index_select", "aten.sort"}
 """Ops whose result is as dense, or ranges over as many values, as their first input."""
+_ANY = {"aten.any", "aten.sum"}
+"""Of a mask of choices: who chose at all, how many did. Choices of one token differ, so none counts twice."""
 _COMPARE = {"aten.eq", "aten.ne", "aten.gt", "aten.ge", "aten.lt", "aten.le"}
 
 
@@ -40,9 +42,11 @@ class Questions:
     def __init__(self, builder: GraphBuilder, policy: DataPolicy) -> None:
         self._builder = builder
         self._policy = policy
-        self._density: dict[int, float] = {}
+        self._density: dict[int, float | Span] = {}
         self._levels: dict[int, float] = {}
         self._loops = Loops()
+        self.kept_none = False
+        """A mask kept nothing: what works on it is left out."""
 
     def learn(self, name: str, args: tuple, kwargs: dict, outputs: tuple) -> None:
         """Density of one-hot masks, range of indices: by storage, so views know it too."""
@@ -58,6 +62,8 @@ class Questions:
             for table in (self._density, self._levels):
                 if first in table:
                     table[_key(out)] = table[first]
+        elif name in _ANY and first in self._density:
+            self._density[_key(out)] = _scaled(self._density[first], sources[0].numel() / max(out.numel(), 1))
         elif name in _COMPARE:
             if name == "aten.eq" and first in self._levels:
                 self._density[_key(out)] = self._policy.share(self._levels[first], args[1])
@@ -137,6 +143,7 @@ class Questions:
     def _count(self, mask: Tensor) -> int:
         count = self._policy.count(mask.numel(), self._density.get(_key(mask)), user_line())
         self._note(f"true elements of a mask of {mask.numel()}", count)
+        self.kept_none |= count == 0
         return count
 
     def _nonzero(self, mask: Tensor, as_tuple: bool, recorder: Any) -> Any:
@@ -215,6 +222,10 @@ class Questions:
 
 
 F_ONE_HOT = torch.nn.functional.one_hot
+
+
+def _scaled(known: float | Span, by: float) -> float | Span:
+    return (known[0] * by, known[1] * by) if isinstance(known, tuple) else min(known * by, 1.0)
 
 
 def _key(tensor: Tensor) -> int:

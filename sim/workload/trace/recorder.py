@@ -119,6 +119,8 @@ class Recorder:
         return self._meta[id(tensor)][0]
 
     def record(self, name: str, args: tuple, kwargs: dict, outputs: tuple, *, pure_view: bool = False) -> None:
+        if self.questions.kept_none and _does_nothing(name, args, outputs):
+            return
         call = Call(name=name, args=args, kwargs=kwargs, outputs=outputs)
         where = self.where()
         with self.dispatch.paused():  # rules may make tensors for intermediate results
@@ -222,6 +224,12 @@ class FunctionMode(TorchFunctionMode):
         recorder.record("aten._grouped_mm", args, kwargs, (out,))
         recorder.builder.notes[f"{recorder.locate()}: rows of a grouped product assumed even over its groups"] = None
         return out
+
+
+def _does_nothing(name: str, args: tuple, outputs: tuple) -> bool:
+    """What is left of an expert without a token: results, or updates in place, of no elements."""
+    written = tensors_in(args) if name.endswith("_") else outputs
+    return any(t.numel() == 0 for t in written)
 
 
 def _is_known(args: Any, kwargs: Any) -> bool:
