@@ -185,6 +185,13 @@ def _cross_checks(spec: s.ChipSpec) -> list[str]:
             for end in link.ends
             if end not in seen and end not in ("host", "chip")
         ]
+    used = {unit.home for unit in spec.units} | {end for link in spec.links for end in link.ends}
+    problems += [
+        f"memories[{i}]: {name} is the home of no unit: nothing would use it. A buffer between home and array belongs "
+        "into the unit's hierarchy, where each copy of the unit has its own"
+        for i, name in enumerate(memories)
+        if name not in used
+    ]
     served: dict[str, str] = {}
     units = [u.name for u in spec.units]
     for i, engines in enumerate(spec.dma_engines):

@@ -52,7 +52,7 @@ MEANINGS: dict[str, dict[str, dict[str, Any]]] = {
         "default_precision": _key(
             "precision where none is asked for: one that the first unit's array has a rate for", "int8", "w4a16"
         ),
-        "memories": _key("what the units share, outermost first"),
+        "memories": _key("what the units share: each the home of some unit, or an end of a link"),
         "units": _key("what computes; one model runs on the first"),
         "links": _key("paths to the host, between components, and between chips"),
         "dma_engines": _key("engines that units share; without them each instance of a unit has its own"),

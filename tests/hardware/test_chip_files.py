@@ -129,6 +129,10 @@ BAD = {
     "twice the same name": (lambda d: _array(d).update(name="SRAM"), ['"SRAM" is already the name of units[0]']),
     "reserved name": (lambda d: _memory(d).update(name="clock"), ['"clock" is a reserved word']),
     "home elsewhere": (lambda d: d["units"][0].update(home="DRM"), ['"DRM" is not one of the memories', '"DRAM"']),
+    "memory of no unit": (
+        lambda d: d["memories"].append({**d["memories"][0], "name": "L3"}),
+        ["memories[1]: L3 is the home of no unit", "into the unit's hierarchy"],
+    ),
     "no array": (lambda d: d["units"][0]["hierarchy"].pop(), ["ends with its one array"]),
     "no max clock": (lambda d: d["technology"].update(max_clock="0 GHz"), ["technology.max_clock: must be above 0"]),
     "no area": (lambda d: d["technology"].update(area="0 mm2"), ["technology.area: must be above 0"]),
