@@ -254,7 +254,8 @@ def traced_footprint(spec: Serving, precision: str) -> Footprint:
     grown = elements(Role.KV_CACHE, high) - elements(Role.KV_CACHE, low)
     if grown <= 0:
         raise ConfigError(
-            f'serving.workload: the decode step of "{spec.workload}" keeps no KV cache that grows with its context'
+            f'serving.workload: the decode step of "{spec.workload}" keeps no KV cache that grows with its context: '
+            "expected buffers or inputs that the model writes in place, as the bundled llama does"
         )
     return Footprint(
         weights_bytes=elements(Role.WEIGHT, low) * BITS[widths.weight] / 8,

@@ -251,7 +251,11 @@ class MovementOp(OpBase):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewOp(OpBase):
-    """Free: only the shape or the strides change; outputs share the input's storage."""
+    """Free: only the shape or the strides change; outputs share the (first) input's storage."""
+
+
+UNREAD_WEIGHTS = "view.unread_weights"
+"""Kind of the view of an output that also names the weights that no op reads and that lie in memory all the same."""
 
 
 class Collective(StrEnum):

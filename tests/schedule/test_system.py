@@ -117,6 +117,30 @@ def test_attention_by_head_and_its_cache(llama: Graph) -> None:
     assert graph_from_dict(graph_to_dict(part)) == part
 
 
+def test_weights_of_experts_without_a_token_are_divided_too() -> None:
+    """A token for one of eight experts of 16 x 16. Of two chips each holds the router and that expert, which are small,
+    and half of the other seven."""
+
+    class Mixture(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.router = nn.Linear(16, 8, bias=False)
+            self.experts = nn.ModuleList(nn.Linear(16, 16, bias=False) for _ in range(8))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            chosen, out = self.router(x).argmax(-1), torch.zeros_like(x)
+            for number, expert in enumerate(self.experts):
+                (token,) = torch.where(chosen == number)
+                out = out.index_add(0, token, expert(x[token]))
+            return out
+
+    graph = sim.trace(Mixture(), torch.empty(1, 16))
+    assert graph.parameters == 16 * 8 + 8 * 16 * 16
+    part = tensor_parallel(graph, 2)
+    assert part.parameters == 16 * 8 + 16 * 16 + 7 * 16 * 16 // 2
+    assert sent(part) == []
+
+
 def test_one_chip_changes_nothing(mlp: Graph) -> None:
     assert tensor_parallel(mlp, 1) is mlp
     assert pipeline(mlp, 1) is mlp

@@ -9,6 +9,7 @@ from torch import nn
 
 from sim.errors import DovetailError, TraceError
 from sim.workload.graph import EinsumOp, MovementOp, Primitive, Role, UnsupportedOp, VectorOp, ViewOp
+from sim.workload.passes.dead_code import dead_code
 from sim.workload.summary import unsupported
 from sim.workload.trace import DataPolicy, Vector, register_rule, trace, unregister_rule
 
@@ -204,13 +205,16 @@ def test_one_token_meets_as_many_experts_as_it_chooses(form):
                 (token,) = torch.where((chosen == expert).any(-1))
             else:
                 token = torch.where(hot[expert[0]])[1] if form == "hit" else torch.where(chosen == expert)[0]
-            out.index_add_(0, token, x[token] @ m.experts[0])
+            out.index_add_(0, token, x[token] @ getattr(m, f"w{expert if isinstance(expert, int) else 0}"))
         return out
 
-    graph = graph_of(mixture, torch.zeros(1, 4), router=torch.zeros(4, 8), experts=torch.zeros(8, 4, 4))
+    experts = {f"w{i}": torch.zeros(4, 4) for i in range(8)}
+    graph = graph_of(mixture, torch.zeros(1, 4), router=torch.zeros(4, 8), **experts)
     assert [op.einsum.ranks["M"] for op in graph if isinstance(op, EinsumOp)] == [1, 1, 1]
     assert sum(op.kind == "aten.index_add_" for op in graph) == 2
     assert all(tensor.elements for tensor in graph.tensors.values())
+    if form != "hit":  # those that are not met lie in memory too
+        assert dead_code(graph).parameters == 4 * 8 + 8 * 16
 
 
 def test_a_boolean_mask_keeps_the_policys_fraction():

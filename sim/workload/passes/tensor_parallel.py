@@ -16,6 +16,7 @@ from typing import Any
 
 from sim.errors import WorkloadError
 from sim.workload.graph import (
+    UNREAD_WEIGHTS,
     Axis,
     Collective,
     CollectiveOp,
@@ -243,7 +244,12 @@ class _Sharder:
             self.count["whole"] += 1
 
     def _view(self, op: ViewOp) -> None:
-        source = next((key for key in op.inputs if key in self.split), None)
+        read = op.inputs
+        if op.kind == UNREAD_WEIGHTS:  # each chip has its part of them, as of those that are read
+            read, unread = op.inputs[:1], op.inputs[1:]
+            for key in unread:
+                self._place(key, 0)
+        source = next((key for key in read if key in self.split), None)
         if source is None:
             if not any(key in self.placed for key in op.outputs):
                 self.ops.append(op)

@@ -14,6 +14,7 @@ from math import prod
 from typing import Any
 
 from sim.workload.graph import (
+    UNREAD_WEIGHTS,
     Axis,
     Einsum,
     EinsumOp,
@@ -263,9 +264,25 @@ class GraphBuilder:
         numbered = f"{name}_{taken[name]}"
         return numbered if numbered not in taken else GraphBuilder._unique(name, taken)
 
-    def finish(self, outputs: list[AnyTensor], *, name: str) -> Graph:
-        """The graph: roles by storage, results that nobody reads dropped from ops with several."""
+    def _hold_unread(self, output: AnyTensor, where: Where) -> None:
+        """A view of the output that names the weights that no op read: they lie in memory all the same."""
+        read = {self.tensors[key].storage for op in self.ops if not isinstance(op, ViewOp) for key in op.inputs}
+        weights: dict[str, str] = {}
+        for key, tensor in self.tensors.items():
+            if tensor.role is Role.WEIGHT and tensor.storage not in read:
+                weights.setdefault(tensor.storage, key)  # views of it come later
+        source, storage = self.read(output, where), self._storages[_key(output)]
+        storage.last = self._add(output, storage)
+        self._emit(ViewOp, UNREAD_WEIGHTS, (source, *weights.values()), (storage.last,), where)
+
+    def finish(self, outputs: list[AnyTensor], *, name: str, hold_unread: bool = False) -> Graph:
+        """The graph: roles by storage, results that nobody reads dropped from ops with several.
+
+        `hold_unread`: weights that no op reads stay in it, as those of experts without a token.
+        """
         where = Where()
+        if hold_unread and outputs:
+            self._hold_unread(outputs[0], where)
         results = {self.read(t, where) for t in outputs}
         final = {s.id: _final_role(s) for s in self._storages.values()}
         for made in results:

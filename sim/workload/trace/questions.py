@@ -59,9 +59,10 @@ class Questions:
             if sources[0].dim():
                 self._levels[_key(out)] = sources[0].shape[dim]
         elif name in _CARRY:
-            for table in (self._density, self._levels):
-                if first in table:
-                    table[_key(out)] = table[first]
+            if first in self._density:
+                self._density[_key(out)] = self._density[first]
+            if first in self._levels:
+                self._levels[_key(out)] = self._levels[first]
         elif name in _ANY and first in self._density:
             self._density[_key(out)] = _scaled(self._density[first], sources[0].numel() / max(out.numel(), 1))
         elif name in _COMPARE:

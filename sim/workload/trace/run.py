@@ -68,7 +68,8 @@ def record(
     with recorded, _named_modules(twin, recorder), torch.no_grad(), META, FunctionMode(recorder), recorder.dispatch:
         outputs = twin(*args, **kwargs)
     with recorder.dispatch.paused():
-        graph = find_caches(find_attention(recorder.builder.finish(list(tensors_of(outputs)), name=name)))
+        results, unmet = list(tensors_of(outputs)), recorder.questions.kept_none
+        graph = find_caches(find_attention(recorder.builder.finish(results, name=name, hold_unread=unmet)))
     if all(isinstance(op, ViewOp) for op in graph):
         raise TraceError(f"{name}: the model runs no op on these inputs but views: there is nothing to cost")
     return graph
