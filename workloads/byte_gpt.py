@@ -89,3 +89,10 @@ def build(
     cached = context - 1 if phase == "decode" else 0
     model = ByteGpt(width, depth, heads, kv_heads or heads, expansion, context, cached, batch)
     return model, (torch.zeros(batch, context - cached, dtype=torch.int64),)
+
+
+def task(context: int):
+    """What `dovetail compress` and a search with `method: train` teach it and judge it by."""
+    from sim.compression.tasks.text import TextTask
+
+    return TextTask(context=context)

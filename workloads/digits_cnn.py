@@ -49,3 +49,10 @@ class DigitsCnn(nn.Module):
 def build(batch: int = 1, width: int = 12, blocks: int = 1, stages: int = 3):
     """A residual CNN: `stages` of `blocks` blocks, `width` channels in the first, doubled in each."""
     return DigitsCnn(width, blocks, stages), (torch.zeros(batch, 1, 24, 24),)
+
+
+def task():
+    """What `dovetail compress` and a search with `method: train` teach it and judge it by."""
+    from sim.compression.tasks.digits import DigitsTask
+
+    return DigitsTask()

@@ -13,13 +13,12 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from math import inf
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sim.codesign.choice import ModelChoice
 from sim.codesign.schema import QualitySpec
 from sim.compression.quality import Method, Quality
-from sim.compression.tasks import TASKS, load_task
+from sim.compression.tasks import load_task
 from sim.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -184,10 +183,11 @@ class Trained:
             del self._modules[next(iter(self._modules))]
 
     def _task(self, workload: str, knobs: Mapping[str, Any]) -> Task:
-        task = load_task(Path(workload).stem, knobs)
+        task = load_task(workload, knobs)
         if task is None:
             raise ConfigError(
-                f"{self.where}: quality.method train: {workload} has no task; those with one: {', '.join(TASKS)}"
+                f"{self.where}: quality.method train: {workload} has no task: give its file a function "
+                "task, as digits_cnn and byte_gpt have one (docs/compression.md)"
             )
         return task
 

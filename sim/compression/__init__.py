@@ -6,7 +6,7 @@ Techniques           quantisation, sensitivities (mixed widths), sparsify, prune
   their parts        fakequant (grids), integer (what a chip would compute), channels (which belong together), training
 What comes out       model (the module, and what was done), annotations (for the simulator)
 Recipes              recipe (the file), steps, study (before and after), benefit (on chips)
-Quality              quality, tasks (that train without a download), statistics, published
+Quality              quality, tasks (data, loss and test of a workload), statistics, published
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ _HOMES = {
     "Quality": "quality",
     "scaling_law": "quality",
     "table": "quality",
-    "TASKS": "tasks",
+    "Task": "training",
+    "Score": "training",
+    "TensorTask": "tasks.tensors",
     "load_task": "tasks",
 }
 """Public name -> module of this package."""

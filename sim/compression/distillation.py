@@ -44,12 +44,14 @@ def distil(
     Args:
         features: student layer -> teacher layer whose outputs are compared (channels on axis 1 of
             a 4-D map, else on the last).
-    Raises: ConfigError: a named layer does not exist, temperature or weight out of range.
+    Raises: ConfigError: a named layer does not exist, temperature or weight out of range, or outputs
+            that are no logits of one shape.
     """
     if temperature <= 0 or not 0 <= soft_weight <= 1:
         raise ConfigError(f"distil: temperature {temperature} must be above 0 and soft_weight {soft_weight} in [0, 1]")
     out = as_compressed(student)
     teacher = teacher.eval()
+    _check_logits(teacher, out.module, task.calibration(1))
     pairs = _Hints(out.module, teacher, features or {}, task)
     holder = nn.ModuleDict({"student": out.module, "maps": pairs.maps})
 
@@ -80,6 +82,19 @@ def distil(
     details = {"steps": steps, "temperature": temperature, "soft_weight": soft_weight, "features": dict(features or {})}
     treated = tuple(name for name, _ in out.module.named_children())
     return out.with_(Report(technique="distil", treated=treated, details=details))
+
+
+def _check_logits(teacher: nn.Module, student: nn.Module, inputs: torch.Tensor) -> None:
+    with torch.no_grad():
+        shapes = [
+            list(made.shape) if isinstance(made, torch.Tensor) else f"a {type(made).__name__}"
+            for made in (teacher(inputs), student.eval()(inputs))
+        ]
+    if isinstance(shapes[0], str) or shapes[0] != shapes[1]:
+        raise ConfigError(
+            f"distil: the teacher gives {shapes[0]} and the student {shapes[1]}: expected logits, one tensor of the "
+            "same shape from both"
+        )
 
 
 def soft_loss(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from sim.compression.published import PUBLISHED, SOURCES, PublishedQuality
 from sim.errors import WorkloadError, nearest
+from sim.workload.raised import foreign_code, told
 
 if TYPE_CHECKING:
     from torch import nn
@@ -213,7 +214,8 @@ def _published(row: PublishedQuality) -> Quality:
 
 def trained(module: nn.Module, task: Task) -> Quality:
     """Quality of a module on its task's test set, with the standard error of the mean over examples."""
-    score = task.evaluate(module)
+    with foreign_code(lambda error: f"task {task.name}: {told(error)}"):
+        score = task.evaluate(module)
     error = (score.per_example.std() / sqrt(len(score.per_example))).item()
     return Quality(
         metric=score.metric,

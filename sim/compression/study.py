@@ -128,7 +128,7 @@ def run_study(
     chips = [load_hardware(one) if isinstance(one, str) else one for one in hardware]
     rests_on = [f"costs on {chip.name}: {calibration_label(chip, calibration)}" for chip in chips]
     source = Workload(workload, dict(knobs or {}))
-    task = load_task(Path(workload).stem, knobs)
+    task = load_task(workload, knobs)
     # A task trains and judges whole windows; costs are those of the phase that was asked for.
     judged = {key: value for key, value in (knobs or {}).items() if key not in ("phase", "batch")}
     with torch.random.fork_rng(devices=[]):
@@ -148,7 +148,10 @@ def run_study(
     if task is None:
         bare = [untuned(recipe) for recipe in chosen]
         left = [recipe.name for recipe, tuned in zip(bare, chosen, strict=True) if recipe != tuned]
-        notes = [*notes, f"{workload} has no task: no weights were made, only the cost is known"]
+        notes = [
+            *notes,
+            f"{workload} has no task (docs/compression.md): no weights were made, only the cost is known",
+        ]
         notes += [f"{name}: its fine-tuning is left out, it needs a task" for name in left]
         chosen = bare
     if task is not None:

@@ -24,6 +24,7 @@ from torch.nn.utils import parametrize
 from sim.compression.fakequant import Grid, fake_quantise_weight
 from sim.compression.model import CompressedModel
 from sim.errors import WorkloadError
+from sim.workload.raised import foreign_code, told
 
 Progress = Callable[[int, int, float], None]
 """Called as progress(step, steps, loss) about twenty times a run."""
@@ -49,10 +50,9 @@ class Score:
 
 
 class Task(Protocol):
-    """Data, loss and test of a workload. Shapes are the task's own."""
+    """Data, loss and test of a workload, given by the function `task` of its file. Shapes are the task's own."""
 
     name: str
-    workload: str
     steps: int
     """Steps of a full training run."""
     learning_rate: float
@@ -88,7 +88,8 @@ def train(
             `checkpoint_every` steps; it is bound to task, steps, seed, learning rate and `origin`.
         origin: what else the run depends on (`fingerprint`): the model that fine-tuning starts from.
         objective: loss of (module, inputs, targets); default the task's loss of the output.
-    Raises: WorkloadError: the checkpoint is of another run; the loss is not finite.
+    Raises: WorkloadError: the checkpoint is of another run; the loss is not finite; TraceError: the task or the
+        module raised.
     """
     steps = task.steps if steps is None else steps
     peak = task.learning_rate if learning_rate is None else learning_rate
@@ -99,8 +100,9 @@ def train(
     for step in range(first, steps):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed((seed << 32) + step)
-            inputs, targets = task.batch(seed=seed, step=step)
-            loss = objective(module, inputs, targets) if objective else task.loss(module(inputs), targets)
+            with foreign_code(lambda error: f"task {task.name}: {told(error)}"):
+                inputs, targets = task.batch(seed=seed, step=step)
+                loss = objective(module, inputs, targets) if objective else task.loss(module(inputs), targets)
         if not torch.isfinite(loss):
             raise WorkloadError(f"task {task.name}: loss is {loss.item()} at step {step}: lower the learning rate")
         for group in optimiser.param_groups:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import inspect
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -62,6 +63,24 @@ class Workload:
         returned something else.
         """
         return self._built(device)[0]
+
+    def task(self) -> Any | None:
+        """What the file's function `task` gives, called with those knobs that it names; None where there is none.
+
+        Raises: TraceError: the file or its function raised, with its line; WorkloadError: it asks for what is no knob.
+        """
+        with _imported(self.description) as module:
+            function = getattr(module, "task", None)
+            if not inspect.isfunction(function):
+                return None
+            wanted = inspect.signature(function).parameters
+            strange = [name for name, p in wanted.items() if name not in self.knobs and p.default is p.empty]
+            if strange:
+                raise WorkloadError(
+                    f"{self.description.path}: task asks for {', '.join(strange)}: expected knobs of "
+                    f"{self.description.function} ({', '.join(self.knobs)})"
+                )
+            return function(**{name: self.knobs[name] for name in wanted if name in self.knobs})
 
     def _built(self, device: str | None) -> tuple[tuple[Any, Any], Any]:
         """What `build` gives, and the file's `POLICY` (None: it states none)."""

@@ -265,7 +265,7 @@ def test_a_search_that_trains(tmp_path: Path, reproduced: Any) -> None:
 
 @pytest.mark.parametrize(("change", "message"), [
     ({"compression": {"precision": ["int8"]}}, "nothing says what int8 costs"),
-    ({"workloads": [{"workload": "mlp"}]}, "mlp has no task; those with one: digits_cnn, byte_gpt"),
+    ({"workloads": [{"workload": "mlp"}]}, "mlp has no task: give its file a function task"),
     ({"quality": TRAIN["quality"] | {"higher_is_better": True}}, "measures bits per byte: write false"),
 ])  # fmt: skip
 def test_training_refused(change: dict[str, Any], message: str) -> None:

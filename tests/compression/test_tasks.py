@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from sim.compression.tasks import TASKS, load_task
+import sim
+from sim.codesign.space import build_space
+from sim.compression.study import run_study
+from sim.compression.tasks import load_task
 from sim.compression.tasks.digits import DigitsTask, generate, sources
 from sim.compression.tasks.text import TextTask, corpus, corpus_hash
 from sim.compression.training import schedule, train, trained
-from sim.errors import WorkloadError
+from sim.errors import ConfigError, DovetailError, WorkloadError
 
 
 def digest(images):
@@ -43,7 +46,7 @@ def test_images_are_balanced_and_use_the_range():
 def test_default_sizes():
     task = DigitsTask()
     assert task.test_images >= 10_000
-    assert set(TASKS) == {"digits_cnn", "byte_gpt"}
+    assert isinstance(load_task("digits_cnn"), DigitsTask)
     assert load_task("resnet50") is None
     assert load_task("byte_gpt", {"context": 32}).context == 32
 
@@ -130,3 +133,92 @@ def test_progress_is_called_about_twenty_times(make_net, task):
     seen = []
     train(make_net(), task, steps=100, progress=lambda step, steps, loss: seen.append((step, steps)))
     assert seen == [(s, 100) for s in range(5, 101, 5)]
+
+
+TASK_FILE = """
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+def build(batch: int = 1, width: int = 8):
+    return nn.Sequential(nn.Linear(4, width), nn.ReLU(), nn.Linear(width, 2)), (torch.zeros(batch, 4),)
+
+
+def task(width: int):
+    from sim.compression import TensorTask
+
+    def part(seed, count):
+        x = torch.randn(count, 4, generator=torch.Generator().manual_seed(seed))
+        return x, (x.sum(1) > 0).long()
+
+    return TensorTask(
+        name=f"signs-{width}",
+        data={"train": part(0, 256), "validation": part(1, 100), "test": part(2, 200)},
+        criterion=functional.cross_entropy,
+        score=lambda output, label: 100.0 * (output.argmax(1) == label),
+        metric="accuracy %",
+        higher_is_better=True,
+        steps=60,
+        learning_rate=0.02,
+    )
+"""
+
+
+@pytest.fixture
+def own(tmp_path):
+    def write(text=TASK_FILE):
+        path = tmp_path / "own.py"
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+def test_a_workloads_own_task_is_trained_compressed_and_searched(own, tmp_path):
+    study = run_study(own(), ["int8-ptq"], hardware=["edge-npu"], knobs={"width": 16})
+    assert study.quality.value > 90
+    assert study.quality.source == "task signs-16, 200 test examples"
+    assert study.results[0].quality.value > 90
+    space = {
+        "schema": "dovetail.search/1", "name": "own", "workloads": [{"workload": own(), "knobs": {}}],
+        "compression": {"recipe": ["int8-ptq"]}, "chip": "edge-npu", "objectives": ["quality", "latency"],
+        "budget": {"trials": 2}, "quality": {"method": "train", "metric": "accuracy %", "steps": 60, "examples": 100},
+    }  # fmt: skip
+    space["workloads"][0]["knobs"]["width"] = {"choices": [8, 16]}
+    found = sim.search(build_space(space, folder=tmp_path))
+    assert all(row.values[0] > 80 for row in found.front)
+
+
+def test_a_task_is_of_its_file_not_of_its_name(tmp_path):
+    """A file called digits_cnn.py that brings no task has none."""
+    path = tmp_path / "digits_cnn.py"
+    path.write_text(TASK_FILE.partition("def task")[0])
+    assert load_task(str(path)) is None
+
+
+@pytest.mark.parametrize(("old", "new", "message"), [
+    ("def task(width: int)", "def task(height: int)", "task asks for height: expected knobs of build .batch, width."),
+    ("return TensorTask(", "return dict(", "task returned a dict without name, steps"),
+    ('"test": part(2, 200)', '"test": (torch.zeros(3, 4), torch.zeros(2))', r'data\["test"\]: .* got 3 and 2'),
+    ('"validation": part(1, 100), ', "", r'data\["validation"\]: expected inputs and as many targets, got nothing'),
+    ("steps=60", "steps=60, batch_size=512", "batch_size 512 is more than the 256 examples"),
+    ("functional.cross_entropy", "lambda o, y: o", r"criterion gave shape \[64, 2\], expected one number"),
+    ("functional.cross_entropy", "lambda o, y: functional.nll_loss(o[:3], y)", "signs-8: ValueError: .*batch_size"),
+    ("100.0 * (output.argmax(1) == label)", "output", r"score gave shape \[64, 2\] for 64 examples"),
+])  # fmt: skip
+def test_tasks_refused(own, old, new, message):
+    assert old in TASK_FILE
+    with pytest.raises(DovetailError, match=message):
+        run_study(own(TASK_FILE.replace(old, new)), ["int8-ptq"], train_steps=2)
+
+
+def test_distillation_needs_logits(own, tmp_path):
+    recipe = tmp_path / "student.yaml"
+    step = "{technique: distil, student: {width: 4}, steps: 5}"
+    recipe.write_text(f"schema: dovetail.recipe/1\nname: student\nsteps: [{step}]\n")
+    assert run_study(own(), [str(recipe)], train_steps=5).results[0].quality is not None
+    pair = "class Pair(nn.Sequential):\n    def forward(self, x):\n        return super().forward(x), x\n"
+    text = TASK_FILE.replace("def build(", f"{pair}\n\ndef build(").replace("return nn.Sequential(", "return Pair(")
+    with pytest.raises(ConfigError, match="the teacher gives a tuple and the student a tuple: expected logits"):
+        run_study(own(text), [str(recipe)], train_steps=0)

@@ -1,32 +1,33 @@
-"""Tasks that train without a download, by the workload that they belong to. Loads no torch."""
+"""What a workload learns: the task that its file brings beside the model. Loads no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from sim.errors import WorkloadError
+from sim.workload.load import Workload
+
 if TYPE_CHECKING:
     from sim.compression.training import Task
 
-__all__ = ["TASKS", "load_task"]
+__all__ = ["load_task"]
 
-TASKS = {"digits_cnn": "cluttered digits, accuracy", "byte_gpt": "bytes of the Python manual, bits per byte"}
-"""Workload name -> what its task measures."""
+PARTS = ("name", "steps", "learning_rate", "batch", "loss", "calibration", "evaluate")
+"""What a task has (`sim.compression.training.Task`)."""
 
 
-def load_task(workload: str, knobs: Mapping[str, object] | None = None, **options: int) -> Task | None:
-    """The task of a bundled workload, or None: then quality comes from a table or a callable.
+def load_task(workload: str, knobs: Mapping[str, object] | None = None) -> Task | None:
+    """The task of a workload, from the function `task` beside its `build`; None without one: then quality comes from
+    a table or a callable.
 
-    `knobs` are the workload's: the text task's windows are as long as its context.
+    Raises: WorkloadError, TraceError: unknown knobs, an error in the file, or what `task` returned is none.
     """
-    match workload:
-        case "digits_cnn":
-            from sim.compression.tasks.digits import DigitsTask
-
-            return DigitsTask(**options)
-        case "byte_gpt":
-            from sim.compression.tasks.text import TextTask
-
-            context = (knobs or {}).get("context")
-            return TextTask(**({"context": int(str(context))} if context else {}), **options)
-    return None
+    task = Workload(workload, dict(knobs or {})).task()
+    missing = [part for part in PARTS if task is not None and not hasattr(task, part)]
+    if missing:
+        raise WorkloadError(
+            f"{workload}: task returned a {type(task).__name__} without {', '.join(missing)}: expected a "
+            "sim.compression.TensorTask, or what has the same attributes (sim.compression.Task)"
+        )
+    return task

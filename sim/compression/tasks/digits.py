@@ -21,6 +21,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from sim.compression.tasks.tensors import shuffled
 from sim.compression.training import Score
 from sim.errors import WorkloadError
 
@@ -136,7 +137,6 @@ class DigitsTask:
     """Ten-way classification. Inputs float32 [batch, 1, 24, 24], targets int64 [batch]."""
 
     name = "cluttered-digits"
-    workload = "digits_cnn"
 
     def __init__(
         self, *, train_images: int = 24_000, test_images: int = 10_000, batch_size: int = 64, steps: int = 3000
@@ -149,7 +149,7 @@ class DigitsTask:
         inputs, labels = self._tensors("train", self.train_images)
         per_epoch = len(labels) // self.batch_size
         epoch, position = divmod(step, per_epoch)
-        order = _permutation(seed, epoch, len(labels))[position * self.batch_size :][: self.batch_size]
+        order = shuffled(seed, epoch, len(labels))[position * self.batch_size :][: self.batch_size]
         return inputs[order], labels[order]
 
     @lru_cache(maxsize=4)  # noqa: B019 (a task lives as long as its data is wanted)
@@ -175,8 +175,3 @@ class DigitsTask:
         return Score(
             metric="accuracy %", value=per_example.mean().item(), per_example=per_example, higher_is_better=True
         )
-
-
-@lru_cache(maxsize=2)
-def _permutation(seed: int, epoch: int, count: int) -> torch.Tensor:
-    return torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(count))

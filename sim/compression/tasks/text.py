@@ -38,8 +38,6 @@ def corpus_hash() -> str:
 class TextTask:
     """Next-byte prediction. Inputs int64 [batch, context], targets the same shifted by one."""
 
-    workload = "byte_gpt"
-
     def __init__(self, *, context: int = 64, batch_size: int = 32, steps: int = 1200) -> None:
         self.context, self.batch_size, self.steps = context, batch_size, steps
         self.learning_rate = 3e-3
