@@ -13,10 +13,11 @@ from rich.text import Text
 
 from sim.codesign.pareto import non_dominated
 from sim.documents import Document, Reader
-from sim.results import Estimate
-from sim.view import rows
+from sim.errors import ResultError
+from sim.results import SIMULATE_SCHEMA, Estimate
+from sim.view import rows, scenarios
 from sim.view.fitted import FittedTable, Shorten, fitted, number, words
-from sim.view.report.verdicts import name_of
+from sim.view.report.verdicts import name_of, simulation
 from sim.view.tables import plain_table
 
 
@@ -65,7 +66,12 @@ def difference(before: Estimate, after: Estimate, *, limit: int = 12) -> Rendera
 
 def runs(documents: Sequence[Document]) -> RenderableType:
     """Documents of `simulate`, with estimates among them or without: the verdict on two in words, and side by side what
-    both rungs tell. Raises: ResultError: a document without a latency, as of a limit."""
+    both rungs tell. Raises: ResultError: a document of trials for a limit, a scenario beside an estimate,
+    or a key is missing."""
+    if any("trials" in document for document in documents):
+        raise ResultError("trials for a limit (--find-limit) have nothing to compare; `dovetail report` shows them")
+    if any(document.get("scenario") for document in documents):
+        return _scenarios(documents)
     tops = [Reader(document, "simulation") for document in documents]
     latencies = [top.number("latency_s", null=inf) for top in tops]
     rungs = [str(document["schema"]).partition(".")[2].partition("/")[0] for document in documents]
@@ -87,6 +93,21 @@ def runs(documents: Sequence[Document]) -> RenderableType:
     why = [Text(f"{name}: {reason}") for name, reason in zip(names, reasons, strict=True) if reason]
     verdict = [Text(_verdict(names, latencies), style="bold"), Text()] if len(names) == 2 else []
     return Group(*verdict, table, *why)
+
+
+def _scenarios(documents: Sequence[Document]) -> RenderableType:
+    """What each came to in words, and side by side; how long they were simulated says nothing of them."""
+    if any(document["schema"] != SIMULATE_SCHEMA for document in documents):
+        raise ResultError("a scenario and an estimate have nothing in common: compare it with what `simulate` wrote")
+    names = [name_of(document) for document in documents]
+    if len(set(names)) < len(names):
+        names = [f"{name} [{i}]" for i, name in enumerate(names, 1)]
+    told = [scenarios.facts(document) for document in documents]
+    table = plain_table("Side by side", "", *names)
+    for what in dict.fromkeys(what for found in told for what in found):
+        table.add_row(what, *(Text(found.get(what, "-")) for found in told))
+    parts = [part for document in documents for part in (Text(simulation(document)), Text())]
+    return Group(*parts, table)
 
 
 def _verdict(names: Sequence[str], latencies: Sequence[float]) -> str:

@@ -386,3 +386,54 @@ def test_a_compression_and_a_limit_are_tables_of_designs(tmp_path: Path) -> None
     assert compressed["columns"]["latency_s"] == [2e-3, 1e-3]
     assert compressed["direction"]["quality"] == 1
     assert tried["columns"]["rate"] == [1.0]
+
+
+SERVING = {
+    "schema": "dovetail.simulate/1", "version": "0", "scenario": "chat", "hardware": {"name": "h100"},
+    "latency_s": 100.0, "requests": 50, "tokens_per_s": 30.0, "goodput_per_s": 0.5, "missed": {"ttft": 2},
+    **{
+        key: dict.fromkeys(("mean", "p50", "p95", "p99", "max"), seconds)
+        for key, seconds in (("ttft_s", 0.02), ("tpot_s", 0.004), ("queueing_s", 0.001))
+    },
+    "mean_batch": 1.5, "offered": 0.25, "peak_memory_bytes": {"kv_cache": 2**20}, "preemptions": 0, "energy_j": 100.0,
+}  # fmt: skip
+
+
+def test_a_serving_run_is_shown_and_compared(tmp_path: Path) -> None:
+    """How long it was simulated (100 s against 25) says nothing: times of requests stand side by side."""
+    paths = [tmp_path / "a.json", tmp_path / "b.json"]
+    paths[0].write_text(json.dumps(SERVING))
+    paths[1].write_text(json.dumps(SERVING | {"scenario": "code", "latency_s": 25.0}))
+    shown, _ = data_of(report(paths))["simulations"]
+    assert shown["times"][0] == ["first token", *[0.02] * 5]
+    assert dict(shown["facts"])["energy a request"] == "2 J"
+    assert verdicts.simulation(SERVING) == (
+        "chat on h100, event by event, in the mean: first token 20 ms (p99 20 ms), per token 4 ms (p99 4 ms), queueing "
+        "1 ms (p99 1 ms). 50 requests, 30 tokens a second; deadlines missed: 2 ttft. Requests ask for 25 % of a full "
+        "batch."
+    )
+    compared = CliRunner().invoke(app, ["compare", *map(str, paths)]).stdout
+    assert re.search(r"first token, mean +20 ms +20 ms", compared)
+    assert "faster" not in compared
+    told = json.loads(CliRunner().invoke(app, ["compare", *map(str, paths), "--json"]).stdout)["results"][0]
+    assert told["ttft_s"]["after"]["mean"] == 0.02
+
+
+def test_streams_are_compared_by_stream_and_not_with_estimates(tmp_path: Path) -> None:
+    stream = {"latency_mean_s": 0.007, "latency_p99_s": 0.008, "deadline_s": 0.01, "miss_rate": 0.02,
+              "goodput_per_s": 30.0, "energy_j_per_job": None}  # fmt: skip
+    run = {"schema": "dovetail.simulate/1", "version": "0", "scenario": "car", "hardware": {"name": "npu"},
+           "streams": {"frames": stream}, "units": {}, "ports": {}, "power_w": 4.0, "latency_s": 1.0}  # fmt: skip
+    path, other = tmp_path / "run.json", tmp_path / "other.json"
+    path.write_text(json.dumps(run))
+    compared = CliRunner().invoke(app, ["compare", str(path), str(path)]).stdout
+    assert re.search(r"frames: missed +2.0 % +2.0 %", compared)
+    assert re.search(r"power +4 W +4 W", compared)
+    for document, words in (
+        (sim.estimate(sim.gemm(8, 8, 8, dtype="int8"), sim.load_hardware("edge-npu")).to_dict(), "nothing in common"),
+        (run | {"trials": []}, "trials for a limit"),
+    ):
+        other.write_text(json.dumps(document))
+        done = CliRunner().invoke(app, ["compare", str(path), str(other)])
+        assert done.exit_code == 2
+        assert words in done.output

@@ -8,7 +8,7 @@ from typing import Any
 
 from sim.documents import Document, Reader
 from sim.results import Estimate
-from sim.view import rows
+from sim.view import rows, scenarios
 from sim.view.report import verdicts
 from sim.view.report.estimates import short
 from sim.view.report.sources import Table
@@ -21,6 +21,8 @@ SLICES = 20_000
 
 def simulation_view(document: Document) -> dict[str, Any]:
     """A `dovetail.simulate/1` document. Raises: ResultError: a key is missing."""
+    if scenarios.serves(document):
+        return _serving_view(document)
     top = Reader(document, "simulation")
     ops = [Reader(op, f"simulation: ops[{i}]") for i, op in enumerate(top.items("ops"))]
     return {
@@ -51,6 +53,16 @@ def simulation_view(document: Document) -> dict[str, Any]:
         },
         "notes": [str(note) for note in document.get("notes") or ()],
     }  # fmt: skip
+
+
+def _serving_view(document: Document) -> dict[str, Any]:
+    return {
+        "title": verdicts.name_of(document),
+        "provenance": _run_provenance(document),
+        "times": scenarios.request_times(document),
+        "facts": [[what, words] for what, words in scenarios.served(document).items()],
+        "notes": [str(note) for note in document.get("notes") or ()],
+    }
 
 
 def _run_provenance(document: Document) -> list[list[str]]:

@@ -7,7 +7,7 @@ from math import isfinite
 from typing import Any
 
 from sim.documents import Document
-from sim.view import rows
+from sim.view import rows, scenarios
 from sim.view.report.sources import Table
 
 _BEST = {
@@ -37,6 +37,8 @@ def name_of(document: Document) -> str:
 
 def simulation(document: Document) -> str:
     """How long it took or how many deadlines were missed, what was busiest, what others cost."""
+    if scenarios.serves(document):
+        return _served(document)
     streams: Mapping[str, Any] = document["streams"]
     timed = {name: stream for name, stream in streams.items() if stream.get("deadline_s")}
     words = f"{name_of(document)}, event by event"
@@ -57,6 +59,20 @@ def simulation(document: Document) -> str:
         words += f" {busiest} is busiest, {rows.share_text(used[busiest].get('utilization'))} of the time."
     slowed = document.get("contended_s")
     return words + (f" Transfers lost {rows.time_text(slowed)} to each other." if slowed else "")
+
+
+def _served(document: Document) -> str:
+    """The times that a user sees, what missed them, and how much of the machine is asked for."""
+    told = [
+        f"{name} {rows.time_text(mean)} (p99 {rows.time_text(p99)})"
+        for name, mean, _, _, p99, _ in scenarios.request_times(document)
+    ]
+    found = scenarios.served(document)
+    return (
+        f"{name_of(document)}, event by event, in the mean: {', '.join(told)}. {found['requests']} requests, "
+        f"{found['tokens a second']} tokens a second; deadlines missed: {found['missed']}. Requests ask for "
+        f"{found['offered load']} of a full batch."
+    )
 
 
 def table(found: Table) -> str:

@@ -25,7 +25,15 @@ function sideBySide(estimates) {
     lines.map(([name, words]) => [name, ...estimates.map((e) => (e.feasible || ["precision", "batch", "MACs"].includes(name) ? words(e) : "infeasible"))]));
 }
 
+function serving(run) {
+  return [h("h3", {}, run.title),
+    table([["time", "text"], ["mean", "number"], ["median", "number"], ["p95", "number"], ["p99", "number"], ["worst", "number"]],
+      run.times.map(([name, ...values]) => [name, ...values.map(time)])),
+    h("dl", {}, run.facts.map(([what, words]) => [h("dt", {}, what), h("dd", {}, words)])), run.notes.map((note) => h("p", { class: "soft" }, note))];
+}
+
 function simulation(run) {
+  if (run.times) return serving(run);
   if (run.infeasible) return [h("h3", {}, run.title), h("p", {}, `infeasible: ${run.infeasible.reason}`),
     run.infeasible.tensors.length ? h("pre", {}, run.infeasible.tensors.join("\n")) : null];
   const streams = run.streams.filter((stream) => stream.finished > 1 || stream.deadline_s);
