@@ -255,7 +255,8 @@ def traced_footprint(spec: Serving, precision: str) -> Footprint:
     if grown <= 0:
         raise ConfigError(
             f'serving.workload: the decode step of "{spec.workload}" keeps no KV cache that grows with its context: '
-            "expected buffers or inputs that the model writes in place, as the bundled llama does"
+            "expected buffers or inputs that the model writes in place, as the bundled llama does, or inputs that its "
+            "attention reads as keys and values"
         )
     return Footprint(
         weights_bytes=elements(Role.WEIGHT, low) * BITS[widths.weight] / 8,
