@@ -109,6 +109,8 @@ class RooflinePoint:
     vector_ops: int
     traffic_bytes: Mapping[str, float]
     resource_s: Mapping[str, float]
+    write_bytes: Mapping[str, float] = field(default_factory=dict)
+    """Of `traffic_bytes`, what is written."""
 
     @property
     def flops(self) -> int:
@@ -220,7 +222,7 @@ class Roofline:
                 compulsory_bytes=document["compulsory_bytes"],
                 ceilings=tuple(Ceiling(**ceiling) for ceiling in document["ceilings"]),
                 ops=tuple(
-                    RooflinePoint(**{key: op[key] for key in RooflinePoint.__dataclass_fields__})
+                    RooflinePoint(**{key: op[key] for key in RooflinePoint.__dataclass_fields__ if key in op})
                     for op in document["ops"]
                 ),
             )
@@ -230,7 +232,7 @@ class Roofline:
 
 def _point_to_dict(point: RooflinePoint) -> dict[str, Any]:
     fields = {name: getattr(point, name) for name in RooflinePoint.__dataclass_fields__}
-    return fields | {"traffic_bytes": dict(point.traffic_bytes), "resource_s": dict(point.resource_s)}
+    return fields | {name: dict(fields[name]) for name in ("traffic_bytes", "resource_s", "write_bytes")}
 
 
 def roofline(
@@ -363,6 +365,7 @@ def _point(
         vector_ops=vector_ops,
         traffic_bytes={memory: read + write for memory, (read, write) in moved.items()},
         resource_s=resources,
+        write_bytes={memory: write for memory, (_, write) in moved.items()},
     )
 
 

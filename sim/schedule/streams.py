@@ -173,10 +173,12 @@ def cost_roofline(op: Op, position: int, coster: _Coster) -> GroupCost:
     time = np.array([p.roofline_s for p in points])
     compute = resources.get("compute", np.zeros(n))
     vector = np.maximum(0.0, resources.get("vector", np.zeros(n)) - compute)
-    traffic = {
-        name: {"all": (np.array([p.traffic_bytes.get(name, 0.0) for p in points]), np.zeros(n))}
-        for name in points[0].traffic_bytes
-    }
+    traffic = {}
+    for name in points[0].traffic_bytes:
+        moved, written = np.zeros((2, n))
+        for d, point in enumerate(points):
+            moved[d], written[d] = point.traffic_bytes.get(name, 0.0), point.write_bytes.get(name, 0.0)
+        traffic[name] = {"all": (moved - written, written)}
     home = f"memory:{coster.unit.home}"
     clock = np.array([c.main_unit.clock_hz for c in coster.chips])
     return GroupCost(

@@ -240,3 +240,12 @@ def test_round_trip(bottlenecks: Graph, toy_chip: Chip) -> None:
     del broken["ceilings"]
     with pytest.raises(ResultError, match="ceilings"):
         Roofline.from_dict(broken)
+
+
+def test_a_unit_by_roofline_writes_its_results():
+    """A product of 64 x 32 x 16 in bf16 reads 64 x 16 + 16 x 32 elements and writes 64 x 32, wherever they lie."""
+    found = sim.estimate(sim.gemm(64, 32, 16, dtype="bf16"), "jetson-orin", precision="bf16", inputs="resident")
+    (op,) = found.ops
+    moved = [one for table in op.traffic_bytes.values() for one in table.values()]
+    assert sum(table.read for table in moved) == 2 * (64 * 16 + 16 * 32)
+    assert sum(table.write for table in moved) == 2 * 64 * 32
