@@ -221,9 +221,9 @@ class _Coster:
             )
         return self.shared.homes[key]
 
-    def home_names(self) -> dict[str, str]:
-        """tensor -> memory, for a single design (a unit costed by roofline)."""
-        kept = {s for s, stays in self.residency.stays.items() if stays.all()}
+    def home_names(self, d: int) -> dict[str, str]:
+        """tensor -> memory on a design (of a unit costed by roofline)."""
+        kept = {s for s, stays in self.residency.stays.items() if stays[d]}
         near, far = self.residency.memory or self.unit.home, self.unit.home
         return {key: near if (t.storage or key) in kept else far for key, t in self.graph.tensors.items()}
 

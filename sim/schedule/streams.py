@@ -167,7 +167,7 @@ def _energy(full, traffic):
 def cost_roofline(op: Op, position: int, coster: _Coster) -> GroupCost:
     """An op on a unit without a mapping model: its roofline, and the launch floor beside it."""
     n = len(coster.chips)
-    points = [_point(op, chip, coster) for chip in coster.chips]
+    points = [_point(op, d, coster) for d in range(n)]
     names = list(points[0].resource_s) if points[0].resource_s else []
     resources = {name: np.array([p.resource_s.get(name, 0.0) for p in points]) for name in names}
     time = np.array([p.roofline_s for p in points])
@@ -210,9 +210,9 @@ def cost_roofline(op: Op, position: int, coster: _Coster) -> GroupCost:
     )
 
 
-def _point(op, chip, coster):
-    key = ("roofline", id(chip))
+def _point(op, d, coster):
+    key = ("roofline", d)
     if key not in coster.mapped:
-        found = roofline(coster.graph, chip, coster.precision_name, homes=coster.home_names())
+        found = roofline(coster.graph, coster.chips[d], coster.precision_name, homes=coster.home_names(d))
         coster.mapped[key] = {point.name: point for point in found.ops}
     return coster.mapped[key][op.name]

@@ -1,4 +1,4 @@
-"""A row of a sweep is the estimate of its chip where what a norm reads depends on the memory."""
+"""A row of a sweep is the estimate of its chip where what moves depends on a capacity."""
 
 import torch
 
@@ -26,3 +26,18 @@ def test_what_a_norm_reads_again_depends_on_each_designs_memory():
         ]
         assert rows.tolist() == [one.latency_s for one in alone]
         assert max(rows) > 1.2 * min(rows)
+
+
+def test_what_stays_on_a_unit_by_roofline_depends_on_each_designs_memory():
+    """Two layers with 8 MiB between them, which half of 64 MiB holds and half of 1 MiB does not."""
+    graph = sim.trace(
+        torch.nn.Sequential(torch.nn.Linear(64, 1024), torch.nn.Linear(1024, 64)), (torch.zeros(4096, 64),)
+    )
+    sizes = ["64 MiB", "1 MiB"]
+    rows = sim.sweep(graph, "jetson-orin", {"L2.capacity": sizes}, inputs="resident")["latency_s"]
+    alone = [
+        sim.estimate(graph, sim.load_hardware("jetson-orin", {"L2.capacity": size}), inputs="resident").latency_s
+        for size in sizes
+    ]
+    assert rows.tolist() == alone
+    assert alone[0] < alone[1]
