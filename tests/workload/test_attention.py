@@ -183,3 +183,19 @@ def test_a_token_of_whisper_brings_only_itself_over_the_host_link():
     found = estimate(Workload("whisper", {"phase": "decode"}), "h100-sxm")
     (transfer,) = (op for op in found.ops if op.name == "host.input")
     assert transfer.traffic_bytes["DRAM"]["input"].write == 8
+
+
+def test_what_queries_are_made_from_is_an_input_though_attention_reads_it_as_keys():
+    class OwnKeys(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.query = nn.Linear(64, 64)
+
+        def forward(self, x):
+            queries, keys = (t.view(1, -1, 4, 16).transpose(1, 2) for t in (self.query(x), x))
+            return functional.scaled_dot_product_attention(queries, keys, keys)
+
+    graph = trace(OwnKeys(), (torch.zeros(1, 32, 64),))
+    roles = [t.role for t in graph.tensors.values()]
+    assert Role.INPUT in roles
+    assert Role.KV_CACHE not in roles

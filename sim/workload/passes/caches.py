@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sim.workload.graph import EinsumOp, Graph, OperandRole, Role
+from sim.workload.graph import EinsumOp, Graph, OperandRole, Role, ViewOp
 
 SCORES, CONTEXT = "attention.scores", "attention.context"
 _JOINS = ("aten.cat", "aten.clone")
@@ -15,8 +15,8 @@ def find_caches(graph: Graph) -> Graph:
     """Inputs that attention reads as keys and values become KV caches, which are in the home memory before the call.
 
     (A cache that the model writes in place is one already.) They are keys and values of an encoder's states, or a
-    cache that is handed over from call to call. Only where the network makes the queries: of a graph of attention
-    alone, all three are inputs.
+    cache that is handed over from call to call. Only where the network makes the queries (of a graph of attention
+    alone, all three are inputs), and of inputs that nothing else reads: what queries are made from is new.
 
     Needs: regions of attention. Promises: nothing but roles changes; a second run changes nothing.
     """
@@ -38,6 +38,9 @@ def find_caches(graph: Graph) -> Graph:
     products = [op for op in graph.ops if isinstance(op, EinsumOp) and op.kind in (SCORES, CONTEXT)]
     alone = {op.region for op in products if op.kind == SCORES and read(op, OperandRole.INPUT)}
     caches = set().union(*(read(op, OperandRole.WEIGHT) for op in products if op.region not in alone))
+    for op in graph.ops:
+        if op.kind not in (SCORES, CONTEXT, *_JOINS) and not isinstance(op, ViewOp):
+            caches -= {graph.tensors[key].storage for key in op.inputs}
     if not caches:
         return graph
     tensors = {key: replace(t, role=Role.KV_CACHE) if t.storage in caches else t for key, t in graph.tensors.items()}
