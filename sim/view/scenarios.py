@@ -55,7 +55,7 @@ def served(document: Document) -> dict[str, str]:
 
 def _times(document: Document) -> dict[str, str]:
     return {
-        f"{name}, {percentile}": rows.time_text(values[PERCENTILES.index(percentile)])
+        f"{name}, {percentile}": _or_none(values[PERCENTILES.index(percentile)], rows.time_text)
         for name, *values in request_times(document)
         for percentile in ("mean", "p99")
     }

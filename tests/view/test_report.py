@@ -419,6 +419,17 @@ def test_a_serving_run_is_shown_and_compared(tmp_path: Path) -> None:
     assert told["ttft_s"]["after"]["mean"] == 0.02
 
 
+def test_requests_of_one_token_have_no_time_per_token(tmp_path: Path) -> None:
+    one = SERVING | {"tpot_s": dict.fromkeys(("mean", "p50", "p95", "p99", "max"))}
+    path = tmp_path / "one.json"
+    path.write_text(json.dumps(one))
+    assert "per token" not in verdicts.simulation(one)
+    assert data_of(report([path]))["simulations"][0]["times"][1] == ["per token", *[None] * 5]
+    compared = CliRunner().invoke(app, ["compare", str(path), str(path)])
+    assert compared.exit_code == 0
+    assert re.search(r"per token, mean +- +-", compared.stdout)
+
+
 def test_streams_are_compared_by_stream_and_not_with_estimates(tmp_path: Path) -> None:
     stream = {"latency_mean_s": 0.007, "latency_p99_s": 0.008, "deadline_s": 0.01, "miss_rate": 0.02,
               "goodput_per_s": 30.0, "energy_j_per_job": None}  # fmt: skip

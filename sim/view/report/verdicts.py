@@ -66,6 +66,7 @@ def _served(document: Document) -> str:
     told = [
         f"{name} {rows.time_text(mean)} (p99 {rows.time_text(p99)})"
         for name, mean, _, _, p99, _ in scenarios.request_times(document)
+        if mean is not None
     ]
     found = scenarios.served(document)
     return (
