@@ -129,6 +129,8 @@ class Memory:
     request_bytes: int | None = None
     holds: frozenset[OperandRole] = frozenset(OperandRole)
     double_buffered: bool = True
+    residency: bool = True
+    """Whether tensors may stay in it from one op to the next."""
     read_energy_j_per_byte: float | None = None
     write_energy_j_per_byte: float | None = None
 

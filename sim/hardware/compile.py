@@ -57,7 +57,8 @@ def _memory(m: s.MemorySpec) -> c.Memory:
         read=m.bandwidth or m.read_bandwidth, write=m.bandwidth or m.write_bandwidth,  # type: ignore[arg-type]
         shared_port=m.bandwidth is not None, latency_s=m.latency, efficiency=m.efficiency, burst_bytes=m.burst,
         outstanding=m.outstanding, request_bytes=m.request, holds=frozenset(m.holds),
-        double_buffered=m.double_buffered, read_energy_j_per_byte=m.read_energy, write_energy_j_per_byte=m.write_energy,
+        double_buffered=m.double_buffered, residency=m.residency,
+        read_energy_j_per_byte=m.read_energy, write_energy_j_per_byte=m.write_energy,
     )  # fmt: skip
 
 

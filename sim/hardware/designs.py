@@ -24,6 +24,7 @@ _READERS: dict[type, dict[str, Callable[[Any], Any]]] = {
         "burst": lambda m: m.burst_bytes, "outstanding": lambda m: m.outstanding, "request": lambda m: m.request_bytes,
         "read_energy": lambda m: m.read_energy_j_per_byte, "write_energy": lambda m: m.write_energy_j_per_byte,
         "kind": lambda m: m.kind, "double_buffered": lambda m: m.double_buffered,
+        "residency": lambda m: m.residency,
     },
     Fanout: {"count": lambda f: f.count, "multicast": lambda f: f.multicast},
     Array: {

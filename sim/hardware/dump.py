@@ -51,6 +51,7 @@ def _memory(m: Memory) -> dict[str, Any]:
         "latency": format_exact(m.latency_s, D.TIME), "efficiency": m.efficiency,
         "burst": _optional(m.burst_bytes, D.SIZE), "outstanding": m.outstanding,
         "request": _optional(m.request_bytes, D.SIZE), "double_buffered": m.double_buffered,
+        "residency": m.residency,
         "read_energy": _optional(m.read_energy_j_per_byte, D.ENERGY_PER_BYTE),
         "write_energy": _optional(m.write_energy_j_per_byte, D.ENERGY_PER_BYTE),
         "kind": m.kind, "holds": [role.value for role in OperandRole if role in m.holds],

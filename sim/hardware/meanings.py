@@ -104,6 +104,10 @@ MEANINGS: dict[str, dict[str, dict[str, Any]]] = {
             "each tile has a second buffer, so that the next one loads while this one is worked on; `false`: one "
             "copy, and loads wait"
         ),
+        "residency": _key(
+            "tensors may stay in it from one op to the next, and ops be fused through it; `false`: it serves within an "
+            "op, and what passes between ops goes home"
+        ),
         "read_energy": _key("energy of reading; without it derived from kind, capacity and technology", "4 pJ/bit"),
         "write_energy": _key("energy of writing, likewise", "4 pJ/bit"),
         "source": _key(_SOURCE),

@@ -65,6 +65,7 @@ class MemorySpec(Spec):
     request: f.Bytes | None = None
     holds: tuple[OperandRole, ...] = tuple(OperandRole)
     double_buffered: bool = True
+    residency: bool = True
     read_energy: f.EnergyPerByte | None = None
     write_energy: f.EnergyPerByte | None = None
     source: Source

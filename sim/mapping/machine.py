@@ -150,7 +150,7 @@ def structure(chip: Chip, unit: Unit) -> tuple:
     levels: list[tuple] = [(home.name, home.shared_port)]
     for level in unit.hierarchy:
         if isinstance(level, Memory):
-            levels.append((level.name, level.shared_port, level.holds, level.double_buffered))
+            levels.append((level.name, level.shared_port, level.holds, level.double_buffered, level.residency))
         elif isinstance(level, Fanout):
             levels.append((level.name, level.count, level.multicast))
         else:

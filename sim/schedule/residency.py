@@ -86,11 +86,11 @@ def _fixed_bytes(graph: Graph, place: Mapping[str, str], always: Mapping[str, fl
 
 
 def resident_memory(unit: Unit) -> Memory | None:
-    """The outermost memory on chip that all cores share and that keeps inputs and outputs."""
+    """The outermost memory on chip that all cores share, that keeps inputs and outputs, and those from op to op."""
     for level in unit.hierarchy:
         if isinstance(level, Fanout):
             return None
-        if isinstance(level, Memory) and {OperandRole.INPUT, OperandRole.OUTPUT} <= level.holds:
+        if isinstance(level, Memory) and level.residency and {OperandRole.INPUT, OperandRole.OUTPUT} <= level.holds:
             return level
     return None
 

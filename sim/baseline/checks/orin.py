@@ -9,7 +9,11 @@ The agreement is partly circular. The rule and three constants of the chip file 
 85 % of the DRAM's rate) were chosen with the gains at MAXN and 15 W in view, after buffers of 512 to 1536 KiB, rates
 of 40 to 102 GB/s, no passes, and passes by all weights (gains up to a fifth too small) had been tried. The gains at
 50 W and 30 W were computed after the choice, but they lie between the other two and come from the same networks. Dense
-rates only inform: SSD-ResNet-34 is 13 to 21 % too fast, so that errors may cancel in its gains.
+rates only inform, within 13 %: errors may cancel in the gains.
+
+That no tensor stays on chip between ops (`residency: false`) is the vendor's word on its memory pools. It was looked up
+when ResNet-50, on which nothing had been chosen, was 30 % too fast (now 13 %) and its published modes asked for the
+time that moving all of its maps takes.
 
 SSD-MobileNetV1 needs the processor for depthwise convolutions that the vendor names and gives no rate of. The chip file
 has it at 64 channels a cycle, tap by tap: the width that the other processors had there before. Nothing else was tried
@@ -49,7 +53,7 @@ DEPTHWISE = {"SSD-MobileNetV1 300x300"}
 """Networks that depend on the processor for depthwise convolutions, whose rate is estimated."""
 DEPTHWISE_NOTE = (
     "the rate of the processor for depthwise layers is estimated (64 MACs a cycle, as the other processors' lanes); "
-    "the scaling would be 0.42, 0.45, 0.53 and 0.59 at 32, 64, 128 and 256"
+    "the scaling would be 0.43, 0.47, 0.53 and 0.61 at 32, 64, 128 and 256"
 )
 MODES = {
     "MAXN": (1.0, 1.0),
