@@ -41,7 +41,7 @@ from sim.mapping.scan import clocks  # noqa: E402
 from sim.mapping.search import Choice, Pool, SingleBorder  # noqa: E402
 from sim.mapping.terms import CLASSES, Terms  # noqa: E402
 from sim.schedule import network  # noqa: E402
-from sim.schedule.choice import Way  # noqa: E402
+from sim.schedule.choice import Way, Ways  # noqa: E402
 from sim.schedule.residency import Keep  # noqa: E402
 from sim.workload.graph import EinsumOp  # noqa: E402
 
@@ -75,7 +75,7 @@ def first_answer(graph: object, chip: object, repeats: int) -> float:
     return median(lambda: sim.estimate(graph, chip, calibration="none"), repeats, forget)
 
 
-def at_home(way: Callable[[Keep, None], Way], *, given: bool = False) -> Way:
+def at_home(way: Ways, *, given: bool = False) -> Way:
     """A network with every tensor at home and no layers fused, as a schedule without residency has it."""
     return way(Keep.NOTHING, None)
 

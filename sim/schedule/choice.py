@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from sim.mapping.winners import Objective, valued
 from sim.schedule.asking import compute_and_widening, machine_of
 from sim.schedule.groups import GroupCost
 from sim.schedule.makespan import Makespan
-from sim.schedule.residency import Keep, Residency
+from sim.schedule.residency import Keep, Order, Residency
 from sim.workload.graph import EinsumOp, Role, UnsupportedOp
 
 if TYPE_CHECKING:
@@ -44,10 +44,16 @@ class Way:
     homes: Residency
 
 
-def best_kept(way: Callable[[Keep, np.ndarray | None], Way], *, given: bool = False) -> Way:
-    """The best way of each design: all that may stay does, or no weights, or no tensor at all.
+class Ways(Protocol):
+    """A network costed with what may stay, on some designs (D,), None for all, in an order of activations."""
 
-    Args: way: what is kept, and the designs (D,) to cost so, None for all; given: mappings are given, each made for
+    def __call__(self, keep: Keep, only: np.ndarray | None, order: Order = Order.RUN) -> Way: ...
+
+
+def best_kept(way: Ways, *, given: bool = False) -> Way:
+    """The best way of each design: all that may stay does, in either order, or no weights, or no tensor at all.
+
+    Args: way: how a network is costed; given: mappings are given, each made for
         certain homes, so that all ways are costed but those under whose homes one of them does not fit.
     Raises: MappingError, InfeasibleError: a given mapping fits under no homes; told of every tensor at home.
     """
@@ -60,17 +66,22 @@ def best_kept(way: Callable[[Keep, np.ndarray | None], Way], *, given: bool = Fa
         return found
     if found.homes.loads:
         found = better(found, way(Keep.ACTIVATIONS, None))
+    first = found.coster
+    more = first.homes(Order.URGENT).spared_bytes > first.residency.spared_bytes
+    if more.any():
+        found = better(found, way(Keep.WEIGHTS, more, Order.URGENT))
     doubtful = _doubtful(found.groups, found.coster)
     if doubtful.any():
         found = better(found, way(Keep.NOTHING, doubtful))
     return found
 
 
-def _best_given(way: Callable[[Keep, np.ndarray | None], Way]) -> Way:
+def _best_given(way: Ways) -> Way:
     found: Way | None = None
-    for keep in (Keep.WEIGHTS, Keep.ACTIVATIONS, Keep.NOTHING):
+    ways = ((Keep.WEIGHTS, Order.RUN), (Keep.WEIGHTS, Order.URGENT), (Keep.ACTIVATIONS, Order.RUN))
+    for keep, order in (*ways, (Keep.NOTHING, Order.RUN)):
         try:
-            one = way(keep, None)
+            one = way(keep, None, order)
         except (MappingError, InfeasibleError):
             if found is None and keep is Keep.NOTHING:
                 raise
@@ -118,7 +129,7 @@ def share(time: np.ndarray, energy: np.ndarray, coster: _Coster) -> np.ndarray:
 
 
 def least_product(
-    way: Callable[[Keep, np.ndarray | None, np.ndarray], Way], likely_w: np.ndarray, *, given: bool = False
+    way: Callable[[Keep, np.ndarray | None, Order, np.ndarray], Way], likely_w: np.ndarray, *, given: bool = False
 ) -> Way:
     """The best way by energy x delay, E T.
 
@@ -128,7 +139,7 @@ def least_product(
     """
 
     def priced(price_w: np.ndarray) -> Way:
-        return best_kept(lambda keep, only: way(keep, only, price_w), given=given)
+        return best_kept(lambda keep, only, order=Order.RUN: way(keep, only, order, price_w), given=given)
 
     price_w, found = likely_w, priced(likely_w)
     for _ in range(PRICES):

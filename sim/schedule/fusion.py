@@ -175,7 +175,7 @@ def _beating(candidate: _Candidate, members: list[GroupCost], coster: _Coster) -
             for c, own in zip(costs, chosen.values(), strict=True)
         ]
     )
-    values = np.nan_to_num(values, nan=np.inf)
+    values = np.where(np.isnan(values), np.inf, values)
     best, least = values.argmin(axis=0), values.min(axis=0)
     wins = least < _one_by_one(members, coster)
     options = [

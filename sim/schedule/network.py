@@ -35,7 +35,7 @@ from sim.schedule.links import awaited, cost_collective
 from sim.schedule.loads import with_loads
 from sim.schedule.makespan import Makespan
 from sim.schedule.prepare import pass_limit, prepare
-from sim.schedule.residency import Keep, Residency, residency, resident_memory
+from sim.schedule.residency import Keep, Order, Residency, residency, resident_memory
 from sim.schedule.shapes import FUSED_CELLS
 from sim.schedule.slices import Slicing
 from sim.schedule.streams import cost_roofline, cost_stream
@@ -178,6 +178,7 @@ class _Coster:
         shared: Shared | None = None,
         *,
         keep: Keep = Keep.WEIGHTS,
+        order: Order = Order.RUN,
         only: np.ndarray | None = None,
         price_w: np.ndarray | float = 0.0,
     ) -> None:
@@ -186,12 +187,13 @@ class _Coster:
         self.price_w = price_w
         self.only = np.ones(len(chips), dtype=bool) if only is None else only
         self.keep = Keep.NOTHING if options.apart else keep if options.cuts is None else Keep.ALL_WEIGHTS
+        self.order = order
         self.shared = shared or Shared()
         self.graph, self.chips, self.subject, self.options = graph, tuple(chips), subject, options
         self.precision_name = precision.name
         self.unit = chips[0].main_unit
         self.launch_s = np.array([chip.main_unit.launch_s for chip in chips])
-        self.residency = self._residency()
+        self.residency = self.homes(order)
         self.rooms = [held.tobytes() for held in room_class(self.residency.held_bytes.T, self)]
         """What of the resident memory is taken at every position, in steps."""
         self.reasons: dict[int, tuple[str, tuple[str, ...]]] = {}
@@ -205,7 +207,8 @@ class _Coster:
         idle = idle_power_w(self.subject)
         return np.nan_to_num(np.atleast_1d(np.asarray(0.0 if idle is None else idle, dtype=float)))
 
-    def _residency(self) -> Residency:
+    def homes(self, order: Order) -> Residency:
+        """Where tensors live if activations come on chip in this order."""
         found = resident_memory(self.unit)
         room = [
             next(m.capacity_bytes for m in c.main_unit.memories if m.name == found.name) if found else 0.0
@@ -214,10 +217,10 @@ class _Coster:
         self.room_bytes = np.array(room, dtype=float)
         inside = inside_storages(self.graph, self.unit)
         cuts = self.options.cuts or ()
-        key = (id(self.graph), found and (found.name, found.holds), self.room_bytes.tobytes(), self.keep, cuts)
+        key = (id(self.graph), found and (found.name, found.holds), self.room_bytes.tobytes(), self.keep, order, cuts)
         if key not in self.shared.homes:
             self.shared.homes[key] = residency(
-                self.graph, self.unit, self.room_bytes, inside, keep=self.keep, cuts=cuts
+                self.graph, self.unit, self.room_bytes, inside, keep=self.keep, order=order, cuts=cuts
             )
         return self.shared.homes[key]
 
@@ -345,9 +348,15 @@ def cost_network(
     energy_of = subject if subject is not None else Designs(chips[0]) if len(chips) == 1 else chips[0]
 
     def costed(
-        keep: Keep, only: np.ndarray | None, price_w: np.ndarray | float = 0.0, options: Options = options
+        keep: Keep,
+        only: np.ndarray | None,
+        order: Order = Order.RUN,
+        price_w: np.ndarray | float = 0.0,
+        options: Options = options,
     ) -> Way:
-        coster = _Coster(ready, chips, energy_of, options, precision, shared, keep=keep, only=only, price_w=price_w)
+        coster = _Coster(
+            ready, chips, energy_of, options, precision, shared, keep=keep, order=order, only=only, price_w=price_w
+        )
         if _never_fits(coster):
             return Way(coster, uncosted(coster), coster.residency)
         groups, homes = coster.cost(), coster.residency

@@ -2,16 +2,17 @@
 
 The rule is simple and stated: an activation stays in the outermost shared memory of the unit from
 its producer to its last reader if, at every op in between, all that stays takes at most
-`RESIDENT_SHARE` of the memory; the rest is left to tiles. First come, first served, in the order
-in which the ops run. Weights that several products use (the steps of a recurrent layer, heads that
-share weights) stay from the first to the last of them in what activations leave; they are loaded once.
+`RESIDENT_SHARE` of the memory; the rest is left to tiles. First come, first served, in one of two
+orders (`Order`), of which `choice` takes the better. Weights that several products use (the steps of a recurrent layer,
+heads that share weights) stay from the first to the last of them in what activations leave; they are loaded once.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from itertools import pairwise
 
 import numpy as np
@@ -31,6 +32,13 @@ class Keep(IntEnum):
     """those that several ops use"""
     ALL_WEIGHTS = 3
     """those of each stage, from one inference to the next, where all of them fit"""
+
+
+class Order(StrEnum):
+    """Which activations come first."""
+
+    RUN = "in the order in which the ops run"
+    URGENT = "by the time that they take room for, an access"
 
 
 RESIDENT_SHARE = 0.5
@@ -56,6 +64,8 @@ class Residency:
     """(D, ops) bytes of what comes and goes at home while each op runs"""
     loads: Mapping[int, Mapping[str, float]]
     """position of an op -> storage -> bytes of weights that come on chip before it, on the designs that keep them"""
+    spared_bytes: np.ndarray
+    """(D,) of activations that stay, which home need not move: each times the ops that make or read it"""
     lasting_bytes: float
     """of `home_tensors`, what stays from one run to the next: weights and caches"""
 
@@ -66,7 +76,8 @@ class Residency:
             name: np.where(designs[:, None], getattr(other, name), getattr(self, name))
             for name in ("held_bytes", "home_bytes", "home_live_bytes")
         }
-        return replace(self, stays=stays, **tables)
+        spared = np.where(designs, other.spared_bytes, self.spared_bytes)
+        return replace(self, stays=stays, spared_bytes=spared, **tables)
 
     @property
     def home_peak_bytes(self) -> np.ndarray:
@@ -108,6 +119,12 @@ def storages(graph: Graph) -> tuple[dict[str, str], dict[str, float], dict[str, 
     return place, sizes, roles
 
 
+def accesses(graph: Graph, place: Mapping[str, str]) -> Counter[str]:
+    """Storage -> ops that make or read it."""
+    work = (op for op in graph.ops if not isinstance(op, ViewOp))
+    return Counter(storage for op in work for storage in {place[key] for key in (*op.inputs, *op.outputs)})
+
+
 def lifetimes(graph: Graph, place: Mapping[str, str]) -> dict[str, tuple[int, int]]:
     """Storage -> (first, last) position of an op that touches it."""
     span: dict[str, tuple[int, int]] = {}
@@ -120,12 +137,13 @@ def lifetimes(graph: Graph, place: Mapping[str, str]) -> dict[str, tuple[int, in
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """`storages` and `lifetimes` of a graph."""
+    """`storages`, `lifetimes` and `accesses` of a graph."""
 
     place: Mapping[str, str]
     sizes: Mapping[str, float]
     roles: Mapping[str, set[Role]]
     span: Mapping[str, tuple[int, int]]
+    accesses: Mapping[str, int]
 
 
 def layout(graph: Graph) -> Layout:
@@ -134,7 +152,7 @@ def layout(graph: Graph) -> Layout:
         if len(_LAYOUTS) > 8:
             _LAYOUTS.clear()
         place, sizes, roles = storages(graph)
-        _LAYOUTS[id(graph)] = (graph, Layout(place, sizes, roles, lifetimes(graph, place)))
+        _LAYOUTS[id(graph)] = (graph, Layout(place, sizes, roles, lifetimes(graph, place), accesses(graph, place)))
     return _LAYOUTS[id(graph)][1]
 
 
@@ -191,6 +209,7 @@ def residency(
     inside: Collection[str] = (),
     *,
     keep: Keep = Keep.WEIGHTS,
+    order: Order = Order.RUN,
     cuts: Sequence[int] = (),
 ) -> Residency:
     """Homes for D designs that differ in the capacity (D,) of the resident memory.
@@ -205,10 +224,18 @@ def residency(
     designs = len(capacity_bytes)
     held = np.zeros((designs, len(graph.ops)))
     home = np.zeros((designs, len(graph.ops)))
+    spared = np.zeros(designs)
     stays: dict[str, np.ndarray] = {}
     always: dict[str, float] = {}
     budget = capacity_bytes * RESIDENT_SHARE if keep >= Keep.ACTIVATIONS else np.full(designs, -1.0)
-    for storage, (first, last) in sorted(span.items(), key=lambda item: (item[1], item[0])):
+
+    def turn(storage: str) -> tuple:
+        first, last = span[storage]
+        urgent = (last - first + 1) / max(1, laid.accesses[storage]) if order is Order.URGENT else 0
+        return urgent, first, last, storage
+
+    for storage in sorted(span, key=turn):
+        first, last = span[storage]
         size = sizes.get(storage, 0.0)
         if roles[storage] & {Role.WEIGHT, Role.INPUT, Role.KV_CACHE, Role.OUTPUT} or memory is None:
             always[storage] = size
@@ -221,6 +248,7 @@ def residency(
             always.pop(storage, None)
             home[:, first : last + 1] += np.where(kept, 0.0, size)[:, None]
         held[:, first : last + 1] += np.where(kept, size, 0.0)[:, None]
+        spared += np.where(kept, size * laid.accesses[storage], 0.0)
         stays[storage] = kept
     loads: dict[int, dict[str, float]] = {}
     holds = memory is not None and OperandRole.WEIGHT in memory.holds
@@ -244,5 +272,6 @@ def residency(
         home_bytes=_fixed_bytes(graph, place, always) + home,
         home_tensors=always,
         home_live_bytes=home,
+        spared_bytes=spared,
         lasting_bytes=sum(b for s, b in always.items() if roles[s] & {Role.WEIGHT, Role.KV_CACHE}),
     )
