@@ -67,9 +67,10 @@ def best_kept(way: Ways, *, given: bool = False) -> Way:
     if found.homes.loads:
         found = better(found, way(Keep.ACTIVATIONS, None))
     first = found.coster
-    more = first.homes(Order.URGENT).spared_bytes > first.residency.spared_bytes
-    if more.any():
-        found = better(found, way(Keep.WEIGHTS, more, Order.URGENT))
+    if first.residency.home_live_bytes.any():  # (else all of them stay)
+        more = first.homes(Order.URGENT).spared_bytes > first.residency.spared_bytes
+        if more.any():
+            found = better(found, way(Keep.WEIGHTS, more, Order.URGENT))
     doubtful = _doubtful(found.groups, found.coster)
     if doubtful.any():
         found = better(found, way(Keep.NOTHING, doubtful))
