@@ -191,30 +191,74 @@ def test_experts_get_their_fair_share_of_tokens():
     assert sizes == [12, 6, 6, 6, 6]
 
 
-@pytest.mark.parametrize("form", ["where", "any", "hit"])
-def test_one_token_meets_as_many_experts_as_it_chooses(form):
-    """1 token chooses 2 of 8 experts: two products of one row, whichever way the model finds them."""
+def _places(form, chosen, expert):
+    """Tokens that chose an expert of eight, from their choices [tokens, 2], as models find them."""
+    hot = torch.nn.functional.one_hot(chosen, 8)
+    match form:
+        case "where":
+            return torch.where(chosen == expert)[0]
+        case "any":
+            return torch.where((chosen == expert).any(-1))[0]
+        case "permuted":
+            return torch.where(hot.permute(2, 1, 0)[expert])[1]
+        case "copied":
+            return torch.where(hot.permute(2, 1, 0).contiguous()[expert])[1]
+        case "last":
+            return (hot.bool()[..., expert] > 0).nonzero()[:, 0]
+        case "summed":
+            return hot.sum(1)[:, expert].nonzero()[:, 0]
+        case "viewed":
+            return torch.where(hot.view(-1, 8)[:, expert])[0] // 2
+
+
+@pytest.mark.parametrize("form", ["where", "any", "permuted", "copied", "last", "summed", "viewed"])
+@pytest.mark.parametrize("tokens", [1, 3, 5, 12])
+def test_choices_are_dealt_out_in_whole_tokens(form, tokens):
+    """Of t tokens that choose 2 of 8 experts, expert e gets floor(t (e + 1) / 4) - floor(t e / 4): together 2 t. One
+    token meets two experts, whichever way the model finds them; the weights of the others lie in memory too."""
+
+    def mixture(m, x):
+        chosen = (x @ m.router).topk(2).indices
+        out = torch.zeros_like(x)
+        for expert in range(8):
+            token = _places(form, chosen, expert)
+            out.index_add_(0, token, x[token] @ getattr(m, f"w{expert}"))
+        return out
+
+    experts = {f"w{i}": torch.zeros(4, 4) for i in range(8)}
+    graph = graph_of(mixture, torch.zeros(tokens, 4), router=torch.zeros(4, 8), **experts)
+    met = [rows for e in range(8) if (rows := tokens * (e + 1) // 4 - tokens * e // 4)]
+    assert [op.einsum.ranks["M"] for op in graph if isinstance(op, EinsumOp)] == [tokens, *met]
+    assert sum(op.kind == "aten.index_add_" for op in graph) == len(met)
+    assert all(tensor.elements for tensor in graph.tensors.values())
+    assert dead_code(graph).parameters == 4 * 8 + 8 * 16
+
+
+@pytest.mark.parametrize("form", ["hit", "hit_list", "unique"])
+def test_a_list_of_the_experts_that_are_met(form):
+    """Three tokens choose 2 of 8: experts 1, 2, 3, 5, 6 and 7 get one of the six choices each. A number that stands
+    for no expert is skipped as the model says."""
 
     def mixture(m, x):
         chosen = (x @ m.router).topk(2).indices
         hot = torch.nn.functional.one_hot(chosen, 8).permute(2, 1, 0)
-        hit = (hot.sum((-1, -2)) > 0).nonzero() if form == "hit" else range(8)
+        hit = torch.greater(hot.sum((-1, -2)), 0).nonzero()
         out = torch.zeros_like(x)
-        for expert in hit:
-            if form == "any":
-                (token,) = torch.where((chosen == expert).any(-1))
-            else:
-                token = torch.where(hot[expert[0]])[1] if form == "hit" else torch.where(chosen == expert)[0]
-            out.index_add_(0, token, x[token] @ getattr(m, f"w{expert if isinstance(expert, int) else 0}"))
+        for expert in {"hit": hit, "hit_list": hit.flatten().tolist(), "unique": chosen.unique()}[form]:
+            if form == "hit":
+                expert = expert[0]
+            if expert == 8:
+                continue
+            token = torch.where(chosen == expert)[0] if form == "unique" else torch.where(hot[expert])[1]
+            out.index_add_(0, token, x[token] @ getattr(m, f"w{int(expert)}"))
         return out
 
     experts = {f"w{i}": torch.zeros(4, 4) for i in range(8)}
-    graph = graph_of(mixture, torch.zeros(1, 4), router=torch.zeros(4, 8), **experts)
-    assert [op.einsum.ranks["M"] for op in graph if isinstance(op, EinsumOp)] == [1, 1, 1]
-    assert sum(op.kind == "aten.index_add_" for op in graph) == 2
-    assert all(tensor.elements for tensor in graph.tensors.values())
-    if form != "hit":  # those that are not met lie in memory too
-        assert dead_code(graph).parameters == 4 * 8 + 8 * 16
+    graph = graph_of(mixture, torch.zeros(3, 4), router=torch.zeros(4, 8), **experts)
+    products = [op for op in graph if isinstance(op, EinsumOp)]
+    assert [op.einsum.ranks["M"] for op in products] == [3, *[1] * 6]
+    assert [graph.tensors[op.inputs[1]].name for op in products[1:]] == ["w1", "w2", "w3", "w5", "w6", "w7"]
+    assert dead_code(graph).parameters == 4 * 8 + 8 * 16
 
 
 def test_a_boolean_mask_keeps_the_policys_fraction():

@@ -24,8 +24,8 @@ class DataPolicy:
     `number` answers item(), int() and float(); `truth` answers bool(). A mask keeps the fraction
     that its making tells (a one-hot of E classes: 1/E, so tokens x k / E per expert), otherwise
     `fraction` (1.0: the worst case); at least one element unless the fraction is 0. Where the model
-    compares choices with expert numbers, the choices are dealt out: one token that chooses two of
-    eight experts meets two. `at` overrides an answer by source line, e.g. {"moe.py:41": 37}. `shares`
+    asks for the choices of each expert, by number or by a class of a one-hot, they are dealt out: one
+    token that chooses two of eight experts meets two, and a list of those that are met has two. `at` overrides an answer by source line, e.g. {"moe.py:41": 37}. `shares`
     states the load of experts: expert i of len(shares) gets shares[i] of all choices.
     """
 
@@ -51,8 +51,9 @@ class DataPolicy:
         """Part of all choices among `classes` that falls on number `which`: its span of them, all numbers in order."""
         if not (isinstance(which, int) and 0 <= which < classes):
             return 1 / classes
-        shares = self.shares if len(self.shares) == classes else (1 / classes,) * int(classes)
-        return sum(shares[:which]), sum(shares[: which + 1])
+        if len(self.shares) != classes:
+            return which / classes, (which + 1) / classes
+        return sum(self.shares[:which]), sum(self.shares[: which + 1])
 
     def count(self, elements: int, known: float | Span | None, source: str) -> int:
         """How many of `elements` a mask keeps; `known` is what its making tells."""

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from sim.errors import TraceError
 from sim.workload.trace.builder import GraphBuilder
+from sim.workload.trace.choices import Choices
 from sim.workload.trace.loops import Loops
-from sim.workload.trace.policy import DataPolicy, Span
-from sim.workload.trace.rules.registry import tensors_in
+from sim.workload.trace.policy import DataPolicy
 from sim.workload.trace.source import user_line
 
 _SCALARS = {
@@ -29,47 +29,18 @@ _UNIQUE = {torch.unique, Tensor.unique, torch.unique_consecutive, Tensor.unique_
 _BINCOUNT = {torch.bincount, Tensor.bincount}
 _CLOSE = {torch.allclose, Tensor.allclose, torch.equal, Tensor.equal}
 
-_CARRY = {"aten.index", "aten.select", "aten.gather", "aten.clone", "aten._to_copy", "aten.index_select", "aten.sort"}
-"""Ops whose result is as dense, or ranges over as many values, as their first input."""
-_ANY = {"aten.any", "aten.sum"}
-"""Of a mask of choices: who chose at all, how many did. Choices of one token differ, so none counts twice."""
-_COMPARE = {"aten.eq", "aten.ne", "aten.gt", "aten.ge", "aten.lt", "aten.le"}
-
 
 class Questions:
-    """Remembers what is known of masks and indices, and asks the policy for the rest."""
+    """Answers from what is known of masks and indices, and asks the policy for the rest."""
 
     def __init__(self, builder: GraphBuilder, policy: DataPolicy) -> None:
         self._builder = builder
         self._policy = policy
-        self._density: dict[int, float | Span] = {}
-        self._levels: dict[int, float] = {}
+        self._choices = Choices(policy)
         self._loops = Loops()
+        self.learn = self._choices.learn
         self.kept_none = False
-        """A mask kept nothing: what works on it is left out."""
-
-    def learn(self, name: str, args: tuple, kwargs: dict, outputs: tuple) -> None:
-        """Density of one-hot masks, range of indices: by storage, so views know it too."""
-        sources = list(tensors_in(args))
-        if not sources:
-            return
-        first, out = _key(sources[0]), outputs[-1]
-        if name in ("aten.topk", "aten.argmax", "aten.argsort", "aten.sort", "aten.max"):
-            dim = next((a for a in args[2:] if isinstance(a, int)), -1) if name == "aten.topk" else -1
-            if sources[0].dim():
-                self._levels[_key(out)] = sources[0].shape[dim]
-        elif name in _CARRY:
-            if first in self._density:
-                self._density[_key(out)] = self._density[first]
-            if first in self._levels:
-                self._levels[_key(out)] = self._levels[first]
-        elif name in _ANY and first in self._density:
-            self._density[_key(out)] = _scaled(self._density[first], sources[0].numel() / max(out.numel(), 1))
-        elif name in _COMPARE:
-            if name == "aten.eq" and first in self._levels:
-                self._density[_key(out)] = self._policy.share(self._levels[first], args[1])
-            elif first in self._density:
-                self._density[_key(out)] = self._density[first]
+        """A mask kept nothing, or a list of choices left some out: what works on those is not in the graph."""
 
     def answer(self, func: Any, args: tuple, kwargs: dict, recorder: Any) -> object:
         """The policy's answer, or NotImplemented when `func` asks nothing about data."""
@@ -104,6 +75,9 @@ class Questions:
         """The policy's value of a one-element tensor; `kind` None: as its element type says."""
         if kind is None:
             kind = bool if tensor.dtype is torch.bool else float if tensor.dtype.is_floating_point else int
+        known = self._choices.truth(tensor) if kind is bool else self._choices.value(tensor) if kind is int else None
+        if known is not None and user_line() not in self._policy.at:
+            return known
         if kind is bool and (loop := self._loops.asked()):
             return self._goes_on(*loop)
         value = self._policy.scalar(kind, user_line())
@@ -134,25 +108,40 @@ class Questions:
         """Nested lists of the scalar answer, in the tensor's shape."""
         if tensor.dim() == 0:
             return self.scalar(None, tensor)
-        value = self.scalar(None, tensor.new_empty(()))
+        known, strides = self._choices.listed(tensor), tensor.stride()
+        value = None if known else self.scalar(None, tensor.new_empty(()))
 
-        def nested(shape: tuple[int, ...]) -> list:
-            return [nested(shape[1:]) if len(shape) > 1 else value for _ in range(shape[0])]
+        def nested(axis: int, place: int) -> Any:
+            if axis == tensor.dim():
+                return known[place] if known else value
+            return [nested(axis + 1, place + i * strides[axis]) for i in range(tensor.shape[axis])]
 
-        return nested(tuple(tensor.shape))
+        return nested(0, tensor.storage_offset())
 
     def _count(self, mask: Tensor) -> int:
-        count = self._policy.count(mask.numel(), self._density.get(_key(mask)), user_line())
+        return self._kept(mask, self._policy.count(mask.numel(), self._choices.share(mask), user_line()))
+
+    def _kept(self, mask: Tensor, count: int) -> int:
         self._note(f"true elements of a mask of {mask.numel()}", count)
         self.kept_none |= count == 0
         return count
 
+    def _met(self, known: list[int] | None, classes: int) -> list[int] | None:
+        """Classes that are chosen at all, where the user does not answer otherwise."""
+        if known is None or user_line() in self._policy.at:
+            return None
+        self.kept_none |= len(known) < classes
+        return known
+
     def _nonzero(self, mask: Tensor, as_tuple: bool, recorder: Any) -> Any:
-        count, axes = self._count(mask), mask.dim()
+        met, axes = self._met(self._choices.met(mask), mask.numel()), mask.dim()
+        count = self._count(mask) if met is None else self._kept(mask, len(met))
         with recorder.dispatch.paused():
             parts = tuple(torch.empty(count, dtype=torch.int64, device="meta") for _ in range(axes))
             whole = torch.empty((count, axes), dtype=torch.int64, device="meta")
         outputs = parts if as_tuple else (whole,)
+        if met is not None:
+            self._choices.mark_met(outputs[0], met)
         recorder.record("aten.nonzero", (mask,), {}, outputs)
         return parts if as_tuple else whole
 
@@ -167,7 +156,8 @@ class Questions:
     ) -> Any:
         """Distinct elements (or slices along `dim`): as many as a mask of their number keeps."""
         total = x.numel() if dim is None else x.shape[dim]
-        count = self._policy.count(total, None, user_line())
+        met = self._met(self._choices.distinct(x), self._choices.levels(x) or 0) if dim is None else None
+        count = self._policy.count(total, None, user_line()) if met is None else len(met)
         self._note(f"distinct elements of {total}", count)
         with recorder.dispatch.paused():
             shape = (count,) if dim is None else (*x.shape[:dim], count, *x.shape[dim % x.dim() + 1 :])
@@ -175,12 +165,14 @@ class Questions:
             found = [x.new_empty(shape)]
             found += [x.new_empty(whole, dtype=torch.int64)] if return_inverse else []
             found += [x.new_empty((count,), dtype=torch.int64)] if return_counts else []
+        if met is not None:
+            self._choices.mark_met(found[0], met)
         recorder.record("aten._unique2", (x,), {}, tuple(found))
         return found[0] if len(found) == 1 else tuple(found)
 
     def _bincount(self, recorder: Any, x: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
         """Bins: `minlength`, or as many as the indices are known to range over, or one an element."""
-        bins = minlength or int(self._levels.get(_key(x), x.numel()))
+        bins = minlength or int(self._choices.levels(x) or x.numel())
         self._note("bins of a bincount", bins)
         with recorder.dispatch.paused():
             out = torch.empty(bins, dtype=weights.dtype if weights is not None else torch.int64, device="meta")
@@ -212,22 +204,14 @@ class Questions:
         index = args[0]
         classes = args[1] if len(args) > 1 else kwargs.get("num_classes", -1)
         if classes < 0:
-            classes = int(self._levels.get(_key(index), -1))
+            classes = self._choices.levels(index) or -1
             if classes < 0:
                 raise TraceError(f"{user_line()}: one_hot needs num_classes when the model is traced without data")
         with recorder.dispatch.paused():
             out = torch.empty((*index.shape, classes), dtype=torch.int64, device="meta")
         recorder.record("aten.one_hot", (index,), {}, (out,))
-        self._density[_key(out)] = 1 / classes
+        self._choices.mark(out, classes)
         return out
 
 
 F_ONE_HOT = torch.nn.functional.one_hot
-
-
-def _scaled(known: float | Span, by: float) -> float | Span:
-    return (known[0] * by, known[1] * by) if isinstance(known, tuple) else min(known * by, 1.0)
-
-
-def _key(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
