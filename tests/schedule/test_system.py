@@ -16,6 +16,7 @@ from sim.hardware.physical import chip_area_mm2
 from sim.results import Term
 from sim.workload.graph import Collective, CollectiveOp, EinsumOp, Graph, Role
 from sim.workload.passes import pipeline, tensor_parallel
+from sim.workload.passes.dead_code import dead_code
 from sim.workload.passes.pipeline import stage_of
 from sim.workload.serialize import graph_from_dict, graph_to_dict
 
@@ -117,28 +118,50 @@ def test_attention_by_head_and_its_cache(llama: Graph) -> None:
     assert graph_from_dict(graph_to_dict(part)) == part
 
 
+class Mixture(nn.Module):
+    """A router and eight experts of 16 x 16; a token meets one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.router = nn.Linear(16, 8, bias=False)
+        self.experts = nn.ModuleList(nn.Linear(16, 16, bias=False) for _ in range(8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        chosen, out = self.router(x).argmax(-1), torch.zeros_like(x)
+        for number, expert in enumerate(self.experts):
+            (token,) = torch.where(chosen == number)
+            out = out.index_add(0, token, expert(x[token]))
+        return out
+
+
 def test_weights_of_experts_without_a_token_are_divided_too() -> None:
     """A token for one of eight experts of 16 x 16. Of two chips each holds the router and that expert, which are small,
     and half of the other seven."""
-
-    class Mixture(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.router = nn.Linear(16, 8, bias=False)
-            self.experts = nn.ModuleList(nn.Linear(16, 16, bias=False) for _ in range(8))
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            chosen, out = self.router(x).argmax(-1), torch.zeros_like(x)
-            for number, expert in enumerate(self.experts):
-                (token,) = torch.where(chosen == number)
-                out = out.index_add(0, token, expert(x[token]))
-            return out
 
     graph = sim.trace(Mixture(), torch.empty(1, 16))
     assert graph.parameters == 16 * 8 + 8 * 16 * 16
     part = tensor_parallel(graph, 2)
     assert part.parameters == 16 * 8 + 16 * 16 + 7 * 16 * 16 // 2
     assert sent(part) == []
+
+
+def test_weights_of_experts_without_a_token_lie_with_their_stage() -> None:
+    """Each of two stages keeps the weights of two of four layers: 2 x (16 x 8 + 8 x 16 x 16)."""
+
+    layers = nn.Sequential(*[Mixture() for _ in range(4)])
+    graph = sim.trace(layers, torch.empty(1, 16))
+    cut = pipeline(graph, 2)
+    assert cut.parameters == graph.parameters == 4 * (16 * 8 + 8 * 16 * 16)
+    names = {name for name, _ in layers.named_parameters()}
+    held: list[set[str]] = [set(), set()]
+    for op, stage in zip(cut.ops, stage_of(cut), strict=True):
+        held[stage] |= {key for key in op.inputs if cut.tensors[key].name in names}
+    assert [sum(cut.tensors[key].elements for key in found) for found in held] == [2 * (16 * 8 + 8 * 16 * 16)] * 2
+    assert {cut.tensors[key].name.partition(".")[0] for key in held[0]} == {"0", "1"}
+    (send,) = [op for op in cut.ops if isinstance(op, CollectiveOp)]
+    assert len(send.inputs) == len(set(send.inputs))
+    assert graph_from_dict(graph_to_dict(cut)) == cut
+    assert dead_code(cut).parameters == graph.parameters
 
 
 def test_one_chip_changes_nothing(mlp: Graph) -> None:

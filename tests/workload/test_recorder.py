@@ -261,6 +261,24 @@ def test_a_list_of_the_experts_that_are_met(form):
     assert dead_code(graph).parameters == 4 * 8 + 8 * 16
 
 
+def test_results_of_no_elements_are_not_read():
+    """One token for one of four experts: what the others would give, joined or summed, is no constant of the model."""
+
+    def mixture(m, x):
+        chosen = (x @ m.router).argmax(-1)
+        parts = [x[torch.where(chosen == expert)[0]] @ getattr(m, f"w{expert}") for expert in range(4)]
+        return torch.cat(parts) + sum(part.sum() for part in parts)
+
+    graph = graph_of(
+        mixture, torch.zeros(1, 8), router=torch.zeros(8, 4), **{f"w{i}": torch.zeros(8, 8) for i in range(4)}
+    )
+    weights = {tensor.name for tensor in graph.tensors.values() if tensor.role is Role.WEIGHT and tensor.name}
+    assert weights == {"router", "w0", "w1", "w2", "w3"}
+    assert all(tensor.elements for tensor in graph.tensors.values())
+    (joined,) = [op for op in graph if op.kind == "aten.cat"]
+    assert len(joined.inputs) == 1
+
+
 def test_a_boolean_mask_keeps_the_policys_fraction():
     model = Call(lambda m, x: x[x > 0] * 2)
     graph = trace(model, torch.zeros(8), policy=DataPolicy(fraction=0.25))

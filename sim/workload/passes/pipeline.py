@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from sim.errors import WorkloadError
-from sim.workload.graph import Collective, CollectiveOp, EinsumOp, Graph, Op, Role, ViewOp
+from sim.workload.graph import UNREAD_WEIGHTS, Collective, CollectiveOp, EinsumOp, Graph, Op, Role, ViewOp
 from sim.workload.passes.tensor_parallel import renamed
 
 WINDOW = 0.1
@@ -18,7 +18,8 @@ def pipeline(graph: Graph, stages: int) -> Graph:
     """The graph with a send to the next stage at each of `stages - 1` cuts.
 
     A cut lies where the fewest bytes are alive (between layers) within `WINDOW` of equal MACs a stage. What a later
-    stage reads arrives as a copy; weights and caches lie with the stage that uses them, graph inputs with every stage.
+    stage reads arrives as a copy; weights and caches lie with the stage that uses them (those that no op reads with
+    the stage of their module), graph inputs with every stage.
 
     Needs: one order of execution. Promises: MACs as before.
     Raises: WorkloadError: fewer places than cuts.
@@ -66,11 +67,18 @@ def _alive_bytes(graph: Graph) -> np.ndarray:
 def _cut(graph: Graph, cuts: list[int]) -> Graph:
     tensors, ops = dict(graph.tensors), list[Op]()
     names: dict[str, str] = {}
+    unread = _unread_of_stages(graph, cuts)
     for at, op in enumerate(graph.ops):
-        ops.append(renamed(op, names))
+        ops.append(_holding(op, unread[-1]) if op.kind == UNREAD_WEIGHTS else op)
+        ops[-1] = renamed(ops[-1], names)
         if at in cuts:
             stage = cuts.index(at) + 1
             sent = [k for k, made in graph.producer.items() if made <= at and _needed(graph, k, at)]
+            if held := unread[stage - 1]:
+                source, made = names.get(sent[0], sent[0]), f"{sent[0]}.held{stage}"
+                tensors[made] = replace(tensors[source], id=made)
+                ops.append(ViewOp(name=made, kind=UNREAD_WEIGHTS, inputs=(source, *held), outputs=(made,)))
+                names[sent[0]] = made
             arrived = {key: f"{key}.stage{stage}" for key in sent}
             for key, made in arrived.items():
                 role = Role.ACTIVATION
@@ -83,6 +91,25 @@ def _cut(graph: Graph, cuts: list[int]) -> Graph:
         "that of one batch through all of them"
     )
     return graph.with_(ops=tuple(ops), tensors=tensors, notes=(*graph.notes, note))
+
+
+def _unread_of_stages(graph: Graph, cuts: list[int]) -> list[list[str]]:
+    """Of each stage, the weights that no op reads: those of the modules that it runs last."""
+    runs: dict[str, int] = {}
+    for at, op in enumerate(graph.ops):
+        parts = op.module.split(".")
+        runs |= dict.fromkeys((".".join(parts[:n]) for n in range(1, len(parts) + 1)), int(np.searchsorted(cuts, at)))
+    found: list[list[str]] = [[] for _ in range(len(cuts) + 1)]
+    for op in graph.ops:
+        for key in op.inputs[1:] if op.kind == UNREAD_WEIGHTS else ():
+            parts = graph.tensors[key].name.split(".")
+            known = (runs.get(".".join(parts[:n])) for n in range(len(parts) - 1, 0, -1))
+            found[next((stage for stage in known if stage is not None), len(cuts))].append(key)
+    return found
+
+
+def _holding(op: Op, weights: list[str]) -> Op:
+    return replace(op, inputs=(op.inputs[0], *weights))
 
 
 def _needed(graph: Graph, key: str, at: int) -> bool:

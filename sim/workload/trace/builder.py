@@ -8,7 +8,7 @@ order of effects is in the data flow and the graph stays single-assignment.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -118,6 +118,13 @@ class GraphBuilder:
         self._emit(ViewOp, "view.alias", (storage.last,), (made,), where)
         return made
 
+    def _left_out(self, tensor: AnyTensor) -> bool:
+        """Whether it is the result of no elements of an op that was not recorded (an expert's without a token)."""
+        return tensor.numel() == 0 and not self.knows(tensor)
+
+    def _inputs(self, tensors: Iterable[AnyTensor], where: Where) -> tuple[str, ...]:
+        return tuple(self.read(t, where) for t in tensors if not self._left_out(t))
+
     def write(self, tensor: AnyTensor) -> str:
         """Id of a result; a storage that exists gets its next version."""
         storage = self._storages.get(_key(tensor))
@@ -160,7 +167,7 @@ class GraphBuilder:
         """Add the op or ops of a call. `pure_view`: its results share an input's memory unwritten."""
         rule, in_place = rule_for(call.name)
         if rule is None and not pure_view:
-            inputs = tuple(self.read(t, where) for t in call.inputs)
+            inputs = self._inputs(call.inputs, where)
             self._emit(UnsupportedOp, call.name, inputs, tuple(map(self.write, call.outputs)), where)
             return
         work: Work = View() if pure_view else rule(replace(call, in_place=in_place or call.in_place))  # type: ignore[misc]
@@ -182,7 +189,7 @@ class GraphBuilder:
             case Product():
                 self._product(work, work.kind or call.name, where)
             case Vector():
-                inputs = tuple(self.read(t, where) for t in (work.inputs if work.inputs is not None else call.inputs))
+                inputs = self._inputs(work.inputs if work.inputs is not None else call.inputs, where)
                 outputs = tuple(map(self.write, work.outputs if work.outputs is not None else call.outputs))
                 counts = {p: n for p, n in work.primitives.items() if n}
                 self._emit(
@@ -199,7 +206,7 @@ class GraphBuilder:
 
     def _product(self, work: Product, kind: str, where: Where) -> None:
         factors = [(self.read(t, where), t, spec) for t, spec in (work.input, work.weight)]
-        extra = tuple(self.read(t, where) for t in work.extra)
+        extra = self._inputs(work.extra, where)
         made = self.write(work.output[0])
         parts = zip(OperandRole, (*factors, (made, *work.output)), strict=True)
         operands = tuple(
@@ -211,10 +218,12 @@ class GraphBuilder:
         self._emit(EinsumOp, kind, inputs, (made,), where, einsum=einsum, epilogue=dict(work.epilogue))
 
     def _movement(self, work: Movement, call: Call, where: Where) -> None:
-        inputs = tuple(dict.fromkeys(self.read(t, where) for t in call.inputs))
+        inputs = tuple(dict.fromkeys(self._inputs(call.inputs, where)))
         moved = work.read if work.read is not None else [(t, None) for t in call.inputs]
         read: dict[str, int] = {}
         for tensor, elements in moved:
+            if self._left_out(tensor):
+                continue
             name = self.read(tensor, where)
             read[name] = max(read.get(name, 0), self._moved_bytes(tensor, elements))
         outputs = tuple(map(self.write, call.outputs))

@@ -24,9 +24,10 @@ class DataPolicy:
     `number` answers item(), int() and float(); `truth` answers bool(). A mask keeps the fraction
     that its making tells (a one-hot of E classes: 1/E, so tokens x k / E per expert), otherwise
     `fraction` (1.0: the worst case); at least one element unless the fraction is 0. Where the model
-    asks for the choices of each expert, by number or by a class of a one-hot, they are dealt out: one
-    token that chooses two of eight experts meets two, and a list of those that are met has two. `at` overrides an answer by source line, e.g. {"moe.py:41": 37}. `shares`
-    states the load of experts: expert i of len(shares) gets shares[i] of all choices.
+    asks who chose an expert, by its number or by a class of a one-hot, the choices are dealt out:
+    one token that chooses two of eight experts meets two, and a list of those met has two. `at`
+    overrides an answer by source line, e.g. {"moe.py:41": 37}. `shares` states the load of experts:
+    expert i of len(shares) gets shares[i] of all choices.
     """
 
     number: float = 1

@@ -228,8 +228,9 @@ class FunctionMode(TorchFunctionMode):
 
 def _does_nothing(name: str, args: tuple, outputs: tuple) -> bool:
     """What is left of an expert without a token: results, or updates in place, of no elements."""
-    written = tensors_in(args) if name.endswith("_") else outputs
-    return any(t.numel() == 0 for t in written)
+    if name.endswith("_"):
+        return any(t.numel() == 0 for t in tensors_in(args))
+    return all(t.numel() == 0 for t in outputs)
 
 
 def _is_known(args: Any, kwargs: Any) -> bool:
