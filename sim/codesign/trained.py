@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from sim.codesign.choice import ModelChoice
 from sim.codesign.schema import QualitySpec
-from sim.compression.quality import Method, Quality
+from sim.compression.quality import Method, Quality, judged
 from sim.compression.tasks import load_task
-from sim.errors import ConfigError
+from sim.errors import ConfigError, TraceError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -110,16 +110,22 @@ class Trained:
         return by_function(self.spec, self.cheap, str(self.spec.cheap), choice, self.where).value
 
     def judge(self, choice: ModelChoice, worth: Worth) -> Course:
-        """The course of a choice, trained as far as it is worth it. Raises: ConfigError: the task's metric."""
+        """The course of a choice, trained as far as it is worth it. Raises: ConfigError: the task's metric; the task or
+        the network raised, which ends a search: a choice whose network can be traced is not to blame."""
         key = self.key(choice)
         if key not in self.courses:
-            looks = self._looks(choice, worth)
-            if looks[-1][0] < 1.0:
-                self.remember(Course(key=key, recipe=choice.recipe, looks=looks))
-            else:
-                final, test = self._compressed(choice)
-                self.remember(Course(key=key, recipe=choice.recipe, looks=looks[:-1], final=final, test=test))
+            try:
+                self.remember(self._trained(choice, key, worth))
+            except TraceError as error:
+                raise ConfigError(f"{self.where}: quality.method train: {error}") from error
         return self.courses[key]
+
+    def _trained(self, choice: ModelChoice, key: str, worth: Worth) -> Course:
+        looks = self._looks(choice, worth)
+        if looks[-1][0] < 1.0:
+            return Course(key=key, recipe=choice.recipe, looks=looks)
+        final, test = self._compressed(choice)
+        return Course(key=key, recipe=choice.recipe, looks=looks[:-1], final=final, test=test)
 
     def quality(self, course: Course) -> Quality:
         """Raises: AssertionError: of a course that was stopped."""
@@ -192,7 +198,7 @@ class Trained:
         return task
 
     def _score(self, module: nn.Module, task: Task) -> float:
-        score = task.evaluate(module, limit=self.spec.examples, part="validation")
+        score = judged(module, task, limit=self.spec.examples, part="validation")
         if score.higher_is_better != self.spec.higher_is_better:
             raise ConfigError(
                 f"{self.where}: quality.higher_is_better is {str(self.spec.higher_is_better).lower()}, but the task "
@@ -215,7 +221,7 @@ class Trained:
                 build=lambda **changes: Workload(part.workload, {**dict(part.knobs), **changes}).build(),
             )  # fmt: skip
             module = made.module
-        return self._score(module, task), task.evaluate(module).value
+        return self._score(module, task), judged(module, task).value
 
 
 class _NotWorthItError(Exception):

@@ -16,6 +16,7 @@ from torch.nn import functional
 from sim.compression.model import CompressedModel, Report, as_compressed
 from sim.compression.training import Progress, Task, fingerprint, held, train
 from sim.errors import ConfigError, nearest
+from sim.workload.raised import foreign_code, told
 
 
 def distil(
@@ -51,8 +52,9 @@ def distil(
         raise ConfigError(f"distil: temperature {temperature} must be above 0 and soft_weight {soft_weight} in [0, 1]")
     out = as_compressed(student)
     teacher = teacher.eval()
-    _check_logits(teacher, out.module, task.calibration(1))
-    pairs = _Hints(out.module, teacher, features or {}, task)
+    with foreign_code(lambda error: f"distil, task {task.name}: {told(error)}"):
+        _check_logits(teacher, out.module, task.calibration(1))
+        pairs = _Hints(out.module, teacher, features or {}, task)
     holder = nn.ModuleDict({"student": out.module, "maps": pairs.maps})
 
     def objective(_: nn.Module, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from math import exp, log, sqrt
+from math import exp, isfinite, log, sqrt
 from typing import TYPE_CHECKING
 
 from sim.compression.published import PUBLISHED, SOURCES, PublishedQuality
@@ -19,7 +19,7 @@ from sim.workload.raised import foreign_code, told
 if TYPE_CHECKING:
     from torch import nn
 
-    from sim.compression.training import Task
+    from sim.compression.training import Score, Task
 
 
 class Method(StrEnum):
@@ -213,18 +213,27 @@ def _published(row: PublishedQuality) -> Quality:
 
 
 def trained(module: nn.Module, task: Task) -> Quality:
-    """Quality of a module on its task's test set, with the standard error of the mean over examples."""
-    with foreign_code(lambda error: f"task {task.name}: {told(error)}"):
-        score = task.evaluate(module)
-    error = (score.per_example.std() / sqrt(len(score.per_example))).item()
+    """Quality of a module on its task's test set, with the standard error of the mean over examples: of one example
+    there is none. Raises: as `judged`."""
+    score = judged(module, task)
+    count = len(score.per_example)
     return Quality(
         metric=score.metric,
         value=score.value,
         higher_is_better=score.higher_is_better,
         method=Method.TRAIN,
-        source=f"task {task.name}, {len(score.per_example)} test examples",
-        standard_error=error,
+        source=f"task {task.name}, {count} test {'example' if count == 1 else 'examples'}",
+        standard_error=(score.per_example.std() / sqrt(count)).item() if count > 1 else None,
     )
+
+
+def judged(module: nn.Module, task: Task, *, limit: int | None = None, part: str = "test") -> Score:
+    """The task's own judgement. Raises: TraceError: the task or the module raised; WorkloadError: no finite number."""
+    with foreign_code(lambda error: f"task {task.name}: {told(error)}"):
+        score = task.evaluate(module, limit=limit, part=part)
+    if not isfinite(score.value):
+        raise WorkloadError(f"task {task.name}: {score.metric} is {score.value}, expected a finite number")
+    return score
 
 
 def by_callable(

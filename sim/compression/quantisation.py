@@ -17,7 +17,7 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from sim.compression.annotations import KV_CACHE, Annotation, input_name
 from sim.compression.fakequant import ActivationQuantiser, Grid, divides, fake_quantise_weight
 from sim.compression.model import CompressedModel, Report, as_compressed, layers, weight_name
-from sim.compression.training import Progress, Task, finetune
+from sim.compression.training import Progress, Task, calibration_inputs, finetune
 from sim.errors import ConfigError, WorkloadError
 from sim.workload.trace.run import arguments, tensors_of
 
@@ -117,7 +117,7 @@ def quantise_aware_training(
         out,
         weights=weights,
         activations=activations,
-        calibration=task.calibration(calibration_samples),
+        calibration=calibration_inputs(task, calibration_samples),
         percentile=percentile,
         skip=skip,
     )

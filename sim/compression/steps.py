@@ -15,10 +15,11 @@ from sim.compression.distillation import distil
 from sim.compression.fakequant import Grid
 from sim.compression.model import CompressedModel
 from sim.compression.prune import prune_channels
+from sim.compression.quality import judged
 from sim.compression.quantisation import quantise, quantise_aware_training, quantise_kv_cache, weight_only
 from sim.compression.sensitivities import mixed_precision
 from sim.compression.sparsify import sparsify_nm, sparsify_unstructured
-from sim.compression.training import Progress, Score, Task
+from sim.compression.training import Progress, Score, Task, calibration_inputs
 from sim.errors import ConfigError
 
 
@@ -39,7 +40,7 @@ class Context:
 
     def calibration(self, samples: int) -> Any:
         """`samples` of the task's; without one the workload's example inputs: they have shapes alone."""
-        return self.example_inputs if self.task is None else self.task.calibration(samples)
+        return self.example_inputs if self.task is None else calibration_inputs(self.task, samples)
 
     def need_task(self, why: str) -> Task:
         if self.task is None:
@@ -120,7 +121,7 @@ def _(step: r.MixedPrecision, model: CompressedModel, context: Context) -> Compr
         raise ConfigError("mixed_precision uses dynamic activation ranges; set activations.dynamic: true")
 
     def evaluate(module: nn.Module) -> Score:
-        return task.evaluate(module, limit=step.evaluation_samples, part="validation")
+        return judged(module, task, limit=step.evaluation_samples, part="validation")
 
     return mixed_precision(
         model,

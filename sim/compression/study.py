@@ -18,7 +18,7 @@ from torch import nn
 
 from sim.compression.benefit import Benefit, benefits
 from sim.compression.model import CompressedModel, Report, weight_bytes
-from sim.compression.quality import Quality, trained
+from sim.compression.quality import Quality, judged, trained
 from sim.compression.recipe import Recipe, apply_recipe, load_recipe, rehearsal, untuned
 from sim.compression.sensitivities import Sensitivity, sensitivity
 from sim.compression.tasks import load_task
@@ -208,7 +208,7 @@ def _sensitivities(module: nn.Module, task: Task | None, choices: tuple[str, ...
     if task is None:
         raise ConfigError("sensitivity is measured on a task, and this workload has none")
     return sensitivity(
-        module, lambda m: task.evaluate(m, limit=SENSITIVITY_EXAMPLES, part="validation"), choices=choices
+        module, lambda m: judged(m, task, limit=SENSITIVITY_EXAMPLES, part="validation"), choices=choices
     )
 
 

@@ -117,6 +117,12 @@ def train(
     return module.eval()
 
 
+def calibration_inputs(task: Task, count: int) -> torch.Tensor:
+    """Inputs of `count` training examples. Raises: TraceError: the task raised."""
+    with foreign_code(lambda error: f"task {task.name}: {told(error)}"):
+        return task.calibration(count)
+
+
 def schedule(step: int, steps: int) -> float:
     """Share of the peak learning rate: linear warm-up, then half a cosine down to 0."""
     warmup = max(1, round(steps * WARMUP_SHARE))

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from sim.schedule.network import _Coster
 
 FINER = (8, 64)
-"""Least slices of further ways that are costed per design, beside the coarsest that fits: less of their pipeline shows,
-and what a larger memory would let a group do at once it may still do in parts."""
+"""Least slices of further ways that are costed per design, beside the coarsest that fits (of attention one for each
+number of keys in a slice): less of their pipeline shows, and what a larger memory would let a group do at once it may
+still do in parts."""
 LEAN = 1.25
 """Of slices that leave out what a mask hides, one more way costed is the coarsest that does at most this share of the
 least work of any: smaller ones fill the array less."""

@@ -65,22 +65,30 @@ class Workload:
         return self._built(device)[0]
 
     def task(self) -> Any | None:
-        """What the file's function `task` gives, called with those knobs that it names; None where there is none.
+        """What the file's function `task` gives, called with those knobs that it names (or all of them, as
+        `**knobs`); None where there is none. A class, or whatever else can be called, serves as well.
 
-        Raises: TraceError: the file or its function raised, with its line; WorkloadError: it asks for what is no knob.
+        Raises: TraceError: the file or its function raised, with its line; WorkloadError: it asks for what is no knob,
+        or cannot be called.
         """
         with _imported(self.description) as module:
             function = getattr(module, "task", None)
-            if not inspect.isfunction(function):
+            if function is None:
                 return None
-            wanted = inspect.signature(function).parameters
+            if not callable(function):
+                raise WorkloadError(
+                    f"{self.description.path}: task is {_type_of(function)}, expected a function that returns one"
+                )
+            wanted = dict(inspect.signature(function).parameters)
+            rest = [name for name, p in wanted.items() if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+            every = any(wanted.pop(name).kind is inspect.Parameter.VAR_KEYWORD for name in rest)
             strange = [name for name, p in wanted.items() if name not in self.knobs and p.default is p.empty]
             if strange:
                 raise WorkloadError(
                     f"{self.description.path}: task asks for {', '.join(strange)}: expected knobs of "
                     f"{self.description.function} ({', '.join(self.knobs)})"
                 )
-            return function(**{name: self.knobs[name] for name in wanted if name in self.knobs})
+            return function(**{name: value for name, value in self.knobs.items() if every or name in wanted})
 
     def _built(self, device: str | None) -> tuple[tuple[Any, Any], Any]:
         """What `build` gives, and the file's `POLICY` (None: it states none)."""

@@ -8,12 +8,14 @@ import torch
 
 import sim
 from sim.codesign.space import build_space
+from sim.compression.distillation import distil
+from sim.compression.quality import trained as judge
 from sim.compression.study import run_study
 from sim.compression.tasks import load_task
 from sim.compression.tasks.digits import DigitsTask, generate, sources
 from sim.compression.tasks.text import TextTask, corpus, corpus_hash
 from sim.compression.training import schedule, train, trained
-from sim.errors import ConfigError, DovetailError, WorkloadError
+from sim.errors import ConfigError, DovetailError, TraceError, WorkloadError
 
 
 def digest(images):
@@ -197,6 +199,49 @@ def test_a_task_is_of_its_file_not_of_its_name(tmp_path):
     assert load_task(str(path)) is None
 
 
+TASK_FORMS = {
+    "keywords": (
+        "def task(width: int):",
+        "def task(width, *others, **knobs):\n    assert knobs['batch'] == 1",
+    ),
+    "all": ("def task(width: int):", "def task(**knobs):\n    width = knobs['width']"),
+    "partial": ("def task(width: int):", "def made(width, scale):"),
+    "class": ("def task(width: int):", "def made(width, scale):"),
+}
+
+
+@pytest.mark.parametrize("form", TASK_FORMS)
+def test_whatever_can_be_called_serves_as_a_task(own, form):
+    old, new = TASK_FORMS[form]
+    more = {"partial": "\n\nimport functools\n\ntask = functools.partial(made, scale=2)\n",
+            "class": "\n\nclass task:\n    def __new__(cls, width):\n        return made(width, 2)\n"}  # fmt: skip
+    task = load_task(own(TASK_FILE.replace(old, new) + more.get(form, "")), {"width": 16})
+    assert task is not None
+    assert task.name == "signs-16"
+
+
+def test_one_example_has_no_standard_error(own, make_net):
+    task = load_task(own(TASK_FILE.replace("part(2, 200)", "part(2, 1)")))
+    found = judge(torch.nn.Linear(4, 2), task)
+    assert found.standard_error is None
+    assert found.source == "task signs-8, 1 test example"
+
+
+def test_what_a_task_or_a_teacher_raises_is_told(own, tmp_path):
+    """In a search, on validation examples, and where distillation looks at the outputs."""
+    text = TASK_FILE.replace("100.0 * (output.argmax(1) == label)", "label.missing")
+    space = {
+        "schema": "dovetail.search/1", "name": "own", "workloads": [{"workload": own(text)}],
+        "compression": {"recipe": ["int8-ptq"]}, "chip": "edge-npu", "objectives": ["quality", "latency"],
+        "budget": {"trials": 1}, "quality": {"method": "train", "metric": "accuracy %", "steps": 1, "examples": 10},
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match=r"quality.method train: task signs-8: AttributeError: .*missing"):
+        sim.search(build_space(space, folder=tmp_path))
+    task, teacher = load_task(own()), torch.nn.Linear(5, 2)
+    with pytest.raises(TraceError, match="distil, task signs-8: RuntimeError: "):
+        distil(torch.nn.Linear(4, 2), teacher, task, steps=1, learning_rate=0.1)
+
+
 @pytest.mark.parametrize(("old", "new", "message"), [
     ("def task(width: int)", "def task(height: int)", "task asks for height: expected knobs of build .batch, width."),
     ("return TensorTask(", "return dict(", "task returned a dict without name, steps"),
@@ -204,6 +249,14 @@ def test_a_task_is_of_its_file_not_of_its_name(tmp_path):
     ('"validation": part(1, 100), ', "", r'data\["validation"\]: expected inputs and as many targets, got nothing'),
     ("steps=60", "steps=60, batch_size=512", "batch_size 512 is more than the 256 examples"),
     ("functional.cross_entropy", "lambda o, y: o", r"criterion gave shape \[64, 2\], expected one number"),
+    ('"test": part(2, 200)', '"test": (torch.zeros(3, 4), torch.tensor(1))', "got 3 and a tensor without axes"),
+    ('"test": part(2, 200)', '"test": ([[1.0] * 4], [1])', r"got a list .no tensor. and a list .no tensor."),
+    ('"test": part(2, 200)', '"test": torch.zeros(2, 4)', r'data\["test"\]: .* got 2'),
+    ("steps=60", "steps=60, batch_size=0", "batch_size 0 must be at least 1"),
+    ("functional.cross_entropy", "lambda o, y: 1.0", "criterion gave a float, expected one number"),
+    ("100.0 * (output.argmax(1) == label)", "1.0", "score gave a float for 64 examples"),
+    ("100.0 * (output.argmax(1) == label)", "output[:, 0] / 0 * 0", r"signs-8: accuracy % is nan, expected a finite"),
+    ("def task(width: int):", "task = 3\n\n\ndef unused(width: int):", "task is a int, expected a function"),
     ("functional.cross_entropy", "lambda o, y: functional.nll_loss(o[:3], y)", "signs-8: ValueError: .*batch_size"),
     ("100.0 * (output.argmax(1) == label)", "output", r"score gave shape \[64, 2\] for 64 examples"),
 ])  # fmt: skip

@@ -27,7 +27,8 @@ class TensorTask:
         score: (outputs, targets) -> quality of each example [b], in the metric's unit.
         metric: what the mean score is called, with its unit, such as "accuracy %".
         steps: of a full training, each on `batch_size` examples; `learning_rate` is the peak.
-    Raises: WorkloadError: a part is missing or empty, its tensors differ in length, or a batch is larger than "train".
+    Raises: WorkloadError: a part is missing or empty or no pair of tensors of one length, or a batch is larger than
+        "train".
     """
 
     name: str
@@ -42,12 +43,15 @@ class TensorTask:
 
     def __post_init__(self) -> None:
         for part in PARTS:
-            lengths = [len(tensor) for tensor in self.data.get(part, ())]
-            if len(lengths) != 2 or lengths[0] != lengths[1] or not lengths[0]:
+            pair = self.data.get(part, ())
+            found = [_length(one) for one in pair] if isinstance(pair, tuple | list) else [_length(pair)]
+            if len(found) != 2 or found[0] != found[1] or not isinstance(found[0], int) or not found[0]:
                 raise WorkloadError(
                     f'task {self.name}: data["{part}"]: expected inputs and as many targets, got '
-                    f"{' and '.join(map(str, lengths)) or 'nothing'}"
+                    f"{' and '.join(map(str, found)) or 'nothing'}"
                 )
+        if self.batch_size < 1:
+            raise WorkloadError(f"task {self.name}: batch_size {self.batch_size} must be at least 1")
         if self.batch_size > len(self.data["train"][0]):
             raise WorkloadError(
                 f"task {self.name}: batch_size {self.batch_size} is more than the {len(self.data['train'][0])} "
@@ -61,12 +65,10 @@ class TensorTask:
         return inputs[order], targets[order]
 
     def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Raises: WorkloadError: the criterion gives more than one number."""
+        """Raises: WorkloadError: the criterion gives no tensor of one number."""
         loss = self.criterion(output, target)
-        if loss.numel() != 1:
-            raise WorkloadError(
-                f"task {self.name}: criterion gave shape {list(loss.shape)}, expected one number: its mean"
-            )
+        if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
+            raise WorkloadError(f"task {self.name}: criterion gave {_shape(loss)}, expected one number: its mean")
         return loss
 
     def calibration(self, count: int) -> torch.Tensor:
@@ -78,14 +80,9 @@ class TensorTask:
         module.eval()
         with torch.no_grad():
             scores = [
-                self.score(module(x), y).float()
+                self._scores(module(x), y)
                 for x, y in zip(inputs.split(self.batch_size), targets.split(self.batch_size), strict=True)
             ]
-        if [tuple(found.shape) for found in scores] != [(len(y),) for y in targets.split(self.batch_size)]:
-            raise WorkloadError(
-                f"task {self.name}: score gave shape {list(scores[0].shape)} for {len(targets[: self.batch_size])} "
-                "examples: expected one number for each"
-            )
         per_example = torch.cat(scores)
         return Score(
             metric=self.metric,
@@ -93,6 +90,25 @@ class TensorTask:
             per_example=per_example,
             higher_is_better=self.higher_is_better,
         )
+
+    def _scores(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        found = self.score(output, target)
+        if not isinstance(found, torch.Tensor) or found.shape != (len(target),):
+            raise WorkloadError(
+                f"task {self.name}: score gave {_shape(found)} for {len(target)} examples: expected one number for each"
+            )
+        return found.float()
+
+
+def _length(one: object) -> int | str:
+    """Examples of a tensor, or what is none."""
+    if not isinstance(one, torch.Tensor):
+        return f"a {type(one).__name__} (no tensor)"
+    return len(one) if one.dim() else "a tensor without axes"
+
+
+def _shape(one: object) -> str:
+    return f"shape {list(one.shape)}" if isinstance(one, torch.Tensor) else f"a {type(one).__name__}"
 
 
 @lru_cache(maxsize=2)
