@@ -199,3 +199,25 @@ def test_what_queries_are_made_from_is_an_input_though_attention_reads_it_as_key
     roles = [t.role for t in graph.tensors.values()]
     assert Role.INPUT in roles
     assert Role.KV_CACHE not in roles
+
+
+class Neighbours(nn.Module):
+    """Attention over what comes in as it is; `joined`: with what came before put in front, queries made of all."""
+
+    def __init__(self, joined):
+        super().__init__()
+        self.query, self.joined = nn.Linear(8, 8), joined
+
+    def forward(self, x, y, h):
+        if self.joined:
+            both = torch.cat((x, h), 1)
+            return functional.scaled_dot_product_attention(self.query(both), both, both), y
+        attend = functional.scaled_dot_product_attention
+        return attend(x, y, y), attend(self.query(h), x, x)
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_what_asks_anywhere_or_is_read_joined_is_an_input(joined):
+    """x asks in one attention and is asked in another; or x and h are joined, and queries are made from both."""
+    graph = trace(Neighbours(joined), tuple(torch.zeros(1, n, 8) for n in (12, 10, 4)))
+    assert {t.role for t in graph.tensors.values() if t.name in ("x", "y", "h")} == {Role.INPUT}

@@ -27,20 +27,22 @@ def find_caches(graph: Graph) -> Graph:
             joined.setdefault(graph.tensors[op.outputs[0]].storage, set()).update(sources)
     inputs = {tensor.storage for tensor in graph.tensors.values() if tensor.role is Role.INPUT}
 
-    def read(op: EinsumOp, role: OperandRole) -> set[str]:
-        """Storages of the inputs that the operand is, or is joined from."""
-        found, left = set(), {graph.tensors[op.einsum.operand(role).tensor].storage}
+    def read(key: str) -> set[str]:
+        """Storages of the inputs that a tensor is, or is joined from."""
+        found, left = set(), {graph.tensors[key].storage}
         while left:
             found |= left
             left = set().union(*(joined.get(storage, set()) for storage in left)) - found
         return found & inputs
 
     products = [op for op in graph.ops if isinstance(op, EinsumOp) and op.kind in (SCORES, CONTEXT)]
-    alone = {op.region for op in products if op.kind == SCORES and read(op, OperandRole.INPUT)}
-    caches = set().union(*(read(op, OperandRole.WEIGHT) for op in products if op.region not in alone))
-    for op in graph.ops:
+    queries = [(op.region, read(op.einsum.operand(OperandRole.INPUT).tensor)) for op in products if op.kind == SCORES]
+    alone = {region for region, found in queries if found}
+    asked = (op.einsum.operand(OperandRole.WEIGHT).tensor for op in products if op.region not in alone)
+    caches = set().union(*map(read, asked)).difference(*(found for _, found in queries))
+    for op in graph.ops if caches else ():
         if op.kind not in (SCORES, CONTEXT, *_JOINS) and not isinstance(op, ViewOp):
-            caches -= {graph.tensors[key].storage for key in op.inputs}
+            caches = caches.difference(*map(read, op.inputs))
     if not caches:
         return graph
     tensors = {key: replace(t, role=Role.KV_CACHE) if t.storage in caches else t for key, t in graph.tensors.items()}
