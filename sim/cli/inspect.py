@@ -123,7 +123,18 @@ def compare(
             "breakdown_s",
         )
         if any(one.get("scenario") for one in (*first, *second)):
-            keys += ("streams", "ttft_s", "tpot_s", "queueing_s", "tokens_per_s", "goodput_per_s", "missed", "power_w")
+            keys += (
+                "scenario",
+                "workloads",
+                "streams",
+                "ttft_s",
+                "tpot_s",
+                "queueing_s",
+                "tokens_per_s",
+                "goodput_per_s",
+                "missed",
+                "power_w",
+            )
         pairs = zip(first, second, strict=False)
         found = [{key: {"before": a.get(key), "after": b.get(key)} for key in keys} for a, b in pairs]
         common.print_json(common.document("compare", {"results": found}))

@@ -90,8 +90,8 @@ def measure(
             _show_comparison(comparison, f"{compare}, {rests_on}")
     if json:
         print_json([record.to_dict() for record in records])
-    without = records or skipped or (rounds > 1 and left)
-    if without and all(record.noisy for record in records):  # points were asked for, and none has a number
+    asked = records or skipped or (rounds > 1 and left)
+    if asked and all(record.noisy for record in records):  # none of the points has a number
         raise typer.Exit(1)
 
 

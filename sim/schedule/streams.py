@@ -168,13 +168,13 @@ def cost_roofline(op: Op, position: int, coster: _Coster) -> GroupCost:
     """An op on a unit without a mapping model: its roofline, and the launch floor beside it."""
     n = len(coster.chips)
     points = [_point(op, d, coster) for d in range(n)]
-    names = list(points[0].resource_s) if points[0].resource_s else []
+    names = dict.fromkeys(name for point in points for name in point.resource_s)
     resources = {name: np.array([p.resource_s.get(name, 0.0) for p in points]) for name in names}
     time = np.array([p.roofline_s for p in points])
     compute = resources.get("compute", np.zeros(n))
     vector = np.maximum(0.0, resources.get("vector", np.zeros(n)) - compute)
     traffic = {}
-    for name in points[0].traffic_bytes:
+    for name in dict.fromkeys(name for point in points for name in point.traffic_bytes):
         moved, written = np.zeros((2, n))
         for d, point in enumerate(points):
             moved[d], written[d] = point.traffic_bytes.get(name, 0.0), point.write_bytes.get(name, 0.0)

@@ -207,11 +207,13 @@ def _places(form, chosen, expert):
             return (hot.bool()[..., expert] > 0).nonzero()[:, 0]
         case "summed":
             return hot.sum(1)[:, expert].nonzero()[:, 0]
+        case "compared":
+            return (chosen[..., None] == torch.arange(8)).any(1)[:, expert].nonzero()[:, 0]
         case "viewed":
             return torch.where(hot.view(-1, 8)[:, expert])[0] // 2
 
 
-@pytest.mark.parametrize("form", ["where", "any", "permuted", "copied", "last", "summed", "viewed"])
+@pytest.mark.parametrize("form", ["where", "any", "permuted", "copied", "last", "summed", "viewed", "compared"])
 @pytest.mark.parametrize("tokens", [1, 3, 5, 12])
 def test_choices_are_dealt_out_in_whole_tokens(form, tokens):
     """Of t tokens that choose 2 of 8 experts, expert e gets floor(t (e + 1) / 4) - floor(t e / 4): together 2 t. One

@@ -89,6 +89,8 @@ class Choices:
             self._reduce(source, out, args[1] if len(args) > 1 else kwargs.get("dim"))
         elif name in _COMPARE and (one := self.value(source)) is not None and isinstance(args[1], int):
             self._put(self._truth, out, getattr(operator, name.removeprefix("aten."))(one, args[1]))
+        elif name == "aten.eq" and levels is not None and source.shape[-1:] == (1,) and out.shape[-1:] == (levels,):
+            self.mark(out, levels)  # compared with all classes in order
         elif name == "aten.eq" and levels is not None:
             self._put(self._density, out, self._policy.share(levels, self.value(args[1])))
         elif name in _COMPARE:
@@ -96,7 +98,7 @@ class Choices:
 
     def mark(self, one_hot: Tensor, classes: int) -> None:
         """A new one-hot result, its classes along the last axis."""
-        self._put(self._one_hot, one_hot, OneHot(classes))
+        self._put(self._one_hot, one_hot, OneHot(classes, stride=one_hot.stride(-1)))
 
     def share(self, mask: Tensor) -> float | Span | None:
         """Share of its elements that are true; None where its making does not tell."""
