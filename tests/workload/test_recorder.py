@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from sim import estimate
 from sim.errors import DovetailError, TraceError
 from sim.workload.graph import EinsumOp, MovementOp, Primitive, Role, UnsupportedOp, VectorOp, ViewOp
 from sim.workload.passes.dead_code import dead_code
@@ -264,12 +265,13 @@ def test_a_list_of_the_experts_that_are_met(form):
 
 
 def test_results_of_no_elements_are_not_read():
-    """One token for one of four experts: what the others would give, joined or summed, is no constant of the model."""
+    """One token for one of four experts: what the others would give, joined, summed, multiplied or returned, is no
+    constant of the model."""
 
     def mixture(m, x):
         chosen = (x @ m.router).argmax(-1)
         parts = [x[torch.where(chosen == expert)[0]] @ getattr(m, f"w{expert}") for expert in range(4)]
-        return torch.cat(parts) + sum(part.sum() for part in parts)
+        return (torch.cat(parts) + sum(part.sum() for part in parts), *parts, *(part.T @ part for part in parts))
 
     graph = graph_of(
         mixture, torch.zeros(1, 8), router=torch.zeros(8, 4), **{f"w{i}": torch.zeros(8, 8) for i in range(4)}
@@ -279,6 +281,12 @@ def test_results_of_no_elements_are_not_read():
     assert all(tensor.elements for tensor in graph.tensors.values())
     (joined,) = [op for op in graph if op.kind == "aten.cat"]
     assert len(joined.inputs) == 1
+    assert [op.einsum.macs for op in graph if isinstance(op, EinsumOp)] == [
+        8 * 4,
+        8 * 8,
+        8 * 8,
+    ]  # router, expert, square
+    assert estimate(graph, "edge-npu").latency_s > 0
 
 
 def test_a_boolean_mask_keeps_the_policys_fraction():

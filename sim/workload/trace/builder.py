@@ -205,6 +205,10 @@ class GraphBuilder:
                 self._emit(ViewOp, call.name, inputs, outputs, where)
 
     def _product(self, work: Product, kind: str, where: Where) -> None:
+        if self._left_out(work.input[0]) or self._left_out(work.weight[0]):  # a sum over no tokens: zeros, or the bias
+            inputs = self._inputs(work.extra, where)
+            self._emit(VectorOp, kind, inputs, (self.write(work.output[0]),), where, primitives={}, passes=1)
+            return
         factors = [(self.read(t, where), t, spec) for t, spec in (work.input, work.weight)]
         extra = self._inputs(work.extra, where)
         made = self.write(work.output[0])
@@ -289,7 +293,7 @@ class GraphBuilder:
 
         `hold_unread`: weights that no op reads stay in it, as those of experts without a token.
         """
-        where = Where()
+        where, outputs = Where(), [t for t in outputs if not self._left_out(t)]
         if hold_unread and outputs:
             self._hold_unread(outputs[0], where)
         results = {self.read(t, where) for t in outputs}
