@@ -277,14 +277,17 @@ class GraphBuilder:
         numbered = f"{name}_{taken[name]}"
         return numbered if numbered not in taken else GraphBuilder._unique(name, taken)
 
-    def _hold_unread(self, output: AnyTensor, where: Where) -> None:
-        """A view of the output that names the weights that no op read: they lie in memory all the same."""
+    def _hold_unread(self, outputs: list[AnyTensor], where: Where) -> None:
+        """A view of the output made last that names the weights that no op read: they lie in memory all the same."""
+        results = [self.read(t, where) for t in outputs]
+        made = {key: at for at, op in enumerate(self.ops) for key in op.outputs}
+        source, output = max(zip(results, outputs, strict=True), key=lambda one: made.get(one[0], -1))
         read = {self.tensors[key].storage for op in self.ops if not isinstance(op, ViewOp) for key in op.inputs}
         weights: dict[str, str] = {}
         for key, tensor in self.tensors.items():
             if tensor.role is Role.WEIGHT and tensor.storage not in read:
                 weights.setdefault(tensor.storage, key)  # views of it come later
-        source, storage = self.read(output, where), self._storages[_key(output)]
+        storage = self._storages[_key(output)]
         storage.last = self._add(output, storage)
         self._emit(ViewOp, UNREAD_WEIGHTS, (source, *weights.values()), (storage.last,), where)
 
@@ -295,7 +298,7 @@ class GraphBuilder:
         """
         where, outputs = Where(), [t for t in outputs if not self._left_out(t)]
         if hold_unread and outputs:
-            self._hold_unread(outputs[0], where)
+            self._hold_unread(outputs, where)
         results = {self.read(t, where) for t in outputs}
         final = {s.id: _final_role(s) for s in self._storages.values()}
         for made in results:
