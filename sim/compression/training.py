@@ -11,7 +11,7 @@ import copy
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from math import cos, pi
 from pathlib import Path
@@ -100,15 +100,16 @@ def train(
     for step in range(first, steps):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed((seed << 32) + step)
-            with foreign_code(lambda error: f"task {task.name}: {told(error)}"):
+            with _guarded(task):
                 inputs, targets = task.batch(seed=seed, step=step)
                 loss = objective(module, inputs, targets) if objective else task.loss(module(inputs), targets)
-        if not torch.isfinite(loss):
-            raise WorkloadError(f"task {task.name}: loss is {loss.item()} at step {step}: lower the learning rate")
         for group in optimiser.param_groups:
             group["lr"] = peak * schedule(step, steps)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        with _guarded(task):
+            if not torch.isfinite(loss):
+                raise WorkloadError(f"task {task.name}: loss is {loss.item()} at step {step}: lower the learning rate")
+            loss.backward()
         optimiser.step()
         if progress and (step + 1) % max(1, steps // 20) == 0:
             progress(step + 1, steps, loss.item())
@@ -119,8 +120,12 @@ def train(
 
 def calibration_inputs(task: Task, count: int) -> torch.Tensor:
     """Inputs of `count` training examples. Raises: TraceError: the task raised."""
-    with foreign_code(lambda error: f"task {task.name}: {told(error)}"):
+    with _guarded(task):
         return task.calibration(count)
+
+
+def _guarded(task: Task) -> AbstractContextManager[None]:
+    return foreign_code(lambda error: f"task {task.name}: {told(error)}")
 
 
 def schedule(step: int, steps: int) -> float:

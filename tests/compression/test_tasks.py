@@ -253,6 +253,7 @@ def test_what_a_task_or_a_teacher_raises_is_told(own, tmp_path):
     ('"test": part(2, 200)', '"test": ([[1.0] * 4], [1])', r"got a list .no tensor. and a list .no tensor."),
     ('"test": part(2, 200)', '"test": torch.zeros(2, 4)', r'data\["test"\]: .* got 2'),
     ("steps=60", "steps=60, batch_size=0", "batch_size 0 must be at least 1"),
+    ("functional.cross_entropy", "lambda o, y: o.detach().sum()", "signs-8: RuntimeError: .*does not require grad"),
     ("functional.cross_entropy", "lambda o, y: 1.0", "criterion gave a float, expected one number"),
     ("100.0 * (output.argmax(1) == label)", "1.0", "score gave a float for 64 examples"),
     ("100.0 * (output.argmax(1) == label)", "output[:, 0] / 0 * 0", r"signs-8: accuracy % is nan, expected a finite"),
