@@ -264,6 +264,17 @@ def test_a_list_of_the_experts_that_are_met(form):
     assert dead_code(graph).parameters == 4 * 8 + 8 * 16
 
 
+def test_places_range_over_the_axis_they_are_along():
+    """The winner of three along the first axis is the second in a third of twelve columns; the winner of all is one of
+    36; the larger of two tensors is no place, so that what is equal to 1 may be all of it."""
+    graph = graph_of(lambda m, x: x[:, x.argmax(0) == 1], torch.zeros(3, 12))
+    assert graph.tensors[graph.ops[-1].outputs[0]].shape == (3, 4)
+    graph = graph_of(lambda m, x: torch.nn.functional.one_hot(x.argmax()), torch.zeros(3, 12))
+    assert graph.tensors[graph.ops[-1].outputs[0]].shape == (36,)
+    graph = graph_of(lambda m, x: x[torch.max(x, x + 1) == 1], torch.zeros(3, 12))
+    assert graph.tensors[graph.ops[-1].outputs[0]].shape == (36,)
+
+
 def test_results_of_no_elements_are_not_read():
     """One token for one of four experts: what the others would give, joined, summed, multiplied or returned, is no
     constant of the model."""

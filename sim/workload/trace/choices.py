@@ -11,6 +11,12 @@ from torch import Tensor
 from sim.workload.trace.policy import DataPolicy, Span
 from sim.workload.trace.rules.registry import tensors_in
 
+_PLACES = {"aten.topk", "aten.argmax", "aten.argmin", "aten.argsort", "aten.sort"}
+"""Ops whose (last) result are places along an axis of their input."""
+_AMONG_ALL = {"aten.argmax", "aten.argmin"}
+"""Of these, those that without an axis tell the place among all elements."""
+_EXTREMES = {"aten.max", "aten.min"}
+"""Of these only the forms with places beside the values: others give values alone."""
 _CARRY = {"aten.index", "aten.select", "aten.gather", "aten.index_select"}
 """Ops whose result is as dense, or ranges over as many values, as their first input."""
 _COPY = {"aten.clone", "aten._to_copy"}
@@ -78,10 +84,8 @@ class Choices:
         if source is None or _key(source) == _key(out):
             return
         levels = self._levels.get(_key(source))
-        if name in ("aten.topk", "aten.argmax", "aten.argsort", "aten.sort", "aten.max"):
-            dim = next((a for a in args[2:] if isinstance(a, int)), -1) if name == "aten.topk" else -1
-            if source.dim():
-                self._put(self._levels, out, source.shape[dim])
+        if name in _PLACES or (name in _EXTREMES and len(outputs) == 2):
+            self._put(self._levels, out, _places(name, source, args, kwargs))
         elif name in _CARRY | _COPY:
             self._put(self._levels, out, levels)
             self._carry(source, out, self._indexed(*args[:2]) if name == "aten.index" else None, name in _COPY)
@@ -170,6 +174,15 @@ class Choices:
         """Share of hot[i], where i is an element of a list of classes."""
         hot, which = self._one_hot.get(_key(mask)), self.value(indices[0]) if len(indices) == 1 else None
         return None if hot is None or which is None or hot.axis(mask) != 0 else self._of_class(hot, which)
+
+
+def _places(name: str, source: Tensor, args: tuple, kwargs: dict) -> int | None:
+    """How many places there are: along an axis (the last, if none is given), or among all elements."""
+    at = 2 if name == "aten.topk" else 1
+    dim = args[at] if len(args) > at else kwargs.get("dim")
+    if not source.dim() or (dim is None and name in _AMONG_ALL):
+        return source.numel()
+    return source.shape[dim if isinstance(dim, int) and not isinstance(dim, bool) else -1]
 
 
 def _scaled(known: float | Span, by: float) -> float | Span:
