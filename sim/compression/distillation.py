@@ -46,7 +46,7 @@ def distil(
         features: student layer -> teacher layer whose outputs are compared (channels on axis 1 of
             a 4-D map, else on the last).
     Raises: ConfigError: a named layer does not exist, temperature or weight out of range, or outputs
-            that are no logits of one shape.
+            that are no logits of one shape; TraceError: the task, the teacher or the student raised.
     """
     if temperature <= 0 or not 0 <= soft_weight <= 1:
         raise ConfigError(f"distil: temperature {temperature} must be above 0 and soft_weight {soft_weight} in [0, 1]")
