@@ -46,6 +46,15 @@ _READERS: dict[type, dict[str, Callable[[Any], Any]]] = {
         "bandwidth": lambda k: k.bandwidth, "latency": lambda k: k.latency_s, "energy": lambda k: k.energy_j_per_byte,
     },
 }  # fmt: skip
+_OPTIONAL = {
+    Memory: lambda m: (m.kind, *_given(m.outstanding, m.read_energy_j_per_byte, m.write_energy_j_per_byte)),
+    Array: lambda a: (
+        *a.macs_per_cycle, "", *a.weight_sparsity, "", *a.depthwise_macs_per_cycle, "", *a.mac_energy_j,
+        *_given(a.drain_bytes_per_cycle, a.sparse_pass_bytes),
+    ),
+    VectorUnit: lambda v: (*v.rates, "", *v.energy_j),
+}  # fmt: skip
+"""Type of a component -> which of the things that it need not state it states, and its kind."""
 _TECHNOLOGY = {
     "node": "node_nm", "max_clock": "max_clock_hz", "area": "area_mm2", "power": "power_w",
     "idle_power": "idle_power_w", "voltage": "voltage_v", "dies": "dies",
@@ -108,6 +117,16 @@ def read_path(chip: Chip, path: str) -> Any:
             raise ConfigError(f"{chip.name}: {name}.{field_name} has no {key}: it has {', '.join(value)}")
         return value[key]
     return value
+
+
+def _given(*values: object) -> list[bool]:
+    return [value is not None for value in values]
+
+
+def _stated(chip: Chip) -> tuple[object, ...]:
+    """What a chip states at all: equal for two that differ in numbers alone."""
+    parts = (part for _, part in chip.components())
+    return chip.technology.node_nm is None, *(_OPTIONAL[type(p)](p) for p in parts if type(p) in _OPTIONAL)
 
 
 def _number(value: Any) -> Any:
@@ -190,8 +209,45 @@ class Designs:
     def at(self, indices: Mapping[str, np.ndarray], length: int) -> Designs:
         """Other designs of the same choices; chips that were made for these are not made again."""
         part = Designs(self.chip, self.choices, indices, length)
-        part.__dict__["_chips"] = self._chips  # shared: a chip depends on the choices, not on the rows
+        shared = {"_chips": self._chips, "_adding": self._adding}  # both depend on the choices, not on the rows
+        part.__dict__.update(shared)
         return part
+
+    @cached_property
+    def like(self) -> Chip:
+        """A chip that states what these designs state: numbers may differ, kinds and names do not (in a part of
+        `alike`; of other designs it is what they vary)."""
+        return self.chip
+
+    @cached_property
+    def alike(self) -> tuple[tuple[np.ndarray, Designs], ...]:
+        """(places, designs) of all that state the same things.
+
+        A choice may add what the chip lacks: a type to an array, requests in flight to a memory, a node.
+        """
+        if not self._adding:
+            return ((np.arange(self.length), self),)
+        occurring, row = self._occurring(self._adding)
+        groups: dict[tuple[object, ...], list[int]] = {}
+        for i, changes in enumerate(occurring):
+            groups.setdefault(_stated(self.changed(changes)), []).append(i)
+        parts = []
+        for members in groups.values():
+            places = np.flatnonzero(np.isin(row, members))
+            part = self.take(places)
+            part.__dict__.update({"like": self.changed(occurring[members[0]]), "_adding": ()})
+            parts.append((places, part))
+        return tuple(parts)
+
+    @cached_property
+    def _adding(self) -> tuple[str, ...]:
+        """The varied paths of which some choice states what the chip does not, or drops what it does."""
+        own = _stated(self.chip)
+        return tuple(
+            path
+            for path, options in self.choices.items()
+            if any(_stated(self.changed(((path, i),))) != own for i in range(len(options)))
+        )
 
     def row(self, i: int) -> Chip:
         """The chip of design `i`: `chip.set` of each varied path in turn."""
@@ -209,7 +265,7 @@ class Designs:
         the chip does not state is NaN.
         """
         if path not in self._columns:
-            base = read_path(self.chip, path)
+            base = read_path(self.like, path)
             if base is None and not any(p == path or p.startswith(f"{path}.") for p in self.choices):
                 # An override scales or drops what the file states; it states nothing new elsewhere.
                 column = np.full(self.length, np.nan)

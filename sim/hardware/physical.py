@@ -8,7 +8,8 @@ Left out: launch and DMA set-up times, latencies and burst sizes have no price.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,21 @@ def _result(subject: Subject, column: np.ndarray) -> Any:
     return None if np.isnan(column[0]) else float(column[0])
 
 
+def _alike(of: Callable[..., Any]) -> Callable[..., Any]:
+    """Of designs that state different things, `of` each part that states the same."""
+
+    @wraps(of)
+    def parted(subject: Subject, *names: str) -> Any:
+        if not isinstance(subject, Designs):
+            return of(subject, *names)
+        column = np.empty(len(subject))
+        for places, part in subject.alike:
+            column[places] = of(part, *names)
+        return column
+
+    return parted
+
+
 def _has_node(d: Designs) -> bool:
     return not np.isnan(d.column("technology.node")).any()
 
@@ -42,16 +58,16 @@ def _has_node(d: Designs) -> bool:
 def _copies(d: Designs) -> Iterator[tuple[Unit | None, Any, np.ndarray]]:
     """(unit, component, how many of it the chip has) of everything on the chip."""
     one = np.ones(len(d))
-    for memory in d.chip.memories:
+    for memory in d.like.memories:
         yield None, memory, one
-    for unit in d.chip.units:
+    for unit in d.like.units:
         count = one * d.column(f"{unit.name}.count")
         for level in unit.hierarchy:
             yield unit, level, count
             if isinstance(level, Fanout):
                 count = count * d.column(f"{level.name}.count")
         yield unit, unit.vector, one * d.column(f"{unit.name}.count")  # lanes are those of the whole unit
-    for link in d.chip.links:
+    for link in d.like.links:
         yield None, link, one
 
 
@@ -64,6 +80,7 @@ def _bandwidths(d: Designs, memory: Memory) -> list[str]:
 # Energy per action
 
 
+@_alike
 def mac_energy_j(subject: Subject, array: str, dtype: str) -> Any:
     """Energy of one MAC of an array in a compute dtype [J]: stated, else by node and supply."""
     d = _designs(subject)
@@ -79,6 +96,7 @@ def mac_energy_j(subject: Subject, array: str, dtype: str) -> Any:
     return _result(subject, modelled)
 
 
+@_alike
 def vector_energy_j(subject: Subject, vector: str, primitive: str) -> Any:
     """Energy of one primitive of a vector unit [J]: stated, else by node and supply."""
     d = _designs(subject)
@@ -90,6 +108,7 @@ def vector_energy_j(subject: Subject, vector: str, primitive: str) -> Any:
     return _result(subject, tech.primitive_energy_j(primitive=primitive, node_nm=node, voltage_share=supply_share(d)))
 
 
+@_alike
 def memory_energy_j_per_byte(subject: Subject, memory: str, direction: str) -> Any:
     """Energy of one byte read from or written to ("read", "write") a memory [J/byte]: stated, else by
     kind (DRAM) or capacity, node and supply (on chip). Endless memories have none."""
@@ -156,6 +175,7 @@ def check_energies(chip: Chip, dtype: str, *, where: str = "") -> None:
         raise ConfigError(f"{where}energy is asked of {chip.name}, but {why}; {fix}ask for latency")
 
 
+@_alike
 def link_energy_j_per_byte(subject: Subject, link: str) -> Any:
     """Energy of one byte over a link [J/byte]: stated, else LINK_PJ_PER_BIT."""
     d = _designs(subject)
@@ -164,7 +184,7 @@ def link_energy_j_per_byte(subject: Subject, link: str) -> Any:
 
 
 def _component(d: Designs, name: str) -> Any:
-    return d.chip.component(name)
+    return d.like.component(name)
 
 
 def _integer(array: Array) -> bool:
@@ -264,6 +284,7 @@ def _array_area(d: Designs, array: Array, node: np.ndarray) -> np.ndarray:
     return np.asarray(area)
 
 
+@_alike
 def chip_area_mm2(subject: Subject) -> Any:
     """Die area [mm2]: stated, or modelled and scaled to what the file states; None without either."""
     d = _designs(subject)
@@ -306,7 +327,7 @@ def _times_fit(d: Designs, field: str, model: Any) -> np.ndarray:
     if stated is not None and not d.choices:
         return np.full(len(d), stated)
     fit = getattr(technology, f"{field}_fit")
-    if stated is not None:
+    if stated is not None and technology.node_nm is not None:
         fit = stated / float(model(Designs(d.chip))[0])
     modelled = model(d)
     return modelled if fit is None else modelled * fit
@@ -382,6 +403,7 @@ def _clock_w(d: Designs) -> np.ndarray:
     return np.asarray(bit_hz * tech.clock_energy_j(node_nm=node, voltage_share=supply_share(d)))
 
 
+@_alike
 def peak_power_w(subject: Subject) -> Any:
     """Power with every component at its full rate [W], scaled to the stated power where there is one."""
     return _result(subject, _fitted(_designs(subject), "power", model_power_w))
@@ -398,6 +420,7 @@ def model_power_w(d: Designs) -> np.ndarray:
     return np.full(len(d), np.nan) if breakdown is None else np.asarray(sum(breakdown.values()))
 
 
+@_alike
 def idle_power_w(subject: Subject) -> Any:
     """Power that flows all the time [W]: leakage, clocks, DRAM standby, scaled to the stated idle power."""
     return _result(subject, _fitted(_designs(subject), "idle_power", model_idle_w))
@@ -406,7 +429,7 @@ def idle_power_w(subject: Subject) -> Any:
 def model_idle_w(d: Designs) -> np.ndarray:
     if not _has_node(d):
         return np.full(len(d), np.nan)
-    return np.asarray(_leakage(d) + _clock_w(d) + sum(_standby(d, memory) for memory in d.chip.memories))
+    return np.asarray(_leakage(d) + _clock_w(d) + sum(_standby(d, memory) for memory in d.like.memories))
 
 
 def resource_paths(chip: Chip) -> list[str]:

@@ -34,7 +34,7 @@ def supply_problems(chips: Sequence[Chip] | Designs) -> dict[int, str]:
     if not isinstance(chips, Designs):
         return {i: found[0] for i, chip in enumerate(chips) if (found := supply_problems(Designs(chip)))}
     d = chips
-    if d.chip.technology.node_nm is None or (d.chip.technology.voltage_v is None and _PATH not in d.choices):
+    if np.isnan(d.column("technology.node")).any() or (d.chip.technology.voltage_v is None and _PATH not in d.choices):
         return {}
     clock = np.max([d.column("clock"), *(d.column(f"{unit.name}.clock") for unit in d.chip.units)], axis=0)
     columns = (d.column(_PATH), clock, d.column("technology.max_clock"), d.column("technology.node"))

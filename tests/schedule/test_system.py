@@ -188,6 +188,11 @@ def test_pipeline_cuts_between_layers(small: Graph) -> None:
     assert not set(send.inputs) & later
 
 
+def test_pipeline_without_a_product_cuts_by_ops() -> None:
+    module = nn.Sequential(nn.ReLU(), nn.Sigmoid(), nn.Tanh(), nn.GELU())
+    assert stage_of(pipeline(sim.trace(module, (torch.zeros(8, 64),)), 2)) == [0, 0, 0, 1, 1]
+
+
 @pytest.mark.parametrize("topology", ["ring", "switch"])
 @pytest.mark.parametrize("stages", [1, 2])
 def test_both_readings_agree_and_stay_above_the_roofline(

@@ -38,6 +38,7 @@ def pipeline(graph: Graph, stages: int) -> Graph:
 def _place(graph: Graph, stages: int, k: int) -> int | None:
     """Where the k-th cut lies: after this op."""
     alive, work = _alive_bytes(graph), [op.einsum.macs if isinstance(op, EinsumOp) else 0 for op in graph.ops]
+    work = work if any(work) else [1] * len(work)  # without a product, by ops
     done = np.cumsum(work) / (sum(work) / stages)
     fits = [at for at in range(len(graph.ops) - 1) if alive[at] and not _inside_region(graph, at)]
     return min(fits, key=lambda at: (max(WINDOW, abs(done[at] - k)), alive[at], abs(done[at] - k), at), default=None)

@@ -1,0 +1,31 @@
+"""Law 8 where a grid gives a chip what its file does not state: a type, a pattern, requests in flight, another kind."""
+
+from __future__ import annotations
+
+import pytest
+from test_rows_and_documents import COLUMNS, same
+
+import sim
+
+GRIDS = [
+    ("tesla-fsd-npu", {"array.weight_sparsity.2:4": [1.2, 2]}),
+    ("tesla-fsd-npu", {"array.macs_per_cycle.fp16": [0.5, 1], "SRAM.outstanding": [4, 90]}),
+    ("tesla-fsd-npu", {"array.macs_per_cycle": [{"int8": 1}, {"int8": 1, "fp16": 0.5}]}),
+    ("tesla-fsd-npu", {"DRAM.kind": ["lpddr4", "hbm2e"], "SRAM.read_energy": ["1 pJ/B", "3 pJ/B"]}),
+    ("tesla-fsd-npu", {"SRAM.kind": ["sram", "register"]}),
+    ("tesla-fsd-npu", {"array.mac_energy.int8": ["1 pJ", "2 pJ"], "technology.node": ["14 nm", "7 nm"]}),
+    ("tesla-fsd-npu", {"simd.energy.compare": ["1 nJ"], "array.depthwise_macs_per_cycle.int8": [3, 90]}),
+    ("tesla-fsd-npu", {"array.sparse_pass": ["1 KiB", "1 MiB"], "npu.dma_setup": ["0 s", "1 us"]}),
+    ("gemmini-16", {"array.drain_bandwidth": ["4 B/cycle"], "technology.node": ["14 nm", "7 nm"]}),
+]
+
+
+@pytest.mark.parametrize(("name", "grid"), GRIDS)
+def test_a_row_costs_what_it_adds(name: str, grid: dict) -> None:
+    graph, chip = sim.load_workload("digits_cnn"), sim.load_hardware(name)
+    table = sim.sweep(graph, chip, grid, calibration="none")
+    for i in range(len(table)):
+        row = {path: table[path][i] for path in grid}
+        alone = sim.estimate(graph, sim.load_hardware(name, row), calibration="none")
+        for column in COLUMNS:
+            assert same(table[column][i], getattr(alone, column)), (row, column)
