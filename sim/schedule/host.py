@@ -2,7 +2,7 @@
 
 A frame, an image or a prompt crosses PCIe or a camera link into the home memory; results stay on
 the chip. The transfer stands before the network as a group of its own, so that the first weights
-may load behind it. Its energy is the host's and in no total.
+may load behind it. What the link takes is the host's and in no total; writing into the home memory is the chip's.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from sim.hardware.chip import Chip, Link
+from sim.hardware.designs import Designs
+from sim.hardware.physical import memory_energy_j_per_byte
 from sim.results import Term
 from sim.schedule.groups import GroupCost
 from sim.units import Dimension, format_quantity
@@ -23,10 +25,13 @@ INPUTS = ("host", "resident")
 """Where inputs are when the network starts: at the far end of the chip's host link, or in the home memory."""
 
 
-def input_transfer(graph: Graph, chips: Sequence[Chip], designs_held: np.ndarray) -> GroupCost | None:
+def input_transfer(
+    graph: Graph, chips: Sequence[Chip], subject: Chip | Designs, designs_held: np.ndarray
+) -> GroupCost | None:
     """Inputs that some op reads, at their stored bits, over the host link: latency + bytes / bandwidth.
 
-    None without a host link or inputs. `designs_held` (D,): resident bytes before the first op.
+    None without a host link or inputs. `subject`: what energies are read from; `designs_held` (D,): resident bytes
+    before the first op.
     """
     links = [_host_link(chip) for chip in chips]
     wanted = {key: t for key, t in graph.tensors.items() if t.role is Role.INPUT and key in graph.consumers}
@@ -43,6 +48,8 @@ def input_transfer(graph: Graph, chips: Sequence[Chip], designs_held: np.ndarray
     clock = np.array([chip.main_unit.clock_hz for chip in chips])
     time = np.array([link.latency_s + moved / (link.bandwidth.at(c) * c) for link, c in zip(links, clock, strict=True)])  # type: ignore[union-attr]
     write = np.array([chip.memory(unit.home).write.at(c) * c for chip, c in zip(chips, clock, strict=True)])
+    joules = memory_energy_j_per_byte(subject, unit.home, "write")
+    energy = np.full(n, moved) * np.asarray(np.nan if joules is None else joules, dtype=float)
     zero = np.zeros(n)
     return GroupCost(
         op=op,
@@ -58,7 +65,8 @@ def input_transfer(graph: Graph, chips: Sequence[Chip], designs_held: np.ndarray
         footprint_bytes=zero,
         held_bytes=designs_held,
         capacity_bytes=np.full(n, np.inf),
-        energy_j=zero,
+        energy_j=energy,
+        energy_parts_j={unit.home: energy},
         cycles=time * clock,
         bound=tuple(f"link:{link.name}" for link in links),  # type: ignore[union-attr]
         resources_s={"link": time},

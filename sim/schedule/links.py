@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sim.cost.collectives import collective_s, sent_bytes
 from sim.hardware.chip import Chip
-from sim.hardware.physical import link_energy_j_per_byte
+from sim.hardware.physical import link_energy_j_per_byte, memory_energy_j_per_byte
 from sim.results import Term
 from sim.schedule.groups import GroupCost
 from sim.workload.graph import CollectiveOp, Graph, ViewOp
@@ -31,7 +31,9 @@ def cost_collective(op: CollectiveOp, coster: _Coster) -> GroupCost:
     rate = np.array([_home_bytes_per_s(chip) for chip in chips])
     link = chips[0].system_link.name
     zero = np.zeros(n)
-    energy = sent * np.atleast_1d(np.asarray(link_energy_j_per_byte(coster.subject, link), dtype=float))
+    over = sent * _per_byte(link_energy_j_per_byte(coster.subject, link))
+    read, write = (_per_byte(memory_energy_j_per_byte(coster.subject, home, way)) for way in ("read", "write"))
+    energy = {link: over, home: sent * (read + write)}
     return GroupCost(
         op=op,
         name=op.name,
@@ -46,13 +48,18 @@ def cost_collective(op: CollectiveOp, coster: _Coster) -> GroupCost:
         footprint_bytes=zero,
         held_bytes=zero,
         capacity_bytes=np.full(n, np.inf),
-        energy_j=energy,
-        energy_parts_j={link: energy},
+        energy_j=sum(energy.values(), start=zero),
+        energy_parts_j=energy,
         cycles=time * np.array([c.main_unit.clock_hz for c in chips]),
         bound=(f"link:{link}",) * n,
         resources_s={f"link:{link}": time},
         cost_class=COLLECTIVE,
     )
+
+
+def _per_byte(joules: Any) -> np.ndarray:
+    """Of each chip; nan where unknown."""
+    return np.atleast_1d(np.asarray(np.nan if joules is None else joules, dtype=float))
 
 
 def _seconds(op: CollectiveOp, chip: Chip) -> float:

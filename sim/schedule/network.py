@@ -380,7 +380,7 @@ def cost_network(
     problems = supply_problems(energy_of if isinstance(energy_of, Designs) else chips)
     coster.reasons.update({d: (f"{chips[d].name}: {why}", ()) for d, why in problems.items()})
     if options.inputs == "host":
-        arriving = input_transfer(ready, chips, np.zeros(len(chips)))
+        arriving = input_transfer(ready, chips, energy_of, np.zeros(len(chips)))
         groups = [arriving, *groups] if arriving is not None else groups
     made = Makespan(groups, awaited(ready), len(chips))
     _override(groups, made.increments, options)

@@ -18,6 +18,7 @@ from sim.cost.roofline import Roofline
 from sim.cost.roofline import roofline as graph_roofline
 from sim.errors import UnsupportedOpError
 from sim.hardware.chip import Chip
+from sim.hardware.physical import memory_energy_j_per_byte
 from sim.results import Estimate
 from sim.schedule.prepare import prepare
 from sim.workload.graph import EinsumOp, Graph, Op, UnsupportedOp
@@ -132,6 +133,18 @@ def test_terms_sum_to_ops_and_ops_to_the_network(found: Found) -> None:
         assert sum(parts.values()) == pytest.approx(estimate.energy_j, rel=TOLERANCE)
         assert total(op.energy_j for op in estimate.ops) == pytest.approx(estimate.energy_j, rel=TOLERANCE)
         assert estimate.power_w == pytest.approx(estimate.energy_j / estimate.latency_s, rel=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", ["systolic", "tesla-fsd", "tpu-v1", "eyeriss", "h100-sxm-x8"])
+def test_energy_of_a_memory_is_its_traffic_times_its_energy_per_byte(name: str) -> None:
+    """Inputs that arrive from a host and what collectives send and receive included."""
+    graph, chip = sim.load_workload("mlp"), sim.load_hardware(name)
+    found = sim.estimate(graph, chip, calibration="none")
+    home, sharing = chip.main_unit.home, chip.system.tensor_parallel if chip.system else 1
+    read, write = (memory_energy_j_per_byte(chip, home, way) for way in ("read", "write"))
+    moved = found.traffic_bytes[home]
+    by_hand = sharing * (moved.read * read + moved.write * write)
+    assert found.energy_breakdown_j[home] == pytest.approx(by_hand, rel=TOLERANCE)
 
 
 def test_traffic_at_home_is_at_least_compulsory(found: Found) -> None:
