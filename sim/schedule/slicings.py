@@ -97,7 +97,8 @@ def attention_slicings(region: FlashRegion, graph: Graph, accumulate_bits: int) 
     heads = max(ranks.batch, key=lambda rank: ranks.sizes[rank], default=None)
     ways = [one | {heads: n} for n in _halves(ranks.sizes[heads], 1)[1:]] if heads else []
     blocks = _halves(ranks.sizes[last], LEAST_ROWS)
-    ways += [one | {last: m} for m in blocks[bool(ways) or not heads :]]
+    cut = bool(ways) or (not heads and len(blocks) > 1)  # of one head with few queries, all of it is the one slice
+    ways += [one | {last: m} for m in blocks[cut:]]
     keys = ranks.sizes[key]
     ways += [one | {last: m, key: n} for m in blocks for n in KEY_BLOCKS if n < keys]
     made = _Attention(region, graph, members, scores, context, ranks, accumulate_bits)

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from chains import attention, chain, convolutions, products
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -86,6 +87,21 @@ def test_more_memory_slows_no_attention():
         for size in ("32 MiB", "64 MiB", "128 MiB")
     ]
     assert times == sorted(times, reverse=True)
+
+
+@pytest.mark.parametrize("hardware", ["systolic", "tesla-fsd-npu", "tpu-v4i"])
+def test_one_head_of_few_queries_is_a_slice(hardware: str):
+    """All of it runs as one group, as two heads do in two slices: half of the work is not slower."""
+    one, two = (torch.zeros(1, heads, 4, 32) for heads in (1, 2))
+    graphs = [sim.trace(SelfAttention(), (x,)) for x in (one, two)]
+    found = [sim.estimate(graph, sim.load_hardware(hardware), inputs="resident") for graph in graphs]
+    assert [len(each.ops) for each in found] == [1, 1]
+    assert found[0].latency_s <= found[1].latency_s
+
+
+class SelfAttention(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.scaled_dot_product_attention(x, x, x)
 
 
 def test_a_slice_of_each_kind():
