@@ -100,11 +100,18 @@ def compare(
     """Two saved results side by side, and the ops that changed most."""
     from sim.cli import common
     from sim.documents import read_documents
+    from sim.errors import ResultError
     from sim.results import ESTIMATE_SCHEMA, SIMULATE_SCHEMA
     from sim.results_io import from_dict
     from sim.view import comparisons
 
     expected = (ESTIMATE_SCHEMA, SIMULATE_SCHEMA)
+    searches = [path for path in (before, after) if path.is_dir() or path.suffix == ".csv"]
+    if searches:
+        raise ResultError(
+            f"{searches[0]}: expected a file of `estimate` or `simulate --json`; searches and tables of designs stand "
+            f"side by side on one page: dovetail report {before} {after} -o both.html"
+        )
     first, second = (read_documents(path, expected=expected) for path in (before, after))
     estimates = [
         [from_dict(one, where=str(path)) for one in documents if one["schema"] == ESTIMATE_SCHEMA]

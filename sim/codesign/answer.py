@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from math import isfinite
@@ -32,8 +32,12 @@ from sim.workload.serialize import save_graph
 
 UNITS = {
     "latency": "s", "energy": "J", "edp": "J s", "area": "mm2", "power": "W", "peak_power": "W", "die_cost": "USD",
-    "throughput": "1/s", "quality": "", "speed_up": "", "goodput": "1/s", "miss_rate": "",
+    "throughput": "1/s", "quality": "", "speed_up": "", "goodput": "1/s", "miss_rate": "", "memory": "B",
 }  # fmt: skip
+
+
+WINNER_FILES = ("chip.yaml", "command.txt", "scenario.yaml", "winner.json")
+"""What a winner's folder holds beside its graphs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +59,7 @@ class Winner:
 
 
 _DIMENSIONS = {"latency": Dimension.TIME, "energy": Dimension.ENERGY, "power": Dimension.POWER,
-               "peak_power": Dimension.POWER, "area": Dimension.AREA}  # fmt: skip
+               "peak_power": Dimension.POWER, "area": Dimension.AREA, "memory": Dimension.SIZE}  # fmt: skip
 
 
 def value_text(objective: str, value: float) -> str:
@@ -67,7 +71,11 @@ def value_text(objective: str, value: float) -> str:
 
 
 def columns(found: Found) -> list[str]:
-    return [f"{name} [{UNITS[name]}]" if UNITS[name] else name for name in found.objectives]
+    return [_column(name) for name in found.objectives]
+
+
+def _column(name: str) -> str:
+    return f"{name} [{UNITS[name]}]" if UNITS[name] else name
 
 
 def write_answer(found: Found, costing: Costing, folder: Path) -> tuple[Winner, ...]:
@@ -77,6 +85,7 @@ def write_answer(found: Found, costing: Costing, folder: Path) -> tuple[Winner, 
     if find_spec("pyarrow") is not None:
         write_table(folder / "pareto.parquet", pareto_columns(found))
     chosen = winners(found, costing)
+    _clear(folder / "winners", {winner.id for winner in chosen})
     for winner in chosen:
         write_winner(winner, found, costing, folder / "winners" / winner.id)
     (folder / "summary.txt").write_text(summary(found, costing, chosen), encoding="utf-8")
@@ -92,14 +101,27 @@ def write_answer(found: Found, costing: Costing, folder: Path) -> tuple[Winner, 
     return chosen
 
 
+def _clear(home: Path, kept: Collection[str]) -> None:
+    """Take away what an earlier run of a search that went on wrote of designs that are no winners any more."""
+    for folder in home.iterdir() if home.is_dir() else ():
+        if folder.name not in kept and (folder / "winner.json").is_file():
+            for name in WINNER_FILES:
+                (folder / name).unlink(missing_ok=True)
+            for graph in folder.glob("*.graph.json"):
+                graph.unlink()
+            if not any(folder.iterdir()):  # else something of the user's lies there
+                folder.rmdir()
+
+
 def pareto_columns(found: Found) -> dict[str, list[Any]]:
-    """The front as columns: trial, parameters (None where one does not count), objectives with their units. A column
-    holds one kind of value: numbers, truth values, or else texts."""
+    """The front as columns: trial, parameters (None where one does not count), objectives with their units, and what
+    else is limited. A column holds one kind of value: numbers, truth values, or else texts."""
     front = found.front
     names = list(dict.fromkeys(name for row in front for name in row.parameters))
     parameters = {name: _one_kind([row.parameters.get(name) for row in front]) for name in names}
     values = {name: [float(row.values[k]) for row in front] for k, name in enumerate(columns(found))}
-    return {"trial": [row.number for row in front], **parameters, **values}
+    limited = {_column(name): [found.limited_value(row, name) for row in front] for name in found.limited}
+    return {"trial": [row.number for row in front], **parameters, **values, **limited}
 
 
 def _one_kind(values: list[Any]) -> list[Any]:
@@ -244,11 +266,18 @@ def summary(found: Found, costing: Costing, chosen: tuple[Winner, ...]) -> str:
     miss = found.nearest_miss
     if miss is not None:
         worst = ", ".join(f"{name} by {_by(amount)}" for name, amount in miss.violations.items() if amount > 0)
-        lines.append(f"No design meets all limits. The nearest, trial {miss.number}, misses {worst}.")
+        lines.append(f"No design meets all limits. The nearest, trial {miss.number}, misses {worst}:")
+        lines.append(f"  {', '.join(f'{name} {value}' for name, value in miss.parameters.items())}")
     lines.append(f"Pareto set: {len(found.front)} designs")
     for winner in chosen:
         pairs = zip(found.objectives, winner.row.values, strict=True)
         values = ", ".join(f"{name} {value_text(name, value)}" for name, value in pairs)
+        limited = ", ".join(
+            f"{name} {value_text(name, found.limited_value(winner.row, name))} "
+            f"of {value_text(name, found.limits[name])}"
+            for name in found.limited
+        )
+        values += f"; {limited}" if limited else ""
         lines += [f"winner {winner.id}: {values}", *(f"  {line}" for line in _why(winner.row, found))]
         lines.append(f"  reproduced exactly: {'yes' if winner.exact else 'NO'}")
         lines += [f"  {_confirmed(part, result)}" for part, result in winner.simulated.items()]

@@ -11,6 +11,7 @@ from sim.errors import ConfigError, PrecisionError
 from sim.hardware.designs import Designs
 from sim.hardware.money import die_cost
 from sim.hardware.physical import check_energies, chip_area_mm2, peak_power_w
+from sim.schedule.confidence import calibration_label
 from sim.units import Dimension, parse_quantity
 from sim.workload.precision import BITS, parse_precision
 
@@ -50,6 +51,7 @@ def check(space: Space) -> tuple[str, ...]:
     from sim.codesign.scenario import find_record, make_scenario
 
     bounds = limits(space)
+    calibration_label(space.chip, space.spec.scenario.calibration)  # refuses one that is unknown
     asked = {*space.spec.objective_names, *bounds}
     _facts(space)
     _energies(space, asked)
@@ -123,14 +125,19 @@ def _contradiction(space: Space, bounds: dict[str, float]) -> None:
         return
     designs = sample_designs(space)
     metrics = physical_metrics(designs)
-    for name in ("area", "peak_power", "die_cost"):
+    for name, unit in (("area", "mm2"), ("peak_power", "W"), ("die_cost", "USD")):
         if name in bounds and not (metrics[name] <= bounds[name]).any():
             best = float(np.nanmin(metrics[name]))
             raise ConfigError(
-                f"{space.where}: constraints.{name} of {bounds[name]:g} excludes all {len(designs)} chips looked at: "
-                f"the smallest has {best:.4g}, {best / bounds[name] - 1:.0%} above; raise the limit or add "
+                f"{space.where}: constraints.{name} of {bounds[name]:g} {unit} excludes all {len(designs)} chips "
+                f"looked at: the least is {best:.4g} {unit}, {_times(best / bounds[name])}; raise the limit or add "
                 "smaller choices"
             )
+
+
+def _times(ratio: float) -> str:
+    """How far a value lies above a limit: "12% above", "3.4 times as much"."""
+    return f"{ratio - 1:.1%} above" if ratio < 2 else f"{ratio:.3g} times as much"
 
 
 def sample_designs(space: Space) -> Designs:

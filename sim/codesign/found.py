@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -72,8 +73,19 @@ class Found:
     quality_metric: str = ""
     """What the objective "quality" measures; empty where it is none."""
     baselines: tuple[Baseline, ...] = ()
+    limits: Mapping[str, float] = field(default_factory=dict)
+    """Metric -> its largest value in base units."""
     parents: Mapping[int, int] = field(default_factory=dict)
     """Number of a told row -> number of the trial that found it."""
+
+    @property
+    def limited(self) -> tuple[str, ...]:
+        """What is limited and no objective: its values belong to a design too."""
+        return tuple(name for name in self.limits if name not in self.objectives)
+
+    def limited_value(self, row: Row, name: str) -> float:
+        """Of a limited metric, from its share of the limit; NaN where the study does not hold that."""
+        return float(f"{(1.0 + row.violations.get(name, nan)) * self.limits[name]:.12g}")
 
     def minimised(self, rows: tuple[Row, ...]) -> np.ndarray:
         """(n, m) objectives, all to be minimised."""

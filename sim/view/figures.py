@@ -181,7 +181,8 @@ def _label_ceilings(ax: Axes, view: RooflineView, room: Room) -> None:
             _flat_label(ax, room, label, rate, start=0.0, fontsize=7.5, color=palette.GREY)
     left, right = ax.get_xlim()
     if left < corner < right:
-        note = ax.annotate(f"ridge {corner:.3g} FLOP/byte", (corner, bottom), xytext=(3, 4), zorder=6, fontsize=7.5,
+        note = ax.annotate(f"ridge {rows.intensity_text(corner)} FLOP/byte", (corner, bottom), xytext=(3, 4), zorder=6,
+                           fontsize=7.5,
                            textcoords="offset points", color=palette.GREY, path_effects=HALO)  # fmt: skip
         sides = ((3, "left"), (-3, "right"))
         room.first_free(

@@ -73,8 +73,13 @@ def change_text(change: float) -> str:
 def count_text(count: float, unit: str = "") -> str:
     """Three digits and a decimal prefix: 4.09e9, "MAC" -> "4.09 GMAC"."""
     scales = [(name, 10.0**power) for name, power in DECIMAL.items() if power >= 0]
-    prefix, scale = next(((n, s) for n, s in reversed(scales) if abs(count) >= s), ("", 1.0))
+    prefix, scale = next(((n, s) for n, s in reversed(scales) if abs(count) >= 0.9995 * s), ("", 1.0))
     return f"{count / scale:.3g} {prefix}{unit}".rstrip()
+
+
+def intensity_text(flop_per_byte: float) -> str:
+    """Three digits, and all of a large one: 6182.4 -> "6,182"."""
+    return f"{flop_per_byte:.3g}" if flop_per_byte < 999.5 else f"{flop_per_byte:,.0f}"
 
 
 def bound_text(bound: str) -> str:

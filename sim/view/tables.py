@@ -198,7 +198,7 @@ def roofline(bound: Roofline, *, limit: int = 12) -> RenderableType:
         resources.add_row(Text(rows.bound_text(name)), rows.time_text(seconds), height)
     ridges = plain_table("Ridge points [FLOP/byte]", "precision", *bound.memories)
     for precision, by_memory in bound.ridges_flop_per_byte.items():
-        ridges.add_row(precision, *(f"{by_memory[name]:.3g}" for name in bound.memories))
+        ridges.add_row(precision, *(rows.intensity_text(by_memory[name]) for name in bound.memories))
     ops = _ops_at_best(bound, limit)
     counted = (
         f"FLOP: 2 a MAC where an op has any (its epilogue is the lanes'), else its vector ops. Bytes: {bound.home}'s"
@@ -233,7 +233,7 @@ def _ops_at_best(bound: Roofline, limit: int) -> FittedTable:
 
     def intensity(op: RooflinePoint) -> str:
         value, over = op.operational_intensity_flop_per_byte, op.intensity_over
-        return "-" if value is None else f"{value:.3g}" + (f" ({over})" if over != bound.home else "")
+        return "-" if value is None else rows.intensity_text(value) + (f" ({over})" if over != bound.home else "")
 
     columns = (
         column("op", (op.name for op in ops), *more, shorten=Shorten.LEFT, left=True, at_least=NAME),

@@ -86,10 +86,22 @@ def test_a_bar_is_as_long_as_its_share(share: float, width: int) -> None:
 
 @pytest.mark.parametrize(
     ("count", "unit", "text"),
-    [(4.09e9, "MAC", "4.09 GMAC"), (999, "", "999"), (0, "", "0"), (1.5e15, "FLOP/s", "1.5 PFLOP/s"), (0.5, "", "0.5")],
+    [
+        (4.09e9, "MAC", "4.09 GMAC"),
+        (999, "", "999"),
+        (999.7, "", "1 k"),
+        (0, "", "0"),
+        (1.5e15, "FLOP/s", "1.5 PFLOP/s"),
+        (0.5, "", "0.5"),
+    ],
 )
 def test_counts_for_people(count: float, unit: str, text: str) -> None:
     assert rows.count_text(count, unit) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.0523, "0.0523"), (999.4, "999"), (2700.4, "2,700"), (6182.0, "6,182")])
+def test_intensities_for_people(value: float, text: str) -> None:
+    assert rows.intensity_text(value) == text
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ def read_found(study: optuna.Study, costing: Costing, *, sampler: str, seed: int
         reached=tuple(reached), sampler=sampler, seed=seed,
         quality_sources=tuple(sorted({t.user_attrs.get("quality_source", "") for t in asked} - {""})),
         quality_metric=_metric(space), baselines=baselines(space),
+        limits=dict(costing.scenario.limits),
         parents={t.number: t.user_attrs["parent"] for t in trials if "parent" in t.user_attrs},
     )  # fmt: skip
 

@@ -114,13 +114,14 @@ def study_view(document: Document) -> list[list[str]]:
     lines = {
         "written by": f"Dovetail {document.get('version')}",
         "space": document.get("space"),
+        "folder": document.get("folder"),
         "sampler": f"{document.get('sampler')}, seed {document.get('seed')}",
         "trials": document.get("trials"),
         "model-chip pairs": f"{document.get('points')}, {document.get('costed')} of them costed",
         "CPU time of trials": rows.time_text(sum(map(float, (document.get("spent_cpu_s") or {}).values()))),
         "reasons": _pairs(counts),
     }
-    return [[what, str(text)] for what, text in lines.items()]
+    return [[what, str(text)] for what, text in lines.items() if text is not None]
 
 
 def _pairs(values: Mapping[str, Any]) -> str:
@@ -165,6 +166,25 @@ def _stream(event: Mapping[str, Any]) -> str:
     return str(event.get("args", {}).get("stream", ""))
 
 
+SEARCH = "search"
+"""The column that tells searches apart in one table."""
+
+
+def together(tables: Sequence[Table]) -> Table | None:
+    """The designs of several searches for the same objectives in one table, so that their fronts can be compared;
+    None where there are not two such searches."""
+    searches = [table for table in tables if table.home and table.better]
+    if len(searches) < 2 or any(table.better != searches[0].better for table in searches):
+        return None
+    names = [name for name in searches[0].columns if all(name in table.columns for table in searches)]
+    columns: dict[str, list[Any]] = {SEARCH: []}
+    for table in searches:
+        columns[SEARCH] += [table.home.rstrip("/")] * len(table.columns[names[0]])
+        for name in names:
+            columns.setdefault(name, []).extend(table.columns[name])
+    return Table(name="All searches together", columns=columns, better=searches[0].better, group=SEARCH)
+
+
 def table_view(table: Table) -> dict[str, Any]:
     """Designs with, for each column, its numbers and which direction is better (0: neither)."""
     columns = {name: [_cell(value) for value in values] for name, values in table.columns.items()}
@@ -175,6 +195,8 @@ def table_view(table: Table) -> dict[str, Any]:
     ]
     return {
         "name": table.name,
+        "home": table.home,
+        "group": table.group,
         "columns": columns,
         "numeric": numeric,
         "direction": {name: table.better.get(name, direction(name)) for name in numeric},

@@ -18,6 +18,7 @@ from sim.view.report.others import (
     simulation_view,
     study_view,
     table_view,
+    together,
     trace_view,
     validation_view,
 )
@@ -79,7 +80,7 @@ def view(content: Content) -> dict[str, Any]:
         "simulations": simulations,
         "traces": [trace_view(name, document) for name, document in content.traces],
         "bounds": [_bound(document) for document in content.rooflines],
-        "tables": [table_view(table) for table in content.tables],
+        "tables": [table_view(table) for table in (together(content.tables), *content.tables) if table is not None],
         "summaries": content.summaries,
         "studies": [study_view(document) for document in content.studies],
         "winners": content.winners,

@@ -18,6 +18,7 @@ COMPRESS_SCHEMA = "dovetail.compress/1"
 _TABLES = frozenset({"dovetail.sweep/1"})
 _ENDINGS = (".json", ".jsonl", ".csv")
 _WINNERS = "winners"
+_STUDY = "search.json"
 _SUMMARY = "summary.txt"
 _JOURNAL = "study.journal"
 TEXT_BYTES = 20_000
@@ -43,6 +44,10 @@ class Table:
     columns: Mapping[str, Sequence[Any]]
     better: Mapping[str, int] = field(default_factory=dict)
     """Column -> 1 where larger is better, -1 where smaller is, as far as the results say (a loss is a quality too)."""
+    home: str = ""
+    """What stands before the ids of its winners where several folders are read: searches number alike."""
+    group: str = ""
+    """The column that says which table a design comes from, where it holds the designs of several."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -60,7 +65,7 @@ class Content:
     summaries: list[str] = field(default_factory=list)
     """What a search says of itself in words."""
     winners: dict[str, dict[str, str]] = field(default_factory=dict)
-    """winner id -> file name -> text"""
+    """winner id, after its table's `home`, -> file name -> text"""
 
     def __bool__(self) -> bool:
         return any(bool(getattr(self, name)) for name in Content.__dataclass_fields__)
@@ -77,7 +82,7 @@ def read_sources(paths: Iterable[str | Path], note: Callable[[str], None] = lamb
     given = [Path(path) for path in paths]
     for path in given:
         if path.is_dir():
-            _read_folder(path, content, note)
+            _read_folder(path, content, note, home=f"{_name(path, given)}/" if len(given) > 1 else "")
         else:
             _read_file(path, content, note)
     if not content:
@@ -92,25 +97,37 @@ def read_sources(paths: Iterable[str | Path], note: Callable[[str], None] = lamb
     return content
 
 
-def _read_folder(folder: Path, content: Content, note: Callable[[str], None]) -> None:
+def _name(folder: Path, given: Sequence[Path]) -> str:
+    """The folder's own name; all of its path where another one is called the same."""
+    name = folder.resolve().name
+    return name if sum(other.is_dir() and other.resolve().name == name for other in given) == 1 else str(folder)
+
+
+def _read_folder(folder: Path, content: Content, note: Callable[[str], None], *, home: str = "") -> None:
     tables, studies = len(content.tables), len(content.studies)
+    searched = (folder / _STUDY).is_file()
     for path in sorted(folder.iterdir()):
+        if searched and path.suffix == ".csv" and _only_names(path):
+            continue  # no design met all limits, which the study and its summary say
         if path.is_file() and path.suffix in _ENDINGS:
             try:
                 _read_file(path, content, note)
             except ForeignResultError as error:  # a graph, a comparison, something of the user's
                 note(f"skipped: {error}")
+    own = [replace(table, name=home + table.name, home=home) for table in content.tables[tables:]]
     for study in content.studies[studies:]:  # what its designs were searched for
-        own = [replace(table, better=study.get("better") or {}) for table in content.tables[tables:]]
-        content.tables[tables:] = own
+        own = [replace(table, better=study.get("better") or {}) for table in own]
+    content.tables[tables:] = own
+    if home:
+        content.studies[studies:] = [{**study, "folder": home.rstrip("/")} for study in content.studies[studies:]]
     if (folder / _SUMMARY).is_file():
         content.summaries.append(_text(folder / _SUMMARY))
-    home = folder / _WINNERS
-    for winner in sorted(home.iterdir()) if home.is_dir() else ():
+    chosen = folder / _WINNERS
+    for winner in sorted(chosen.iterdir()) if chosen.is_dir() else ():
         files = [winner] if winner.is_file() else sorted(path for path in winner.iterdir() if path.is_file())
         texts = {path.name: _text(path) for path in files if path.suffix in (".json", ".yaml", ".yml", ".txt", ".md")}
         if texts:
-            content.winners[winner.stem if winner.is_file() else winner.name] = texts
+            content.winners[home + (winner.stem if winner.is_file() else winner.name)] = texts
 
 
 def _text(path: Path) -> str:
@@ -226,6 +243,11 @@ def _read_lines(path: Path, note: Callable[[str], None]) -> list[Document]:
         check_schema(document, where=f"{path}: line {number}")
         documents.append(document)
     return documents
+
+
+def _only_names(path: Path) -> bool:
+    """A table without a row."""
+    return sum(1 for line in _text(path).splitlines() if line.strip()) == 1
 
 
 def _read_csv(path: Path) -> Table:

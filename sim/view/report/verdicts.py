@@ -19,6 +19,8 @@ _BEST = {
 """Column -> what is best in it, in words."""
 
 
+_SETTINGS = frozenset({"hardware", "workload", "precision", "sparsity", "batch", "recipe"})
+"""Columns beside the keys of chips and knobs (which have a dot) that say what was chosen."""
 _UNITS = {"1/s": "per_s", "USD": "cost", "J s": "edp"}
 
 
@@ -81,9 +83,7 @@ def table(found: Table) -> str:
     columns = found.columns
     count = len(next(iter(columns.values()), []))
     chosen = [name for name, values in columns.items() if len(set(map(str, values))) > 1]
-    named = [
-        name for name in columns if "." in name or name in ("hardware", "workload", "precision", "batch", "recipe")
-    ]
+    named = [name for name in columns if "." in name or name in _SETTINGS]
     settings = [name for name in named if name in chosen]
     alike = [name for name in named if name not in chosen and count and columns[name][0]]
     same = ", ".join(f"{name} {columns[name][0]}" for name in alike)
@@ -112,9 +112,11 @@ def _number(value: Any) -> float | None:
 
 def study(document: Document) -> str:
     """How far a search went."""
+    where = f" ({document['folder']})" if document.get("folder") else ""
+    none = "" if (document.get("counts") or {"accepted": 1}).get("accepted") else " No design meets all limits."
     return (
-        f"{document['space']}: {document['trials']} trials settled {document['points']} model-chip pairs, "
-        f"{document['costed']} of them by a full estimate."
+        f"{document['space']}{where}: {document['trials']} trials settled {document['points']} model-chip pairs, "
+        f"{document['costed']} of them by a full estimate.{none}"
     )
 
 

@@ -31,7 +31,8 @@ function energySection(estimates) {
   const known = estimates.filter((e) => e.feasible && e.energy_j !== null && e.energy.length);
   if (!known.length) return null;
   const names = [...new Set(known.flatMap((e) => e.energy.map(([name]) => name)))];
-  const colour = new Map(names.map((name, i) => [name, data.colours[i % data.colours.length]]));
+  const n = data.colours.length;  // the second round is lighter: no two parts of a bar look alike
+  const colour = new Map(names.map((name, i) => [name, i < n ? data.colours[i] : `color-mix(in srgb, ${data.colours[i % n]} 50%, var(--back))`]));
   const rows = known.map((e) => ({
     name: label(e), parts: e.energy.map(([name, value]) => [name, value, colour.get(name)]), total: e.energy_j,
   }));

@@ -29,6 +29,9 @@ function si(value, unit) {
   const [scale, prefix] = PREFIXES.find(([size]) => Math.abs(value) >= 0.9995 * size) || PREFIXES[PREFIXES.length - 1];
   return `${digits(value / scale)} ${prefix}${unit}`.trimEnd();
 }
+function plainNumber(value) {  // of an intensity: "0.1", not "100 m"; "10 k" from ten thousand on
+  return value >= 1e4 ? si(value, "") : value >= 1e-3 ? String(+value.toPrecision(3)) : value.toExponential(0);
+}
 const time = (value) => si(value, "s");
 function bytes(value) {  // sizes take binary prefixes, as in the terminal; rates decimal ones
   if (value === null || value === undefined) return "–";
@@ -37,6 +40,8 @@ function bytes(value) {  // sizes take binary prefixes, as in the terminal; rate
 }
 const share = (value) => (value === null || value === undefined ? "–" : `${digits(100 * value)} %`);
 const count = (value) => (value === null || value === undefined ? "–" : si(value, ""));
+// A name that may break after its dots, strokes and underscores, and in a word only where it must.
+const breakable = (words) => (typeof words === "string" ? words.split(/(?<=[._/])(?=.)/).flatMap((part, i) => (i ? [h("wbr"), part] : [part])) : words);
 const text = (place) => data.texts[place];
 const sum = (values) => values.reduce((total, value) => total + (value || 0), 0);
 
@@ -70,7 +75,7 @@ function legend(entries) {
 function table(columns, rows) {
   return h("div", { class: "scroll" }, h("table", {},
     h("thead", {}, h("tr", {}, columns.map(([title, kind]) => h("th", { class: kind, scope: "col" }, title)))),
-    h("tbody", {}, rows.map((row) => h("tr", {}, row.map((cell, i) => h("td", { class: columns[i][1] }, cell)))))));
+    h("tbody", {}, rows.map((row) => h("tr", {}, row.map((cell, i) => h("td", { class: columns[i][1] }, columns[i][1] === "text" ? breakable(cell) : cell)))))));
 }
 
 // One of several: buttons that choose, and the part of the page that shows the choice.

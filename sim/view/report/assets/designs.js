@@ -14,7 +14,7 @@ function front(points, signX, signY) {  // places of the points that are best in
   return kept;
 }
 
-function scatter({ points, x, y, logX, logY, chosen, line, onpick, words, diagonal }) {
+function scatter({ points, x, y, logX, logY, chosen, line, onpick, words, diagonal, colours }) {
   const W = NARROW ? 430 : 900, H = NARROW ? 380 : 460, left = 84, right = 24, top = 14, bottom = 48;
   const scale = (values, log, low, high) => {
     let a = Math.min(...values), b = Math.max(...values);
@@ -48,7 +48,7 @@ function scatter({ points, x, y, logX, logY, chosen, line, onpick, words, diagon
   const special = new Set(line || []);
   const discs = points.map((p, k) => {
     const disc = s("circle", { cx: X(p[0]), cy: Y(p[1]), r: special.has(k) ? 6 : 4, tabindex: special.has(k) || !line ? "0" : null,
-      class: chosen === k ? "chosen" : "", fill: special.has(k) ? data.colours[3] : data.colours[0], "fill-opacity": special.has(k) || !line ? 0.95 : 0.35 });
+      class: chosen === k ? "chosen" : "", fill: colours ? colours[k] : special.has(k) ? data.colours[3] : data.colours[0], "fill-opacity": special.has(k) || !line ? 0.95 : 0.35 });
     tipped(disc, () => words(k));
     if (onpick) {
       const pick = () => { hideTip(); onpick(k); };
@@ -96,12 +96,16 @@ function designsSection(found) {
     const points = rows.map((i) => [columns[x.value][i], columns[y.value][i]]);
     const log = (values) => Math.min(...values) > 0 && Math.max(...values) > 8 * Math.min(...values);
     const best = front(points, found.direction[x.value] || -1, found.direction[y.value] || -1);
-    const words = (k) => `${x.value} ${withUnit(x.value, points[k][0])}\n${y.value} ${withUnit(y.value, points[k][1])}`;
-    place.replaceChildren(
+    const groups = found.group ? [...new Set(found.columns[found.group])] : [];
+    const colour = (i) => data.colours[groups.indexOf(found.columns[found.group][i]) % data.colours.length];
+    const words = (k) => `${found.group ? `${found.columns[found.group][rows[k]]}\n` : ""}${x.value} ${withUnit(x.value, points[k][0])}\n${y.value} ${withUnit(y.value, points[k][1])}`;
+    place.replaceChildren(...[
       scatter({ points, x: x.value, y: y.value, logX: log(points.map((p) => p[0])), logY: log(points.map((p) => p[1])),
-        line: best, chosen: rows.indexOf(picked), words, onpick: (k) => { picked = rows[k]; draw(); } }),
+        line: best, chosen: rows.indexOf(picked), words, onpick: (k) => { picked = rows[k]; draw(); },
+        colours: groups.length ? rows.map(colour) : null }),
+      groups.length ? legend(groups.map((name, k) => [name, data.colours[k % data.colours.length]])) : null,
       h("figcaption", {}, `${best.length} of ${points.length} designs are beaten by none in both; `
-        + `${found.rows - points.length ? `${found.rows - points.length} without both numbers; ` : ""}click on one to open it.`));
+        + `${found.rows - points.length ? `${found.rows - points.length} without both numbers; ` : ""}click on one to open it.`)].filter((part) => part !== null));
     list.replaceChildren(designTable(found, best.map((k) => rows[k]), (i) => { picked = i; draw(); }));
     details.replaceChildren(...(picked === null ? ["No design chosen."] : design(found, picked)));
   }
@@ -112,7 +116,7 @@ function designsSection(found) {
 function design(found, i) {
   const names = Object.keys(found.columns);
   const marks = ["id", "winner", "trial", "number"].flatMap((key) => (found.columns[key] ? [String(found.columns[key][i])] : []));
-  const id = marks.flatMap((mark) => [mark, mark.padStart(5, "0")]).find((mark) => data.winners[mark]);
+  const id = marks.flatMap((mark) => [mark, mark.padStart(5, "0")]).map((mark) => (found.group ? `${found.columns[found.group][i]}/` : found.home) + mark).find((mark) => data.winners[mark]);
   return [h("h3", {}, id ? `Design ${id}` : `Design of row ${i + 1}`),
     h("dl", {}, names.map((name) => [h("dt", {}, name), h("dd", {}, withUnit(name, found.columns[name][i]))])),
     ...(id ? winnerFiles(id) : [])];
@@ -126,7 +130,7 @@ function designTable(found, rows, pick) {
   const names = Object.keys(found.columns).filter((name) => new Set(found.columns[name].map(String)).size > 1);
   const shown = (rows || Array.from({ length: found.rows }, (_, i) => i)).slice(0, 200);
   return h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, names.map((name) => h("th", { scope: "col",
-    class: found.numeric.includes(name) ? "number" : "text" }, name)))),
+    title: name, class: found.numeric.includes(name) ? "number" : "text" }, breakable(/[.]/.test(name) ? name : plainName(name)))))),
     h("tbody", {}, shown.map((i) => h("tr", { class: "pick", onclick: () => pick(i) }, names.map((name) =>
       h("td", { class: found.numeric.includes(name) ? "number" : "text" }, withUnit(name, found.columns[name][i]))))))));
 }

@@ -6,6 +6,7 @@ function section(title, ...content) {
   if (parts.length) sections.push([title, parts]);
 }
 
+const KNOWN = ["area", "MACs", "precision", "batch", "calibration"];  // of an infeasible estimate too
 function sideBySide(estimates) {
   const lines = [
     ["latency", (e) => time(e.latency_s)],
@@ -22,7 +23,7 @@ function sideBySide(estimates) {
     ["calibration", (e) => e.calibration],
   ];
   return table([["", "text"], ...estimates.map((e) => [`${e.workload} on ${e.chip}`, "number"])],
-    lines.map(([name, words]) => [name, ...estimates.map((e) => (e.feasible || ["precision", "batch", "MACs"].includes(name) ? words(e) : "infeasible"))]));
+    lines.map(([name, words]) => [name, ...estimates.map((e) => (e.feasible || KNOWN.includes(name) ? words(e) : "infeasible"))]));
 }
 
 function serving(run) {

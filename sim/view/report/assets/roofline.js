@@ -8,7 +8,7 @@ function rooflineFigure(view, kinds) {
   const parts = [];
   for (const v of ticks(x0, x1)) {
     parts.push(s("line", { class: "grid", x1: X(v), x2: X(v), y1: top, y2: H - bottom }),
-      s("text", { x: X(v), y: H - bottom + 17, "text-anchor": "middle" }, v >= 1e-3 ? count(v) : v.toExponential(0)));
+      s("text", { x: X(v), y: H - bottom + 17, "text-anchor": "middle" }, plainNumber(v)));
   }
   for (const v of ticks(y0, y1)) {
     parts.push(s("line", { class: "grid", x1: left, x2: W - right, y1: Y(v), y2: Y(v) }),
@@ -25,7 +25,7 @@ function rooflineFigure(view, kinds) {
     const disc = out ? s("path", { class: "beyond", d: { right: `M${W - right} ${Y(y)} l${-2 * r} ${-r} v${2 * r} z`,
       left: `M${left} ${Y(y)} l${2 * r} ${-r} v${2 * r} z`, below: `M${X(x)} ${H - bottom} l${-r} ${-2 * r} h${2 * r} z` }[out], ...look })
       : s("circle", { cx: X(x), cy: Y(y), r, ...look });
-    return tipped(disc, `${name}\n${kind}, ${share(part)} of the time\n${digits(x)} FLOP/byte, ${si(y, "FLOP/s")}`
+    return tipped(disc, `${name}\n${kind}, ${share(part)} of the time\n${plainNumber(x)} FLOP/byte, ${si(y, "FLOP/s")}`
       + (onChip ? "\n(almost) all bytes stay on chip" : ""));
   });
   const used = [...new Set(view.points.map((point) => point[3]))];
@@ -58,7 +58,7 @@ function roofLines(view, { X, Y, x0, x1, y0, left, right, bottom }) {
       parts.push(s("text", { class: home ? "" : "soft", transform: `translate(${X(at)} ${Y(at * bandwidth)}) translate(-4 -8) rotate(${slope})` }, name));
       if (home && corner < x1) {
         parts.push(s("line", { class: "roof other", x1: X(corner), x2: X(corner), y1: Y(peak), y2: bottom }),
-          s("text", { class: "soft", x: X(corner) + 5, y: bottom - 6 }, `ridge ${digits(corner)} FLOP/byte`));
+          s("text", { class: "soft", x: X(corner) + 5, y: bottom - 6 }, `ridge ${plainNumber(corner)} FLOP/byte`));
       }
     }
   }
