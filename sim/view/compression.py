@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from sim.view import rows
@@ -60,6 +61,9 @@ def sensitivity(found: Sequence[Sensitivity], *, metric: str, ax: Axes | None = 
     ax.set_xticks(range(len(layers)), [literal(layer) for layer in layers], rotation=60, ha="right")
     ax.set_ylabel(f"loss of {metric}, this layer alone")
     ax.set_yscale("symlog", linthresh=LINEAR_LOSS)  # int2 loses a hundred times what int8 does
+    if not any(loss for losses in series.values() for loss in losses if isfinite(loss)):
+        ax.set_ylim(-LINEAR_LOSS, LINEAR_LOSS)
+        ax.text(0.5, 0.55, "no layer loses anything", transform=ax.transAxes, ha="center")
     ax.legend(title="layer stored as", frameon=False, ncols=len(series), loc="lower center", bbox_to_anchor=(0.5, 1))
     return ax
 
@@ -90,7 +94,10 @@ def quality_latency(
         error = None if c.quality_error is None else 2 * c.quality_error
         ax.errorbar(1e6 * c.latency_s, c.quality, yerr=error, fmt="o", color=COLOURS[i % len(COLOURS)], zorder=2)
     low, high = ax.get_ylim()
-    heights = _spread([(c.quality - low) / (high - low) for c in candidates])
+    # of equal qualities the fastest comes lowest: its line, the longest, passes below the others' points
+    byspeed = sorted(candidates, key=lambda c: c.latency_s)
+    spread = dict(zip(map(id, byspeed), _spread([(c.quality - low) / (high - low) for c in byspeed]), strict=True))
+    heights = [spread[id(c)] for c in candidates]
     for i, (c, height) in enumerate(zip(candidates, heights, strict=True)):
         ax.annotate(
             c.name, (1e6 * c.latency_s, c.quality), xytext=(1.03, height), textcoords="axes fraction", fontsize=8,
@@ -105,17 +112,25 @@ def quality_latency(
 def _spread(heights: Sequence[float]) -> list[float]:
     """Heights of labels beside the axes, in shares of its height: in the same order, `LABEL_GAP` apart at least.
 
-    Labels that are pushed over the top push those below them down.
+    Labels that are too near each other become a group around the mean of their points, which moves into the axes
+    where it reaches beyond them and joins the groups that it meets.
     """
     order = sorted(range(len(heights)), key=lambda k: heights[k])
-    placed = [heights[k] for k in order]
-    for i in range(1, len(placed)):
-        placed[i] = max(placed[i], placed[i - 1] + LABEL_GAP)
-    top = 1.0
-    for i in reversed(range(len(placed))):
-        placed[i] = top = min(placed[i], top)
-        top -= LABEL_GAP
-    return [placed[order.index(k)] for k in range(len(heights))]
+    groups: list[tuple[float, int]] = []  # (mean height of the points, labels)
+
+    def lowest(mean: float, count: int) -> float:
+        half = (count - 1) / 2 * LABEL_GAP
+        return max(0.0, min(mean, 1.0 - half) - half)
+
+    for k in order:
+        mean, count = heights[k], 1
+        while groups and lowest(mean, count) < lowest(*groups[-1]) + groups[-1][1] * LABEL_GAP - 1e-9:
+            below, more = groups.pop()
+            mean, count = (mean * count + below * more) / (count + more), count + more
+        groups.append((mean, count))
+    placed = [lowest(*group) + i * LABEL_GAP for group in groups for i in range(group[1])]
+    found = dict(zip(order, placed, strict=True))
+    return [found[k] for k in range(len(heights))]
 
 
 def _axes(ax: Axes | None) -> Axes:

@@ -99,7 +99,10 @@ def test_known_designs_take_the_chips_own_values(document: dict[str, Any]) -> No
         ({"objectives": ["latncy"]}, 'Did you mean "latency"'),
         ({"objectives": ["quality"]}, "no `quality:` says where it comes from"),
         ({"objectives": ["speed_up"]}, "needs its record"),
-        ({"constraints": {"area": "0.01 mm2"}}, r"constraints\.area of 0\.01 mm2 excludes all 8 chips.* mm2, 568 times as much"),
+        (
+            {"constraints": {"area": "0.01 mm2"}},
+            r"constraints\.area of 0\.01 mm2 excludes all 8 chips.* 568 times as much",
+        ),
         ({"constraints": {"deadline": "30"}}, "constraints.deadline: 30 has no unit, expected a time such as"),
         ({"constraints": {"area": 20}}, r'constraints\.area: 20 has no unit, expected an area such as "\d+ mm2"$'),
         ({"constraints": {"memory": [1]}}, r"constraints\.memory: \[1\] is not a quantity, expected a size"),

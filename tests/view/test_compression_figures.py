@@ -2,14 +2,19 @@
 
 import io
 import math
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from sim.errors import ResultError
 from sim.view.compression import (
+    LABEL_GAP,
     Candidate,
+    _spread,
     frontier,
     quality_latency,
     sensitivity,
@@ -41,6 +46,26 @@ def test_frontier_by_hand():
             [("a", 1.0, 90.0), ("b", 2.0, 89.0), ("c", 3.0, 91.0), ("d", 1.0, 90.0)]]  # fmt: skip
     assert [c.name for c in frontier(rows, higher_is_better=True)] == ["a", "d", "c"]
     assert [c.name for c in frontier(rows, higher_is_better=False)] == ["a", "d", "b"]
+
+
+@given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=15))
+def test_labels_keep_their_order_and_distance_within_the_axes(heights):
+    placed = _spread(heights)
+    order = sorted(range(len(heights)), key=lambda k: heights[k])
+    gaps = [placed[b] - placed[a] for a, b in pairwise(order)]
+    assert all(gap >= LABEL_GAP - 1e-6 for gap in gaps)
+    assert min(placed) >= -1e-9
+    assert max(placed) <= 1 + 1e-9
+
+
+def test_labels_of_one_height_lie_around_it_and_others_stay():
+    assert _spread([0.5, 0.5, 0.9]) == pytest.approx([0.5 - LABEL_GAP / 2, 0.5 + LABEL_GAP / 2, 0.9])
+
+
+def test_layers_that_lose_nothing_are_said_to():
+    ax = sensitivity([Row("stem", "int8", 0.0)], metric="accuracy %")
+    assert [text.get_text() for text in ax.texts] == ["no layer loses anything"]
+    assert not sensitivity(ROWS, metric="accuracy %").texts
 
 
 def test_axes_carry_units_and_every_recipe():
