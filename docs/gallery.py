@@ -58,7 +58,7 @@ def _cameras() -> Any:
 
 
 def heat_map() -> Any:
-    """Latency over array and DRAM: where the contours run level, the other axis does not matter."""
+    """Latency over array and DRAM: where a column has one colour, the memory does not matter."""
     grid = {"array.rows": [16, 32, 64, 128], "DRAM.bandwidth": [f"{rate} GB/s" for rate in (8, 17, 34, 68)]}
     table = sim.sweep(sim.load_workload(WORKLOAD), sim.load_hardware("systolic"), grid)
     return sim.plot.heat_map(table, "array.rows", "DRAM.bandwidth")

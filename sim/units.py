@@ -209,6 +209,20 @@ def parse_quantity(text: object, dimension: Dimension, *, where: str = "") -> fl
     return _parse(text, (dimension,), where).value
 
 
+def base_value(text: object) -> float | None:
+    """The value of a quantity of any dimension in base units; None where `text` is none."""
+    try:
+        return _parse(text, tuple(Dimension), "").value
+    except UnitError:
+        return None
+
+
+def unit_of(text: str) -> str:
+    """The unit as it is written: "34 GB/s" -> "GB/s", "" for a plain number or what is no quantity."""
+    match = _TEXT.match(text)
+    return match[2] if match else ""
+
+
 def parse_rate(text: object, *, where: str = "") -> tuple[float, str]:
     """(value, "s" or "cycle") of a bandwidth in bytes per second or bytes per cycle.
 

@@ -58,8 +58,13 @@ def grid_of(table: Any, x: str, y: str, value: str) -> tuple[list[Any], list[Any
     return across, up, cells
 
 
+CELLS = 64
+"""Largest grid whose cells have their values written in them."""
+
+
 def heat_map(table: Any, x: str, y: str, *, value: str = "latency_s", ax: Axes | None = None) -> Axes:
-    """A sweep over two keys as colours with contours; `table` is what `sim.sweep` returns."""
+    """A sweep over two keys as colours, with their values in a grid of up to `CELLS` and contours in a larger one;
+    `table` is what `sim.sweep` returns."""
     given.columns(table, (x, y, value), of="heat_map")
     across, up, cells = grid_of(table, x, y, value)
     ax = _axes(ax)
@@ -67,7 +72,15 @@ def heat_map(table: Any, x: str, y: str, *, value: str = "latency_s", ax: Axes |
     name, unit = named(value)
     values = [v for row in cells for v in row if isfinite(v)]
     ticks = ticks_of(unit, scale_of(unit, values)[0])
-    if len(across) > 1 and len(up) > 1 and values:
+    if len(across) * len(up) <= CELLS:
+        low, high = image.get_clim()
+        half = ((low or 0.0) + (high or 0.0)) / 2
+        for row, line in enumerate(cells):
+            for column, cell in enumerate(line):
+                if isfinite(cell):
+                    ax.text(column, row, ticks(float(f"{cell:.3g}"), None), ha="center", va="center", fontsize=8,
+                            color="white" if cell <= half else "black")  # fmt: skip
+    elif len(across) > 1 and len(up) > 1 and values:
         lines = ax.contour(cells, levels=6, colors="white", linewidths=0.9)
         texts = ax.clabel(lines, fontsize=7.5, fmt=ticks.__call__)
         for drawn in (lines, *texts):

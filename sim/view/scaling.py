@@ -5,21 +5,24 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from itertools import cycle
-from math import isfinite
+from math import ceil, isfinite
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
 
+from sim.units import base_value, unit_of
 from sim.view import palette
 from sim.view.charts import _plain, named
 from sim.view.comparisons import is_choice
-from sim.view.unit_axis import set_unit
+from sim.view.unit_axis import label_of, set_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MARKERS = "osD^vPX*"
+TICKS = 10
+"""Values that are named along the axis at most."""
 SERIES = (palette.BLUE, palette.VERMILION, palette.GREEN, palette.PURPLE, palette.ORANGE, palette.SKY, palette.BLACK)
 
 
@@ -50,8 +53,24 @@ def lines_of(columns: Mapping[str, Sequence[Any]], x: str, value: str) -> dict[s
         label = ", ".join(
             str(columns[name][i]) if name == "hardware" else f"{name}={columns[name][i]}" for name in others
         )
-        lines.setdefault(label, []).append((number_of(at) or 0.0, float(found)))
+        lines.setdefault(label, []).append((place_of(at), float(found)))
     return {label: sorted(points) for label, points in lines.items()}
+
+
+def place_of(value: object) -> float:
+    """Where a value lies on its axis: a quantity in base units (512 KiB is less than 1 MiB), else its number."""
+    found = base_value(value)
+    return found if found is not None else number_of(value) or 0.0
+
+
+def names_of(values: Sequence[object]) -> tuple[dict[float, str], str]:
+    """(place -> what stands there, unit of the axis): the unit where all have the same, else each keeps its own."""
+    units = {unit_of(str(value)) for value in values}
+    shared = units.pop() if len(units) == 1 else ""
+    names = {place_of(value): str(value) for value in values}
+    if shared or all(unit_of(name) == "" for name in names.values()):
+        names = {place: f"{number_of(name) or 0.0:g}" for place, name in names.items()}
+    return names, shared
 
 
 def scaling(columns: Mapping[str, Sequence[Any]], x: str, *, value: str = "latency_s", ax: Axes | None = None) -> Axes:
@@ -64,14 +83,17 @@ def scaling(columns: Mapping[str, Sequence[Any]], x: str, *, value: str = "laten
     for (label, points), colour, marker in zip(lines.items(), cycle(SERIES), cycle(MARKERS), strict=False):
         xs, ys = zip(*points, strict=True)
         ax.plot(xs, ys, color=colour, marker=marker, markersize=4, linewidth=1.4, label=label)
-    ticks = sorted({at for points in lines.values() for at, _ in points})
-    ax.set_xscale("log", base=2)
+    names, unit = names_of(columns[x])
+    every = sorted({at for points in lines.values() for at, _ in points})
+    ticks = every[:: ceil(len(every) / TICKS)]
+    if ticks[0] > 0:
+        ax.set_xscale("log", base=2)
     ax.xaxis.set_major_locator(FixedLocator(ticks))
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.set_xticks(ticks, [names[tick] for tick in ticks])
     values = [at for points in lines.values() for _, at in points]
     _value_axis(ax, values)
-    ax.set_xlabel(x)
+    ax.set_xlabel(label_of(palette.literal(x), unit))
     set_unit(ax.yaxis, *named(value), values, log=ax.get_yscale() == "log")
     _plain(ax)
     if len(lines) > 1:

@@ -111,6 +111,27 @@ def test_the_lines_of_a_figure() -> None:
     assert scaling_axis({"hardware": ["a", "b"], "latency_s": [1.0, 2.0]}) is None
 
 
+def test_the_axis_of_a_figure_has_its_unit_and_the_order_of_its_quantities() -> None:
+    """512 KiB lies left of 1 MiB; a unit that all share is the axis', different ones stay with their values."""
+    from sim.view.scaling import lines_of, scaling_figure
+
+    columns = {"SRAM.capacity": ["512 KiB", "1 MiB", "2 MiB"], "latency_s": [3.0, 2.0, 1.0]}
+    assert lines_of(columns, "SRAM.capacity", "latency_s") == {
+        "": [(512 * 1024.0, 3.0), (1024 * 1024.0, 2.0), (2048 * 1024.0, 1.0)]
+    }
+    (ax,) = scaling_figure(columns, "SRAM.capacity").axes
+    assert (ax.get_xlabel(), [t.get_text() for t in ax.get_xticklabels()]) == (
+        "SRAM.capacity",
+        columns["SRAM.capacity"],
+    )
+    columns = {"clock": ["0.5 GHz", "1.25 GHz"], "latency_s": [3.0, 2.0]}
+    (ax,) = scaling_figure(columns, "clock").axes
+    assert (ax.get_xlabel(), [t.get_text() for t in ax.get_xticklabels()]) == ("clock [GHz]", ["0.5", "1.25"])
+    many = {"window": list(range(30)), "latency_s": [1.0 + k for k in range(30)]}
+    (ax,) = scaling_figure(many, "window").axes
+    assert (ax.get_xlabel(), ax.get_xscale(), len(ax.get_xticks())) == ("window", "linear", 10)
+
+
 @pytest.mark.parametrize(
     ("words", "code", "reasons"),
     [

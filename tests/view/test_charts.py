@@ -60,6 +60,16 @@ def test_front_is_what_none_beats(points: list[tuple[int, int]]) -> None:
     assert sorted(charts.front(points)) == [i for i, p in enumerate(points) if not beaten(p)]
 
 
+def test_a_small_heat_map_tells_its_values_and_a_large_one_has_contours() -> None:
+    table = {"x": [1, 2, 1, 2], "y": ["a", "a", "b", "b"], "latency_s": [1e-3, 2.3456e-3, 3e-3, None]}
+    ax = sim.plot.heat_map(table, "x", "y")
+    assert [text.get_text() for text in ax.texts] == ["1", "2.35", "3"]  # ms; nothing where there is no value
+    side = range(9)
+    large = {"x": [x for x in side for _ in side], "y": [y for _ in side for y in side],
+             "latency_s": [1e-3 * (1 + x + y) for x in side for y in side]}  # fmt: skip
+    assert len(sim.plot.heat_map(large, "x", "y").collections) == 1
+
+
 def test_drawing_leaves_global_state_alone(estimate: Estimate) -> None:
     before = dict(mpl.rcParams)
     assert sim.plot.heat_map(TABLE, "rows", "bandwidth").get_xlabel() == "rows"
