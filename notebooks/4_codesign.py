@@ -50,7 +50,9 @@ for width, depth in ((256, 2), (256, 6), (512, 4), (512, 8)):
 # %% [markdown]
 # ## The chip, for a given network
 #
-# One call costs every combination. More rows buy nothing here: a matrix times a vector waits for DRAM.
+# One call costs every combination. A matrix times a vector passes one row of inputs over each tile of weights, so that
+# this array spends most of its time filling, draining and loading the next tile. More rows mean fewer tiles and buy
+# most; a faster DRAM pays off only once the array has 64 rows, and only up to 34 GB/s. Both cost area.
 
 # %%
 graph = sim.load_workload("decoder", width=512, depth=4, **FIXED)
