@@ -145,3 +145,28 @@ def test_five_thousand_ops_open_in_the_page(browser: Any, tmp_path: Path, estima
         "[...document.querySelectorAll('button')].find(b => b.textContent === 'show all 5000').click()"
     )
     assert len(cells(browser, 0)) == 5000
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+def test_two_searches_open_the_design_of_the_one_that_is_chosen(browser: Any, tmp_path: Path, width: int) -> None:
+    """Both have a winner 00007; every design of a small table is listed, not the front alone."""
+    folders = []
+    for name, seconds in (("one", "1e-3"), ("two", "2e-3")):
+        folder = tmp_path / name
+        (folder / "winners" / "00007").mkdir(parents=True)
+        (folder / "winners" / "00007" / "chip.yaml").write_text(f"name: chip of {name}\n")
+        (folder / "pareto.csv").write_text(f"trial,DRAM.bandwidth,latency [s],quality\n7,1,{seconds},70\n8,2,9e-3,60\n")
+        study = {"schema": "dovetail.study/1", "version": "0", "space": "s", "trials": 1, "points": 2, "costed": 2}
+        (folder / "search.json").write_text(json.dumps(study | {"better": {"latency [s]": -1, "quality": 1}}))
+        folders.append(folder)
+    show(browser, tmp_path, *folders, width=width)
+    first = browser.find_element(By.CSS_SELECTOR, "section")
+    assert [span.text for span in first.find_elements(By.CSS_SELECTOR, ".legend span")] == ["one", "two"]
+    heads = [head.text for head in first.find_elements(By.CSS_SELECTOR, "th")][:5]
+    assert [head.replace("\n", "") for head in heads] == ["search", "trial", "DRAM.bandwidth", "latency", "quality"]
+    rows = first.find_element(By.TAG_NAME, "table").find_elements(By.CSS_SELECTOR, "tr.pick")
+    assert len(rows) == 4
+    next(row for row in rows if row.text.startswith("two 7")).click()
+    details = first.find_element(By.CSS_SELECTOR, ".details").get_attribute("textContent")
+    assert "chip of two" in details
+    assert "chip of one" not in details

@@ -190,7 +190,8 @@ def _compressed(document: Document, path: Path) -> Table:
             rows.setdefault(("as trained", chip), _row("as trained", first, chip, found.get("before"), document))
             rows[name, chip] = _row(name, quality, chip, found.get("after"), result)
     every = list(rows.values())
-    return Table(name=path.name, columns={key: [row[key] for row in every] for key in every[0]} if every else {})
+    name = ", ".join(filter(None, (path.name, str(document.get("workload") or ""))))
+    return Table(name=name, columns={key: [row[key] for row in every] for key in every[0]} if every else {})
 
 
 def _row(

@@ -63,6 +63,7 @@ function scatter({ points, x, y, logX, logY, chosen, line, onpick, words, diagon
 }
 
 const plainName = (name) => name.replace(/ \[[^\]]+\]$/, "").replace(/_(bytes_per_s|per_s|s|j|w|mm2|bytes)$/, "").replaceAll("_", " ");
+const headName = (name) => (/[.]/.test(name) ? name : name.endsWith("_bytes") ? name.replaceAll("_", " ") : plainName(name));
 const cellText = (value) => (value === null ? "–" : typeof value === "number" ? String(+value.toPrecision(5)) : value);
 function withUnit(name, value) {
   if (typeof value !== "number") return cellText(value);
@@ -77,6 +78,7 @@ function withUnit(name, value) {
   return cellText(value);
 }
 
+const FEW = 12;  // designs that are all listed
 function designsSection(found) {
   const columns = found.columns, numeric = found.numeric;
   const varies = numeric.filter((name) => new Set(columns[name].filter((v) => v !== null)).size > 1);
@@ -89,6 +91,8 @@ function designsSection(found) {
     h("option", { value: name, selected: name === value ? "" : null }, name)));
   const x = select(first, "x axis"), y = select(rest, "y axis");
   const place = h("div", {}), details = h("div", { class: "details", "aria-live": "polite" }), list = h("div", {});
+  const every = Array.from({ length: found.rows }, (_, i) => i), few = found.rows <= FEW;
+  const named = ["recipe", "hardware"].filter((name) => new Set(found.columns[name]).size > 1);
   let picked = null;
   function draw() {
     const rows = [];
@@ -98,7 +102,8 @@ function designsSection(found) {
     const best = front(points, found.direction[x.value] || -1, found.direction[y.value] || -1);
     const groups = found.group ? [...new Set(found.columns[found.group])] : [];
     const colour = (i) => data.colours[groups.indexOf(found.columns[found.group][i]) % data.colours.length];
-    const words = (k) => `${found.group ? `${found.columns[found.group][rows[k]]}\n` : ""}${x.value} ${withUnit(x.value, points[k][0])}\n${y.value} ${withUnit(y.value, points[k][1])}`;
+    const title = (i) => [...(found.group ? [found.group] : []), ...named].map((name) => `${found.columns[name][i]}\n`).join("");
+    const words = (k) => `${title(rows[k])}${x.value} ${withUnit(x.value, points[k][0])}\n${y.value} ${withUnit(y.value, points[k][1])}`;
     place.replaceChildren(...[
       scatter({ points, x: x.value, y: y.value, logX: log(points.map((p) => p[0])), logY: log(points.map((p) => p[1])),
         line: best, chosen: rows.indexOf(picked), words, onpick: (k) => { picked = rows[k]; draw(); },
@@ -106,11 +111,12 @@ function designsSection(found) {
       groups.length ? legend(groups.map((name, k) => [name, data.colours[k % data.colours.length]])) : null,
       h("figcaption", {}, `${best.length} of ${points.length} designs are beaten by none in both; `
         + `${found.rows - points.length ? `${found.rows - points.length} without both numbers; ` : ""}click on one to open it.`)].filter((part) => part !== null));
-    list.replaceChildren(designTable(found, best.map((k) => rows[k]), (i) => { picked = i; draw(); }));
+    const leading = best.map((k) => rows[k]);
+    list.replaceChildren(designTable(found, few ? [...leading, ...every.filter((i) => !leading.includes(i))] : leading, (i) => { picked = i; draw(); }));
     details.replaceChildren(...(picked === null ? ["No design chosen."] : design(found, picked)));
   }
   draw();
-  return h("div", {}, h("div", { class: "controls" }, "x", x, "y", y), place, details, h("h3", {}, "The front"), list);
+  return h("div", {}, h("div", { class: "controls" }, "x", x, "y", y), place, details, h("h3", {}, few ? "All designs, the front first" : "The front"), list);
 }
 
 function design(found, i) {
@@ -130,7 +136,7 @@ function designTable(found, rows, pick) {
   const names = Object.keys(found.columns).filter((name) => new Set(found.columns[name].map(String)).size > 1);
   const shown = (rows || Array.from({ length: found.rows }, (_, i) => i)).slice(0, 200);
   return h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, names.map((name) => h("th", { scope: "col",
-    title: name, class: found.numeric.includes(name) ? "number" : "text" }, breakable(/[.]/.test(name) ? name : plainName(name)))))),
+    title: name, class: found.numeric.includes(name) ? "number" : "text" }, breakable(headName(name)))))),
     h("tbody", {}, shown.map((i) => h("tr", { class: "pick", onclick: () => pick(i) }, names.map((name) =>
       h("td", { class: found.numeric.includes(name) ? "number" : "text" }, withUnit(name, found.columns[name][i]))))))));
 }
