@@ -268,7 +268,7 @@ def summary(found: Found, costing: Costing, chosen: tuple[Winner, ...]) -> str:
         worst = ", ".join(f"{name} by {_by(amount)}" for name, amount in miss.violations.items() if amount > 0)
         lines.append(f"No design meets all limits. The nearest, trial {miss.number}, misses {worst}:")
         lines.append(f"  {', '.join(f'{name} {value}' for name, value in miss.parameters.items())}")
-    lines.append(f"Pareto set: {len(found.front)} designs")
+    lines.append(f"Pareto set: {len(found.front)} design{'s' * (len(found.front) != 1)}")
     for winner in chosen:
         pairs = zip(found.objectives, winner.row.values, strict=True)
         values = ", ".join(f"{name} {value_text(name, value)}" for name, value in pairs)

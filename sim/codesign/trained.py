@@ -133,8 +133,8 @@ class Trained:
         return Quality(
             metric=self.spec.metric, value=course.final, higher_is_better=self.spec.higher_is_better,
             method=Method.TRAIN,
-            source=f"{self.spec.steps} steps on the workload's task, seed {self.spec.seed}, {self.spec.examples} "
-            "validation examples",
+            source=f"{self.spec.steps} steps on the workload's task, seed {self.spec.seed}, at most "
+            f"{self.spec.examples} validation examples",
         )  # fmt: skip
 
     def _looks(self, choice: ModelChoice, worth: Worth) -> tuple[tuple[float, float], ...]:

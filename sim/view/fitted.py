@@ -68,7 +68,11 @@ class FittedTable:
     styles: Sequence[str] = ()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield self.table(options.max_width)
+        table = self.table(options.max_width)
+        if len(self.title) > console.measure(table).maximum:  # it would be broken at the table's edge
+            table.title = None
+            yield Text(self.title, style="bold")
+        yield table
 
     def kept(self, width: int) -> list[Column]:
         """The columns that `width` cells hold."""

@@ -64,7 +64,7 @@ def front_table(found: Found) -> FittedTable:
         for row in shown
     ]  # fmt: skip
     same = {n: front[0].parameters[n] for n in front[0].parameters if n not in names} if front else {}
-    title = f"Beaten by none: {len(front)} designs" + (
+    title = f"Beaten by none: {len(front)} design{'s' * (len(front) != 1)}" + (
         f", {len(shown)} of them shown" if len(shown) < len(front) else ""
     )
     return fitted(title + (f"; all with {_pairs(same)}" if same else ""), heads, lines)
