@@ -159,6 +159,11 @@ VECTORS = {
     "fft complex": (
         Call(lambda a: torch.fft.fft(a)), (empty(4, 32, dtype=torch.complex64),), {FMA: 4 * 5 * 32 * 5 // 2},
     ),
+    "sort of the first axis": (Call(lambda a: torch.sort(a, dim=0, stable=True)[0]), (series,), {COMPARE: rows}),
+    # a search among 1000 boundaries: ten digits
+    "buckets": (Call(torch.bucketize), (series, empty(1000)), {COMPARE: 10 * rows}),
+    "lists": (Call(lambda a: torch._foreach_add([a, a[0]], 1.0)), (series,), {ADD: rows + rows // 2}),
+    "lists in place": (Call(lambda a: torch._foreach_mul_([a], 2.0) or a), (series,), {MUL: rows}),
     "cumulative sum": (Call(lambda a: a.cumsum(-1)), (series,), {ADD: rows}),
     "fake quantisation": (
         Call(lambda a: torch.fake_quantize_per_tensor_affine(a, 0.1, 0, -128, 127)), (series,),

@@ -47,6 +47,26 @@ def run_op(questions: Questions, func: Any, args: tuple, kwargs: dict) -> Any:
         return kernel(*args, **kwargs)
 
 
+def results_of(func: Any, args: tuple, kwargs: dict, out: Any) -> tuple[torch.Tensor, ...]:
+    """The tensors that an op makes: what it returns, and the arguments that it writes and does not return.
+
+    An op that returns nothing works all the same (`torch._foreach_mul_`, a custom op with `mutates_args`). Of torch's
+    own ops that return something the results are enough: the running statistics of a norm do not change in inference.
+    """
+    returned = tuple(tensors_in(out if isinstance(out, list | tuple) else (out,)))
+    if not func._schema.is_mutable or (returned and func.namespace == "aten"):
+        return returned
+    memory = {t.untyped_storage()._cdata for t in returned}
+    return (*returned, *(t for t in written(func, args, kwargs) if t.untyped_storage()._cdata not in memory))
+
+
+def written(func: Any, args: tuple, kwargs: dict) -> list[torch.Tensor]:
+    """The arguments that an op's schema says it writes."""
+    given = {a.name: value for a, value in zip(func._schema.arguments, args, strict=False)} | kwargs
+    marked = [a.name for a in func._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
+    return list(tensors_in([given[name] for name in marked if name in given]))
+
+
 _DTYPES = sorted((t for t in vars(torch).values() if isinstance(t, torch.dtype)), key=str)
 _LIBRARIES: dict[str, torch.library.Library] = {}
 
@@ -74,4 +94,4 @@ def _like(inputs: Sequence[torch.Tensor], axes: list[int], sizes: list[int], typ
     return out
 
 
-__all__ = ["foreign", "run_op"]
+__all__ = ["foreign", "results_of", "run_op", "written"]

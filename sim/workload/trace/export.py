@@ -18,6 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch._higher_order_ops.auto_functionalize import (
+    _generate_new_op_kwargs_from_bases,
+    auto_functionalized,
+    auto_functionalized_v2,
+)
+from torch._ops import HigherOrderOperator
 from torch.export.graph_signature import InputKind
 
 from sim.errors import TraceError, WorkloadError
@@ -26,6 +32,7 @@ from sim.workload.passes.attention import find_attention
 from sim.workload.passes.caches import find_caches
 from sim.workload.raised import foreign_code, told
 from sim.workload.trace.builder import GraphBuilder, Where
+from sim.workload.trace.dynamic import results_of, written
 from sim.workload.trace.policy import DataPolicy
 from sim.workload.trace.recorder import META, PROGRESS_EVERY, is_view
 from sim.workload.trace.rules.registry import Call, tensors_in
@@ -34,6 +41,9 @@ from sim.workload.trace.source import user_file
 
 _SCATTERS = {"aten.slice_scatter", "aten.select_scatter", "aten.index_copy", "aten.index_put", "aten.index_add"}
 """Functional forms of writes into a part of a tensor: the tensor is their first argument."""
+
+_PUT_BACK = {"aten.slice_scatter", "aten.select_scatter", "aten.diagonal_scatter", "aten.as_strided_scatter"}
+"""How export writes a part that was worked on in place back into the whole."""
 
 _LINE = re.compile(r'File "([^"]+)", line (\d+)')
 
@@ -157,6 +167,8 @@ class _Reader:
         """Name of a node whose value is written back -> the tensor that it is written to."""
         self.stored: dict[str, Any] = {}
         """Name of a node whose value is made elsewhere and then copied -> the tensor that it is copied to."""
+        self.written: set[str] = set()
+        """Calls of the model that wrote in place, and did so already: what follows puts back what lies there."""
 
     def graph(self, name: str) -> Graph:
         nodes = list(self.program.graph.nodes)
@@ -222,12 +234,17 @@ class _Reader:
         if node.target is operator.getitem:
             return args[0][args[1]]
         name = _op_name(node.target)
+        if isinstance(node.target, HigherOrderOperator):
+            return self._write_arguments(node, args, kwargs)
         if not isinstance(node.target, torch._ops.OpOverload):
             return node.target(*args, **kwargs)
+        call_in_place, in_place_name = _in_place(node)
+        if _is_idle_dropout(node, name):
+            return args[0]
+        if name in _PUT_BACK and call_in_place in self.written and _memory(args[0]) == _memory(args[1]):
+            return args[0]
         if any(isinstance(d, torch.device) for d in kwargs.values()):
             kwargs = {key: META if isinstance(value, torch.device) else value for key, value in kwargs.items()}
-        if name == "aten.copy" and self._feeds_a_scatter(node) and args[0].dtype == args[1].dtype:
-            return args[1].expand(args[0].shape)  # the scatter into the buffer does the copying
         if name.startswith(("aten._assert", "aten.sym_")):
             return None
         with foreign_code(lambda error: f"{self.what}: exported, but {name} cannot run without data: {told(error)}"):
@@ -236,21 +253,39 @@ class _Reader:
         if not outputs:
             return out
         home = self.home.get(node.name)
+        if in_place_name == f"{name}_" and not is_view(outputs, args, kwargs):
+            home = args[0]
+            self.written.add(call_in_place)
         if home is not None:
-            out, outputs = home, (home,)
+            out, outputs = home, tuple(tensors_in(home))
         call = Call(name=name, args=args, kwargs=kwargs, outputs=outputs, in_place=home is not None)
         view = home is None and is_view(outputs, args, kwargs)
         self.builder.record(call, _where(node), pure_view=view)
         target = self.stored.get(node.name)
-        if target is None:
+        if target is None or _memory(target) == _memory(out):
             return out
         copy = Call(name="aten.copy", args=(target, out), kwargs={}, outputs=(target,), in_place=True)
         self.builder.record(copy, _where(node))
         return target
 
-    def _feeds_a_scatter(self, node: Any) -> bool:
-        """Is this functional copy only a step of a write into a mutated buffer?"""
-        return node.name not in self.home and all(user.name in self.home for user in node.users)
+    def _write_arguments(self, node: Any, args: tuple, kwargs: dict) -> tuple:
+        """A custom op that writes its arguments: export hands it copies and goes on with them; it is recorded as it was
+        written, in place, and its results are followed by the arguments' memory."""
+        if node.target not in (auto_functionalized, auto_functionalized_v2):
+            raise TraceError(
+                f"{self.what}: exported, but the higher-order op {node.target} is not read; trace with the recorder"
+            )
+        op, kwargs = args[0], dict(kwargs)
+        bases = list(kwargs.pop("_all_bases", ()))
+        if node.target is auto_functionalized_v2:
+            kwargs, _ = _generate_new_op_kwargs_from_bases(op._schema, kwargs, bases, (), False)
+        given = tuple(kwargs.get(a.name, a.default_value) for a in op._schema.arguments)
+        with foreign_code(lambda error: f"{self.what}: exported, but {op} cannot run without data: {told(error)}"):
+            out = op(*given)
+        bases = bases or written(op, given, {})
+        outputs = results_of(op, given, {}, out)
+        self.builder.record(Call(name=_op_name(op), args=given, kwargs={}, outputs=outputs), _where(node))
+        return (*(out if isinstance(out, tuple) else (out,)), *bases)
 
 
 def _chain(node: Any, buffer: Any) -> list:
@@ -266,6 +301,32 @@ def _chain(node: Any, buffer: Any) -> list:
             return []
         node = node.args[0]
     return found
+
+
+def _in_place(node: Any) -> tuple[str, str]:
+    """The call in place that the model wrote and that export made functional: its node's name and its op's, or ""."""
+    for call, name in _origins(node):
+        if name.endswith("_") and not name.endswith("__"):
+            return call, name
+    return "", ""
+
+
+def _origins(node: Any) -> Iterator[tuple[str, str]]:
+    """What the node was before: names of nodes and ops, one for each time that the program was taken apart."""
+    left = list(node.meta.get("from_node") or ())
+    while left:
+        origin = left.pop()
+        yield origin.name, str(origin.target).rpartition(".")[0]
+        left.extend(origin.from_node or ())
+
+
+def _is_idle_dropout(node: Any, name: str) -> bool:
+    """In inference a dropout returns its input; export writes a copy."""
+    return name == "aten.clone" and any(origin.endswith("dropout") for _, origin in _origins(node))
+
+
+def _memory(tensor: Any) -> int:
+    return tensor.untyped_storage()._cdata
 
 
 def _op_name(target: Any) -> str:

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sim.workload.trace.builder import GraphBuilder, Where
 from sim.workload.trace.control import run_control_flow
-from sim.workload.trace.dynamic import run_op
+from sim.workload.trace.dynamic import results_of, run_op
 from sim.workload.trace.known import Known, form_of
 from sim.workload.trace.policy import DataPolicy
 from sim.workload.trace.questions import Questions
@@ -285,7 +285,7 @@ class _Dispatch(TorchDispatchMode):
         out = run_op(self._recorder.questions, func, args, kwargs)
         if self._paused or func.namespace == "prim":
             return out
-        outputs = tuple(tensors_in(out if isinstance(out, list | tuple) else (out,)))
+        outputs = results_of(func, args, kwargs, out)
         if outputs:
             self._record(func, args, kwargs, outputs)
         return out

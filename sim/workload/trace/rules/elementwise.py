@@ -124,7 +124,6 @@ _TABLE = ACTIVATIONS | {
     "isfinite": {COMPARE: 1},
     "tril": {COMPARE: 1},
     "triu": {COMPARE: 1},
-    "bucketize": {COMPARE: 8},
     "polar": {SIN: 2, MUL: 2},
     "complex": {CONVERT: 1},
     "angle": {TANH: 1, RECIPROCAL: 1, COMPARE: 2},
@@ -149,6 +148,26 @@ def _table_rule(name: str, primitives: dict[Primitive, int]) -> None:
 
 for _name, _primitives in _TABLE.items():
     _table_rule(_name, _primitives)
+
+
+def _of_each(name: str, primitives: dict[Primitive, int]) -> None:
+    @register_rule(f"aten._foreach_{name}")
+    def rule(call: Call) -> Vector:
+        """Lists of tensors, element by element."""
+        count = sum(t.numel() for t in call.outputs)
+        return Vector({primitive: n * count for primitive, n in primitives.items()})
+
+
+for _name, _primitives in _TABLE.items():
+    _of_each(_name, _primitives)
+for _name, _primitives in {"div": {RECIPROCAL: 1}, "pow": {LOG: 1, MUL: 1, EXP: 1}}.items():
+    _of_each(_name, _primitives)
+
+
+@register_rule("aten._foreach_copy")
+def copy_each(call: Call) -> Movement:
+    """The tensors of the second list are read, those of the first written."""
+    return Movement(read=[*((t, 0) for t in call.args[0]), *((t, t.numel()) for t in call.args[1])])
 
 
 @register_rule("aten.gelu")
@@ -205,6 +224,12 @@ def isin(call: Call) -> Vector:
     elements, among = call.args[0], call.args[1]
     among = among.numel() if hasattr(among, "numel") else 1
     return Vector({COMPARE: elements.numel() * max(among.bit_length(), 1)})
+
+
+@register_rule("aten.bucketize")
+def bucketize(call: Call) -> Vector:
+    """A search in n sorted boundaries, n + 1 answers: as many compares as n has binary digits."""
+    return Vector({COMPARE: call.out.numel() * max(call.args[1].shape[-1].bit_length(), 1)})
 
 
 @register_rule("aten.nll_loss_forward", "aten.nll_loss2d_forward")

@@ -207,7 +207,9 @@ def topk(call: Call) -> Movement:
 def sort(call: Call) -> Movement:
     """n log2(n) compares of a merge sort along the axis."""
     x = call.args[0]
-    axis = next((a for a in call.args[1:] if isinstance(a, int) and not isinstance(a, bool)), -1)
+    axis = next(
+        (a for a in call.args[1:] if isinstance(a, int) and not isinstance(a, bool)), call.kwargs.get("dim", -1)
+    )
     size = x.shape[axis] if x.dim() else 1
     compares = x.numel() * max(size - 1, 1).bit_length()
     return Movement(primitives={COMPARE: compares, SHUFFLE: x.numel()})
