@@ -300,6 +300,75 @@ def test_results_of_no_elements_are_not_read():
     assert estimate(graph, "edge-npu").latency_s > 0
 
 
+def _split(experts, x, chosen, counts):
+    """Choices sorted by expert, a slice to each."""
+    rows = x[chosen.argsort() // 2].split(counts)
+    return torch.cat([expert(row) for expert, row in zip(experts, rows, strict=True)])
+
+
+def _ended(experts, x, chosen, ends):
+    rows, starts = x[chosen.argsort() // 2], [0, *ends[:-1]]
+    return torch.cat([e(rows[a:b]) for e, a, b in zip(experts, starts, ends, strict=True)])
+
+
+def _skipped(experts, x, chosen, counts):
+    rows, first, out = x[chosen.argsort() // 2], 0, []
+    for expert, n in zip(experts, counts, strict=True):
+        if n == 0:
+            continue
+        out.append(expert(rows[first : first + n]))
+        first += n
+    return torch.cat(out)
+
+
+COUNTED = {
+    "bincount": lambda e, x, i: _split(e, x, i, torch.bincount(i, minlength=8).tolist()),
+    "histc": lambda e, x, i: _split(e, x, i, torch.histc(i.float(), 8, 0, 7).int().tolist()),
+    "one-hot": lambda e, x, i: _split(e, x, i, torch.nn.functional.one_hot(i, 8).sum(0).tolist()),
+    "ends": lambda e, x, i: _ended(e, x, i, torch.bincount(i, minlength=8).cumsum(0).tolist()),
+    "scattered into zeros, as an array": lambda e, x, i: _skipped(
+        e, x, i, i.new_zeros(len(x), 8).scatter_(1, i.view(-1, 2), 1).sum(0).cpu().numpy()
+    ),
+    "ones added": lambda e, x, i: _skipped(e, x, i, i.new_zeros(8).scatter_add_(0, i, torch.ones_like(i)).tolist()),
+    "one after the other": lambda e, x, i: _skipped(e, x, i, [n.item() for n in torch.bincount(i, minlength=8)]),
+}
+
+
+@pytest.mark.parametrize("form", COUNTED)
+def test_counts_of_choices_are_dealt_out_in_sum(form):
+    """30 tokens choose 2 of 8 experts of 6 x 6: 60 rows of 36 MACs, whatever the code makes of the counts.
+
+    Each count was `number` before: 8 rows in all, or an error where the slices must cover the rows.
+    """
+
+    class Experts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.experts = nn.ModuleList(nn.Linear(6, 6, bias=False) for _ in range(8))
+
+        def forward(self, x, chosen):
+            return COUNTED[form](self.experts, x, chosen)
+
+    graph = trace(Experts(), (torch.empty(30, 6), torch.zeros(60, dtype=torch.int64)))
+    assert graph.macs == 60 * 36
+    assert len([op for op in graph if isinstance(op, EinsumOp)]) == 8
+    assert any("of a known sum" in note for note in graph.notes)
+
+
+def test_counts_follow_the_stated_load():
+    class Experts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.experts = nn.ModuleList(nn.Linear(6, 6, bias=False) for _ in range(2))
+
+        def forward(self, x, chosen):
+            return _split(self.experts, x, chosen, torch.bincount(chosen, minlength=2).tolist())
+
+    inputs = torch.empty(10, 6), torch.zeros(20, dtype=torch.int64)
+    graph = trace(Experts(), inputs, policy=DataPolicy(shares=(0.9, 0.1)))
+    assert [op.einsum.macs for op in graph if isinstance(op, EinsumOp)] == [18 * 36, 2 * 36]
+
+
 def test_a_boolean_mask_keeps_the_policys_fraction():
     model = Call(lambda m, x: x[x > 0] * 2)
     graph = trace(model, torch.zeros(8), policy=DataPolicy(fraction=0.25))

@@ -81,9 +81,9 @@ class Choices:
     def learn(self, name: str, args: tuple, kwargs: dict, outputs: tuple) -> None:
         """What an ATen op's result inherits."""
         source, out = next(tensors_in(args), None), outputs[-1]
-        if source is None or _key(source) == _key(out):
+        if source is None or memory_of(source) == memory_of(out):
             return
-        levels = self._levels.get(_key(source))
+        levels = self._levels.get(memory_of(source))
         if name in _PLACES or (name in _EXTREMES and len(outputs) == 2):
             self._put(self._levels, out, _places(name, source, args, kwargs))
         elif name in _CARRY | _COPY:
@@ -106,16 +106,16 @@ class Choices:
 
     def share(self, mask: Tensor) -> float | Span | None:
         """Share of its elements that are true; None where its making does not tell."""
-        hot = self._one_hot.get(_key(mask))
-        return self._density.get(_key(mask)) if hot is None else self._of_class(hot, hot.which(mask))
+        hot = self._one_hot.get(memory_of(mask))
+        return self._density.get(memory_of(mask)) if hot is None else self._of_class(hot, hot.which(mask))
 
     def levels(self, index: Tensor) -> int | None:
         """How many values indices range over."""
-        return self._levels.get(_key(index))
+        return self._levels.get(memory_of(index))
 
     def met(self, mask: Tensor) -> list[int] | None:
         """Places that are true in a mask with one element a class: the classes that are chosen at all."""
-        hot = self._one_hot.get(_key(mask))
+        hot = self._one_hot.get(memory_of(mask))
         if hot is None or mask.dim() != 1 or hot.axis(mask) != 0:
             return None
         return [one for one in range(hot.classes) if self._policy.count(1, self._of_class(hot, one), "")]
@@ -134,36 +134,36 @@ class Choices:
 
     def listed(self, classes: Tensor) -> list[int] | None:
         """Such a list, by place in memory."""
-        return self._met.get(_key(classes))
+        return self._met.get(memory_of(classes))
 
     def value(self, one: object) -> int | None:
         """A class, as a number or an element of a list of them."""
         if isinstance(one, Tensor):
-            met = self._met.get(_key(one))
+            met = self._met.get(memory_of(one))
             return met[one.storage_offset()] if met and one.numel() == 1 else None
         return one if isinstance(one, int) else None
 
     def truth(self, one: Tensor) -> bool | None:
         """How a comparison of such an element came out."""
-        return self._truth.get(_key(one))
+        return self._truth.get(memory_of(one))
 
     def _put(self, table: dict[int, Any], tensor: Tensor, known: Any) -> None:
         if known is not None:
-            table[_key(tensor)] = known
+            table[memory_of(tensor)] = known
             self._kept.append(tensor)
 
     def _of_class(self, hot: OneHot, which: int | None) -> float | Span:
         return _scaled(self._policy.share(hot.classes, which), hot.times)
 
     def _carry(self, source: Tensor, out: Tensor, share: float | Span | None, same_places: bool) -> None:
-        hot = self._one_hot.get(_key(source))
+        hot = self._one_hot.get(memory_of(source))
         copied = hot.copied(source, out) if hot and same_places else None
         self._put(self._one_hot, out, copied)
         if copied is None:
             self._put(self._density, out, self.share(source) if share is None else share)
 
     def _reduce(self, source: Tensor, out: Tensor, axes: Any) -> None:
-        hot, share = self._one_hot.get(_key(source)), self.share(source)
+        hot, share = self._one_hot.get(memory_of(source)), self.share(source)
         over = () if axes is None else (axes,) if isinstance(axes, int) else tuple(axes)
         reduced = hot.reduced(source, out, over) if hot else None
         self._put(self._one_hot, out, reduced)
@@ -172,7 +172,7 @@ class Choices:
 
     def _indexed(self, mask: Tensor, indices: Any) -> float | Span | None:
         """Share of hot[i], where i is an element of a list of classes."""
-        hot, which = self._one_hot.get(_key(mask)), self.value(indices[0]) if len(indices) == 1 else None
+        hot, which = self._one_hot.get(memory_of(mask)), self.value(indices[0]) if len(indices) == 1 else None
         return None if hot is None or which is None or hot.axis(mask) != 0 else self._of_class(hot, which)
 
 
@@ -189,5 +189,6 @@ def _scaled(known: float | Span, by: float) -> float | Span:
     return (known[0] * by, known[1] * by) if isinstance(known, tuple) else min(known * by, 1.0)
 
 
-def _key(tensor: Tensor) -> int:
+def memory_of(tensor: Tensor) -> int:
+    """A number of the memory that a tensor and its views share."""
     return tensor.untyped_storage()._cdata

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sim.errors import TraceError
 from sim.workload.trace.builder import GraphBuilder
 from sim.workload.trace.choices import Choices
+from sim.workload.trace.dealt import Dealt
 from sim.workload.trace.loops import Loops
 from sim.workload.trace.policy import DataPolicy
 from sim.workload.trace.source import user_line
@@ -38,9 +40,14 @@ class Questions:
         self._policy = policy
         self._choices = Choices(policy)
         self._loops = Loops()
-        self.learn = self._choices.learn
+        self._dealt = Dealt(policy)
         self.kept_none = False
         """A mask kept nothing, or a list of choices left some out: what works on those is not in the graph."""
+
+    def learn(self, name: str, args: tuple, kwargs: dict, outputs: tuple) -> None:
+        """What the results of an ATen call inherit."""
+        self._choices.learn(name, args, kwargs, outputs)
+        self._dealt.learn(name, args, kwargs, outputs[-1])
 
     def answer(self, func: Any, args: tuple, kwargs: dict, recorder: Any) -> object:
         """The policy's answer, or NotImplemented when `func` asks nothing about data."""
@@ -49,6 +56,8 @@ class Questions:
         if func is Tensor.tolist:
             return self._list(args[0])
         if func in _NO_ANSWER:
+            if args[0].dim() == 1 and self._dealt.values(args[0]) is not None:
+                return np.array(self._list(args[0]))
             raise TraceError(f"{user_line()}: the model turns a tensor into an array; a run without data has no values")
         if func in _NONZERO:
             return self._nonzero(args[0], kwargs.get("as_tuple", False), recorder)
@@ -80,6 +89,11 @@ class Questions:
             return known
         if kind is bool and (loop := self._loops.asked()):
             return self._goes_on(*loop)
+        counted = self._dealt.truth(tensor) if kind is bool else None
+        if counted is None and tensor.numel() == 1 and (found := self._counted(tensor)):
+            counted = kind(found[0])
+        if counted is not None:
+            return counted
         value = self._policy.scalar(kind, user_line())
         self._note(f"{kind.__name__} of a tensor", value)
         return value
@@ -104,10 +118,20 @@ class Questions:
         self._note(f"results of an op, of at most {most},", count, place)
         return count
 
+    def _counted(self, tensor: Tensor) -> list[int] | None:
+        """Counts of which the sum is known, dealt out to the classes; None of anything else."""
+        found = self._dealt.values(tensor)
+        if found:
+            told = str(found[0]) if len(set(found)) == 1 else f"between {min(found)} and {max(found)}"
+            self._note("choices of a class, of a known sum,", told)
+        return found
+
     def _list(self, tensor: Tensor) -> object:
-        """Nested lists of the scalar answer, in the tensor's shape."""
+        """Nested lists of the scalar answer, in the tensor's shape; counts of a known sum as they are dealt out."""
         if tensor.dim() == 0:
             return self.scalar(None, tensor)
+        if tensor.dim() == 1 and (found := self._counted(tensor)) is not None:
+            return found
         known, strides = self._choices.listed(tensor), tensor.stride()
         value = None if known else self.scalar(None, tensor.new_empty(()))
 
@@ -177,6 +201,8 @@ class Questions:
         with recorder.dispatch.paused():
             out = torch.empty(bins, dtype=weights.dtype if weights is not None else torch.int64, device="meta")
         recorder.record("aten.bincount", (x,) if weights is None else (x, weights), {}, (out,))
+        if weights is None:
+            self._dealt.put(out, x.numel())
         return out
 
     def _select(self, tensor: Tensor, mask: Tensor, recorder: Any) -> Tensor:
@@ -211,6 +237,7 @@ class Questions:
             out = torch.empty((*index.shape, classes), dtype=torch.int64, device="meta")
         recorder.record("aten.one_hot", (index,), {}, (out,))
         self._choices.mark(out, classes)
+        self._dealt.put(out, index.numel())
         return out
 
 
