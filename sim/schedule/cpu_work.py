@@ -26,7 +26,7 @@ from sim.errors import PrecisionError
 from sim.hardware.chip import Chip, Fanout, Memory
 from sim.mapping.problem import INPUT, OUTPUT, WEIGHT
 from sim.schedule.shapes import FUSED_CELLS, Shape, is_depthwise, is_window, product_shape
-from sim.workload.graph import EinsumOp, Graph, MovementOp, Op, OperandRole, Primitive, Region, Role, ViewOp
+from sim.workload.graph import BY_HAND, EinsumOp, Graph, MovementOp, Op, OperandRole, Primitive, Region, Role, ViewOp
 from sim.workload.precision import BITS
 
 VIEW_CALLS = 0.25
@@ -162,8 +162,10 @@ class _Context:
         }
 
     def region(self, op: Op) -> Region | None:
+        """The call of attention that it is a part of; products and a softmax written by hand are none."""
         region = self.graph.regions.get(op.region or "")
-        return region if region is not None and region.kind == "attention" else None
+        called = region is not None and region.kind == "attention" and not region.attrs.get(BY_HAND)
+        return region if called else None
 
     def fused(self, op: Op) -> bool:
         """Whether it is a part of an attention kernel."""

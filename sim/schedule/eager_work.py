@@ -23,7 +23,7 @@ from sim.results import Term
 from sim.schedule.gpu import signature
 from sim.schedule.gpu_kernels import Gpu, Kernel, kernel_of, streamed
 from sim.schedule.shapes import FUSED_CELLS, is_depthwise, is_window
-from sim.workload.graph import EinsumOp, Graph, MovementOp, Op, Primitive, VectorOp, ViewOp
+from sim.workload.graph import BY_HAND, EinsumOp, Graph, MovementOp, Op, Primitive, VectorOp, ViewOp
 
 if TYPE_CHECKING:
     from sim.schedule.network import _Coster
@@ -94,7 +94,8 @@ class _Context:
         """Of the rows so far."""
         self.fused: dict[int, FlashRegion] = {}
         for region in flash_regions(graph).values():
-            if len(graph.tensors[graph.ops[region.scores].inputs[0]].shape) == 4:
+            by_hand = region.region.attrs.get(BY_HAND)
+            if not by_hand and len(graph.tensors[graph.ops[region.scores].inputs[0]].shape) == 4:
                 self.fused |= dict.fromkeys(region.members, region)
         self.called: set[str] = set()
 
@@ -104,7 +105,7 @@ class _Context:
 
     def _unfused(self, op: Op) -> bool:
         region = self.graph.regions.get(op.region or "")
-        return region is not None and region.kind == "attention"
+        return region is not None and region.kind == "attention" and not region.attrs.get(BY_HAND)
 
     def row(self, op: Op, position: int) -> dict[str, float] | None:
         region = self.fused.get(position)

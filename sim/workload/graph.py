@@ -172,12 +172,16 @@ def _einsum(ranks: dict[str, int], operands: tuple[Operand, ...]) -> Einsum:
     return Einsum(ranks=ranks, operands=operands)
 
 
+BY_HAND = "by_hand"
+"""Attribute of a region that the model wrote as separate ops: frameworks run them so, compilers may fuse them."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Region:
     """A group of ops that the model wrote as one: attention, a norm, a recurrent layer.
 
     A chip or the scheduler may run it fused; `attrs` says what is needed for that (for attention:
-    heads, kv_heads, head_dim, query_length, key_length, causal, window; for a recurrent layer: cell).
+    heads, kv_heads, head_dim, query_length, key_length, causal, window, by_hand; for a recurrent layer: cell).
     """
 
     id: str

@@ -1,15 +1,18 @@
 """Attention written by hand, explicit masks, stated expert load, scans and sampling."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
-from sim import estimate
+from sim import estimate, load_hardware
 from sim.workload.graph import EinsumOp, Primitive, Role
 from sim.workload.load import Workload
 from sim.workload.passes import find_attention, find_caches, fuse_epilogues
 from sim.workload.trace import DataPolicy, trace
+from sim.workload.trace.export import export
 from sim.workload.trace.known import form_of
 
 
@@ -39,7 +42,7 @@ def test_hand_written_attention_is_one_region():
     graph = trace(Call(by_hand), (torch.zeros(1, 2, 3, 16), torch.zeros(1, 2, 5, 16), torch.zeros(1, 2, 5, 16)))
     (region,) = attention_of(graph)
     expected = {"heads": 2, "kv_heads": 2, "head_dim": 16, "query_length": 3, "key_length": 5, "causal": False}
-    assert dict(region.attrs) == expected
+    assert dict(region.attrs) == expected | {"by_hand": True}
     inside = [op for op in graph if op.region == region.id]
     assert [op.kind for op in inside if op.kind.startswith("attention.")] == [
         "attention.scores",
@@ -50,6 +53,23 @@ def test_hand_written_attention_is_one_region():
     assert graph.macs == 2 * 2 * 3 * 5 * 16
     assert find_attention(graph) == graph
     assert fuse_epilogues(graph).macs == graph.macs
+
+
+@pytest.mark.parametrize("chip", ["epyc-zen4", "h200-torch"])
+@pytest.mark.parametrize("front_end", [trace, export])
+def test_a_framework_runs_attention_by_hand_op_by_op(chip, front_end):
+    """As the same ops that are no attention.
+
+    Recorded (three axes), each op was the eight kernels of a call without a fused kernel; exported (four axes), all
+    were the framework's fused kernel, which code written out never reaches: 20 times apart.
+    """
+    q, k = torch.zeros(1, 8, 256, 64), torch.zeros(1, 8, 256, 64)
+    graph = front_end(Call(by_hand), (q, k, k))
+    plain = graph.with_(ops=tuple(replace(op, region=None) for op in graph), regions={})
+    hardware = load_hardware(chip)
+    found, expected = (estimate(one, hardware, precision="fp32") for one in (graph, plain))
+    assert found.latency_s == pytest.approx(expected.latency_s, rel=1e-9)
+    assert len([op for op in found.ops if op.macs]) == 2
 
 
 def test_a_classifier_is_no_attention():

@@ -112,6 +112,15 @@ PRODUCTS = {
     "bilinear": (nn.Bilinear(8, 4, 5), (empty(3, 8), empty(3, 4)), 3 * 5 * 8 * 4),
     "einsum": (Call(lambda a: torch.einsum("bhid,bhjd->bhij", a, a)), (q,), SCORES * 8),
     "sum over a batch": (Call(lambda c, a: torch.addbmm(c, a, a)), (empty(6, 6), empty(3, 6, 6)), 3 * 216),
+    # complex factors: four real products each, as two by two parts
+    "complex": (
+        Call(lambda a, b: torch.view_as_real(a @ b)),
+        (empty(6, 8, dtype=torch.complex64), empty(8, 5, dtype=torch.complex64)), 4 * 6 * 8 * 5,
+    ),
+    "complex einsum": (
+        Call(lambda a, b: torch.einsum("bixy,ioxy->boxy", a, b).real),
+        (empty(2, 4, 3, 3, dtype=torch.complex64), empty(4, 5, 3, 3, dtype=torch.complex64)), 4 * 2 * 4 * 5 * 9,
+    ),
     # a factor with one axis: the other's elements
     "matrix times vector": (Call(torch.mv), (empty(12, 16), empty(16)), 12 * 16),
     "vector times matrix": (Call(torch.matmul), (empty(16), empty(16, 12)), 12 * 16),

@@ -143,6 +143,26 @@ def test_outputs_in_dataclasses_and_dicts():
     assert [graph.tensors[op.outputs[0]].role for op in graph] == [Role.OUTPUT, Role.OUTPUT]
 
 
+def test_a_complex_tensor_is_two_real_parts_an_element():
+    """6 x 4 of complex64: 192 bytes, as the parts of 32 bits that an array multiplies."""
+    graph = graph_of(lambda m, x: torch.view_as_real(x @ m.w), torch.zeros(6, 8) * 1j, w=torch.zeros(8, 4) * 1j)
+    product = next(op for op in graph if isinstance(op, EinsumOp))
+    assert product.einsum.macs == 4 * 6 * 8 * 4
+    tensors = [graph.tensors[key] for key in (*product.inputs, *product.outputs)]
+    assert [t.shape for t in tensors] == [(6, 8, 2), (8, 4, 2), (6, 4, 2)]
+    assert [t.size_bytes for t in tensors] == [6 * 8 * 8, 8 * 4 * 8, 6 * 4 * 8]
+    assert {(t.dtype, t.bits) for t in tensors} == {("fp32", 32)}
+
+
+def test_an_encoder_with_a_padding_mask_works_on_padded_tokens_too():
+    """Torch's own way would pack them in nested tensors, which have no shapes without data."""
+    encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), 1)
+    mask = torch.zeros(2, 5, dtype=torch.bool)
+    graph = trace(encoder, {"src": torch.zeros(2, 5, 16), "src_key_padding_mask": mask})
+    assert graph.macs == 10 * (4 * 16 * 16 + 2 * 16 * 32) + 2 * 2 * 5 * 5 * 16
+    assert any("padded tokens" in note for note in graph.notes)
+
+
 def test_module_and_inputs_are_left_as_they_were():
     model = Call(lambda m, x: m.state.add_(x), state=torch.ones(3)).train()
     x = torch.full((3,), 2.0)

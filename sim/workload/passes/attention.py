@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sim.workload.graph import EinsumOp, Graph, MovementOp, Op, Region, Role, Tensor, VectorOp, ViewOp
+from sim.workload.graph import BY_HAND, EinsumOp, Graph, MovementOp, Op, Region, Role, Tensor, VectorOp, ViewOp
 
 _SOFTMAX = {"aten._softmax", "aten.softmax", "aten._safe_softmax"}
 _BETWEEN = {
@@ -21,7 +21,8 @@ def find_attention(graph: Graph) -> Graph:
     and views only, each result read once. The keys must not be a parameter of the model (a linear
     layer before a softmax is a classifier). Attributes: head_dim, query_length and key_length from
     the products; heads = kv_heads from the axes of the scores before the last two ([N, H, L, S]; of
-    [N * H, L, S] the whole first axis); `causal` False, since a mask's values are unknown here.
+    [N * H, L, S] the whole first axis); `causal` False, since a mask's values are unknown here; `by_hand` True:
+    a compiler may fuse it, a framework that runs op by op does not.
 
     Needs: single assignment. Promises: ops, tensors, order and MACs as before; only kinds and
     regions change; a second run changes nothing.
@@ -116,5 +117,6 @@ def _region(graph: Graph, first: int, softmax: Op, last: int, name: str, taken: 
         "query_length": scores.shape[-2] if len(scores.shape) > 1 else 1,
         "key_length": scores.shape[-1],
         "causal": False,
+        BY_HAND: True,
     }
     return Region(id=unique, kind="attention", attrs=attrs)

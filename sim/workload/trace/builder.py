@@ -52,7 +52,11 @@ _DTYPES = {
     "bfloat16": "bf16",
     "float8_e4m3fn": "fp8_e4m3",
     "float8_e5m2": "fp8_e5m2",
+    "complex32": "fp16",
+    "complex64": "fp32",
+    "complex128": "fp64",
 }
+"""Of a complex tensor the type of its parts: it is a real one with a last axis of two."""
 
 
 @dataclass(slots=True)
@@ -144,13 +148,14 @@ class GraphBuilder:
 
     def _add(self, tensor: AnyTensor, storage: _Storage, name: str = "") -> str:
         made = f"t{len(self.tensors)}"
-        shape = compact_shape(tensor)
+        parts = (2,) if tensor.is_complex() else ()
+        shape = (*compact_shape(tensor), *parts)
         text = str(tensor.dtype).removeprefix("torch.")
         self.tensors[made] = Tensor(
             id=made,
             shape=shape,
             dtype=_DTYPES.get(text, text),
-            bits=tensor.element_size() * 8,
+            bits=tensor.element_size() * 8 // (2 if parts else 1),
             role=storage.role,
             name=name,
             layout=_layout(tensor),
@@ -213,11 +218,12 @@ class GraphBuilder:
         extra = self._inputs(work.extra, where)
         made = self.write(work.output[0])
         parts = zip(OperandRole, (*factors, (made, *work.output)), strict=True)
+        ranks = dict(work.ranks) | (_COMPLEX if work.output[0].is_complex() else {})
         operands = tuple(
-            Operand(tensor=name, role=role, projection=_projection(tensor, spec, work.ranks))
+            Operand(tensor=name, role=role, projection=_projection(tensor, spec, ranks, role))
             for role, (name, tensor, spec) in parts
         )
-        einsum = Einsum(ranks=work.ranks, operands=operands)
+        einsum = Einsum(ranks=ranks, operands=operands)
         inputs = (factors[0][0], factors[1][0], *extra)
         self._emit(EinsumOp, kind, inputs, (made,), where, einsum=einsum, epilogue=dict(work.epilogue))
 
@@ -357,10 +363,17 @@ def _layout(tensor: AnyTensor) -> tuple[int, ...]:
         return ()
     strides = tensor.stride()
     order = tuple(sorted(range(tensor.dim()), key=lambda axis: -strides[axis]))
-    return () if order == tuple(range(tensor.dim())) else order
+    if tensor.is_complex():
+        order = (*order, tensor.dim())
+    return () if order == tuple(range(len(order))) else order
 
 
-def _projection(tensor: AnyTensor, spec: Spec, ranks: Mapping[str, int]) -> tuple[Axis, ...]:
+_COMPLEX = {"I": 2, "O": 2}
+"""Ranks of a product of complex factors: four real products an element. Each factor and the result has two parts."""
+_PARTS = {OperandRole.INPUT: "I", OperandRole.WEIGHT: "O", OperandRole.OUTPUT: "O"}
+
+
+def _projection(tensor: AnyTensor, spec: Spec, ranks: Mapping[str, int], role: OperandRole) -> tuple[Axis, ...]:
     """Axes of an operand; ranks of size 1 that were left out, and broadcast axes, have no terms."""
     axes = []
     for size, entry in zip(compact_shape(tensor), spec, strict=True):
@@ -368,4 +381,6 @@ def _projection(tensor: AnyTensor, spec: Spec, ranks: Mapping[str, int]) -> tupl
         terms = tuple((rank, coef) for rank, coef in window.terms if rank in ranks)
         broadcast = size == 1 and window.offset == 0 and any(ranks[rank] > 1 for rank, _ in terms)
         axes.append(Axis(terms=() if broadcast else terms, size=size, offset=window.offset))
+    if tensor.is_complex():
+        axes.append(Axis(terms=((_PARTS[role], 1),), size=2))
     return tuple(axes)
