@@ -22,7 +22,7 @@ from sim.cost.vector import lane_cycles
 from sim.results import Term
 from sim.schedule.gpu import signature
 from sim.schedule.gpu_kernels import Gpu, Kernel, kernel_of, streamed
-from sim.schedule.shapes import FUSED_CELLS, is_depthwise, is_window
+from sim.schedule.shapes import FUSED_CELLS_OF_GPUS, is_depthwise, is_window
 from sim.workload.graph import BY_HAND, EinsumOp, Graph, MovementOp, Op, Primitive, VectorOp, ViewOp
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class _Context:
 
     def recurrent(self, op: Op) -> bool:
         region = self.graph.regions.get(op.region or "")
-        return region is not None and region.attrs.get("cell") in FUSED_CELLS
+        return region is not None and region.attrs.get("cell") in FUSED_CELLS_OF_GPUS
 
     def _unfused(self, op: Op) -> bool:
         region = self.graph.regions.get(op.region or "")

@@ -36,7 +36,7 @@ from sim.schedule.loads import with_loads
 from sim.schedule.makespan import Makespan
 from sim.schedule.prepare import pass_limit, prepare
 from sim.schedule.residency import Keep, Order, Residency, residency, resident_memory
-from sim.schedule.shapes import FUSED_CELLS
+from sim.schedule.shapes import FUSED_CELLS_OF_GPUS
 from sim.schedule.slices import Slicing
 from sim.schedule.streams import cost_roofline, cost_stream
 from sim.units import Dimension, format_quantity
@@ -488,7 +488,7 @@ def _override(groups: list[GroupCost], increments: list[np.ndarray], options: Op
 
 def _inside_note(graph: Graph, groups: Sequence[GroupCost]) -> list[str]:
     """What a library runs inside the one kernel of a recurrent layer, and takes no time of its own."""
-    layers = {name for name, region in graph.regions.items() if region.attrs.get("cell") in FUSED_CELLS}
+    layers = {name for name, region in graph.regions.items() if region.attrs.get("cell") in FUSED_CELLS_OF_GPUS}
     inside = [group for group in groups if group.op.region in layers and not np.any(group.launch_s + group.time_s)]
     count = f"{len(inside)} {'op' if len(inside) == 1 else 'ops'} of recurrent layers"
     return [f"{count} run inside the layers' kernels: their time is that of the products there"] if inside else []

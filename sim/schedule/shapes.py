@@ -8,7 +8,9 @@ from sim.mapping.problem import INPUT, OUTPUT, WEIGHT
 from sim.workload.graph import EinsumOp
 
 FUSED_CELLS = ("lstm",)
-"""Cells of recurrent layers for which frameworks have one kernel a layer."""
+"""Cells of recurrent layers for which a framework on a CPU has one kernel a layer (oneDNN, as PyTorch calls it)."""
+FUSED_CELLS_OF_GPUS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
+"""The same on a GPU: all modes of cuDNN's recurrent layers (cudnnRNNMode_t)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,3 +164,14 @@ def test_without_a_calibration_the_roofline_stays_below(resnet):
     found = sim.estimate(resnet, chip, precision="bf16", calibration="none", inputs="resident")
     assert found.latency_s >= sim.roofline(resnet, chip, precision="bf16").latency_s
     assert found.latency_interval_s is None
+
+
+@pytest.mark.parametrize("layer", [nn.GRU, nn.RNN])
+def test_every_recurrent_layer_of_the_library_is_one_call(layer):
+    """cuDNN runs them as it runs an LSTM, which has more gates: they took three times its time, op by op."""
+    chip = sim.load_hardware("h200-torch")
+    times = [
+        sim.estimate(sim.trace(kind(64, 128), torch.empty(20, 4, 64)), chip, precision="bf16").latency_s
+        for kind in (layer, nn.LSTM)
+    ]
+    assert times[0] <= times[1]

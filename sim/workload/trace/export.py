@@ -14,6 +14,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,9 @@ _SCATTERS = {"aten.slice_scatter", "aten.select_scatter", "aten.index_copy", "at
 
 _PUT_BACK = {"aten.slice_scatter", "aten.select_scatter", "aten.diagonal_scatter", "aten.as_strided_scatter"}
 """How export writes a part that was worked on in place back into the whole."""
+
+_CELLS = {"lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell"}
+"""Recurrent layers, which stay together although they are taken apart."""
 
 _LINE = re.compile(r'File "([^"]+)", line (\d+)')
 
@@ -169,6 +173,8 @@ class _Reader:
         """Name of a node whose value is made elsewhere and then copied -> the tensor that it is copied to."""
         self.written: set[str] = set()
         """Calls of the model that wrote in place, and did so already: what follows puts back what lies there."""
+        self.layers: dict[str, str] = {}
+        """Calls of recurrent layers -> their regions."""
 
     def graph(self, name: str) -> Graph:
         nodes = list(self.program.graph.nodes)
@@ -260,12 +266,12 @@ class _Reader:
             out, outputs = home, tuple(tensors_in(home))
         call = Call(name=name, args=args, kwargs=kwargs, outputs=outputs, in_place=home is not None)
         view = home is None and is_view(outputs, args, kwargs)
-        self.builder.record(call, _where(node), pure_view=view)
+        self.builder.record(call, self._where(node), pure_view=view)
         target = self.stored.get(node.name)
         if target is None or _memory(target) == _memory(out):
             return out
         copy = Call(name="aten.copy", args=(target, out), kwargs={}, outputs=(target,), in_place=True)
-        self.builder.record(copy, _where(node))
+        self.builder.record(copy, self._where(node))
         return target
 
     def _write_arguments(self, node: Any, args: tuple, kwargs: dict) -> tuple:
@@ -284,8 +290,23 @@ class _Reader:
             out = op(*given)
         bases = bases or written(op, given, {})
         outputs = results_of(op, given, {}, out)
-        self.builder.record(Call(name=_op_name(op), args=given, kwargs={}, outputs=outputs), _where(node))
+        self.builder.record(Call(name=_op_name(op), args=given, kwargs={}, outputs=outputs), self._where(node))
         return (*(out if isinstance(out, tuple) else (out,)), *bases)
+
+    def _where(self, node: Any) -> Where:
+        """Module path by export's own stack, source line from its stack trace; the steps of a recurrent layer are one
+        region, as the recorder has them."""
+        stack = list(node.meta.get("nn_module_stack", {}).values())
+        path = str(stack[-1][0]) if stack else ""
+        lines = [m for m in _LINE.findall(node.meta.get("stack_trace") or "") if user_file(m[0])]
+        where = Where(path, f"{user_file(lines[-1][0])}:{lines[-1][1]}" if lines else "")
+        for call, name in _origins(node):
+            cell = name.removeprefix("aten.")
+            if cell in _CELLS:
+                if call not in self.layers:
+                    self.layers[call] = self.builder.open_region("recurrent", where, {"cell": cell})
+                return replace(where, region=self.layers[call])
+        return where
 
 
 def _chain(node: Any, buffer: Any) -> list:
@@ -332,12 +353,3 @@ def _memory(tensor: Any) -> int:
 def _op_name(target: Any) -> str:
     schema = getattr(target, "_schema", None)
     return schema.name.replace("::", ".") if schema is not None else str(target)
-
-
-def _where(node: Any) -> Where:
-    """Module path by export's own stack, source line from its stack trace."""
-    stack = list(node.meta.get("nn_module_stack", {}).values())
-    path = str(stack[-1][0]) if stack else ""
-    lines = [m for m in _LINE.findall(node.meta.get("stack_trace") or "") if user_file(m[0])]
-    source = f"{user_file(lines[-1][0])}:{lines[-1][1]}" if lines else ""
-    return Where(path, source)
