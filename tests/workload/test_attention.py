@@ -192,6 +192,37 @@ def test_keys_and_values_from_outside_are_a_cache(step):
     assert find_caches(graph) == graph
 
 
+class Handed(nn.Module):
+    """One query of two heads against a cache of 5 keys that is handed over; `made` makes the keys of it."""
+
+    def __init__(self, made):
+        super().__init__()
+        self.q, self.made = nn.Linear(16, 16), made
+
+    def forward(self, x, k, v, order):
+        q = self.q(x).view(-1, 1, 2, 8).transpose(1, 2)
+        return functional.scaled_dot_product_attention(q, self.made(k, order), self.made(v, order))
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda k, order: k.repeat_interleave(2, dim=1),
+        lambda k, order: k.index_select(0, order).expand(-1, 2, -1, -1),
+        lambda k, order: k[order].repeat(1, 2, 1, 1),
+        lambda k, order: k.half().float().expand(-1, 2, -1, -1),
+    ],
+)
+@pytest.mark.parametrize("front_end", [trace, export])
+def test_a_cache_is_one_whatever_lies_between(made, front_end):
+    """Heads repeated, beams reordered, types changed: its 3 x 1 x 5 x 8 elements crossed the host link before."""
+    cache, order = torch.zeros(3, 1, 5, 8), torch.zeros(3, dtype=torch.int64)
+    graph = front_end(Handed(made), (torch.zeros(3, 1, 16), cache, cache.clone(), order))
+    roles = {t.name: t.role for t in graph.tensors.values() if t.name}
+    assert [roles[name] for name in ("x", "k", "v")] == [Role.INPUT, Role.KV_CACHE, Role.KV_CACHE]
+    assert roles.get("order", Role.INPUT) is Role.INPUT
+
+
 def test_of_attention_alone_all_three_are_inputs():
     function = Call(functional.scaled_dot_product_attention)
     graph = trace(function, (torch.zeros(2, 3, 8), torch.zeros(2, 5, 8), torch.zeros(2, 5, 8)))

@@ -7,8 +7,11 @@ from dataclasses import replace
 from sim.workload.graph import EinsumOp, Graph, OperandRole, Role, ViewOp
 
 SCORES, CONTEXT = "attention.scores", "attention.context"
-_JOINS = ("aten.cat", "aten.clone")
-"""Ops between a cache and the product that reads it: new keys and values are put behind it, a layout is changed."""
+_JOINS = ("aten.cat", "aten.clone", "aten.repeat_interleave", "aten.repeat", "aten._to_copy")
+"""Ops between a cache and the product that reads it: new keys and values are put behind it, a layout or a type is
+changed, heads are repeated."""
+_PICKS = ("aten.index_select", "aten.index")
+"""The same of a part of it: the beams that go on, the pages of a request. Indices are no cache."""
 
 
 def find_caches(graph: Graph) -> Graph:
@@ -22,8 +25,9 @@ def find_caches(graph: Graph) -> Graph:
     """
     joined: dict[str, set[str]] = {}
     for op in graph.ops:
-        if op.kind in _JOINS:
-            sources = {graph.tensors[key].storage for key in op.inputs}
+        if op.kind in _JOINS or op.kind in _PICKS:
+            given = op.inputs[:1] if op.kind in _PICKS else op.inputs
+            sources = {graph.tensors[key].storage for key in given}
             joined.setdefault(graph.tensors[op.outputs[0]].storage, set()).update(sources)
     inputs = {tensor.storage for tensor in graph.tensors.values() if tensor.role is Role.INPUT}
 
@@ -41,7 +45,7 @@ def find_caches(graph: Graph) -> Graph:
     asked = (op.einsum.operand(OperandRole.WEIGHT).tensor for op in products if op.region not in alone)
     caches = set().union(*map(read, asked)).difference(*(found for _, found in queries))
     for op in graph.ops if caches else ():
-        if op.kind not in (SCORES, CONTEXT, *_JOINS) and not isinstance(op, ViewOp):
+        if op.kind not in (SCORES, CONTEXT, *_JOINS, *_PICKS) and not isinstance(op, ViewOp):
             caches = caches.difference(*map(read, op.inputs))
     if not caches:
         return graph
