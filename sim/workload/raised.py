@@ -12,6 +12,22 @@ _LONGEST = 400
 _FRAMES = re.compile(r"^\s*(Exception raised from |C\+\+ CapturedTraceback|frame #\d+: )", re.MULTILINE)
 
 
+_PADDED = "packed sequences are not traced: give the recurrent layer the padded batch"
+_FLOAT = "quantised modules hold packed weights: trace the model as it was before, and give --precision int8"
+_RECORDED = "what depends on data is not exported: trace with the recorder (the default), which asks a policy"
+_WAYS_OUT = {
+    "FlexAttention is only supported": "FlexAttention is not traced: call scaled_dot_product_attention with the mask",
+    "'lengths' argument should be": _PADDED,
+    "batch_sizes should always be on CPU": _PADDED,
+    "quantized::": _FLOAT,
+    "classes.quantized": _FLOAT,
+    "meta_nonzero_assume_all_nonzero": _RECORDED,
+    "GuardOnDataDependentSymNode": _RECORDED,
+    "cannot be called on meta tensors": _RECORDED,
+}
+"""Part of what torch says -> the nearest way on, where torch names none that helps here."""
+
+
 @contextmanager
 def foreign_code(words: Callable[[BaseException], str]) -> Iterator[None]:
     """Around a model's own code: what it raises becomes a TraceError in `words`; errors of ours, Ctrl-C and a
@@ -37,7 +53,9 @@ def told(error: BaseException) -> str:
     text = _message(error)
     if isinstance(error, SystemExit):
         return f"sys.exit({text}) would end the program; expected a return, or an exception that says what is wrong"
-    return f"{kind}: {text}" if text else f"{kind} without a message"
+    words = f"{kind}: {text}" if text else f"{kind} without a message"
+    way = next((fix for sign, fix in _WAYS_OUT.items() if sign in words), None)
+    return f"{words.rstrip('.')}; {way}" if way else words
 
 
 def _message(error: BaseException) -> str:

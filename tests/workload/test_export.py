@@ -251,7 +251,7 @@ def test_ops_that_torch_makes_from_others_are_taken_apart_where_no_rule_knows_th
     assert role_bytes(exported)[Role.OUTPUT] == role_bytes(recorded)[Role.OUTPUT]
 
 
-def test_flow_that_depends_on_data_is_refused_with_the_reason():
+def test_flow_that_depends_on_data_is_refused_with_the_reason(capfd):
     class Branch(nn.Module):
         def forward(self, x):
             return x + 1 if x.sum() > 0 else x
@@ -259,6 +259,8 @@ def test_flow_that_depends_on_data_is_refused_with_the_reason():
     with pytest.raises(TraceError, match=r"torch\.export refuses it") as caught:
         export(Branch(), torch.zeros(3))
     assert "\n" not in str(caught.value)
+    assert "trace with the recorder" in str(caught.value)
+    assert capfd.readouterr().err == ""  # torch prints its graph
 
 
 class Small(nn.Module):

@@ -449,6 +449,21 @@ def test_a_model_that_raises_is_told_with_its_own_line():
     assert "\n" not in str(caught.value)
 
 
+class Packed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.LSTM(4, 4, batch_first=True)
+
+    def forward(self, x, lengths):
+        packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True)
+        return self.layer(packed)[0].data
+
+
+def test_what_cannot_be_traced_says_what_can():
+    with pytest.raises(TraceError, match="packed sequences are not traced: give the recurrent layer the padded batch"):
+        trace(Packed(), (torch.zeros(2, 3, 4), torch.tensor([3, 2])))
+
+
 def test_inputs_that_do_not_fit_and_models_without_work():
     """Where only torch's own modules ran, the model's name stands for the user's line."""
     with pytest.raises(TraceError, match=r"^Linear on these inputs: RuntimeError: .*\[2, 4\] X \[3, 3\]"):

@@ -8,12 +8,14 @@ and goes through the same op rules as the recorder's calls.
 from __future__ import annotations
 
 import functools
+import io
 import logging
 import operator
 import re
+import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -112,22 +114,31 @@ def _read(program: Any, what: str, name: str, progress: Callable[[int], None]) -
     return graph
 
 
+_LOGGERS = ("torch.export", "torch.fx.experimental.symbolic_shapes", "torch._subclasses.fake_tensor")
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what torch logs of a file that it then refuses: the error tells it."""
-    logger = logging.getLogger("torch.export")
-    before, logger.disabled = logger.disabled, True
+    """Without what torch logs, and prints on stderr, of a model that it then refuses: the error tells it."""
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    before = [logger.disabled for logger in loggers]
+    said = io.StringIO()
+    for logger in loggers:
+        logger.disabled = True
     try:
-        yield
+        with redirect_stderr(said):
+            yield
+        sys.stderr.write(said.getvalue())  # the model's own
     finally:
-        logger.disabled = before
+        for logger, disabled in zip(loggers, before, strict=True):
+            logger.disabled = disabled
 
 
 @contextmanager
 def _torch_at_work(what: str) -> Iterator[None]:
     """Around torch.export's own work. Raises: TraceError: it refuses the module."""
     refused = foreign_code(lambda error: f"{what}: torch.export refuses it: {told(error)}")
-    with refused, torch.no_grad(), META, warnings.catch_warnings():
+    with refused, _quiet(), torch.no_grad(), META, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, about its internals
         yield
 

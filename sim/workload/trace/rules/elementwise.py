@@ -232,6 +232,13 @@ def bucketize(call: Call) -> Vector:
     return Vector({COMPARE: call.out.numel() * max(call.args[1].shape[-1].bit_length(), 1)})
 
 
+@register_rule("aten._fused_moving_avg_obs_fq_helper", "aten._fused_moving_avg_obs_fq_helper_functional")
+def observed_fake_quantisation(call: Call) -> Vector:
+    """Of torch's quantisation-aware training: smallest and largest element, then a fake quantisation."""
+    quantised = _TABLE["fake_quantize_per_tensor_affine"]
+    return per_element(call, quantised | {COMPARE: quantised[COMPARE] + 2})
+
+
 @register_rule("aten.nll_loss_forward", "aten.nll_loss2d_forward")
 def nll_loss(call: Call) -> Vector:
     return Vector({ADD: call.args[1].numel()})

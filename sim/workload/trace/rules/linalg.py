@@ -77,6 +77,21 @@ def svd(call: Call) -> Vector:
     return _work(count, 14 * m * n**2 + 8 * n**3, {RSQRT: n, RECIPROCAL: n})
 
 
+@register_rule("aten.linalg_pinv")
+def pseudo_inverse(call: Call) -> Vector:
+    """SVD, then the product of its factors."""
+    count, m, n = _sizes(call.args[0])
+    return _work(count, 14 * m * n**2 + 8 * n**3 + 2 * m * n**2, {RSQRT: n, RECIPROCAL: 2 * n, MUL: n * n})
+
+
+@register_rule("aten.linalg_matrix_exp")
+def matrix_exponential(call: Call) -> Vector:
+    """Taylor polynomial of degree 18 by five products (Bader, Blanes and Casas, Mathematics 7:1174, 2019, which torch
+    uses); norms of about one need no squarings."""
+    count, _, n = _sizes(call.args[0])
+    return _work(count, 5 * 2 * n**3, {})
+
+
 @register_rule("aten.linalg_cross")
 def cross(call: Call) -> Vector:
     """A difference of two products a component."""
