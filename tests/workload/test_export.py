@@ -125,6 +125,29 @@ def test_what_the_model_wrote_in_place_is_in_place_when_exported(name):
     assert role_bytes(recorded) == role_bytes(exported)
 
 
+class Windowed(nn.Module):
+    """The last three of the keys before each query, by a mask of constants; `hidden`: but for one, written in place."""
+
+    def __init__(self, hidden):
+        super().__init__()
+        self.hidden = hidden
+
+    def forward(self, q):
+        at = torch.arange(6)
+        seen = (at[:, None] >= at) & (at[:, None] - at < 3)
+        if self.hidden:
+            seen[4, 4] = False
+        return nn.functional.scaled_dot_product_attention(q, q, q, attn_mask=seen)
+
+
+@pytest.mark.parametrize(("hidden", "form"), [(False, (True, 3)), (True, (False, 0))])
+def test_both_front_ends_see_the_form_of_a_mask(hidden, form):
+    """Exported, every mask was unknown, and no block that it hides was skipped."""
+    for graph in as_written(Windowed(hidden), (torch.empty(1, 2, 6, 8),)):
+        (region,) = graph.regions.values()
+        assert (region.attrs["causal"], region.attrs.get("window", 0)) == form
+
+
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn_tanh"])
 def test_the_steps_of_a_recurrent_layer_are_one_region(cell):
     """Exported, they were ops without a layer, six times as long on a CPU whose library runs an LSTM as one kernel."""

@@ -36,6 +36,7 @@ from sim.workload.passes.caches import find_caches
 from sim.workload.raised import foreign_code, told
 from sim.workload.trace.builder import GraphBuilder, Where
 from sim.workload.trace.dynamic import results_of, written
+from sim.workload.trace.known import Known
 from sim.workload.trace.policy import DataPolicy
 from sim.workload.trace.recorder import META, PROGRESS_EVERY, is_view
 from sim.workload.trace.rules.registry import Call, tensors_in
@@ -184,6 +185,7 @@ class _Reader:
         """Name of a node whose value is made elsewhere and then copied -> the tensor that it is copied to."""
         self.written: set[str] = set()
         """Calls of the model that wrote in place, and did so already: what follows puts back what lies there."""
+        self.known = Known()
         self.layers: dict[str, str] = {}
         """Calls of recurrent layers -> their regions."""
 
@@ -275,6 +277,12 @@ class _Reader:
             self.written.add(call_in_place)
         if home is not None:
             out, outputs = home, tuple(tensors_in(home))
+        if home is not None:
+            self.known.forget(outputs)
+        else:
+            self.known.learn(node.target, args, kwargs, outputs)
+        if name == "aten.scaled_dot_product_attention":
+            kwargs = {**kwargs, **self.known.form(args[3] if len(args) > 3 else kwargs.get("attn_mask"))}
         call = Call(name=name, args=args, kwargs=kwargs, outputs=outputs, in_place=home is not None)
         view = home is None and is_view(outputs, args, kwargs)
         self.builder.record(call, self._where(node), pure_view=view)

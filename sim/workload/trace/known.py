@@ -61,10 +61,7 @@ class Known:
         """Remember one ATen call; a write into memory makes what is known of it void."""
         name = func._schema.name.replace("::", ".")
         if func._schema.is_mutable:
-            for tensor in outputs:
-                for key in self._memory.pop(tensor.untyped_storage()._cdata, ()):
-                    self._made.pop(key, None)
-                    self._values.pop(key, None)
+            self.forget(outputs)
             return
         if len(outputs) != 1:
             return
@@ -73,6 +70,21 @@ class Known:
             out = outputs[0]
             self._made[id(out)] = (func, args, kwargs, out)
             self._memory.setdefault(out.untyped_storage()._cdata, set()).add(id(out))
+
+    def forget(self, written: tuple) -> None:
+        """What was known of memory that is written."""
+        for tensor in written:
+            for key in self._memory.pop(tensor.untyped_storage()._cdata, ()):
+                self._made.pop(key, None)
+                self._values.pop(key, None)
+
+    def form(self, mask: Tensor | None) -> dict[str, object]:
+        """What attention is told of a mask (`form_of`), nothing of one that is unknown."""
+        values = self.value(mask) if mask is not None else None
+        if values is None:
+            return {}
+        causal, window = form_of(values)
+        return {"mask_causal": causal, "mask_window": window}
 
     def value(self, tensor: Tensor) -> Tensor | None:
         """The tensor's value on the CPU, None when it is unknown or too large."""

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from sim.workload.trace.builder import GraphBuilder, Where
 from sim.workload.trace.control import run_control_flow
 from sim.workload.trace.dynamic import results_of, run_op
-from sim.workload.trace.known import Known, form_of
+from sim.workload.trace.known import Known
 from sim.workload.trace.policy import DataPolicy
 from sim.workload.trace.questions import Questions
 from sim.workload.trace.rules.registry import Call, tensors_in
@@ -197,10 +197,7 @@ class FunctionMode(TorchFunctionMode):
         with self._recorder.dispatch.paused():
             _ATTENTION(*args, **kwargs)  # checks the shapes as torch does
             out = q.new_empty((*q.shape[:-1], v.shape[-1]))
-            values = self._recorder.known.value(mask) if mask is not None else None
-            if values is not None:
-                causal, window = form_of(values)
-                kwargs = {**kwargs, "mask_causal": causal, "mask_window": window}
+            kwargs = {**kwargs, **self._recorder.known.form(mask)}
         self._recorder.record("aten.scaled_dot_product_attention", args, kwargs, (out,))
         return out
 
