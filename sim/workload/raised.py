@@ -12,13 +12,11 @@ _LONGEST = 400
 _FRAMES = re.compile(r"^\s*(Exception raised from |C\+\+ CapturedTraceback|frame #\d+: )", re.MULTILINE)
 
 
-_PADDED = "packed sequences are not traced: give the recurrent layer the padded batch"
 _FLOAT = "quantised modules hold packed weights: trace the model as it was before, and give --precision int8"
 _RECORDED = "what depends on data is not exported: trace with the recorder (the default), which asks a policy"
 _WAYS_OUT = {
     "FlexAttention is only supported": "FlexAttention is not traced: call scaled_dot_product_attention with the mask",
-    "'lengths' argument should be": _PADDED,
-    "batch_sizes should always be on CPU": _PADDED,
+    "batch_sizes should always be on CPU": _RECORDED,
     "quantized::": _FLOAT,
     "classes.quantized": _FLOAT,
     "meta_nonzero_assume_all_nonzero": _RECORDED,

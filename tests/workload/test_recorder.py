@@ -450,18 +450,36 @@ def test_a_model_that_raises_is_told_with_its_own_line():
 
 
 class Packed(nn.Module):
-    def __init__(self):
+    """A recurrent layer on sequences of different lengths, longest not first."""
+
+    def __init__(self, layer):
         super().__init__()
-        self.layer = nn.LSTM(4, 4, batch_first=True)
+        self.layer = layer
 
     def forward(self, x, lengths):
-        packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True)
-        return self.layer(packed)[0].data
+        packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        out, _ = self.layer(packed)
+        return nn.utils.rnn.pad_packed_sequence(out, batch_first=True, total_length=x.shape[1])[0]
+
+
+@pytest.mark.parametrize(("layer", "gates"), [(nn.LSTM, 4), (nn.GRU, 3), (nn.RNN, 1)])
+@pytest.mark.parametrize(("fraction", "steps"), [(1.0, 80), (0.25, 20)])
+def test_packed_sequences_have_the_policys_steps(layer, gates, fraction, steps):
+    """Two sequences of 80 steps at most, gates of 6 x (4 + 6); what comes out is padded to 80 again."""
+    model = Packed(layer(4, 6, batch_first=True))
+    inputs = torch.zeros(2, 80, 4), torch.tensor([60, 80])
+    graph = trace(model, inputs, policy=DataPolicy(fraction=fraction))
+    assert graph.macs == 2 * steps * gates * 6 * (4 + 6)
+    assert [t.shape for t in graph.tensors.values() if t.role is Role.OUTPUT][-1] == (2, 80, 6)
+    assert any(f"steps of each packed sequence, of at most 80, assumed to be {steps}" in note for note in graph.notes)
+    assert [r.kind for r in graph.regions.values()] == ["recurrent"]
 
 
 def test_what_cannot_be_traced_says_what_can():
-    with pytest.raises(TraceError, match="packed sequences are not traced: give the recurrent layer the padded batch"):
-        trace(Packed(), (torch.zeros(2, 3, 4), torch.tensor([3, 2])))
+    from torch.nn.attention.flex_attention import flex_attention
+
+    with pytest.raises(TraceError, match="FlexAttention is not traced: call scaled_dot_product_attention"):
+        graph_of(lambda m, q: flex_attention(q, q, q), torch.zeros(1, 1, 128, 16))
 
 
 def test_inputs_that_do_not_fit_and_models_without_work():

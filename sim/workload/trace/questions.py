@@ -109,6 +109,12 @@ class Questions:
             self._loops.over()
         return (rounds < limit) is not negated
 
+    def steps(self, most: int) -> int:
+        """Steps of each sequence of a packed batch."""
+        count = self._policy.count(most, None, user_line())
+        self._note(f"steps of each packed sequence, of at most {most},", count)
+        return count
+
     def rounds(self, condition: Tensor) -> int:
         """How often a loop with this condition runs."""
         count = int(self._policy.scalar(int, user_line()))

@@ -20,6 +20,7 @@ from sim.workload.trace.builder import GraphBuilder, Where
 from sim.workload.trace.control import run_control_flow
 from sim.workload.trace.dynamic import results_of, run_op
 from sim.workload.trace.known import Known
+from sim.workload.trace.packed import Packed
 from sim.workload.trace.policy import DataPolicy
 from sim.workload.trace.questions import Questions
 from sim.workload.trace.rules.registry import Call, tensors_in
@@ -103,6 +104,7 @@ class Recorder:
         self.region: str | None = None
         self.questions = Questions(self.builder, policy)
         self.known = Known()
+        self.packed = Packed()
         self.dispatch = _Dispatch(self)
         self._meta: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
@@ -139,10 +141,17 @@ class FunctionMode(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         recorder = self._recorder
+        if recorder.packed.is_sizes(args[0] if args else None):  # sizes[0], int(...): numbers
+            with recorder.dispatch.paused(), torch._C.DisableTorchFunction():
+                return func(*args, **kwargs)
+        packed = recorder.packed.answer(func, args, recorder.questions.steps)
+        if packed is not NotImplemented:
+            return packed
         if _is_known(args, kwargs):
             with recorder.dispatch.paused():
                 return func(*args, **kwargs)
-        args, kwargs = _on_meta(recorder, func, args, kwargs)
+        sizes = func in _STEPS and recorder.packed.is_sizes(args[1])
+        args, kwargs = (args, kwargs) if sizes else _on_meta(recorder, func, args, kwargs)
         if func in _MOVES:
             return args[0]
         if func is _ATTENTION:
@@ -174,7 +183,9 @@ class FunctionMode(TorchFunctionMode):
 
     def _inside(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Functions written in Python call attention by its module's name, which no mode sees."""
-        if func in _STEPS and isinstance(args[2], list | tuple):  # not a packed sequence
+        if func in _STEPS and self._recorder.packed.is_sizes(args[1]):
+            return self._recorder.packed.layer(_STEPS[func], args)
+        if func in _STEPS:
             return _STEPS[func](*args, **kwargs)
         if func is not F.multi_head_attention_forward:
             return func(*args, **kwargs)
