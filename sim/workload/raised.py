@@ -19,9 +19,7 @@ _WAYS_OUT = {
     "batch_sizes should always be on CPU": _RECORDED,
     "quantized::": _FLOAT,
     "classes.quantized": _FLOAT,
-    "meta_nonzero_assume_all_nonzero": _RECORDED,
     "GuardOnDataDependentSymNode": _RECORDED,
-    "cannot be called on meta tensors": _RECORDED,
 }
 """Part of what torch says -> the nearest way on, where torch names none that helps here."""
 

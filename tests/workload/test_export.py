@@ -224,8 +224,11 @@ def test_what_torch_refuses_while_an_exported_program_is_read_is_told():
         def forward(self, x):
             return x[x > 0].sum()
 
-    with pytest.raises(TraceError, match=r"Picks: exported, but aten\.index cannot run without data: NotImpl"):
+    with pytest.raises(
+        TraceError, match=r"Picks: exported, but aten\.index cannot run without data: NotImpl"
+    ) as caught:
         export(Picks(), (torch.empty(3, 8),))
+    assert str(caught.value).endswith("; trace the module with the recorder (the default), which asks a policy")
 
 
 @dataclass

@@ -266,7 +266,7 @@ class _Reader:
             kwargs = {key: META if isinstance(value, torch.device) else value for key, value in kwargs.items()}
         if name.startswith(("aten._assert", "aten.sym_")):
             return None
-        with foreign_code(lambda error: f"{self.what}: exported, but {name} cannot run without data: {told(error)}"):
+        with foreign_code(lambda error: self._needs_data(name, error)):
             out = node.target(*args, **kwargs)
         outputs = tuple(tensors_in(out if isinstance(out, list | tuple) else (out,)))
         if not outputs:
@@ -293,6 +293,12 @@ class _Reader:
         self.builder.record(copy, self._where(node))
         return target
 
+    def _needs_data(self, name: str, error: BaseException) -> str:
+        return (
+            f"{self.what}: exported, but {name} cannot run without data: {told(error).rstrip('.')}; "
+            "trace the module with the recorder (the default), which asks a policy"
+        )
+
     def _write_arguments(self, node: Any, args: tuple, kwargs: dict) -> tuple:
         """A custom op that writes its arguments: export hands it copies and goes on with them; it is recorded as it was
         written, in place, and its results are followed by the arguments' memory."""
@@ -305,7 +311,7 @@ class _Reader:
         if node.target is auto_functionalized_v2:
             kwargs, _ = _generate_new_op_kwargs_from_bases(op._schema, kwargs, bases, (), False)
         given = tuple(kwargs.get(a.name, a.default_value) for a in op._schema.arguments)
-        with foreign_code(lambda error: f"{self.what}: exported, but {op} cannot run without data: {told(error)}"):
+        with foreign_code(lambda error: self._needs_data(_op_name(op), error)):
             out = op(*given)
         bases = bases or written(op, given, {})
         outputs = results_of(op, given, {}, out)
