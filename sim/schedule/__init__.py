@@ -5,7 +5,8 @@ The graph as it runs prepare (precision, epilogues), order, given (mappings and 
 Questions            asking (what the mapper is asked), again (what a machine much like the last one still has to ask)
 Groups by unit       groups and streams (mapped units), gpu, gpu_kernels and gpu_eager, cpu, links (collectives), host
   what libraries do  shapes (einsums as products), cpu_work, eager_work
-Memory               residency (homes of tensors), loads (weights that stay), choice (kept or not, by evaluation)
+Memory               residency (homes of tensors), room (whether they fit), loads (weights that stay), choice (kept or
+                     not, by evaluation)
 Fusion               fusion, slicings (ways to cut a group), slices (their cost)
 Time                 makespan (who waits for whom), confidence (calibration and interval)
 """

@@ -36,10 +36,10 @@ from sim.schedule.loads import with_loads
 from sim.schedule.makespan import Makespan
 from sim.schedule.prepare import pass_limit, prepare
 from sim.schedule.residency import Keep, Order, Residency, residency, resident_memory
+from sim.schedule.room import check_home, never_fits
 from sim.schedule.shapes import FUSED_CELLS_OF_GPUS
 from sim.schedule.slices import Slicing
 from sim.schedule.streams import cost_roofline, cost_stream
-from sim.units import Dimension, format_quantity
 from sim.workload.graph import CollectiveOp, EinsumOp, Graph, Op, UnsupportedOp, ViewOp
 from sim.workload.passes import PassLimit
 from sim.workload.passes.precision import PrecisionPolicy, kept_types_note
@@ -357,7 +357,7 @@ def cost_network(
         coster = _Coster(
             ready, chips, energy_of, options, precision, shared, keep=keep, order=order, only=only, price_w=price_w
         )
-        if _never_fits(coster):
+        if never_fits(coster):
             return Way(coster, uncosted(coster), coster.residency)
         groups, homes = coster.cost(), coster.residency
         if keep > Keep.NOTHING:
@@ -376,7 +376,7 @@ def cost_network(
     if options.map_space == "uneven":  # an op that is faster alone may hide less of its first load behind others
         chosen = better(chosen, best(replace(options, map_space="even")))
     coster, groups, homes = chosen.coster, chosen.groups, chosen.homes
-    _check_home(coster, homes)
+    check_home(coster, homes)
     problems = supply_problems(energy_of if isinstance(energy_of, Designs) else chips)
     coster.reasons.update({d: (f"{chips[d].name}: {why}", ()) for d, why in problems.items()})
     if options.inputs == "host":
@@ -428,44 +428,6 @@ def unsupported_of(graph: Graph, options: Options) -> tuple[str, ...]:
             "(sim.workload.trace.register_rule) or pass --allow-unsupported to cost them as memory traffic"
         )
     return tuple(f"{op.kind} at {op.source or op.name}" for op in found)
-
-
-def _never_fits(coster: _Coster) -> bool:
-    """Whether what lies at home whatever is fused fits on no design: told before a network is mapped for nothing."""
-    held = coster.residency
-    least = (held.home_bytes - held.home_live_bytes).max(axis=1, initial=0.0)
-    return all(
-        needed > chip.memory(chip.main_unit.home).capacity_bytes
-        for needed, chip in zip(least, coster.chips, strict=True)
-    )
-
-
-def _check_home(coster: _Coster, held: Residency) -> None:
-    """Mark the designs at whose home too little fits of what lies there at once."""
-    peaks = held.home_peak_bytes
-    for d, chip in enumerate(coster.chips):
-        home = chip.memory(chip.main_unit.home)
-        if peaks[d] > home.capacity_bytes:
-            largest = sorted(held.home_tensors.items(), key=lambda item: -item[1])[:5]
-            names = tuple(f"{_called(coster.graph, storage)} ({_size(size)})" for storage, size in largest)
-            needed, room = float(peaks[d]), home.capacity_bytes
-            times = needed / room
-            over = f"{times:,.{0 if times >= 10 else 1}f} times as much" if times > 2 else f"over by {times - 1:.0%}"
-            reason = (
-                f"{_size(needed)} of weights, inputs and live activations do not fit {home.name} of {_size(room)} on "
-                f"{chip.name} ({over})"
-            )
-            coster.reasons[d] = (reason, names)
-
-
-def _size(size_bytes: float) -> str:
-    return format_quantity(size_bytes, Dimension.SIZE)
-
-
-def _called(graph: Graph, storage: str) -> str:
-    """The user's name of the largest tensor in a storage."""
-    inside = [t for key, t in graph.tensors.items() if (t.storage or key) == storage]
-    return next((t.name for t in sorted(inside, key=lambda t: -t.elements) if t.name), storage)
 
 
 def _override(groups: list[GroupCost], increments: list[np.ndarray], options: Options) -> None:
