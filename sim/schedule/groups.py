@@ -52,10 +52,11 @@ class GroupCost:
     first_weight_s: np.ndarray
     """Time of those bytes at the home memory's port; 0 where they come from another memory on chip."""
     footprint_bytes: np.ndarray
-    """Tiles in the resident memory while it runs."""
+    """Tiles in the outermost memory on chip while it runs."""
     held_bytes: np.ndarray
     """Tensors that stay on chip while it runs."""
     capacity_bytes: np.ndarray
+    """Of that memory: weights come ahead where they fit beside both."""
     energy_j: np.ndarray
     cycles: np.ndarray
     ladder: Mapping[str, np.ndarray] | None = None
@@ -229,7 +230,7 @@ def _assemble(one: Asked, parts: Parts, coster: _Coster) -> GroupCost:
         first_weight_s=np.where(_from_home(full, parts), weights / full.rates[:, home.read_port], 0.0) / clock,
         footprint_bytes=_of_rows(parts, n, "footprint_bytes"),
         held_bytes=held,
-        capacity_bytes=full.capacity_bytes[:, level] if level else np.full(n, np.inf),
+        capacity_bytes=full.capacity_bytes[:, level or 1] if len(full.levels) > 1 else np.full(n, np.inf),
         energy_j=sum(energy.values(), start=np.zeros(n)),
         energy_parts_j=energy,
         cycles=longest,

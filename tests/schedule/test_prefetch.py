@@ -29,3 +29,18 @@ def test_only_what_is_there_is_fetched_ahead(hardware):
     by_weights, by_made = (group for group in network.groups if group.macs)
     assert by_weights.prefetch_s[0] > 0
     assert by_made.prefetch_s[0] == by_made.first_weight_bytes[0] == 0
+
+
+@pytest.mark.parametrize("stays", [True, False])
+def test_weights_come_ahead_where_they_fit(stays):
+    """Also in a memory that keeps no tensors between ops: there a full one was taken for endless."""
+    graph, capacity = sim.load_workload("resnet18"), 262144
+    chip = sim.load_hardware("systolic", {"SRAM.residency": stays, "SRAM.capacity": f"{capacity} B"})
+    network = cost_network(graph, [chip], parse_precision(chip.default_precision), Options(objective="latency"))
+    before, seen = 0.0, set()
+    for group, ahead in zip(network.groups, network.prefetches, strict=True):
+        fits = before + group.first_weight_bytes[0] + group.held_bytes[0] <= capacity
+        assert ahead[0] == fits
+        before = group.footprint_bytes[0]
+        seen.add(bool(fits))
+    assert seen == {True, False}

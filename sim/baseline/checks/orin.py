@@ -12,7 +12,7 @@ of 40 to 102 GB/s, no passes, and passes by all weights (gains up to a fifth too
 rates only inform, within 13 %: errors may cancel in the gains.
 
 That no tensor stays on chip between ops (`residency: false`) is the vendor's word on its memory pools. It was looked up
-when ResNet-50, on which nothing had been chosen, was 30 % too fast (now 13 %) and its published modes asked for the
+when ResNet-50, on which nothing had been chosen, was 30 % too fast (now 5 %) and its published modes asked for the
 time that moving all of its maps takes.
 
 SSD-MobileNetV1 needs the processor for depthwise convolutions that the vendor names and gives no rate of. The chip file
