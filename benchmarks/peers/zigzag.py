@@ -104,7 +104,7 @@ def mapped(layers: list, m: Machine, space: str, drain: float) -> tuple[float, f
 def as_theirs(won: Winners, p: Problem, m: Machine) -> float:
     """Cycles of the mapping found as ZigZag counts them (see above), but for the drain."""
     table, rates, setup = won.tables[0], m.rates[:1], m.setup_cycles[:1]
-    cost = replace(table, run=table.run - table.preload).cost(rates, setup)
+    ours = replace(table, run=table.run - table.preload)
     made = nest(won.mappings[0], p, m, dict.fromkeys(ROLES, 0))
     first: dict[object, float] = {}
     for level, operands in sorted(footprint_bytes(made, p, m).items()):
@@ -112,8 +112,8 @@ def as_theirs(won: Winners, p: Problem, m: Machine) -> float:
             first.setdefault(role, float(held[0]) / (2 if m.levels[level].double_buffered else 1))
     home = m.levels[0]
     hidden = min(first.get(INPUT, 0.0), first.get(WEIGHT, 0.0)) / float(rates[0, home.read_port])
-    last = min(float(table.last.busiest(rates, setup)[0]), float(cost.idle[0, home.write_port]))
-    return float(cost.time[0]) - hidden - last
+    last = min(float(table.last.busiest(rates, setup)[0]), float(ours.rest(rates, setup, [home.write_port])[0]))
+    return float(ours.time(rates, setup)[0]) - hidden - last
 
 
 RANKS = {

@@ -428,6 +428,7 @@ class _BorderJob:
             setup=child.setup,
             moving=moving,
             traffic=traffic + weighted(self.job, weight, child.traffic, self.jobs),
+            home=sorted({machine.levels[0].read_port, machine.levels[0].write_port}),
         )
 
     def _children(self) -> Cost:

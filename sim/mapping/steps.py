@@ -52,8 +52,8 @@ class Cost:
     setup: np.ndarray
     first: np.ndarray = field(default_factory=lambda: np.zeros(1))
     """First load x_0 of the outermost border."""
-    idle: np.ndarray = field(default_factory=lambda: np.zeros((1, 1)))
-    """(n, ports) cycles that a port could still use in the outermost border's steps, first load and last store apart"""
+    idle: np.ndarray = field(default_factory=lambda: np.zeros(1))
+    """Cycles of the outermost border's steps, first load and last store apart, in which no port of home is busy"""
 
     def take(self, rows: np.ndarray | slice) -> Cost:
         """Some of the jobs."""
@@ -100,6 +100,10 @@ class Moves(NamedTuple):
         """Those of some rows."""
         return Moves(taken(self.bytes, rows), taken(self.transfers, rows))
 
+    def at(self, ports: list[int]) -> Moves:
+        """Those at some ports."""
+        return Moves(self.bytes[:, ports], self.transfers[:, ports])
+
     def busiest(self, rates: np.ndarray, setup: np.ndarray) -> np.ndarray:
         """Busy time of the busiest port, (n,), for rates (n or 1, ports) in bytes per cycle and setup in cycles."""
         most: np.ndarray | None = None
@@ -138,6 +142,8 @@ class StepTable:
     """Whether a tile of this border moves beside the step."""
     traffic: np.ndarray
     """(jobs, levels, operands, read/write) bytes of all steps; no rate enters."""
+    home: list[int]
+    """Ports of the home memory."""
 
     def __len__(self) -> int:
         return len(self.start) - 1
@@ -193,6 +199,15 @@ class StepTable:
         """As `time` for some jobs, each on rates (len(rows), ports) and a setup of its own."""
         return self._timed(rows)[0].time(rates, setup)
 
+    def rest(self, rates: np.ndarray, setup: np.ndarray, ports: list[int]) -> np.ndarray:
+        """Cycles (jobs,) of the steps in which none of these ports is busy; moves that nothing hides, first load and
+        last store apart."""
+        job = self._job()
+        rate, pause = taken(rates, job), setup[job]
+        step = np.maximum(self.run, self.busy.busiest(rate, pause))
+        busy = self.busy.at(ports).busiest(rate[:, ports], pause)
+        return summed(job, self.weight * (step - busy), len(self))
+
     def cost(self, rates: np.ndarray, setup: np.ndarray) -> Cost:
         """The recurrence and everything that it adds up."""
         job = self._job()
@@ -204,11 +219,9 @@ class StepTable:
             return weighted(job, self.weight, values, len(self))
 
         time = x + total(step) + y
-        beside = own = Moves(*map(total, self.busy))
-        if self.single is not None:  # nothing else moves meanwhile
-            own = Moves(*(a + total(b) for a, b in zip(beside, self.single, strict=True)))
-            step = step - self.single.busiest(taken(rates, job), setup[job])
-        idle = total(step)[:, None] - (beside.bytes / rates + beside.transfers * setup[:, None])
+        own = Moves(*map(total, self.busy))
+        if self.single is not None:
+            own = Moves(*(a + total(b) for a, b in zip(own, self.single, strict=True)))
         return Cost(
             time=time,
             port_bytes=self.first.bytes + self.last.bytes + own.bytes,
@@ -219,7 +232,7 @@ class StepTable:
             preload=total(self.preload),
             setup=total(self.setup + setup_now) + np.minimum(ends, x + y),
             first=x,
-            idle=idle,
+            idle=self.rest(rates, setup, self.home),
         )
 
 

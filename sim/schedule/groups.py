@@ -172,8 +172,8 @@ def _assemble(one: Asked, parts: Parts, coster: _Coster) -> GroupCost:
         for d in designs[won.row < 0].tolist():
             coster.reasons.setdefault(d, _too_large(op, won, full, d, held[d], level, coster))
     get = lambda name: _scatter(parts, n, lambda w: getattr(w.cost, name))  # noqa: E731
-    time, array, spatial, preload, setup, first = (
-        get(k) for k in ("time", "array", "spatial", "preload", "setup", "first")
+    time, array, spatial, preload, setup, first, idle = (
+        get(k) for k in ("time", "array", "spatial", "preload", "setup", "first", "idle")
     )
     traffic = _scatter(parts, n, lambda w: w.cost.traffic)
     if traffic.ndim == 1:  # nothing fits anywhere
@@ -185,7 +185,6 @@ def _assemble(one: Asked, parts: Parts, coster: _Coster) -> GroupCost:
         )
     home = full.levels[0]
     home_busy = np.maximum(port_busy[:, home.read_port], port_busy[:, home.write_port])
-    idle = _scatter(parts, n, lambda w: np.minimum(w.cost.idle[:, home.read_port], w.cost.idle[:, home.write_port]))
     terms = {
         Term.COMPUTE: spatial,
         Term.PRELOAD: preload,

@@ -9,6 +9,7 @@ from chains import chain, products
 import sim
 from sim.schedule import residency
 from sim.schedule.residency import Order
+from sim.workload.graph import Graph
 
 
 def test_a_result_between_two_products_goes_home_and_back():
@@ -42,7 +43,7 @@ def test_swept_rows_are_their_estimates():
     assert np.array_equal(found["latency_s"], rows)
 
 
-def skip() -> sim.Graph:
+def skip() -> Graph:
     """Ten products of 64 KiB a tensor; the first result is read by the second and, over all that lies between, added to
     the last."""
     return chain([sim.gemm(256, 256, 256) for _ in range(10)], residuals={9: "relu0"})
