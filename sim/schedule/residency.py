@@ -247,8 +247,9 @@ def residency(
         if roles[storage] == {Role.ACTIVATION}:
             always.pop(storage, None)
             home[:, first : last + 1] += np.where(kept, 0.0, size)[:, None]
-        held[:, first : last + 1] += np.where(kept, size, 0.0)[:, None]
-        spared += np.where(kept, size * laid.accesses[storage], 0.0)
+        if kept.any():
+            held[:, first : last + 1] += np.where(kept, size, 0.0)[:, None]
+            spared += np.where(kept, size * laid.accesses[storage], 0.0)
         stays[storage] = kept
     loads: dict[int, dict[str, float]] = {}
     holds = memory is not None and OperandRole.WEIGHT in memory.holds
