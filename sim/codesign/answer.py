@@ -36,6 +36,8 @@ UNITS = {
 }  # fmt: skip
 
 
+LATE = 0.25
+"""Share of the trials: a front that grew within the last of them may go on to grow."""
 WINNER_FILES = ("chip.yaml", "command.txt", "scenario.yaml", "winner.json")
 """What a winner's folder holds beside its graphs."""
 
@@ -268,7 +270,7 @@ def summary(found: Found, costing: Costing, chosen: tuple[Winner, ...]) -> str:
         worst = ", ".join(f"{name} by {_by(amount)}" for name, amount in miss.violations.items() if amount > 0)
         lines.append(f"No design meets all limits. The nearest, trial {miss.number}, misses {worst}:")
         lines.append(f"  {', '.join(f'{name} {value}' for name, value in miss.parameters.items())}")
-    lines.append(f"Pareto set: {len(found.front)} design{'s' * (len(found.front) != 1)}")
+    lines.append(f"Pareto set: {len(found.front)} design{'s' * (len(found.front) != 1)}{_newest(found)}")
     for winner in chosen:
         pairs = zip(found.objectives, winner.row.values, strict=True)
         values = ", ".join(f"{name} {value_text(name, value)}" for name, value in pairs)
@@ -282,6 +284,16 @@ def summary(found: Found, costing: Costing, chosen: tuple[Winner, ...]) -> str:
         lines.append(f"  reproduced exactly: {'yes' if winner.exact else 'NO'}")
         lines += [f"  {_confirmed(part, result)}" for part, result in winner.simulated.items()]
     return "\n".join(lines) + "\n"
+
+
+def _newest(found: Found) -> str:
+    """When the last design entered the front: late means that the search was stopped, not finished."""
+    if not found.front:
+        return ""
+    newest = max(found.parents.get(row.number, row.number) for row in found.front)
+    place = sum(number <= newest for number, _ in found.reached)
+    more = ": more trials may find better ones" if place > len(found.reached) * (1 - LATE) else ""
+    return f"; the newest came with number {place} of {len(found.reached)} trials{more}"
 
 
 def die_cost_assumed(space: Space) -> str | None:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import sim
 from sim.cli import app
-from sim.codesign.answer import write_answer
+from sim.codesign.answer import summary, write_answer
 from sim.codesign.scenario import Costing
 from sim.codesign.space import load_space
 from sim.view.report import report
@@ -32,6 +32,19 @@ def test_what_is_limited_and_no_objective_is_told(
         assert float(row["power [W]"]) == pytest.approx(estimate["energy_j"] / estimate["latency_s"], rel=1e-11)
         assert float(row["memory [B]"]) == 32 * 64 // (1 if row["precision"] == "int8" else 2)
     assert "mW of 3 W, memory " in (tmp_path / "out" / "summary.txt").read_text()
+
+
+def test_the_summary_says_when_the_front_last_grew(document: dict[str, Any], write: Any, tmp_path: Path) -> None:
+    """By trials in the order of their numbers; late in the search a longer one may find more."""
+    space = load_space(write(document))
+    found = sim.search(space, trials=8, output=tmp_path / "out")
+    numbers = [number for number, _ in found.reached]
+    for at, more in ((1, False), (6, False), (7, True), (8, True)):
+        entered = [row for row in found.rows if found.parents.get(row.number, row.number) <= numbers[at - 1]]
+        front = [replace(row, number=numbers[at - 1]) for row in entered[-1:]]
+        text = summary(replace(found, rows=tuple(front), parents={}), Costing(space), ())
+        assert f"1 design; the newest came with number {at} of 8 trials" in text
+        assert ("more trials may find better ones" in text) is more
 
 
 def test_a_search_that_goes_on_keeps_no_old_winner(document: dict[str, Any], write: Any, tmp_path: Path) -> None:
