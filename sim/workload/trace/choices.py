@@ -109,6 +109,11 @@ class Choices:
         hot = self._one_hot.get(memory_of(mask))
         return self._density.get(memory_of(mask)) if hot is None else self._of_class(hot, hot.which(mask))
 
+    def chosen(self, mask: Tensor) -> int | None:
+        """How many of its elements are true; None where its making does not tell."""
+        share = self.share(mask)
+        return None if share is None else self._policy.count(mask.numel(), share, "")
+
     def levels(self, index: Tensor) -> int | None:
         """How many values indices range over."""
         return self._levels.get(memory_of(index))

@@ -1,13 +1,14 @@
 """How many choices fell on each class: counts that a run without data knows in sum.
 
-A mixture of experts counts its choices (`bincount`, `histc`, a one-hot's sum, ones scattered into zeros) and turns the
+A mixture of experts counts its choices (`bincount`, `histc`, a mask's sum, ones scattered into zeros) and turns the
 counts into numbers: the lengths of its slices. Of the values only their sum is known; the policy's shares deal it out.
 """
 
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any
 
 from torch import Tensor
@@ -25,92 +26,120 @@ _ADDED = {"aten.scatter", "aten.scatter_", "aten.scatter_add", "aten.scatter_add
 _COMPARED = {
     f"aten.{op.__name__}": op for op in (operator.eq, operator.ne, operator.gt, operator.ge, operator.lt, operator.le)
 }
-
-
-@dataclass(frozen=True, slots=True)
-class _Counts:
-    """Elements of one memory object: what they sum up to, how many they are, whether each includes those before."""
-
-    total: int
-    classes: int
-    running: bool = False
+MOST_CLASSES = 4096
+"""Of longer tensors the sum alone is remembered: they list choices, not classes."""
 
 
 class Dealt:
-    """Remembers sums of elements, by storage, so that views know them too."""
+    """Remembers sums of elements, by memory, so that views know them too; of one axis the elements themselves."""
 
-    def __init__(self, policy: DataPolicy) -> None:
+    def __init__(self, policy: DataPolicy, chosen: Callable[[Tensor], int | None]) -> None:
+        """`chosen`: how many elements of a mask are true, as its making tells."""
         self._policy = policy
-        self._counts: dict[int, _Counts] = {}
+        self._chosen = chosen
+        self._totals: dict[int, int] = {}
+        self._values: dict[int, Sequence[int]] = {}
         self._truths: dict[int, bool] = {}
         self._kept: list[Tensor] = []  # else another tensor gets the memory, and what is known of it
 
     def put(self, tensor: Tensor, total: int) -> None:
-        self._know(tensor, _Counts(total, tensor.numel()))
+        """A new tensor's elements sum up to `total`."""
+        count = tensor.numel()
+        if 0 < count <= MOST_CLASSES and count == max(tensor.shape, default=1):
+            self._put_values(tensor, self._deal(total, count))
+        else:
+            self._totals[memory_of(tensor)] = total
+            self._kept.append(tensor)
 
-    def _know(self, tensor: Tensor, counts: _Counts) -> None:
-        self._counts[memory_of(tensor)] = counts
+    def _put_values(self, tensor: Tensor, values: Sequence[int]) -> None:
+        self._values[memory_of(tensor)] = values
         self._kept.append(tensor)
 
-    def learn(self, name: str, args: tuple, kwargs: dict, out: Tensor) -> None:
-        """One ATen call."""
-        sources = list(tensors_in((args, kwargs)))
-        known = self._counts.get(memory_of(sources[0])) if sources else None
-        if name in _ZEROS:
+    def _forget(self, tensor: Tensor) -> None:
+        for table in (self._totals, self._values, self._truths):
+            table.pop(memory_of(tensor), None)
+
+    def learn(self, name: str, args: tuple, kwargs: dict, outputs: Sequence[Tensor], *, writes: bool) -> None:
+        """One ATen call; `writes`: into memory that was there before."""
+        sources, out = list(tensors_in((args, kwargs))), outputs[-1]
+        total = self.total(sources[0]) if sources else None
+        if writes:
+            for tensor in outputs:
+                self._forget(tensor)
+        if name in _ADDED:
+            added = self._added(args, kwargs, sources)
+            if total is not None and added is not None and _is_whole(out):
+                self.put(out, total + added)
+        elif writes:
+            return
+        elif name in _ZEROS:
             self.put(out, 0)
         elif name in _ONES:
             self.put(out, out.numel())
         elif name == "aten.histc":
             self.put(out, sources[0].numel())
-        elif known is None:
-            return
-        elif name in _COMPARED:
-            found = self.values(sources[0])
-            if found is not None and len(found) == 1 and isinstance(args[1], int | float):
-                self._truths[memory_of(out)] = _COMPARED[name](found[0], args[1])
-                self._kept.append(out)
-        elif name in _ADDED:
-            added = self._added(name, args, kwargs, sources)
-            if added is None:
-                self._counts.pop(memory_of(out), None)
-            else:
-                self.put(out, known.total + added)
-        elif name == "aten.cumsum" and out.dim() == 1 and not known.running:
-            self._know(out, _Counts(known.total, known.classes, running=True))
-        elif name in _CARRY:
-            self._know(out, _Counts(known.total, out.numel(), known.running and name != "aten.sum"))
-        elif name.endswith("_"):
-            self._counts.pop(memory_of(out), None)
+        elif sources and (values := self.values(sources[0])) is not None:
+            self._learn_values(name, values, args, sources, out)
+        elif name in _CARRY and total is not None:
+            self.put(out, total)
 
-    def _added(self, name: str, args: tuple, kwargs: dict, sources: list[Tensor]) -> int | None:
-        """Sum of what a scatter adds to zeros: a number for each index, or a tensor of a known sum."""
+    def _learn_values(
+        self, name: str, values: Sequence[int], args: tuple, sources: Sequence[Tensor], out: Tensor
+    ) -> None:
+        if name in _COMPARED:
+            if len(values) == 1 and isinstance(args[1], int | float):
+                self._truths[memory_of(out)] = _COMPARED[name](values[0], args[1])
+                self._kept.append(out)
+        elif name == "aten.cumsum":
+            self._put_values(out, tuple(accumulate(values)))
+        elif name == "aten.sum":
+            self.put(out, sum(values))
+        elif name in _CARRY:
+            self._put_values(out, values)
+        elif name == "aten.cat":  # starts and ends: a zero before the ends
+            parts = [self.values(part) for part in sources]
+            if all(part is not None for part in parts):
+                self._put_values(out, [value for part in parts for value in part or ()])
+
+    def _added(self, args: tuple, kwargs: dict, sources: list[Tensor]) -> int | None:
+        """Sum of what a scatter adds: a number for each index, or a tensor of a known sum."""
         value = args[3] if len(args) > 3 else kwargs.get("value", kwargs.get("src"))
         if isinstance(value, Tensor):
-            found = self._counts.get(memory_of(value))
-            return found.total if found else None
+            return self.total(value)
         return int(value) * sources[1].numel() if isinstance(value, int | float) else None
 
     def truth(self, tensor: Tensor) -> bool | None:
         """The answer of a comparison of one such count with a number."""
         return self._truths.get(memory_of(tensor))
 
+    def total(self, tensor: Tensor) -> int | None:
+        """What the elements of a tensor sum up to; of a part of a mask, how many were chosen."""
+        values = self.values(tensor)
+        if values is not None:
+            return sum(values)
+        total = self._totals.get(memory_of(tensor)) if _is_whole(tensor) else None
+        return self._chosen(tensor) if total is None else total
+
     def values(self, tensor: Tensor) -> list[int] | None:
-        """The elements of a tensor of one axis or of one element, dealt out in whole numbers; None where unknown."""
-        counts = self._counts.get(memory_of(tensor))
-        if counts is None or tensor.dim() > 1 or _elements(tensor) != counts.classes:
+        """The elements of a tensor of one axis or of one element, in whole numbers; None where unknown."""
+        known = self._values.get(memory_of(tensor))
+        if known is None or tensor.dim() > 1 or len(known) != _places(tensor):
             return None
-        step = tensor.stride(0) if tensor.dim() else 1
-        first = tensor.storage_offset()
-        return [self._value(counts, first + step * i) for i in range(tensor.numel())]
+        step, first = tensor.stride(0) if tensor.dim() else 1, tensor.storage_offset()
+        return [known[first + step * i] for i in range(tensor.numel())]
 
-    def _value(self, counts: _Counts, which: int) -> int:
-        if counts.total == counts.classes * (counts.total // max(counts.classes, 1)) and not self._policy.shares:
-            each = counts.total // counts.classes
-            return each * (which + 1) if counts.running else each
-        span: Any = self._policy.share(counts.classes, which)
-        first, last = (int(counts.total * edge + ROUNDING) for edge in span)
-        return last if counts.running else last - first
+    def _deal(self, total: int, classes: int) -> Sequence[int]:
+        if total % classes == 0 and not self._policy.shares:
+            return (total // classes,) * classes
+        spans: list[Any] = [self._policy.share(classes, which) for which in range(classes)]
+        return [int(total * last + ROUNDING) - int(total * first + ROUNDING) for first, last in spans]
 
 
-def _elements(tensor: Tensor) -> int:
+def _is_whole(tensor: Tensor) -> bool:
+    """Whether it has each element of its memory."""
+    return tensor.numel() == _places(tensor)
+
+
+def _places(tensor: Tensor) -> int:
+    """Elements of its type that its memory holds."""
     return tensor.untyped_storage().nbytes() // tensor.element_size()

@@ -40,14 +40,14 @@ class Questions:
         self._policy = policy
         self._choices = Choices(policy)
         self._loops = Loops()
-        self._dealt = Dealt(policy)
+        self._dealt = Dealt(policy, self._choices.chosen)
         self.kept_none = False
         """A mask kept nothing, or a list of choices left some out: what works on those is not in the graph."""
 
-    def learn(self, name: str, args: tuple, kwargs: dict, outputs: tuple) -> None:
-        """What the results of an ATen call inherit."""
+    def learn(self, name: str, args: tuple, kwargs: dict, outputs: tuple, *, writes: bool) -> None:
+        """What the results of an ATen call inherit; `writes`: into memory that was there before."""
         self._choices.learn(name, args, kwargs, outputs)
-        self._dealt.learn(name, args, kwargs, outputs[-1])
+        self._dealt.learn(name, args, kwargs, outputs, writes=writes)
 
     def answer(self, func: Any, args: tuple, kwargs: dict, recorder: Any) -> object:
         """The policy's answer, or NotImplemented when `func` asks nothing about data."""
@@ -83,16 +83,20 @@ class Questions:
     def _note(self, question: str, value: object, place: str = "") -> None:
         self._builder.notes[f"{place or user_line()}: {question} assumed to be {value}"] = None
 
+    def _stated(self) -> bool:
+        """Whether the user answers for this line: that goes before all that is known."""
+        return user_line() in self._policy.at
+
     def scalar(self, kind: type | None, tensor: Tensor) -> int | float | bool:
         """The policy's value of a one-element tensor; `kind` None: as its element type says."""
         if kind is None:
             kind = bool if tensor.dtype is torch.bool else float if tensor.dtype.is_floating_point else int
         known = self._choices.truth(tensor) if kind is bool else self._choices.value(tensor) if kind is int else None
-        if known is not None and user_line() not in self._policy.at:
+        if known is not None and not self._stated():
             return known
         if kind is bool and (loop := self._loops.asked()):
             return self._goes_on(*loop)
-        counted = self._dealt.truth(tensor) if kind is bool else None
+        counted = self._dealt.truth(tensor) if kind is bool and not self._stated() else None
         if counted is None and tensor.numel() == 1 and (found := self._counted(tensor)):
             counted = kind(found[0])
         if counted is not None:
@@ -128,8 +132,9 @@ class Questions:
         return count
 
     def _counted(self, tensor: Tensor) -> list[int] | None:
-        """Counts of which the sum is known, dealt out to the classes; None of anything else."""
-        found = self._dealt.values(tensor)
+        """Counts of which the sum is known, dealt out to the classes; None of anything else, or where the user answers
+        otherwise."""
+        found = None if self._stated() else self._dealt.values(tensor)
         if found:
             told = str(found[0]) if len(set(found)) == 1 else f"between {min(found)} and {max(found)}"
             self._note("choices of a class, of a known sum,", told)
@@ -141,7 +146,7 @@ class Questions:
             return self.scalar(None, tensor)
         if tensor.dim() == 1 and (found := self._counted(tensor)) is not None:
             return found
-        known, strides = self._choices.listed(tensor), tensor.stride()
+        known, strides = None if self._stated() else self._choices.listed(tensor), tensor.stride()
         value = None if known else self.scalar(None, tensor.new_empty(()))
 
         def nested(axis: int, place: int) -> Any:
@@ -161,7 +166,7 @@ class Questions:
 
     def _met(self, known: list[int] | None, classes: int) -> list[int] | None:
         """Classes that are chosen at all, where the user does not answer otherwise."""
-        if known is None or user_line() in self._policy.at:
+        if known is None or self._stated():
             return None
         self.kept_none |= len(known) < classes
         return known
@@ -200,6 +205,8 @@ class Questions:
             found += [x.new_empty((count,), dtype=torch.int64)] if return_counts else []
         if met is not None:
             self._choices.mark_met(found[0], met)
+        if return_counts:
+            self._dealt.put(found[-1], total)
         recorder.record("aten._unique2", (x,), {}, tuple(found))
         return found[0] if len(found) == 1 else tuple(found)
 

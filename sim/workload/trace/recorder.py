@@ -304,7 +304,7 @@ class _Dispatch(TorchDispatchMode):
         view = name in _RESHAPED_IN_PLACE or (not func._schema.is_mutable and is_view(outputs, args, kwargs))
         recorder.record(name, args, kwargs, outputs, pure_view=view)
         recorder.known.learn(func, args, kwargs, outputs)
-        recorder.questions.learn(name, args, kwargs, outputs)
+        recorder.questions.learn(name, args, kwargs, outputs, writes=func._schema.is_mutable)
 
 
 class _Pause:
