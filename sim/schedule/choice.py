@@ -51,7 +51,8 @@ class Ways(Protocol):
 
 
 def best_kept(way: Ways, *, given: bool = False) -> Way:
-    """The best way of each design: all that may stay does, in either order, or no weights, or no tensor at all.
+    """The best way of each design: all that may stay does, in either order (the second where it spares home more), or
+    no weights, or no tensor at all.
 
     Args: way: how a network is costed; given: mappings are given, each made for
         certain homes, so that all ways are costed but those under whose homes one of them does not fit.
@@ -93,9 +94,12 @@ def _best_given(way: Ways) -> Way:
 
 
 def better(found: Way, other: Way) -> Way:
-    """`found`, with the designs on which `other` is better run that way."""
+    """`found`, with the designs on which `other` was asked for and is better run that way.
+
+    (Streams have numbers on the designs of a sweep that did not ask, too: alone, such a design would not see them.)
+    """
     coster = found.coster
-    wins = worth(other.groups, coster) < worth(found.groups, coster)
+    wins = other.coster.only & (worth(other.groups, coster) < worth(found.groups, coster))
     for d in np.flatnonzero(wins):
         coster.reasons.pop(int(d), None)
         if int(d) in other.coster.reasons:

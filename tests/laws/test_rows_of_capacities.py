@@ -41,3 +41,21 @@ def test_what_stays_on_a_unit_by_roofline_depends_on_each_designs_memory():
     ]
     assert rows.tolist() == alone
     assert alone[0] < alone[1]
+
+
+class Gates(torch.nn.Module):
+    def forward(self, x, y):
+        a = torch.softmax(x, -1)
+        b = a * y
+        c = torch.relu(b) + x
+        d = torch.softmax(c + a, -1) + b
+        return torch.layer_norm(d + c, (512,))
+
+
+def test_a_row_is_not_what_was_costed_for_other_rows():
+    """Without a product every design has numbers in the second order of residency, which 1300 KiB alone ask for."""
+    graph = sim.trace(Gates(), (torch.zeros(512, 512), torch.zeros(512, 512)))
+    sizes = ["512 KiB", "700 KiB", "1300 KiB"]
+    rows = sim.sweep(graph, "edge-npu", {"SRAM.capacity": sizes})["latency_s"]
+    alone = [sim.estimate(graph, sim.load_hardware("edge-npu", {"SRAM.capacity": size})).latency_s for size in sizes]
+    assert rows.tolist() == alone
