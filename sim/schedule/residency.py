@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum, StrEnum
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
 import numpy as np
 
@@ -97,13 +97,15 @@ def _fixed_bytes(graph: Graph, place: Mapping[str, str], always: Mapping[str, fl
 
 
 def resident_memory(unit: Unit) -> Memory | None:
-    """The outermost memory on chip that all cores share, that keeps inputs and outputs, and those from op to op."""
-    for level in unit.hierarchy:
-        if isinstance(level, Fanout):
-            return None
-        if isinstance(level, Memory) and level.residency and {OperandRole.INPUT, OperandRole.OUTPUT} <= level.holds:
-            return level
-    return None
+    """The outermost of `shared_memories` in which tensors may stay from one op to the next."""
+    return next((memory for memory in shared_memories(unit) if memory.residency), None)
+
+
+def shared_memories(unit: Unit) -> list[Memory]:
+    """The memories on chip that all cores share and that keep inputs and outputs, from the outermost."""
+    shared = takewhile(lambda level: not isinstance(level, Fanout), unit.hierarchy)
+    kept = {OperandRole.INPUT, OperandRole.OUTPUT}
+    return [level for level in shared if isinstance(level, Memory) and kept <= level.holds]
 
 
 def storages(graph: Graph) -> tuple[dict[str, str], dict[str, float], dict[str, set[Role]]]:

@@ -14,6 +14,7 @@ from sim.mapping.problem import WEIGHT
 from sim.results import Term
 from sim.schedule.asking import compute_and_widening, homes_of, machine_of
 from sim.schedule.groups import WIDENING, GroupCost, bounds, vector_count, vector_energy
+from sim.schedule.residency import shared_memories
 from sim.workload.graph import EinsumOp, MovementOp, Op, Primitive, VectorOp
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def cost_stream(op: Op, position: int, coster: _Coster) -> GroupCost:
     rows of a window wait in the processor itself, which takes its input once."""
     n = len(coster.chips)
     full, widened = _machine(op, coster)
-    level = next((i for i, part in enumerate(full.levels) if part.name == coster.residency.memory), 0)
+    level = _level(full, coster)
     traffic = _traffic(op, full, level, coster)
     load, store, near, busy = _ports(full, traffic, n)
     macs = op.einsum.macs if isinstance(op, EinsumOp) else 0
@@ -104,6 +105,12 @@ def _machine(op: Op, coster: _Coster) -> tuple[Machine, bool]:
         compute, widened = compute_and_widening(op, coster)
         return machine_of(coster, compute), widened
     return machine_of(coster, next(iter(coster.unit.array.macs_per_cycle))), False
+
+
+def _level(full: Machine, coster: _Coster) -> int:
+    """The memory on chip through which all of a stream passes, whether or not tensors stay there after it (0: none)."""
+    near = coster.residency.memory or next((memory.name for memory in shared_memories(coster.unit)), None)
+    return next((i for i, part in enumerate(full.levels) if part.name == near), 0)
 
 
 def _lane_work(op: Op, widened: bool, coster: _Coster) -> dict[Primitive, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from chains import chain, products
 
 import sim
@@ -22,6 +23,23 @@ def test_a_result_between_two_products_goes_home_and_back():
     assert (kept.traffic_bytes["DRAM"].read, kept.traffic_bytes["DRAM"].write) == (3 * 4096, 4096)
     assert (home.traffic_bytes["DRAM"].read, home.traffic_bytes["DRAM"].write) == (4 * 4096, 2 * 4096)
     assert home.latency_s > kept.latency_s
+
+
+def test_a_stream_passes_through_it_all_the_same():
+    """Two sums of three tensors of 64 KiB, int8: their four reads and two writes pass through SRAM, whether what is
+    between them stays there or not; so where nothing can stay, what the file says of it changes nothing."""
+    graph = sim.trace(Sums(), tuple(torch.zeros(256, 256) for _ in range(3)))
+    chip = sim.load_hardware("systolic")
+    for room, moved in (("1 MiB", {True: (3, 1), False: (4, 2)}), ("64 KiB", {True: (4, 2), False: (4, 2)})):
+        for stays, (read, written) in moved.items():
+            found = sim.estimate(graph, chip.set("SRAM.capacity", room).set("SRAM.residency", stays), precision="int8")
+            traffic = {name: (one.read / 65536, one.write / 65536) for name, one in found.traffic_bytes.items()}
+            assert traffic == {"DRAM": (read, written), "SRAM": (4, 2)}
+
+
+class Sums(torch.nn.Module):
+    def forward(self, x, y, z):
+        return (x + y) + z
 
 
 def test_nothing_is_fused_through_it():

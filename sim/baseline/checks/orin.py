@@ -53,7 +53,7 @@ DEPTHWISE = {"SSD-MobileNetV1 300x300"}
 """Networks that depend on the processor for depthwise convolutions, whose rate is estimated."""
 DEPTHWISE_NOTE = (
     "the rate of the processor for depthwise layers is estimated (64 MACs a cycle, as the other processors' lanes); "
-    "the scaling would be 0.43, 0.47, 0.53 and 0.61 at 32, 64, 128 and 256"
+    "the scaling would be 0.43, 0.49, 0.58 and 0.65 at 32, 64, 128 and 256"
 )
 MODES = {
     "MAXN": (1.0, 1.0),
