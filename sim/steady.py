@@ -3,7 +3,8 @@
 With n units the network runs as n / s copies of a pipeline of s stages, for every s that divides n. A stage keeps its
 weights in its unit's memory from one inference to the next if all of them fit there beside its activations; what passes
 from stage to stage goes through the memory that the units share. The time between two results is that of the slowest
-stage over the copies, or that of the shared memory and links, whichever is longer. The best arrangement is taken.
+stage over the copies, or that of the shared memory and links, whichever is longer. The best arrangement is taken; one
+is that every unit repeats the network as it runs alone.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def with_steady(
     unit = network.unit
     if unit.costing is not Costing.MAPPED or chip.system or not isfinite(found.latency_s) or options.overrides_s:
         return found
-    best: Steady | None = None
+    best = arrangement(network, (), unit.count)  # each inference as it is alone, one after the other
     for stages in (s for s in range(1, unit.count + 1) if unit.count % s == 0):
         cuts = balanced_cuts(network, stages)
         if len(cuts) != stages - 1:
@@ -50,9 +51,7 @@ def with_steady(
             continue
         if not stream.infeasible[0]:
             one = arrangement(stream.of(0), cuts, unit.count // stages)
-            best = one if best is None or one.interval_s < best.interval_s else best
-    if best is None:
-        return found
+            best = one if one.interval_s < best.interval_s else best
     return replace(found, steady=best, notes=(*found.notes, *_note(best, found, unit.name)))
 
 
@@ -79,10 +78,11 @@ def _times(network: Network) -> Iterator[tuple[int, float]]:
 def arrangement(stream: Network, cuts: Sequence[int], copies: int) -> Steady:
     """The stream that `copies` of a pipeline cut at `cuts` make. `stream`: one design, costed with these cuts."""
     _, sizes, _ = storages(stream.graph)
+    loaded = {storage for table in stream.residency.loads.values() for storage in table}  # by each inference anew
     stages = []
     for part in stage_weights(stream.graph, cuts):
         ops = [op.name for op in stream.graph.ops[part.first : part.end] if not isinstance(op, ViewOp)]
-        kept = sum(sizes[s] for s in part.storages if stream.residency.stays[s][0])
+        kept = sum(sizes[s] for s in part.storages if stream.residency.stays[s][0] and s not in loaded)
         seconds = sum(t for at, t in _times(stream) if part.first <= at < part.end)
         stages.append(Stage(first=ops[0], last=ops[-1], latency_s=seconds, weights_on_chip_bytes=kept))
     slowest = max(range(len(stages)), key=lambda i: stages[i].latency_s)

@@ -63,8 +63,6 @@ def best_kept(way: Ways, *, given: bool = False) -> Way:
     found = way(Keep.WEIGHTS, None)
     if found.coster.unit.costing is not Costing.MAPPED or not found.homes.memory or found.coster.options.apart:
         return found
-    if found.coster.options.cuts is not None:
-        return found
     if found.homes.loads:
         found = better(found, way(Keep.ACTIVATIONS, None))
     first = found.coster
@@ -72,6 +70,8 @@ def best_kept(way: Ways, *, given: bool = False) -> Way:
         more = first.homes(Order.URGENT).spared_bytes > first.residency.spared_bytes
         if more.any():
             found = better(found, way(Keep.WEIGHTS, more, Order.URGENT))
+    if first.options.cuts is not None:  # (what a stage keeps from one inference to the next is not given up)
+        return found
     doubtful = _doubtful(found.groups, found.coster)
     if doubtful.any():
         found = better(found, way(Keep.NOTHING, doubtful))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from chains import products
+import torch
+from chains import chain, products
 
 import sim
 from sim.events.simulate import simulate
 from sim.results_io import from_dict, to_dict
 from sim.schedule.build import to_schedule
+from sim.schedule.loads import LOAD
 from sim.schedule.network import Options, cost_network
 from sim.steady import arrangement, balanced_cuts
 from sim.workload.precision import parse_precision
@@ -77,3 +79,34 @@ def test_the_stream_runs_as_costed(workload, hardware):
         found = arrangement(stream.of(0), cuts, 1)
         assert simulate(to_schedule(stream, 0), chip).latency_s == pytest.approx(found.latency_s, rel=0.02)
         assert found.interval_s <= one.latency_s[0] * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("room", ["200 KiB", "320 KiB"])
+def test_a_stream_is_at_least_what_repeats_one_inference(room):
+    """Ten products whose first result is added to the last: alone, they run with their activations in the second order,
+    or in 200 KiB with all tensors at home. On one unit that keeps no weights, the stream repeats just that."""
+    graph = chain([sim.gemm(256, 256, 256) for _ in range(10)], residuals={9: "relu0"})
+    found = sim.estimate(graph, sim.load_hardware("systolic", {"SRAM.capacity": room}), what_if=True)
+    assert found.steady.interval_s == found.steady.latency_s == pytest.approx(found.latency_s, rel=1e-12)
+    assert found.steady.stages[0].weights_on_chip_bytes == 0
+
+
+class Steps(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.step = torch.nn.Linear(256, 256, bias=False)
+
+    def forward(self, x):
+        for _ in range(4):
+            x = torch.relu(self.step(x))
+        return x
+
+
+def test_weights_that_each_inference_loads_are_not_kept():
+    """Four steps that share a weight of 64 KiB in 512 KiB: it stays from the first step to the last, no longer."""
+    graph = sim.trace(Steps(), (torch.zeros(64, 256),))
+    chip = sim.load_hardware("systolic", {"SRAM.capacity": "512 KiB", "DRAM.bandwidth": "0.2 GB/s"})
+    one = cost_network(graph, [chip], parse_precision("int8"), Options(inputs="resident"))
+    assert any(group.op.kind == LOAD for group in one.of(0).groups)
+    assert [size for table in one.residency.loads.values() for size in table.values()] == [65536]
+    assert arrangement(one.of(0), (), 1).stages[0].weights_on_chip_bytes == 0
