@@ -2,7 +2,8 @@
 
 Kept tensors save traffic but leave less room for tiles. Without any is costed too where the room may bind: some op's
 tiles fill more than half of what is left to them, and the network is slower than any schedule with all tensors at home
-must be at least. Without weights is costed where some could stay.
+must be at least. Without weights is costed where some could stay, and the second order of activations where it spares
+home more bytes.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ Read off the profiler of PyTorch 2.11 (CUDA 13, cuBLAS, cuDNN 9.19) on an H200, 
   two copies from channels last and back;
 - attention with four axes is one kernel of cuDNN and one beside it; otherwise products in fp32 with casts, scalings, a
   mask and a test for empty rows around them;
-- an LSTM layer is one call with two kernels for every step.
+- a recurrent layer is one call with two kernels for every step (seen with an LSTM; cuDNN has one for each cell).
 """
 
 from __future__ import annotations
