@@ -47,9 +47,15 @@ def _places(form, chosen, expert):
             return (chosen[..., None] == torch.arange(8)).any(1)[:, expert].nonzero()[:, 0]
         case "viewed":
             return torch.where(hot.view(-1, 8)[:, expert])[0] // 2
+        case "scattered":
+            return torch.zeros(len(chosen), 8, dtype=torch.bool).scatter_(1, chosen, True)[:, expert].nonzero()[:, 0]
+        case "weighed":
+            return torch.where(torch.zeros(len(chosen), 8).scatter(1, chosen, chosen / 2).t()[expert] > 0)[0]
 
 
-@pytest.mark.parametrize("form", ["where", "any", "permuted", "copied", "last", "summed", "viewed", "compared"])
+@pytest.mark.parametrize(
+    "form", ["where", "any", "permuted", "copied", "last", "summed", "viewed", "compared", "scattered", "weighed"]
+)
 @pytest.mark.parametrize("tokens", [1, 3, 5, 12])
 def test_choices_are_dealt_out_in_whole_tokens(form, tokens):
     """Of t tokens that choose 2 of 8 experts, expert e gets floor(t (e + 1) / 4) - floor(t e / 4): together 2 t. One
@@ -185,6 +191,15 @@ COUNTED = {
     ),
     "ends behind a zero": lambda e, x, i: _ended(
         e, x, i, torch.cat([i.new_zeros(1), torch.bincount(i, minlength=8).cumsum(0)])[1:].tolist()
+    ),
+    "ends behind a pad": lambda e, x, i: _ended(
+        e, x, i, torch.nn.functional.pad(torch.bincount(i, minlength=8).cumsum(0), (1, 0))[1:].tolist()
+    ),
+    "ends less starts": lambda e, x, i: _split(
+        e, x, i, ((ends := torch.bincount(i, minlength=8).cumsum(0)) - (ends - torch.bincount(i, minlength=8))).tolist()
+    ),
+    "differences of ends": lambda e, x, i: _split(
+        e, x, i, torch.cat([i.new_zeros(1), torch.bincount(i, minlength=8).cumsum(0)]).diff().tolist()
     ),
     "a part of the counts": lambda e, x, i: _split(
         e, x, i, [*(n := torch.bincount(i, minlength=8))[:3].tolist(), *n[3:].clone().tolist()]

@@ -33,7 +33,7 @@ class OneHot:
     classes: int
     stride: int = 1
     times: float = 1.0
-    """Elements that `any` or `sum` made one of."""
+    """Elements that `any`, `sum` or a scatter made one of."""
 
     def which(self, view: Tensor) -> int | None:
         """The one class of all elements of a view; None where they are of several."""
@@ -103,6 +103,12 @@ class Choices:
     def mark(self, one_hot: Tensor, classes: int) -> None:
         """A new one-hot result, its classes along the last axis."""
         self._put(self._one_hot, one_hot, OneHot(classes, stride=one_hot.stride(-1)))
+
+    def mark_scattered(self, mask: Tensor, axis: int, index: Tensor) -> None:
+        """Zeros with something at the classes along an axis that indices say: several of one token are in one row."""
+        if mask.dim() > 1 and mask.shape[axis] == self.levels(index):
+            times = float(index.shape[axis])
+            self._put(self._one_hot, mask, OneHot(mask.shape[axis], stride=mask.stride(axis), times=times))
 
     def share(self, mask: Tensor) -> float | Span | None:
         """Share of its elements that are true; None where its making does not tell."""

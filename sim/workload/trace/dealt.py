@@ -26,6 +26,7 @@ _ADDED = {"aten.scatter", "aten.scatter_", "aten.scatter_add", "aten.scatter_add
 _COMPARED = {
     f"aten.{op.__name__}": op for op in (operator.eq, operator.ne, operator.gt, operator.ge, operator.lt, operator.le)
 }
+_ARITHMETIC = {"aten.add": operator.add, "aten.sub": operator.sub, "aten.mul": operator.mul}
 MOST_CLASSES = 4096
 """Of longer tensors the sum alone is remembered: they list choices, not classes."""
 
@@ -59,10 +60,14 @@ class Dealt:
         for table in (self._totals, self._values, self._truths):
             table.pop(memory_of(tensor), None)
 
+    def scattered(self, name: str, args: tuple) -> bool:
+        """Whether the call puts something into zeros where indices say."""
+        return name in _ADDED and self.total(args[0]) == 0
+
     def learn(self, name: str, args: tuple, kwargs: dict, outputs: Sequence[Tensor], *, writes: bool) -> None:
         """One ATen call; `writes`: into memory that was there before."""
         sources, out = list(tensors_in((args, kwargs))), outputs[-1]
-        total = self.total(sources[0]) if sources else None
+        total = self.total(sources[0]) if sources and name in _ADDED | _CARRY else None
         if writes:
             for tensor in outputs:
                 self._forget(tensor)
@@ -83,23 +88,34 @@ class Dealt:
         elif name in _CARRY and total is not None:
             self.put(out, total)
 
-    def _learn_values(
-        self, name: str, values: Sequence[int], args: tuple, sources: Sequence[Tensor], out: Tensor
-    ) -> None:
+    def _learn_values(self, name: str, values: list[int], args: tuple, sources: Sequence[Tensor], out: Tensor) -> None:
         if name in _COMPARED:
             if len(values) == 1 and isinstance(args[1], int | float):
                 self._truths[memory_of(out)] = _COMPARED[name](values[0], args[1])
                 self._kept.append(out)
-        elif name == "aten.cumsum":
-            self._put_values(out, tuple(accumulate(values)))
         elif name == "aten.sum":
             self.put(out, sum(values))
-        elif name in _CARRY:
-            self._put_values(out, values)
-        elif name == "aten.cat":  # starts and ends: a zero before the ends
+        elif (made := self._made(name, values, args, sources)) is not None and len(made) == out.numel():
+            self._put_values(out, made)
+
+    def _made(self, name: str, values: list[int], args: tuple, sources: Sequence[Tensor]) -> list[int] | None:
+        """The elements of what plain arithmetic makes of counts: starts and ends, a zero before them."""
+        if name in _CARRY:
+            return values
+        if name == "aten.cumsum":
+            return list(accumulate(values))
+        if name == "aten.cat":
             parts = [self.values(part) for part in sources]
-            if all(part is not None for part in parts):
-                self._put_values(out, [value for part in parts for value in part or ()])
+            return None if None in parts else [value for part in parts for value in part or ()]
+        if name == "aten.constant_pad_nd":
+            (before, after), filling = args[1], int(args[2]) if len(args) > 2 else 0
+            return [filling] * before + values + [filling] * after if min(before, after) >= 0 else None
+        if name in _ARITHMETIC and len(args) == 2:
+            other = self.values(args[1]) if isinstance(args[1], Tensor) else [args[1]]
+            if isinstance(args[0], Tensor) and other is not None and len(other) in (1, len(values)):
+                pairs = zip(values, other * (len(values) // len(other)), strict=True)
+                return [int(_ARITHMETIC[name](*pair)) for pair in pairs]
+        return None
 
     def _added(self, args: tuple, kwargs: dict, sources: list[Tensor]) -> int | None:
         """Sum of what a scatter adds: a number for each index, or a tensor of a known sum."""
@@ -114,10 +130,14 @@ class Dealt:
 
     def total(self, tensor: Tensor) -> int | None:
         """What the elements of a tensor sum up to; of a part of a mask, how many were chosen."""
-        values = self.values(tensor)
-        if values is not None:
-            return sum(values)
-        total = self._totals.get(memory_of(tensor)) if _is_whole(tensor) else None
+        memory, total = memory_of(tensor), None
+        if not _is_whole(tensor):
+            values = self.values(tensor)
+            total = None if values is None else sum(values)
+        elif memory in self._values:
+            total = sum(self._values[memory])
+        else:
+            total = self._totals.get(memory)
         return self._chosen(tensor) if total is None else total
 
     def values(self, tensor: Tensor) -> list[int] | None:

@@ -47,6 +47,8 @@ class Questions:
     def learn(self, name: str, args: tuple, kwargs: dict, outputs: tuple, *, writes: bool) -> None:
         """What the results of an ATen call inherit; `writes`: into memory that was there before."""
         self._choices.learn(name, args, kwargs, outputs)
+        if self._dealt.scattered(name, args):
+            self._choices.mark_scattered(outputs[-1], args[1], args[2])
         self._dealt.learn(name, args, kwargs, outputs, writes=writes)
 
     def answer(self, func: Any, args: tuple, kwargs: dict, recorder: Any) -> object:
