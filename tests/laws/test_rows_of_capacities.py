@@ -59,3 +59,14 @@ def test_a_row_is_not_what_was_costed_for_other_rows():
     rows = sim.sweep(graph, "edge-npu", {"SRAM.capacity": sizes})["latency_s"]
     alone = [sim.estimate(graph, sim.load_hardware("edge-npu", {"SRAM.capacity": size})).latency_s for size in sizes]
     assert rows.tolist() == alone
+
+
+def test_a_row_finds_the_price_of_a_second_as_it_would_alone():
+    """Of energy x delay: 48 KiB at 2 GB/s has found it when 48 KiB at 20 GB/s looks once more."""
+    layer = torch.nn.TransformerEncoderLayer(64, 4, 128, batch_first=True)
+    graph = sim.trace(torch.nn.TransformerEncoder(layer, 2).eval(), (torch.zeros(2, 64, 64),))
+    rates = ["2 GB/s", "20 GB/s"]
+    chip = sim.load_hardware("edge-npu", {"SRAM.capacity": "48 KiB"})
+    rows = sim.sweep(graph, chip, {"DRAM.bandwidth": rates}, objective="edp")["latency_s"]
+    alone = [sim.estimate(graph, chip.set("DRAM.bandwidth", rate), objective="edp").latency_s for rate in rates]
+    assert rows.tolist() == alone
