@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from sim.hardware.chip import Costing, Unit
-from sim.workload.graph import EinsumOp, Graph, MovementOp, Op, Region, Role, VectorOp, ViewOp
+from sim.workload.graph import BY_HAND, EinsumOp, Graph, MovementOp, Op, Region, Role, VectorOp, ViewOp
 
 MAX_HEAD_DIM = 256
 """Largest head dimension of FlashAttention kernels; beyond it the ops run apart."""
@@ -94,6 +94,16 @@ def flash_regions(graph: Graph) -> Mapping[str, FlashRegion]:
             _CACHE.clear()
         _CACHE[id(graph)] = (graph, _find(graph))
     return _CACHE[id(graph)][1]
+
+
+def called_regions(graph: Graph) -> Mapping[str, FlashRegion]:
+    """Of these, what a framework that runs op by op has a kernel for: calls of attention with four axes, not what the
+    model wrote as separate ops."""
+    return {
+        name: region
+        for name, region in flash_regions(graph).items()
+        if not region.region.attrs.get(BY_HAND) and len(graph.tensors[graph.ops[region.scores].inputs[0]].shape) == 4
+    }
 
 
 def _find(graph: Graph) -> dict[str, FlashRegion]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from sim.cost.flash import FlashRegion, flash_regions
+from sim.cost.flash import FlashRegion, called_regions
 from sim.cost.gpu.eager import CLASSES, HOST_KINDS, EagerWork, work_from_rows
 from sim.cost.vector import lane_cycles
 from sim.results import Term
@@ -93,10 +93,8 @@ class _Context:
         self.kernels: list[Kernel] = []
         """Of the rows so far."""
         self.fused: dict[int, FlashRegion] = {}
-        for region in flash_regions(graph).values():
-            by_hand = region.region.attrs.get(BY_HAND)
-            if not by_hand and len(graph.tensors[graph.ops[region.scores].inputs[0]].shape) == 4:
-                self.fused |= dict.fromkeys(region.members, region)
+        for region in called_regions(graph).values():
+            self.fused |= dict.fromkeys(region.members, region)
         self.called: set[str] = set()
 
     def recurrent(self, op: Op) -> bool:

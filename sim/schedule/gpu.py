@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sim.cost.flash import MAX_HEAD_DIM, FlashRegion, flash_regions
+from sim.cost.flash import MAX_HEAD_DIM, FlashRegion, called_regions, flash_regions
 from sim.hardware.chip import Costing, Unit
 from sim.mapping.machine import energies
 from sim.mapping.problem import WEIGHT
@@ -184,10 +184,11 @@ def saved_bytes(graph: Graph) -> float:
 
 
 def inside_storages(graph: Graph, unit: Unit) -> frozenset[str]:
-    """Storages that live inside fused attention only; none where the unit does not fuse."""
+    """Storages that live inside fused attention (of a framework, calls of it); none where the unit does not fuse."""
     if not unit.costing.gpu:
         return frozenset()
-    return frozenset(s for region in flash_regions(graph).values() for s in region.inside)
+    regions = called_regions(graph) if unit.costing.eager else flash_regions(graph)
+    return frozenset(s for region in regions.values() for s in region.inside)
 
 
 def gpu_notes(groups: Sequence[GroupCost], coster: _Coster) -> list[str]:

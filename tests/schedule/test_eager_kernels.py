@@ -81,6 +81,23 @@ def test_attention_is_one_call_with_four_axes_and_many_kernels_with_five():
     assert apart.work.kernels.sum() > 10
 
 
+class ByHand(nn.Module):
+    def forward(self, q, k, v):
+        return torch.softmax(q @ k.transpose(-1, -2), -1) @ v
+
+
+@pytest.mark.parametrize(("model", "scores"), [(Attention(4), 0), (Attention(5), 2), (ByHand(), 2)])
+def test_scores_that_no_kernel_keeps_lie_in_memory(model, scores):
+    """Four tensors of [2, 8, 2048, 32] in bf16; around the softmax two of [2, 8, 2048, 2048], which its bound moves."""
+    graph = sim.trace(model, [torch.empty(2, 8, 2048, 32, device="meta") for _ in range(3)])
+    found = sim.estimate(graph, "h200-torch", precision="bf16", calibration="none")
+    outer, inner = 2 * 16 * 2048 * 32, 2 * 16 * 2048 * 2048
+    assert found.peak_memory_bytes["DRAM"] == 4 * outer + scores * inner
+    softmax = [op for op in found.ops if op.name.endswith("softmax")]
+    assert all(2 * inner / 4.9e12 < op.roofline_s <= op.latency_s for op in softmax)
+    assert len(softmax) == (scores > 0)
+
+
 def test_views_cost_the_host_a_little_and_the_device_nothing():
     class Turned(nn.Module):
         def forward(self, x):
