@@ -9,16 +9,16 @@ The agreement is partly circular. The rule and three constants of the chip file 
 85 % of the DRAM's rate) were chosen with the gains at MAXN and 15 W in view, after buffers of 512 to 1536 KiB, rates
 of 40 to 102 GB/s, no passes, and passes by all weights (gains up to a fifth too small) had been tried. The gains at
 50 W and 30 W were computed after the choice, but they lie between the other two and come from the same networks. Dense
-rates only inform, within 13 %: errors may cancel in the gains.
+rates only inform, within 15 %: errors may cancel in the gains.
 
 That no tensor stays on chip between ops (`residency: false`) is the vendor's word on its memory pools. It was looked up
-when ResNet-50, on which nothing had been chosen, was 30 % too fast (now 5 %) and its published modes asked for the
+when ResNet-50, on which nothing had been chosen, was 30 % too fast (now 4 %) and its published modes asked for the
 time that moving all of its maps takes.
 
 SSD-MobileNetV1 needs the processor for depthwise convolutions that the vendor names and gives no rate of. The chip file
 has it at 64 channels a cycle, tap by tap: the width that the other processors had there before. Nothing else was tried
 for the file; what other rates would give stands in the note of its check (published: 0.49), and the agreement holds
-for 64 to 128 only.
+for 64 alone.
 """
 
 from __future__ import annotations
