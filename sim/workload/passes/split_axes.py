@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 from sim.workload.graph import Einsum, Operand, Tensor
 
 
@@ -19,7 +21,8 @@ def follow_view(before: Tensor, after: Tensor, axis: int, chips: int) -> int | N
     Reshapes and transposes are followed by address: an axis covers addresses [stride, stride x size). It may be
     merged with inner ones (heads x head dim) or come apart (features into heads): which features a chip has is
     free, so the outermost part that divides is taken (of a fused QKV the heads, not the three). Slices and
-    selections keep the axis; equal chunks of the split axis itself stay split (fused QKV again).
+    selections keep the axis, and so does what they are taken from; equal chunks of the split axis itself stay split
+    (fused QKV again).
 
     Example: (1, 197, 2304) split at 2, seen as (1, 197, 3, 12, 64), on 4 chips: axis 3, three heads a chip.
     """
@@ -30,12 +33,26 @@ def follow_view(before: Tensor, after: Tensor, axis: int, chips: int) -> int | N
         other = after.shape[axis]
         chunk = max(size, other) % min(size, other) == 0 if min(size, other) else False
         return axis if chunk and other % chips == 0 else None
-    if len(before.shape) == len(after.shape) + 1:
-        for gone in range(len(before.shape)):
-            rest = before.shape[:gone] + before.shape[gone + 1 :]
-            if gone != axis and rest == after.shape:
-                return axis - (gone < axis)
-    return None
+    if len(before.shape) > len(after.shape):  # of what is left of a selection
+        kept = _part_of(after.shape, before.shape, axis)
+        found = kept.index(axis) if axis in kept else None
+    else:  # back to what was selected from: a stack of experts, the caches of all layers
+        kept = _part_of(before.shape, after.shape)
+        found = kept[axis] if kept else None
+    return found if found is not None and after.shape[found] == size else None
+
+
+def _part_of(part: tuple[int, ...], whole: tuple[int, ...], needed: int | None = None) -> tuple[int, ...]:
+    """The axes of `whole` that those of a part of it are, in order; () where it is none.
+
+    Of the ways to drop the others that keep axis `needed`: the one with the most whole axes, outermost ones dropped.
+    """
+    ways = [
+        kept
+        for kept in combinations(range(len(whole)), len(part))
+        if (needed is None or needed in kept) and all(n <= whole[at] for n, at in zip(part, kept, strict=True))
+    ]
+    return max(ways, key=lambda kept: (sum(n == whole[at] for n, at in zip(part, kept, strict=True)), kept), default=())
 
 
 def _same_elements(before: Tensor, after: Tensor, axis: int, chips: int) -> int | None:

@@ -197,19 +197,26 @@ class _Sharder:
         return part
 
     def _place(self, key: str, axis: int) -> bool:
-        """Put a weight or cache tensor split at `axis`, and all that it is a view of; False where it cannot be."""
+        """Put a weight or cache tensor split at `axis`, and all that it is a view of; False, and nothing is put, where
+        one of them cannot be."""
+        places: dict[str, int] = {}
+        if not self._fits(key, axis, places):
+            return False
+        self.placed.update(places)
+        self.split.update(places)
+        return True
+
+    def _fits(self, key: str, axis: int, places: dict[str, int]) -> bool:
+        """Whether a tensor and all that it is a view of can be split so; `places` gets their axes."""
         if self.placed.get(key, axis) != axis or not self._divides(key, axis):
             return False
-        self.placed[key] = self.split[key] = axis
+        places[key] = axis
         at = self.graph.producer.get(key)
-        if at is None:
-            return True
-        op = self.graph.ops[at]
-        for source in op.inputs:
+        for source in self.graph.ops[at].inputs if at is not None else ():
             tensor = self.graph.tensors[source]
             if tensor.role in _OUTSIDE and tensor.storage == self.graph.tensors[key].storage:
                 back = follow_view(self.graph.tensors[key], tensor, axis, self.chips)
-                if back is None or not self._place(source, back):
+                if back is None or not self._fits(source, back, places):
                     return False
         return True
 
