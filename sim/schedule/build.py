@@ -24,7 +24,7 @@ from sim.schedule.makespan import beside_unit
 from sim.schedule.network import Network, Options, cost_network
 from sim.schedule.plan import Group, Schedule, Steps
 from sim.schedule.slices import Sliced, slice_classes
-from sim.workload.graph import Graph
+from sim.workload.graph import CollectiveOp, Graph
 from sim.workload.passes.precision import PrecisionPolicy
 from sim.workload.precision import Precision
 from sim.workload.precision_file import resolve_precision
@@ -139,9 +139,11 @@ def _group(
     from_home = steps.first_load_bytes.get(ports[0], 0.0) > 0
     fetch = float(cost.first_weight_bytes[d]) if ahead and from_home else 0.0
     energy = float(cost.energy_j[d]) * _split(network, d)
-    # The unit's time to launch a collective on the link, once this group is done, comes with its own.
-    follows = i + 1 < len(beside) and beside[i + 1]
-    launch = float(cost.launch_s[d]) + (float(network.groups[i + 1].launch_s[d]) if follows else 0.0)
+    # The unit's time to launch a collective that may have to wait for the link, once this group is done, comes with its
+    # own.
+    launch = 0.0 if i and _follows(network, i, beside) else float(cost.launch_s[d])
+    if i + 1 < len(beside) and _follows(network, i + 1, beside):
+        launch += float(network.groups[i + 1].launch_s[d])
     return Group(
         name=cost.name,
         ops=(cost.name,),
@@ -165,14 +167,24 @@ def _split(network: Network, d: int) -> int:
     return system.tensor_parallel if system else 1
 
 
+def _follows(network: Network, i: int, beside: Sequence[bool]) -> bool:
+    """Whether a group is a collective that the unit launches at the end of the group before: on the link beside the
+    unit, or one that the unit waits for while another may still hold the link."""
+    sends = isinstance(network.groups[i].op, CollectiveOp)
+    return beside[i] or (sends and any(beside[:i]) and not isinstance(network.groups[i - 1].op, CollectiveOp))
+
+
 def _deps(network: Network, i: int, beside: Sequence[bool]) -> tuple[int, ...]:
-    """The unit's group before, and the collectives beside the unit whose results the group reads."""
+    """The unit's group before, and the collectives beside the unit whose results the group reads or, where it is one
+    itself, which hold the link before it."""
     before = next((j for j in range(i - 1, -1, -1) if not beside[j]), None)
     deps = {before} if before is not None else set()
     if any(beside[:i]):
         group, reads = network.groups[i], awaited(network.graph)
         names = {name for op in (group.name, *group.fused) for name in reads.get(op, ())}
         deps |= {j for j in range(i) if beside[j] and network.groups[j].name in names}
+        if isinstance(group.op, CollectiveOp):
+            deps.add(max(j for j in range(i) if beside[j]))
     return tuple(sorted(deps))
 
 

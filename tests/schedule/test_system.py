@@ -118,6 +118,78 @@ def test_attention_by_head_and_its_cache(llama: Graph) -> None:
     assert graph_from_dict(graph_to_dict(part)) == part
 
 
+class Stack(nn.Module):
+    """Three layers of 64 -> 128 -> 64 whose weights are parts of one tensor, by its first axis or its last."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.form = form
+        up, down = {"linear": ((3, 128, 64), (3, 64, 128)), "last": ((64, 128, 3), (128, 64, 3))}.get(
+            form, ((3, 64, 128), (3, 128, 64))
+        )
+        self.up, self.down = nn.Parameter(torch.zeros(up)), nn.Parameter(torch.zeros(down))
+
+    def pair(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.form == "last":
+            return self.up[:, :, i], self.down[:, :, i]
+        return (self.up[i].t(), self.down[i].t()) if self.form == "linear" else (self.up[i], self.down[i])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for i in range(3):
+            up, down = self.pair(i)
+            x = x + torch.relu(x @ up) @ down
+        return x
+
+
+class Caches(nn.Module):
+    """A decode step of two layers whose keys and values lie in one tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.ModuleList(nn.Linear(64, 192, bias=False) for _ in range(2))
+        self.o = nn.ModuleList(nn.Linear(64, 64, bias=False) for _ in range(2))
+        self.register_buffer("kv", torch.zeros(2, 2, 1, 4, 33, 16))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in range(2):
+            q, k, v = self.qkv[layer](x).view(1, 1, 3, 4, 16).transpose(1, 3).unbind(2)
+            keys, values = self.kv[layer, 0], self.kv[layer, 1]
+            keys[:, :, 32:33], values[:, :, 32:33] = k, v
+            y = nn.functional.scaled_dot_product_attention(q, keys, values)
+            x = x + self.o[layer](y.transpose(1, 2).reshape(1, 1, 64))
+        return x
+
+
+@pytest.mark.parametrize("chips", [2, 4])
+@pytest.mark.parametrize("form", ["linear", "mm", "last"])
+def test_a_stack_of_weights_is_split_like_its_parts(form: str, chips: int) -> None:
+    """Columns, then rows, of each layer, and one sum a layer: no weight travels, each chip has its share of them."""
+    graph = sim.trace(Stack(form), (torch.zeros(8, 64),))
+    part = tensor_parallel(graph, chips)
+    assert sent(part) == [(Collective.ALL_REDUCE, 8 * 64 * 4)] * 3
+    assert (part.macs * chips, part.parameters * chips) == (graph.macs, graph.parameters)
+
+
+@pytest.mark.parametrize("chips", [2, 4])
+def test_a_stack_of_caches_is_split_by_head(chips: int) -> None:
+    graph = sim.trace(Caches(), (torch.zeros(1, 1, 64),))
+    part = tensor_parallel(graph, chips)
+    assert sent(part) == [(Collective.ALL_REDUCE, 64 * 4)] * 2
+    assert (part.macs * chips, part.parameters * chips) == (graph.macs, graph.parameters)
+    caches = [max((t for t in g.tensors.values() if t.name == "kv"), key=lambda t: t.elements) for g in (graph, part)]
+    assert caches[0].elements == caches[1].elements * chips
+
+
+def test_experts_chosen_from_a_stack_are_split() -> None:
+    """Of eight experts in one tensor two are read: nothing but activations travels, half of all lies on each chip."""
+    knobs = {"layers": 1, "width": 1024, "hidden": 512, "active": 1, "batch": 2, "context": 16, "phase": "decode"}
+    graph = dead_code(sim.load_workload("mixtral", **knobs, dispatch="loop"))
+    part = tensor_parallel(graph, 2)
+    moved = [key for op in part.ops if isinstance(op, CollectiveOp) for key in op.inputs]
+    assert {part.tensors[key].role for key in moved} == {Role.ACTIVATION}
+    assert part.parameters == pytest.approx(graph.parameters / 2, rel=0.001)
+
+
 class Mixture(nn.Module):
     """A router and eight experts of 16 x 16; a token meets one."""
 
@@ -224,6 +296,33 @@ def test_communication_hides_behind_what_does_not_need_it(pair: Chip, branches: 
     assert exposed[1] <= alone
     assert sum(exposed) >= 2 * alone - sum(op.latency_s for op in found.ops if op not in gathered)
     assert sim.simulate(branches, slow).latency_s == pytest.approx(found.latency_s, rel=0.02)
+
+
+class Late(nn.Module):
+    """A sum over chips under way that nothing needs before the end, while others are needed at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.early = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 64))
+        self.a, self.b = Mlp(), Mlp()
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        early = self.early(x)
+        return early * self.b(self.a(y)).sum()
+
+
+@pytest.mark.parametrize("latency", ["1 us", "200 us"])
+def test_one_collective_at_a_time_holds_the_link(pair: Chip, latency: str) -> None:
+    """The second waits for the first, also in the simulation, where the unit waits for the second alone: three of two
+    steps each take six latencies at least."""
+    graph = sim.trace(Late(), (torch.zeros(2048, 64), torch.zeros(4, 64)))
+    slow = pair.set("wire.latency", latency)
+    found, run = sim.estimate(graph, slow), sim.simulate(graph, slow)
+    sums = [op for op in found.ops if op.kind == "collective.all_reduce"]
+    assert len(sums) == 3
+    assert run.latency_s == pytest.approx(found.latency_s, rel=0.02)
+    wires = 3 * 2 * slow.system_link.latency_s + 2 * (2048 + 4 + 4) * 64 * 2 / 2 / 4e9
+    assert min(found.latency_s, run.latency_s) >= wires
 
 
 def test_memory_and_work_are_shared(tmp_path: Path, small: Graph) -> None:
