@@ -260,6 +260,14 @@ def test_pipeline_cuts_between_layers(small: Graph) -> None:
     assert not set(send.inputs) & later
 
 
+@pytest.mark.parametrize(("workload", "stages"), [("digits_cnn", 2), ("digits_cnn", 4), ("mlp", 3), ("resnet18", 4)])
+def test_no_cut_parts_an_epilogue_from_its_product(pair: Chip, workload: str, stages: int) -> None:
+    """On stages run the groups of one chip, and the sends."""
+    chip = pair.set("system.chips", stages).set("system.pipeline", stages)
+    one, cut = (sim.estimate(workload, on) for on in (pair.set("system.chips", 1), chip))
+    assert [op.name for op in cut.ops if op.kind != "collective.send"] == [op.name for op in one.ops]
+
+
 def test_pipeline_without_a_product_cuts_by_ops() -> None:
     module = nn.Sequential(nn.ReLU(), nn.Sigmoid(), nn.Tanh(), nn.GELU())
     assert stage_of(pipeline(sim.trace(module, (torch.zeros(8, 64),)), 2)) == [0, 0, 0, 1, 1]

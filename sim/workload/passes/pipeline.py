@@ -26,22 +26,33 @@ def pipeline(graph: Graph, stages: int) -> Graph:
     """
     if stages == 1:
         return graph
-    cuts = [_place(graph, stages, k) for k in range(1, stages)]
-    if len(set(cuts)) < stages - 1 or None in cuts:
+    return _cut(graph, _places(graph, stages))
+
+
+def _places(graph: Graph, stages: int) -> list[int]:
+    """The cuts: after these ops, in order. Of equal places for one it is the last, behind what follows a product
+    element by element and runs on its results."""
+    alive, work = _alive_bytes(graph), [op.einsum.macs if isinstance(op, EinsumOp) else 0 for op in graph.ops]
+    work = work if any(work) else [1] * len(work)  # without a product, by ops
+    done = np.cumsum(work) / (sum(work) / stages)
+    fits = [
+        at
+        for at, op in enumerate(graph.ops[:-1])
+        if any(_needed(graph, key, at) for key in op.outputs) and not _inside_region(graph, at)
+    ]
+    if len(fits) < stages - 1:
         raise WorkloadError(
             f"{graph.name or 'graph'}: fewer places to cut than {stages} pipeline stages need: set system.pipeline to "
             "fewer"
         )
-    return _cut(graph, [at for at in cuts if at is not None])
-
-
-def _place(graph: Graph, stages: int, k: int) -> int | None:
-    """Where the k-th cut lies: after this op."""
-    alive, work = _alive_bytes(graph), [op.einsum.macs if isinstance(op, EinsumOp) else 0 for op in graph.ops]
-    work = work if any(work) else [1] * len(work)  # without a product, by ops
-    done = np.cumsum(work) / (sum(work) / stages)
-    fits = [at for at in range(len(graph.ops) - 1) if alive[at] and not _inside_region(graph, at)]
-    return min(fits, key=lambda at: (max(WINDOW, abs(done[at] - k)), alive[at], abs(done[at] - k), at), default=None)
+    cuts: list[int] = []
+    for k in range(1, stages):
+        free = fits[: len(fits) - (stages - 1 - k)]  # a place for each of the cuts that follow
+        cuts.append(min(
+            (at for at in free if not cuts or at > cuts[-1]),
+            key=lambda at: (max(WINDOW, abs(done[at] - k)), alive[at], abs(done[at] - k), -at),
+        ))  # fmt: skip
+    return cuts
 
 
 def _inside_region(graph: Graph, at: int) -> bool:
