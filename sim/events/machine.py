@@ -136,6 +136,9 @@ class Engine:
     def _run(self) -> Iterator[simpy.Event]:
         env = self.machine.env
         while True:
+            # The choice is among all that comes at this tick, such as the next job of a closed stream.
+            if env.peek() == env.now:
+                yield env.timeout(0)
             task, again = self.machine.policy.choose(self.ready, env.now) if self.ready else (None, None)
             if task is None:
                 self.wake = env.event()

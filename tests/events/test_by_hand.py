@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from nests import NS, group, schedule, service, steps
@@ -140,6 +141,24 @@ def test_preemption_at_group_borders():
     assert ends == {"priority": {"high": 150, "low": 350}, "fifo": {"low": 300, "high": 350}}
     missed = run(streams, policy="priority").streams["high"].missed
     assert missed == {"queueing": 1}
+
+
+@pytest.mark.parametrize("grain", ["folded", "expand"])
+def test_the_choice_is_among_all_that_comes_at_a_tick(grain):
+    """An urgent closed stream is always there: its next job comes when one ends, and the other waits for the end of the
+    run. Of two jobs at the same time the urgent one is first, whichever is listed first."""
+    lasting = [
+        Stream(name="low", schedule=service(2e-3), closed=True, priority=0),
+        Stream(name="high", schedule=service(3e-3), closed=True, priority=1),
+    ]
+    for streams in (lasting, lasting[::-1]):
+        found = run(streams, policy="priority", length_s=30e-3, grain=grain)
+        ends = [(job.stream, round(1e3 * job.finish_s)) for job in sorted(found.jobs, key=lambda job: job.finish_s)]
+        assert ends == [("high", 3 * k) for k in range(1, 11)] + [("low", 32)]
+    once = [replace(stream, closed=False, arrivals_s=[1e-3]) for stream in lasting]
+    for streams in (once, once[::-1]):
+        found = run(streams, policy="priority", grain=grain)
+        assert {job.stream: round(1e3 * job.finish_s) for job in found.jobs} == {"high": 4, "low": 6}
 
 
 def test_time_partition():
