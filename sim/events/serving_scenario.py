@@ -126,18 +126,11 @@ def _check_deadlines(spec: Serving, seconds: StepTable, requests: list[list[Requ
 
 def draw_requests(spec: Requests, seed: int, replication: int = 0) -> list[Request]:
     """`count` requests: arrivals as stated, lengths lognormal with the stated median, at least 1."""
-    rng = np.random.default_rng(np.random.SeedSequence([seed, replication]))
-    rate = _rate(spec)
-    length_s = 2 * spec.count / rate + 1.0
-    match spec.arrivals:
-        case Periodic() as a:
-            phase = 0.0 if a.phase == "spread" else a.phase
-            period_s, length_s = 1 / a.rate, phase + (spec.count + 1) / a.rate
-            times = draw.periodic(period_s=period_s, phase_s=phase, jitter_s=a.jitter, length_s=length_s, rng=rng)
-        case Bursts() as a:
-            times = draw.bursts(rate_hz=a.rate, size=a.size, gap_s=a.gap, length_s=length_s, rng=rng)
-        case a:
-            times = draw.poisson(rate_hz=a.rate, length_s=length_s, rng=rng)
+    length_s, times = 2 * spec.count / _rate(spec) + 1.0, np.array([])
+    while len(times) < spec.count:  # the first length is enough for all but few requests at a low rate
+        rng = np.random.default_rng(np.random.SeedSequence([seed, replication]))
+        times = _released_s(spec, length_s, rng)
+        length_s *= 2
     times = times[: spec.count]
     prompt = _lengths(spec.prompt_tokens, spec.prompt_sigma, len(times), rng)
     output = _lengths(spec.output_tokens, spec.output_sigma, len(times), rng)
@@ -147,6 +140,19 @@ def draw_requests(spec: Requests, seed: int, replication: int = 0) -> list[Reque
         Request(arrival_s=float(t), prompt_tokens=int(p), output_tokens=int(o))
         for t, p, o in zip(times, prompt, output, strict=True)
     ]
+
+
+def _released_s(spec: Requests, length_s: float, rng: np.random.Generator) -> np.ndarray:
+    """Arrivals within `length_s`; of periodic ones all of them."""
+    match spec.arrivals:
+        case Periodic() as a:
+            phase = 0.0 if a.phase == "spread" else a.phase
+            period_s, length_s = 1 / a.rate, phase + (spec.count + 1) / a.rate
+            return draw.periodic(period_s=period_s, phase_s=phase, jitter_s=a.jitter, length_s=length_s, rng=rng)
+        case Bursts() as a:
+            return draw.bursts(rate_hz=a.rate, size=a.size, gap_s=a.gap, length_s=length_s, rng=rng)
+        case a:
+            return draw.poisson(rate_hz=a.rate, length_s=length_s, rng=rng)
 
 
 def step_tables(

@@ -106,6 +106,27 @@ def test_offered_load_counts_each_prompt():
     assert offered_utilization(asked, 100.0, TABLE, ROOMY, 2, 100) == pytest.approx(1.075)
 
 
+@pytest.mark.parametrize(
+    "arrivals",
+    [
+        {"kind": "poisson", "rate": 0.01},
+        {"kind": "bursts", "rate": 0.01, "size": 8, "gap": 1e-3},
+        {"kind": "bursts", "rate": 0.01, "size": 3, "gap": 1e3},
+        {"kind": "periodic", "rate": 0.01, "jitter": 90.0},
+    ],
+)
+@pytest.mark.parametrize("count", [1, 5])
+def test_as_many_requests_as_asked(arrivals, count):
+    """However few come in a given time, whatever the seed."""
+    units = {"rate": "Hz", "gap": "s", "jitter": "s"}
+    stated = {key: f"{value} {units[key]}" if key in units else value for key, value in arrivals.items()}
+    spec = Requests.model_validate({"count": count, "arrivals": stated, "prompt_tokens": 10, "output_tokens": 5})
+    for seed in range(100):
+        drawn = draw_requests(spec, seed)
+        assert len(drawn) == count
+        assert [r.arrival_s for r in drawn] == sorted(r.arrival_s for r in drawn)
+
+
 def test_bad_input():
     with pytest.raises(InfeasibleError, match="needs 2 pages of the KV cache, which has 1"):
         serve([request(0.0)], TABLE, Cache(pages=1, page_tokens=8, bytes_per_token=1.0), max_batch=1, prefill_chunk=8)
