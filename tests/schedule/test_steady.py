@@ -57,6 +57,13 @@ def test_copies_where_all_weights_fit():
     assert steady.interval_s == pytest.approx(steady.latency_s / 2, rel=1e-12)
 
 
+def test_a_stream_is_no_slower_than_its_inferences_one_by_one():
+    """Also where keeping a stage's weights, or only looking for them first, leaves its activations a worse choice."""
+    found = sim.estimate("regnet", "edge-npu", what_if=True, inputs="resident", calibration="none")
+    assert found.steady.interval_s <= found.latency_s * (1 + 1e-9)
+    assert found.steady.throughput_per_s == pytest.approx(1 / found.steady.interval_s)
+
+
 def test_units_share_the_home_memory():
     """Weights that fit nowhere come from DRAM for each inference: more units cannot be faster than it."""
     chip = sim.load_hardware("tesla-fsd", {"SRAM.capacity": "4 MiB"})
