@@ -126,12 +126,13 @@ def _check_deadlines(spec: Serving, seconds: StepTable, requests: list[list[Requ
 
 def draw_requests(spec: Requests, seed: int, replication: int = 0) -> list[Request]:
     """`count` requests: arrivals as stated, lengths lognormal with the stated median, at least 1."""
-    length_s, times = 2 * spec.count / _rate(spec) + 1.0, np.array([])
-    while len(times) < spec.count:  # the first length is enough for all but few requests at a low rate
+    length_s = 2 * spec.count / _rate(spec) + 1.0
+    while True:
         rng = np.random.default_rng(np.random.SeedSequence([seed, replication]))
-        times = _released_s(spec, length_s, rng)
-        length_s *= 2
-    times = times[: spec.count]
+        times = _released_s(spec, length_s, rng)[: spec.count]
+        if len(times) == spec.count:
+            break
+        length_s *= 2  # needed for few requests at a low rate
     prompt = _lengths(spec.prompt_tokens, spec.prompt_sigma, len(times), rng)
     output = _lengths(spec.output_tokens, spec.output_sigma, len(times), rng)
     prompt = np.minimum(prompt, spec.max_tokens - 1)
