@@ -23,7 +23,8 @@ COLLECTIVE = "collective"
 def cost_collective(op: CollectiveOp, coster: _Coster) -> GroupCost:
     """A collective by the alpha-beta model, launched by the unit; it occupies the link, not the unit.
 
-    Each chip reads what it sends from the home memory and writes what it receives there.
+    Each chip reads what it sends where that lies, and writes what it receives where that will lie: in the home memory,
+    or on chip what stays there.
     """
     chips, n, home = coster.chips, len(coster.chips), coster.unit.home
     time = np.array([_seconds(op, chip) for chip in chips], dtype=float)
@@ -32,16 +33,24 @@ def cost_collective(op: CollectiveOp, coster: _Coster) -> GroupCost:
     link = chips[0].system_link.name
     zero = np.zeros(n)
     over = sent * _per_byte(link_energy_j_per_byte(coster.subject, link))
-    read, write = (_per_byte(memory_energy_j_per_byte(coster.subject, home, way)) for way in ("read", "write"))
-    energy = {link: over, home: sent * (read + write)}
+    energy, traffic = {link: over}, {}
+    for memory, (read, write) in _moved(op, sent, coster).items():
+        each = (_per_byte(memory_energy_j_per_byte(coster.subject, memory, way)) for way in ("read", "write"))
+        # Of a memory that nothing passes the energy may be unknown.
+        energy[memory] = sum(
+            (np.where(moved > 0, moved * joules, 0.0) for moved, joules in zip((read, write), each, strict=True)),
+            start=zero,
+        )
+        traffic[memory] = {"communication": (read, write)}
+    at_home = sum(traffic[home]["communication"], start=zero) if home in traffic else zero
     return GroupCost(
         op=op,
         name=op.name,
         launch_s=np.array([c.main_unit.launch_s for c in chips]),
         time_s=time,
         terms_s={Term.COMMUNICATION: time},
-        traffic_bytes={home: {"communication": (sent, sent)}},
-        home_busy_s=np.minimum(time, 2 * sent / rate),
+        traffic_bytes=traffic,
+        home_busy_s=np.minimum(time, at_home / rate),
         prefetch_s=zero,
         first_weight_bytes=zero,
         first_weight_s=zero,
@@ -55,6 +64,19 @@ def cost_collective(op: CollectiveOp, coster: _Coster) -> GroupCost:
         resources_s={f"link:{link}": time},
         cost_class=COLLECTIVE,
     )
+
+
+def _moved(op: CollectiveOp, sent: np.ndarray, coster: _Coster) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Memory -> (read, written bytes) of each design: all where one tensor is at home, on chip where all stay there."""
+    kept, tensors = coster.residency, coster.graph.tensors
+    near_in, near_out = (
+        np.all([kept.stays.get(tensors[key].storage or key, np.zeros(len(sent), bool)) for key in keys], axis=0)
+        for keys in (op.inputs, op.outputs)
+    )
+    moved = {coster.unit.home: (np.where(near_in, 0.0, sent), np.where(near_out, 0.0, sent))}
+    if kept.memory and (near_in.any() or near_out.any()):
+        moved[kept.memory] = (np.where(near_in, sent, 0.0), np.where(near_out, sent, 0.0))
+    return moved
 
 
 def _per_byte(joules: Any) -> np.ndarray:

@@ -12,7 +12,7 @@ from torch import nn
 import sim
 from sim.errors import ConfigError, WorkloadError
 from sim.hardware.chip import Chip
-from sim.hardware.physical import chip_area_mm2
+from sim.hardware.physical import chip_area_mm2, link_energy_j_per_byte, memory_energy_j_per_byte
 from sim.results import Term
 from sim.workload.graph import Collective, CollectiveOp, EinsumOp, Graph, Role
 from sim.workload.passes import pipeline, tensor_parallel
@@ -331,6 +331,28 @@ def test_one_collective_at_a_time_holds_the_link(pair: Chip, latency: str) -> No
     assert run.latency_s == pytest.approx(found.latency_s, rel=0.02)
     wires = 3 * 2 * slow.system_link.latency_s + 2 * (2048 + 4 + 4) * 64 * 2 / 2 / 4e9
     assert min(found.latency_s, run.latency_s) >= wires
+
+
+@pytest.mark.parametrize("stages", [1, 2])
+def test_a_collective_reads_and_writes_where_its_tensors_lie(pair: Chip, mlp: Graph, stages: int) -> None:
+    """What stays on chip is sent from there and received there: home moves weights, input and output alone."""
+    found = sim.estimate(mlp, pair.set("system.pipeline", stages))
+    (op,) = [op for op in found.ops if op.kind.startswith("collective")]
+    assert set(op.homes.values()) == {"SRAM"}
+    moved = {memory: (t["communication"].read, t["communication"].write) for memory, t in op.traffic_bytes.items()}
+    sent = 2 * 1 / 2 * 32 * 64 * 2 if stages == 1 else 32 * 256
+    assert moved == {"DRAM": (0, 0), "SRAM": (sent, sent)}
+    per_byte = [memory_energy_j_per_byte(pair, "SRAM", way) for way in ("read", "write")]
+    whole = (sum(per_byte) + link_energy_j_per_byte(pair, "wire")) * sent * (2 if stages == 1 else 1)
+    leaks = found.energy_breakdown_j["leakage"] * op.latency_s / found.latency_s
+    assert op.energy_j == pytest.approx(whole + leaks)
+    small = sim.estimate(mlp, pair.set("system.pipeline", stages).set("SRAM.capacity", "4 KiB"))
+    (op,) = [op for op in small.ops if op.kind.startswith("collective")]
+    assert "DRAM" in op.homes.values()
+    parts = [table["communication"] for table in op.traffic_bytes.values()]
+    assert (sum(part.read for part in parts), sum(part.write for part in parts)) == (sent, sent)
+    at_home = op.traffic_bytes["DRAM"]["communication"]
+    assert at_home.read + at_home.write == sent * list(op.homes.values()).count("DRAM")
 
 
 def test_memory_and_work_are_shared(tmp_path: Path, small: Graph) -> None:
