@@ -115,7 +115,7 @@ def _plan(data: Mapping, plan: Plan, energy_s: float, where: str) -> tuple[Plan,
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < inf:
             raise MeasurementError(f"{where}: {name} is {value!r}, expected a number, not negative")
         if name.endswith("_samples"):
-            whole(value, where=f"{where}: {name}", least=0, error=MeasurementError)
+            whole(value, where=f"{where}: {name}", least=int(name == "max_samples"), error=MeasurementError)
         if name == "confidence" and value >= 1:
             raise MeasurementError(f"{where}: confidence is {value!r}, expected a number below 1, such as 0.95")
     changes = {name: value for name, value in data.items() if name != "energy_s"}

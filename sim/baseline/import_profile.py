@@ -20,10 +20,13 @@ FORMATS = ("tensorrt", "torch", "csv")
 
 SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 
+SHORTEST_OWN_US = 1e-3
+"""A trace states whole nanoseconds: what is left of an op below one is rounding."""
+
 _CSV_TIME = re.compile(r"(?:latency|time|duration|median)_(s|ms|us|ns)$")
 
 _TORCH_CATEGORIES = ("kernel", "gpu_memcpy", "gpu_memset")
-"""Events that ran on the device; a trace without them is of a CPU, and its cpu_op leaves are taken."""
+"""Events that ran on the device; a trace without them is of a CPU, and the own time of its cpu_op events is taken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,13 +104,16 @@ def _record(
     item: Timed, *, name: str, device: str, precision: str, workload: str, backend: str, source: str
 ) -> BaselineRecord:
     timing = summarise(item.samples_s, Plan()) if len(item.samples_s) > 1 else None
+    marks = [] if name == item.name else [f'profile calls it "{item.name}"']
+    if timing and timing.noisy:  # nobody can measure it again here, so that the number stays
+        marks.append(f"measured here it would have no number: {timing.reason}")
+    of_one = "the profile's single run" if item.count == 1 else "mean of the profile's runs, as the profile gives it"
     spread: Spread | None = timing.spread if timing else None
     median_s = timing.median_s if timing else item.samples_s[0]
     return BaselineRecord(
         device=device, backend=backend, kind=Kind.IMPORTED, op=name, precision=precision, median_s=median_s,
         spread=spread, n=item.count, outliers_s=timing.outliers_s if timing else (), source=source, scenario=workload,
-        method="median of the profile's runs" if timing else "mean of the profile's runs, as the profile gives it",
-        marks=() if name == item.name else (f'profile calls it "{item.name}"',),
+        method="median of the profile's runs" if timing else of_one, marks=tuple(marks),
     )  # fmt: skip
 
 
@@ -122,7 +128,7 @@ def parse_profile(text: str, *, where: str) -> tuple[str, tuple[Timed, ...]]:
             raise MeasurementError(f"{where}: looks like JSON but is broken: {error}") from error
         if isinstance(data, dict) and "traceEvents" in data:
             return "torch", _torch(data["traceEvents"], where)
-        if isinstance(data, list) and any(isinstance(e, dict) and "averageMs" in e for e in data):
+        if isinstance(data, list) and any(isinstance(e, dict) and not e.keys().isdisjoint(_LAYER_MS) for e in data):
             return "tensorrt", _tensorrt(data, where)
         if isinstance(data, list) and any(isinstance(e, dict) and "ph" in e for e in data):
             return "torch", _torch(data, where)
@@ -130,6 +136,8 @@ def parse_profile(text: str, *, where: str) -> tuple[str, tuple[Timed, ...]]:
     return "csv", _csv(text, where)
 
 
+_LAYER_MS = ("averageMs", "timeMs")
+"""Times of a TensorRT layer: of one run, and of all runs together."""
 _EXPECTED = (
     " Expected trtexec --exportProfile (a list of {name, averageMs}), a Chrome trace of torch.profiler "
     "(traceEvents), or CSV with a header such as op,latency_ms"
@@ -137,20 +145,30 @@ _EXPECTED = (
 
 
 def _tensorrt(entries: Iterable[object], where: str) -> tuple[Timed, ...]:
-    """trtexec --exportProfile: [{"count": n}, {"name", "timeMs", "averageMs", "percentage"}, ...]."""
-    count, found = 1, []
+    """trtexec --exportProfile: [{"count": n}, {"name", "timeMs", "averageMs", "percentage"}, ...]; without averageMs
+    the time of all runs, timeMs, over their count."""
+    count: int | None = None
+    found = []
     for number, entry in enumerate(entries):
         place = f"{where}: entry {number}"
         if not isinstance(entry, dict):
             raise MeasurementError(f"{place} is {shown(entry)}, expected a layer")
         if set(entry) == {"count"}:
             count = whole(entry["count"], where=f"{place}: count", error=MeasurementError)
-        elif "name" in entry and "averageMs" in entry:
-            seconds = _number(entry, "averageMs", place) * 1e-3
+        elif "name" in entry and not entry.keys().isdisjoint(_LAYER_MS):
+            if "averageMs" in entry:
+                seconds = _number(entry, "averageMs", place) * 1e-3
+            elif count is not None:
+                seconds = _number(entry, "timeMs", place) * 1e-3 / count
+            else:
+                raise MeasurementError(
+                    f"{place} has timeMs, the time of all runs, without averageMs: expected an entry "
+                    '{"count": runs} before it'
+                )
             if seconds > 0:  # layers that were folded away are listed with zero
-                found.append(Timed(name=_name(entry, place), samples_s=(seconds,), count=count))
+                found.append(Timed(name=_name(entry, place), samples_s=(seconds,), count=count or 1))
         else:
-            raise MeasurementError(f"{place} has neither count nor name and averageMs")
+            raise MeasurementError(f"{place} has neither count nor name and averageMs or timeMs")
     return _some(found, where)
 
 
@@ -170,7 +188,7 @@ def _name(entry: Mapping[str, object], place: str) -> str:
 
 
 def _torch(events: object, where: str) -> tuple[Timed, ...]:
-    """Complete events ("ph": "X", duration in us) of device kernels; of a CPU trace, the innermost cpu_op."""
+    """Complete events ("ph": "X", duration in us) of device kernels; of a CPU trace every cpu_op with its own time."""
     if not isinstance(events, list):
         raise MeasurementError(f"{where}: traceEvents is {shown(events)}, expected a list")
     of: dict[str, list[dict]] = {}
@@ -183,23 +201,31 @@ def _torch(events: object, where: str) -> tuple[Timed, ...]:
             if kept["dur"] > 0:
                 of.setdefault("cpu_op" if kind == "cpu_op" else "device", []).append(kept)
     samples: dict[str, list[float]] = {}
-    for event in of.get("device") or _leaves(of.get("cpu_op", [])):
+    for event in of.get("device") or _own_times(of.get("cpu_op", [])):
         samples.setdefault(event["name"], []).append(event["dur"] * 1e-6)
     return _some([Timed(name=n, samples_s=tuple(s), count=len(s)) for n, s in samples.items()], where)
 
 
-def _leaves(events: list[dict]) -> list[dict]:
-    """Events of each thread that contain no other event."""
-    leaves = []
-    threads: dict[object, list[dict]] = {}
+def _own_times(events: list[dict]) -> list[dict]:
+    """Events with the time that each spends outside those within it, as torch.profiler's "self" time; those that spend
+    none left out. They sum to the time of the outermost ones: a convolution's work is its own, although it allocates
+    its output in an op of its own."""
+    own, threads = [], dict[object, list[dict]]()
     for event in events:
-        threads.setdefault((event.get("pid"), event.get("tid")), []).append(event)
+        threads.setdefault((event["pid"], event["tid"]), []).append(
+            {**event, "end": event["ts"] + event["dur"], "own": event["dur"]}
+        )
     for group in threads.values():
         group.sort(key=lambda e: (e["ts"], -e["dur"]))
-        for event, following in zip(group, [*group[1:], None], strict=True):
-            if following is None or following["ts"] >= event["ts"] + event["dur"]:
-                leaves.append(event)
-    return leaves
+        around: list[dict] = []
+        for event in group:
+            while around and around[-1]["end"] <= event["ts"]:
+                around.pop()
+            if around:
+                around[-1]["own"] -= min(event["dur"], around[-1]["end"] - event["ts"])
+            around.append(event)
+        own += [{**event, "dur": event["own"]} for event in group if event["own"] > SHORTEST_OWN_US]
+    return own
 
 
 def _csv(text: str, where: str) -> tuple[Timed, ...]:

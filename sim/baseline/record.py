@@ -138,9 +138,12 @@ class BaselineRecord:
     @property
     def key(self) -> str:
         """What makes two records repetitions of each other; a resumed run skips finished keys."""
+        # Layers of two networks, or of one under two runtimes, may bear one name: an import replaces its own alone.
+        imported = self.kind is Kind.IMPORTED
+        target = f"{self.target} of {self.scenario} in {self.backend}" if imported else self.target
         return point_key(
-            device=self.device, target=self.target, knobs=self.knobs, precision=self.precision,
-            mode=self.mode, phase=self.phase, threads=self.threads,
+            device=self.device, target=target, knobs=self.knobs, precision=self.precision, mode=self.mode,
+            phase=self.phase, threads=self.threads,
         )  # fmt: skip
 
     def to_dict(self) -> dict[str, object]:

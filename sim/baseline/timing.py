@@ -91,20 +91,29 @@ def median_interval(ordered: Sequence[float], confidence: float) -> tuple[float,
     return ordered[rank - 1], ordered[n - rank]
 
 
+def widest_interval(ordered: Sequence[float]) -> tuple[float, float, float]:
+    """(least, largest, confidence that the median lies between): all that samples too few for `median_interval` say.
+
+    Example: n = 3: 1 - 2/8 = 0.75; of one sample 0.
+    """
+    return ordered[0], ordered[-1], 1 - 2.0 ** (1 - len(ordered))
+
+
 def summarise(samples_s: Sequence[float], plan: Plan) -> Timing:
     """Median, spread, outliers and the verdict on noise. Shapes: one dimension, at least one sample."""
     ordered = sorted(samples_s)
     median = quantile(ordered, 0.5)
     mad = quantile(sorted(abs(s - median) for s in ordered), 0.5)
     low, high = median_interval(ordered, plan.confidence)
+    stated = (low, high, plan.confidence) if low > -inf else widest_interval(ordered)
     limit = OUTLIER_SIGMAS * MAD_TO_SIGMA * mad
     outliers = tuple(s for s in samples_s if abs(s - median) > limit > 0)
     q25, q75 = quantile(ordered, 0.25), quantile(ordered, 0.75)
     reason = _noise(samples_s, median=median, low=low, high=high, plan=plan)
     spread = Spread(
         mad_s=mad, q05_s=quantile(ordered, 0.05), q25_s=q25, q75_s=q75, q95_s=quantile(ordered, 0.95),
-        min_s=ordered[0], max_s=ordered[-1], ci_low_s=max(low, 0.0), ci_high_s=min(high, ordered[-1]),
-        confidence=plan.confidence, stated_s=stated_spread_s(median_s=median, q25_s=q25, q75_s=q75),
+        min_s=ordered[0], max_s=ordered[-1], ci_low_s=stated[0], ci_high_s=stated[1], confidence=stated[2],
+        stated_s=stated_spread_s(median_s=median, q25_s=q25, q75_s=q75),
     )  # fmt: skip
     return Timing(
         samples_s=tuple(samples_s), median_s=median, spread=spread, outliers_s=outliers, noisy=bool(reason),
@@ -131,6 +140,8 @@ def agree(a: tuple[float, float], b: tuple[float, float]) -> bool:
 
 
 def _noise(samples_s: Sequence[float], *, median: float, low: float, high: float, plan: Plan) -> str:
+    if low == -inf:
+        return f"{len(samples_s)} samples are too few for a {plan.confidence:.0%} interval of the median"
     half_width = (high - low) / 2 / median
     if half_width > plan.noise_limit:
         return (

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sim.baseline.import_profile import import_profile, parse_profile, read_op_map
-from sim.baseline.record import Kind
+from sim.baseline.record import Kind, append_record, records_with_numbers
 from sim.cli import app
 from sim.errors import MeasurementError, PrecisionError
 
@@ -54,22 +54,72 @@ def test_torch_trace_of_a_gpu_takes_kernels_only(tmp_path):
     assert record.median_s == pytest.approx(20e-6)
 
 
-def test_torch_trace_of_a_cpu_takes_leaves(tmp_path):
-    """linear (0..100) holds addmm (10..80): only addmm is a leaf; relu (100..120) is one beside it. The same interval
-    on another thread holds nothing."""
+def test_torch_trace_of_a_cpu_takes_the_own_time_of_every_op(tmp_path):
+    """linear (0..100) holds addmm (10..80), which holds empty (20..25): own 30, 65 and 5 us, which sum to linear's 100.
+    relu (100..120) holds clamp (100..120) and spends nothing outside it. The same interval on another thread holds
+    nothing."""
     events = [
         event("aten::linear", "cpu_op", 0, 100),
         event("aten::addmm", "cpu_op", 10, 70),
+        event("aten::empty", "cpu_op", 20, 5),
         event("aten::relu", "cpu_op", 100, 20),
+        event("aten::clamp", "cpu_op", 100, 20),
         event("aten::copy_", "cpu_op", 15, 5, tid=2),
     ]
     kind, timed = parse_profile(json.dumps(events), where="x")
     assert kind == "torch"
     assert {t.name: t.samples_s for t in timed} == {
-        "aten::addmm": (pytest.approx(70e-6),),
-        "aten::relu": (pytest.approx(20e-6),),
+        "aten::linear": (pytest.approx(30e-6),),
+        "aten::addmm": (pytest.approx(65e-6),),
+        "aten::empty": (pytest.approx(5e-6),),
+        "aten::clamp": (pytest.approx(20e-6),),
         "aten::copy_": (pytest.approx(5e-6),),
     }
+
+
+def test_a_real_cpu_trace_says_what_torch_says(tmp_path):
+    """Own times sum to torch's own sum, and the product, which calls other ops, is there."""
+    torch = pytest.importorskip("torch")
+    layer, x = torch.nn.Linear(256, 256), torch.ones(64, 256)
+    with torch.inference_mode(), torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        for _ in range(3):
+            torch.softmax(layer(x), -1)
+    profile.export_chrome_trace(str(tmp_path / "t.json"))
+    _, timed = parse_profile((tmp_path / "t.json").read_text(), where="x")
+    ours, theirs = {t.name: sum(t.samples_s) * 1e6 for t in timed}, profile.key_averages()
+    addmm = next(a for a in theirs if a.key == "aten::addmm")
+    assert ours["aten::addmm"] == pytest.approx(addmm.self_cpu_time_total, rel=0.01, abs=1)
+    assert sum(ours.values()) == pytest.approx(sum(a.self_cpu_time_total for a in theirs), rel=0.01, abs=5)
+
+
+def test_tensorrt_without_averages_takes_the_time_of_all_runs_over_their_count():
+    """100 runs in 12 ms: 0.12 ms."""
+    layer = {"name": "conv1", "timeMs": 12.0, "percentage": 100.0}
+    kind, (timed,) = parse_profile(json.dumps([{"count": 100}, layer]), where="x")
+    assert (kind, timed.samples_s, timed.count) == ("tensorrt", (pytest.approx(1.2e-4),), 100)
+    with pytest.raises(MeasurementError, match=r'entry 0 has timeMs.*expected an entry \{"count": runs\} before it'):
+        parse_profile(json.dumps([layer]), where="x")
+
+
+def test_a_record_says_how_its_number_came_about(tmp_path):
+    """One run is no mean; three runs give the median's interval at 1 - 2/8 = 75 %, and too few for one at 95 %."""
+    text = "op,latency_ms\nfc,0.5\nconv,1\nconv,2\nconv,3\n"
+    once, thrice = import_profile(save(tmp_path, text), device="d", precision="fp32")
+    assert once.method == "the profile's single run"
+    assert (thrice.spread.ci_low_s, thrice.spread.ci_high_s, thrice.spread.confidence) == (1e-3, 3e-3, 0.75)
+    assert thrice.marks == (
+        "measured here it would have no number: 3 samples are too few for a 95% interval of the median",
+    )
+
+
+def test_layers_of_two_networks_that_bear_one_name_are_two_points(tmp_path):
+    """An import replaces what came before of its own network alone."""
+    file = tmp_path / "d.jsonl"
+    for name, time_ms in (("a", 1), ("b", 2), ("a", 3)):
+        path = save(tmp_path, f"op,latency_ms\nconv1,{time_ms}\n")
+        for record in import_profile(path, device="d", precision="fp32", workload=name):
+            append_record(file, record)
+    assert [r.median_s for r in records_with_numbers([file])] == [3e-3, 2e-3]
 
 
 def test_csv_with_units_in_the_header(tmp_path):
@@ -146,7 +196,7 @@ def test_ops_of_the_profile_that_are_one_of_ours_are_added_up(tmp_path):
     path, ours = save(tmp_path, text), {"copy": "fc", "mm": "fc"}
     records = import_profile(path, device="d", precision="fp32", op_map=ours)
     assert [(r.op, r.median_s, r.n) for r in records] == [("fc", pytest.approx(22e-3), 3), ("relu", 5e-3, 1)]
-    assert records[0].marks == ('profile calls it "copy + mm"',)
+    assert records[0].marks[0] == 'profile calls it "copy + mm"'
     with pytest.raises(MeasurementError, match='one fc of ops that ran "mm" 3, "relu" 1 times: expected equally many'):
         import_profile(path, device="d", precision="fp32", op_map={"mm": "fc", "relu": "fc"})
 

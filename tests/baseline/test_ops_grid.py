@@ -178,6 +178,7 @@ def test_grid_expansion():
         ([{"workload": "mlp"}, {"workload": "mlp"}], "twice"),
         ([{"workload": "mlp", "plan": {"time_limit_s": -1}}], "not negative"),
         ([{"workload": "mlp", "plan": {"time_limit_s": float("nan")}}], "time_limit_s is nan, expected a number"),
+        ([{"workload": "mlp", "plan": {"max_samples": 0}}], "max_samples=0: expected a whole number from 1"),
         ([{"workload": "mlp", "plan": {"min_samples": 3.5}}], r"min_samples=3\.5: expected a whole number"),
         ([{"workload": "mlp", "plan": {"confidence": 7}}], "confidence is 7, expected a number below 1"),
         ([{"workload": "mlp", "plan": 3}], r"plan: expected a map such as .*, got 3"),
