@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sim.baseline.cpu_rows import cold_s
 from sim.baseline.device import CpuDevice, CudaDevice
 from sim.baseline.grid import Point
 from sim.baseline.ops import OpSpec, op_spec
-from sim.baseline.record import BaselineRecord
+from sim.baseline.record import BaselineRecord, Mode, Phase
 from sim.errors import MeasurementError
 from sim.hardware.chip import Chip, Costing
 from sim.results import Estimate, Term
@@ -37,12 +38,19 @@ class Row:
             return None
         return self.estimated_s / self.measured_s
 
+    def to_dict(self) -> dict[str, object]:
+        fields = ("name", "measured_s", "estimated_s", "ratio", "note")
+        return {name: getattr(self, name) for name in fields}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     rows: tuple[Row, ...]
     total: Row
     """Of a workload: the whole forward pass as measured without hooks. Of a grid: sums over rows that have both."""
+
+    def to_dict(self) -> dict[str, object]:
+        return {"rows": [row.to_dict() for row in self.rows], "total": self.total.to_dict()}
 
 
 def op_graph(spec: OpSpec) -> Graph:
@@ -113,14 +121,15 @@ def on_threads(chip: Chip, threads: int | None) -> tuple[Chip, str]:
 
 
 def compare_records(records: Sequence[BaselineRecord], hardware: str, calibration: str = "auto") -> Comparison:
-    """Each record beside `sim.estimate` on `hardware`; a refused estimate is a note, not an end."""
+    """Each record beside `sim.estimate` on `hardware`; a refused estimate is a note, not an end. On a CPU what was
+    measured with rotated operands is estimated so."""
     import sim
     from sim.errors import DovetailError
 
     chip = sim.load_hardware(hardware)
     rows = []
     for record in records:
-        name = f"{record.target} " + " ".join(f"{k}={v}" for k, v in record.knobs.items()) + f" {record.precision}"
+        name = _name(record)
         try:
             graph = (
                 op_graph(op_spec(record.op, record.knobs, record.precision))  # type: ignore[arg-type]
@@ -130,10 +139,19 @@ def compare_records(records: Sequence[BaselineRecord], hardware: str, calibratio
             used, note = on_threads(chip, record.threads)
             found = sim.estimate(graph, used, precision=record.precision, calibration=calibration, inputs="resident")
             estimated, note = _as_written(record, used, found) if record.op in OURS else (found.latency_s, note)
+            if record.phase is Phase.COLD and used.main_unit.costing is Costing.CPU:
+                estimated = cold_s(graph, used, precision=record.precision, calibration=calibration)
         except DovetailError as error:
             estimated, note = None, str(error)
         rows.append(Row(name=name, measured_s=record.median_s, estimated_s=estimated, note=note))
     return Comparison(rows=tuple(rows), total=total_row(rows))
+
+
+def _name(record: BaselineRecord) -> str:
+    """What was measured; of mode and phase what tells it from an eager run with warm caches."""
+    knobs = [f"{name}={value}" for name, value in record.knobs.items()]
+    how = [str(word) for word in (record.mode, record.phase) if word not in (Mode.EAGER, Phase.WARM)]
+    return " ".join([record.target, *knobs, record.precision, *how])
 
 
 def total_row(rows: Sequence[Row]) -> Row:

@@ -13,7 +13,7 @@ from sim.baseline.table import GraphOf, Library, Table, stack_rows
 from sim.cost.columns import from_table, to_table
 from sim.cost.cpu import CLASSES, INDEX_COLUMNS, CpuConstants, CpuMachine, CpuTime, CpuWork, cpu_time
 from sim.hardware.chip import Chip, Costing
-from sim.schedule.cpu import cpu_machine
+from sim.schedule.cpu import cpu_constants, cpu_machine, own_calibration
 from sim.schedule.cpu_work import library_work
 from sim.schedule.prepare import prepare
 from sim.workload.graph import Graph, ViewOp
@@ -31,7 +31,7 @@ def tabulate(records: Sequence[BaselineRecord], chip: Chip, graph_of: GraphOf) -
         graph = graphs[key]
         work = library_work(prepare(graph, parse_precision(record.precision), eager=True), chip)
         if record.phase is Phase.COLD:
-            work = _cold(work, graph, record)
+            work = _cold(work, graph, record.precision)
         blocks.append(to_table(work))
     stacked, owner, count = stack_rows(blocks)
     work = from_table(CpuWork, stacked, index=INDEX_COLUMNS)
@@ -48,9 +48,19 @@ def _times(work: CpuWork, machine: CpuMachine, host: np.ndarray, constants: CpuC
     return cpu_time(work, machine, constants, host=host)
 
 
-def _cold(work: CpuWork, graph: Graph, record: BaselineRecord) -> CpuWork:
+def cold_s(graph: Graph, chip: Chip, *, precision: str, calibration: str) -> float:
+    """Estimated time of a graph whose operands were rotated; `sim.estimate` speaks of operands that are used again,
+    and is this but for `_cold`."""
+    fitted = own_calibration(chip, calibration)
+    prepared = prepare(graph, parse_precision(precision), eager=True)
+    work = _cold(library_work(prepared, chip, calibrated=fitted is not None), graph, precision)
+    machine = replace(cpu_machine(chip), fitted_threads=fitted.threads if fitted is not None else None)
+    return float(np.sum(cpu_time(work, machine, cpu_constants(chip, calibration)).total_s))
+
+
+def _cold(work: CpuWork, graph: Graph, precision: str) -> CpuWork:
     """Operands were rotated, so that no input stays in a cache; outputs go where the allocator's memory lies."""
-    element_bytes = BITS[parse_precision(record.precision).activation] / 8
+    element_bytes = BITS[parse_precision(precision).activation] / 8
     ops = [op for op in graph.ops if not isinstance(op, ViewOp)]
     written = [element_bytes * sum(graph.tensors[key].elements for key in op.outputs) for op in ops]
     out = np.minimum(np.array(written), work.passing_bytes)

@@ -59,6 +59,8 @@ class Score:
     hardware: str | None = None
     calibration: str | None = None
     """What the predictions rest on, in words; None where no chip makes them."""
+    note: str = ""
+    """Which records are not among the rows, and why."""
 
     def to_dict(self) -> dict[str, object]:
         """The fields of a `dovetail.validate/1` document of a scored file."""
@@ -173,19 +175,18 @@ def score_baseline(
         note: is told every broken line; it is skipped.
     Raises: ResultError: no such file, no records, those of several devices; as `score_device`.
     """
-    from sim.baseline.record import records_with_numbers
-
     if not file.is_file():
         raise ResultError(f"{file}: no such file; expected a baseline file")
-    records = records_with_numbers([file], note)
-    if not records:
+    records = _latest([file], note)
+    if not any(record.median_s for record in records):
         raise ResultError(f"{file}: no record with a number")
     device, *others = sorted({record.device for record in records})
     if others:
         raise ResultError(
-            f"{file}: records of {', '.join([device, *others])}; expected one device. Give --against {device} for the "
-            "bundled records of one"
-        )
+            f"{file}: records of {', '.join([device, *others])}; expected one device: give "
+            + (f"--against {device}" if file.resolve().is_relative_to(data_dir("baselines").resolve()) else
+               "a file with the lines of one of them")
+        )  # fmt: skip
     return _score_records(str(file), records, hw or _chip_of(device, str(file)), calibration)
 
 
@@ -207,17 +208,16 @@ def score_device(
     """Score the bundled baseline records of a device against `sim.estimate` on `hw`, by default the chip of the device.
     (Networks of published results that are no bundled workload cannot be estimated; the refusal says so.)
 
-    An estimate of a GPU speaks of one mode (`sim.baseline.modes`), graph replay by default: where there are records of
-    it, the others are left out. `note` is told every broken line; it is skipped.
+    An estimate speaks of one mode (`sim.baseline.modes`), of a GPU graph replay by default, of a CPU eager: where there
+    are records of it, the others are left out, and the score's note says so. `note` is told every broken line; it is
+    skipped.
 
     Raises: ResultError: no records, or none that can be estimated; ConfigError, CalibrationError: a chip or a
         calibration that is unknown.
     """
-    from sim.baseline.record import records_with_numbers
-
     folder = data_dir("baselines")
     files = [*sorted(folder.glob("*.jsonl")), folder / "published" / "gpu-models.jsonl"]
-    found = records_with_numbers(files, note)
+    found = _latest(files, note)
     records = [record for record in found if record.device == device]
     if not records:
         devices = sorted({record.device for record in found})
@@ -225,6 +225,16 @@ def score_device(
             f"{device}: neither a CSV file nor a device with records: {', '.join(devices)}.{nearest(device, devices)}"
         )
     return _score_records(device, records, hw or _chip_of(device, device), calibration)
+
+
+def _latest(files: Sequence[Path], note: Callable[[str], None]) -> list[BaselineRecord]:
+    """The last record of every point, those that were too noisy for a number included."""
+    from sim.baseline.record import read_baseline
+
+    held = [read_baseline(file) for file in files]
+    for one in held:
+        one.name_broken(note)
+    return [record for one in held for record in one.latest.values()]
 
 
 def _score_records(path: str, records: Sequence[BaselineRecord], hw: str, calibration: str) -> Score:
@@ -235,15 +245,24 @@ def _score_records(path: str, records: Sequence[BaselineRecord], hw: str, calibr
 
     chip = sim.load_hardware(hw)
     label = calibration_label(chip, calibration)
-    if chip.main_unit.costing.gpu:
-        records = comparable(records, chip) or records
-    compared = compare_records(records, hw, calibration).rows
-    pairs = [(row.estimated_s, row.measured_s) for row in compared if row.ratio is not None]
-    if not pairs:
-        why = next((f" ({row.name}: {row.note})" for row in compared if row.note), "")
-        raise ResultError(f"{path}: none of {len(records)} records can be estimated on {hw}{why}")
-    ours, theirs = np.array(pairs).T
-    return replace(score(ours, theirs, path=path, kind="records"), hardware=hw, calibration=label)
+    numbers = [record for record in records if record.median_s is not None]
+    chosen = comparable(numbers, chip) or numbers
+    modes = ", ".join(sorted({r.mode for r in numbers} - {r.mode for r in chosen}))
+    compared = compare_records(chosen, hw, calibration).rows
+    refused = [row for row in compared if row.ratio is None]
+    if len(refused) == len(compared):
+        why = f" ({refused[0].name}: {refused[0].note})" if refused and refused[0].note else ""
+        raise ResultError(f"{path}: none of {len(chosen)} records can be estimated on {hw}{why}")
+    left_out = {
+        "too noisy for a number": len(records) - len(numbers),
+        f"of a mode ({modes}) that the estimate does not speak of": len(numbers) - len(chosen),
+        f"not estimated, the first {refused[0].name if refused else ''}: {refused[0].note if refused else ''}":
+            len(refused),
+    }  # fmt: skip
+    notes = [f"{count} of {len(records)} records left out: {why}" for why, count in left_out.items() if count]
+    ours, theirs = np.array([(row.estimated_s, row.measured_s) for row in compared if row.ratio is not None]).T
+    found = score(ours, theirs, path=path, kind="records")
+    return replace(found, hardware=hw, calibration=label, note="; ".join(notes))
 
 
 def score_document(found: Scored, version: str) -> dict[str, object]:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sim.cli.common import document, print_json, say, show
 from sim.cli.common import knobs as parse_knobs
-from sim.cli.common import print_json, say, show
 from sim.cli.estimate import CalibrationOption
 
 if TYPE_CHECKING:
-    from sim.baseline.compare import Comparison
+    from sim.baseline.compare import Comparison, Row
     from sim.baseline.device import CpuDevice, CudaDevice
     from sim.baseline.grid import Point
     from sim.baseline.record import BaselineRecord
@@ -45,7 +45,9 @@ def measure(
         int, typer.Option(help="Fresh processes that measure every point, one after the other; 1: this one alone.")
     ] = 3,
     time_limit: Annotated[float | None, typer.Option(help="Seconds after which no further point is begun.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document: the records of this run.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="One JSON document: the records of this run; with --compare, its rows too.")
+    ] = False,
 ) -> None:
     """Time ops and workloads on this machine; every record is appended at once, and a killed run resumes."""
     import shlex
@@ -84,15 +86,29 @@ def measure(
         f"{file}: {len(records)} records ({sum(r.noisy for r in records)} too noisy for a number), "
         f"{skipped} skipped, {len(points) - len(records) - skipped - left} already there, {left} left"
     )
+    compared: list[Comparison] = []
     if compare:
         prepare_process(machine)
-        for comparison in _comparisons(points, machine, file, compare, calibration):
-            _show_comparison(comparison, f"{compare}, {rests_on}")
+        compared = _comparisons(points, machine, file, compare, calibration)
     if json:
-        print_json([record.to_dict() for record in records])
+        print_json(_document(records, compared, compare, rests_on))
+    else:
+        for comparison in compared:
+            _show_comparison(comparison, f"{compare}, {rests_on}")
     asked = records or skipped or (rounds > 1 and left)
     if asked and all(record.noisy for record in records):  # none of the points has a number
         raise typer.Exit(1)
+
+
+def _document(
+    records: Sequence[BaselineRecord], compared: Sequence[Comparison], chip: str | None, rests_on: str
+) -> object:
+    """The records of this run; with a chip to compare with, beside the rows that the table has."""
+    documents = [record.to_dict() for record in records]
+    if chip is None:
+        return documents
+    rows = compared[0].to_dict() if compared else None
+    return document("measure", {"records": documents, "hardware": chip, "rests_on": rests_on, "comparison": rows})
 
 
 def _one_round(words: list[str], file: Path, time_limit_s: float | None) -> int:
@@ -205,8 +221,17 @@ def _show_comparison(comparison: Comparison, hardware: str) -> None:
         lines.append((row.name, _duration(row.measured_s), _duration(row.estimated_s), ratio))
     heads = (words("op or module", shorten=Shorten.LEFT, at_least=28), number("measured"), number("estimated", drop=1),
              number("ratio"))  # fmt: skip
-    notes = [f"{row.name}: {row.note}" for row in (*comparison.rows, comparison.total) if row.note]
+    notes = _notes(comparison.rows) + ([f"total: {comparison.total.note}"] if comparison.total.note else [])
     show(fitted(f"Measured against the estimate on {hardware}", heads, lines), *notes)
+
+
+def _notes(rows: Sequence[Row]) -> list[str]:
+    """A line for each note, of the row or of how many rows it is."""
+    of: dict[str, list[str]] = {}
+    for row in rows:
+        if row.note:
+            of.setdefault(row.note, []).append(row.name)
+    return [f"{names[0] if len(names) == 1 else f'{len(names)} rows'}: {note}" for note, names in of.items()]
 
 
 def _two_digits(ratio: float) -> str:
