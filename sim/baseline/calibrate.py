@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from functools import partial
 from math import hypot
 from pathlib import Path
 
@@ -27,14 +28,14 @@ from sim.baseline.fitting import (
     middle,
 )
 from sim.baseline.gpu_rows import EAGER_GPU, profile_sums
-from sim.baseline.record import BaselineRecord, read_baseline
+from sim.baseline.record import BaselineRecord, Kind, read_baseline
 from sim.baseline.residuals import deviation_of, network_shares, residuals_of
 from sim.baseline.runner import git_commit
 from sim.baseline.score import error_statistics
 from sim.baseline.table import CUSTOM_KERNELS, Library, Table, family, record_graph
 from sim.cost.gpu.constants import Constants
 from sim.cost.intervals import interval_s
-from sim.errors import CalibrationError, expect, nearest
+from sim.errors import CalibrationError, DovetailError, expect, nearest, told_of
 from sim.hardware.calibration import Calibration
 from sim.hardware.chip import Chip
 from sim.hardware.load import as_chip
@@ -47,6 +48,8 @@ MIN_FAMILIES = 6
 CONTRADICTION = 1.5
 """Records of one point that differ by more than this factor contradict each other."""
 CONTRADICTORY_SHARE = 0.1
+IMPOSSIBLE_SHARE = 0.1
+"""Share of the points that may lie below their physical bound and be left out; with more the file is not believed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,8 +126,9 @@ def fit(
     networks = [r for r in records if r.workload is not None]
     if not ops:
         raise CalibrationError(f"{device}: 0 op records; measure them first: dovetail measure cpu-ops (or gpu-all)")
-    table = library.tabulate(ops, chip, graph_of or record_graph)
-    whole = library.tabulate(networks, chip, graph_of or record_graph) if networks else None
+    graphs = partial(_told_graph, graph_of or record_graph, file)
+    table = library.tabulate(ops, chip, graphs)
+    whole = library.tabulate(networks, chip, graphs) if networks else None
     profile = file.parent / "kernels" / file.name
     sums = profile_sums(profile, whole, note) if whole and library is EAGER_GPU else None
     data = Data(ops=table, networks=whole, sums=sums)
@@ -270,7 +274,35 @@ def _records(file: Path, device: str, note: Callable[[str], None]) -> list[Basel
         raise CalibrationError(
             f"{file}: {bad} of {len(repeated)} repeated points were measured more than {CONTRADICTION:g}x apart"
         )
-    return list({record.key: record for record in found}.values())
+    latest = list({record.key: record for record in found}.values())
+    return _possible(file, [r for r in latest if r.kind is not Kind.IMPORTED], len(latest), note)
+
+
+def _possible(
+    file: Path, records: list[BaselineRecord], points: int, note: Callable[[str], None]
+) -> list[BaselineRecord]:
+    """Those of the points that say what they ran, and in a time that is possible; the others are told."""
+    if points > len(records):
+        note(f"{file}: {points - len(records)} imported records left out: a profile's layers state no shapes to fit")
+    below = [record for record in records if record.below_bound]
+    if below:
+        first = f"{below[0].target} {dict(below[0].knobs)} {below[0].precision}"
+        words = (
+            f"{file}: {len(below)} of {len(records)} records lie below their physical bound, the first {first}: "
+            f"{below[0].median_s:.3g} s, bound {below[0].bound_s:.3g} s"
+        )
+        if len(below) > IMPOSSIBLE_SHARE * len(records):
+            raise CalibrationError(f"{words}; expected seconds of this device")
+        note(f"{words}; left out")
+    return [record for record in records if not record.below_bound]
+
+
+def _told_graph(graph_of: Callable[[BaselineRecord], Graph], file: Path, record: BaselineRecord) -> Graph:
+    """Raises: as `graph_of`, with the file and the record in front."""
+    try:
+        return graph_of(record)
+    except DovetailError as error:
+        raise told_of(f"{file}: {record.target} {dict(record.knobs)} of {record.date or 'no date'}", error) from error
 
 
 def _enough(device: str, ops: Table, networks: Table | None, names: tuple[str, ...]) -> None:

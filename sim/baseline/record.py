@@ -7,9 +7,11 @@ line, and the next run appends after it.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from math import isfinite
@@ -136,6 +138,11 @@ class BaselineRecord:
         return self.op or self.workload or ""
 
     @property
+    def below_bound(self) -> bool:
+        """Whether it took less than is physically possible: not the time of this work on this device."""
+        return self.median_s is not None and self.bound_s is not None and self.median_s < self.bound_s
+
+    @property
     def key(self) -> str:
         """What makes two records repetitions of each other; a resumed run skips finished keys."""
         # Layers of two networks, or of one under two runtimes, may bear one name: an import replaces its own alone.
@@ -229,10 +236,16 @@ def _check_types(content: Mapping[str, object]) -> None:
             continue
         if not _is(value, types):
             raise MeasurementError(f"{name} is {value!r:.60}, expected {words}")
+        if name in _LEAST and value < _LEAST[name]:  # type: ignore[operator]
+            raise MeasurementError(f"{name} is {value!r:.60}, expected {words} of {_LEAST[name]:g} or more")
         inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
         for key, part in inside:
             if name in _INSIDE and not (_is(part, _INSIDE[name][0]) or (part is None and key == "within_s")):
                 raise MeasurementError(f"{name}[{key}] is {part!r:.60}, expected {_INSIDE[name][1]}")
+
+
+_LEAST = {"n": 1, "threads": 1, "energy_j": 0.0, "power_w": 0.0, "bound_s": 0.0}
+"""The least that a field may be."""
 
 
 def _is(value: object, types: tuple[type, ...]) -> bool:
@@ -275,6 +288,45 @@ class Baseline:
     def finished(self) -> frozenset[str]:
         """Keys whose last record has a number; noisy points are measured again."""
         return frozenset(key for key, record in self.latest.items() if record.median_s is not None)
+
+
+@contextmanager
+def claimed(path: Path, note: Callable[[str], None] = lambda line: None) -> Iterator[None]:
+    """Have a baseline file to oneself while measuring into it: a second process waits, for both would measure each
+    other, and every point twice. That a file cannot be written shows before anything is measured.
+
+    Raises: MeasurementError: it cannot be written.
+    """
+    with _opened(path) as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            note(f"{path}: another process measures into it, waiting for its end")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def check_writable(path: Path) -> None:
+    """Before what is to be kept in a file is measured or fitted. Raises: MeasurementError: it cannot be written."""
+    with _opened(path):
+        pass
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """A handle of a file, which is gone afterwards if it is still empty and was not there."""
+    there = path.exists()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+    except OSError as error:
+        raise MeasurementError(f"{path}: cannot be written: {error.strerror}; give another file with -o") from error
+    try:
+        yield handle
+    finally:
+        if not there and os.fstat(handle).st_size == 0:
+            path.unlink(missing_ok=True)
+        os.close(handle)
 
 
 def append_record(path: Path, record: BaselineRecord) -> None:

@@ -22,7 +22,7 @@ from statistics import median
 
 from sim.baseline.grid import Point
 from sim.baseline.nvml import held_down
-from sim.baseline.record import Baseline, BaselineRecord, Mode, append_record, read_baseline
+from sim.baseline.record import Baseline, BaselineRecord, Mode, append_record, claimed, read_baseline
 from sim.baseline.runner import ONE_PROCESS
 from sim.baseline.timing import HELD_DOWN_FLOOR, REPEAT_FLOOR, Plan
 from sim.errors import MeasurementError
@@ -155,12 +155,21 @@ def measure_rounds(
     that were too noisy are measured again once. Files of rounds older than this run's points are used again: remove
     the folder to start anew.
 
-    Raises: MeasurementError: too few rounds, or a process that ended badly and left nothing.
+    Raises: MeasurementError: too few rounds, a file that cannot be written, or a process that ended badly and left
+        nothing.
     """
     if rounds < LEAST_ROUNDS:
         raise MeasurementError(
             f"{rounds} rounds: expected 1 (one process, no spread between), or {LEAST_ROUNDS} and more"
         )
+    with claimed(output, progress):
+        return _measure_rounds(points, output, rounds, start, command, progress, time_limit_s, clock)
+
+
+def _measure_rounds(
+    points: Mapping[str, Point], output: Path, rounds: int, start: Start, command: str,
+    progress: Callable[[str], None], time_limit_s: float | None, clock: Callable[[], float],
+) -> Combined:  # fmt: skip
     held = read_baseline(output)
     held.name_broken(progress)
     finished = held.finished

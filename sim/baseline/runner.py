@@ -19,7 +19,7 @@ from sim.baseline.grid import Point, in_turn, make_point
 from sim.baseline.nvml import held_down
 from sim.baseline.ops import OP_KINDS, Work, op_spec
 from sim.baseline.peaks import bound_s
-from sim.baseline.record import BaselineRecord, Kind, Mode, Phase, append_record, read_baseline
+from sim.baseline.record import BaselineRecord, Kind, Mode, Phase, append_record, claimed, read_baseline
 from sim.baseline.samplers import (
     MAX_GRAPH_CALLS,
     SAMPLE_S,
@@ -339,7 +339,20 @@ def measure_points(
 
     A point that cannot be measured is skipped with its reason; after `time_limit_s` no further point
     is begun, and running again goes on where it stopped. With a limit, ops and workloads take turns.
+
+    Raises: MeasurementError: `output` cannot be written, or the device is lost.
     """
+    with claimed(output, progress):
+        return _measure_points(
+            points, machine, output, run, progress, time_limit_s, measure_one or measure_point, clock
+        )
+
+
+def _measure_points(
+    points: Sequence[Point], machine: CpuDevice | CudaDevice, output: Path, run: Origin,
+    progress: Callable[[str], None], time_limit_s: float | None, measure_one: Callable[..., BaselineRecord],
+    clock: Callable[[], float],
+) -> Outcome:  # fmt: skip
     held = read_baseline(output)
     held.name_broken(progress)
     points = [resolved(point) for point in (points if time_limit_s is None else in_turn(points))]
@@ -358,7 +371,7 @@ def measure_points(
             )
         left = f", {elapsed / number * (len(todo) - number):.0f} s left" if number else ""
         try:
-            record = (measure_one or measure_point)(point, machine, run)
+            record = measure_one(point, machine, run)
             append_record(output, record)
             records.append(record)
             progress(f"[{number + 1}/{len(todo)}{left}] {point}: {describe(record)}")

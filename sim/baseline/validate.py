@@ -245,16 +245,20 @@ def _score_records(path: str, records: Sequence[BaselineRecord], hw: str, calibr
 
     chip = sim.load_hardware(hw)
     label = calibration_label(chip, calibration)
-    numbers = [record for record in records if record.median_s is not None]
+    noisy = sum(record.median_s is None for record in records)
+    numbers = [record for record in records if record.median_s is not None and not record.below_bound]
     chosen = comparable(numbers, chip) or numbers
     modes = ", ".join(sorted({r.mode for r in numbers} - {r.mode for r in chosen}))
     compared = compare_records(chosen, hw, calibration).rows
     refused = [row for row in compared if row.ratio is None]
+    if not numbers:
+        raise ResultError(f"{path}: all {len(records) - noisy} records with a number lie below their physical bound")
     if len(refused) == len(compared):
         why = f" ({refused[0].name}: {refused[0].note})" if refused and refused[0].note else ""
         raise ResultError(f"{path}: none of {len(chosen)} records can be estimated on {hw}{why}")
     left_out = {
-        "too noisy for a number": len(records) - len(numbers),
+        "too noisy for a number": noisy,
+        "below their physical bound": len(records) - noisy - len(numbers),
         f"of a mode ({modes}) that the estimate does not speak of": len(numbers) - len(chosen),
         f"not estimated, the first {refused[0].name if refused else ''}: {refused[0].note if refused else ''}":
             len(refused),

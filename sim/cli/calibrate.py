@@ -40,18 +40,22 @@ def calibrate(
     """Fit a measured device's constants to its ops and networks; errors are of shapes and models that were held out."""
     import sim
     from sim.baseline.calibrate import calibration_of, fit
+    from sim.baseline.record import check_writable
     from sim.cli import common
     from sim.cli.progress import Progress
     from sim.hardware import calibration
 
+    if output is not None:
+        check_writable(output)
     chip = sim.load_hardware(hw) if hw else None
     if device == "cpu" or device.partition(":")[0] == "cuda":
         device, chip, baseline = _measured_here(device, chip, baseline)
         output = output or Path(f"{device}.json")
+    file = output or Path(calibration.__file__).parent / f"{device}.json"
+    check_writable(file)
     with Progress(f"fitting the constants of {device}") as progress:
         fitted = fit(device, chip=chip, baseline=baseline, progress=progress, note=common.say)
         found = calibration_of(device, fitted)
-    file = output or Path(calibration.__file__).parent / f"{device}.json"
     calibration.write_calibration(file, found)
     common.say(f"{found.source}: written to {file}")
     if chip is not None and chip.name == device:

@@ -260,7 +260,7 @@ def import_profile(
     """Turn a profile taken elsewhere into baseline records; without device and precision show its ops."""
     from sim.baseline.import_profile import import_profile as read
     from sim.baseline.import_profile import read_op_map
-    from sim.baseline.record import append_record
+    from sim.baseline.record import append_record, check_writable
     from sim.errors import MeasurementError
 
     keeps = bool(workload or output or json)
@@ -276,6 +276,8 @@ def import_profile(
         say(f"nothing is kept: give {lacks} for records")
         return
     target = output or (None if json else Path("baselines") / f"{device}.jsonl")
+    if target:
+        check_writable(target)
     for record in records if target else ():
         append_record(target, record)  # type: ignore[arg-type]
     if target:

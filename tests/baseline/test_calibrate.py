@@ -17,7 +17,7 @@ from sim.baseline.cpu_rows import tabulate
 from sim.baseline.record import BaselineRecord, Kind, append_record
 from sim.baseline.residuals import conformal_score, coverage, likeliest_parts
 from sim.cost.cpu import CLASSES, CpuConstants, CpuMachine, CpuWork, cpu_time, work_from_rows
-from sim.errors import CalibrationError
+from sim.errors import CalibrationError, MeasurementError
 from sim.hardware.calibration import Calibration, Residuals, calibration_from_dict, read_calibration, write_calibration
 from sim.workload.graph import Graph
 
@@ -181,6 +181,26 @@ def test_records_of_another_device_and_contradictions(tmp_path):
         calibrate("xeon-spr", baseline=path, graph_of=graph_of)
     with pytest.raises(CalibrationError, match="costed by gpu_kernels"):
         calibrate("h100-sxm", baseline=path, graph_of=graph_of)
+
+
+def test_points_that_cannot_be_are_left_out_and_told(tmp_path):
+    """One of 84 points below its bound, and an imported layer: the fit is that of the others. With nine of ten the file
+    is refused, and an op that nobody knows is named with its file."""
+    good, said = measured(ops() + models(), seed=1), []
+    layer = replace(record("conv1 + relu"), kind=Kind.IMPORTED, median_s=1e-3)
+    odd = [replace(good[0], median_s=1e-9, bound_s=1e-6, knobs={**good[0].knobs, "m": 2}), layer]
+    path = write(tmp_path / "a.jsonl", [*good, *odd])
+    found = calibrate("xeon-spr", baseline=path, graph_of=graph_of, note=said.append)
+    plain = calibrate("xeon-spr", baseline=write(tmp_path / "b.jsonl", good), graph_of=graph_of)
+    assert found.constants == plain.constants
+    assert said[0] == f"{path}: 1 imported records left out: a profile's layers state no shapes to fit"
+    assert "1 of 85 records lie below their physical bound, the first gemm" in said[1]
+    bad = [replace(r, bound_s=10 * r.median_s) for r in good]
+    with pytest.raises(CalibrationError, match="84 of 84 records lie below their physical bound"):
+        calibrate("xeon-spr", baseline=write(tmp_path / "c.jsonl", bad))
+    unknown = replace(good[0], op="gem")
+    with pytest.raises(MeasurementError, match=r'd\.jsonl: gem .*: op "gem" is unknown'):
+        calibrate("xeon-spr", baseline=write(tmp_path / "d.jsonl", [unknown, *good]))
 
 
 def test_a_calibration_of_another_costing_is_refused(fitted, tmp_path):

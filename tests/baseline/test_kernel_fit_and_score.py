@@ -147,6 +147,19 @@ def test_the_chip_is_that_of_the_file_name_unless_another_is_given(tmp_path):
     assert score_notes([own.to_dict(), other.to_dict()]) == [f"h100_sxm_gemm_bf16.csv: {other.note}"]
 
 
+def test_a_score_says_which_rows_are_copies_and_which_cannot_be(tmp_path):
+    """An H100 does 1024^3 MACs in 2.2 us at its data sheet's rate; 0.01 ms can be, 1e-6 ms cannot. A repetition with
+    another time is no copy."""
+    file = tmp_path / "h100_sxm_gemm_bf16.csv"
+    size = "1024,1024,1024"
+    file.write_text(f"m,n,k,latency_ms\n{size},0.01\n{size},0.011\n")
+    assert score_file(file).note == ""
+    file.write_text(f"m,n,k,latency_ms\n{size},0.01\n{size},0.01\n{size},1e-6\n")
+    note = score_file(file).note
+    assert "1 of 3 rows are copies of others, and count again" in note
+    assert "1 of 3 rows are quicker than h100-sxm can be, row 3 takes 1e-06 where the data sheet has 0.002" in note
+
+
 def test_flagged_rows_are_counted_and_not_scored(tmp_path):
     path = tmp_path / "decode_bf16.csv"
     header = "batch_size,new_tokens,past_tokens,num_heads,num_key_value_heads,head_dim,latency_ms\n"

@@ -2,6 +2,8 @@
 
 import json
 import re
+import threading
+import time
 
 import pytest
 
@@ -12,6 +14,8 @@ from sim.baseline.record import (
     Mode,
     Spread,
     append_record,
+    check_writable,
+    claimed,
     read_baseline,
     record_from_dict,
     records_with_numbers,
@@ -173,3 +177,38 @@ def test_a_field_of_another_type_breaks_its_line_alone(tmp_path, field, value, s
     assert [r.precision for r in read.records] == ["fp32", "bf16"]
     (broken,) = read.broken
     assert re.match(said, broken.reason)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("n", 0), ("threads", 0), ("energy_j", -1.0), ("power_w", -1.0), ("bound_s", -1e-3)],
+)
+def test_a_value_that_cannot_be_is_a_broken_line(tmp_path, field, value):
+    (tmp_path / "x.jsonl").write_text(json.dumps({**record().to_dict(), field: value}))
+    (broken,) = read_baseline(tmp_path / "x.jsonl").broken
+    assert f"{field} is {value!r}, expected" in broken.reason
+
+
+def test_a_file_that_is_measured_into_is_one_process_s_own(tmp_path):
+    """The second waits, and says so; what cannot be written shows at once, and nothing empty is left."""
+    path, said = tmp_path / "new" / "x.jsonl", []
+    with claimed(path):
+        second = threading.Thread(target=lambda: _measured(path, said))
+        second.start()
+        while not said:
+            time.sleep(0.01)
+        append_record(path, record())
+    second.join()
+    assert said == [f"{path}: another process measures into it, waiting for its end", 1]
+    with claimed(tmp_path / "empty.jsonl"):
+        pass
+    assert not (tmp_path / "empty.jsonl").exists()
+    (tmp_path / "file").write_text("")
+    for check in (check_writable, lambda where: claimed(where).__enter__()):
+        with pytest.raises(MeasurementError, match=r"x\.jsonl: cannot be written: .*; give another file with -o"):
+            check(tmp_path / "file" / "x.jsonl")
+
+
+def _measured(path, said):
+    with claimed(path, said.append):
+        said.append(len(read_baseline(path).records))

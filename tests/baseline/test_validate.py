@@ -261,13 +261,15 @@ def test_a_baseline_file_is_scored_like_its_device_and_broken_lines_are_named(mo
 
 
 def test_a_score_says_which_records_are_not_in_it(monkeypatch, tmp_path):
-    """Six of a CPU: two eager and scored, one of which is refused, one compiled, two without a number; a second record
-    of a point replaces the first."""
+    """Seven of a CPU: two eager and scored, one of which is refused, one compiled, two without a number, one in less
+    than is possible; a second record of a point replaces the first."""
     points = [({"rows": 1}, "eager", 1.0), ({"rows": 2}, "eager", 1.0), ({"rows": 1}, "compile", 1.0),
-              ({"rows": 3}, "eager", None), ({"rows": 4}, "eager", 1.0), ({"rows": 4}, "eager", None)]  # fmt: skip
+              ({"rows": 3}, "eager", None), ({"rows": 4}, "eager", 1.0), ({"rows": 4}, "eager", None),
+              ({"rows": 5}, "eager", 1e-9)]  # fmt: skip
     for knobs, mode, median_s in points:
         found = BaselineRecord(device="epyc-zen4", backend="cpu", kind=Kind.MEASURED, op="relu", precision="fp32", n=9,
-                               knobs=knobs, mode=Mode(mode), median_s=median_s, noisy=median_s is None)  # fmt: skip
+                               knobs=knobs, mode=Mode(mode), median_s=median_s, bound_s=1e-6,
+                               noisy=median_s is None)  # fmt: skip
         append_record(tmp_path / "x.jsonl", found)
     rows = (Row(name="a", measured_s=1.0, estimated_s=2.0), Row(name="b", measured_s=1.0, estimated_s=None, note="no"))
     monkeypatch.setattr(
@@ -277,8 +279,9 @@ def test_a_score_says_which_records_are_not_in_it(monkeypatch, tmp_path):
     (score,) = against(str(tmp_path / "x.jsonl"), hw="epyc-zen4")
     assert score.rows == 1
     assert score.note == (
-        "2 of 5 records left out: too noisy for a number; 1 of 5 records left out: of a mode (compile) that the "
-        "estimate does not speak of; 1 of 5 records left out: not estimated, the first b: no"
+        "2 of 6 records left out: too noisy for a number; 1 of 6 records left out: below their physical bound; "
+        "1 of 6 records left out: of a mode (compile) that the estimate does not speak of; "
+        "1 of 6 records left out: not estimated, the first b: no"
     )
 
 
