@@ -24,6 +24,7 @@ SCHEMAS = (
     "dovetail.sweep/1",
     "dovetail.validate/1",
     "dovetail.baseline/1",
+    "dovetail.measure/1",
     "dovetail.winner/1",
     "dovetail.study/1",
     "dovetail.compress/1",

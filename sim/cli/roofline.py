@@ -48,6 +48,8 @@ def roofline(
         raise ConfigError(f"-o {output}: expected a file ending in {', '.join(_FIGURES)}")
     if measured is not None and output is None:
         raise ConfigError("--measured draws into the figure: give -o FILE.png as well")
+    if measured is not None and not measured.is_file():
+        raise ConfigError(f"--measured {measured}: no such file; expected a baseline file")
     chips = common.chips(hw, set_ or ())
     options: dict[str, Any] = {
         "precision": precision,
@@ -60,6 +62,7 @@ def roofline(
         for chip in chips:
             progress.step(f"mapping {workload} onto {chip.name}")
             estimates.append(sim.estimate(graph, chip, progress=progress, **options))
+    times = _measured(measured, graph, estimates, chips) if measured is not None else []
     bounds = [_bound(found, graph, chip, precision) for found, chip in zip(estimates, chips, strict=True)]
     if json:
         documents = [
@@ -75,7 +78,6 @@ def roofline(
         for bound, found in zip(bounds, estimates, strict=True):
             common.show(tables.roofline(bound), tables.beside_bound(found), "")
     if output is not None:
-        times = _measured(measured, graph, estimates, chips) if measured is not None else []
         _draw(estimates, bounds, output, times)
         common.say(f"figure written to {output}")
 
@@ -100,14 +102,14 @@ def _measured(file: Path, graph: Any, estimates: list[Any], chips: list[Any]) ->
     """The measured time of the workload at each estimate's precision and its label: same knobs, the mode that the
     estimate speaks of (`sim.baseline.modes`), or one in its place, which the label then names.
 
-    Raises: ConfigError: no such file, or it has no such record, with what it has of this workload."""
+    Raises: ConfigError: the file has no such record, with what it has of this workload."""
     from sim.baseline.modes import comparable, modes_of
     from sim.baseline.record import read_baseline
     from sim.cli import common
     from sim.errors import ConfigError
+    from sim.hardware.chip import Costing
+    from sim.schedule.cpu import cpu_machine
 
-    if not file.is_file():
-        raise ConfigError(f"--measured {file}: no such file; expected a baseline file")
     held = read_baseline(file)
     held.name_broken(common.say)
     records = [r for r in held.latest.values() if r.workload == graph.name and r.median_s is not None]
@@ -124,11 +126,21 @@ def _measured(file: Path, graph: Any, estimates: list[Any], chips: list[Any]) ->
                 f"{file}: {graph.name} at {found.precision}{mode} with {_pairs(knobs)} was not measured; there is "
                 f"{there or 'no record of it'}"
             )
-        best = min(same, key=lambda r: float(r.median_s or 0.0))
+        cores = cpu_machine(chip).threads if chip.main_unit.costing is Costing.CPU else None
+        best = min(same, key=lambda r: (cores is not None and r.threads != cores, float(r.median_s or 0.0)))
         own = best.device in (chip.name, f"nvidia-{chip.name}", chip.calibration)
         label = "measured" if own else f"measured on {best.device}"
-        label += f" ({best.mode})" if modes and best.mode is not modes[0] else ""
-        out.append((float(best.median_s or 0.0), label))
+        how = [str(best.mode)] if modes and best.mode is not modes[0] else []
+        how += [f"threads={best.threads}"] if None not in (cores, best.threads) and best.threads != cores else []
+        label += f" ({', '.join(how)})" if how else ""
+        if how and best.threads != cores and cores is not None:
+            common.say(f"{file}: {graph.name} ran with threads={best.threads}, the bound is that of {cores} cores")
+        if (time_s := float(best.median_s or 0.0)) < found.roofline_latency_s:
+            common.say(
+                f"{file}: {graph.name} took {time_s:.3g} s, below the bound of {chip.name}, "
+                f"{found.roofline_latency_s:.3g} s: another chip, a higher clock, or no time of this work"
+            )
+        out.append((time_s, label))
     return out
 
 

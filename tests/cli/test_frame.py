@@ -362,6 +362,29 @@ def test_the_star_is_of_the_mode_that_the_estimate_speaks_of(tmp_path: Path, mon
         assert label in [text.get_text() for text in drawn[0].texts]
 
 
+def test_a_star_of_some_cores_says_so_and_one_that_cannot_be_is_told(tmp_path: Path, monkeypatch) -> None:
+    """The bound is that of two cores: a run on both goes before a quicker one on one, and one below the bound is no
+    time of this work."""
+    file, drawn, knobs = tmp_path / "records.jsonl", [], dict(sim.load_workload("mlp").knobs)
+    monkeypatch.setattr(figures, "draw_star", lambda ax, *place: drawn.append(ax))
+
+    def labels(threads: int, median_s: float) -> tuple[list[str], str]:
+        append_record(file, BaselineRecord(device="epyc-zen4", backend="cpu", kind=Kind.MEASURED, workload="mlp", n=9,
+                      knobs=knobs, precision="fp32", threads=threads, median_s=median_s))  # fmt: skip
+        done = runner.invoke(app, ["roofline", "mlp", "--hw", "epyc-zen4", "--measured", str(file), "-o",
+                                   str(tmp_path / "r.png")])  # fmt: skip
+        return [text.get_text() for text in drawn[-1].texts], done.stderr
+
+    shown, said = labels(1, 1e-3)
+    assert "measured (threads=1), 1 ms" in shown
+    assert "mlp ran with threads=1, the bound is that of 2 cores" in said
+    shown, said = labels(2, 2e-3)
+    assert "measured, 2 ms" in shown
+    assert "threads" not in said
+    _, said = labels(2, 1e-9)
+    assert "mlp took 1e-09 s, below the bound of epyc-zen4" in said
+
+
 def test_a_star_of_another_device_names_it(tmp_path: Path, monkeypatch) -> None:
     """A CPU's time under a GPU's roof is labelled as what it is; a file that is not there is named."""
     file, drawn, knobs = tmp_path / "records.jsonl", [], dict(sim.load_workload("mlp").knobs)
@@ -374,6 +397,7 @@ def test_a_star_of_another_device_names_it(tmp_path: Path, monkeypatch) -> None:
     absent = runner.invoke(app, [*asked, str(tmp_path / "none.jsonl")])
     assert absent.exit_code == ConfigError.exit_code
     assert "none.jsonl: no such file; expected a baseline file" in absent.stderr
+    assert absent.stdout == ""
     other = runner.invoke(app, [*asked, str(file), "-p", "batch=4"])
     assert "mlp at bf16 with inputs=784, hidden=1024, layers=2, outputs=10, batch=4 was not measured" in other.stderr
 

@@ -120,6 +120,13 @@ def test_files_that_are_not_ours(tmp_path: Path, content: str, words: str) -> No
     assert not (tmp_path / "r.html").exists()
 
 
+def test_the_records_of_a_measurement_with_its_comparison_are_read(tmp_path: Path) -> None:
+    record = {"schema": "dovetail.baseline/1", "version": "0.1.0", "device": "mine", "op": "gemm", "median_s": 1e-3}
+    path = tmp_path / "measured.json"
+    path.write_text(json.dumps({"schema": "dovetail.measure/1", "version": "0.1.0", "records": [record]}))
+    assert read_sources([path]).records == [record]
+
+
 def test_a_broken_line_of_a_baseline_is_named_and_skipped(tmp_path: Path) -> None:
     """As everywhere else where baselines are read; a record of a newer version is refused still."""
     path, out = tmp_path / "cpu.jsonl", tmp_path / "r.html"

@@ -240,8 +240,10 @@ def measured_view(records: Sequence[Document], estimates: Sequence[Estimate]) ->
         for estimate in estimates:
             same = all(estimate.knobs.get(key, value) == value for key, value in knobs.items())
             if estimate.workload_name == name and same and estimate.precision == record.get("precision"):
-                mode = f" ({record['mode']})" if record.get("mode") else ""
-                label = f"{name} {estimate.precision}, measured on {record.get('device')}{mode}"
+                how = [str(record["mode"])] if record.get("mode") else []
+                how += [f"threads={record['threads']}"] if record.get("threads") else []
+                label = f"{name} {estimate.precision}, measured on {record.get('device')}"
+                label += f" ({', '.join(how)})" if how else ""
                 label += f", on {estimate.hardware_name}"
                 lines.append([label, short(seconds), short(estimate.latency_s)])
     return lines

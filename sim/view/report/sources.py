@@ -15,6 +15,8 @@ from sim.results import ESTIMATE_SCHEMA, SIMULATE_SCHEMA, Estimate
 from sim.results_io import from_dict
 
 COMPRESS_SCHEMA = "dovetail.compress/1"
+MEASURE_SCHEMA = "dovetail.measure/1"
+"""Records of `measure --json --compare`, in one document with the comparison."""
 _TABLES = frozenset({"dovetail.sweep/1"})
 _ENDINGS = (".json", ".jsonl", ".csv")
 _WINNERS = "winners"
@@ -158,6 +160,8 @@ def _sort_in(document: Document, path: Path, content: Content) -> None:
         content.simulations.append(document)
     elif schema == COMPRESS_SCHEMA:
         content.tables.append(_compressed(document, path))
+    elif schema == MEASURE_SCHEMA:
+        content.records += Reader(document, str(path)).items("records")
     elif schema in _TABLES:
         content.tables.append(Table(name=path.name, columns=_columns_of(document, path)))
     else:
