@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from math import comb, inf
+from math import comb, floor, inf
+from statistics import NormalDist
 
 from sim.baseline.record import Spread
 
@@ -17,6 +18,10 @@ MAD_TO_SIGMA = 1.4826
 
 OUTLIER_SIGMAS = 5.0
 """A sample farther from the median than this many robust standard deviations is marked."""
+
+EXACT_SAMPLES = 1000
+"""Samples up to which the binomial of the median's interval is summed: its whole numbers grow with every sample, and a
+profile may hold a million. Beyond, the normal distribution gives them within one rank."""
 
 REPEAT_FLOOR = 0.03
 """Least relative spread that a record states for a repetition in another process. Address-space layout and
@@ -74,11 +79,15 @@ def median_interval(ordered: Sequence[float], confidence: float) -> tuple[float,
 
     (x_(r), x_(n+1-r)) with the largest r for which P(r <= B <= n - r) >= confidence, B ~ Binomial(n, 1/2)
     [David and Nagaraja, Order Statistics, 3rd ed., 2003, section 7.1]. Fewer than 6 samples cannot give
-    95 %: the interval is then (-inf, inf).
+    95 %: the interval is then (-inf, inf). Beyond EXACT_SAMPLES the binomial is a normal distribution.
 
     Example: n = 6: P(1 <= B <= 5) = 1 - 2/64 = 0.969, so 95 % is (min, max).
     """
     n = len(ordered)
+    if n > EXACT_SAMPLES:
+        reach = NormalDist().inv_cdf((1 + confidence) / 2) * n**0.5 / 2
+        rank = max(1, floor((n + 1) / 2 - reach))
+        return ordered[rank - 1], ordered[n - rank]
     tail = 0
     rank = 0
     for r in range(1, n // 2 + 1):

@@ -43,6 +43,21 @@ def test_median_interval_by_hand():
     assert median_interval([1, 2, 3, 4, 5], 0.95) == (-inf, inf)
 
 
+@pytest.mark.parametrize("confidence", [0.9, 0.95, 0.99])
+def test_median_interval_of_many_samples(monkeypatch, confidence):
+    """The normal distribution gives the ranks of the binomial, or one rank further in or out; a million samples take no
+    longer than their sorting."""
+    for n in (1000, 1001, 1777):
+        samples = list(range(n))
+        monkeypatch.setattr("sim.baseline.timing.EXACT_SAMPLES", n)
+        low, high = median_interval(samples, confidence)
+        monkeypatch.setattr("sim.baseline.timing.EXACT_SAMPLES", n - 1)
+        near_low, near_high = median_interval(samples, confidence)
+        assert abs(near_low - low) <= 1
+        assert abs(near_high - high) <= 1
+    assert median_interval(range(1_000_001), 0.95) == (500_000 - 980, 500_000 + 980)
+
+
 def test_median_interval_covers_the_true_median():
     """Of 400 exponential samples of size 25 at least 95 % - 3 sigma (3 x 1.1 %) of the intervals hold ln 2."""
     generator = random.Random(7)
