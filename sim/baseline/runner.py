@@ -364,7 +364,7 @@ def _measure_points(
         elapsed = clock() - start
         if time_limit_s is not None and elapsed > time_limit_s:
             progress(
-                f"time limit of {time_limit_s:.0f} s reached, {len(todo) - number} points left: run again to go on"
+                f"time limit of {time_limit_s:.3g} s reached, {len(todo) - number} points left: run again to go on"
             )
             return Outcome(
                 records=tuple(records), skipped=tuple(skipped), already=len(points) - len(todo), left=len(todo) - number

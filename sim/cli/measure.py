@@ -117,7 +117,7 @@ def _one_round(words: list[str], file: Path, time_limit_s: float | None) -> int:
     import sys
 
     command = [sys.executable, "-m", "sim", "measure", *words, "--rounds", "1", "-o", str(file)]
-    command += [] if time_limit_s is None else ["--time-limit", f"{time_limit_s:.0f}"]
+    command += [] if time_limit_s is None else ["--time-limit", f"{max(time_limit_s, 1e-3):.3f}"]
     return subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode
 
 

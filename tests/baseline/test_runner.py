@@ -330,3 +330,12 @@ def test_a_workload_on_nothing_is_not_measured(tmp_path):
     )
     assert not outcome.records
     assert "mlp works on nothing: its inputs have no elements; is a knob of it 0?" in outcome.skipped[0][1]
+
+
+@pytest.mark.parametrize(("left_s", "word"), [(0.33, "0.330"), (1e-5, "0.001"), (12.5, "12.500")])
+def test_a_round_gets_its_share_of_the_time_however_short(tmp_path, monkeypatch, left_s, word):
+    """A third of a second is no limit of 0 seconds, which the round would refuse."""
+    ran = []
+    monkeypatch.setattr("subprocess.run", lambda words, **_: ran.append(words) or SimpleNamespace(returncode=0))
+    assert command._one_round(["mlp"], tmp_path / "x.jsonl", left_s) == 0
+    assert ran[0][-2:] == ["--time-limit", word]
