@@ -7,7 +7,6 @@ line, and the next run appends after it.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -297,6 +296,8 @@ def claimed(path: Path, note: Callable[[str], None] = lambda line: None) -> Iter
 
     Raises: MeasurementError: it cannot be written.
     """
+    import fcntl  # (which not every system has: only those that measure need it)
+
     with _opened(path) as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
