@@ -47,6 +47,8 @@ SAME, FILLED, SCALED = 0.75, 0.3, 0.8
 """Shares of the trades at one border, of those that fill the memory, and of changes that inner tiles follow."""
 EQUAL = 2
 """Chains of one value that are kept: they differ in what does not matter, and many would leave no room for others."""
+ALIKE = 1e-6
+"""Values closer than this share are one: they are sums in single precision."""
 
 
 def best_chains(fluid: Fluid, effort: Effort, aims: Sequence[Aim]) -> tuple[list[Chains], int]:
@@ -105,7 +107,7 @@ def best_rows(value: np.ndarray, most: int) -> np.ndarray:
 def _best(value: np.ndarray) -> np.ndarray:
     rows = np.flatnonzero(np.isfinite(value))
     rows = rows[np.argsort(value[rows], kind="stable")]
-    first = np.flatnonzero(np.diff(value[rows], prepend=-np.inf) > value[rows] * 1e-9)
+    first = np.flatnonzero(np.diff(value[rows], prepend=-np.inf) > value[rows] * ALIKE)
     place = np.arange(len(rows)) - np.repeat(first, np.diff(first, append=len(rows)))
     return rows[place < EQUAL]
 

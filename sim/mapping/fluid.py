@@ -7,8 +7,8 @@ Fluid: every border is summed over all its jobs before anything is compared. Wit
 and moves are added to T_{b+1} where there is no second buffer. Traffic follows the loops of all borders
 one after the other: an operand is moved again for every trip of the loops that it does not depend on
 and that stand outside its innermost walked rank; a window slides over the innermost relevant loop of a
-border. Ragged tiles count at their mean size. It is close to the recurrence and not a bound of it;
-whether a mapping fits is exact.
+border. Ragged tiles count at their mean size. It is close to the recurrence and not a bound of it, in single
+precision; whether a mapping fits is exact up to that.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +29,8 @@ from sim.mapping.winners import Objective, valued
 from sim.workload.graph import OperandRole
 
 READ, WRITE = 0, 1
+SINGLE_BELOW = 1 << 24
+"""Extents of ranks up to which single precision counts them; it is as good for ranking, and half the memory traffic."""
 Parts = tuple[tuple[str, int, int], ...]
 
 
@@ -85,15 +88,19 @@ class Fluid:
         may share a reduction."""
         self.problem, self.machine, self.room = problem, machine, room
         self.objective, self.fixed = objective, fixed
-        self.rates, self.setup = machine.rates[design], float(machine.setup_cycles[design])
+        self.rates, self.setup = machine.rates[design].tolist(), float(machine.setup_cycles[design])
         self.latency = float(machine.latency_cycles[design])
-        self.energy = (machine.read_energy_j_per_byte[design], machine.write_energy_j_per_byte[design])
+        self.energy: tuple[list[float], list[float]] = (
+            machine.read_energy_j_per_byte[design].tolist(), machine.write_energy_j_per_byte[design].tolist(),
+        )  # fmt: skip
         self.idle_j_per_cycle = float(machine.idle_j_per_cycle[design])
         self.mac_j = float(machine.mac_energy_j[design]) * problem.macs / problem.reduction_speedup
         self.routes = routes(machine, homes)
         self.innermost = innermost(machine, homes)
         self.ranks = problem.tiled_ranks
-        self.extent = np.array([problem.einsum.ranks[r] for r in self.ranks], dtype=float)
+        extents = [problem.einsum.ranks[r] for r in self.ranks]
+        self.real: np.dtype[Any] = np.dtype("f4" if max(extents, default=1) < SINGLE_BELOW else "f8")
+        self.extent = np.array(extents, dtype=self.real)
         self.relevant = {role: self._rows(problem.relevant[role]) for role in ROLES}
         self.others = {role: self._rows(set(self.ranks) - problem.relevant[role]) for role in ROLES}
         self.reduced = self._rows(problem.reduction)
@@ -122,7 +129,7 @@ class Fluid:
 
     def _shares(self, options: list[Parts], level: int) -> np.ndarray:
         """Instances of a level that share each rank: (R, options)."""
-        table = np.ones((len(self.ranks), len(options)))
+        table = np.ones((len(self.ranks), len(options)), dtype=self.real)
         for column, option in enumerate(options):
             for rank, count, at in option:
                 if at == level:
@@ -197,22 +204,22 @@ class _Step:
 class _Books:
     def __init__(self, fluid: Fluid, chains: Chains) -> None:
         self.fluid, self.chains, self.n = fluid, chains, len(chains)
-        n, ranks = self.n, len(fluid.ranks)
+        n, ranks, real = self.n, len(fluid.ranks), fluid.real
         self.size = np.broadcast_to(fluid.extent[:, None], (ranks, n))
         """Largest extents of a job."""
         self.mean = self.size
         """Mean extents of a job (of its slowest instance)."""
-        self.count = self.full = np.ones((ranks, n))
+        self.count = self.full = np.ones((ranks, n), dtype=real)
         """Pieces of each rank so far; of them those of the largest extent."""
-        self.rest = np.ones((ranks, n))
+        self.rest = np.ones((ranks, n), dtype=real)
         """Mean extent of the others."""
-        self.again = {role: np.ones(n) for role in ROLES}
-        self.idle = {role: np.ones(n) for role in ROLES}
+        self.again = {role: np.ones(n, dtype=real) for role in ROLES}
+        self.idle = {role: np.ones(n, dtype=real) for role in ROLES}
         """Trips so far of loops on which the operand does not depend."""
-        self.instances = np.ones((len(fluid.machine.levels) + 1, n))
-        self.moved_j = np.zeros(n)
+        self.instances = np.ones((len(fluid.machine.levels) + 1, n), dtype=real)
+        self.moved_j = np.zeros(n, dtype=real)
         self.obeys = np.ones(n, dtype=bool)
-        self.used = {level: np.zeros(n) for level, _, _ in fluid.routes}
+        self.used = {level: np.zeros(n, dtype=real) for level, _, _ in fluid.routes}
         self.partial = np.zeros(n, dtype=bool)
         self.sums: tuple[int, np.ndarray] | None = None
         self.steps = [self._border(b) for b in range(len(fluid.routes))]
@@ -239,8 +246,8 @@ class _Books:
         self.size, self.mean, self.rest = share, mean * (share / tile), self.rest * (share / tile)
         self.instances[level] = split.prod(axis=0)
         step = _Step(
-            np.zeros((len(fluid.machine.ports), self.n)),
-            [np.zeros((len(fluid.machine.ports), self.n)) for _ in range(2)],
+            np.zeros((len(fluid.machine.ports), self.n), dtype=fluid.real),
+            [np.zeros((len(fluid.machine.ports), self.n), dtype=fluid.real) for _ in range(2)],
             fluid.machine.levels[level].double_buffered,
         )
         jobs = outer_count.prod(axis=0)
@@ -258,10 +265,10 @@ class _Books:
     def _cut(self, tile: np.ndarray) -> None:
         """Count the pieces of a border: a job of the largest extent and one of the others leave each a rest."""
         others = self.count - self.full
-        of_full, of_rest = np.floor(self.size / tile), np.floor(self.rest / tile + 1e-9)
+        of_full, of_rest = np.floor(self.size / tile), np.floor(self.rest / tile + 1e-5)
         left, left_rest = self.size - of_full * tile, np.maximum(self.rest - of_rest * tile, 0.0)
         full = self.full * of_full + others * of_rest
-        rests = self.full * (left > 0) + others * (left_rest > 1e-6)
+        rests = self.full * (left > 0) + others * (left_rest > 1e-3)
         self.rest = (self.full * left + others * left_rest) / np.maximum(rests, 1.0)
         self.full, self.count = full, full + rests
 
@@ -287,7 +294,7 @@ class _Books:
     ) -> np.ndarray:
         """Mean elements of one load; along the innermost relevant loop a window brings only what is new."""
         problem, ranks = self.fluid.problem, self.fluid.ranks
-        elements = np.ones(self.n)
+        elements = np.ones(self.n, dtype=self.fluid.real)
         for axis in problem.axes[role]:
             if len(axis.terms) == 1:
                 rank = axis.terms[0][0]
@@ -297,10 +304,10 @@ class _Books:
                     elements = elements * min(problem.einsum.ranks[rank], axis.size)
                 continue
             window = 1 + sum((problem.einsum.ranks[r] - 1) * c for r, c in axis.terms if r in problem.window_ranks)
-            box: np.ndarray = np.full(self.n, float(window))
+            box: np.ndarray = np.full(self.n, float(window), dtype=self.fluid.real)
             whole = box
             slides = np.zeros(self.n, dtype=bool)
-            pieces = np.ones(self.n)
+            pieces = np.ones(self.n, dtype=self.fluid.real)
             for rank, stride in axis.terms:
                 if rank in ranks:
                     column = ranks.index(rank)
@@ -366,7 +373,7 @@ class _Books:
             back = (again - 1) / again  # share of the visits that find a partial sum outside
             ways = [(wide * back, False), ((wide * (again - 1) + narrow) / again, True)]
         else:
-            ways = [(np.full(self.n, problem.bits[role] / 8), False)]
+            ways = [(np.full(self.n, problem.bits[role] / 8, dtype=fluid.real), False)]
         for width, out in ways:
             up = parent_level.write_port if out else parent_level.read_port
             down = child_level.read_port if out else child_level.write_port
@@ -382,13 +389,13 @@ class _Books:
         split = np.take(fluid.arrays, self.chains.parts[-1], axis=1)
         side_by_side = split.prod(axis=0)
         share = np.ceil(self.size / split)
-        mean = np.ceil(self.mean * (share / self.size) - 1e-9).astype(np.int64)
+        mean = np.ceil(self.mean * (share / self.size) - 1e-4).astype(np.int64)
         sizes = self._sizes(mean)
         jobs = self.count.prod(axis=0)
         cycles, _, _ = array_time(problem, machine.array, sizes)
         self.run = jobs * cycles
         accesses = array_accesses(problem, machine.array, sizes)
-        self.fed = np.zeros((len(machine.ports), self.n))
+        self.fed = np.zeros((len(machine.ports), self.n), dtype=fluid.real)
         shared = (share < self.size)[fluid.reduced].any(axis=0)
         self._close_sums(self.partial | shared | accumulates_outside(problem, machine, self._sizes(self.size)))
         wide, narrow = problem.accumulate_bits / 8, problem.bits[OUTPUT] / 8

@@ -17,6 +17,8 @@ from sim.mapping.search import FEW, split_options
 from sim.workload.graph import Graph
 
 sizes = st.integers(2, 700)
+BEYOND_SINGLE = 2**24 + 3
+"""An extent that single precision rounds up."""
 gemms = st.builds(lambda m, n, k: sim.gemm(m, n, k, dtype="int16"), sizes, sizes, sizes)
 convs = st.builds(
     lambda c, k, size, window: sim.conv2d(c, k, size, window, padding=window // 2, dtype="int16"),
@@ -31,6 +33,13 @@ MEASURES = {
 
 def estimate(graph: Graph, capacity: str = "108 kB", **options):
     return sim.estimate(graph, sim.load_hardware("eyeriss", {"GLB.capacity": capacity}), inputs="resident", **options)
+
+
+def test_extents_beyond_single_precision_are_cut_as_they_are() -> None:
+    (op,) = estimate(sim.gemm(BEYOND_SINGLE, 3, 5, dtype="int16")).ops
+    assert op.macs == BEYOND_SINGLE * 15
+    assert op.mapping is not None
+    assert max(loop["tile"] for loop in op.mapping["nodes"] if "tile" in loop) <= BEYOND_SINGLE
 
 
 def test_what_fits_is_found_in_the_arrays_dataflow() -> None:
