@@ -299,12 +299,22 @@ def claimed(path: Path, note: Callable[[str], None] = lambda line: None) -> Iter
     import fcntl  # (which not every system has: only those that measure need it)
 
     with _opened(path) as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            note(f"{path}: another process measures into it, waiting for its end")
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        _lock(path, handle, note)
         yield
+
+
+def _lock(path: Path, handle: int, note: Callable[[str], None]) -> None:
+    """Hold the file until the handle is closed or this process ends, however it ends. Some file systems have no locks:
+    told, as no reason not to measure."""
+    import fcntl  # not on every platform; reading goes without
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        note(f"{path}: another process measures into it, waiting for its end")
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    except OSError as error:
+        note(f"{path}: cannot be locked ({error.strerror}): see that no other process measures into it meanwhile")
 
 
 def check_writable(path: Path) -> None:
