@@ -131,9 +131,10 @@ def _measured(file: Path, graph: Any, estimates: list[Any], chips: list[Any]) ->
         own = best.device in (chip.name, f"nvidia-{chip.name}", chip.calibration)
         label = "measured" if own else f"measured on {best.device}"
         how = [str(best.mode)] if modes and best.mode is not modes[0] else []
-        how += [f"threads={best.threads}"] if None not in (cores, best.threads) and best.threads != cores else []
+        other_cores = None not in (cores, best.threads) and best.threads != cores
+        how += [f"threads={best.threads}"] if other_cores else []
         label += f" ({', '.join(how)})" if how else ""
-        if how and best.threads != cores and cores is not None:
+        if other_cores:
             common.say(f"{file}: {graph.name} ran with threads={best.threads}, the bound is that of {cores} cores")
         if (time_s := float(best.median_s or 0.0)) < found.roofline_latency_s:
             common.say(

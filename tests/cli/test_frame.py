@@ -368,13 +368,16 @@ def test_a_star_of_some_cores_says_so_and_one_that_cannot_be_is_told(tmp_path: P
     file, drawn, knobs = tmp_path / "records.jsonl", [], dict(sim.load_workload("mlp").knobs)
     monkeypatch.setattr(figures, "draw_star", lambda ax, *place: drawn.append(ax))
 
-    def labels(threads: int, median_s: float) -> tuple[list[str], str]:
+    def labels(threads: int | None, median_s: float, mode: Mode = Mode.EAGER) -> tuple[list[str], str]:
         append_record(file, BaselineRecord(device="epyc-zen4", backend="cpu", kind=Kind.MEASURED, workload="mlp", n=9,
-                      knobs=knobs, precision="fp32", threads=threads, median_s=median_s))  # fmt: skip
+                      knobs=knobs, precision="fp32", mode=mode, threads=threads, median_s=median_s))  # fmt: skip
         done = runner.invoke(app, ["roofline", "mlp", "--hw", "epyc-zen4", "--measured", str(file), "-o",
                                    str(tmp_path / "r.png")])  # fmt: skip
         return [text.get_text() for text in drawn[-1].texts], done.stderr
 
+    shown, said = labels(None, 3e-3, Mode.COMPILE)
+    assert "measured (compile), 3 ms" in shown
+    assert "threads" not in said  # the record does not say on how many it ran
     shown, said = labels(1, 1e-3)
     assert "measured (threads=1), 1 ms" in shown
     assert "mlp ran with threads=1, the bound is that of 2 cores" in said
