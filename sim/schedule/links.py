@@ -42,7 +42,7 @@ def cost_collective(op: CollectiveOp, coster: _Coster) -> GroupCost:
             start=zero,
         )
         traffic[memory] = {"communication": (read, write)}
-    at_home = sum(traffic[home]["communication"], start=zero) if home in traffic else zero
+    at_home = sum(traffic[home]["communication"], start=zero)
     return GroupCost(
         op=op,
         name=op.name,
