@@ -379,6 +379,17 @@ def test_one_command_measures_fits_and_says_how_to_use_it(tmp_path, monkeypatch)
     assert found.exit_code == 0, found.output
     assert '"device": "some-cpu-avx512"' in found.stdout
 
+    def refused(point, machine, run):
+        raise MeasurementError("not on this machine")
+
+    file = tmp_path / "baselines" / "some-cpu-avx512.jsonl"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[1:]))
+    monkeypatch.setattr(sim.baseline.runner, "measure_point", refused)
+    again = CliRunner().invoke(app, ["calibrate", "--device", "cpu"])  # all that is left has no number: fits the others
+    assert "1 skipped" in again.stderr
+    assert again.exit_code == 0, again.output
+    assert "71 ops and 12 whole networks" in again.stderr
+
 
 def test_a_device_without_a_chip_is_told_which_were_measured():
     with pytest.raises(CalibrationError, match=r'device "nvidia-h20": .*Did you mean "nvidia-h200"\?'):
