@@ -296,8 +296,6 @@ def claimed(path: Path, note: Callable[[str], None] = lambda line: None) -> Iter
 
     Raises: MeasurementError: it cannot be written.
     """
-    import fcntl  # (which not every system has: only those that measure need it)
-
     with _opened(path) as handle:
         _lock(path, handle, note)
         yield
