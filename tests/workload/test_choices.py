@@ -2,29 +2,13 @@
 
 import pytest
 import torch
+from calls import Call, graph_of
 from torch import nn
 
 from sim import estimate
 from sim.workload.graph import EinsumOp, Role
 from sim.workload.passes.dead_code import dead_code
 from sim.workload.trace import DataPolicy, trace
-
-
-class Call(nn.Module):
-    """A function as a module."""
-
-    def __init__(self, function, **tensors):
-        super().__init__()
-        self.function = function
-        for name, tensor in tensors.items():
-            self.register_buffer(name, tensor)
-
-    def forward(self, *args):
-        return self.function(self, *args)
-
-
-def graph_of(function, *inputs, **tensors):
-    return trace(Call(function, **tensors), inputs)
 
 
 def _places(form, chosen, expert):

@@ -5,29 +5,13 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from calls import Call, graph_of
 from torch import nn
 
 from sim.errors import DovetailError, TraceError
 from sim.workload.graph import EinsumOp, MovementOp, Primitive, Role, UnsupportedOp, VectorOp, ViewOp
 from sim.workload.summary import unsupported
 from sim.workload.trace import DataPolicy, Vector, register_rule, trace, unregister_rule
-
-
-class Call(nn.Module):
-    """A function as a module."""
-
-    def __init__(self, function, **tensors):
-        super().__init__()
-        self.function = function
-        for name, tensor in tensors.items():
-            self.register_buffer(name, tensor)
-
-    def forward(self, *args):
-        return self.function(self, *args)
-
-
-def graph_of(function, *inputs, **tensors):
-    return trace(Call(function, **tensors), inputs)
 
 
 def test_views_share_storage_and_cost_nothing():
