@@ -14,7 +14,7 @@ import numpy as np
 
 from sim.aside import Aside
 from sim.cost.roofline import network_bound_s
-from sim.errors import DovetailError, WorkloadError, expect, listed, whole
+from sim.errors import ConfigError, DovetailError, TraceError, WorkloadError, expect, listed, whole
 from sim.hardware.chip import Chip, Memory
 from sim.hardware.designs import Designs, check_number_of_designs
 from sim.hardware.load import as_chip
@@ -104,9 +104,10 @@ def sweep(
         path -> values, or `Designs`; precisions: names or policies (see `sim.estimate`), the chip's default if
         None; progress: called with the share of the (knobs, precision) pairs that are done; processes: how many
         cost the designs (forked copies of this one, on Linux only), those of one structure in one of them.
-    Returns: a table in `itertools.product` order; rows of what cannot run (it fits nowhere, or has an op without a cost
-        rule) are infeasible, and have nan and a reason.
-    Raises: WorkloadError: knobs on a plain graph; ConfigError, PrecisionError as for one estimate.
+    Returns: a table in `itertools.product` order; rows of what cannot run (it fits nowhere, has an op without a cost
+        rule, or values that do not go together) are infeasible, and have nan and a reason.
+    Raises: WorkloadError: knobs on a plain graph; ConfigError, PrecisionError, TraceError as for one estimate, where a
+        value is wrong by itself, or every combination is.
     """
     chip = as_chip(chip, where="sweep: second argument")
     designs = (
@@ -122,16 +123,17 @@ def sweep(
         inputs=inputs,
     )
     names = (None,) if precisions is None else listed(precisions, where="precisions", such_as='["int8", "bf16"]')
-    first = designs.row(0)  # a grid may give an array a type that the chip's own lacks
-    chosen = [precision_on(first, one) for one in names]
+    grid = _Grid.of(designs)
+    chosen = [precision_on(grid.chips[0], one) for one in names]  # a grid may add a type that the chip's own lacks
     pairs = len(chosen) * prod(map(len, varied.values()))
     check_number_of_designs(pairs * len(designs), where="sweep: knobs, precisions and designs")
-    parts, unruled = [], dict[str, None]()
+    parts, unruled, wrong = [], dict[str, None](), list[DovetailError]()
     for values, graph in _graphs(workload, varied):
-        if allow_unsupported:
+        if allow_unsupported and isinstance(graph, Graph):
             unruled |= dict.fromkeys(unsupported_of(graph, options))
         for precision in chosen:
-            rows = _rows(graph, designs, precision, options, processes)
+            rows, errors = _rows(graph, grid, precision, options, processes)
+            wrong += errors
             length = len(designs)
             head: dict[str, np.ndarray] = {
                 path: np.array([choices[i] for i in designs.indices[path]], dtype=object)
@@ -144,6 +146,8 @@ def sweep(
             parts.append(head | rows)
             if progress:
                 progress(len(parts) / pairs)
+    if len(wrong) == pairs * len(designs):
+        raise wrong[0]
     data = {name: np.stack([part[name] for part in parts], axis=1).ravel() for name in parts[0]}  # designs outermost
     settings = {
         "precision": [one.name for one in chosen],
@@ -168,7 +172,10 @@ def _varied(knobs: object) -> dict[str, tuple]:
     }
 
 
-def _graphs(workload: object, knobs: Mapping[str, Sequence[object]]) -> Iterator[tuple[dict[str, object], Graph]]:
+def _graphs(
+    workload: object, knobs: Mapping[str, Sequence[object]]
+) -> Iterator[tuple[dict[str, object], Graph | TraceError]]:
+    """(knobs, the graph, or what the model raised with them)"""
     if not knobs or not isinstance(workload, Graph | Workload | str | Path):
         yield {}, as_graph(workload, where="sweep: first argument")
         return
@@ -178,20 +185,70 @@ def _graphs(workload: object, knobs: Mapping[str, Sequence[object]]) -> Iterator
         )
     for values in product(*knobs.values()):
         chosen: dict[str, Any] = dict(zip(knobs, values, strict=True))
-        if isinstance(workload, Workload):
-            yield chosen, Workload(workload.name, {**workload.knobs, **chosen}).graph()
+        try:
+            if isinstance(workload, Workload):
+                graph = Workload(workload.name, {**workload.knobs, **chosen}).graph()
+            else:
+                graph = load_workload(workload, **chosen)
+        except TraceError as error:
+            yield chosen, error
         else:
-            yield chosen, load_workload(workload, **chosen)
+            yield chosen, graph
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """The designs that are chips, and what is wrong with the others."""
+
+    length: int
+    wrong: Mapping[int, ConfigError]
+    """Row -> why its values do not go together."""
+    rows: np.ndarray
+    """Of the others,"""
+    designs: Designs
+    chips: list[Chip]
+
+    @staticmethod
+    def of(designs: Designs) -> _Grid:
+        """Raises: ConfigError: none is a chip."""
+        made = _chips(designs)
+        wrong = {i: chip for i, chip in enumerate(made) if isinstance(chip, ConfigError)}
+        if len(wrong) == len(made):
+            raise wrong[0]
+        rows = np.array([i for i in range(len(made)) if i not in wrong])
+        chips = [chip for chip in made if isinstance(chip, Chip)]
+        return _Grid(len(made), wrong, rows, designs.take(rows) if wrong else designs, chips)
 
 
 def _rows(
-    graph: Graph, designs: Designs, precision: Precision | PrecisionPolicy, options: Options, processes: int
-) -> dict[str, np.ndarray]:
-    n = len(designs)
+    graph: Graph | TraceError, grid: _Grid, precision: Precision | PrecisionPolicy, options: Options, processes: int
+) -> tuple[dict[str, np.ndarray], list[DovetailError]]:
+    """(the results of all designs, (designs,) each; what is wrong with rows that do not fit together)"""
+    n = grid.length
     out: dict[str, np.ndarray] = {name: np.full(n, np.nan) for name in RESULTS}
     out |= {name: np.zeros(n, dtype=bool) for name in ("infeasible", "below_datasheet_roofline")}
     out["reason"] = np.full(n, "", dtype=object)
-    chips = _chips(designs)
+    wrong: dict[int, DovetailError] = dict(grid.wrong)
+    if isinstance(graph, TraceError):
+        wrong = dict.fromkeys(range(n), graph)
+    else:
+        refused = _fill(out, graph, grid, precision, options, processes)
+        wrong |= {int(grid.rows[i]): error for i, error in refused.items()}
+    for row, error in wrong.items():
+        out["infeasible"][row], out["reason"][row] = True, str(error)
+    return out, list(wrong.values())
+
+
+def _fill(
+    out: dict[str, np.ndarray],
+    graph: Graph,
+    grid: _Grid,
+    precision: Precision | PrecisionPolicy,
+    options: Options,
+    processes: int,
+) -> dict[int, DovetailError]:
+    """Put in the results of the designs that are chips; which of them do not fit the workload, and why."""
+    chips, designs = grid.chips, grid.designs
     size = np.array([c.system.chips if c.system else 1 for c in chips])
     area, idle = (size * np.asarray(f(designs), dtype=float) for f in (chip_area_mm2, idle_power_w))
     groups, shared = group_by_structure(chips), Shared()
@@ -201,13 +258,17 @@ def _rows(
         )
         for some in groups
     ]
+    refused: dict[int, DovetailError] = {}
     with Aside(tasks, min(processes, len(tasks))) as aside:
         for members, columns in zip(groups, aside.results(), strict=True):
+            if isinstance(columns, DovetailError):
+                refused |= dict.fromkeys(members, columns)
+                continue
             for name, values in columns.items():
-                out[name][members] = values
-    out["area_mm2"] = np.where(np.isfinite(area), area, np.nan)
+                out[name][grid.rows[members]] = values
+    out["area_mm2"][grid.rows] = np.where(np.isfinite(area), area, np.nan)
     out["power_w"] = out["energy_j"] / out["latency_s"]
-    return out
+    return refused
 
 
 def _part(designs: Designs, members: Sequence[int]) -> Designs:
@@ -223,13 +284,14 @@ def _structure(
     options: Options,
     idle_w: np.ndarray,
     shared: Shared,
-) -> dict[str, Any]:
-    """What is known of designs of one structure: arrays (designs,), or one value for all of them."""
+) -> dict[str, Any] | DovetailError:
+    """What is known of designs of one structure: arrays (designs,), or one value for all of them; or what does not fit
+    together."""
     try:
         network = cost_network(graph, chips, precision, options, subject=part, shared=shared.graphs())
     except DovetailError as error:
-        if error.exit_code != 1:  # what the user wrote is wrong, for other graphs and designs too
-            raise
+        if error.exit_code != 1:
+            return error
         return {"infeasible": True, "reason": str(error)}
     return _columns(network, idle_w, precision)
 
@@ -284,8 +346,8 @@ _GRAFTS = {
 """Fields of a memory that leave everything else of a chip as it is, and what they change."""
 
 
-def _chips(designs: Designs) -> list[Chip]:
-    """The chips of all designs as the cost model reads them.
+def _chips(designs: Designs) -> list[Chip | ConfigError]:
+    """The chips of all designs as the cost model reads them, or why their values do not go together.
 
     `Designs.row` re-validates and re-derives the whole chip for every key. Numbers of memories and
     the clock can be set once per value and grafted onto the rest; energies and areas, which depend
@@ -294,17 +356,20 @@ def _chips(designs: Designs) -> list[Chip]:
     grafted = [path for path in designs.choices if _graft(designs.chip, path)]
     others = [path for path in designs.choices if path not in grafted]
     donors = {path: [designs.changed(((path, i),)) for i in range(len(designs.choices[path]))] for path in grafted}
-    made: dict[tuple[int, ...], Chip] = {}
+    made: dict[tuple[int, ...], Chip | ConfigError] = {}
     chips = []
     columns = [designs.indices[path].tolist() for path in (*others, *grafted)]
     for indices in zip(*columns, strict=True) if columns else [()] * len(designs):
         key = indices[: len(others)]
         if key not in made:
-            made[key] = designs.changed(tuple(zip(others, key, strict=True)))
+            try:
+                made[key] = designs.changed(tuple(zip(others, key, strict=True)))
+            except ConfigError as error:  # each value by itself is right
+                made[key] = error
         for path, index in zip(grafted, indices[len(others) :], strict=True):
             chip, key = made[key], (*key, index)
             if key not in made:
-                made[key] = _grafted(chip, donors[path][index], path)
+                made[key] = _grafted(chip, donors[path][index], path) if isinstance(chip, Chip) else chip
         chips.append(made[key])
     return chips
 

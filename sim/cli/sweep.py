@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +16,8 @@ from sim.errors import ConfigError
 FIGURES = (".png", ".svg", ".pdf")
 SHOWN = 12
 """How many of the fastest designs the table on stdout holds."""
+REASONS = 3
+"""How many reasons of designs that do not run are told."""
 
 
 def sweep(
@@ -87,12 +90,21 @@ def sweep(
         from sim.view.tables import unruled
 
         common.show(comparisons.designs(columns, limit=SHOWN))
-        if nowhere:
-            common.show(f"None of them runs: {columns['reason'][0]}.")
+        if any(columns["infeasible"]):
+            common.show(_infeasible(columns["reason"]))
         common.show("Assumes: " + "; ".join(_assumed(c, t, labels) for c, t in zip(chips, tables, strict=True)) + ".")
         settings: Mapping[str, Any] = tables[0].settings
         common.show(*unruled(settings["unsupported"]))
     raise typer.Exit(1 if nowhere else 0)
+
+
+def _infeasible(reasons: Sequence[str]) -> str:
+    """How many designs do not run, and for which reasons, the most frequent first."""
+    counts = Counter(filter(None, reasons)).most_common()
+    count = sum(n for _, n in counts)
+    who = "None of them runs" if count == len(reasons) else f"{count} of {len(reasons)} do not run"
+    told = "; ".join(f"{reason} ({n})" if len(counts) > 1 else reason for reason, n in counts[:REASONS])
+    return f"{who}: {told}" + (f"; {len(counts) - REASONS} other reasons." if len(counts) > REASONS else ".")
 
 
 def _assumed(chip: Any, table: Any, labels: Mapping[str, str]) -> str:

@@ -204,4 +204,4 @@ _SCALARS = (frozenset(Estimate.__dataclass_fields__) | {"flops", "below_datashee
 def is_choice(name: str, values: Sequence[Any]) -> bool:
     """A column that the user varied: not a result, and more than one value."""
     derived = name.endswith(("_s", "_j", "_w", "_mm2", "_per_s", "_bytes", "utilization", "hash"))
-    return name not in _SCALARS and not derived and len({str(value) for value in values}) > 1
+    return name not in _SCALARS and name != "reason" and not derived and len({str(value) for value in values}) > 1

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import sim
 from sim.cli import app
 from sim.cli.sweep import values
-from sim.errors import ConfigError
+from sim.errors import ConfigError, TraceError
 from sim.sweep_io import columns_of, write_table
 
 
@@ -211,3 +212,41 @@ def build(width: int = 8):
     return Model(width), (torch.empty(2, width),)
 """
 """A model with an op without a cost rule, unless it is wide."""
+
+
+def test_values_that_do_not_go_together_are_rows_with_a_reason() -> None:
+    """1020 = 12 x 85 channels do not split over 8 heads; four chips make no eight stages, and a product has no cuts."""
+    knobs = {"heads": [12, 8], "width": [1020, 1024], "depth": [1]}
+    table = sim.sweep("vit", "systolic", knobs=knobs)
+    assert table["infeasible"].tolist() == [False, True, True, False]
+    assert ["is invalid for input of size" in reason for reason in table["reason"]] == [False, True, True, False]
+    assert (
+        table["latency_s"][0]
+        == sim.estimate(sim.load_workload("vit", heads=12, width=1020, depth=1), "systolic").latency_s
+    )
+
+    grid = {"system.chips": [4, 8], "system.pipeline": [1, 8]}
+    table = sim.sweep(sim.gemm(64, 64, 64), "h100-sxm-x8", grid)
+    assert table["infeasible"].tolist() == [False, True, False, True]
+    assert "4 chips do not divide into 8 pipeline stages" in table["reason"][1]
+    assert "fewer places to cut than 8" in table["reason"][3]
+    assert np.isnan(table["area_mm2"][1])
+    assert table["area_mm2"][2] == 2 * table["area_mm2"][0]
+
+
+def test_what_is_wrong_with_every_combination_is_an_error() -> None:
+    with pytest.raises(TraceError, match="is invalid for input of size"):
+        sim.sweep("vit", "systolic", knobs={"heads": [7, 8], "width": [1020], "depth": [1]})
+    with pytest.raises(ConfigError, match="4 chips do not divide into 8"):
+        sim.sweep(sim.gemm(64, 64, 64), "h100-sxm-x8", {"system.chips": [4], "system.pipeline": [8]})
+    with pytest.raises(ConfigError, match=r"array\.rows=0"):  # wrong by itself
+        sim.sweep("mlp", "systolic", {"array.rows": [16, 0]})
+
+
+def test_the_command_tells_reasons_the_most_frequent_first() -> None:
+    words = "sweep gemm --hw h100-sxm-x8 --set system.chips=4,8 --set system.pipeline=1,4,8"
+    done = CliRunner().invoke(app, words.split())
+    text = " ".join(done.stdout.split())
+    assert done.exit_code == 0
+    assert "4 of 6 do not run: gemm: fewer places to cut than 4 pipeline stages need" in text
+    assert "(2); h100-sxm-x8: system.pipeline=8:" in text
