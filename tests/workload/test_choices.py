@@ -263,3 +263,31 @@ def test_counts_follow_the_stated_load():
     inputs = torch.empty(10, 6), torch.zeros(20, dtype=torch.int64)
     graph = trace(Experts(), inputs, policy=DataPolicy(shares=(0.9, 0.1)))
     assert [op.einsum.macs for op in graph if isinstance(op, EinsumOp)] == [18 * 36, 2 * 36]
+
+
+@pytest.mark.parametrize("form", ["arange", "remainder"])
+def test_labels_range_over_the_numbers_that_they_are_made_of(form):
+    """90 scores of 9 classes, as a detector lists them: the loop over the labels that are met runs nine times, over
+    ten scores of each. (Every score might have had a label of its own, as far as `unique` alone can tell.)"""
+
+    def suppress(_, scores):
+        labels = torch.arange(9).expand_as(scores).reshape(-1) if form == "arange" else torch.arange(90) % 9
+        flat, kept = scores.reshape(-1), torch.where(scores.reshape(-1) > 0)[0]
+        flat, labels = flat[kept], labels[kept]
+        return torch.cat([flat[torch.where(labels == label)[0]].sort()[0] for label in torch.unique(labels)])
+
+    graph = graph_of(suppress, torch.zeros(10, 9))
+    sorts = [op for op in graph if op.kind == "aten.sort"]
+    assert [graph.tensors[op.outputs[0]].shape for op in sorts] == [(10,)] * 9
+
+
+def test_numbers_from_elsewhere_are_not_places():
+    """Steps, another start and fractions say nothing of how many there are."""
+
+    def distinct(_, x):
+        made = (torch.arange(1, 9), torch.arange(0, 8, 2), torch.arange(8.0), x % 4, x.long() % 4.0)
+        return tuple(torch.unique(one) for one in made)
+
+    graph = graph_of(distinct, torch.zeros(8))
+    found = [graph.tensors[op.outputs[0]].shape for op in graph if op.kind == "aten._unique2"]
+    assert found == [(8,), (4,), (8,), (8,), (8,)]

@@ -15,6 +15,8 @@ _PLACES = {"aten.topk", "aten.argmax", "aten.argmin", "aten.argsort", "aten.sort
 """Ops whose (last) result are places along an axis of their input."""
 _AMONG_ALL = {"aten.argmax", "aten.argmin"}
 """Of these, those that without an axis tell the place among all elements."""
+_NUMBERS = {"aten.arange", "aten.remainder"}
+"""Ops whose result is whole numbers below one of their arguments."""
 _EXTREMES = {"aten.max", "aten.min"}
 """Of these only the forms with places beside the values: others give values alone."""
 _CARRY = {"aten.index", "aten.select", "aten.gather", "aten.index_select"}
@@ -81,6 +83,8 @@ class Choices:
     def learn(self, name: str, args: tuple, kwargs: dict, outputs: tuple) -> None:
         """What an ATen op's result inherits."""
         source, out = next(tensors_in(args), None), outputs[-1]
+        if name in _NUMBERS:
+            self._put(self._levels, out, _numbers(args))
         if source is None or memory_of(source) == memory_of(out):
             return
         levels = self._levels.get(memory_of(source))
@@ -185,6 +189,14 @@ class Choices:
         """Share of hot[i], where i is an element of a list of classes."""
         hot, which = self._one_hot.get(memory_of(mask)), self.value(indices[0]) if len(indices) == 1 else None
         return None if hot is None or which is None or hot.axis(mask) != 0 else self._of_class(hot, which)
+
+
+def _numbers(args: tuple) -> int | None:
+    """How many whole numbers from 0 on there are, of the arguments of arange or of x % n; None of other numbers."""
+    end = args[0] if len(args) == 1 else args[1]
+    from_zero = isinstance(args[0], Tensor) or len(args) == 1 or (args[0] == 0 and args[2:3] in ((), (1,)))
+    whole = isinstance(end, int) and not (isinstance(args[0], Tensor) and args[0].is_floating_point())
+    return end if from_zero and whole and end > 0 else None
 
 
 def _places(name: str, source: Tensor, args: tuple, kwargs: dict) -> int | None:
