@@ -92,7 +92,7 @@ def to_schedule(network: Network, d: int) -> Schedule:
     position = {op.name: at for at, op in enumerate(network.graph.ops)}
     for link in chip.links:
         rates[link.name] = link.bandwidth.at(clock) * clock
-    beside = beside_unit(network.groups, awaited(network.graph))
+    beside = beside_unit(network.groups, awaited(network.graph), len(network.chips))[:, d].tolist()
     groups = tuple(
         _group(network, i, d, names, rates, beside, _held(network, cost, d, position))
         for i, cost in enumerate(network.groups)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
@@ -27,38 +26,39 @@ class Makespan:
     """
 
     def __init__(self, groups: Sequence[GroupCost], awaited: Mapping[str, tuple[str, ...]], designs: int) -> None:
-        beside = beside_unit(groups, awaited)
+        beside = beside_unit(groups, awaited, designs)
         found = _Increments.of(groups, beside, designs)
         self.increments, self.hidden, self.prefetches = list(found.increment), list(found.saved), list(found.fits)
         self.unit = np.zeros(designs)
         """Time at which the unit is free; kept only where there are collectives."""
         self.link = np.zeros(designs)
-        self.pending: dict[str, tuple[int, np.ndarray]] = {}
-        """Collective -> (position, time at which it is done)."""
+        self.done: dict[int, np.ndarray] = {}
+        """Position of a collective -> time at which it is done, -inf where the unit need not wait for it."""
         if not any(isinstance(group.op, CollectiveOp) for group in groups):
             return
+        at: dict[str, list[int]] = {}
         for position, group in enumerate(groups):
+            runs = _runs(group, designs)
             for name in (n for op in (group.name, *group.fused) for n in awaited.get(op, ())):
-                self._wait(name)
+                for sent in at.get(name, ()):
+                    self._wait(sent, runs)
             if awaited:
                 self.unit = self.unit + self.increments[position]
             if isinstance(group.op, CollectiveOp):
-                self._send(position, group)
-                if not beside[position]:
-                    self._wait(group.name)
-        for name in list(self.pending):
-            self._wait(name)
+                at.setdefault(group.name, []).append(position)
+                self._send(position, group, runs)
+                self._wait(position, ~beside[position])
+        for position in self.done:
+            self._wait(position, np.ones(designs, dtype=bool))
 
-    def _send(self, position: int, group: GroupCost) -> None:
-        self.link = np.maximum(self.unit, self.link) + group.time_s
-        self.pending[group.name] = (position, self.link)
+    def _send(self, position: int, group: GroupCost, runs: np.ndarray) -> None:
+        self.link = np.where(runs, np.maximum(self.unit, self.link) + group.time_s, self.link)
+        self.done[position] = np.where(runs, self.link, -np.inf)
 
-    def _wait(self, name: str) -> None:
-        """The unit stands still until a collective is done."""
-        if name not in self.pending:
-            return
-        position, done = self.pending.pop(name)
-        late = np.maximum(0.0, done - self.unit)
+    def _wait(self, position: int, some: np.ndarray) -> None:
+        """The unit stands still on some designs until a collective is done."""
+        late = np.where(some, np.maximum(0.0, self.done[position] - self.unit), 0.0)
+        self.done[position] = np.where(some, -np.inf, self.done[position])
         self.increments[position] = self.increments[position] + late
         self.unit = self.unit + late
 
@@ -77,7 +77,7 @@ class _Increments:
     fits: np.ndarray
 
     @staticmethod
-    def of(groups: Sequence[GroupCost], beside: Sequence[bool], designs: int) -> _Increments:
+    def of(groups: Sequence[GroupCost], beside: np.ndarray, designs: int) -> _Increments:
         shape = (len(groups), designs)
         found = _Increments(np.zeros(shape), np.zeros(shape), np.zeros(shape, dtype=bool))
         step = max(1, AT_ONCE // max(1, len(groups)))
@@ -85,7 +85,7 @@ class _Increments:
             found._fill(groups, beside, slice(first, first + step))
         return found
 
-    def _fill(self, groups: Sequence[GroupCost], beside: Sequence[bool], some: slice) -> None:
+    def _fill(self, groups: Sequence[GroupCost], beside: np.ndarray, some: slice) -> None:
         """The columns of some designs."""
         designs = self.increment[:, some].shape[1]
 
@@ -95,15 +95,14 @@ class _Increments:
         launch, time, moving, ahead = map(table, ("launch_s", "time_s", "first_weight_s", "prefetch_s"))
         room = table("first_weight_bytes") + table("held_bytes"), table("capacity_bytes")
         sends = np.array([isinstance(group.op, CollectiveOp) for group in groups])[:, None]
-        yes = np.ones(designs, dtype=bool)
-        runs = np.array([yes if group.runs is None else group.runs[some] for group in groups])
+        runs = np.array([_runs(group, self.increment.shape[1])[some] for group in groups])
         idle = table("idle_s")
         idle[[i for i, group in enumerate(groups) if group.name == TRANSFER]] = 0.0
-        slack = _before(idle, np.where(sends, ~np.array(beside)[:, None], runs))
+        slack = _before(idle, runs & ~beside[:, some])
         used = _before(table("footprint_bytes"), runs & ~sends)
         fits = used + room[0] <= room[1]
         saved = np.where(fits, ahead * prefetch_share(slack, saves_s=ahead, moving_s=moving), 0.0)
-        self.increment[:, some] = np.where(sends, launch, np.where(runs, launch + time - saved, 0.0))
+        self.increment[:, some] = np.where(runs, np.where(sends, launch, launch + time - saved), 0.0)
         self.saved[:, some] = np.where(runs & ~sends, saved, 0.0)
         self.fits[:, some] = fits & runs & ~sends
 
@@ -116,13 +115,29 @@ def _before(values: np.ndarray, own: np.ndarray) -> np.ndarray:
     return np.take_along_axis(np.concatenate([np.zeros_like(values[:1]), values]), last, axis=0)
 
 
-def beside_unit(groups: Sequence[GroupCost], awaited: Mapping[str, tuple[str, ...]]) -> list[bool]:
-    """Per group, whether it is a collective during which the unit has something else to do."""
-    found = [False] * len(groups)
+def _runs(group: GroupCost, designs: int) -> np.ndarray:
+    return np.ones(designs, dtype=bool) if group.runs is None else group.runs
+
+
+def beside_unit(groups: Sequence[GroupCost], awaited: Mapping[str, tuple[str, ...]], designs: int) -> np.ndarray:
+    """(groups, D): whether it is a collective during which the unit has something else to do.
+
+    What follows it is the next group that the design runs.
+    """
+    found = np.zeros((len(groups), designs), dtype=bool)
     if not any(isinstance(group.op, CollectiveOp) for group in groups):
         return found
-    for i, (group, after) in enumerate(pairwise(groups)):
-        names = {name for op in (after.name, *after.fused) for name in awaited.get(op, ())}
-        both = isinstance(group.op, CollectiveOp) and not isinstance(after.op, CollectiveOp)
-        found[i] = both and group.name not in names
+    following = np.full(designs, -1)
+    for i, group in reversed(list(enumerate(groups))):
+        runs = _runs(group, designs)
+        if isinstance(group.op, CollectiveOp):
+            for j in set(following[runs].tolist()) - {-1}:
+                found[i] |= runs & (following == j) & _goes_on(groups[j], group.name, awaited)
+        following = np.where(runs, i, following)
     return found
+
+
+def _goes_on(group: GroupCost, collective: str, awaited: Mapping[str, tuple[str, ...]]) -> bool:
+    """Whether the unit runs the group while a collective before it is under way."""
+    reads = any(collective in awaited.get(op, ()) for op in (group.name, *group.fused))
+    return not isinstance(group.op, CollectiveOp) and not reads

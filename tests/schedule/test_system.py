@@ -405,6 +405,18 @@ def test_counts_that_do_not_fit(pair: Chip) -> None:
         sim.load_hardware("h100-sxm-x8").set("system.chips", 16)
 
 
+def test_a_row_of_a_sweep_waits_for_its_own_collectives(tmp_path: Path) -> None:
+    """Where designs keep different tensors, each runs its own groups: a collective of the others takes no time of it,
+    and what follows one is what that design runs next."""
+    file = system_file(tmp_path)
+    file.write_text(file.read_text().replace("tesla-fsd-npu", "edge-npu"))
+    layer = nn.TransformerEncoderLayer(64, 4, 128, batch_first=True)
+    graph = sim.trace(nn.TransformerEncoder(layer, 2).eval(), (torch.zeros(1, 64, 64),))
+    chip, sizes = sim.load_hardware(file), ["48 KiB", "128 KiB"]
+    rows = sim.sweep(graph, chip, {"SRAM.capacity": sizes})["latency_s"]
+    assert rows.tolist() == [sim.estimate(graph, chip.set("SRAM.capacity", size)).latency_s for size in sizes]
+
+
 def test_heads_that_do_not_divide(llama: Graph) -> None:
     with pytest.raises(WorkloadError, match=r"8 kv heads do not divide over 16 chips .*one of 1, 2, 4, 8 chips"):
         tensor_parallel(llama, 16)
