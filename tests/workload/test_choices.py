@@ -89,6 +89,29 @@ def test_a_list_of_the_experts_that_are_met(form):
     assert dead_code(graph).parameters == 4 * 8 + 8 * 16
 
 
+@pytest.mark.parametrize(
+    ("form", "kept"),
+    [
+        (lambda hot: hot == 1, 3),
+        (lambda hot: hot > 0, 3),
+        (lambda hot: hot == 0, 21),
+        (lambda hot: hot < 1, 21),
+        (lambda hot: hot != 1, 21),
+        (lambda hot: (hot == 1) == False, 21),  # noqa: E712
+        (lambda hot: hot >= 0, 24),
+    ],
+)
+def test_who_did_not_choose_an_expert_are_all_the_others(form, kept):
+    """Of 24 tokens that choose one of 8 experts, 3 choose the sixth and 21 do not."""
+
+    def idle(m, x):
+        hot = torch.nn.functional.one_hot(x.argmax(-1), 8)
+        return x[form(hot)[:, 5]]
+
+    graph = graph_of(idle, torch.zeros(24, 8))
+    assert graph.tensors[graph.ops[-1].outputs[0]].shape == (kept, 8)
+
+
 def test_places_range_over_the_axis_they_are_along():
     """The winner of three along the first axis is the second in a third of twelve columns; the winner of all is one of
     36; the larger of two tensors is no place, so that what is equal to 1 may be all of it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -102,7 +103,7 @@ class Choices:
         elif name == "aten.eq" and levels is not None:
             self._put(self._density, out, self._policy.share(levels, self.value(args[1])))
         elif name in _COMPARE:
-            self._carry(source, out, None, True)
+            self._compared(source, out, getattr(operator, name.removeprefix("aten.")), args[1])
 
     def mark(self, one_hot: Tensor, classes: int) -> None:
         """A new one-hot result, its classes along the last axis."""
@@ -176,6 +177,14 @@ class Choices:
         self._put(self._one_hot, out, copied)
         if copied is None:
             self._put(self._density, out, self.share(source) if share is None else share)
+
+    def _compared(self, source: Tensor, out: Tensor, compare: Callable[[Any, Any], Any], with_: object) -> None:
+        """A mask compared with a number: as dense as it is, unless what is not chosen, 0, comes out true."""
+        if not (isinstance(with_, int | float) and compare(0, with_)):
+            self._carry(source, out, None, True)
+        elif (share := self.share(source)) is not None:
+            chosen = share[1] - share[0] if isinstance(share, tuple) else share
+            self._put(self._density, out, 1.0 if compare(1, with_) else max(0.0, 1.0 - chosen))
 
     def _reduce(self, source: Tensor, out: Tensor, axes: Any) -> None:
         hot, share = self._one_hot.get(memory_of(source)), self.share(source)
