@@ -113,7 +113,7 @@ def better(found: Way, other: Way) -> Way:
 
 def worth(groups: Sequence[GroupCost], coster: _Coster) -> np.ndarray:
     """(D,) what the objective makes least of: seconds, joules or their product; inf where nothing fits."""
-    made = Makespan(groups, {}, len(coster.chips))
+    made = Makespan(groups, None, len(coster.chips))
     time = sum(made.increments, start=np.zeros(len(coster.chips)))
     return np.where(np.isnan(time), np.inf, combined(time, _energy(groups, coster), coster))
 
@@ -149,7 +149,7 @@ def least_product(
 
     price_w, found = likely_w, priced(likely_w)
     for _ in range(PRICES):
-        made = Makespan(found.groups, {}, len(found.coster.chips))
+        made = Makespan(found.groups, None, len(found.coster.chips))
         time = sum(made.increments, start=np.zeros(len(found.coster.chips)))
         product = combined(time, _energy(found.groups, found.coster), found.coster)
         power_w = np.nan_to_num(product / (time * time), nan=0.0)
@@ -198,7 +198,7 @@ def _doubtful(groups: Sequence[GroupCost], coster: _Coster) -> np.ndarray:
     tight = np.any([_tight(group) & _runs(group) for group in groups], axis=0)
     if not tight.any():
         return tight
-    made = Makespan(groups, {}, len(coster.chips))
+    made = Makespan(groups, None, len(coster.chips))
     found = share(sum(made.increments), _energy(groups, coster), coster)
     least = share(_least_at_home(groups, coster), _least_energy_at_home(groups, coster), coster)
     return tight & ~(found <= least)

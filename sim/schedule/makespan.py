@@ -12,6 +12,8 @@ from sim.schedule.host import TRANSFER
 from sim.schedule.plan import prefetch_share
 from sim.workload.graph import CollectiveOp
 
+Awaited = Mapping[str, tuple[str, ...]]
+
 
 class Makespan:
     """Increments per group, (D,) each; they sum to the makespan.
@@ -19,13 +21,14 @@ class Makespan:
     The unit runs its groups in order. A group's weights may load while the group before still computes: hidden is
     the share of it that passes (`sim.schedule.plan`) in the time in which the DMA engine idles beside the compute, and
     only where both fit on chip together. Nothing loads while the inputs come over the host link: the unit begins when
-    they are there. A collective is launched by the unit and then occupies the link,
-    one at a time; the unit goes on with what does not need its result (`beside_unit`). Its increment is its launch and
-    what the unit waits for it, at the first group that reads the result or at the end: hidden communication costs
-    nothing. Weights load during one that the unit waits for at once, not during a wait later on.
+    they are there. A collective is launched by the unit and then occupies the link, one at a time; the unit goes on
+    with what does not need its result (`beside_unit`). Its increment is its launch and what the unit waits for it, at
+    the first group that reads the result or at the end: hidden communication costs nothing. Weights load during one
+    that the unit waits for at once, not during a wait later on.
     """
 
-    def __init__(self, groups: Sequence[GroupCost], awaited: Mapping[str, tuple[str, ...]], designs: int) -> None:
+    def __init__(self, groups: Sequence[GroupCost], awaited: Awaited | None, designs: int) -> None:
+        """`awaited`: op -> the collectives whose results it reads; None: the unit waits for each at once."""
         beside = beside_unit(groups, awaited, designs)
         found = _Increments.of(groups, beside, designs)
         self.increments, self.hidden, self.prefetches = list(found.increment), list(found.saved), list(found.fits)
@@ -38,13 +41,12 @@ class Makespan:
             return
         at: dict[str, list[int]] = {}
         for position, group in enumerate(groups):
-            runs = _runs(group, designs)
-            for name in (n for op in (group.name, *group.fused) for n in awaited.get(op, ())):
+            runs, sends = _runs(group, designs), isinstance(group.op, CollectiveOp)
+            for name in (n for op in (group.name, *group.fused) for n in (awaited or {}).get(op, ())):
                 for sent in at.get(name, ()):
                     self._wait(sent, runs)
-            if awaited:
-                self.unit = self.unit + self.increments[position]
-            if isinstance(group.op, CollectiveOp):
+            self.unit = self.unit + self.increments[position]
+            if sends:
                 at.setdefault(group.name, []).append(position)
                 self._send(position, group, runs)
                 self._wait(position, ~beside[position])
@@ -119,13 +121,13 @@ def _runs(group: GroupCost, designs: int) -> np.ndarray:
     return np.ones(designs, dtype=bool) if group.runs is None else group.runs
 
 
-def beside_unit(groups: Sequence[GroupCost], awaited: Mapping[str, tuple[str, ...]], designs: int) -> np.ndarray:
+def beside_unit(groups: Sequence[GroupCost], awaited: Awaited | None, designs: int) -> np.ndarray:
     """(groups, D): whether it is a collective during which the unit has something else to do.
 
     What follows it is the next group that the design runs.
     """
     found = np.zeros((len(groups), designs), dtype=bool)
-    if not any(isinstance(group.op, CollectiveOp) for group in groups):
+    if awaited is None or not any(isinstance(group.op, CollectiveOp) for group in groups):
         return found
     following = np.full(designs, -1)
     for i, group in reversed(list(enumerate(groups))):
@@ -137,7 +139,7 @@ def beside_unit(groups: Sequence[GroupCost], awaited: Mapping[str, tuple[str, ..
     return found
 
 
-def _goes_on(group: GroupCost, collective: str, awaited: Mapping[str, tuple[str, ...]]) -> bool:
+def _goes_on(group: GroupCost, collective: str, awaited: Awaited) -> bool:
     """Whether the unit runs the group while a collective before it is under way."""
     reads = any(collective in awaited.get(op, ()) for op in (group.name, *group.fused))
     return not isinstance(group.op, CollectiveOp) and not reads

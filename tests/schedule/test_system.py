@@ -417,6 +417,31 @@ def test_a_row_of_a_sweep_waits_for_its_own_collectives(tmp_path: Path) -> None:
     assert rows.tolist() == [sim.estimate(graph, chip.set("SRAM.capacity", size)).latency_s for size in sizes]
 
 
+class Apart(nn.Module):
+    """Independent MLPs, each without its residual, whose results leave as they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = ordinary(), ordinary()
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.a(x), self.b(x)
+
+
+def ordinary() -> nn.Module:
+    return nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 64))
+
+
+def test_a_collective_that_nothing_reads_hides_behind_what_follows(pair: Chip) -> None:
+    """Of two all-reduces of 32 x 64 partial sums, two bytes each, the first hides behind the other branch but for its
+    launch of 1 us; the last shows: 1 us, two hops of 1 us and 4096 bytes at 4 GB/s."""
+    graph = sim.trace(Apart(), (torch.zeros(32, 64),))
+    found = sim.estimate(graph, pair)
+    sends = [op.latency_s for op in found.ops if op.kind.startswith("collective")]
+    assert sends == pytest.approx([1e-6, 1e-6 + 2e-6 + 4096 / 4e9])
+    assert sim.simulate(graph, pair).latency_s == pytest.approx(found.latency_s, rel=1e-6)
+
+
 def test_heads_that_do_not_divide(llama: Graph) -> None:
     with pytest.raises(WorkloadError, match=r"8 kv heads do not divide over 16 chips .*one of 1, 2, 4, 8 chips"):
         tensor_parallel(llama, 16)
