@@ -21,10 +21,11 @@ class Makespan:
     The unit runs its groups in order. A group's weights may load while the group before still computes: hidden is
     the share of it that passes (`sim.schedule.plan`) in the time in which the DMA engine idles beside the compute, and
     only where both fit on chip together. Nothing loads while the inputs come over the host link: the unit begins when
-    they are there. A collective is launched by the unit and then occupies the link, one at a time; the unit goes on
-    with what does not need its result (`beside_unit`). Its increment is its launch and what the unit waits for it, at
-    the first group that reads the result or at the end: hidden communication costs nothing. Weights load during one
-    that the unit waits for at once, not during a wait later on.
+    they are there. A collective is launched by the unit and then occupies the link, one at a time, so that one that
+    reads another's result has it when its turn comes; the unit goes on with what does not need its result
+    (`beside_unit`). Its increment is its launch and what the unit waits for it, at the first group that reads the
+    result or at the end: hidden communication costs nothing. Weights load during one that the unit waits for at once,
+    not during a wait later on.
     """
 
     def __init__(self, groups: Sequence[GroupCost], awaited: Awaited | None, designs: int) -> None:
@@ -42,7 +43,7 @@ class Makespan:
         at: dict[str, list[int]] = {}
         for position, group in enumerate(groups):
             runs, sends = _runs(group, designs), isinstance(group.op, CollectiveOp)
-            for name in (n for op in (group.name, *group.fused) for n in (awaited or {}).get(op, ())):
+            for name in (n for op in (group.name, *group.fused) for n in (awaited or {}).get(op, ()) if not sends):
                 for sent in at.get(name, ()):
                     self._wait(sent, runs)
             self.unit = self.unit + self.increments[position]

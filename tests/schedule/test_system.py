@@ -428,6 +428,21 @@ class Apart(nn.Module):
         return self.a(x), self.b(x)
 
 
+class TwoExperts(nn.Module):
+    """Two experts: what is sent on reads a sum that is under way while the tokens of the other are gathered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.router = ordinary(), ordinary(), nn.Linear(64, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        chosen, out = self.router(x).argmax(-1), torch.zeros_like(x)
+        for number, expert in enumerate((self.a, self.b)):
+            token = torch.where(chosen == number)[0]
+            out.index_add_(0, token, expert(x[token]))
+        return out
+
+
 def ordinary() -> nn.Module:
     return nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 64))
 
@@ -440,6 +455,14 @@ def test_a_collective_that_nothing_reads_hides_behind_what_follows(pair: Chip) -
     sends = [op.latency_s for op in found.ops if op.kind.startswith("collective")]
     assert sends == pytest.approx([1e-6, 1e-6 + 2e-6 + 4096 / 4e9])
     assert sim.simulate(graph, pair).latency_s == pytest.approx(found.latency_s, rel=1e-6)
+
+
+def test_a_collective_that_reads_another_is_launched_at_once(tmp_path: Path) -> None:
+    """It has the other's result when the link is free for it; both readings launch it meanwhile."""
+    chip = sim.load_hardware(system_file(tmp_path, chips=4)).set("system.pipeline", 2)
+    graph = sim.trace(TwoExperts(), (torch.zeros(32, 64),))
+    found = sim.estimate(graph, chip)
+    assert sim.simulate(graph, chip).latency_s == pytest.approx(found.latency_s, rel=1e-6)
 
 
 def test_heads_that_do_not_divide(llama: Graph) -> None:
