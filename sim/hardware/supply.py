@@ -34,7 +34,7 @@ def supply_problems(chips: Sequence[Chip] | Designs) -> dict[int, str]:
     if not isinstance(chips, Designs):
         return {i: found[0] for i, chip in enumerate(chips) if (found := supply_problems(Designs(chip)))}
     d = chips
-    if np.isnan(d.column("technology.node")).any() or (d.chip.technology.voltage_v is None and _PATH not in d.choices):
+    if d.chip.technology.voltage_v is None and _PATH not in d.choices:
         return {}
     clock = np.max([d.column("clock"), *(d.column(f"{unit.name}.clock") for unit in d.chip.units)], axis=0)
     columns = (d.column(_PATH), clock, d.column("technology.max_clock"), d.column("technology.node"))
@@ -44,7 +44,9 @@ def supply_problems(chips: Sequence[Chip] | Designs) -> dict[int, str]:
 
 
 def _problem(stated_v: float, clock_hz: float, max_clock_hz: float, node_nm: float, *, told: bool) -> str:
-    """Of one chip; '' where it runs."""
+    """Of one chip; '' where it runs, or where no supply or no node is stated."""
+    if np.isnan(stated_v) or np.isnan(node_nm):
+        return ""
     nominal = float(tech.nominal_voltage_v(node_nm=node_nm))
     lowest, highest = data.FLOOR_SHARE * nominal, data.OVERDRIVE_SHARE * nominal
     known = not np.isnan(max_clock_hz)
@@ -53,7 +55,7 @@ def _problem(stated_v: float, clock_hz: float, max_clock_hz: float, node_nm: flo
     else:
         share = 1.0 if told else data.FLOOR_SHARE
     needed = share * nominal
-    if np.isnan(stated_v) or needed * (1 - _SLACK) <= stated_v <= highest * (1 + _SLACK):
+    if needed * (1 - _SLACK) <= stated_v <= highest * (1 + _SLACK):
         return ""
     where, due = f"{_PATH}: {stated_v:g} V", f"expected {needed:.4g} to {highest:.4g} V"
     if stated_v > highest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from test_rows_and_documents import COLUMNS, same
 
@@ -29,3 +30,10 @@ def test_a_row_costs_what_it_adds(name: str, grid: dict) -> None:
         alone = sim.estimate(graph, sim.load_hardware(name, row), calibration="none")
         for column in COLUMNS:
             assert same(table[column][i], getattr(alone, column)), (row, column)
+
+
+def test_a_supply_is_refused_whatever_other_rows_state():
+    """1 V is above what 7 nm stands; a row beside it that states no node has nothing to be held against."""
+    graph, grid = sim.gemm(32, 32, 32), {"technology.voltage": ["1 V"], "technology.node": ["14 nm", "7 nm", None]}
+    rows = sim.sweep(graph, "tesla-fsd-npu", grid)["latency_s"]
+    assert np.isnan(rows).tolist() == [False, True, False]
