@@ -288,15 +288,23 @@ def test_counts_follow_the_stated_load():
     assert [op.einsum.macs for op in graph if isinstance(op, EinsumOp)] == [18 * 36, 2 * 36]
 
 
-@pytest.mark.parametrize("form", ["arange", "remainder"])
+@pytest.mark.parametrize("form", ["arange", "remainder", "filled", "stacked"])
 def test_labels_range_over_the_numbers_that_they_are_made_of(form):
     """90 scores of 9 classes, as a detector lists them: the loop over the labels that are met runs nine times, over
     ten scores of each. (Every score might have had a label of its own, as far as `unique` alone can tell.)"""
 
     def suppress(_, scores):
-        labels = torch.arange(9).expand_as(scores).reshape(-1) if form == "arange" else torch.arange(90) % 9
+        match form:
+            case "arange":
+                labels = torch.arange(9).expand_as(scores).reshape(-1)
+            case "remainder":
+                labels = torch.arange(90) % 9
+            case "filled":
+                labels = torch.cat([torch.full((10,), label) for label in range(9)])
+            case "stacked":
+                labels = torch.stack([torch.full_like(scores[:, 0], label, dtype=torch.int64) for label in range(9)])
         flat, kept = scores.reshape(-1), torch.where(scores.reshape(-1) > 0)[0]
-        flat, labels = flat[kept], labels[kept]
+        flat, labels = flat[kept], labels.reshape(-1)[kept]
         return torch.cat([flat[torch.where(labels == label)[0]].sort()[0] for label in torch.unique(labels)])
 
     graph = graph_of(suppress, torch.zeros(10, 9))

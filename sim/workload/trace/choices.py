@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +19,8 @@ _AMONG_ALL = {"aten.argmax", "aten.argmin"}
 """Of these, those that without an axis tell the place among all elements."""
 _NUMBERS = {"aten.arange", "aten.remainder"}
 """Ops whose result is whole numbers below one of their arguments."""
+_FILLED = {"aten.full", "aten.full_like"}
+_JOINED = {"aten.cat", "aten.stack"}
 _EXTREMES = {"aten.max", "aten.min"}
 """Of these only the forms with places beside the values: others give values alone."""
 _CARRY = {"aten.index", "aten.select", "aten.gather", "aten.index_select"}
@@ -69,14 +72,15 @@ class OneHot:
 
 
 class Choices:
-    """By memory, so that views know it too: one-hot masks, how dense others are, what indices range over, and which
-    classes a list of them has."""
+    """By memory, so that views know it too: one-hot masks, how dense others are, what indices range over, which number
+    fills them, and which classes a list of them has."""
 
     def __init__(self, policy: DataPolicy) -> None:
         self._policy = policy
         self._one_hot: dict[int, OneHot] = {}
         self._density: dict[int, float | Span] = {}
         self._levels: dict[int, int] = {}
+        self._filled: dict[int, int] = {}
         self._met: dict[int, list[int]] = {}
         self._truth: dict[int, bool] = {}
         self._kept: list[Tensor] = []  # else another tensor gets the memory, and what is known of it
@@ -86,6 +90,10 @@ class Choices:
         source, out = next(tensors_in(args), None), outputs[-1]
         if name in _NUMBERS:
             self._put(self._levels, out, _numbers(args))
+        elif name in _FILLED and isinstance(args[1], int) and not out.is_floating_point():
+            self._put(self._filled, out, args[1])
+        elif name in _JOINED:
+            self._put(self._levels, out, self._joined(args[0]))
         if source is None or memory_of(source) == memory_of(out):
             return
         levels = self._levels.get(memory_of(source))
@@ -162,6 +170,11 @@ class Choices:
     def truth(self, one: Tensor) -> bool | None:
         """How a comparison of such an element came out."""
         return self._truth.get(memory_of(one))
+
+    def _joined(self, parts: Sequence[Tensor]) -> int | None:
+        """How many values several lists range over: each over as many as is known, or all of its own one number."""
+        found = [self._filled.get(memory_of(one), -1) + 1 or self.levels(one) or 0 for one in parts]
+        return max(found) if all(found) else None
 
     def _put(self, table: dict[int, Any], tensor: Tensor, known: Any) -> None:
         if known is not None:
