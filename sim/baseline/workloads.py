@@ -113,7 +113,7 @@ def _as_libraries_like(module: torch.nn.Module, args: tuple[object, ...]) -> tup
     convolves = False
     for layer in module.modules():
         if isinstance(layer, torch.nn.Conv2d):
-            layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            layer.to(memory_format=torch.channels_last)
             convolves = True
         elif isinstance(layer, torch.nn.RNNBase):
             layer.flatten_parameters()

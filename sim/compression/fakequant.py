@@ -129,14 +129,14 @@ def fake_quantise_weight(weight: torch.Tensor, grid: Grid) -> torch.Tensor:
 
 def fake_quantise(x: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, grid: Grid) -> torch.Tensor:
     """decode(encode(x)); its gradient is 1 inside the range and 0 outside (straight through)."""
-    return _StraightThrough.apply(x, scale, zero, grid)  # type: ignore[no-any-return]
+    return _StraightThrough.apply(x, scale, zero, grid)
 
 
 class _StraightThrough(torch.autograd.Function):
     """Bengio et al., arXiv 1308.3432: rounding passes the gradient, clipping stops it."""
 
     @staticmethod
-    def forward(ctx, x, scale, zero, grid):  # type: ignore[no-untyped-def]
+    def forward(ctx, x, scale, zero, grid):
         if grid.is_float:
             inside = x.abs() <= FP8_MAX * scale
         else:
@@ -147,7 +147,7 @@ class _StraightThrough(torch.autograd.Function):
         return decode(encode(x, scale, zero, grid), scale, zero)
 
     @staticmethod
-    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+    def backward(ctx, grad):
         return grad * ctx.saved_tensors[0], None, None, None
 
 
@@ -165,7 +165,7 @@ class ActivationQuantiser:
         self.low = torch.tensor(0.0)
         self.high = torch.tensor(0.0)
 
-    def __call__(self, module, args, output=None):  # type: ignore[no-untyped-def]
+    def __call__(self, module, args, output=None):
         if output is not None:
             return self.round(output)
         return (self.round(args[0]), *args[1:])

@@ -45,7 +45,7 @@ def accumulate(
 
 def _convolve(x: torch.Tensor, w: torch.Tensor, layer: nn.Conv2d) -> torch.Tensor:
     """Convolution by gathering windows (no library convolves integers on a CPU)."""
-    (stride_h, stride_w), (pad_h, pad_w), (dil_h, dil_w) = layer.stride, layer.padding, layer.dilation  # type: ignore[misc]
+    (stride_h, stride_w), (pad_h, pad_w), (dil_h, dil_w) = layer.stride, layer.padding, layer.dilation
     x = functional.pad(x, (pad_w, pad_w, pad_h, pad_h))
     r, s = w.shape[2:]
     p = (x.shape[2] - dil_h * (r - 1) - 1) // stride_h + 1

@@ -47,7 +47,7 @@ class Context:
             raise ConfigError(f"{why} needs a task with training data, and this workload has none")
         return self.task
 
-    def tuning(self, step: r._Tuned) -> dict:  # type: ignore[type-arg]
+    def tuning(self, step: r._Tuned) -> dict[str, Any]:
         return {
             "task": self.task,
             "steps": step.steps,

@@ -135,7 +135,7 @@ def run_study(
         torch.manual_seed(seed)
         module, example_inputs = Workload(workload, judged).build(device=None if task else "meta")
 
-    def build(**changes: object) -> tuple:  # type: ignore[type-arg]
+    def build(**changes: object) -> tuple:
         return Workload(workload, {**judged, **changes}).build()
 
     for recipe in chosen:  # before minutes of training

@@ -248,7 +248,7 @@ def traced_footprint(spec: Serving, precision: str) -> Footprint:
 
     def elements(role: Role, context: int) -> float:
         knobs = {**spec.knobs, "phase": "decode", "context": context, "batch": 1}
-        graph = load_workload(spec.workload, **knobs)  # type: ignore[arg-type]
+        graph = load_workload(spec.workload, **knobs)
         held: dict[str, int] = {}
         for tensor in graph.tensors.values():
             if tensor.role is role:

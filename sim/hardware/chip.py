@@ -25,7 +25,7 @@ class Rate:
 
     def at(self, clock_hz: float) -> float:
         """The rate per cycle at `clock_hz` (1/cycle)."""
-        return self.per_cycle if self.per_cycle is not None else self.per_s / clock_hz  # type: ignore[operator, return-value]
+        return self.per_cycle if self.per_cycle is not None else self.per_s / clock_hz  # type: ignore[operator]
 
 
 class Buffering(StrEnum):

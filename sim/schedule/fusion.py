@@ -93,10 +93,10 @@ def _winners(at: dict[int, GroupCost], coster: _Coster) -> list[GroupCost]:
     won = {key: _beating(one, [at[i] for i in one.members], coster) for key, one in distinct.items()}
     found = [(one, won[one.key]) for one in candidates if won[one.key].options]
     return [
-        _named(cost.with_(runs=cost.runs & mine), one.ways[k], coster)  # type: ignore[operator]
+        _named(cost.with_(runs=cost.runs & mine), one.ways[k], coster)
         for one, beating, mine in _best_together(found, at, coster)
         for k, cost in beating.options
-        if (cost.runs & mine).any()  # type: ignore[operator]
+        if (cost.runs & mine).any()
     ]
 
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 from sim.errors import MeasurementError
 
 try:
-    import triton  # type: ignore[import-untyped]
-    import triton.language as tl  # type: ignore[import-untyped]
+    import triton
+    import triton.language as tl
 
     jit = triton.jit
 except ImportError:  # the CPU wheels of torch come without it
