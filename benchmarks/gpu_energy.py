@@ -17,8 +17,8 @@ import numpy as np
 from scipy.optimize import nnls
 
 import sim
+from sim.baseline.graphs import record_graph
 from sim.baseline.record import BaselineRecord, read_baseline
-from sim.baseline.table import record_graph
 
 
 def columns(record: BaselineRecord, hardware: str) -> list[float]:

@@ -3,7 +3,7 @@
 Taking it            runner (points one by one), grid, ops and workloads (what is timed), builders, samplers, timing,
                      device, nvml, rounds (several processes), kernels (of our own)
 Records              record, import_profile (profiles of other tools), published, peaks (what no run can beat)
-Beside estimates     compare, modes, own_chip (the machine under test as a chip)
+Beside estimates     graphs (of what was measured), compare, modes, own_chip (the machine under test as a chip)
 Fitting              calibrate, fitting, residuals; table, cpu_rows and gpu_rows (records as rows of work)
   kernels, Gemmini   fit, joint, kernel_rows, kernel_table; waiting_fit, gemmini
 Checks               validate, checks (one module a subject), score (a table of measurements)

@@ -28,11 +28,12 @@ from sim.baseline.fitting import (
     middle,
 )
 from sim.baseline.gpu_rows import EAGER_GPU, profile_sums
+from sim.baseline.graphs import record_graph
 from sim.baseline.record import BaselineRecord, Kind, read_baseline
 from sim.baseline.residuals import deviation_of, network_shares, residuals_of
 from sim.baseline.runner import git_commit
 from sim.baseline.score import error_statistics
-from sim.baseline.table import CUSTOM_KERNELS, Library, Table, family, record_graph
+from sim.baseline.table import CUSTOM_KERNELS, Library, Table, family
 from sim.cost.gpu.constants import Constants
 from sim.cost.intervals import interval_s
 from sim.errors import CalibrationError, DovetailError, expect, nearest, told_of

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 from sim.baseline.cpu_rows import cold_s
 from sim.baseline.device import CpuDevice, CudaDevice
+from sim.baseline.graphs import OURS, record_graph
 from sim.baseline.grid import Point
-from sim.baseline.ops import OpSpec, op_spec
+from sim.baseline.ops import op_spec
 from sim.baseline.record import BaselineRecord, Mode, Phase
 from sim.errors import MeasurementError
 from sim.hardware.chip import Chip, Costing
 from sim.results import Estimate, Term
 from sim.schedule.cpu import cpu_machine
-from sim.workload.graph import Graph
 
 if TYPE_CHECKING:
     import torch
@@ -53,38 +53,6 @@ class Comparison:
         return {"rows": [row.to_dict() for row in self.rows], "total": self.total.to_dict()}
 
 
-def op_graph(spec: OpSpec) -> Graph:
-    """The op as a one-op graph, traced on meta; integer and fp8 ops as their fp32 form (the precision is
-    an argument of the estimate). Bare int8 ops get int8 operands; layers quantise at their borders. A 2:4 product is
-    a dense layer whose weight `sparsify` marks, as compression does: torch packs such weights on CUDA only."""
-    import torch
-
-    import sim
-    from sim.baseline.builders import operation
-    from sim.baseline.kernels.plain import plain, two_to_four
-    from sim.workload.passes import apply_precision, sparsify
-    from sim.workload.precision import parse_precision
-
-    if spec.kind in OURS:
-        return sim.trace(*plain(spec))
-    if spec.kind == "gemm_2to4":
-        return sparsify(sim.trace(*two_to_four(spec)), "2:4")
-    width = spec.precision if spec.precision in ("fp32", "bf16", "fp16") else "fp32"
-    function, operands = operation(op_spec(spec.kind, spec.params, width), "meta")
-
-    class OneOp(torch.nn.Module):
-        def forward(self, *arguments):
-            return function(*arguments)
-
-    graph = sim.trace(OneOp(), operands)
-    bare = spec.precision == "int8" and not spec.kind.endswith("_layer")
-    return apply_precision(graph, parse_precision("int8")) if bare else graph
-
-
-OURS = ("gemm_int4", "gemm_block_sparse", "detection_postprocess")
-"""Kernels of `sim.baseline.kernels`: one launch each, whatever their graph is made of."""
-
-
 def one_launch_s(estimate: Estimate) -> float:
     """Latency of all ops of an estimate as one kernel: only the longest launch is paid."""
     launches = [op.breakdown_s.get(Term.LAUNCH, 0.0) for op in estimate.ops]
@@ -100,7 +68,7 @@ def _as_written(record: BaselineRecord, chip: Chip, ideal: Estimate) -> tuple[fl
     best_s = one_launch_s(ideal)
     if chip.main_unit.costing is Costing.GPU_KERNELS:
         launch_s = max(op.breakdown_s.get(Term.LAUNCH, 0.0) for op in ideal.ops)
-        spec = op_spec(record.op, record.knobs, record.precision)  # type: ignore[arg-type]
+        spec = op_spec(record.target, record.knobs, record.precision)
         cost = written_cost(spec, device_from_chip(chip), launch_s=launch_s)
         if cost is not None:
             return cost.total_s, f"as our kernel is written ({cost.words}); an ideal one takes {best_s * 1e6:.3g} us"
@@ -131,11 +99,7 @@ def compare_records(records: Sequence[BaselineRecord], hardware: str, calibratio
     for record in records:
         name = _name(record)
         try:
-            graph = (
-                op_graph(op_spec(record.op, record.knobs, record.precision))  # type: ignore[arg-type]
-                if record.op
-                else sim.load_workload(record.target, **record.knobs)  # type: ignore[arg-type]
-            )
+            graph = record_graph(record)
             used, note = on_threads(chip, record.threads)
             found = sim.estimate(graph, used, precision=record.precision, calibration=calibration, inputs="resident")
             estimated, note = _as_written(record, used, found) if record.op in OURS else (found.latency_s, note)

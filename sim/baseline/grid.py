@@ -166,7 +166,7 @@ def make_point(
     """A checked point. Raises: MeasurementError, PrecisionError: with `where` in front."""
     try:
         if op is not None:
-            knobs = op_spec(op, knobs, precision).params  # type: ignore[arg-type]
+            knobs = op_spec(op, knobs, precision).params
         else:
             parse_precision(precision)
             if phase is Phase.COLD:

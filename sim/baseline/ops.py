@@ -270,7 +270,7 @@ class OpSpec:
         return OP_KINDS[self.kind].work(self.params, self.precision)
 
 
-def op_spec(kind: str, params: Mapping[str, int], precision: str) -> OpSpec:
+def op_spec(kind: str, params: Mapping[str, object], precision: str) -> OpSpec:
     """Check names, fill in defaults.
 
     Raises: MeasurementError: unknown op, parameter or precision, a missing or non-positive parameter.

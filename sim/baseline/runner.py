@@ -166,7 +166,7 @@ def _prepare_op(point: Point, machine: CpuDevice | CudaDevice) -> Prepared:
 
     from sim.baseline.builders import build_op
 
-    spec = op_spec(point.op, point.knobs, point.precision)  # type: ignore[arg-type]
+    spec = op_spec(point.target, point.knobs, point.precision)
     if machine.backend not in OP_KINDS[spec.kind].backends:
         raise MeasurementError(
             f"{spec.kind} runs on {', '.join(OP_KINDS[spec.kind].backends)}, not on {machine.backend}"

@@ -8,12 +8,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from sim.baseline.graphs import OURS
 from sim.baseline.record import BaselineRecord, Mode
 from sim.cost.gpu.constants import Constants
 from sim.hardware.chip import Chip, Costing
 from sim.workload.graph import Graph
 
-CUSTOM_KERNELS = frozenset({"detection_postprocess", "gemm_int4", "gemm_block_sparse", "gemm_2to4"})
+CUSTOM_KERNELS = frozenset({*OURS, "gemm_2to4"})
 """Measured ops that are kernels of our own, or of a library that no network calls: the tracer sees no ATen op in them
 to fit."""
 SIZE_KNOBS = frozenset({"m", "batch", "rows", "length", "context"})
@@ -108,14 +109,3 @@ def stack_rows(blocks: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np
 def family(record: BaselineRecord) -> tuple:
     """What records of one shape family share: op, and knobs other than sizes of the batch."""
     return (record.target, tuple(sorted((k, str(v)) for k, v in record.knobs.items() if k not in SIZE_KNOBS)))
-
-
-def record_graph(record: BaselineRecord) -> Graph:
-    """The graph that a record measured."""
-    import sim
-    from sim.baseline.compare import op_graph
-    from sim.baseline.ops import op_spec
-
-    if record.workload is not None:
-        return sim.load_workload(record.workload, **dict(record.knobs))  # type: ignore[arg-type]
-    return op_graph(op_spec(str(record.op), record.knobs, record.precision))  # type: ignore[arg-type]

@@ -68,7 +68,7 @@ def test_gpu_bounds_are_those_of_the_work_at_todays_peaks() -> None:
             continue
         gains = [1.0, WINOGRAD_GAIN]
         if record.op is not None:
-            work = op_spec(record.op, record.knobs, record.precision).work  # type: ignore[arg-type]
+            work = op_spec(record.target, record.knobs, record.precision).work
             assert dict(record.work) == work.to_dict(), record.key
             gains = [work.algorithm_gain]
         again = [

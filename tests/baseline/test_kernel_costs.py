@@ -7,7 +7,8 @@ from statistics import median
 import pytest
 
 import sim
-from sim.baseline.compare import OURS, compare_records, one_launch_s, op_graph
+from sim.baseline.compare import compare_records, one_launch_s
+from sim.baseline.graphs import OURS, op_graph
 from sim.baseline.kernels.cost import COSTS, written_cost
 from sim.baseline.kernels.plain import PLAIN
 from sim.baseline.ops import op_spec

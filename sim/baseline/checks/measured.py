@@ -50,7 +50,7 @@ def _error(op: str, field: str) -> float:
 
 def _energy_error() -> float:
     import sim
-    from sim.baseline.table import record_graph
+    from sim.baseline.graphs import record_graph
 
     chip, errors = sim.load_hardware("h200"), []
     for record in read_baseline(data_dir("baselines") / f"{H200}.jsonl").latest.values():
