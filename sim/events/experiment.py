@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from typing import assert_never
 
 import numpy as np
 
@@ -353,6 +354,8 @@ def released_s(spec: StreamSpec, copy: int, length_s: float, rng: np.random.Gene
             times = draw.recorded(a.path, length_s=length_s)
         case Closed():
             times = np.zeros(1)
+        case _:
+            assert_never(spec.arrivals)
     return times.tolist()
 
 

@@ -19,10 +19,12 @@ from collections.abc import Iterator
 import simpy
 
 from sim.events.channels import _ALONE, ROUNDING_TICKS, DmaQueues, Sharing, ticks_left
-from sim.events.fluid import Demand
+from sim.events.fluid import Demand, Uses
 from sim.events.work import Phase, Step, Work
 
 _NEVER = float("inf")
+_NOTHING = Step(0, ())
+"""The step of a job that has not been taken up yet."""
 
 
 class Running:
@@ -50,11 +52,16 @@ class Running:
         self.folded = False
         self.since = self.base = self.slack_base = 0
         self.j = self.left = self.k = 0
-        self.step: Step | None = None
+        self.step = _NOTHING
         self.phase: Phase | None = None
         self.remaining = 0.0
         self.compute_end = 0
         self.speed = 1.0
+
+    @property
+    def uses(self) -> Uses:
+        """What it asks of the ports in this phase."""
+        return self.phase.uses if self.phase is not None else ()
 
     @property
     def end(self) -> int:
@@ -196,13 +203,13 @@ class Kernel:
             if any(self._over(job) for job in self.running):
                 return
             single = [job for job in single if not job.folded]
-            moving = [job for job in single if job.phase is not None and job.phase.uses]
+            moving = [job for job in single if job.uses]
             self._solve(moving)
             until = self._next(single, horizon)
             if until == _NEVER:
                 return
-            self._move(single, moving, until - self._now)
-            self._now = until
+            self._move(single, moving, int(until) - self._now)
+            self._now = int(until)
         for job in [job for job in self.running if not job.folded]:
             self._settle(job)
 
@@ -210,10 +217,10 @@ class Kernel:
         for job in asking:
             job.waits = False
         moving = self.queues.admitted(asking, _hold)
-        if len(moving) == 1 and not any(use > 1 for _, use in moving[0].phase.uses):
+        if len(moving) == 1 and not any(use > 1 for _, use in moving[0].uses):
             moving[0].speed = 1.0
         elif moving:
-            speeds = self._sharing.speeds(tuple(Demand(job.phase.uses, job.priority) for job in moving))
+            speeds = self._sharing.speeds(tuple(Demand(job.uses, job.priority) for job in moving))
             for job, speed in zip(moving, speeds, strict=True):
                 job.speed = speed
 

@@ -10,7 +10,7 @@ the `Kernel` (folded).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import simpy
@@ -169,19 +169,25 @@ class Machine:
         self.port_priority = port_priority
         self.recorder = recorder
         self.queues = queues
-        self.channels = Channels(env, queues) if expand else None
-        self.kernel = None if expand else Kernel(env, queues)
+        self.ports: Channels | Kernel = Channels(env, queues) if expand else Kernel(env, queues)
         self.engines: dict[str, Engine] = {}
         self.lasting: set[str] = set()
         """Streams whose weights are in memory."""
 
     @property
     def contended(self) -> int:
-        return self.channels.contended if self.channels else self.kernel.contended
+        """Ticks in which some transfer ran slower than alone."""
+        return self.ports.contended
 
     @property
     def moved_bytes(self) -> dict[str, float]:
-        return self.channels.moved if self.channels else self.kernel.moved
+        """Bytes per port so far."""
+        return self.ports.moved
+
+    @property
+    def arithmetic_steps(self) -> int:
+        """Phases that were passed without an event; 0 where every tile is one."""
+        return self.ports.steps if isinstance(self.ports, Kernel) else 0
 
     def submit(self, job: Job) -> None:
         """Releases a job now: its first groups become ready."""
@@ -210,27 +216,27 @@ class Machine:
         following = job.program.following[task.at]
         prefetch = job.program.works[following].prefetch if following is not None else None
         priority = job.priority if self.port_priority else 0
-        end = self.env.now + work.launch + work.total
-        if self.kernel and self.kernel.idle and end < self.env.peek():
+        end, ports = self.env.now + work.launch + work.total, self.ports
+        if isinstance(ports, Kernel) and ports.idle and end < self.env.peek():
             self.env.skip(end)
-            left = self.kernel.at_once(work, prefetch)
-        elif self.kernel:
-            if work.launch:
-                yield self.env.timeout(work.launch)
-            running = self.kernel.start(work, prefetch, priority, engine.name)
-            yield running.done
-            left = running.prefetch_left
+            left = ports.at_once(work, prefetch)
         else:
             if work.launch:
                 yield self.env.timeout(work.launch)
-            left = yield from self._expand(engine, task, work, prefetch, priority)
-        if prefetch and prefetch.ticks:
+            if isinstance(ports, Kernel):
+                running = ports.start(work, prefetch, priority, engine.name)
+                yield running.done
+                left = running.prefetch_left
+            else:
+                left = yield from self._expand(ports, engine, task, work, prefetch, priority)
+        if following is not None and prefetch and prefetch.ticks:
             job.prefetched[following] = 1.0 - left / prefetch.ticks
 
     def _expand(
-        self, engine: Engine, task: Task, work: Work, prefetch: Phase | None, priority: int
-    ) -> Iterator[simpy.Event]:
-        """Every tile: the chain on the DMA engine beside the compute on the array, then the barrier."""
+        self, channels: Channels, engine: Engine, task: Task, work: Work, prefetch: Phase | None, priority: int
+    ) -> Generator[simpy.Event, object, float]:
+        """Every tile: the chain on the DMA engine beside the compute on the array, then the barrier. Returns the ticks
+        of `prefetch` that are left."""
         env, left = self.env, float(prefetch.ticks) if prefetch else 0.0
         for j in range(len(work.repeat)):
             step = work.step(j)
@@ -241,17 +247,17 @@ class Machine:
                 for phase in step.chain:
                     start = env.now
                     if phase.uses:
-                        yield self.channels.start(phase, priority, engine=engine.name).done
+                        yield channels.start(phase, priority, engine=engine.name).done
                     else:
                         yield env.timeout(phase.ticks)
                     self._log(engine, task, phase.label, start, env.now)
                 if computing is None or computing.processed:
                     continue
                 idle = env.now
-                if left > ROUNDING_TICKS and prefetch.uses:
-                    transfer = self.channels.start(prefetch, priority, left, engine.name)
+                if prefetch and prefetch.uses and left > ROUNDING_TICKS:
+                    transfer = channels.start(prefetch, priority, left, engine.name)
                     yield transfer.done | computing
-                    left = self.channels.cancel(transfer)
+                    left = channels.cancel(transfer)
                 if not computing.processed:
                     yield computing
                 if prefetch and not prefetch.uses:

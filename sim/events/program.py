@@ -10,7 +10,7 @@ import numpy as np
 from sim.errors import ConfigError, nearest
 from sim.events.machine import Program
 from sim.events.order import issue_order
-from sim.events.work import Ports, compile_group
+from sim.events.work import Ports, Work, compile_group
 from sim.schedule.plan import Group, Schedule, Steps
 
 
@@ -40,7 +40,7 @@ def make_program(
             raise ConfigError(f"{unit}[{instance}]: the chip has {schedule.units[unit]}, numbered from 0")
     engines = tuple(f"{g.unit}[{place.get(g.unit, g.instance)}]" for g in schedule.groups)
     ports = {engine: _ports(schedule, engine, shared, capacity or {}) for engine in set(engines)}
-    known: dict[tuple[int, str], object] = {}
+    known: dict[tuple[int, str], Work] = {}
     works = []
     for group, engine in zip(schedule.groups, engines, strict=True):
         works.append(known.setdefault((id(group), engine), compile_group(group, ports[engine])))

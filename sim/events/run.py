@@ -229,13 +229,12 @@ class _Session:
         timeline = self.recorder.timeline()
         peaks = self.recorder.peaks
         memory = {name.removesuffix(" bytes"): most for name, most in peaks.items() if name.endswith(" bytes")}
-        kernel = self.machine.kernel
         return Simulation(
             latency_s=span_s,
             contended_s=to_seconds(self.machine.contended),
             grain=self.grain,
             events=self.events,
-            arithmetic_steps=kernel.steps if kernel else 0,
+            arithmetic_steps=self.machine.arithmetic_steps,
             seed=seed,
             ports=self._ports(span_s),
             engines=self._engines(span_s),

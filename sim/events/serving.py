@@ -260,6 +260,7 @@ class Server:
         self._release(request)
         asked, now = request.request, self.env.now
         later = asked.output_tokens - 1
+        assert request.first is not None  # its last token came after its first
         self.done.append(
             RequestResult(
                 arrival_s=asked.arrival_s,

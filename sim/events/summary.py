@@ -73,16 +73,19 @@ def _most(held: list[Mapping[str, float]]) -> dict[str, float]:
 
 def _members(program: Program, lengths: list[int], part: int) -> list[list[int]]:
     """Runs of neighbours on one engine that wait for nothing from elsewhere after their first group."""
+
+    def joins(at: int, first: int) -> bool:
+        known = {*range(first, at), *program.deps[first]}
+        return program.engines[first] == program.engines[at] and known.issuperset(program.deps[at])
+
     members: list[list[int]] = []
     filled = 0
-    for at, engine in enumerate(program.engines):
-        last = members[-1] if members else None
-        joins = last is not None and filled < part and program.engines[last[0]] == engine
-        if not joins or not set(program.deps[at]) <= set(range(last[0], at)) | set(program.deps[last[0]]):
+    for at, length in enumerate(lengths):
+        if not members or filled >= part or not joins(at, members[-1][0]):
             members.append([])
             filled = 0
         members[-1].append(at)
-        filled += lengths[at]
+        filled += length
     return members
 
 
@@ -90,7 +93,9 @@ def _after_prefetch(program: Program) -> list[Work]:
     """Each group with as much prefetched as fits into the idle time of the DMA engine before it."""
     works = list(program.works)
     for at, after in enumerate(program.following):
-        fetch = program.works[after].prefetch if after is not None else None
+        if after is None:
+            continue
+        fetch = program.works[after].prefetch
         if fetch is not None and fetch.ticks:
             works[after] = program.works[after].without(min(1.0, int(works[at].slack[-1]) / fetch.ticks))
     return works

@@ -137,8 +137,8 @@ class Work:
             for port, b in moved.items():
                 total[kind][port] = np.concatenate([[0.0], steps.repeat * np.asarray(b, dtype=float), [0.0]])
         for kind, at, once in (("load", 0, steps.first_load_bytes), ("store", -1, steps.last_store_bytes)):
-            for port, b in once.items():
-                total[kind].setdefault(port, np.zeros(len(self.repeat)))[at] += b
+            for port, amount in once.items():
+                total[kind].setdefault(port, np.zeros(len(self.repeat)))[at] += amount
         return total
 
     @cached_property
