@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from scipy.optimize import least_squares
@@ -17,10 +19,10 @@ from scipy.optimize import least_squares
 from sim.baseline.kernel_rows import (
     ATTENTION_COLUMNS,
     BENCHMARK_WEIGHT_COPIES,
-    Rows,
     families,
     select,
 )
+from sim.baseline.kernel_table import Rows
 from sim.baseline.score import ErrorStatistics, error_statistics
 from sim.cost.gpu.attention import (
     attention_decode_s,
@@ -28,7 +30,7 @@ from sim.cost.gpu.attention import (
     prefill_time,
     runs_decode_kernel,
 )
-from sim.cost.gpu.constants import GemmConstants
+from sim.cost.gpu.constants import Constants, GemmConstants
 from sim.cost.gpu.conv import conv_s
 from sim.cost.gpu.device import GpuDevice, element_bytes
 from sim.cost.gpu.gemm import gemm_plan, gemm_time
@@ -53,8 +55,8 @@ L2_SHARE = 0.6
 """Share of L2 in which what is used again stays, in products and attention. Fitted alone, A100 and H100 give 0.55 and
 0.66 in products, 0.59 and 0.63 in prefill, 0.60 and 0.75 in decode; one value costs none more than 0.1 points."""
 
-Model = Callable[[object], np.ndarray]
-"""constants -> seconds per row"""
+Model = Callable[[Any], np.ndarray]
+"""constants of the kernel kind -> seconds per row"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +80,7 @@ class Fit:
 
     kind: str
     device: str
-    constants: object
+    constants: Constants
     fitted: tuple[str, ...]
     families: int
     held_out: ErrorStatistics
@@ -94,14 +96,8 @@ def _bins(values: np.ndarray, edges: tuple[float, ...], name: str) -> np.ndarray
 
 
 def _gemm_model(rows: Rows, device: GpuDevice, dtype: str) -> Model:
-    plan = gemm_plan(
-        rows["m"],
-        rows["n"],
-        rows["k"],
-        device=device,
-        dtype=dtype,
-        weight_copies=BENCHMARK_WEIGHT_COPIES,
-    )
+    sizes = (rows[name] for name in ("m", "n", "k"))
+    plan = gemm_plan(*sizes, device=device, dtype=dtype, weight_copies=BENCHMARK_WEIGHT_COPIES)
     return lambda c: gemm_time(plan, c).time_s
 
 
@@ -118,19 +114,13 @@ def _decode_model(rows: Rows, device: GpuDevice, dtype: str) -> Model:
 def _vector_model(rows: Rows, device: GpuDevice, dtype: str) -> Model:
     size = element_bytes(dtype)
 
-    def model(c) -> np.ndarray:
+    def model(c: Any) -> np.ndarray:
         out = np.zeros(len(rows["op"]))
         for op in np.unique(rows["op"]):
             at = rows["op"] == op
             shape = (rows["rows"][at], rows["columns"][at])
-            out[at] = vector_s(
-                str(op),
-                *shape,
-                device=device,
-                constants=c,
-                element_bytes=size,
-                host=True,
-            ).time_s
+            found = vector_s(str(op), *shape, device=device, constants=c, element_bytes=size, host=True)
+            out[at] = found.time_s
         return out
 
     return model
@@ -138,24 +128,12 @@ def _vector_model(rows: Rows, device: GpuDevice, dtype: str) -> Model:
 
 def conv_model(gemm: GemmConstants) -> Callable[[Rows, GpuDevice, str], Model]:
     """Convolutions take the constants of the products inside from `gemm`."""
-    names = (
-        "batch",
-        "in_channels",
-        "out_channels",
-        "input_size",
-        "input_size",
-        "kernel",
-    )
+    names = ("batch", "in_channels", "out_channels", "input_size", "input_size", "kernel")
 
     def model(rows: Rows, device: GpuDevice, dtype: str) -> Model:
         sizes = [rows[name] for name in names]
-        options = {
-            "stride": rows["stride"],
-            "padding": rows["padding"],
-            "dtype": dtype,
-            "host": True,
-        }
-        return lambda c: conv_s(*sizes, device=device, constants=c, gemm=gemm, **options).time_s
+        run = partial(conv_s, *sizes, stride=rows["stride"], padding=rows["padding"], device=device, dtype=dtype)
+        return lambda c: run(constants=c, gemm=gemm, host=True).time_s
 
     return model
 
@@ -227,15 +205,7 @@ PROBLEMS: dict[str, Problem] = {
         regime=lambda r: _bins(r["past_tokens"], (128, 1024, 8192), "past"),
     ),
     "conv": Problem(
-        inputs=(
-            "batch",
-            "in_channels",
-            "out_channels",
-            "kernel",
-            "input_size",
-            "stride",
-            "padding",
-        ),
+        inputs=("batch", "in_channels", "out_channels", "kernel", "input_size", "stride", "padding"),
         family=("in_channels", "out_channels"),
         model=conv_model(GemmConstants.datasheet()),
         uses=lambda r, _: np.ones(len(r["batch"]), dtype=bool),
@@ -247,7 +217,7 @@ PROBLEMS: dict[str, Problem] = {
 
 def fit_kernel(
     kind: str, rows: Rows, device: GpuDevice, *, precision: str, problem: Problem | None = None,
-    fixed: Mapping[str, float] | None = None, start: object | None = None,
+    fixed: Mapping[str, float] | None = None, start: Constants | None = None,
 ) -> Fit:  # fmt: skip
     """Fit the constants of one kernel kind.
 
@@ -287,7 +257,7 @@ def fit_kernel(
     )
 
 
-def middle(family: type) -> object:
+def middle(family: type[Constants]) -> Constants:
     """Constants in the geometric middle of their physical ranges."""
     return family(**{f.name: float(np.sqrt(f.metadata["low"] * f.metadata["high"])) for f in fields(family)})
 
@@ -298,13 +268,8 @@ def thinned(index: np.ndarray) -> np.ndarray:
 
 
 def _solve(
-    problem: Problem,
-    rows: Rows,
-    device: GpuDevice,
-    precision: str,
-    first,
-    names: tuple[str, ...],
-):
+    problem: Problem, rows: Rows, device: GpuDevice, precision: str, first: Constants, names: tuple[str, ...]
+) -> Constants:
     model, measured = problem.model(rows, device, precision), rows["latency_ms"] * 1e-3
     spec = {f.name: f.metadata for f in fields(first)}
     low = np.log([spec[name]["low"] for name in names])
@@ -312,7 +277,7 @@ def _solve(
     inside = 1e-3 * (high - low)
     x0 = np.clip(np.log([getattr(first, name) for name in names]), low + inside, high - inside)
 
-    def constants(x: np.ndarray):
+    def constants(x: np.ndarray) -> Constants:
         return replace(first, **{name: float(np.exp(v)) for name, v in zip(names, x, strict=True)})
 
     def residual(x: np.ndarray) -> np.ndarray:
@@ -325,7 +290,9 @@ def _solve(
     return constants(solution.x)
 
 
-def _polish(problem: Problem, rows: Rows, device: GpuDevice, precision: str, found: list, names: tuple[str, ...]):
+def _polish(
+    problem: Problem, rows: Rows, device: GpuDevice, precision: str, found: list[Constants], names: tuple[str, ...]
+) -> Constants:
     """Constants for all rows: solve from the better half's, and keep the best of the three.
 
     The choice of the fastest kernel gives the loss local minima, so one more start is worth its time.
@@ -333,7 +300,7 @@ def _polish(problem: Problem, rows: Rows, device: GpuDevice, precision: str, fou
     rows = select(rows, thinned(np.arange(rows["latency_ms"].size)))
     model, measured = problem.model(rows, device, precision), rows["latency_ms"] * 1e-3
 
-    def loss(constants) -> float:
+    def loss(constants: Constants) -> float:
         return float(np.mean(np.abs(np.log(model(constants) / measured))))
 
     solved = _solve(problem, rows, device, precision, min(found, key=loss), names)

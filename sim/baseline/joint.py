@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
 
 import numpy as np
 from scipy.optimize import least_squares
@@ -18,6 +17,7 @@ from sim.baseline.fit import LOG_STEP, PROBLEMS, ROBUST_SCALE, Model, middle
 from sim.baseline.kernel_rows import families, select
 from sim.baseline.kernel_table import Rows
 from sim.baseline.score import ErrorStatistics, error_statistics
+from sim.cost.gpu.constants import Constants
 from sim.cost.gpu.device import GpuDevice
 from sim.cost.gpu.sets import KINDS
 
@@ -44,7 +44,7 @@ Table = tuple[Rows, GpuDevice]
 class JointFit:
     """Constants and held-out errors by device name."""
 
-    constants: Mapping[str, object]
+    constants: Mapping[str, Constants]
     held_out: Mapping[str, ErrorStatistics]
 
 
@@ -68,9 +68,9 @@ def _part(kind: str, rows: Rows, device: GpuDevice, precision: str) -> _Part:
     )  # fmt: skip
 
 
-def _solve(kind: str, parts: Sequence[_Part]) -> dict[str, object]:
+def _solve(kind: str, parts: Sequence[_Part]) -> dict[str, Constants]:
     """Constants by device; those of the library, and those that only one device has, are not shared."""
-    family: Any = KINDS[kind]
+    family = KINDS[kind]
     spec = {f.name: f.metadata for f in fields(family)}
     keys: list[tuple[str, str | None]] = []
     for name in spec:
@@ -80,10 +80,9 @@ def _solve(kind: str, parts: Sequence[_Part]) -> dict[str, object]:
     low = np.log([spec[name]["low"] for name, _ in keys])
     high = np.log([spec[name]["high"] for name, _ in keys])
 
-    def constants(x: np.ndarray, part: _Part) -> Any:
+    def constants(x: np.ndarray, part: _Part) -> Constants:
         found = {n: float(np.exp(v)) for (n, d), v in zip(keys, x, strict=True) if d in (None, part.device.name)}
-        first: Any = middle(family)
-        return replace(first, **found, **part.held)
+        return replace(middle(family), **found, **part.held)
 
     def residual(x: np.ndarray) -> np.ndarray:
         return np.concatenate([np.log(p.model(constants(x, p)) / p.measured) for p in parts])
@@ -119,6 +118,6 @@ def fit_joint(kind: str, tables: Sequence[Table], *, precision: str) -> JointFit
     return JointFit(constants=final, held_out=scores)
 
 
-def shared_constants(kind: str, constants: object) -> dict[str, float]:
+def shared_constants(kind: str, constants: Constants) -> dict[str, float]:
     """The constants that are not the library's: what one GPU tells about another."""
     return {f.name: getattr(constants, f.name) for f in fields(KINDS[kind]) if f.name not in LIBRARY_CONSTANTS[kind]}

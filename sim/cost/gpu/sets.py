@@ -12,7 +12,7 @@ limit replaces what was measured elsewhere.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from importlib import resources
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 
 from sim.cost.gpu.constants import (
+    Constants,
     ConvConstants,
     DecodeConstants,
     GemmConstants,
@@ -29,7 +30,7 @@ from sim.cost.gpu.constants import (
 from sim.cost.gpu.device import CUDA_CORE_DTYPES, LIBRARIES, Generation, GpuDevice
 from sim.errors import CalibrationError, nearest
 
-KINDS = {
+KINDS: Mapping[str, type[Constants]] = {
     "gemm": GemmConstants, "prefill": PrefillConstants, "decode": DecodeConstants, "conv": ConvConstants,
     "vector_binary": VectorConstants, "vector_unary": VectorConstants,
     "vector_softmax": VectorConstants, "vector_layer_norm": VectorConstants,
@@ -45,8 +46,8 @@ class FittedSet:
     clock_hz: float
     date: str
     source: str
-    constants: Mapping[str, object]
-    """kernel kind -> its constants"""
+    constants: Mapping[str, Any]
+    """kernel kind -> its constants, of the class that KINDS gives"""
     error: Mapping[str, Mapping[str, float]]
     """kernel kind -> held-out rows, median, mean, p90, bias (fractions)"""
     joint: bool = False
@@ -75,13 +76,13 @@ class GpuConstants:
         return replace(self.gemm, matrix_efficiency=self.lane_efficiency)
 
 
-def parse_set(document: Mapping[str, object], where: str) -> FittedSet:
+def parse_set(document: Mapping[str, Any], where: str) -> FittedSet:
     """Check one file. Raises CalibrationError: unknown kind or constant, a missing one, with its place."""
     constants = {}
     for kind, values in document["constants"].items():
         if kind not in KINDS:
             raise CalibrationError(f'{where}: unknown kernel kind "{kind}".{nearest(kind, KINDS)}')
-        known = KINDS[kind].__dataclass_fields__
+        known = [f.name for f in fields(KINDS[kind])]
         for name in values:
             if name not in known:
                 raise CalibrationError(f'{where}: {kind} has no constant "{name}".{nearest(name, known)}')
@@ -167,7 +168,7 @@ def _stated(kind: str, constants: Any, device: GpuDevice) -> Any:
     return replace(constants, **{n: device.stated[n] for n in names})
 
 
-def _bundle(chosen: Mapping[str, object], origin: Mapping[str, str]) -> GpuConstants:
+def _bundle(chosen: Mapping[str, Any], origin: Mapping[str, str]) -> GpuConstants:
     vector = {kind.removeprefix("vector_"): c for kind, c in chosen.items() if kind.startswith("vector_")}
     return GpuConstants(
         gemm=chosen["gemm"], prefill=chosen["prefill"], decode=chosen["decode"], conv=chosen["conv"],

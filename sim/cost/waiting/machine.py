@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, TypeVar
 
 import yaml
 
@@ -85,7 +86,10 @@ class WaitingConstants:
                 raise CalibrationError(f"waiting constants: {name} is {value:g}, expected {low:g} to {high:g}")
 
 
-def _take(kind: type, section: Mapping[str, object], where: str):
+T = TypeVar("T", WaitingMachine, WaitingConstants)
+
+
+def _take(kind: type[T], section: Mapping[str, Any], where: str) -> T:
     known = [item.name for item in fields(kind)]
     for key in section:
         if key not in known:
@@ -118,12 +122,16 @@ def waiting_from_options(options: Mapping[str, object]) -> tuple[WaitingMachine,
 
     Raises: CalibrationError: an option that is neither's field, a missing one, a constant out of its range.
     """
-    names = {kind: [item.name for item in fields(kind)] for kind in (WaitingMachine, WaitingConstants)}
-    known = names[WaitingMachine] + names[WaitingConstants]
+    of_machine, of_constants = ([item.name for item in fields(kind)] for kind in (WaitingMachine, WaitingConstants))
+    known = of_machine + of_constants
     for key in options:
         if key not in known:
             raise CalibrationError(f'waiting options: unknown option "{key}".{nearest(key, known)}')
-    machine, constants = (
-        _take(kind, {key: options[key] for key in names[kind] if key in options}, "waiting options") for kind in names
+
+    def given(names: Sequence[str]) -> dict[str, object]:
+        return {key: options[key] for key in names if key in options}
+
+    return (
+        _take(WaitingMachine, given(of_machine), "waiting options"),
+        _take(WaitingConstants, given(of_constants), "waiting options"),
     )
-    return machine, constants
