@@ -26,7 +26,6 @@ OBJECTIVES = (
 )  # fmt: skip
 DRIVEN = ("goodput", "miss_rate")
 """Objectives that only a scenario of the event simulator gives."""
-SAMPLERS = ("auto", "nsga2", "nsga3", "tpe", "gp", "cmaes", "qmc", "random")
 
 
 class _Strict(BaseModel):

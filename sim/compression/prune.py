@@ -119,14 +119,6 @@ def cut(module: nn.Module, item: ChannelSet, index: torch.Tensor) -> None:
             layer.in_channels = layer.weight.shape[1]
 
 
-def silence(module: nn.Module, item: ChannelSet, index: torch.Tensor) -> None:
-    """The dense counterpart of `cut`: zero the columns that read channels outside `index`."""
-    gone = torch.ones(item.size, dtype=torch.bool).index_fill_(0, index, False).nonzero().flatten()
-    with torch.no_grad():
-        for name, repeat in item.readers.items():
-            module.get_submodule(name).weight[:, columns(gone, repeat)] = 0
-
-
 def columns(index: torch.Tensor, repeat: int) -> torch.Tensor:
     """Columns of a flattened map: channel c takes columns c * repeat ... (c + 1) * repeat - 1."""
     return (index[:, None] * repeat + torch.arange(repeat)).flatten()

@@ -22,8 +22,6 @@ from __future__ import annotations
 
 import numpy as np
 
-TOPOLOGIES = ("ring", "switch")
-
 
 def ring_half_s(*, message_bytes, chips, bandwidth_bytes_per_s, latency_s):
     """Reduce-scatter or all-gather around a ring [s]; broadcasts.

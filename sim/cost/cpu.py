@@ -29,7 +29,6 @@ from sim.cost.gpu.result import hit_rate, soft_max
 CLASSES = ("gemm", "layer", "conv", "depthwise", "attention", "decode", "vector", "rows", "movement")
 """Classes of ops. "layer": a linear layer of a quantised network, with packed int8 weights; "decode": attention
 with one query; "rows": reductions along rows (softmax, norms). All before "vector" do MACs."""
-PRODUCTS = CLASSES[:6]
 WIDTHS = ("word", "half", "byte")
 """fp32 and wider, 16-bit, 8-bit and narrower types."""
 STEEPNESS = 4.0

@@ -20,8 +20,8 @@ import numpy as np
 
 from sim.errors import ConfigError, InfeasibleError, nearest
 from sim.events.fluid import Uses
-from sim.events.ticks import LONGEST_S, TICKS_PER_S, to_tick_array, to_ticks
-from sim.schedule.plan import Group, Schedule
+from sim.events.ticks import LONGEST_S, to_tick_array, to_ticks
+from sim.schedule.plan import Group
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,13 +226,6 @@ def compile_group(group: Group, ports: Ports) -> Work:
         moves=np.concatenate([[_ticks_of(first)], load + store + inner + fixed, [_ticks_of(last)]]),
         fixed=np.concatenate([[_fixed(first)], fixed, [_fixed(last)]]),
     )
-
-
-def closed_form_s(schedule: Schedule) -> list[float]:
-    """Seconds of each group alone, by the formula of `sim.schedule.plan` (launch included)."""
-    ports = Ports(rates=schedule.ports)
-    works = [compile_group(g, ports) for g in schedule.groups]
-    return [(w.launch + w.total) / TICKS_PER_S for w in works]
 
 
 def _ticks(moved: Mapping[str, np.ndarray], n: int, ports: Ports, where: str) -> np.ndarray:

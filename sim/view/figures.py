@@ -20,7 +20,6 @@ from sim.view import given, palette, rows
 from sim.view.charts import heat_map, measured_against_estimated, pareto, tornado, validation
 from sim.view.held_out import held_out
 from sim.view.labels import HALO, Place, Room, outline_of, place_labels
-from sim.view.measured_point import STAR_PT, draw_star
 from sim.view.points import Point, Roof, RooflineView, view_of
 from sim.view.timeline import memory, timeline
 from sim.view.unit_axis import set_unit
@@ -52,6 +51,8 @@ LABELS = 8
 """How many of the heaviest ops carry their name."""
 _SMALLEST, _LARGEST = 14.0, 620.0
 """Marker areas [pt^2] of an op without time and of one that takes all of it."""
+STAR_PT = 15.0
+"""Width of the star of a measured network [pt]."""
 
 
 def _axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
@@ -256,8 +257,9 @@ def _draw_points(ax: Axes, view: RooflineView, room: Room) -> None:
                    alpha=0.9, zorder=4)  # fmt: skip
         room.take_disc(x, y, sqrt(_area(point.share)) / 2)
     if view.measured:
-        draw_star(ax, *view.measured[:2])
-        room.take_disc(*view.measured[:2], STAR_PT / 2)
+        x, y = view.measured[:2]
+        ax.scatter([x], [y], marker="*", s=STAR_PT**2, color=palette.ORANGE, edgecolors=palette.BLACK, zorder=6)
+        room.take_disc(x, y, STAR_PT / 2)
 
 
 def _draw_legend(ax: Axes, view: RooflineView) -> None:

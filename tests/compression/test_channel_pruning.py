@@ -8,7 +8,7 @@ from torch import nn
 
 from sim.compression.channels import channel_sets
 from sim.compression.fakequant import Grid
-from sim.compression.prune import cut, prune_channels, silence, strongest
+from sim.compression.prune import columns, cut, prune_channels, strongest
 from sim.compression.quantisation import quantise
 from sim.errors import ConfigError, WorkloadError
 
@@ -21,6 +21,14 @@ def shaken(module, seed=0):
             for tensor in (layer.weight.data, layer.bias.data, layer.running_mean, layer.running_var):
                 tensor.copy_(torch.rand(tensor.shape, generator=g) + 0.2)
     return module.eval()
+
+
+def silence(module, item, index):
+    """The dense counterpart of `cut`: zero the columns that read channels outside `index`."""
+    gone = torch.ones(item.size, dtype=torch.bool).index_fill_(0, index, False).nonzero().flatten()
+    with torch.no_grad():
+        for name, repeat in item.readers.items():
+            module.get_submodule(name).weight[:, columns(gone, repeat)] = 0
 
 
 def both_ways(module, inputs, keep):
