@@ -12,7 +12,6 @@ import tempfile
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Protocol
 
 from sim.baseline.peaks import GPU_PEAKS, Peaks, cpu_peaks
 from sim.errors import MeasurementError
@@ -53,23 +52,6 @@ extern "C" double seconds_of_chain(long adds) {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 """
-
-
-class Device(Protocol):
-    """What the measuring loop needs to know of a machine."""
-
-    key: str
-    backend: str
-    peaks: Peaks
-    cache_bytes: int
-
-    def clocks(self) -> Mapping[str, float]: ...
-    def energy_j(self) -> float | None: ...
-    def power_w(self) -> float | None: ...
-    def free_bytes(self) -> int: ...
-    def throttled(self) -> str: ...
-    def disturbed(self) -> str: ...
-    def env(self) -> Mapping[str, object]: ...
 
 
 @cache

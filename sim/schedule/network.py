@@ -322,59 +322,11 @@ def cost_network(
     Raises: UnsupportedOpError, PrecisionError, ConfigError.
     """
     unsupported = unsupported_of(graph, options)
-    check_space(options.map_space)
-    check_calibration(chips[0], options.calibration)
-    if options.objective not in OBJECTIVES:
-        raise ConfigError(
-            f'objective "{options.objective}" is unknown: expected one of {", ".join(OBJECTIVES)}.'
-            f"{nearest(options.objective, OBJECTIVES)}"
-        )
-    if options.objective != "latency":
-        own = precision if isinstance(precision, Precision) else parse_precision(chips[0].default_precision)
-        check_energies(chips[0], own.compute)
-    if options.inputs not in INPUTS:
-        raise ConfigError(
-            f'inputs "{options.inputs}": expected {" or ".join(INPUTS)}.{nearest(options.inputs, INPUTS)}'
-        )
+    _check(chips[0], precision, options)
     shared = shared or Shared()
-    eager = chips[0].main_unit.costing.eager
-    check_widths(chips[0], precision)
-    system, passes = chips[0].system, pass_limit(chips[0].main_unit.array)
-    way = (precision.name, system, options.apart, passes)
-    ready = shared.ready.get(way) or prepare(
-        graph, precision, system, eager=eager, fuse=not options.apart, passes=passes
-    )
-    shared.ready[way] = ready
+    ready = _as_it_runs(graph, chips[0], precision, options, shared)
     energy_of = subject if subject is not None else Designs(chips[0]) if len(chips) == 1 else chips[0]
-
-    def costed(
-        keep: Keep,
-        only: np.ndarray | None,
-        order: Order = Order.RUN,
-        price_w: np.ndarray | float = 0.0,
-        options: Options = options,
-    ) -> Way:
-        coster = _Coster(
-            ready, chips, energy_of, options, precision, shared, keep=keep, order=order, only=only, price_w=price_w
-        )
-        if never_fits(coster):
-            return Way(coster, uncosted(coster), coster.residency)
-        groups, homes = coster.cost(), coster.residency
-        if keep > Keep.NOTHING:
-            groups, homes = fused(groups, coster)
-        return Way(coster, with_loads(groups, coster), homes)
-
-    def best(options: Options) -> Way:
-        way = partial(costed, options=options)
-        given = bool(options.mapping)
-        if options.objective != "edp":
-            return best_kept(way, given=given)
-        likely_w = likely_power_w(_Coster(ready, chips, energy_of, options, precision, shared))
-        return least_product(way, likely_w, given=given)
-
-    chosen = best(options)
-    if options.map_space == "uneven":  # an op that is faster alone may hide less of its first load behind others
-        chosen = better(chosen, best(replace(options, map_space="even")))
+    chosen = _best(partial(_Coster, ready, chips, energy_of, precision=precision, shared=shared), options)
     coster, groups, homes = chosen.coster, chosen.groups, chosen.homes
     check_home(coster, homes)
     problems = supply_problems(energy_of if isinstance(energy_of, Designs) else chips)
@@ -402,6 +354,69 @@ def cost_network(
         notes=(*_notes(ready, coster, groups), *kept_types_note(graph, precision)),
         unsupported=unsupported,
     )
+
+
+def _check(chip: Chip, precision: Precision | PrecisionPolicy, options: Options) -> None:
+    """Raises: ConfigError, CalibrationError, PrecisionError: what does not exist, or what this chip cannot do."""
+    check_space(options.map_space)
+    check_calibration(chip, options.calibration)
+    if options.objective not in OBJECTIVES:
+        raise ConfigError(
+            f'objective "{options.objective}" is unknown: expected one of {", ".join(OBJECTIVES)}.'
+            f"{nearest(options.objective, OBJECTIVES)}"
+        )
+    if options.objective != "latency":
+        own = precision if isinstance(precision, Precision) else parse_precision(chip.default_precision)
+        check_energies(chip, own.compute)
+    if options.inputs not in INPUTS:
+        raise ConfigError(
+            f'inputs "{options.inputs}": expected {" or ".join(INPUTS)}.{nearest(options.inputs, INPUTS)}'
+        )
+    check_widths(chip, precision)
+
+
+def _as_it_runs(
+    graph: Graph, chip: Chip, precision: Precision | PrecisionPolicy, options: Options, shared: Shared
+) -> Graph:
+    """The graph prepared for chips of this structure, once for equal questions."""
+    system, passes = chip.system, pass_limit(chip.main_unit.array)
+    way = (precision.name, system, options.apart, passes)
+    if way not in shared.ready:
+        eager = chip.main_unit.costing.eager
+        shared.ready[way] = prepare(graph, precision, system, eager=eager, fuse=not options.apart, passes=passes)
+    return shared.ready[way]
+
+
+def _best(coster_of: Callable[..., _Coster], options: Options) -> Way:
+    """The network with what may stay on chip chosen for each design. `coster_of`: a coster of these options, and of
+    what may stay."""
+
+    def costed(
+        keep: Keep,
+        only: np.ndarray | None,
+        order: Order = Order.RUN,
+        price_w: np.ndarray | float = 0.0,
+        options: Options = options,
+    ) -> Way:
+        coster = coster_of(options=options, keep=keep, order=order, only=only, price_w=price_w)
+        if never_fits(coster):
+            return Way(coster, uncosted(coster), coster.residency)
+        groups, homes = coster.cost(), coster.residency
+        if keep > Keep.NOTHING:
+            groups, homes = fused(groups, coster)
+        return Way(coster, with_loads(groups, coster), homes)
+
+    def best(options: Options) -> Way:
+        way = partial(costed, options=options)
+        given = bool(options.mapping)
+        if options.objective != "edp":
+            return best_kept(way, given=given)
+        return least_product(way, likely_power_w(coster_of(options=options)), given=given)
+
+    chosen = best(options)
+    if options.map_space == "uneven":  # an op that is faster alone may hide less of its first load behind others
+        chosen = better(chosen, best(replace(options, map_space="even")))
+    return chosen
 
 
 def op_coster(graph: Graph, chip: Chip, options: Options, precision: Precision | PrecisionPolicy) -> _Coster:
