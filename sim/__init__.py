@@ -2,6 +2,23 @@
 
 The public names are loaded when they are first used, so that `import sim` costs milliseconds and
 loads none of torch, optuna and matplotlib.
+
+Packages, each on those before it
+
+What runs, on what   workload (graphs), hardware (chips)
+What it costs        mapping (one einsum on an array), cost (everything else), schedule (a network in order)
+Read two ways        analytical (`estimate`, in closed form), events (`simulate`, event by event)
+Beside machines      baseline (measuring, calibrating, validating)
+Changes and choices  compression (of models), codesign (a search over models and chips)
+For people           view (figures, tables, pages), cli (the command; __main__ is `python -m sim`)
+
+Modules of this folder
+
+On `estimate`        sweeping (many designs), whatif (larger resources), savings (by fusion and tensors on chip), steady
+                     (inference after inference), floors (the data sheet's bounds), notes (in words)
+Results              results, results_io (as JSON and frames), sweep_io (tables of sweeps)
+Used everywhere      units, errors, wrong_keys (of a file), documents (JSON, YAML), resources (data folders), ordered
+                     (sets as arrays), aside (tasks in copies of this process), _version
 """
 
 from __future__ import annotations

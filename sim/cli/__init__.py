@@ -2,6 +2,12 @@
 
 Help needs the table alone, so that `dovetail --help` imports neither torch nor numpy. Commands
 are plain typer functions in `sim/cli/<group>.py`; they parse words, call the Python API and print.
+
+Files                inspect (list, show, compare), hardware (check), new, workloads (trace)
+Answers              estimate, roofline, sweep, simulate, report
+Measurements         measure (and import-profile), calibrate, validate
+Choices              compress, search
+Shared by them       common (settings, `key=value`, printing), progress (on stderr), complete (for the shell)
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What a workload learns: the task that its file brings beside the model. Loads no torch."""
+"""What a workload learns: the task that its file brings beside the model. Loads no torch.
+
+Tasks to build on    digits (images), text (bytes), tensors (data of one's own)
+"""
 
 from __future__ import annotations
 

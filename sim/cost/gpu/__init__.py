@@ -2,6 +2,9 @@
 
 Pure functions that broadcast over problems. A GPU is a `GpuDevice` (from the data sheet, by
 `device_from_chip`), its few measured constants a `GpuConstants` (`constants_for`).
+
+Kernels              gemm, conv, attention, vector; eager (ops as a framework launches them); result (what each returns)
+What they rest on    device (the data sheet), constants (what is fitted), sets (fitted, by generation)
 """
 
 from sim.cost.gpu.attention import attention_decode_s, attention_prefill_s, attention_s

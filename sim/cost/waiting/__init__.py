@@ -3,6 +3,10 @@
 General parts, each a pure function that broadcasts: an execute engine with a window of instruction
 pairs in flight, a request-limited DMA, a cache in front of DRAM, a store engine, and an overlap that
 leaks and leaves the first load and the last store exposed. A machine is data; nothing here names one.
+
+The loop costed      model, of tiles (as they ran), on a machine (structure and constants)
+Its parts            engines (load, execute, store), cache (which lines reach DRAM)
+Another loop         weight_stream (weights streamed past the array)
 """
 
 from sim.cost.waiting.cache import (
