@@ -73,15 +73,7 @@ def with_host_stage(
 
     With `parallel` above 1 so many equal parts run side by side, one on each instance from 0 on.
     """
-    nothing = Steps(
-        repeat=np.array([1]),
-        compute_s=np.array([seconds]),
-        first_load_bytes={},
-        next_load_bytes={},
-        store_bytes={},
-        inner_bytes={},
-        last_store_bytes={},
-    )
+    nothing = Steps(repeat=np.array([1]), compute_s=np.array([seconds]))
     last = tuple(range(len(schedule.groups)))
     stages = tuple(
         Group(

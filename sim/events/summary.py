@@ -161,13 +161,5 @@ def _name(works: list[Work], sums: tuple[_Sum, _Sum]) -> Group:
         prefetch_bytes={},
         prefetch_fixed_s=0.0,
         macs=sum(work.group.macs for work in works),
-        steps=Steps(
-            repeat=np.array([1]),
-            compute_s=np.array([0.0]),
-            first_load_bytes=total,
-            next_load_bytes={},
-            store_bytes={},
-            inner_bytes={},
-            last_store_bytes={},
-        ),
+        steps=Steps(repeat=np.array([1]), compute_s=np.array([0.0]), first_load_bytes=total),
     )

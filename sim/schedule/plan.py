@@ -43,17 +43,17 @@ class Steps:
     """The tile jobs of one group, run-length encoded: step class j happens `repeat[j]` times.
 
     All arrays have length n (classes in order of time); `last_store_bytes` is moved after the last
-    step. Bytes are per port name ("DRAM", "SRAM.write"); rates stand in `Schedule.ports`.
+    step. Bytes are per port name ("DRAM", "SRAM.write"), none where left out; rates stand in `Schedule.ports`.
     """
 
     repeat: np.ndarray
     compute_s: np.ndarray
-    first_load_bytes: Mapping[str, float]
-    next_load_bytes: Mapping[str, np.ndarray]
+    first_load_bytes: Mapping[str, float] = field(default_factory=dict)
+    next_load_bytes: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Loads issued during the step, for the step that follows it (0 in the very last)."""
-    store_bytes: Mapping[str, np.ndarray]
-    inner_bytes: Mapping[str, np.ndarray]
-    last_store_bytes: Mapping[str, float]
+    store_bytes: Mapping[str, np.ndarray] = field(default_factory=dict)
+    inner_bytes: Mapping[str, np.ndarray] = field(default_factory=dict)
+    last_store_bytes: Mapping[str, float] = field(default_factory=dict)
     setup_s: float = 0.0
     first_latency_s: float = 0.0
     """Access latency of the home memory, paid once before the first load arrives."""
