@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +18,7 @@ from sim.errors import ConfigError, DovetailError, InfeasibleError, nearest, tol
 if TYPE_CHECKING:
     from sim.events.result import JobResult
     from sim.events.timeline import Timeline
+    from sim.hardware.chip import Chip
 
 
 def simulate(
@@ -75,18 +76,23 @@ def simulate(
         )
     if find_limit:
         raise ConfigError("--find-limit needs a scenario: it counts missed deadlines of streams")
+    options = {"calibration": calibration, "precision": precision, "allow_unsupported": allow_unsupported}
+    _workload(what, load_hardware(hw, overrides), knobs(p or []), options, expand, trace, seed, json)
+
+
+def _workload(
+    what: str, chip: Chip, knobs: Mapping[str, Any], options: Mapping[str, Any], expand: bool, trace: Path | None,
+    seed: int, json: bool,
+) -> None:  # fmt: skip
     from sim.events.simulate import simulate as run_one
     from sim.schedule.confidence import calibration_label
     from sim.view import simulation as view
     from sim.view.tables import unruled
     from sim.workload.load import load_workload
 
-    chip = load_hardware(hw, overrides)
-    options: dict[str, Any] = {"calibration": calibration, "precision": precision}
-    options |= {"allow_unsupported": allow_unsupported}
-    label = calibration_label(chip, calibration)
+    label = calibration_label(chip, options["calibration"])
     with Progress(f"tracing {what}", steps=2) as progress:
-        graph = load_workload(what, progress=progress.traced, **knobs(p or []))
+        graph = load_workload(what, progress=progress.traced, **knobs)
         progress.step(f"simulating {what} on {chip.name}")
         result = run_one(graph, chip, expand=expand, seed=seed, progress=progress, must_fit=False, **options)
     if result.infeasible is not None:
@@ -127,30 +133,28 @@ def _scenario(
         raise ConfigError(f"--find-limit runs many simulations: {'--trace' if trace else '--expand'} is for one")
     if expand and scenario.serving:
         raise ConfigError(f"{what}: --expand is for streams; a serving scenario has steps, and no tiles")
+    result: Any
+    words: Callable[[Any], Sequence[Any]]
+    notes: Sequence[str] = ()
     with _inside(what, refuse), Progress(f"simulating {scenario.name}") as progress:
         chip = load_hardware(hw or scenario.hardware, overrides)
         if limit:
-            found = find_limit(scenario, chip, limit, seed=seed, progress=progress)
-            result: Any = found
+            result, words = find_limit(scenario, chip, limit, seed=seed, progress=progress), view.limit
         elif scenario.serving:
-            result = run_serving(scenario, chip, seed=seed, progress=progress)
+            result, words = run_serving(scenario, chip, seed=seed, progress=progress), view.serving
             _write_trace(trace, result.first.timeline)
         else:
             grain = "expand" if expand else None
-            result = run_scenario(scenario, chip, seed=seed, grain=grain, progress=progress)
+            result, words = run_scenario(scenario, chip, seed=seed, grain=grain, progress=progress), view.scenario
+            notes = result.notes
             _write_trace(trace, result.first.timeline, result.first.jobs)
     label = calibration_label(chip, "auto")
     if json:
         print_json(result.to_dict())
-    elif limit:
-        show(*view.limit(result))
-    elif scenario.serving:
-        show(*view.serving(result))
     else:
-        show(*view.scenario(result))
-        for note in result.notes:
+        show(*words(result))
+        for note in notes:
             say(f"note: {note}")
-    if not json:
         show(f"Assumes: {label}.")
     if result.partial:
         _interrupted()
