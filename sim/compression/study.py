@@ -138,42 +138,29 @@ def run_study(
     def build(**changes: object) -> tuple:
         return Workload(workload, {**judged, **changes}).build()
 
+    apply = partial(apply_recipe, module, example_inputs=example_inputs, task=task, build=build, seed=seed)
     for recipe in chosen:  # before minutes of training
-        rough = apply_recipe(
-            module, rehearsal(recipe), example_inputs=example_inputs, task=task, build=build, seed=seed
-        )
+        rough = apply(rehearsal(recipe))
         if chips:
             _graph(source, rough, recipe, example_inputs)
     notes = rests_on
     if task is None:
-        bare = [untuned(recipe) for recipe in chosen]
-        left = [recipe.name for recipe, tuned in zip(bare, chosen, strict=True) if recipe != tuned]
-        notes = [
-            *notes,
-            f"{workload} has no task (docs/compression.md): no weights were made, only the cost is known",
-        ]
-        notes += [f"{name}: its fine-tuning is left out, it needs a task" for name in left]
-        chosen = bare
-    if task is not None:
+        chosen, bare = _untrained(workload, chosen)
+        notes = [*notes, *bare]
+    else:
         train(module, task, steps=train_steps, seed=seed, checkpoint=checkpoint, progress=_stage(progress, "training"))
     rows = _sensitivities(module, task, tuple(sensitivity_choices))
 
     results = []
     for recipe in chosen:
-        made = apply_recipe(
-            module, recipe, example_inputs=example_inputs, task=task, build=build, seed=seed,
-            progress=_stage(progress, recipe.name), checkpoint=checkpoint,
-        )  # fmt: skip
+        made = apply(recipe, progress=_stage(progress, recipe.name), checkpoint=checkpoint)
         bought: tuple[Benefit, ...] = ()
         if chips:
-            after = _graph(source, made, recipe, example_inputs)
-            bought = benefits(
-                source.graph(), after, made.annotations, chips, estimate=partial(estimate, calibration=calibration)
-            )
+            after, costed = _graph(source, made, recipe, example_inputs), partial(estimate, calibration=calibration)
+            bought = benefits(source.graph(), after, made.annotations, chips, estimate=costed)
         results.append(_result(recipe, made, task, bought))
     quality = trained(module, task) if task else None
     tuned = [result for recipe, result in zip(chosen, results, strict=True) if recipe != untuned(recipe)]
-    notes = [*notes, *filter(None, (_flattered(quality, result) for result in tuned))]
     return Study(
         workload=workload,
         knobs=dict(knobs or {}),
@@ -182,8 +169,18 @@ def run_study(
         parameter_bytes=weight_bytes(module, {}),
         results=tuple(results),
         sensitivity=rows,
-        notes=tuple(notes),
+        notes=(*notes, *filter(None, (_flattered(quality, result) for result in tuned))),
     )
+
+
+def _untrained(workload: str, recipes: Sequence[Recipe]) -> tuple[list[Recipe], list[str]]:
+    """The recipes without what needs a task, and notes on what that leaves out."""
+    bare = [untuned(recipe) for recipe in recipes]
+    left = [recipe.name for recipe, tuned in zip(bare, recipes, strict=True) if recipe != tuned]
+    return bare, [
+        f"{workload} has no task (docs/compression.md): no weights were made, only the cost is known",
+        *(f"{name}: its fine-tuning is left out, it needs a task" for name in left),
+    ]
 
 
 def _flattered(before: Quality | None, result: Result) -> str | None:
