@@ -18,7 +18,8 @@ from sim.cost.ceilings import bandwidths, macs_per_s, primitive_s
 from sim.cost.compulsory import footprint
 from sim.cost.depthwise import is_depthwise
 from sim.cost.flash import op_share
-from sim.cost.roofline import cached_bytes, primitives, rate_type
+from sim.cost.roofline import cached_bytes, rate_type
+from sim.cost.vector import primitives
 from sim.hardware.chip import Chip, Costing, Unit
 from sim.hardware.designs import Designs
 from sim.hardware.physical import idle_power_w, mac_energy_j, memory_energy_j_per_byte, vector_energy_j

@@ -34,6 +34,7 @@ from sim.cost.compulsory import Footprint, footprint
 from sim.cost.depthwise import depthwise_macs_per_cycle
 from sim.cost.flash import op_share
 from sim.cost.sparsity import reduction_speedup
+from sim.cost.vector import primitives
 from sim.errors import ResultError
 from sim.hardware.chip import Chip, Costing, Fanout, Memory, Unit
 from sim.hardware.precisions import precision_on
@@ -41,12 +42,10 @@ from sim.workload.graph import (
     CollectiveOp,
     EinsumOp,
     Graph,
-    MovementOp,
     Op,
     OperandRole,
     Primitive,
     Role,
-    VectorOp,
     ViewOp,
 )
 from sim.workload.passes.precision import PrecisionPolicy, apply_precision, stored_as
@@ -90,6 +89,10 @@ def roof_flops(macs: int, vector_ops: int) -> int:
     return 2 * macs or vector_ops
 
 
+def _busiest(resource_s: Mapping[str, float]) -> str:
+    return max(resource_s, key=lambda name: resource_s[name], default="compute")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RooflinePoint:
     """One op under the ceilings. `traffic_bytes` counts each operand once at the memory where it lies; what a CPU's
@@ -126,7 +129,7 @@ class RooflinePoint:
 
     @property
     def bound(self) -> str:
-        return max(self.resource_s, key=lambda name: self.resource_s[name]) if self.resource_s else "compute"
+        return _busiest(self.resource_s)
 
     @property
     def intensity_over(self) -> str | None:
@@ -168,7 +171,7 @@ class Roofline:
 
     @property
     def bound(self) -> str:
-        return max(self.resource_s, key=lambda name: self.resource_s[name]) if self.resource_s else "compute"
+        return _busiest(self.resource_s)
 
     @property
     def memories(self) -> list[str]:
@@ -451,16 +454,6 @@ def link_bound_s(op: CollectiveOp, chip: Chip) -> float:
     """The bytes that a chip must send over its links' bandwidth."""
     sent = sent_bytes(collective=op.collective.value, message_bytes=op.message_bytes, chips=op.chips)
     return float(sent / chip.system_link.bandwidth.at(1.0))
-
-
-def primitives(op: Op) -> dict:
-    if isinstance(op, EinsumOp):
-        output = op.einsum.output
-        elements = 1
-        for axis in output.projection:
-            elements *= axis.size
-        return {primitive: count * elements for primitive, count in op.epilogue.items()}
-    return dict(op.primitives) if isinstance(op, VectorOp | MovementOp) else {}
 
 
 def _effective_macs_per_s(op: EinsumOp, graph: Graph, chip: Chip, unit: Unit, precision: Precision | None) -> float:

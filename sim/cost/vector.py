@@ -8,16 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
 from sim.errors import ConfigError
 from sim.hardware.chip import VectorUnit
-from sim.workload.graph import Primitive
+from sim.workload.graph import EinsumOp, MovementOp, Op, Primitive, VectorOp
 
 CHUNK_BYTES = 32_768.0
 """Bytes of a chunk that streams through the chip (estimated: a few DRAM pages; large enough that
 set-up does not dominate, small enough to fit every on-chip memory that is modelled)."""
+
+
+def primitives(op: Op) -> dict[Primitive, int]:
+    """Primitive -> how many of it an op does: of an einsum its epilogue, for every output element."""
+    if isinstance(op, EinsumOp):
+        elements = prod(axis.size for axis in op.einsum.output.projection)
+        return {primitive: count * elements for primitive, count in op.epilogue.items()}
+    return dict(op.primitives) if isinstance(op, VectorOp | MovementOp) else {}
 
 
 def lane_cycles(vector: VectorUnit, primitives: Mapping[Primitive, float], *, chip: str) -> float:

@@ -46,7 +46,7 @@ def cost_gpu(op: Op, position: int, coster: _Coster) -> GroupCost | None:
         if key not in coster.mapped:
             coster.mapped[key] = kernel_of(op, gpu, coster, region)
         kernels.append(coster.mapped[key])
-    return group(op, position, coster, kernels, region)  # type: ignore[arg-type]
+    return group(op, coster, kernels, region)  # type: ignore[arg-type]
 
 
 def _taken(coster: _Coster) -> dict[int, FlashRegion]:
@@ -71,7 +71,7 @@ def signature(op: Op, graph: Graph, region: FlashRegion | None) -> tuple:
     return (op.kind, work, moved, sizes)
 
 
-def group(op: Op, position: int, coster: _Coster, kernels: Sequence[Kernel], region: FlashRegion | None) -> GroupCost:
+def group(op: Op, coster: _Coster, kernels: Sequence[Kernel], region: FlashRegion | None) -> GroupCost:
     """The group of one op, or of the ops of a fused region, from its kernel on every design."""
     graph, n = coster.graph, len(coster.chips)
     ops = [graph.ops[i] for i in region.members] if region else [op]

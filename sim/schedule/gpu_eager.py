@@ -73,7 +73,7 @@ def cost_eager(op: Op, position: int, coster: _Coster) -> GroupCost | None:
         return None
     kernels = [table[position][0] for table in tables]  # type: ignore[attr-defined]
     region = tables[0][position][1]  # type: ignore[index]
-    found = group(op, position, coster, kernels, region)
+    found = group(op, coster, kernels, region)
     fixed = [table[position][2] for table in tables]  # type: ignore[attr-defined]
     return found.with_(bound=tuple("launch" if one else name for one, name in zip(fixed, found.bound, strict=True)))
 

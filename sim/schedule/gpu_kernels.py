@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +18,7 @@ from sim.cost.gpu.gemm import gemm_plan, gemm_time
 from sim.cost.gpu.result import KernelTime, hit_rate
 from sim.cost.gpu.sets import GpuConstants, constants_for
 from sim.cost.gpu.vector import L2_STEEPNESS
-from sim.cost.vector import lane_cycles
+from sim.cost.vector import lane_cycles, primitives
 from sim.hardware.chip import Chip
 from sim.mapping.problem import INPUT, OUTPUT, WEIGHT
 from sim.results import Term
@@ -207,7 +206,7 @@ def _with_epilogue(
     dram_rate = c.dram_efficiency * device.dram_bytes_per_s
     terms[Term.EXPOSED_MEMORY] = terms.get(Term.EXPOSED_MEMORY, 0.0) + extra * (hit / l2_rate + (1 - hit) / dram_rate)
     before = sum(terms.values())
-    lanes = _lanes_s(op, gpu, coster)
+    lanes = _lanes_s(op, gpu)
     terms[Term.VECTOR] = terms.get(Term.VECTOR, 0.0) + max(0.0, lanes - before)
     convert = _convert_s(op, gpu, coster) if widened else 0.0
     terms[Term.DEQUANTISE] = max(0.0, convert - max(before, lanes))
@@ -242,14 +241,10 @@ def _factors(op: EinsumOp) -> set[str]:
     return {operand.tensor for operand in op.einsum.operands}
 
 
-def _lanes_s(op: Op, gpu: Gpu, coster: _Coster) -> float:
+def _lanes_s(op: Op, gpu: Gpu) -> float:
     """Time of all lanes for an op's primitives, its epilogue's for every output element."""
-    counts = getattr(op, "primitives", {})
-    if isinstance(op, EinsumOp):
-        elements = prod(axis.size for axis in op.einsum.output.projection)
-        counts = {primitive: count * elements for primitive, count in op.epilogue.items()}
     unit = gpu.chip.main_unit
-    return lane_cycles(unit.vector, counts, chip=gpu.chip.name) / unit.clock_hz
+    return lane_cycles(unit.vector, primitives(op), chip=gpu.chip.name) / unit.clock_hz
 
 
 def _convert_s(op: EinsumOp, gpu: Gpu, coster: _Coster) -> float:
@@ -290,7 +285,7 @@ def _vector(op: Op, gpu: Gpu, coster: _Coster) -> Kernel:
     if isinstance(op, VectorOp) and kind in ("softmax", "layer_norm"):
         out = tensors[op.outputs[0]]
         rows = out.elements / max(1, out.shape[-1] if out.shape else 1)
-    return streamed(gpu, graph, f"vector_{kind}", reads, writes, _lanes_s(op, gpu, coster), rows)
+    return streamed(gpu, graph, f"vector_{kind}", reads, writes, _lanes_s(op, gpu), rows)
 
 
 def streamed(gpu: Gpu, graph: Graph, kind: str, reads: Moves, writes: Moves, lanes: float, rows: float) -> Kernel:
@@ -335,7 +330,7 @@ def _depthwise(op: EinsumOp, gpu: Gpu, coster: _Coster) -> Kernel:
     out = op.einsum.output.tensor
     reads = [(k, touched.get(k, float(graph.tensors[k].size_bytes))) for k in dict.fromkeys(op.inputs)]
     macs = lane_cycles(unit.vector, {Primitive.FMA: op.einsum.macs}, chip=gpu.chip.name) / unit.clock_hz
-    found = streamed(gpu, graph, "vector_unary", reads, [(out, touched[out])], macs + _lanes_s(op, gpu, coster), 0.0)
+    found = streamed(gpu, graph, "vector_unary", reads, [(out, touched[out])], macs + _lanes_s(op, gpu), 0.0)
     flags = (DEPTHWISE_UNMEASURED,) if gpu.calibrated else ()
     return replace(found, effective_macs=float(op.einsum.macs), flags=flags, bounded=not flags)
 
@@ -358,7 +353,7 @@ def _attention(region: FlashRegion, gpu: Gpu, coster: _Coster) -> Kernel:
     share = visible_share(region.region)
     macs = sum(product_op(graph, i).einsum.macs for i in (region.scores, region.context)) * share
     peak_s = 2 * macs / device.peak(compute)
-    lanes = share * sum(_lanes_s(graph.ops[i], gpu, coster) for i in region.members)
+    lanes = share * sum(_lanes_s(graph.ops[i], gpu) for i in region.members)
     home, moved = gpu.chip.main_unit.home, _external(region, graph)
     total = sum(r + w for r, w in moved.values())
     if not gpu.calibrated:  # the data sheet's lanes and matrix rate bind beside the kernel's own terms

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sim.cost.roofline import primitives, roofline
-from sim.cost.vector import lane_cycles, stream
+from sim.cost.roofline import roofline
+from sim.cost.vector import lane_cycles, primitives, stream
 from sim.mapping.machine import Machine
 from sim.mapping.problem import WEIGHT
 from sim.results import Term
@@ -113,7 +113,7 @@ def _level(full: Machine, coster: _Coster) -> int:
     return next((i for i, part in enumerate(full.levels) if part.name == near), 0)
 
 
-def _lane_work(op: Op, widened: bool, coster: _Coster) -> dict[Primitive, float]:
+def _lane_work(op: Op, widened: bool, coster: _Coster) -> dict[Primitive, int]:
     work = primitives(op)
     if widened and isinstance(op, EinsumOp):
         weights = coster.graph.tensors[op.einsum.operand(WEIGHT).tensor].elements
