@@ -139,10 +139,10 @@ def winners(found: Found, costing: Costing) -> tuple[Winner, ...]:
     if not front:
         return ()
     picked = spread(logarithmic(found.minimised(front)), costing.space.spec.budget.winners)
-    return tuple(_winner(front[i], found, costing) for i in picked)
+    return tuple(_winner(front[i], costing) for i in picked)
 
 
-def _winner(row: Row, found: Found, costing: Costing) -> Winner:
+def _winner(row: Row, costing: Costing) -> Winner:
     space = costing.space
     choice = space.choice(row.parameters)
     designs = costing.one(row.parameters)

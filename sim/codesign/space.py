@@ -218,7 +218,7 @@ def build_space(document: Mapping[str, Any], *, where: str = "space", folder: Pa
     names = [p.name for p in parameters]
     for p in parameters:
         _check_when(p, {q.name: q for q in parameters}, names, where)
-    parameters = _levels(parameters, spec.budget.inner_points, where)
+    parameters = _levels(parameters, spec.budget.inner_points)
     space = Space(
         spec=spec, where=where, chip=chip, parameters=tuple(parameters), descriptions=descriptions, fixed_knobs=fixed,
         document=document, folder=folder or Path(),
@@ -343,7 +343,7 @@ def _check_when(p: Parameter, known: Mapping[str, Parameter], order: list[str], 
             raise ConfigError(f"{where}: {p.name}.when.{other}: {wrong[0]!r} is not among its choices {allowed}")
 
 
-def _levels(parameters: list[Parameter], limit: int, where: str) -> list[Parameter]:
+def _levels(parameters: list[Parameter], limit: int) -> list[Parameter]:
     """Chip parameters are swept inside a trial, from the file's last one backwards while the grid stays
     within `limit`; continuous and conditional ones, and what others depend on, are Optuna's."""
     from dataclasses import replace

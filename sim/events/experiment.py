@@ -186,7 +186,7 @@ def offered_load(scenario: Scenario, schedules: Mapping[str, Schedule], chip: Ch
         if not rate:
             continue
         schedule = schedules[spec.name]
-        place = _place(spec, schedule)
+        place = _place(spec)
         program = make_program(schedule, place={u: i or 0 for u, i in place.items()}, shared=shared)
         for work, engine in zip(program.works, program.engines, strict=True):
             unit = engine.split("[")[0]
@@ -246,7 +246,7 @@ def _schedule(spec: StreamSpec, chip: Chip, build: Builder) -> Schedule:
         if stage is not None:
             schedule = with_host_stage(
                 schedule, name=stage.name, unit=stage.unit, seconds=stage.time, first=first,
-                instances=_instances(spec, stage, schedule, chip), parallel=stage.parallel, power_w=stage.power,
+                instances=_instances(stage, schedule, chip), parallel=stage.parallel, power_w=stage.power,
             )  # fmt: skip
     return schedule
 
@@ -262,7 +262,7 @@ def _on_target(spec: StreamSpec, chip: Chip) -> Chip:
     return replace(chip, units=(*chosen, *(u for u in chip.units if u.name != unit))) if chosen else chip
 
 
-def _instances(spec: StreamSpec, stage: Stage, schedule: Schedule, chip: Chip) -> int:
+def _instances(stage: Stage, schedule: Schedule, chip: Chip) -> int:
     """How many of the stage's unit there are: what the chip says, or the file for a unit outside the chip."""
     counts = _counts(schedule, chip)
     where = f'stage "{stage.name}"'
@@ -282,7 +282,7 @@ def _instances(spec: StreamSpec, stage: Stage, schedule: Schedule, chip: Chip) -
     return there
 
 
-def _place(spec: StreamSpec, schedule: Schedule) -> dict[str, int | None]:
+def _place(spec: StreamSpec) -> dict[str, int | None]:
     place: dict[str, int | None] = {}
     if spec.target is not None:
         unit, instance = parse_target(spec.target)
@@ -328,7 +328,7 @@ def _copies(
                 deadline_s=spec.deadline,
                 priority=spec.priority,
                 period_s=1.0 / rate if rate else None,
-                place=_place(spec, schedules[spec.name]),
+                place=_place(spec),
             )
         )
     return made

@@ -31,6 +31,7 @@ def to_tick_array(seconds: np.ndarray) -> np.ndarray:
 
 
 def to_seconds(ticks: int) -> float:
+    """Ticks as seconds."""
     return ticks / TICKS_PER_S
 
 

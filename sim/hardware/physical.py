@@ -71,7 +71,7 @@ def _copies(d: Designs) -> Iterator[tuple[Unit | None, Any, np.ndarray]]:
         yield None, link, one
 
 
-def _bandwidths(d: Designs, memory: Memory) -> list[str]:
+def _bandwidths(memory: Memory) -> list[str]:
     return [f"{memory.name}.bandwidth"] if memory.shared_port else [
         f"{memory.name}.read_bandwidth", f"{memory.name}.write_bandwidth",
     ]  # fmt: skip
@@ -203,17 +203,17 @@ def area_breakdown_mm2(subject: Subject) -> dict[str, Any] | None:
     d = _designs(subject)
     if not _has_node(d):
         return None
-    parts = {part.name: copies * _area(d, unit, part) for unit, part, copies in _copies(d)}
+    parts = {part.name: copies * _area(d, part) for _, part, copies in _copies(d)}
     units = sum(d.column(f"{unit.name}.count") for unit in d.chip.units)
     parts["control"] = units * tech.control_area_mm2(node_nm=d.column("technology.node"))
     return {name: _result(subject, np.asarray(column)) for name, column in parts.items()}
 
 
-def _area(d: Designs, unit: Unit | None, part: Any) -> np.ndarray:
+def _area(d: Designs, part: Any) -> np.ndarray:
     """Area of one instance."""
     node = d.column("technology.node")
     if isinstance(part, Memory):
-        paths = _bandwidths(d, part)
+        paths = _bandwidths(part)
         if part.kind in data.DRAM_PJ_PER_BIT:
             rate = sum(d.column(path) for path in paths) / 1e9
             return np.asarray(rate * data.DRAM_PHY_MM2_PER_GB_S[part.kind])
@@ -308,6 +308,7 @@ def _parts(modelled: Mapping[str, np.ndarray] | None, total: np.ndarray) -> dict
 
 
 def model_area_mm2(d: Designs) -> np.ndarray:
+    """(D,) area of a chip by its parts [mm2]; nan without a node."""
     breakdown = area_breakdown_mm2(d)
     return np.full(len(d), np.nan) if breakdown is None else np.asarray(sum(breakdown.values()))
 
@@ -356,7 +357,7 @@ def _power(d: Designs, unit: Unit | None, part: Any) -> np.ndarray:
         directions = ["read"] if part.shared_port else ["read", "write"]
         power = sum(
             d.column(path) * memory_energy_j_per_byte(d, part.name, direction)
-            for path, direction in zip(_bandwidths(d, part), directions, strict=True)
+            for path, direction in zip(_bandwidths(part), directions, strict=True)
         )
         return np.asarray(power) + _standby(d, part)
     if isinstance(part, Array):
@@ -416,6 +417,7 @@ def peak_power_parts_w(subject: Subject) -> dict[str, float]:
 
 
 def model_power_w(d: Designs) -> np.ndarray:
+    """(D,) power by its parts with everything busy [W]; nan without a node."""
     breakdown = power_breakdown_w(d)
     return np.full(len(d), np.nan) if breakdown is None else np.asarray(sum(breakdown.values()))
 
@@ -427,6 +429,7 @@ def idle_power_w(subject: Subject) -> Any:
 
 
 def model_idle_w(d: Designs) -> np.ndarray:
+    """(D,) power that flows all the time by its parts [W]; nan without a node."""
     if not _has_node(d):
         return np.full(len(d), np.nan)
     return np.asarray(_leakage(d) + _clock_w(d) + sum(_standby(d, memory) for memory in d.like.memories))

@@ -35,7 +35,7 @@ def find_attention(graph: Graph) -> Graph:
         if found is None:
             continue
         first, between, last = found
-        region = _region(graph, first, op, last, f"{op.module}.attention" if op.module else "attention", regions)
+        region = _region(graph, first, op, f"{op.module}.attention" if op.module else "attention", regions)
         regions[region.id] = region
         kinds = {first: "attention.scores", place: "attention.softmax", last: "attention.context"}
         for i in (first, *between, place, last):
@@ -96,7 +96,7 @@ def _passes(graph: Graph, op: Op) -> bool:
     )
 
 
-def _region(graph: Graph, first: int, softmax: Op, last: int, name: str, taken: dict[str, Region]) -> Region:
+def _region(graph: Graph, first: int, softmax: Op, name: str, taken: dict[str, Region]) -> Region:
     scores: Tensor = graph.tensors[softmax.outputs[0]]
     product = graph.ops[first]
     assert isinstance(product, EinsumOp)
