@@ -132,18 +132,10 @@ def sweep(
         if allow_unsupported and isinstance(graph, Graph):
             unruled |= dict.fromkeys(unsupported_of(graph, options))
         for precision in chosen:
+            said = values if precisions is None else {**values, "precision": precision.name}
             rows, errors = _rows(graph, grid, precision, options, processes)
             wrong += errors
-            length = len(designs)
-            head: dict[str, np.ndarray] = {
-                path: np.array([choices[i] for i in designs.indices[path]], dtype=object)
-                for path, choices in designs.choices.items()
-            }
-            for knob, value in values.items():
-                head[knob] = np.array([value] * length, dtype=object)
-            if precisions is not None:
-                head["precision"] = np.array([precision.name] * length, dtype=object)
-            parts.append(head | rows)
+            parts.append(_head(designs, said) | rows)
             if progress:
                 progress(len(parts) / pairs)
     if len(wrong) == pairs * len(designs):
@@ -159,6 +151,15 @@ def sweep(
         "unsupported": list(unruled),
     }
     return Table(parameters=tuple(n for n in data if n not in (*RESULTS, "reason")), data=data, settings=settings)
+
+
+def _head(designs: Designs, said: Mapping[str, object]) -> dict[str, np.ndarray]:
+    """Columns of what was chosen: chip keys by design, what is `said` of all of them alike."""
+    chosen = {
+        path: np.array([choices[i] for i in designs.indices[path]], dtype=object)
+        for path, choices in designs.choices.items()
+    }
+    return chosen | {name: np.array([value] * len(designs), dtype=object) for name, value in said.items()}
 
 
 def _varied(knobs: object) -> dict[str, tuple]:

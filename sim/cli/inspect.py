@@ -92,6 +92,17 @@ def _cached_size(workload: Any) -> tuple[int, int] | None:
     return None if graph is None else (graph.parameters, graph.macs)
 
 
+COMPARED = (
+    "workload", "hardware", "precision", "calibration", "latency_s", "energy_j", "mac_utilization",
+    "roofline_latency_s", "breakdown_s",
+)  # fmt: skip
+"""What the document of `compare` says of each pair of results."""
+COMPARED_OF_SCENARIOS = (
+    "scenario", "workloads", "streams", "ttft_s", "tpot_s", "queueing_s", "tokens_per_s", "goodput_per_s", "missed",
+    "power_w",
+)  # fmt: skip
+
+
 def compare(
     before: Annotated[Path, typer.Argument(help="A saved result of `estimate` or `simulate --json`.")],
     after: Annotated[Path, typer.Argument(help="Another one.")],
@@ -118,30 +129,8 @@ def compare(
         for path, documents in ((before, first), (after, second))
     ]
     if json:
-        keys: tuple[str, ...] = (
-            "workload",
-            "hardware",
-            "precision",
-            "calibration",
-            "latency_s",
-            "energy_j",
-            "mac_utilization",
-            "roofline_latency_s",
-            "breakdown_s",
-        )
-        if any(one.get("scenario") for one in (*first, *second)):
-            keys += (
-                "scenario",
-                "workloads",
-                "streams",
-                "ttft_s",
-                "tpot_s",
-                "queueing_s",
-                "tokens_per_s",
-                "goodput_per_s",
-                "missed",
-                "power_w",
-            )
+        scenarios = any(one.get("scenario") for one in (*first, *second))
+        keys = (*COMPARED, *COMPARED_OF_SCENARIOS) if scenarios else COMPARED
         pairs = zip(first, second, strict=False)
         found = [{key: {"before": a.get(key), "after": b.get(key)} for key in keys} for a, b in pairs]
         common.print_json(common.document("compare", {"results": found}))

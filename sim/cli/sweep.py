@@ -52,6 +52,7 @@ def sweep(
     from sim.cli.progress import Progress
     from sim.schedule.confidence import calibration_label
     from sim.sweep_io import ENDINGS, columns_of, write_table
+    from sim.sweeping import SWEEP_SCHEMA
 
     if output is not None and output.suffix not in ENDINGS:
         raise ConfigError(f"-o {output}: expected a file ending in {' or '.join(ENDINGS)}")
@@ -78,13 +79,8 @@ def sweep(
         _draw(columns, figure, workload)
         common.say(f"figure written to {figure}")
     if json:
-        shared = {name: tables[0].settings[name] for name in ("objective", "map_space", "unsupported")}
-        own = {
-            name: {chip.name: table.settings[name] for chip, table in zip(chips, tables, strict=True)}
-            for name in ("precision", "buffering")
-        }
-        common.print_json({"schema": "dovetail.sweep/1", "version": sim.__version__, "workload": workload}
-                          | {**shared, **own, "calibration": labels, "columns": columns})  # fmt: skip
+        common.print_json({"schema": SWEEP_SCHEMA, "version": sim.__version__, "workload": workload}
+                          | _settings(chips, tables) | {"calibration": labels, "columns": columns})  # fmt: skip
     else:
         from sim.view import comparisons
         from sim.view.tables import unruled
@@ -105,6 +101,16 @@ def _infeasible(reasons: Sequence[str]) -> str:
     who = "None of them runs" if count == len(reasons) else f"{count} of {len(reasons)} do not run"
     told = "; ".join(f"{reason} ({n})" if len(counts) > 1 else reason for reason, n in counts[:REASONS])
     return f"{who}: {told}" + (f"; {len(counts) - REASONS} other reasons." if len(counts) > REASONS else ".")
+
+
+def _settings(chips: Sequence[Any], tables: Sequence[Any]) -> dict[str, object]:
+    """What all rows share, and what those of one chip do, by its name."""
+    shared = {name: tables[0].settings[name] for name in ("objective", "map_space", "unsupported")}
+    own = {
+        name: {chip.name: table.settings[name] for chip, table in zip(chips, tables, strict=True)}
+        for name in ("precision", "buffering")
+    }
+    return {**shared, **own}
 
 
 def _assumed(chip: Any, table: Any, labels: Mapping[str, str]) -> str:

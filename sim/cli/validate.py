@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -39,21 +39,7 @@ def validate(
 
     _check_together(against, check, hw=hw, precision=precision, calibration=calibration)
     if against is not None:
-        import sim
-        from sim.baseline.validate import against as score_files
-        from sim.baseline.validate import score_document
-
-        with Progress(f"scoring {against}") as progress:
-            scores = score_files(
-                against, hw=hw, precision=precision, calibration=calibration, progress=progress, note=common.say
-            )
-        documents = [score_document(one, sim.__version__) for one in scores]
-        if json:
-            common.print_json(documents[0] if len(documents) == 1 else documents)
-        else:
-            from sim.view.checks import score_notes, score_table
-
-            common.show(score_table(documents), *score_notes(documents), wide=True)
+        _score(against, json, hw=hw, precision=precision, calibration=calibration)
         return
     import sim
     from sim.baseline.validate import validate as run
@@ -69,6 +55,25 @@ def validate(
         common.show(check_table(found), counts, again(found), wide=True)
     if found.failed:
         raise typer.Exit(1)
+
+
+def _score(against: str, json: bool, **options: Any) -> None:
+    """Measured rows beside what is estimated of them."""
+    import sim
+    from sim.baseline.validate import against as score_files
+    from sim.baseline.validate import score_document
+    from sim.cli import common
+    from sim.cli.progress import Progress
+
+    with Progress(f"scoring {against}") as progress:
+        scores = score_files(against, progress=progress, note=common.say, **options)
+    documents = [score_document(one, sim.__version__) for one in scores]
+    if json:
+        common.print_json(documents[0] if len(documents) == 1 else documents)
+    else:
+        from sim.view.checks import score_notes, score_table
+
+        common.show(score_table(documents), *score_notes(documents), wide=True)
 
 
 def _check_together(against: str | None, check: str | None, **given: str | None) -> None:
