@@ -170,6 +170,15 @@ class Simulation:
         return sum(self.energy_breakdown_j.values()) if self.energy_breakdown_j else None
 
     @property
+    def throughput_per_s(self) -> float | None:
+        """Jobs a second, each of them `batch` items where it is known; None where nothing ran."""
+        return (self.batch or 1) * len(self.jobs) / self.latency_s if 0 < self.latency_s < inf else None
+
+    @property
+    def power_w(self) -> float | None:
+        return self.energy_j / self.latency_s if self.energy_j and 0 < self.latency_s < inf else None
+
+    @property
     def utilisation(self) -> dict[str, float | None]:
         """Share of the run for which each unit instance and port was in use."""
         units = {name: use.utilization for name, use in self.engines.items()}
@@ -178,7 +187,6 @@ class Simulation:
     def to_dict(self) -> dict[str, object]:
         """The `dovetail.simulate/1` document; group records of single jobs only, to stay readable."""
         first = [g for g in self.groups if g.job == 0]
-        ran = 0 < self.latency_s < inf
         document: dict[str, object] = {
             "schema": SIMULATE_SCHEMA,
             "version": __version__,
@@ -204,13 +212,13 @@ class Simulation:
             "partial": self.partial,
             "latency_s": self.latency_s,
             "estimate_latency_s": self.estimate_latency_s,
-            "throughput_per_s": len(self.jobs) / self.latency_s if ran else None,
+            "throughput_per_s": self.throughput_per_s,
             "contended_s": self.contended_s,
             "events": self.events,
             "arithmetic_steps": self.arithmetic_steps,
             "energy_j": self.energy_j,
             "energy_breakdown_j": dict(self.energy_breakdown_j),
-            "power_w": self.energy_j / self.latency_s if self.energy_j and ran else None,
+            "power_w": self.power_w,
             "peak_memory_bytes": dict(self.peak_memory_bytes),
             "dma_queueing_s": dict(self.dma_queueing_s),
             "ports": {name: asdict(use) for name, use in self.ports.items()},

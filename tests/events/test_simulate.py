@@ -43,14 +43,19 @@ def test_document():
 SHARED = ("workload", "batch", "hardware", "precision", "objective", "map_space", "buffering", "calibration")
 
 
-@pytest.mark.parametrize(("name", "changes"), [("systolic", {"array.rows": 16}), ("h100-sxm", {}), ("xeon-emr-2c", {})])
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [("systolic", {"array.rows": 16}), ("h100-sxm", {}), ("xeon-emr-2c", {})],
+)
 def test_a_run_states_what_its_estimate_states(name, changes):
-    """All that 2.4 wants stated, equal to the estimate's document; the estimate itself is beside it."""
+    """All that 2.4 wants stated, equal to the estimate's document; the estimate itself is beside it. Two items are
+    in one job, so that the throughput is twice the jobs a second."""
     graph, chip = sim.load_workload("mlp", batch=2), sim.load_hardware(name, changes)
     run, found = sim.simulate(graph, chip).to_dict(), sim.estimate(graph, chip)
     told = json.loads(json.dumps(found.to_dict()))
     assert {key: json.loads(json.dumps(run[key])) for key in SHARED} == {key: told[key] for key in SHARED}
     assert run["estimate_latency_s"] == found.latency_s
+    assert run["throughput_per_s"] == pytest.approx(found.throughput_per_s, rel=0.02)
     assert run["hardware"]["hash"]
     assert run["hardware"]["overrides"].keys() == changes.keys()
 
