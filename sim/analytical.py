@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from math import inf, isfinite, isnan
 from pathlib import Path
-
-import numpy as np
 
 from sim.cost.roofline import Roofline
 from sim.cost.roofline import roofline as graph_roofline
@@ -20,7 +18,6 @@ from sim.hardware.load import as_chip
 from sim.hardware.money import DieCost, die_cost
 from sim.hardware.physical import area_parts_mm2, chip_area_mm2, idle_power_w
 from sim.hardware.precisions import precision_on
-from sim.mapping.winners import Winners
 from sim.notes import above_stated, derived_energy, no_leakage, notes_of
 from sim.results import Estimate, OpEstimate, Term, Traffic
 from sim.savings import with_savings
@@ -31,6 +28,7 @@ from sim.schedule.groups import GroupCost
 from sim.schedule.host import TRANSFER
 from sim.schedule.loads import SUFFIX
 from sim.schedule.network import OBJECTIVES, Network, Options, Shared, cost_network
+from sim.schedule.peaks import peaks_bytes, winning_rows
 from sim.schedule.prepare import pass_limit, prepare
 from sim.steady import with_steady
 from sim.whatif import WhatIfs, with_answers
@@ -190,7 +188,7 @@ def read(network: Network, d: int, *, precision: str | Precision | PrecisionPoli
         area_mm2=silicon.area_mm2,
         area_breakdown_mm2=silicon.area_parts_mm2,
         die_cost=silicon.die_cost,
-        peak_memory_bytes=_peaks(network, d),
+        peak_memory_bytes=peaks_bytes(network, d),
         traffic_bytes=_total_traffic(ops),
         breakdown_s=_total_terms(ops),
         ops=ops,
@@ -311,7 +309,7 @@ def _terms(network: Network, i: int, d: int, latency: float, launch: float) -> d
 
 
 def _mapping(group: GroupCost, d: int, network: Network) -> Mapping[str, object] | None:
-    for won, row in _won(group, d):
+    for won, row in winning_rows(group, d):
         return {"dataflow": network.unit.array.dataflow.value, **won.mappings[row].to_dict()}
     return None
 
@@ -356,31 +354,6 @@ def _held_bytes(network: Network, group: GroupCost, d: int, position: int) -> di
     if residency.memory:
         held[residency.memory] = float(group.held_bytes[d] + group.footprint_bytes[d])
     return held
-
-
-def _peaks(network: Network, d: int) -> dict[str, float]:
-    """The most that lies in each memory at once: at home, on chip what stays there and tiles, and tiles inside."""
-    peaks = {network.unit.home: float(network.residency.home_peak_bytes[d])}
-    if network.residency.memory:
-        peaks[network.residency.memory] = max(
-            (float(g.held_bytes[d] + g.footprint_bytes[d]) for g in network.groups), default=0.0
-        )
-    for group in network.groups:
-        for won, row in _won(group, d):
-            assert group.machine is not None
-            for level, used in won.level_bytes[row].items():
-                name = group.machine.levels[level].name
-                if name != network.residency.memory:
-                    peaks[name] = max(peaks.get(name, 0.0), used)
-    return peaks
-
-
-def _won(group: GroupCost, d: int) -> Iterator[tuple[Winners, int]]:
-    """(winners, row of the design)"""
-    for designs, won in group.winners:
-        at = np.flatnonzero(designs == d)
-        if len(at) and won.row[at[0]] >= 0:
-            yield won, int(won.row[at[0]])
 
 
 def _infeasible(network: Network, d: int) -> dict[str, object] | None:

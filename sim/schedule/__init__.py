@@ -6,7 +6,7 @@ Questions            asking (what the mapper is asked), again (what a machine mu
 Groups by unit       groups and streams (mapped units), gpu, gpu_kernels and gpu_eager, cpu, links (collectives), host
   what libraries do  shapes (einsums as products), cpu_work, eager_work
 Memory               residency (homes of tensors), room (whether they fit), loads (weights that stay), choice (kept or
-                     not, by evaluation)
+                     not, by evaluation), peaks (the most that each memory holds)
 Fusion               fusion, slicings (ways to cut a group), slices (their cost)
 Time                 makespan (who waits for whom), confidence (calibration and interval)
 """

@@ -22,6 +22,7 @@ from sim.schedule.links import awaited
 from sim.schedule.loads import LOAD, SUFFIX
 from sim.schedule.makespan import beside_unit
 from sim.schedule.network import Network, Options, cost_network
+from sim.schedule.peaks import peaks_bytes
 from sim.schedule.plan import Group, Schedule, Steps
 from sim.schedule.slices import Sliced, slice_classes
 from sim.workload.graph import CollectiveOp, Graph
@@ -97,15 +98,10 @@ def to_schedule(network: Network, d: int) -> Schedule:
         _group(network, i, d, names, rates, beside, _held(network, cost, d, position))
         for i, cost in enumerate(network.groups)
     )
-    peaks = {home.name: float(network.residency.home_peak_bytes[d])}
-    if network.residency.memory:
-        peaks[network.residency.memory] = max(
-            (float(g.held_bytes[d] + g.footprint_bytes[d]) for g in network.groups), default=0.0
-        )
     return Schedule(
         groups=groups,
         ports=rates,
-        peaks_bytes=peaks,
+        peaks_bytes=peaks_bytes(network, d),
         clock_hz={unit.name: clock},
         units={unit.name: unit.count} | ({chip.system_link.name: 1} if any(beside) else {}),
         notes=network.notes,

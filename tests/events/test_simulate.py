@@ -40,16 +40,18 @@ def test_document():
     assert document["hardware"] == {"name": None, "hash": None, "overrides": {}}
 
 
-SHARED = ("workload", "batch", "hardware", "precision", "objective", "map_space", "buffering", "calibration")
+SHARED = ("workload", "batch", "hardware", "precision", "objective", "map_space", "buffering", "calibration",
+          "peak_memory_bytes")  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("name", "changes"),
-    [("systolic", {"array.rows": 16}), ("h100-sxm", {}), ("xeon-emr-2c", {})],
+    [("systolic", {"array.rows": 16}), ("h100-sxm", {}), ("xeon-emr-2c", {}), ("gemmini-16", {})],
 )
 def test_a_run_states_what_its_estimate_states(name, changes):
     """All that 2.4 wants stated, equal to the estimate's document; the estimate itself is beside it. Two items are
-    in one job, so that the throughput is twice the jobs a second."""
+    in one job, so that the throughput is twice the jobs a second; the chips with memories inside the one in which
+    tensors stay say what these hold too."""
     graph, chip = sim.load_workload("mlp", batch=2), sim.load_hardware(name, changes)
     run, found = sim.simulate(graph, chip).to_dict(), sim.estimate(graph, chip)
     told = json.loads(json.dumps(found.to_dict()))
