@@ -24,7 +24,7 @@ from sim.mapping.machine import group_by_structure
 from sim.results_io import framed
 from sim.schedule.network import Network, Options, Shared, cost_network, unsupported_of
 from sim.workload.graph import Graph
-from sim.workload.load import Workload, as_graph, load_workload
+from sim.workload.load import MODEL_FILES, Workload, as_graph, load_workload
 from sim.workload.passes.precision import PrecisionPolicy, as_typed
 from sim.workload.precision import Precision
 
@@ -186,15 +186,22 @@ def _graphs(
         )
     for values in product(*knobs.values()):
         chosen: dict[str, Any] = dict(zip(knobs, values, strict=True))
+        subject = _with(workload, chosen)
+        read: Mapping[str, object] = subject.knobs if subject else chosen
+        made: Graph | TraceError
         try:
-            if isinstance(workload, Workload):
-                graph = Workload(workload.name, {**workload.knobs, **chosen}).graph()
-            else:
-                graph = load_workload(workload, **chosen)
+            made = subject.graph() if subject else load_workload(str(workload), **chosen)
+            read = made.knobs
         except TraceError as error:
-            yield chosen, error
-        else:
-            yield chosen, graph
+            made = error
+        yield {name: read.get(name, value) for name, value in chosen.items()}, made  # as the knob's type reads it
+
+
+def _with(workload: Workload | str | Path, knobs: Mapping[str, object]) -> Workload | None:
+    """The workload with these knobs besides its own; None for a model in a file that is no Python."""
+    if isinstance(workload, Workload):
+        return Workload(workload.name, {**workload.knobs, **knobs})
+    return None if Path(workload).suffix in MODEL_FILES else Workload(str(workload), knobs)
 
 
 @dataclass(frozen=True)

@@ -132,9 +132,9 @@ def _draw(columns: Mapping[str, Sequence[Any]], path: Path, title: str) -> None:
         raise ConfigError(f"--figure {path}: cannot be written: {error.strerror}") from error
 
 
-def values(text: str, *, where: str) -> list[str]:
-    """ "16,32,64" or "16 MiB:64 MiB:4" as the texts that each design is given; the unit of a range may stand at one
-    of its ends alone, "1:2 GHz:3".
+def values(text: str, *, where: str) -> list[str | int]:
+    """ "16,32,64" or "16 MiB:64 MiB:4" as what each design is given: whole numbers, as from Python, else texts. The
+    unit of a range may stand at one of its ends alone, "1:2 GHz:3".
 
     Raises: ConfigError: a range without three parts, two units, or counts that do not come out whole.
     """
@@ -144,7 +144,7 @@ def values(text: str, *, where: str) -> list[str]:
         found = [part.strip() for part in text.split(",")]
         if not all(found):
             raise ConfigError(f'{where}: "{text}" has an empty value, expected for example 16,32,64')
-        return found
+        return [_plain(part) for part in found]
     parts = [part.strip() for part in text.split(":")]
     if len(parts) != 3 or not re.fullmatch("[0-9]{1,18}", parts[2]) or int(parts[2]) < 2:
         raise ConfigError(f'{where}: "{text}" is no range, expected lo:hi:n with n >= 2, such as 16:64 MiB:4')
@@ -156,7 +156,12 @@ def values(text: str, *, where: str) -> list[str]:
     steps = [low + (high - low) * i / (int(parts[2]) - 1) for i in range(int(parts[2]))]
     if not unit and not all(step.is_integer() for step in steps):
         raise ConfigError(f"{where}: {text} does not come out in whole numbers: {', '.join(f'{s:g}' for s in steps)}")
-    return [f"{step:.12g} {unit}".strip() for step in steps]
+    return [_plain(f"{step:.12g} {unit}".strip()) for step in steps]
+
+
+def _plain(text: str) -> str | int:
+    """A whole number as one; a longer text than any count of parts stays for the chip to refuse."""
+    return int(text) if re.fullmatch("[0-9]{1,18}", text) else text
 
 
 def _split(text: str, where: str) -> tuple[float, str]:

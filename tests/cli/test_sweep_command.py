@@ -21,15 +21,15 @@ from sim.sweep_io import columns_of, write_table
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("16,32,64", ["16", "32", "64"]),
+        ("16,32,64", [16, 32, 64]),
         ("34 GB/s, 68 GB/s", ["34 GB/s", "68 GB/s"]),
         ("16 MiB:64 MiB:4", ["16 MiB", "32 MiB", "48 MiB", "64 MiB"]),
         ("1:2 GHz:3", ["1 GHz", "1.5 GHz", "2 GHz"]),
         ("1 GHz:2:4", values("1 GHz:2 GHz:4", where="")),
-        ("16:64:4", ["16", "32", "48", "64"]),
+        ("16:64:4", [16, 32, 48, 64]),
     ],
 )
-def test_values(text: str, found: list[str]) -> None:
+def test_values(text: str, found: list[str | int]) -> None:
     assert values(text, where="--set x") == found
 
 
@@ -186,6 +186,18 @@ def test_ops_without_a_rule_are_costed_where_that_is_allowed(
         assert document["unsupported"] == ["aten.special_bessel_j0 at bessel.py:12"]
     if command == "sweep":
         assert json.dumps(document["columns"]["macs"]) == json.dumps(document["columns"]["effective_macs"]) == "[128]"
+
+
+def test_columns_are_those_of_python() -> None:
+    """Counts and knobs are numbers in the document, as in the table of the same sweep from Python; quantities texts."""
+    words = ["sweep", "mlp", "--hw", "systolic", "--set", "array.rows=16,32", "--set", "clock=1 GHz", "-p", "batch=1,2"]
+    done = CliRunner().invoke(app, [*words, "--json"])
+    assert done.exit_code == 0, done.stderr
+    columns = json.loads(done.stdout)["columns"]
+    table = sim.sweep("mlp", "systolic", {"array.rows": [16, 32], "clock": ["1 GHz"]}, knobs={"batch": [1, 2]})
+    for name in table.parameters:
+        assert columns[name] == table[name].tolist(), name
+    assert (columns["array.rows"], columns["batch"]) == ([16, 16, 32, 32], [1, 2, 1, 2])
 
 
 def test_a_scenario_has_no_ops_to_allow() -> None:
