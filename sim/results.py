@@ -190,6 +190,16 @@ class Estimate:
         return f"<Estimate of {what}: {time}{energy}, {len(self.ops)} ops>"
 
     @property
+    def workload(self) -> dict[str, object]:
+        """As in the document: "name", "knobs", "graph_hash"."""
+        return {"name": self.workload_name, "knobs": dict(self.knobs), "graph_hash": self.graph_hash}
+
+    @property
+    def hardware(self) -> dict[str, object]:
+        """As in the document: "name", "hash", "overrides"."""
+        return {"name": self.hardware_name, "hash": self.hardware_hash, "overrides": dict(self.overrides)}
+
+    @property
     def flops(self) -> int:
         return 2 * self.macs + self.vector_ops
 

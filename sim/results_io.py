@@ -29,17 +29,9 @@ def to_dict(estimate: Estimate) -> Document:
         {
             "schema": ESTIMATE_SCHEMA,
             "version": __version__,
-            "workload": {
-                "name": estimate.workload_name,
-                "knobs": estimate.knobs,
-                "graph_hash": estimate.graph_hash,
-            },
+            "workload": estimate.workload,
             "batch": estimate.batch,
-            "hardware": {
-                "name": estimate.hardware_name,
-                "hash": estimate.hardware_hash,
-                "overrides": estimate.overrides,
-            },
+            "hardware": estimate.hardware,
             "precision": estimate.precision,
             "objective": estimate.objective,
             "map_space": estimate.map_space,

@@ -127,6 +127,8 @@ def test_document_has_every_field_of_the_contract(estimate: Estimate) -> None:
         "notes",
     ]
     assert set(contract) <= set(document)
+    assert all(hasattr(estimate, key) for key in contract[2:])  # (schema and version belong to the document)
+    assert (estimate.workload, estimate.hardware) == (document["workload"], document["hardware"])
     assert document["flops"] == 2 * estimate.macs + estimate.vector_ops
     assert list(document["breakdown_s"]) == [term.value for term in Term]
     op = [

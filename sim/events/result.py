@@ -166,6 +166,17 @@ class Simulation:
         return f"<Simulation{what}: {format_quantity(self.latency_s, Dimension.TIME)}, {jobs}>"
 
     @property
+    def workload(self) -> dict[str, object]:
+        """As in the document: "name", "knobs", "graph_hash"; None of a schedule, which does not tell."""
+        knobs = None if self.knobs is None else dict(self.knobs)
+        return {"name": self.workload_name or None, "knobs": knobs, "graph_hash": self.graph_hash}
+
+    @property
+    def hardware(self) -> dict[str, object]:
+        """As in the document: "name", "hash", "overrides"."""
+        return {"name": self.hardware_name or None, "hash": self.hardware_hash, "overrides": dict(self.overrides)}
+
+    @property
     def energy_j(self) -> float | None:
         return sum(self.energy_breakdown_j.values()) if self.energy_breakdown_j else None
 
@@ -190,17 +201,9 @@ class Simulation:
         document: dict[str, object] = {
             "schema": SIMULATE_SCHEMA,
             "version": __version__,
-            "workload": {
-                "name": self.workload_name or None,
-                "knobs": None if self.knobs is None else dict(self.knobs),
-                "graph_hash": self.graph_hash,
-            },
+            "workload": self.workload,
             "batch": self.batch,
-            "hardware": {
-                "name": self.hardware_name or None,
-                "hash": self.hardware_hash,
-                "overrides": dict(self.overrides),
-            },
+            "hardware": self.hardware,
             "precision": self.precision or None,
             "objective": self.objective,
             "map_space": self.map_space,

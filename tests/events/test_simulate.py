@@ -53,7 +53,9 @@ def test_a_run_states_what_its_estimate_states(name, changes):
     in one job, so that the throughput is twice the jobs a second; the chips with memories inside the one in which
     tensors stay say what these hold too."""
     graph, chip = sim.load_workload("mlp", batch=2), sim.load_hardware(name, changes)
-    run, found = sim.simulate(graph, chip).to_dict(), sim.estimate(graph, chip)
+    result, found = sim.simulate(graph, chip), sim.estimate(graph, chip)
+    run = result.to_dict()
+    assert (result.workload, result.hardware) == (found.workload, found.hardware)
     told = json.loads(json.dumps(found.to_dict()))
     assert {key: json.loads(json.dumps(run[key])) for key in SHARED} == {key: told[key] for key in SHARED}
     assert run["estimate_latency_s"] == found.latency_s
