@@ -55,6 +55,7 @@ class Study:
 
     workload: str
     knobs: Mapping[str, object]
+    """All of the workload's, those that were not given at their defaults."""
     seed: int
     quality: Quality | None
     parameter_bytes: float
@@ -163,7 +164,7 @@ def run_study(
     tuned = [result for recipe, result in zip(chosen, results, strict=True) if recipe != untuned(recipe)]
     return Study(
         workload=workload,
-        knobs=dict(knobs or {}),
+        knobs=dict(source.knobs),
         seed=seed,
         quality=quality,
         parameter_bytes=weight_bytes(module, {}),

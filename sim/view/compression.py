@@ -246,7 +246,7 @@ def _chip_table(study: Study, chip: str) -> FittedTable:
     lines += [(recipe, *_cost_cells(benefit.after, f"{benefit.speedup:.2f}")) for recipe, benefit in found]
     heads = (words("recipe"), words("runs as", drop=1), number("latency"), number("speed-up"), number("energy", drop=2),
              number("DRAM traffic", drop=3), number("weights", drop=4))  # fmt: skip
-    batch = int(str(study.knobs.get("batch", 1)))
+    batch = study.knobs.get("batch", 1)
     return fitted(f"{'One inference' if batch == 1 else f'A batch of {batch}'} on {chip}", heads, lines)
 
 

@@ -91,10 +91,9 @@ def test_a_model_of_dicts_without_data_is_costed_by_any_recipe_that_needs_none(t
 def test_other_shapes_are_costed_at_the_asked_batch(tmp_path, workload):
     """Half of the 16 channels: half of the MACs of both layers at any batch, so more than one image gains more."""
     prune = _recipe(tmp_path, "prune", "{technique: prune_channels, keep: 0.5}")
-    gains = [
-        run_study(workload, [prune], hardware=["edge-npu"], knobs={"batch": batch}).results[0].benefits[0]
-        for batch in ("1", "64")
-    ]
+    studies = [run_study(workload, [prune], hardware=["edge-npu"], knobs={"batch": batch}) for batch in ("1", "64")]
+    assert [study.to_dict()["knobs"] for study in studies] == [{"batch": 1, "width": 16}, {"batch": 64, "width": 16}]
+    gains = [study.results[0].benefits[0] for study in studies]
     assert gains[1].before.latency_s > gains[0].before.latency_s
     assert gains[1].speedup > gains[0].speedup > 1
 
