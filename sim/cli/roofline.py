@@ -66,7 +66,9 @@ def roofline(
     bounds = [_bound(found, graph, chip, precision) for found, chip in zip(estimates, chips, strict=True)]
     if json:
         documents = [
-            bound.to_dict() | {"estimate": {"latency_s": _latency_s(found), "calibration": found.calibration}}
+            bound.to_dict()
+            | {"knobs": dict(found.knobs), "batch": found.batch}
+            | {"estimate": {"latency_s": _latency_s(found), "calibration": found.calibration}}
             for bound, found in zip(bounds, estimates, strict=True)
         ]
         common.print_json(documents[0] if len(documents) == 1 else documents)

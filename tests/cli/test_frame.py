@@ -258,6 +258,7 @@ def test_the_roofline_of_what_does_not_fit_is_one_document() -> None:
         json.loads(runner.invoke(app, ["roofline", "gemm", "--hw", "systolic", *words, "--json"]).stdout)
         for words in ([], ["--set", "DRAM.capacity=64 B"])
     )
+    assert whole["batch"] == whole["knobs"]["batch"] == 1
     assert whole["estimate"]["latency_s"] > whole["latency_s"] == none["latency_s"]
     assert none["estimate"]["latency_s"] is None
 
