@@ -113,7 +113,7 @@ COMMANDS = {
     ),
     "calibrate": Entry(
         "calibrate:calibrate",
-        "Fit a CPU's few physical constants to measurements.",
+        "Fit a measured device's few physical constants.",
         "dovetail calibrate --device amd-epyc-f25m17-avx512-zen4-2c --hw epyc-zen4 -o mine.json",
         _TRUST,
     ),
