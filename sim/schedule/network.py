@@ -15,7 +15,7 @@ import numpy as np
 
 from sim.cost.ceilings import instances
 from sim.cost.depthwise import depthwise_macs_per_cycle
-from sim.errors import ConfigError, UnsupportedOpError, WorkloadError, expect, nearest
+from sim.errors import ConfigError, PrecisionError, UnsupportedOpError, WorkloadError, expect, nearest
 from sim.hardware.chip import Chip, Costing, System, Unit
 from sim.hardware.designs import Designs
 from sim.hardware.physical import check_energies, idle_power_w
@@ -326,7 +326,10 @@ def cost_network(
     shared = shared or Shared()
     ready = _as_it_runs(graph, chips[0], precision, options, shared)
     energy_of = subject if subject is not None else Designs(chips[0]) if len(chips) == 1 else chips[0]
-    chosen = _best(partial(_Coster, ready, chips, energy_of, precision=precision, shared=shared), options)
+    try:
+        chosen = _best(partial(_Coster, ready, chips, energy_of, precision=precision, shared=shared), options)
+    except PrecisionError as error:
+        raise PrecisionError("; but ".join([str(error), *kept_types_note(graph, precision)])) from error
     coster, groups, homes = chosen.coster, chosen.groups, chosen.homes
     check_home(coster, homes)
     problems = supply_problems(energy_of if isinstance(energy_of, Designs) else chips)

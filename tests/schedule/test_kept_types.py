@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import sim
+from sim.errors import PrecisionError
 from sim.workload.graph import EinsumOp, OperandRole
 from sim.workload.passes.precision import PrecisionPolicy, kept_types_note
 from sim.workload.precision import parse_precision
@@ -43,3 +44,13 @@ def test_products_are_counted_and_their_types_named():
     narrow = replace(graph.tensors[weight], dtype="int4", bits=4)
     (note,) = kept_types_note(graph.with_(tensors={**graph.tensors, weight: narrow}), parse_precision("bf16"))
     assert note.startswith("1 of 2 products keep types of the graph (int4), not bf16")
+
+
+def test_a_type_that_no_precision_changes_is_told_with_the_refusal():
+    """Eyeriss multiplies int16 alone: no `--precision` helps a product that was built in int8, its builder does."""
+    chip = sim.load_hardware("eyeriss")
+    with pytest.raises(PrecisionError, match=r"no rate for int8 .* keeps types of the graph .*dtype=\"int16\""):
+        sim.estimate(sim.gemm(8, 8, 8, dtype="int8"), chip)
+    assert sim.estimate(sim.gemm(8, 8, 8, dtype="int16"), chip).precision == "int16"
+    with pytest.raises(PrecisionError, match=r"choose --precision int16$"):
+        sim.estimate(sim.gemm(8, 8, 8, dtype="fp32"), chip, precision="int8")
