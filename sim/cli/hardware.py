@@ -1,4 +1,4 @@
-"""`dovetail check`: what was understood of a file, or every error with its place."""
+"""`dovetail check`: what was understood of a file, or what is wrong, with its place."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def check(
         bool, typer.Option("--json-schema", help="Print the JSON Schema of chip files instead, for an editor.")
     ] = False,
 ) -> None:
-    """Validate FILE and print what was understood of it; exit 2 with every error otherwise."""
+    """Validate FILE and print what was understood of it; else say what is wrong and where (exit code 2)."""
     from sim.cli import common
 
     if json_schema:

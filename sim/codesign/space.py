@@ -180,7 +180,7 @@ def _label(spec: WorkloadSpec) -> str:
 def load_space(name_or_path: str | Path, *, short: bool = False, calibration: str | None = None) -> Space:
     """The space of a YAML file, or of a bundled name in `searches/`; `calibration` in place of the file's.
 
-    Raises: ConfigError, WorkloadError, PrecisionError: every problem with its place.
+    Raises: ConfigError, WorkloadError, PrecisionError: a problem with its place; of the schema all of them.
     """
     expect(name_or_path, (str, Path), "a search's name, the path of its YAML file, or a Space", where="search")
     path = Path(name_or_path)
