@@ -16,7 +16,7 @@ from sim.hardware import technology_data as data
 from sim.hardware.chip import Array, Chip, Level, Memory, Unit, VectorUnit
 from sim.hardware.designs import Designs
 from sim.hardware.physical import model_area_mm2, model_idle_w, model_power_w
-from sim.hardware.supply import supply_share
+from sim.hardware.supply import fastest_clock_hz, supply_share
 
 
 def rederive(old: Chip, new: Chip, path: str) -> Chip:
@@ -42,13 +42,14 @@ def rederive(old: Chip, new: Chip, path: str) -> Chip:
 
 
 def _moved_voltage(old: Chip, new: Chip, path: str) -> dict[str, float]:
-    """The supply that the file states, moved along the V-f curve when the clock changed, with the node's nominal one
-    when the node did. One that an override states stays, whatever is overridden after it."""
+    """The supply that the file states, moved along the V-f curve when the fastest clock changed, with the node's
+    nominal one when the node did. One that an override states stays, whatever is overridden after it."""
     stated, limit = new.technology.voltage_v, new.technology.max_clock_hz
     if stated is None or "technology.voltage" in new.overrides:
         return {}
-    if path == "clock" and limit is not None:
-        before, after = tech.voltage_share(clock_hz=[old.clock_hz, new.clock_hz], max_clock_hz=limit)
+    if path.rpartition(".")[2] == "clock" and limit is not None:
+        clocks = [float(fastest_clock_hz(Designs(chip))[0]) for chip in (old, new)]
+        before, after = tech.voltage_share(clock_hz=clocks, max_clock_hz=limit)
     elif path == "technology.node" and None not in (nodes := (old.technology.node_nm, new.technology.node_nm)):
         before, after = tech.nominal_voltage_v(node_nm=list(nodes))  # type: ignore[arg-type]
     else:

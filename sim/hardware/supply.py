@@ -17,11 +17,16 @@ _SLACK = 1e-9
 
 
 def supply_share(d: Designs) -> np.ndarray:
-    """Supply over the node's nominal: stated, or from the clock; NaN without a node."""
+    """Supply over the node's nominal: stated, or what the fastest clock needs; NaN without a node."""
     nominal = tech.nominal_voltage_v(node_nm=d.column("technology.node"))
     stated, limit = d.column(_PATH), d.column("technology.max_clock")
-    share = tech.voltage_share(clock_hz=d.column("clock"), max_clock_hz=np.where(np.isnan(limit), 1.0, limit))
+    share = tech.voltage_share(clock_hz=fastest_clock_hz(d), max_clock_hz=np.where(np.isnan(limit), 1.0, limit))
     return np.where(np.isnan(stated), np.where(np.isnan(limit), 1.0, share), stated / nominal)
+
+
+def fastest_clock_hz(d: Designs) -> np.ndarray:
+    """The clock that the one supply of a chip must bear: the fastest of the chip's and of its units'."""
+    return np.asarray(np.max([d.column("clock"), *(d.column(f"{unit.name}.clock") for unit in d.chip.units)], axis=0))
 
 
 def supply_problems(chips: Sequence[Chip] | Designs) -> dict[int, str]:
@@ -36,8 +41,7 @@ def supply_problems(chips: Sequence[Chip] | Designs) -> dict[int, str]:
     d = chips
     if d.chip.technology.voltage_v is None and _PATH not in d.choices:
         return {}
-    clock = np.max([d.column("clock"), *(d.column(f"{unit.name}.clock") for unit in d.chip.units)], axis=0)
-    columns = (d.column(_PATH), clock, d.column("technology.max_clock"), d.column("technology.node"))
+    columns = (d.column(_PATH), fastest_clock_hz(d), d.column("technology.max_clock"), d.column("technology.node"))
     told = _PATH in d.choices or _PATH in d.chip.overrides
     found = {i: _problem(*map(float, row), told=told) for i, row in enumerate(zip(*columns, strict=True))}
     return {i: why for i, why in found.items() if why}

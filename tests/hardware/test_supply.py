@@ -60,6 +60,27 @@ def test_the_fastest_unit_needs_its_supply():
     assert supply_problems([chip.set(VOLTAGE, voltage), slow.set(VOLTAGE, voltage)]).keys() == {0}
 
 
+def test_a_units_own_clock_raises_the_supply_as_the_chips_does():
+    """One supply bears the fastest clock: `npu.clock` at 2 GHz costs what `clock` at 2 GHz costs, and not what
+    half of it did."""
+    whole, unit, behind = (
+        load_hardware("systolic", clocks)
+        for clocks in ({"clock": "2 GHz"}, {"npu.clock": "2 GHz"}, {"npu.clock": "2 GHz", "clock": "100 MHz"})
+    )
+    assert [supply_share(Designs(chip))[0] for chip in (whole, unit, behind)] == [1, 1, 1]
+    dear, same, slow = (sim.estimate(gemm(128, 128, 128), chip) for chip in (whole, unit, behind))
+    assert (same.latency_s, same.energy_j) == (dear.latency_s, dear.energy_j) == (slow.latency_s, slow.energy_j)
+
+
+def test_a_stated_supply_moves_with_the_fastest_clock():
+    """eyeriss states 1 V at 200 MHz, here its maximum: a unit at half of it leaves the supply, both lower it."""
+    chip = load_hardware("eyeriss", {"technology.max_clock": "200 MHz"})
+    unit = chip.main_unit.name
+    assert chip.set(f"{unit}.clock", "100 MHz").technology.voltage_v == chip.technology.voltage_v
+    both = chip.set(f"{unit}.clock", "100 MHz").set("clock", "100 MHz")
+    assert both.technology.voltage_v == pytest.approx(chip.set("clock", "100 MHz").technology.voltage_v)
+
+
 def test_without_a_maximum_clock_only_the_nominal_supply_is_known_to_do():
     document = to_document(load_hardware("edge-npu"))
     document["technology"] = {"node": "16 nm", "source": "estimated: as the class"}
