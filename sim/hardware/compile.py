@@ -256,7 +256,12 @@ def _clock_check(spec: s.ChipSpec) -> list[str]:
     if spec.clock <= 0:
         return ["clock: must be above 0"]
     limit = spec.technology.max_clock if spec.technology else None
-    if limit is not None and spec.clock > limit:
-        times = format_times(spec.clock / limit)
-        return [f"clock: {spec.clock / 1e9:g} GHz is above technology.max_clock, {limit / 1e9:g} GHz ({times})"]
-    return []
+    if limit is None:
+        return []
+    clocks = {"clock": spec.clock} | {f"units[{i}].clock": unit.clock or 0.0 for i, unit in enumerate(spec.units)}
+    most = f"technology.max_clock, {limit / 1e9:g} GHz"
+    return [
+        f"{place}: {clock / 1e9:g} GHz is above {most} ({format_times(clock / limit)})"
+        for place, clock in clocks.items()
+        if clock > limit
+    ]

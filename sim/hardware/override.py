@@ -13,7 +13,6 @@ from sim.hardware.dump import to_document
 from sim.hardware.load import from_document
 from sim.hardware.rederive import rederive
 from sim.hardware.schema import SPECS, OverheadsSpec, UnitSpec
-from sim.units import format_times
 
 _NOT_SET = {
     "units": frozenset({"name", "source", "hierarchy", "vector", "overheads"}),
@@ -71,7 +70,6 @@ def set_path(chip: Chip, path: str, quantity: object) -> Chip:
         _set_component(document, path, quantity, text, where)
     document["overrides"] = {**chip.overrides, path: text}
     changed = from_document(document, where=where)
-    _check_clocks(changed, path, where)
     return rederive(chip, changed, path)
 
 
@@ -164,18 +162,4 @@ def _check_bandwidth(component: Mapping[str, Any], name: str, field: str, where:
         raise ConfigError(
             f"{where}: {name} declares one bandwidth for both directions ({component['bandwidth']}): "
             f"set {name}.bandwidth"
-        )
-
-
-def _check_clocks(chip: Chip, path: str, where: str) -> None:
-    """The clock of a unit that has its own is bounded like the chip's."""
-    limit = chip.technology.max_clock_hz
-    name, _, field = path.partition(".")
-    if field != "clock" or limit is None:
-        return
-    unit = next(unit for unit in chip.units if unit.name == name)
-    if unit.clock_hz > limit:
-        raise ConfigError(
-            f"{where}: {unit.clock_hz / 1e9:g} GHz is above technology.max_clock, {limit / 1e9:g} GHz "
-            f"({format_times(unit.clock_hz / limit)})"
         )

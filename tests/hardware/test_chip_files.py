@@ -137,6 +137,10 @@ BAD = {
     "no max clock": (lambda d: d["technology"].update(max_clock="0 GHz"), ["technology.max_clock: must be above 0"]),
     "no area": (lambda d: d["technology"].update(area="0 mm2"), ["technology.area: must be above 0"]),
     "clock too high": (lambda d: d.update(clock="3 GHz"), ["clock: 3 GHz is above technology.max_clock, 2 GHz (1.50"]),
+    "clock of a unit too high": (
+        lambda d: d["units"][0].update(clock="3 GHz", source="estimated: x"),
+        ["units[0].clock: 3 GHz is above technology.max_clock, 2 GHz (1.50"],
+    ),
     "node outside the table": (
         lambda d: d["technology"].update(node="13 nm"),
         ["13 nm is outside the scaling table", "the nearest are 12 and 14 nm"],
