@@ -134,6 +134,20 @@ class Memory:
     read_energy_j_per_byte: float | None = None
     write_energy_j_per_byte: float | None = None
 
+    def reached(self, clock_hz: float) -> tuple[float, float]:
+        """(read, write) bytes per cycle after efficiency and the latency bound (Little's law)."""
+        bound = inf
+        if self.outstanding and self.request_bytes and self.latency_s:
+            bound = self.outstanding * self.request_bytes / (self.latency_s * clock_hz)
+        read, write = (min(rate.at(clock_hz) * self.efficiency, bound) for rate in (self.read, self.write))
+        return read, write
+
+    def busy_s(self, read_bytes: float, write_bytes: float, *, clock_hz: float) -> float:
+        """How long its port, or the longer of its two, takes for so many bytes."""
+        read, write = self.reached(clock_hz)
+        times = (read_bytes / (read * clock_hz), write_bytes / (write * clock_hz))
+        return sum(times) if self.shared_port else max(times)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fanout:

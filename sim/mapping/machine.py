@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import inf
 
 import numpy as np
 
@@ -136,14 +135,6 @@ def array_shape(array: Array, compute: str, *, chip: str) -> ArrayShape:
     )
 
 
-def _memory_rates(memory: Memory, clock_hz: float) -> tuple[float, float]:
-    """(read, write) bytes per cycle after efficiency and the latency bound (Little's law)."""
-    bound = inf
-    if memory.outstanding and memory.request_bytes and memory.latency_s:
-        bound = memory.outstanding * memory.request_bytes / (memory.latency_s * clock_hz)
-    return tuple(min(rate.at(clock_hz) * memory.efficiency, bound) for rate in (memory.read, memory.write))  # type: ignore[return-value]
-
-
 def structure(chip: Chip, unit: Unit) -> tuple:
     """What decides the candidate mappings of a unit; equal for chips that share a machine."""
     home = chip.memory(unit.home)
@@ -212,7 +203,7 @@ def machine(chips: Sequence[Chip], compute: str, unit_index: int = 0, energy: En
     rates = np.empty((len(chips), len(ports)))
     for level, column in zip(levels, memories, strict=True):
         for d, memory in enumerate(column):
-            rates[d, level.read_port], rates[d, level.write_port] = _memory_rates(memory, clock[d])
+            rates[d, level.read_port], rates[d, level.write_port] = memory.reached(clock[d])
     units = [c.units[unit_index] for c in chips]
     return Machine(
         levels=levels,

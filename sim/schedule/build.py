@@ -86,10 +86,7 @@ def to_schedule(network: Network, d: int) -> Schedule:
             names[1]: float(machine.rates[d, level.write_port]) * clock,
         }
     else:
-        rates = {
-            names[0]: home.read.at(clock) * clock * home.efficiency,
-            names[1]: home.write.at(clock) * clock * home.efficiency,
-        }
+        rates = {name: rate * clock for name, rate in zip(names, home.reached(clock), strict=True)}
     position = {op.name: at for at, op in enumerate(network.graph.ops)}
     for link in chip.links:
         rates[link.name] = link.bandwidth.at(clock) * clock

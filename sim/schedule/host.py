@@ -28,7 +28,8 @@ INPUTS = ("host", "resident")
 def input_transfer(
     graph: Graph, chips: Sequence[Chip], subject: Chip | Designs, designs_held: np.ndarray
 ) -> GroupCost | None:
-    """Inputs that some op reads, at their stored bits, over the host link: latency + bytes / bandwidth.
+    """Inputs that some op reads, at their stored bits, over the host link: latency + bytes / bandwidth, that of the
+    link or of the home memory that they are written into, whichever is slower.
 
     None without a host link or inputs. `subject`: what energies are read from; `designs_held` (D,): resident bytes
     before the first op.
@@ -46,8 +47,10 @@ def input_transfer(
     op = MovementOp(name=TRANSFER, kind=TRANSFER, inputs=(), outputs=names, read_bytes={}, write_bytes={})
     n, unit = len(chips), chips[0].main_unit
     clock = np.array([chip.main_unit.clock_hz for chip in chips])
-    time = np.array([link.latency_s + moved / (link.bandwidth.at(c) * c) for link, c in zip(links, clock, strict=True)])  # type: ignore[union-attr]
-    write = np.array([chip.memory(unit.home).write.at(c) * c for chip, c in zip(chips, clock, strict=True)])
+    over = np.array([link.bandwidth.at(c) * c for link, c in zip(links, clock, strict=True)])  # type: ignore[union-attr]
+    latency = np.array([link.latency_s for link in links])  # type: ignore[union-attr]
+    written = np.array([c.memory(unit.home).busy_s(0.0, moved, clock_hz=c.main_unit.clock_hz) for c in chips])
+    time = latency + np.maximum(moved / over, written)
     joules = memory_energy_j_per_byte(subject, unit.home, "write")
     energy = np.full(n, moved) * np.asarray(np.nan if joules is None else joules, dtype=float)
     zero = np.zeros(n)
@@ -58,7 +61,7 @@ def input_transfer(
         time_s=time,
         terms_s={Term.COMMUNICATION: time},
         traffic_bytes={unit.home: {"input": (zero, np.full(n, moved))}},
-        home_busy_s=np.minimum(time, moved / write),
+        home_busy_s=written,
         prefetch_s=zero,
         first_weight_bytes=zero,
         first_weight_s=zero,

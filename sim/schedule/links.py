@@ -24,12 +24,10 @@ def cost_collective(op: CollectiveOp, coster: _Coster) -> GroupCost:
     """A collective by the alpha-beta model, launched by the unit; it occupies the link, not the unit.
 
     Each chip reads what it sends where that lies, and writes what it receives where that will lie: in the home memory,
-    or on chip what stays there.
+    or on chip what stays there. A home memory that is slower than the link holds it up.
     """
     chips, n, home = coster.chips, len(coster.chips), coster.unit.home
-    time = np.array([_seconds(op, chip) for chip in chips], dtype=float)
     sent = np.full(n, float(sent_bytes(collective=op.collective.value, message_bytes=op.message_bytes, chips=op.chips)))
-    rate = np.array([_home_bytes_per_s(chip) for chip in chips])
     link = chips[0].system_link.name
     zero = np.zeros(n)
     over = sent * _per_byte(link_energy_j_per_byte(coster.subject, link))
@@ -42,7 +40,13 @@ def cost_collective(op: CollectiveOp, coster: _Coster) -> GroupCost:
             start=zero,
         )
         traffic[memory] = {"communication": (read, write)}
-    at_home = sum(traffic[home]["communication"], start=zero)
+    at_home = np.array(
+        [
+            chip.memory(home).busy_s(read, write, clock_hz=chip.main_unit.clock_hz)
+            for chip, read, write in zip(chips, *traffic[home]["communication"], strict=True)
+        ]
+    )
+    time = np.maximum([_seconds(op, chip) for chip in chips], at_home)
     return GroupCost(
         op=op,
         name=op.name,
@@ -50,7 +54,7 @@ def cost_collective(op: CollectiveOp, coster: _Coster) -> GroupCost:
         time_s=time,
         terms_s={Term.COMMUNICATION: time},
         traffic_bytes=traffic,
-        home_busy_s=np.minimum(time, at_home / rate),
+        home_busy_s=at_home,
         prefetch_s=zero,
         first_weight_bytes=zero,
         first_weight_s=zero,
@@ -93,11 +97,6 @@ def _seconds(op: CollectiveOp, chip: Chip) -> float:
             topology=chip.system.topology, bandwidth_bytes_per_s=link.bandwidth.at(1.0), latency_s=link.latency_s,
         )
     )  # fmt: skip
-
-
-def _home_bytes_per_s(chip: Chip) -> float:
-    home, clock = chip.memory(chip.main_unit.home), chip.main_unit.clock_hz
-    return home.read.at(clock) * clock * home.efficiency
 
 
 def awaited(graph: Graph) -> dict[str, tuple[str, ...]]:

@@ -49,6 +49,14 @@ def test_a_gpu_and_a_chip_without_a_host_link():
     assert sim.estimate(graph, sim.load_hardware("edge-npu")).breakdown_s[Term.COMMUNICATION] == 0
 
 
+def test_inputs_enter_no_faster_than_the_home_memory_takes_them(graph):
+    """A port of 1 GB/s, of which 0.8 are reached, behind a link of 14 GB/s: 256 KiB take 327.68 us and the latency."""
+    chip = sim.load_hardware(CHIP, {"DRAM.bandwidth": "1 GB/s", "DRAM.efficiency": 0.8})
+    found, run = sim.estimate(graph, chip), sim.simulate(graph, chip)
+    assert found.ops[0].latency_s == pytest.approx(1e-6 + 256 * 1024 / 0.8e9, rel=1e-12)
+    assert run.latency_s == pytest.approx(found.latency_s, rel=0.02)
+
+
 def test_a_wrong_word_is_refused(graph):
     with pytest.raises(ConfigError, match=r'inputs "hots": expected host or resident\. Did you mean "host"'):
         sim.estimate(graph, sim.load_hardware(CHIP), inputs="hots")

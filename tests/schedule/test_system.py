@@ -355,6 +355,16 @@ def test_a_collective_reads_and_writes_where_its_tensors_lie(pair: Chip, mlp: Gr
     assert at_home.read + at_home.write == sent * list(op.homes.values()).count("DRAM")
 
 
+def test_a_home_memory_slower_than_the_link_holds_a_collective_up(pair: Chip, mlp: Graph) -> None:
+    """2 chips send 1/2 + 1/2 of 32 x 64 sums of 16 bit, 4,096 B: read and written through one port of 1 GB/s at 0.85 of
+    it, 9.64 us, where the wire takes 2 us + 4,096 / 400e9 = 2.01 us."""
+    chip = pair.set("wire.bandwidth", "400 GB/s").set("DRAM.bandwidth", "1 GB/s").set("SRAM.residency", False)
+    found, run = sim.estimate(mlp, chip), sim.simulate(mlp, chip)
+    (op,) = [op for op in found.ops if op.kind == "collective.all_reduce"]
+    assert op.breakdown_s["communication"] == pytest.approx(2 * 4096 / 0.85e9)
+    assert run.latency_s == pytest.approx(found.latency_s, rel=0.02)
+
+
 def test_memory_and_work_are_shared(tmp_path: Path, small: Graph) -> None:
     """One chip of four holds a quarter of the products' weights; embeddings, norms and the small head are whole."""
     one = sim.load_hardware("tesla-fsd-npu")
