@@ -203,9 +203,23 @@ def _cross_checks(spec: s.ChipSpec) -> list[str]:
             if name in served:
                 problems.append(f'{where} has its transfers moved by "{served[name]}" already')
             served[name] = engines.name
-    if spec.host_link is not None and spec.host_link not in [k.name for k in spec.links]:
-        problems.append(f'host_link: "{spec.host_link}" is not the name of a link.{nearest(spec.host_link, seen)}')
+    if spec.host_link is not None:
+        if spec.host_link not in [k.name for k in spec.links]:
+            problems.append(f'host_link: "{spec.host_link}" is not the name of a link.{nearest(spec.host_link, seen)}')
+        problems += _ends_check(spec, "host_link", spec.host_link, "host")
     return problems + _kind_check(spec) + _system_check(spec) + _precision_check(spec) + _clock_check(spec)
+
+
+def _ends_check(spec: s.ChipSpec, key: str, name: str, far: str) -> list[str]:
+    """What crosses a link between the chip and what is `far` lies in the home memory of the unit that runs a model."""
+    unit = spec.units[0]
+    elsewhere = {m.name for m in spec.memories} - {unit.home}
+    return [
+        f"{key}: {name} joins {' and '.join(link.ends)}: expected a link with {far} at one end and at the other "
+        f"{unit.home}, the home of {unit.name}, where what crosses it lies"
+        for link in spec.links
+        if link.name == name and (far not in link.ends or elsewhere & set(link.ends))
+    ]
 
 
 def _kind_check(spec: s.ChipSpec) -> list[str]:
@@ -229,7 +243,7 @@ def _system_check(spec: s.ChipSpec) -> list[str]:
         expected = f"one of {', '.join(links)}" if links else "a link, with bandwidth and latency, under links"
         return [f'system.link: "{spec.system.link}" is no link: expected {expected}.{nearest(spec.system.link, links)}']
     at = links.index(spec.system.link)
-    problems = []
+    problems = _ends_check(spec, "system.link", spec.system.link, "chip")
     if spec.links[at].bandwidth.per_s is None:
         problems.append(
             f"links[{at}].bandwidth: expected a rate per second, since the chips of a system share no clock"

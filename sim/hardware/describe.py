@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from math import isinf
 
-from sim.hardware.chip import Array, Chip, Fanout, Memory, Rate, Unit
+from sim.hardware.chip import Array, Chip, Fanout, Link, Memory, Rate, System, Unit
 from sim.hardware.dump import chip_hash
 from sim.hardware.money import die_cost, die_cost_words
 from sim.hardware.physical import chip_area_mm2, peak_power_w
@@ -39,7 +39,8 @@ def describe(chip: Chip) -> list[str]:
         peaks = (f"{dtype} {2e-12 * peak_macs_per_s(unit, dtype):.4g}" for dtype in unit.array.macs_per_cycle)
         lines.append(f"    peak TOPS (1 MAC = 2 operations): {', '.join(peaks)}")
         lines.append(f"    {unit.vector.name}: {unit.vector.lanes} lanes")
-    lines += [f"  {link.name}: {' - '.join(link.ends)}, {_rate(link.bandwidth)}" for link in chip.links]
+    lines += [f"  {_link(link, chip)}" for link in chip.links]
+    lines += [f"  {_system(chip.system)}"] if chip.system is not None else []
     area, power = chip_area_mm2(chip), peak_power_w(chip)
     physical = [] if area is None or isinf(area) else [f"area {area:.4g} mm2"]
     physical += [] if power is None or isinf(power) else [f"power at full rate {power:.4g} W"]
@@ -66,6 +67,19 @@ def _memory(memory: Memory) -> str:
     moved = _rate(memory.read) if memory.shared_port else f"reads {_rate(memory.read)}, writes {_rate(memory.write)}"
     holds = "" if len(memory.holds) == 3 else f", holds {' and '.join(sorted(memory.holds))}"
     return f"{memory.name}: {memory.kind}, {format_quantity(memory.capacity_bytes, Dimension.SIZE)}, {moved}{holds}"
+
+
+def _link(link: Link, chip: Chip) -> str:
+    """A link and what crosses it: of one that nothing does, only area and power are told."""
+    crosses = ["inputs come over it"] if link.name == chip.host_link else []
+    crosses += ["between the chips"] if chip.system is not None and link.name == chip.system.link else []
+    use = " and ".join(crosses) or "in area and power alone: no cost counts what crosses it"
+    return f"{link.name}: {' - '.join(link.ends)}, {_rate(link.bandwidth)}, {use}"
+
+
+def _system(system: System) -> str:
+    stages = f", in {system.pipeline} stages" if system.pipeline > 1 else ""
+    return f"{system.chips} of these chips, {system.topology} over {system.link}{stages}; peaks, area and power of one"
 
 
 def _level(level: Memory | Fanout | Array) -> str:

@@ -54,7 +54,10 @@ MEANINGS: dict[str, dict[str, dict[str, Any]]] = {
         ),
         "memories": _key("what the units share: each the home of some unit, or an end of a link"),
         "units": _key("what computes; one model runs on the first"),
-        "links": _key("paths to the host, between components, and between chips"),
+        "links": _key(
+            "paths to the host and between chips; of one between components area and power count, and no time: nothing "
+            "crosses it"
+        ),
         "dma_engines": _key("engines that units share; without them each instance of a unit has its own"),
         "technology": _key("without it no energy, area or power is derived"),
         "overheads": _key("of units without their own; without any, none is paid"),
@@ -214,7 +217,10 @@ MEANINGS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "LinkSpec": {
         "name": _key(_NAME, "PCIe"),
-        "ends": _key("what it joins: names of components, `host` or `chip`", ["host", "DRAM"]),
+        "ends": _key(
+            "what it joins: `host` or `chip` and the home memory of the first unit, or names of components",
+            ["host", "DRAM"],
+        ),
         "bandwidth": _key(
             "rate in one direction; of a system's link, what one chip sends over all its links together", "14 GB/s"
         ),

@@ -22,6 +22,15 @@ def test_check_says_what_was_understood():
         assert part in result.output
 
 
+def test_check_says_what_crosses_each_link_and_of_how_many_chips_it_is():
+    """Of eight H100s: one link between them, one for inputs; a third that nothing crosses says so."""
+    output = " ".join(run(hardware_path("h100-sxm-x8"), "--set", "system.pipeline=2").output.split())
+    assert "NVLink: chip - DRAM, 450 GB/s, between the chips" in output
+    assert "PCIe: host - DRAM, 64 GB/s, inputs come over it" in output
+    assert "8 of these chips, switch over NVLink, in 2 stages; peaks, area and power of one" in output
+    assert "NVLink: chip - DRAM, 450 GB/s, in area and power alone" in run(hardware_path("h100-sxm")).output
+
+
 def test_check_refuses_what_is_not_ours(tmp_path):
     path = tmp_path / "x.yaml"
     for text, part in (("a: 1", "no schema"), ("schema: dovetail.chips/1", "Did you mean"), ("[", "not valid YAML")):

@@ -61,6 +61,10 @@ def _vector(d):
     return d["units"][0]["vector"]
 
 
+def _link(ends):
+    return {"name": "wire", "ends": ends, "bandwidth": "1 GB/s", "latency": "1 us", "source": "estimated: x"}
+
+
 BAD = {
     "wrong key": (
         lambda d: _sram(d).update(capcity="1 MiB"),
@@ -140,6 +144,24 @@ BAD = {
     "clock of a unit too high": (
         lambda d: d["units"][0].update(clock="3 GHz", source="estimated: x"),
         ["units[0].clock: 3 GHz is above technology.max_clock, 2 GHz (1.50"],
+    ),
+    "host link that does not reach the host": (
+        lambda d: d.update(links=[_link(["DRAM", "npu"])], host_link="wire"),
+        ["host_link: wire joins DRAM and npu: expected a link with host at one end and at the other DRAM, the home of"],
+    ),
+    "host link into another memory": (
+        lambda d: (
+            d["memories"].append({**d["memories"][0], "name": "L3"}),
+            d.update(links=[_link(["host", "L3"])], host_link="wire"),
+        ),
+        ["host_link: wire joins host and L3: expected a link with host at one end and at the other DRAM"],
+    ),
+    "link of a system that leaves no chip": (
+        lambda d: d.update(
+            links=[_link(["host", "DRAM"])],
+            system={"chips": 2, "topology": "ring", "link": "wire", "source": "estimated: x"},
+        ),
+        ["system.link: wire joins host and DRAM: expected a link with chip at one end and at the other DRAM"],
     ),
     "node outside the table": (
         lambda d: d["technology"].update(node="13 nm"),
