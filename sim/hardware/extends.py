@@ -2,7 +2,7 @@
 
 Maps merge key by key, memories, units and levels of a hierarchy by name; everything else (links, the
 precisions of an array and its sparsity patterns too) is replaced, notes are not inherited. A number
-keeps the source of the file that states it.
+keeps the source of the file that states it. What becomes of stated area and power: `rederive.inherited`.
 """
 
 from __future__ import annotations

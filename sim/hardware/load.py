@@ -18,6 +18,7 @@ from sim.errors import ConfigError, expect, nearest, several
 from sim.hardware.chip import Chip
 from sim.hardware.compile import compile_chip
 from sim.hardware.extends import by_name, merge
+from sim.hardware.rederive import inherited
 from sim.hardware.schema import CHIP_SCHEMA, SPECS, ChipSpec, Spec
 from sim.hardware.supply import supply_problems
 from sim.resources import data_dir, is_file
@@ -96,8 +97,7 @@ def load_hardware(name_or_path: str | Path, overrides: Mapping[str, object] | No
     path = hardware_path(name_or_path)
     changes = {} if overrides is None else overrides
     expect(changes, Mapping, 'a map such as {"array.rows": 32}', where="load_hardware: overrides")
-    document, extends = _read(path, ())
-    chip = compile_chip(_validate(document, where=str(path), named=extends), where=str(path))
+    _, chip = _read(path, ())
     for key, quantity in changes.items():
         chip = chip.set(key, quantity)
     if problems := supply_problems([chip]):
@@ -212,23 +212,26 @@ def _parse(text: str, where: str) -> dict[str, Any]:
     return document
 
 
-def _read(path: Path, through: tuple[Path, ...]) -> tuple[dict[str, Any], bool]:
-    """(the document at `path` with all that it extends merged in, whether it extends another)"""
+def _read(path: Path, through: tuple[Path, ...]) -> tuple[dict[str, Any], Chip]:
+    """(the document at `path` with all that it extends merged in, its chip)"""
     document = _parse(_text(path), str(path))
-    base = document.pop("extends", None)
-    if base is None:
-        return document, False
-    if not isinstance(base, str):
+    name = document.pop("extends", None)
+    if name is None:
+        return document, from_document(document, where=str(path))
+    if not isinstance(name, str):
         raise ConfigError(f"{path}: extends: expected the name or path of a chip file")
-    beside = path.parent / base
+    beside = path.parent / name
     try:
-        target = beside if base.endswith((".yaml", ".yml")) and beside.is_file() else hardware_path(base)
+        target = beside if name.endswith((".yaml", ".yml")) and beside.is_file() else hardware_path(name)
     except ConfigError as error:
-        hint = nearest(base, [p.name for p in path.parent.glob("*.yaml") if p.name != path.name])
-        raise ConfigError(f"{path}: extends: {error}{hint and '.' + hint}") from error
+        hint = nearest(name, [p.name for p in path.parent.glob("*.yaml") if p.name != path.name])
+        raise ConfigError(f"{path}: extends: {str(error).rstrip('.')}{hint and '.' + hint}") from error
     if target.resolve() in {p.resolve() for p in (*through, path)}:
-        raise ConfigError(f"{path}: extends: {base} extends this file in turn")
-    return merge(_read(target, (*through, path))[0], document, where=str(path)), True
+        raise ConfigError(f"{path}: extends: {name} extends this file in turn")
+    under, base = _read(target, (*through, path))
+    merged = merge(under, document, where=str(path))
+    chip = compile_chip(_validate(merged, where=str(path), named=True), where=str(path))
+    return merged, inherited(base, chip, stated=document.get("technology") or ())
 
 
 def _validate(document: Mapping[str, Any], *, where: str, named: bool = False) -> ChipSpec:

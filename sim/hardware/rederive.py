@@ -8,6 +8,7 @@ scaled: stated area and power are dropped, and so is the energy of a memory that
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -18,43 +19,70 @@ from sim.hardware.designs import Designs
 from sim.hardware.physical import model_area_mm2, model_idle_w, model_power_w
 from sim.hardware.supply import fastest_clock_hz, supply_share
 
+_SILICON = {"area": ("mm2", model_area_mm2), "power": ("w", model_power_w), "idle_power": ("w", model_idle_w)}
+"""What a file may state of the whole chip -> (suffix of the field, what models it)."""
+
 
 def rederive(old: Chip, new: Chip, path: str) -> Chip:
     """`new` (= `old` with `path` set) with what the file stated brought to the new design."""
-    provenance = dict(new.provenance)
-    changes: dict[str, Any] = {}
-    for field, unit, model in (
-        ("area", "mm2", model_area_mm2), ("power", "w", model_power_w), ("idle_power", "w", model_idle_w),
-    ):  # fmt: skip
-        stated = getattr(old.technology, f"{field}_{unit}")
-        if stated is None:
-            continue
-        changes[f"{field}_{unit}"] = None
-        source = provenance.pop(f"technology.{field}")
-        if old.technology.node_nm is not None:
-            if field not in old.memo:
-                old.memo[field] = float(model(Designs(old))[0])
-            changes[f"{field}_fit"] = stated / old.memo[field]
-            provenance[f"technology.{field}_fit"] = f"derived: stated over modelled {field}; {source}"
-    changes.update(_moved_voltage(old, new, path))
-    new = replace(new, technology=replace(new.technology, **changes), provenance=dict(sorted(provenance.items())))
+    new = _fitted(old, new, [field for field in _SILICON if _stated(old, field) is not None])
+    voltage = _moved_voltage(old, new, path)
+    new = replace(new, technology=replace(new.technology, voltage_v=voltage))
     return _Energies(old, new, path).scaled()
 
 
-def _moved_voltage(old: Chip, new: Chip, path: str) -> dict[str, float]:
+def inherited(base: Chip, chip: Chip, *, stated: Collection[str]) -> Chip:
+    """`chip`, whose file extends that of `base` and itself says `stated` of its technology, with what `base` states of
+    its own silicon brought to that of the chip; as it stands where the model tells no difference, or has no node."""
+    fields = [field for field in _SILICON if not {field, f"{field}_fit"} & set(stated)]
+    fields = [f for f in fields if _stated(base, f) is None or abs(_modelled(chip, f) - _modelled(base, f)) > 0]
+    return _fitted(base, chip, fields)
+
+
+def _stated(chip: Chip, field: str) -> float | None:
+    return getattr(chip.technology, f"{field}_{_SILICON[field][0]}")
+
+
+def _modelled(chip: Chip, field: str) -> float:
+    """NaN without a node."""
+    if field not in chip.memo:
+        chip.memo[field] = float(_SILICON[field][1](Designs(chip))[0])
+    return chip.memo[field]
+
+
+def _fitted(old: Chip, new: Chip, fields: Iterable[str]) -> Chip:
+    """`new`, to which the model, times its fit to what `old` states or its own fit, gives these fields."""
+    provenance = dict(new.provenance)
+    changes: dict[str, Any] = {}
+    for field in fields:
+        value, fit = _stated(old, field), f"{field}_fit"
+        if value is None:
+            changes[fit] = getattr(old.technology, fit)
+            sources = [old.provenance[f"technology.{fit}"]] if changes[fit] is not None else []
+        else:
+            changes[fit] = None if old.technology.node_nm is None else value / _modelled(old, field)
+            why = f"derived: stated over modelled {field}; {old.provenance[f'technology.{field}']}"
+            sources = [why] if changes[fit] is not None else []
+        changes[f"{field}_{_SILICON[field][0]}"] = None
+        provenance.pop(f"technology.{field}", None)
+        provenance |= {f"technology.{fit}": source for source in sources}
+    return replace(new, technology=replace(new.technology, **changes), provenance=dict(sorted(provenance.items())))
+
+
+def _moved_voltage(old: Chip, new: Chip, path: str) -> float | None:
     """The supply that the file states, moved along the V-f curve when the fastest clock changed, with the node's
     nominal one when the node did. One that an override states stays, whatever is overridden after it."""
     stated, limit = new.technology.voltage_v, new.technology.max_clock_hz
     if stated is None or "technology.voltage" in new.overrides:
-        return {}
+        return stated
     if path.rpartition(".")[2] == "clock" and limit is not None:
         clocks = [float(fastest_clock_hz(Designs(chip))[0]) for chip in (old, new)]
         before, after = tech.voltage_share(clock_hz=clocks, max_clock_hz=limit)
     elif path == "technology.node" and None not in (nodes := (old.technology.node_nm, new.technology.node_nm)):
         before, after = tech.nominal_voltage_v(node_nm=list(nodes))  # type: ignore[arg-type]
     else:
-        return {}
-    return {"voltage_v": float(stated * after / before)} if before != after else {}
+        return stated
+    return float(stated * after / before) if before != after else stated
 
 
 def _supply(chip: Chip) -> float:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from sim.cli import app
 from sim.errors import ConfigError, nearest
-from sim.hardware.dump import to_document
+from sim.hardware.dump import dump, to_document
 from sim.hardware.load import (
     editor_schema,
     hardware_path,
@@ -26,6 +26,7 @@ from sim.hardware.load import (
     read_yaml,
 )
 from sim.hardware.meanings import MEANINGS
+from sim.hardware.physical import peak_power_w
 from sim.hardware.schema import SPECS, ChipSpec
 from sim.units import Dimension, parse_quantity, pattern
 
@@ -267,6 +268,36 @@ def test_extends_overrides_numbers_and_keeps_the_others_sources(tmp_path):
     assert chip.provenance["array.rows"] == "estimated: smaller"
     assert "SRAM.bandwidth" not in chip.provenance
     assert chip.notes == ()
+
+
+FOUR_TIMES = """schema: dovetail.chip/1
+extends: {base}
+name: child
+units:
+  - name: npu
+    hierarchy:
+      - array: {{name: array, rows: {side}, cols: {side}, source: "estimated: larger"}}
+"""
+
+
+def test_stated_power_holds_for_the_file_that_states_it(tmp_path):
+    """7.5 W are those of 96 x 96 cells: four times as many in a file that extends it, or in one that extends that, take
+    what `--set` gives them. A file that leaves the silicon as it is keeps them, one that states its own has that."""
+    child, grandchild = tmp_path / "child.yaml", tmp_path / "grandchild.yaml"
+    child.write_text(FOUR_TIMES.format(base="tesla-fsd-npu", side=192))
+    grandchild.write_text("schema: dovetail.chip/1\nextends: child.yaml\nname: grandchild\n")
+    changed = load_hardware("tesla-fsd-npu", {"array.rows": 192, "array.cols": 192})
+    for path in (child, grandchild):
+        chip = load_hardware(path)
+        assert (chip.technology.power_w, chip.technology.power_fit) == (None, changed.technology.power_fit)
+        assert peak_power_w(chip) == peak_power_w(changed) > 7.5
+        assert loads(dump(chip)) == chip
+        assert peak_power_w(chip.set("array.rows", 96).set("array.cols", 96)) == pytest.approx(7.5)
+    child.write_text(FOUR_TIMES.format(base="tesla-fsd-npu", side=96))
+    assert load_hardware(child).technology.power_w == 7.5
+    text = FOUR_TIMES.format(base="tesla-fsd-npu", side=192)
+    child.write_text(text + 'technology: {power: 30 W, source: "estimated: x"}\n')
+    assert (load_hardware(child).technology.power_w, load_hardware(child).technology.power_fit) == (30, None)
 
 
 def test_a_memory_of_the_chip_says_its_kind_beside_a_node(tmp_path):
