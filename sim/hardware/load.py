@@ -295,7 +295,8 @@ def _line(problem: Any, merged: Mapping[str, Any] | None = None) -> str:
         near = nearest(str(given), choices.replace("'", "").replace(" or ", ", ").split(", "))
         return f'{place}: "{given}" is not one of {choices}.{near}'
     if kind == "too_short":
-        return f"{place}: expected a list of {problem['ctx']['min_length']} or more, got {len(given) or 'an empty one'}"
+        form, least = "map" if isinstance(given, Mapping) else "list", problem["ctx"]["min_length"]
+        return f"{place}: expected a {form} of {least} or more, got {len(given) or 'an empty one'}"
     if kind == "string_pattern_mismatch":
         first = "a letter" if problem["ctx"]["pattern"].startswith("^[A-Za-z][") else "a letter or digit"
         return f'{place}: "{given}" is no name: expected letters, digits, "-" and "_", and {first} first'

@@ -309,7 +309,7 @@ class TechnologySpec(Spec):
             raise ValueError(nearest_nodes(node))
         return node
 
-    @field_validator("max_clock", "area")
+    @field_validator("max_clock", "area", "power")
     @classmethod
     def _above_zero(cls, value: float | None) -> float | None:
         if value is not None and value <= 0:

@@ -140,6 +140,11 @@ BAD = {
     ),
     "no array": (lambda d: d["units"][0]["hierarchy"].pop(), ["ends with its one array"]),
     "no max clock": (lambda d: d["technology"].update(max_clock="0 GHz"), ["technology.max_clock: must be above 0"]),
+    "no power": (lambda d: d["technology"].update(power="0 W"), ["technology.power: must be above 0"]),
+    "no rates": (
+        lambda d: _array(d).update(macs_per_cycle={}),
+        ["array.macs_per_cycle: expected a map of 1 or more, got an empty one"],
+    ),
     "no area": (lambda d: d["technology"].update(area="0 mm2"), ["technology.area: must be above 0"]),
     "clock too high": (lambda d: d.update(clock="3 GHz"), ["clock: 3 GHz is above technology.max_clock, 2 GHz (1.50"]),
     "clock of a unit too high": (
