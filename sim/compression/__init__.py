@@ -2,7 +2,7 @@
 
 The public names are loaded on first use, so that importing the package loads no torch.
 
-Techniques           quantisation, sensitivities (mixed widths), sparsify, prune, distillation
+Techniques           quantisation, smoothing, sensitivities (mixed widths), sparsify, prune, distillation
   their parts        fakequant (grids), integer (what a chip would compute), channels (which belong together), training
 What comes out       model (the module, and what was done), annotations (for the simulator)
 Recipes              recipe (the file), steps, study (before and after), benefit (on chips)

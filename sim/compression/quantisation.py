@@ -1,7 +1,7 @@
 """Quantisation: post-training, weight-only, quantisation-aware, and of the KV cache.
 
 References: [1] Jacob et al., CVPR 2018 (arXiv 1712.05877): affine grids, QAT with straight-through
-rounding. [2] Xiao et al., SmoothQuant (arXiv 2211.10438), eq. 4: migration of activation outliers.
+rounding. [2] Xiao et al., SmoothQuant (arXiv 2211.10438): see `smoothing`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from sim.compression.annotations import KV_CACHE, Annotation, input_name
 from sim.compression.fakequant import ActivationQuantiser, Grid, divides, fake_quantise_weight
 from sim.compression.model import CompressedModel, Report, as_compressed, layers, weight_name
+from sim.compression.smoothing import run_calibration, smooth
 from sim.compression.training import Progress, Task, calibration_inputs, finetune
 from sim.errors import ConfigError, WorkloadError
-from sim.workload.trace.run import arguments, tensors_of
 
 KV_LAYERS = ("k", "v", "k_proj", "v_proj", "key", "value", "wk", "wv")
 """Last path parts of linear layers whose outputs are cached keys or values."""
@@ -216,75 +216,3 @@ def _range(x: torch.Tensor, percentile: float) -> torch.Tensor:
     last = len(ordered) - 1
     rank = round(last * percentile / 100.0)
     return torch.stack((ordered[last - rank], ordered[rank]))
-
-
-def run_calibration(module: nn.Module, calibration: Any) -> None:
-    """Forward the calibration set in evaluation mode: a tensor in batches of 256, else the arguments of one call.
-
-    Raises: WorkloadError: the module refuses the set's shape or dtype.
-    """
-    one = isinstance(calibration, torch.Tensor)
-    batches = [((part,), {}) for part in calibration.split(256)] if one else [arguments(calibration)]
-    module.eval()
-    with torch.no_grad():
-        for args, kwargs in batches:
-            try:
-                module(*args, **kwargs)
-            except (RuntimeError, IndexError, ValueError) as error:
-                shapes = ", ".join(f"{tuple(x.shape)} and dtype {x.dtype}" for x in tensors_of(calibration))
-                raise WorkloadError(
-                    f"calibration set of shape {shapes} does not fit the model: {str(error).splitlines()[0]}"
-                ) from error
-
-
-def smooth(module: nn.Module, treat: dict[str, nn.Module], calibration: Any, *, alpha: float) -> list[str]:
-    """Move activation outliers into weights, exactly, where a LayerNorm feeds linear layers [2].
-
-    s_j = max|x_j|^alpha / max|w_j|^(1 - alpha); the norm's scale and shift are divided by s, the
-    columns of every linear layer that reads the norm multiplied. Returns notes on what was done.
-    """
-    norms = {n: m for n, m in module.named_modules() if isinstance(m, nn.LayerNorm) and m.elementwise_affine}
-    outputs: dict[int, str] = {}
-    keep: list[torch.Tensor] = []  # keeps outputs alive, so that ids stay unique
-    readers: dict[str, dict[str, nn.Module]] = {name: {} for name in norms}
-    peak: dict[str, torch.Tensor] = {}
-
-    def after_norm(name: str, output: torch.Tensor) -> None:
-        outputs[id(output)] = name
-        keep.append(output)
-        top = output.detach().abs().flatten(0, -2).amax(0)
-        peak[name] = torch.maximum(peak[name], top) if name in peak else top
-
-    def before_any(name: str, layer: nn.Module, args: tuple) -> None:
-        if args and id(args[0]) in outputs:
-            readers[outputs[id(args[0])]][name] = layer
-
-    hooks = [m.register_forward_hook(lambda _m, _a, out, n=n: after_norm(n, out)) for n, m in norms.items()]
-    hooks += [
-        m.register_forward_pre_hook(lambda m, args, n=n: before_any(n, m, args))
-        for n, m in module.named_modules()
-        if not any(True for _ in m.children())
-    ]
-    try:
-        run_calibration(module, calibration)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    notes = []
-    with torch.no_grad():
-        for name, norm in norms.items():
-            linear = {n: m for n, m in readers[name].items() if isinstance(m, nn.Linear)}
-            if not linear or len(linear) != len(readers[name]) or not set(linear) <= set(treat):
-                notes.append(f"smoothing: {name} left alone (not only treated linear layers read it)")
-                continue
-            columns = torch.stack([m.weight.abs().amax(0) for m in linear.values()]).amax(0)
-            s = (peak[name].clamp(min=1e-5) ** alpha / columns.clamp(min=1e-5) ** (1 - alpha)).clamp(min=1e-5)
-            norm.weight.div_(s)
-            if norm.bias is not None:
-                norm.bias.div_(s)
-            for layer in linear.values():
-                layer.weight.mul_(s)
-            notes.append(f"smoothing: {name} -> {', '.join(linear)}")
-    if not norms:
-        notes.append("smoothing: no LayerNorm feeds a linear layer; nothing to fold into")
-    return notes

@@ -10,8 +10,9 @@ from torch import nn
 
 from sim.compression.distillation import distil, soft_loss
 from sim.compression.fakequant import Grid, fake_quantise_weight
-from sim.compression.quantisation import quantise, quantise_aware_training, quantise_kv_cache, smooth, weight_only
+from sim.compression.quantisation import quantise, quantise_aware_training, quantise_kv_cache, weight_only
 from sim.compression.sensitivities import Sensitivity, allocate, mixed_precision, sensitivity
+from sim.compression.smoothing import smooth
 from sim.compression.training import train
 from sim.errors import ConfigError
 
@@ -56,6 +57,52 @@ def test_smoothing_changes_no_output_before_rounding_and_evens_the_inputs(build_
     assert torch.allclose(model(tokens), before, atol=1e-4)
     assert model.blocks[0].norm1.weight[3] < 50.0
     assert any(n.startswith("smoothing: blocks.0.norm1 -> blocks.0.attention.q") for n in notes)
+
+
+class PostNorm(nn.Module):
+    """A norm behind the addition, as in the first transformers: the next addition reads it too."""
+
+    def __init__(self, read: str) -> None:
+        super().__init__()
+        self.norm, self.fc = nn.LayerNorm(8), nn.Linear(8, 8)
+        self.read = read
+
+    def forward(self, x):
+        y = self.norm(x)
+        match self.read:
+            case "an addition":
+                return y + self.fc(y)
+            case "the output":
+                return y, self.fc(y)
+            case "a linear layer that reads something else too":
+                return self.fc(y) * self.fc(x)
+            case _:
+                return self.fc(y)
+
+
+@pytest.mark.parametrize(
+    ("read", "left"),
+    [
+        ("an addition", "add"),
+        ("the output", "the network's output"),
+        ("a linear layer that reads something else too", "what fc reads elsewhere"),
+        ("one linear layer", None),
+    ],
+)
+def test_smoothing_leaves_alone_a_norm_that_others_read_too(read, left):
+    torch.manual_seed(0)
+    model, x = PostNorm(read).eval(), torch.randn(32, 8)
+    with torch.no_grad():
+        model.norm.weight[3] = 20.0
+        before = model(x)
+        (note,) = smooth(model, {"fc": model.fc}, x, alpha=0.5)
+        torch.testing.assert_close(model(x), before, rtol=1e-4, atol=1e-4)
+    if left is None:
+        assert note == "smoothing: norm -> fc"
+        assert model.norm.weight[3] < 20.0
+    else:
+        assert left in note
+        assert model.norm.weight[3] == 20.0
 
 
 def test_kv_cache_rounds_keys_and_values_only(build_gpt):
