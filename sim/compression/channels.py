@@ -22,15 +22,16 @@ from sim.workload.trace.run import arguments
 
 _PASSING_MODULES = (
     nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.Tanh, nn.LeakyReLU,
-    nn.Identity, nn.Dropout, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d,
+    nn.Identity, nn.Dropout,
 )  # fmt: skip
-_PASSING_FUNCTIONS = {
-    functional.relu, functional.gelu, functional.silu, functional.dropout, functional.max_pool2d,
-    functional.avg_pool2d, functional.adaptive_avg_pool2d, torch.relu,
-}  # fmt: skip
+_PASSING_FUNCTIONS = {functional.relu, functional.gelu, functional.silu, functional.dropout, torch.relu}
+_POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+_POOLING_FUNCTIONS = {functional.max_pool2d, functional.avg_pool2d, functional.adaptive_avg_pool2d}
 _JOINING = {operator.add, operator.iadd, operator.mul, torch.add, torch.mul}
 _JOINING_METHODS = {"add", "add_", "mul", "mul_"}
 _FLATTEN_METHODS = {"flatten"}
+_MAP, _FEATURES = -3, -1
+"""Where channels lie in what convolutions and pools read, and in what linear layers read."""
 
 
 @dataclass(slots=True)
@@ -48,9 +49,10 @@ class ChannelSet:
 
 @dataclass(frozen=True, slots=True)
 class _Value:
-    """A tensor: its channel set and how many consecutive columns one channel takes."""
+    """A tensor: its channel set, the axis that they lie on, and how many consecutive places one channel takes there."""
 
     channels: int
+    axis: int
     repeat: int = 1
 
 
@@ -133,47 +135,66 @@ def _visit(node: fx.Node, modules: dict, values: dict, sets: _Sets) -> _Value | 
     )
     if passing and inputs:
         return inputs[0]
+    if node.op == "call_function" and node.target in _POOLING_FUNCTIONS and _lies(node, inputs, _MAP):
+        return inputs[0]
     joining = (node.op == "call_function" and node.target in _JOINING) or (
         node.op == "call_method" and node.target in _JOINING_METHODS
     )
     made = (n.meta.get("tensor_meta") for n in node.all_input_nodes)
     shapes = {tuple(meta.shape) for meta in made if hasattr(meta, "shape")}  # (a dict of tensors has none)
-    if joining and len(inputs) == 2 and len(shapes) == 1 and inputs[0].repeat == inputs[1].repeat:
+    alike = len({(value.axis, value.repeat) for value in inputs}) == 1
+    if joining and len(inputs) == 2 and len(shapes) == 1 and alike:
         sets.join(inputs[0].channels, inputs[1].channels)
         return inputs[0]
     flatten = (node.op == "call_function" and node.target is torch.flatten) or (
         node.op == "call_method" and node.target in _FLATTEN_METHODS
     )
-    if flatten and len(inputs) == 1 and tuple(node.args[1:2]) == (1,):
+    if flatten and len(inputs) == 1 and tuple(node.args[1:2]) == (1,) and _lies(node, inputs, 1):
         return _flattened(node, inputs[0])
     what = "the network's output" if node.op == "output" else getattr(node.target, "__name__", str(node.target))
     _freeze(inputs, sets, f"read by {what}")
     return None
 
 
+def _shape(node: fx.Node) -> torch.Size:
+    """Of what the node reads first."""
+    return node.all_input_nodes[0].meta["tensor_meta"].shape  # type: ignore[no-any-return]
+
+
+def _lies(node: fx.Node, inputs: list[_Value], axis: int) -> bool:
+    """Whether the channels of the node's input lie on this axis: a linear layer may well read a map's width."""
+    return bool(inputs) and inputs[0].axis == axis % len(_shape(node))
+
+
 def _flattened(node: fx.Node, value: _Value) -> _Value:
-    shape = node.all_input_nodes[0].meta["tensor_meta"].shape
-    return _Value(value.channels, value.repeat * torch.Size(shape[2:]).numel())
+    return _Value(value.channels, 1, value.repeat * _shape(node)[2:].numel())
 
 
 def _visit_module(name: str, layer: nn.Module, node: fx.Node, inputs: list[_Value], sets: _Sets) -> _Value | None:
     if isinstance(layer, _PASSING_MODULES) and inputs:
         return inputs[0]
-    if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)) and inputs and inputs[0].repeat == 1:
+    if isinstance(layer, _POOLS) and _lies(node, inputs, _MAP):
+        return inputs[0]
+    if isinstance(layer, nn.Flatten) and (layer.start_dim, layer.end_dim) == (1, -1) and _lies(node, inputs, 1):
+        return _flattened(node, inputs[0])
+    if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)) and _lies(node, inputs, 1) and inputs[0].repeat == 1:
         sets.at(inputs[0].channels).passers.append(name)
         return inputs[0]
     if isinstance(layer, nn.Conv2d) and layer.groups > 1:
-        if inputs and layer.groups == layer.in_channels == layer.out_channels:
+        if _lies(node, inputs, _MAP) and layer.groups == layer.in_channels == layer.out_channels:
             sets.at(inputs[0].channels).passers.append(name)
             return inputs[0]
         _freeze(inputs, sets, f"read by grouped convolution {name}")
         return None
     if isinstance(layer, (nn.Linear, nn.Conv2d)):
-        if inputs:
+        axis = _MAP if isinstance(layer, nn.Conv2d) else _FEATURES
+        if _lies(node, inputs, axis):
             sets.at(inputs[0].channels).readers[name] = inputs[0].repeat
+        else:
+            _freeze(inputs, sets, f"read by {name} along another axis")
         made = sets.new(layer.weight.shape[0])
         sets.at(made).producers.append(name)
-        return _Value(made)
+        return _Value(made, axis % len(_shape(node)))
     _freeze(inputs, sets, f"read by {type(layer).__name__} {name}")
     return None
 

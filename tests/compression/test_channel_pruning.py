@@ -146,3 +146,72 @@ class Several(nn.Module):
 def test_inputs_in_a_row_are_one_argument_each():
     one, other = channel_sets(Several().eval(), (torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8)))
     assert {one.size, other.size} == {8, 4}
+
+
+class ByWidth(nn.Module):
+    """A linear layer behind a convolution reads the width of the map, not its channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.fc = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Linear(8, 5)
+
+    def forward(self, x):
+        return self.fc(self.b(torch.relu(self.a(x))))
+
+
+class Tokens(nn.Module):
+    """Channels last, all tokens in one row: one channel's columns lie 4 apart."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.fc = nn.Linear(6, 8), nn.Linear(8, 4), nn.Linear(16, 3)
+
+    def forward(self, x):
+        return self.fc(self.b(torch.relu(self.a(x))).flatten(1))
+
+
+class NormOverTokens(nn.Module):
+    """Batch norm of [batch, tokens, channels] normalises tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.norm, self.fc = nn.Linear(6, 8), nn.Linear(8, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.fc(self.norm(self.b(torch.relu(self.a(x)))))
+
+
+class PoolOverTokens(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.fc = nn.Linear(6, 8), nn.Linear(8, 4), nn.Linear(2, 3)
+
+    def forward(self, x):
+        return self.fc(nn.functional.max_pool2d(self.b(torch.relu(self.a(x))), 2))
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "why"),
+    [
+        (ByWidth(), (2, 3, 8, 8), "read by fc along another axis"),
+        (Tokens(), (2, 4, 6), "read by flatten"),
+        (NormOverTokens(), (2, 4, 6), "read by BatchNorm1d norm"),
+        (PoolOverTokens(), (2, 4, 6), "read by max_pool2d"),
+    ],
+)
+def test_channels_that_lie_on_another_axis_stay(model, shape, why):
+    """Only a's channels go: everything that reads b's takes its axes for something else."""
+    inputs = (torch.randn(shape),)
+    pruned, dense = both_ways(model.eval(), inputs, 0.5)
+    torch.testing.assert_close(pruned(*inputs), dense(*inputs))
+    made = prune_channels(model, inputs, keep=0.5)
+    assert made.report.treated == ("a",)
+    assert made.report.untreated["b"] == why
+
+
+def test_a_flattening_module_is_as_the_function():
+    model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8 * 9, 2))
+    inputs = (torch.randn(2, 1, 8, 8),)
+    pruned, dense = both_ways(model, inputs, 0.5)
+    torch.testing.assert_close(pruned(*inputs), dense(*inputs))
+    assert pruned[3].in_features == 4 * 9
