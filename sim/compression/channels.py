@@ -205,12 +205,28 @@ def _freeze(inputs: list[_Value], sets: _Sets, why: str) -> None:
 
 
 def _freeze_shared(traced: fx.GraphModule, sets: _Sets) -> None:
-    """A layer called twice couples channels that its two uses keep apart: leave it alone."""
+    """A layer called twice couples channels that its two uses keep apart, and so does a weight that two layers share
+    (the embedding and the head of a language model): leave them alone."""
     calls: dict[str, int] = {}
+    users: dict[nn.Parameter, list[str]] = {}
     for node in traced.graph.nodes:
         if node.op == "call_module":
             calls[str(node.target)] = calls.get(str(node.target), 0) + 1
+        if node.op == "get_attr" and isinstance(read := _attribute(traced, str(node.target)), nn.Parameter):
+            users.setdefault(read, []).append(f"the forward as {node.target}")
+    for path, layer in traced.named_modules():
+        for parameter in layer.parameters(recurse=False):
+            users.setdefault(parameter, []).append(path)
     for item in sets.roots():
         for name in (*item.producers, *item.passers, *item.readers):
-            if calls[name] > 1 and any(True for _ in traced.get_submodule(name).parameters(recurse=False)):
+            own = list(traced.get_submodule(name).parameters(recurse=False))
+            others = [user for parameter in own for user in users[parameter] if user != name]
+            if calls[name] > 1 and own:
                 item.frozen = item.frozen or f"{name} is called {calls[name]} times"
+            if others:
+                item.frozen = item.frozen or f"{name} shares a weight with {others[0]}"
+
+
+def _attribute(module: nn.Module, path: str) -> object:
+    parent, _, name = path.rpartition(".")
+    return getattr(module.get_submodule(parent), name)

@@ -215,3 +215,27 @@ def test_a_flattening_module_is_as_the_function():
     pruned, dense = both_ways(model, inputs, 0.5)
     torch.testing.assert_close(pruned(*inputs), dense(*inputs))
     assert pruned[3].in_features == 4 * 9
+
+
+class TiedHead(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words, self.a, self.b, self.head = (
+            nn.Embedding(32, 8),
+            nn.Linear(8, 16),
+            nn.Linear(16, 8),
+            nn.Linear(8, 32),
+        )
+        self.head.weight = self.words.weight
+
+    def forward(self, x):
+        return self.head(self.b(torch.relu(self.a(self.words(x)))))
+
+
+def test_a_weight_that_two_layers_share_stays_shared():
+    """Cutting b's channels would cut the head's columns and give the embedding a copy of its own: a larger model."""
+    model, inputs = TiedHead(), (torch.zeros(1, 4, dtype=torch.long),)
+    made = prune_channels(model, inputs, keep=0.5)
+    assert made.report.treated == ("a",)
+    assert made.report.untreated["b"] == "head shares a weight with words"
+    assert made.module.head.weight is made.module.words.weight
