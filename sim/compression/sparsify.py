@@ -119,15 +119,18 @@ def _apply(
             parameter = weight_name(name)
             all_masks[parameter] = mask & all_masks[parameter] if parameter in all_masks else mask
             out.module.get_submodule(name).weight.mul_(all_masks[parameter])
-            annotations[parameter] = note or Annotation(
-                density=all_masks[parameter].float().mean().item(), pattern="unstructured"
-            )
+            annotations[parameter] = note or Annotation(density=_stored(all_masks[parameter]), pattern="unstructured")
     result = out.with_(report, annotations, masks=all_masks)
     if steps and masks and task is not None:
         finetune(
             result, task, steps=steps, learning_rate=learning_rate, seed=seed, progress=progress, checkpoint=checkpoint
         )
     return result
+
+
+def _stored(mask: torch.Tensor) -> float:
+    """Share of the weights that is stored: one at least, so that a layer of zeros still has a place and a cost."""
+    return max(1, int(mask.sum())) / mask.numel()
 
 
 def _indivisible(layer: nn.Module, m: int) -> str | None:

@@ -6,11 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from sim.compression.annotations import annotate
 from sim.compression.fakequant import Grid, fake_quantise_weight
 from sim.compression.model import as_compressed, weight_bytes
 from sim.compression.quantisation import quantise, quantise_aware_training
 from sim.compression.sparsify import nm_mask, sparsify_nm, sparsify_unstructured
 from sim.errors import ConfigError
+from sim.workload.trace.run import trace
 
 
 @given(
@@ -74,6 +76,19 @@ def test_unstructured_keeps_the_asked_share_over_all_layers(net):
     note = out.annotations["0.weight"]
     assert note.pattern == "unstructured"
     assert note.density == pytest.approx(out.masks["0.weight"].float().mean().item())
+
+
+def test_a_layer_that_loses_all_its_weights_still_has_a_cost():
+    """Uniform weights have no outliers, normal ones do: 2 % over both layers take all of the head's 512."""
+    model = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 2))
+    nn.init.normal_(model[0].weight, generator=torch.Generator().manual_seed(0))
+    nn.init.uniform_(model[2].weight, -1, 1, generator=torch.Generator().manual_seed(0))
+    made = sparsify_unstructured(model, density=0.02)
+    assert not made.module[2].weight.any()
+    assert made.annotations["2.weight"].density == 1 / 512
+    marked = annotate(trace(made.plain(), (torch.zeros(1, 64),)), made.annotations)
+    head = next(t for t in marked.tensors.values() if t.name == "2.weight")
+    assert head.size_bytes == (32 + 512) // 8  # one weight, and a bit of position for each
 
 
 def test_stored_bytes_by_hand():
