@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, replace
 
 from sim.errors import WorkloadError, nearest
 from sim.workload.graph import EinsumOp, Graph, OperandRole, Role, Tensor
+from sim.workload.passes.stored import with_stored
 
 KV_CACHE = "kv_cache"
 
@@ -64,7 +65,7 @@ def annotate(graph: Graph, annotations: Mapping[str, Annotation]) -> Graph:
     Positions of sparse elements enter the bits of each stored element, as `passes.sparsify` does.
     A layer's input tensor takes the widest form that its annotated einsum readers ask for, and
     stays as it is when an einsum that is not annotated reads it too; views (same storage)
-    follow. Cached keys and values are the tensors with the KV-cache role.
+    follow, and so do the bytes of movements. Cached keys and values are the tensors with the KV-cache role.
 
     Raises: WorkloadError: an annotation names a parameter or layer that the graph has not.
     """
@@ -86,8 +87,8 @@ def annotate(graph: Graph, annotations: Mapping[str, Annotation]) -> Graph:
                 return inputs.get(_storage(tensor))
 
     notes = {id_: note_of(tensor) for id_, tensor in graph.tensors.items()}
-    return graph.with_(
-        tensors={id_: t if (note := notes[id_]) is None else _apply(t, note) for id_, t in graph.tensors.items()}
+    return with_stored(
+        graph, {id_: t if (note := notes[id_]) is None else _apply(t, note) for id_, t in graph.tensors.items()}
     )
 
 

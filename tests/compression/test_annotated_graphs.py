@@ -4,6 +4,8 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+import torch
+from torch import nn
 
 from sim.compression.annotations import Annotation, annotate, merge
 from sim.compression.benefit import (
@@ -22,6 +24,7 @@ from sim.workload.graph import (
     Einsum,
     EinsumOp,
     Graph,
+    MovementOp,
     Operand,
     OperandRole,
     Primitive,
@@ -30,6 +33,9 @@ from sim.workload.graph import (
     VectorOp,
     ViewOp,
 )
+from sim.workload.passes import apply_precision
+from sim.workload.precision import parse_precision
+from sim.workload.trace.run import trace
 
 
 def product(name, a, w, y, m=4, n=8, k=8):
@@ -91,6 +97,39 @@ def test_a_shared_input_takes_the_widest_and_only_if_all_readers_agree(graph):
     assert annotate(graph, {"fc2:input": INT8}).tensors["r"].bits == 32
     assert annotate(graph, {"fc2:input": INT8, "fc3:input": wide}).tensors["r"].bits == 16
     assert annotate(graph, {"fc2:input": INT8, "fc3:input": INT8}).tensors["r"].bits == 8
+
+
+class Joined(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(2, 4, 1), nn.Conv2d(2, 4, 1), nn.Conv2d(8, 2, 1)
+
+    def forward(self, x):
+        return self.c(torch.cat([self.a(x), self.b(x)], 1))
+
+
+def test_a_concatenation_writes_the_bytes_of_what_it_makes():
+    """8 x 16 elements: 512 bytes in fp32; 128 in int8, whatever its two parts of 4 x 16 are read in."""
+    traced = trace(Joined(), (torch.zeros(1, 2, 4, 4),))
+    marked = annotate(traced, {"c:input": INT8})
+    for graph, part, whole in (
+        (traced, 256, 512),
+        (marked, 256, 128),
+        (apply_precision(marked, parse_precision("bf16")), 128, 128),
+    ):
+        (cat,) = (op for op in graph if isinstance(op, MovementOp))
+        assert list(cat.read_bytes.values()) == [part, part]
+        assert list(cat.write_bytes.values()) == [whole]
+
+
+def test_an_update_of_a_narrow_cache_writes_narrow_keys(build_gpt):
+    """Two keys and two values of 16 numbers: 64 bytes each in fp32, 16 in int8."""
+    model, inputs = build_gpt(width=16, depth=2, context=8, phase="decode")
+    marked = annotate(trace(model, inputs), {"kv_cache": INT8})
+    updates = [
+        op for op in marked if isinstance(op, MovementOp) and marked.tensors[op.outputs[0]].role is Role.KV_CACHE
+    ]
+    assert [list(op.write_bytes.values()) for op in updates] == [[16]] * 4
 
 
 def test_unknown_names_are_refused(graph):

@@ -14,6 +14,7 @@ from sim.workload.passes.pipeline import pipeline
 from sim.workload.passes.precision import PrecisionPolicy, apply_precision
 from sim.workload.passes.sparse_passes import PassLimit, split_sparse_passes
 from sim.workload.passes.sparsify import sparsify
+from sim.workload.passes.stored import with_stored
 from sim.workload.passes.tensor_parallel import tensor_parallel
 
 __all__ = [
@@ -28,4 +29,5 @@ __all__ = [
     "sparsify",
     "split_sparse_passes",
     "tensor_parallel",
+    "with_stored",
 ]

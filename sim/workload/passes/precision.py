@@ -8,8 +8,9 @@ from fnmatch import fnmatchcase
 from types import MappingProxyType
 
 from sim.errors import PrecisionError, nearest
-from sim.workload.graph import EinsumOp, Graph, MovementOp, Op, OperandRole, Primitive, Role, Tensor, VectorOp, ViewOp
+from sim.workload.graph import EinsumOp, Graph, Op, OperandRole, Primitive, Role, Tensor, VectorOp, ViewOp
 from sim.workload.passes.sparsify import position_bits
+from sim.workload.passes.stored import with_stored
 from sim.workload.precision import BITS, Precision
 
 _FLOATING = {"fp64", "fp32", "tf32", "bf16", "fp16"}
@@ -78,9 +79,7 @@ def apply_precision(graph: Graph, precision: Precision | PrecisionPolicy) -> Gra
     _check_patterns(graph, policy)
     chosen = _by_storage(graph, policy)
     tensors = {key: _retyped(t, chosen.get(t.storage or t.id, policy.default)) for key, t in graph.tensors.items()}
-    scale = {key: tensors[key].bits / t.bits for key, t in graph.tensors.items() if tensors[key].bits != t.bits}
-    ops = tuple(_rescaled(op, scale) if isinstance(op, MovementOp) else op for op in graph.ops)
-    typed = graph.with_(ops=ops, tensors=tensors)
+    typed = with_stored(graph, tensors)
     return _converted(graph, typed, policy).with_(policy=policy.name) if policy.ops else typed
 
 
@@ -216,10 +215,3 @@ def kept_types_note(graph: Graph, precision: Precision | PrecisionPolicy) -> lis
         f'the type meant (dtype="{policy.default.activation}") or in fp32, which takes any precision'
     )
     return [note]
-
-
-def _rescaled(op: MovementOp, scale: Mapping[str, float]) -> MovementOp:
-    def scaled(moved: Mapping[str, int]) -> dict[str, int]:
-        return {name: -int(-n * scale.get(name, 1) // 1) for name, n in moved.items()}
-
-    return replace(op, read_bytes=scaled(op.read_bytes), write_bytes=scaled(op.write_bytes))

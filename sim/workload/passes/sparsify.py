@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 
 from sim.errors import WorkloadError
 from sim.workload.graph import EinsumOp, Graph, OperandRole, Role, Tensor
+from sim.workload.passes.stored import with_stored
 
 
 def metadata_bits(n: int, m: int) -> float:
@@ -51,7 +52,7 @@ def sparsify(graph: Graph, pattern: str = "2:4", *, ops: str = "*") -> Graph:
         else t
         for key, t in graph.tensors.items()
     }
-    return graph.with_(tensors=tensors)
+    return with_stored(graph, tensors)
 
 
 def effective_macs(graph: Graph) -> int:
