@@ -75,7 +75,7 @@ def benefits(
     for chip in chips:
         array = chip.main_unit.array
         wide = wide_precision(array)
-        marked = annotate(after, as_run(annotations, array))
+        marked = annotate(after, as_run(after, annotations, array))
         old = estimate(before, chip, precision=wide)
         new = estimate(marked, chip, precision=wide)
         runs = compressed_precision(annotations, array, wide)
@@ -91,17 +91,18 @@ def benefits(
     return tuple(rows)
 
 
-def as_run(annotations: Mapping[str, Annotation], array: Array) -> dict[str, Annotation]:
+def as_run(graph: Graph, annotations: Mapping[str, Annotation], array: Array) -> dict[str, Annotation]:
     """The annotations with the types in which this array computes; stored bits stay.
 
     Where the array has no rate for a layer's pair of types, its inputs are computed in the narrowest
     type that holds them, and its weights are widened to it on the way (a cost of its own).
     """
     result = dict(annotations)
-    for name, note in annotations.items():
-        if not _is_weight(name) or note.dtype is None:
+    for name, layer in _weights_of_layers(graph):
+        note = annotations.get(name, Annotation())
+        if note.dtype is None:
             continue
-        inputs = input_name(name.rpartition(".")[0])
+        inputs = input_name(layer)
         given = annotations.get(inputs, Annotation(dtype=wide_precision(array))).dtype or wide_precision(array)
         if compute_name(note.dtype, given) in array.macs_per_cycle:
             continue
@@ -110,6 +111,19 @@ def as_run(annotations: Mapping[str, Annotation], array: Array) -> dict[str, Ann
         if note.dtype.startswith("fp"):  # a byte that is widened; no array mixes fp8 with another type
             result[name] = replace(note, dtype="int8")
     return result
+
+
+def _weights_of_layers(graph: Graph) -> dict[tuple[str, str], None]:
+    """(weight's name, layer) of all products, each once: a weight that two layers share has one name."""
+    names = {t.storage or t.id: t.name for t in graph.tensors.values() if t.role is Role.WEIGHT and t.name}
+    read = (
+        (graph.tensors[operand.tensor], op.module)
+        for op in graph
+        if isinstance(op, EinsumOp)
+        for operand in op.einsum.operands
+        if operand.role is not OperandRole.OUTPUT
+    )
+    return {(names[key], layer): None for t, layer in read if (key := t.storage or t.id) in names}
 
 
 def wide_precision(array: Array) -> str:

@@ -73,9 +73,11 @@ class CompressedModel:
         annotations: Mapping[str, Annotation] | None = None,
         **changes: object,
     ) -> CompressedModel:
+        """After one more step; annotations of a shared weight go by the first of its names, as in a traced graph."""
+        first = first_names(self.module)
         return replace(
             self,
-            annotations=merge(self.annotations, annotations or {}),
+            annotations=merge(self.annotations, {first.get(n, n): note for n, note in (annotations or {}).items()}),
             reports=(*self.reports, report),
             **changes,  # type: ignore[arg-type]
         )
@@ -120,6 +122,12 @@ def leaves(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 def weight_name(layer: str) -> str:
     return f"{layer}.weight" if layer else "weight"
+
+
+def first_names(module: nn.Module) -> dict[str, str]:
+    """Parameter -> the first name of the same parameter: the head of a language model may be its embedding."""
+    first: dict[nn.Parameter, str] = {}
+    return {name: first.setdefault(p, name) for name, p in module.named_parameters(remove_duplicate=False)}
 
 
 def weight_bytes(module: nn.Module, annotations: Mapping[str, Annotation]) -> float:

@@ -16,6 +16,9 @@ from sim.compression.benefit import (
     support_notes,
     wide_precision,
 )
+from sim.compression.fakequant import Grid
+from sim.compression.model import weight_bytes
+from sim.compression.quantisation import quantise
 from sim.errors import WorkloadError
 from sim.hardware.chip import Array, Chip, Dataflow, Folds, Preload, Skew, Unit, VectorUnit
 from sim.results import Term, Traffic
@@ -132,6 +135,32 @@ def test_an_update_of_a_narrow_cache_writes_narrow_keys(build_gpt):
     assert [list(op.write_bytes.values()) for op in updates] == [[16]] * 4
 
 
+class Tied(nn.Module):
+    """A head that reads the embedding's weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.fc, self.head = nn.Embedding(32, 8), nn.Linear(8, 8), nn.Linear(8, 32, bias=False)
+        self.head.weight = self.words.weight
+
+    def forward(self, x):
+        return self.head(torch.relu(self.fc(self.words(x))))
+
+
+def test_a_weight_that_two_layers_share_is_stored_once_in_its_new_form():
+    """32 x 8 weights of the table and 8 x 8 of fc in int4, fc's bias of 8 in fp32."""
+    model, inputs = Tied(), (torch.zeros(1, 4, dtype=torch.long),)
+    rows, inputs_of_layers = Grid(dtype="int4", granularity="channel"), Grid(dtype="int4")
+    made = quantise(model, weights=rows, activations=inputs_of_layers, dynamic=True)
+    assert torch.equal(made.module.words.weight, made.module.head.weight)
+    assert weight_bytes(made.module, made.annotations) == (32 * 8 + 8 * 8) / 2 + 8 * 4
+    graph = trace(made.plain(), inputs)
+    marked = annotate(graph, made.annotations)
+    assert next(t.bits for t in marked.tensors.values() if t.name == "words.weight") == 4
+    assert stored_weight_bytes(graph, made.annotations, "bf16") == (32 * 8 + 8 * 8) / 2 + 8 * 2
+    assert as_run(graph, made.annotations, make_array({"int8": 1}))["head:input"].dtype == "int8"
+
+
 def test_unknown_names_are_refused(graph):
     with pytest.raises(WorkloadError, match=r'"fc1.wieght" is not in the graph. Did you mean "fc1.weight"'):
         annotate(graph, {"fc1.wieght": INT8})
@@ -241,7 +270,9 @@ def test_sparse_weight_bytes_count_metadata(graph):
     ],
 )
 def test_what_runs_as_something_wider_keeps_its_stored_bits(annotations, rates, weight, inputs):
-    found = as_run(annotations, make_array(rates))
+    stored = (tensor("x", Role.INPUT), tensor("w", Role.WEIGHT, "fc.weight"), tensor("y", Role.OUTPUT))
+    graph = Graph(ops=(product("fc", "x", "w", "y"),), tensors={t.id: t for t in stored}, name="toy")
+    found = as_run(graph, annotations, make_array(rates))
     assert (found["fc.weight"].dtype, found["fc.weight"].bits) == weight
     assert (found["fc:input"].dtype, found["fc:input"].bits) == inputs
 
