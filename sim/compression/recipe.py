@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from sim.errors import ConfigError, DovetailError, nearest, several
 from sim.hardware.load import parse_yaml
@@ -209,6 +209,13 @@ class Recipe(_Strict):
     """one line for tables and reports"""
     steps: list[Annotated[Step, Field(discriminator="technique")]] = Field(min_length=1)
     """what is done, in this order"""
+
+    @field_validator("name")
+    @classmethod
+    def _names_a_file(cls, name: str) -> str:
+        if not name.strip() or {"/", "\\", "\0"} & set(name):
+            raise ValueError(f"expected a name that a file may have, without slashes, got {short(name)}")
+        return name
 
 
 def load_recipe(path: Path | str) -> Recipe:

@@ -126,6 +126,11 @@ def run_study(
     if train_steps is not None:
         train_steps = whole(train_steps, where="train_steps", least=0)
     chosen = [find_recipe(name) for name in recipes]
+    twice = next((r.name for i, r in enumerate(chosen) if r.name in [other.name for other in chosen[:i]]), None)
+    if twice is not None:
+        raise ConfigError(
+            f'two recipes are called "{twice}": results and checkpoints go by their names; give each its own'
+        )
     chips = [load_hardware(one) if isinstance(one, str) else one for one in hardware]
     rests_on = [f"costs on {chip.name}: {calibration_label(chip, calibration)}" for chip in chips]
     source = Workload(workload, dict(knobs or {}))

@@ -45,6 +45,13 @@ def test_a_workload_without_a_task_is_costed_and_says_so(tmp_path, workload):
     assert found.to_dict()["results"][0]["benefits"][0]["speedup"] == edge.speedup
 
 
+def test_two_recipes_of_one_name_are_refused(tmp_path, workload):
+    """Their rows could not be told apart, and the second would go on from the first one's checkpoint."""
+    one = _recipe(tmp_path, "int8", "{technique: quantise}")
+    with pytest.raises(ConfigError, match='two recipes are called "int8"'):
+        run_study(workload, [one, one])
+
+
 SEVERAL = """
 import torch
 from torch import nn

@@ -31,6 +31,10 @@ def test_bundled_recipes_read_and_bear_their_file_name(path):
             "schema: dovetail.recipe/1\nnam: t\nsteps: [{technique: distil, student: {}, steps: 1}]",
             '^t.yaml: name: missing: what results call the recipe;\nt.yaml: nam: unknown key. Did you mean "name"?',
         ),
+        (
+            "schema: dovetail.recipe/1\nname: a/b\nsteps: [{technique: quantise}]",
+            "^t.yaml: name: expected a name that a file may have, without slashes, got 'a/b'$",
+        ),
         (HEAD + "  - {technique: quantize}", r'steps\[0\]: technique "quantize" is unknown.*Did you mean "quantise"'),
         (HEAD + "  - {steps: 3}", r"steps\[0\]\.technique: missing: .*expected one of quantise, "),
         (HEAD + "  - quantise", r"steps\[0\]: expected a map of keys to values, got 'quantise'"),
