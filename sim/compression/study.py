@@ -19,7 +19,7 @@ from torch import nn
 from sim.compression.benefit import Benefit, benefits
 from sim.compression.model import CompressedModel, Report, weight_bytes
 from sim.compression.quality import Quality, judged, trained
-from sim.compression.recipe import Recipe, apply_recipe, load_recipe, rehearsal, untuned
+from sim.compression.recipe import Distil, Recipe, apply_recipe, load_recipe, rehearsal, untuned
 from sim.compression.sensitivities import Sensitivity, sensitivity
 from sim.compression.tasks import load_task
 from sim.compression.training import Task, train
@@ -136,7 +136,7 @@ def run_study(
     source = Workload(workload, dict(knobs or {}))
     task = load_task(workload, knobs)
     # A task trains and judges whole windows; costs are those of the phase that was asked for.
-    judged = {key: value for key, value in (knobs or {}).items() if key not in ("phase", "batch")}
+    judged = _of_the_network(knobs or {})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module, example_inputs = Workload(workload, judged).build(device=None if task else "meta")
@@ -215,15 +215,24 @@ def _sensitivities(module: nn.Module, task: Task | None, choices: tuple[str, ...
     )
 
 
+def _of_the_network(knobs: Mapping[str, Any]) -> dict[str, Any]:
+    """Knobs that make another network, and not another use of one."""
+    return {key: value for key, value in knobs.items() if key not in ("phase", "batch")}
+
+
 def _graph(source: Workload, made: CompressedModel, recipe: Recipe, example_inputs: Any) -> Graph:
     """The compressed network as the asked batch and phase run it, without its emulation.
 
-    Same shapes as before: the workload's own graph. Other shapes (pruned, distilled): a trace of the
-    compressed module on inputs of the asked batch; it was built for the phase that it was judged in.
+    A distilled one is the workload with the student's knobs. Shapes as they were built: the workload's own
+    graph. Other shapes (pruned): a trace of the compressed module on inputs of the asked batch; it was built
+    for the phase that it was judged in.
     Raises: ConfigError: shapes changed and another phase was asked for.
     """
+    from sim.workload.load import Workload
     from sim.workload.trace.run import tensors_of, trace
 
+    student = next((step.student for step in reversed(recipe.steps) if isinstance(step, Distil)), {})
+    source = Workload(source.name, {**source.knobs, **_of_the_network(student)})
     plain, (twin, inputs) = made.plain(), source.build(device="meta")
     shapes = {name: tuple(p.shape) for name, p in plain.named_parameters()}
     if shapes == {name: tuple(p.shape) for name, p in twin.named_parameters()}:

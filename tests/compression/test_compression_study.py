@@ -52,6 +52,33 @@ def test_two_recipes_of_one_name_are_refused(tmp_path, workload):
         run_study(workload, [one, one])
 
 
+STUDENT = """
+import torch
+from torch import nn
+def build(batch: int = 1, stride: int = 1):
+    net = nn.Sequential(nn.Conv2d(1, 4, 3, stride), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    return net, (torch.zeros(batch, 1, 16, 16),)
+def task():
+    from sim.compression import TensorTask
+    part = (torch.randn(64, 1, 16, 16), torch.arange(64) % 2)
+    return TensorTask(
+        name="noise", data=dict.fromkeys(("train", "validation", "test"), part), criterion=nn.functional.cross_entropy,
+        score=lambda output, label: (output.argmax(1) == label).float(), metric="share", higher_is_better=True, steps=1,
+    )
+"""
+
+
+def test_a_student_of_the_same_weights_is_costed_as_the_network_that_it_is(tmp_path):
+    """A stride changes no weight: 14 x 14 outputs for the teacher, 4 x 4 for a student of stride 4."""
+    path = tmp_path / "strided.py"
+    path.write_text(STUDENT)
+    recipe = _recipe(tmp_path, "distil", "{technique: distil, student: {stride: 4, batch: 1}, steps: 1}")
+    (row,) = run_study(str(path), [recipe], hardware=["edge-npu"], knobs={"batch": 8}).results[0].benefits
+    for knobs, cost in (({}, row.before), ({"stride": 4}, row.after)):
+        graph = sim.load_workload(str(path), batch=8, **knobs)
+        assert cost.latency_s == sim.estimate(graph, sim.load_hardware("edge-npu"), precision="bf16").latency_s
+
+
 SEVERAL = """
 import torch
 from torch import nn
