@@ -20,6 +20,7 @@ from sim.codesign.pareto import spread
 from sim.codesign.scenario import Costing
 from sim.codesign.space import Space
 from sim.codesign.trained import Course, Trained
+from sim.compression.recipe import recipe_file
 from sim.documents import plain
 from sim.errors import DovetailError
 from sim.hardware.chip import Chip
@@ -196,25 +197,24 @@ def commands(winner: Winner, costing: Costing) -> list[str]:
         if value != usual
     )  # fmt: skip
     for part in winner.choice.parts:
-        if winner.choice.sparsity == "none" and part.graph is None:
-            knobs = "".join(f" -p {quote(f'{name}={value}')}" for name, value in part.knobs)
-            subject = f"{quote(part.absolute)}{knobs}"
-        else:
-            subject = f"{part.label}.graph.json"
+        knobs = "".join(f" -p {quote(f'{name}={value}')}" for name, value in part.knobs)
+        model = f"{quote(part.absolute)}{knobs}"
+        as_built = winner.choice.sparsity == "none" and part.graph is None
+        subject = model if as_built else f"{part.label}.graph.json"
         lines.append(f"dovetail estimate {subject} --hw ./chip.yaml --precision {winner.choice.precision}{mapped}")
         if winner.course is not None and winner.choice.recipe is not None:
             spec = costing.space.spec.quality
             assert spec is not None
-            lines.append(f"dovetail compress {subject} --recipe {quote(_recipe(winner.choice.recipe))} "
-                         f"--train-steps {spec.steps} --seed {spec.seed}")  # fmt: skip
+            recipe = quote(_recipe(winner.choice.recipe, costing.space.folder))
+            lines.append(f"dovetail compress {model} --recipe {recipe} --train-steps {spec.steps} --seed {spec.seed}")
     if winner.scenario is not None:
         seed = costing.space.spec.scenario.seed
         lines.append(f"dovetail simulate scenario.yaml --hw ./chip.yaml --seed {seed}")
     return lines
 
 
-def _recipe(name: str) -> str:
-    return str(Path(name).resolve()) if name.endswith((".yaml", ".yml")) else name
+def _recipe(name: str, folder: Path) -> str:
+    return str(recipe_file(name, folder=folder).resolve()) if name.endswith((".yaml", ".yml")) else name
 
 
 def write_winner(winner: Winner, found: Found, costing: Costing, folder: Path) -> None:

@@ -27,7 +27,7 @@ def judge(spec: QualitySpec, *, folder: Path, where: str) -> Callable[[ModelChoi
     """`choice -> Quality` by the file's method, or what trains. Raises: ConfigError: a function that is not there."""
     if spec.method == "train":
         cheap = load_function(spec.cheap, folder=folder, where=f"{where}: quality.cheap") if spec.cheap else None
-        return Trained(spec=spec, where=where, cheap=cheap)
+        return Trained(spec=spec, where=where, cheap=cheap, folder=folder)
     if spec.method == "table":
         return lambda choice: _by_table(spec, choice, where)
     if spec.method == "scaling_law":

@@ -9,29 +9,20 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from sim.compression.recipe import Quantise, QuantiseAwareTraining, QuantiseKvCache, SparsifyNm, WeightOnly, load_recipe
-from sim.errors import ConfigError, nearest
-from sim.resources import data_dir
+from sim.compression.recipe import Quantise, QuantiseAwareTraining, QuantiseKvCache, SparsifyNm, WeightOnly, find_recipe
+from sim.errors import ConfigError
 from sim.workload.precision import BITS
 
 
 @cache
-def effect(name: str, *, default: str) -> tuple[str, str]:
-    """(precision name, N:M pattern or "none") of a bundled recipe or a recipe file.
+def effect(name: str, *, default: str, folder: Path | None = None) -> tuple[str, str]:
+    """(precision name, N:M pattern or "none") of a bundled recipe or a recipe file, looked for in `folder` first.
 
     Raises: ConfigError: unknown recipe, or a technique that needs the module.
     """
-    path = Path(name)
-    if path.suffix not in (".yaml", ".yml"):
-        bundled = {p.stem: p for p in sorted((data_dir("workloads") / "recipes").glob("*.yaml"))}
-        if name not in bundled:
-            raise ConfigError(
-                f'recipe "{name}" is unknown: expected one of {", ".join(bundled)}.{nearest(name, bundled)}'
-            )
-        path = bundled[name]
     precision, sparsity = default, "none"
     weight, activation, cache_bits = None, None, None
-    for step in load_recipe(path).steps:
+    for step in find_recipe(name, folder=folder).steps:
         if isinstance(step, Quantise | QuantiseAwareTraining):
             weight = step.weights.dtype
             activation = step.activations.dtype if step.activations else "bf16"

@@ -93,7 +93,7 @@ class Space:
         recipe = active.get("recipe")
         precision, sparsity = active.get("precision", self.chip.default_precision), active.get("sparsity", "none")
         if recipe is not None:
-            precision, sparsity = effect(recipe, default=self.chip.default_precision)
+            precision, sparsity = effect(recipe, default=self.chip.default_precision, folder=self.folder)
         labels = [active["workload"]] if "workload" in active else [_label(w) for w in self.spec.workloads]
         specs = {_label(w): w for w in self.spec.workloads}
         parts = tuple(self._part(specs[label], active) for label in labels)
@@ -214,7 +214,7 @@ def build_space(document: Mapping[str, Any], *, where: str = "space", folder: Pa
         chip = load_hardware(chip_file if spec.chip.endswith((".yaml", ".yml")) and chip_file.is_file() else spec.chip)
     chip_parameters, chip = _hardware(spec, chip, where)
     descriptions, fixed, model_parameters = _models(spec, where)
-    parameters = [*model_parameters, *_compression(spec, chip, where), *chip_parameters]
+    parameters = [*model_parameters, *_compression(spec, chip, where, folder), *chip_parameters]
     names = [p.name for p in parameters]
     for p in parameters:
         _check_when(p, {q.name: q for q in parameters}, names, where)
@@ -312,7 +312,7 @@ def _parsed(description: Description, knobs: Mapping[str, Any], place: str) -> d
     return {name: resolved[name] for name in knobs}
 
 
-def _compression(spec: SpaceSpec, chip: Chip, where: str) -> list[Parameter]:
+def _compression(spec: SpaceSpec, chip: Chip, where: str, folder: Path | None) -> list[Parameter]:
     parameters = []
     for name in ("precision", "sparsity", "recipe"):
         values = getattr(spec.compression, name)
@@ -323,7 +323,7 @@ def _compression(spec: SpaceSpec, chip: Chip, where: str) -> list[Parameter]:
             parse_precision(precision)
     with _at(f"{where}: compression.recipe"):
         for recipe in spec.compression.recipe:
-            effect(recipe, default=chip.default_precision)
+            effect(recipe, default=chip.default_precision, folder=folder)
     for pattern in spec.compression.sparsity:
         n, colon, m = pattern.partition(":")
         if pattern != "none" and not (colon and n.isdigit() and m.isdigit() and 0 < int(n) < int(m)):

@@ -13,6 +13,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from math import inf
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sim.codesign.choice import ModelChoice
@@ -61,6 +62,8 @@ class Trained:
     spec: QualitySpec
     where: str
     cheap: Callable[..., Any] | None = None
+    folder: Path | None = None
+    """Where recipe files are looked for."""
     courses: dict[str, Course] = field(default_factory=dict)
     _modules: dict[str, tuple[nn.Module, tuple, tuple[tuple[float, float], ...]]] = field(default_factory=dict)
 
@@ -208,16 +211,16 @@ class Trained:
 
     def _compressed(self, choice: ModelChoice) -> tuple[float, float]:
         """(validation, test) quality of the trained network after the choice's recipe."""
-        from sim.compression.recipe import apply_recipe
-        from sim.compression.study import find_recipe
+        from sim.compression.recipe import apply_recipe, find_recipe
         from sim.workload.load import Workload
 
         (part,) = choice.parts
         module, inputs, _ = self._modules[json.dumps([part.workload, dict(part.knobs)], sort_keys=True)]
         task = self._task(part.workload, dict(part.knobs))
         if choice.recipe is not None:
+            recipe = find_recipe(choice.recipe, folder=self.folder)
             made = apply_recipe(
-                module, find_recipe(choice.recipe), example_inputs=inputs, task=task, seed=self.spec.seed,
+                module, recipe, example_inputs=inputs, task=task, seed=self.spec.seed,
                 build=lambda **changes: Workload(part.workload, {**dict(part.knobs), **changes}).build(),
             )  # fmt: skip
             module = made.module

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from sim.errors import ConfigError, DovetailError, nearest, several
 from sim.hardware.load import parse_yaml
+from sim.resources import data_dir
 from sim.wrong_keys import owner_of, problem_line, short
 
 if TYPE_CHECKING:
@@ -216,6 +217,26 @@ class Recipe(_Strict):
         if not name.strip() or {"/", "\\", "\0"} & set(name):
             raise ValueError(f"expected a name that a file may have, without slashes, got {short(name)}")
         return name
+
+
+def find_recipe(name: str, *, folder: Path | None = None) -> Recipe:
+    """A recipe by bundled name or path. Raises: ConfigError: neither, with the nearest name."""
+    return load_recipe(recipe_file(name, folder=folder))
+
+
+def recipe_file(name: str, *, folder: Path | None = None) -> Path:
+    """The file of a recipe, looked for in `folder`, then here, then among the bundled. Raises: as `find_recipe`."""
+    for path in (folder / name, Path(name)) if folder else (Path(name),):
+        if path.is_file():
+            return path
+    if Path(name).suffix in (".yaml", ".yml"):
+        return Path(name)
+    bundled = {p.stem: p for p in sorted((data_dir("workloads") / "recipes").glob("*.yaml"))}
+    if name not in bundled:
+        raise ConfigError(
+            f'recipe "{name}" is unknown: expected a file or one of {", ".join(bundled)}.{nearest(name, bundled)}'
+        )
+    return bundled[name]
 
 
 def load_recipe(path: Path | str) -> Recipe:

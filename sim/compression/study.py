@@ -19,11 +19,11 @@ from torch import nn
 from sim.compression.benefit import Benefit, benefits
 from sim.compression.model import CompressedModel, Report, weight_bytes
 from sim.compression.quality import Quality, judged, trained
-from sim.compression.recipe import Distil, Recipe, apply_recipe, load_recipe, rehearsal, untuned
+from sim.compression.recipe import Distil, Recipe, apply_recipe, find_recipe, rehearsal, untuned
 from sim.compression.sensitivities import Sensitivity, sensitivity
 from sim.compression.tasks import load_task
 from sim.compression.training import Task, train
-from sim.errors import ConfigError, checked_seed, nearest, whole
+from sim.errors import ConfigError, checked_seed, whole
 from sim.workload.graph import Graph
 
 if TYPE_CHECKING:
@@ -82,21 +82,6 @@ def _report(report: Report) -> dict[str, object]:
         "untreated": dict(report.untreated),
         "notes": list(report.notes),
     }
-
-
-def find_recipe(name: str) -> Recipe:
-    """A recipe by bundled name or path. Raises: ConfigError: neither, with the nearest name."""
-    from sim.resources import data_dir
-
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml") or path.exists():
-        return load_recipe(path)
-    bundled = {p.stem: p for p in sorted((data_dir("workloads") / "recipes").glob("*.yaml"))}
-    if name not in bundled:
-        raise ConfigError(
-            f'recipe "{name}" is unknown: expected a file or one of {", ".join(bundled)}.{nearest(name, bundled)}'
-        )
-    return load_recipe(bundled[name])
 
 
 def run_study(

@@ -250,10 +250,22 @@ TRAIN = {
 }  # fmt: skip
 
 
-def test_a_search_that_trains(tmp_path: Path, reproduced: Any) -> None:
+SPARSE = """
+schema: dovetail.recipe/1
+name: sparse
+steps: [{technique: sparsify_nm}]
+"""
+
+
+@pytest.mark.parametrize("recipe", ["int8-ptq", "sparse.yaml"])
+def test_a_search_that_trains(tmp_path: Path, reproduced: Any, recipe: str) -> None:
     """Two byte models trained for 20 steps: the told quality is that of `dovetail compress` with the same seed,
-    which measures on the test set what the search keeps beside its validation quality."""
-    found = sim.search(build_space(TRAIN, folder=tmp_path), output=tmp_path / "out")
+    which measures on the test set what the search keeps beside its validation quality. A recipe file lies beside the
+    search file, and `compress` takes the model, not the graph of its sparse form."""
+    (tmp_path / "sparse.yaml").write_text(SPARSE)
+    found = sim.search(
+        build_space(TRAIN | {"compression": {"recipe": [recipe]}}, folder=tmp_path), output=tmp_path / "out"
+    )
     assert all(1 < row.values[0] < 9 for row in found.front)
     winner = json.loads(next((tmp_path / "out" / "winners").glob("*/winner.json")).read_text())
     course = winner["training"]
