@@ -1,7 +1,7 @@
 """What a compression recipe means to the simulator where no weights are at hand.
 
 A search costs shapes: of a recipe it takes the widths and the N:M pattern. Recipes that change
-shapes or mix widths per layer need the trained module, and are refused here.
+shapes, skip layers or mix widths per layer need the trained module, and are refused here.
 """
 
 from __future__ import annotations
@@ -36,6 +36,11 @@ def effect(name: str, *, default: str, folder: Path | None = None) -> tuple[str,
             raise ConfigError(
                 f"recipe {name}: {step.technique} needs the trained module and its layers; a search takes recipes of "
                 "quantise, quantise_aware_training, weight_only, sparsify_nm and quantise_kv_cache"
+            )
+        if skipped := getattr(step, "skip", []):
+            raise ConfigError(
+                f"recipe {name}: {step.technique} skips layers ({', '.join(skipped)}), and a search costs all layers "
+                "alike; leave skip out"
             )
     if weight is not None and activation is not None:
         same = weight == activation and cache_bits is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,7 @@ def test_conditional_parameters_and_alternatives(document: dict[str, Any]) -> No
     assert "array.rows" not in space.overrides({"clock": "500 MHz", "array.rows": 16})
 
 
-def test_recipes_give_precision_and_sparsity(document: dict[str, Any]) -> None:
+def test_recipes_give_precision_and_sparsity(document: dict[str, Any], tmp_path: Path) -> None:
     document["compression"] = {"recipe": ["w4a16", "sparse-2to4-int8"]}
     document["chip"] = "systolic"
     space = build_space(document)
@@ -73,6 +74,12 @@ def test_recipes_give_precision_and_sparsity(document: dict[str, Any]) -> None:
     document["compression"] = {"recipe": ["prune-half-int8"]}
     with pytest.raises(ConfigError, match="prune_channels needs the trained module"):
         build_space(document)
+    (tmp_path / "but.yaml").write_text(
+        "schema: dovetail.recipe/1\nname: but\nsteps: [{technique: quantise, skip: [head]}]\n"
+    )
+    document["compression"] = {"recipe": ["but.yaml"]}
+    with pytest.raises(ConfigError, match=r"quantise skips layers \(head\), and a search costs all layers alike"):
+        build_space(document, folder=tmp_path)
 
 
 def test_known_designs_take_the_chips_own_values(document: dict[str, Any]) -> None:
