@@ -110,6 +110,12 @@ def _trainable(space: Space) -> None:
         raise ConfigError(f"{space.where}: quality.method train judges one network at a time; use combine: one_of")
     if compression.recipe:
         return
+    for pattern in compression.sparsity:
+        if pattern != "none":
+            raise ConfigError(
+                f"{space.where}: quality.method train: networks are trained dense, and nothing says what {pattern} "
+                "costs them; name recipes (compression.recipe)"
+            )
     for name in compression.precision or [space.chip.default_precision]:
         widths = parse_precision(name)
         if min(BITS[widths.weight], BITS[widths.activation], BITS[widths.kv]) < 16:

@@ -277,6 +277,7 @@ def test_a_search_that_trains(tmp_path: Path, reproduced: Any, recipe: str) -> N
 
 @pytest.mark.parametrize(("change", "message"), [
     ({"compression": {"precision": ["int8"]}}, "nothing says what int8 costs"),
+    ({"compression": {"precision": ["bf16"], "sparsity": ["none", "2:4"]}}, "nothing says what 2:4 costs"),
     ({"workloads": [{"workload": "mlp"}]}, "mlp has no task: give its file a function task"),
     ({"quality": TRAIN["quality"] | {"higher_is_better": True}}, "measures bits per byte: write false"),
 ])  # fmt: skip
