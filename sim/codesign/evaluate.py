@@ -202,24 +202,25 @@ class _Evaluation:
         """Metrics of some rows from (parts, rows) of latency and energy."""
         weights = np.array([part.weight for part in self.choice.parts])[:, None]
         batches = np.array([graph.batch for graph in self.graphs])[:, None]
-        if self.scenario.combine == "worst":
-            values = latency.max(axis=0), energy.max(axis=0), (batches / latency).min(axis=0)
+        if self.scenario.combine == "worst":  # each number is that of the workload that has it worst
+            named = {
+                "latency": latency.max(axis=0), "energy": energy.max(axis=0), "edp": (latency * energy).max(axis=0),
+                "power": (energy / latency).max(axis=0), "throughput": (batches / latency).min(axis=0),
+            }  # fmt: skip
         else:
             share = weights / weights.sum()
-            values = (
-                (share * latency).sum(axis=0),
-                (share * energy).sum(axis=0),
-                (share * batches / latency).sum(axis=0),
-            )
-        named = {"latency": values[0], "energy": values[1], "throughput": values[2]}
-        named["edp"] = values[0] * values[1]
-        # at the bounds power is not bounded below: a slower run of the same energy needs less
-        named["power"] = values[1] / values[0] if self.costed[rows].all() else np.zeros_like(values[0])
+            mean_latency, mean_energy = (share * latency).sum(axis=0), (share * energy).sum(axis=0)
+            named = {
+                "latency": mean_latency, "energy": mean_energy, "edp": mean_latency * mean_energy,
+                "power": mean_energy / mean_latency, "throughput": (share * batches / latency).sum(axis=0),
+            }  # fmt: skip
+        if not self.costed[rows].all():  # a slower run of the same energy needs less: a bound says nothing of power
+            named["power"] = np.zeros_like(named["power"])
         if self.scenario.driven is not None and not self.costed.any():
             named["goodput"] = self.scenario.driven.most(self.choice, latency)
             named["miss_rate"] = np.zeros(self.n)
         if self.scenario.baseline_s is not None:
-            named["speed_up"] = self.scenario.baseline_s * values[2]
+            named["speed_up"] = self.scenario.baseline_s * named["throughput"]
         for name, column in named.items():
             self.metrics.setdefault(name, np.full(self.n, np.nan))[rows] = column
 

@@ -16,6 +16,7 @@ from sim.hardware.load import load_hardware
 from sim.hardware.physical import idle_power_w, mac_energy_j, memory_energy_j_per_byte
 from sim.sweeping import sweep
 from sim.workload.builders import gemm
+from sim.workload.graph import Graph
 from sim.workload.load import load_workload
 from sim.workload.precision import parse_precision
 
@@ -123,6 +124,24 @@ def test_several_workloads_by_weight_and_worst_case(designs: Designs) -> None:
     worst = evaluate(choice, one, Scenario(objectives=("latency",), combine="worst"))
     assert mean.objectives[0, 0] == pytest.approx(0.25 * alone[0] + 0.75 * alone[1])
     assert worst.objectives[0, 0] == max(alone)
+
+
+def test_the_worst_power_is_that_of_a_workload() -> None:
+    """Of 1 ms and 4 mJ beside 10 ms and 10 mJ: 4 W, not 10 mJ / 10 ms; 100 uJ s; 100 a second, not 1,000."""
+    sizes = {16: (1e-3, 4e-3), 32: (10e-3, 10e-3)}
+
+    def table(graph: Graph, *_: object, **__: object) -> dict[str, np.ndarray]:
+        latency, energy = sizes[next(iter(graph.ops)).einsum.ranks["M"]]
+        return {"latency_s": np.array([latency]), "energy_j": np.array([energy]), "infeasible": np.array([False]),
+                "reason": np.array([""], dtype=object)}  # fmt: skip
+
+    parts = tuple(Part(label=str(m), workload="", graph=gemm(m, 16, 16)) for m in sizes)
+    names = ("power", "edp", "throughput")
+    scenario = Scenario(objectives=("latency", *names), combine="worst", limits={"power": 3.0})
+    choice, one = ModelChoice(parts=parts, precision="int8"), Designs(load_hardware("edge-npu"))
+    found = evaluate(choice, one, scenario, sweep=table)
+    assert [float(found.metrics[name][0]) for name in names] == pytest.approx([4.0, 1e-4, 100.0])
+    assert found.reason[0] == "power: 33.3% beyond its limit"
 
 
 def test_user_constraint_and_estimates_limit(designs: Designs) -> None:
