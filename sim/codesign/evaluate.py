@@ -207,12 +207,12 @@ class _Evaluation:
                 "latency": latency.max(axis=0), "energy": energy.max(axis=0), "edp": (latency * energy).max(axis=0),
                 "power": (energy / latency).max(axis=0), "throughput": (batches / latency).min(axis=0),
             }  # fmt: skip
-        else:
+        else:  # of a mix in which `weights` are the shares of the inferences, one after the other
             share = weights / weights.sum()
             mean_latency, mean_energy = (share * latency).sum(axis=0), (share * energy).sum(axis=0)
             named = {
                 "latency": mean_latency, "energy": mean_energy, "edp": mean_latency * mean_energy,
-                "power": mean_energy / mean_latency, "throughput": (share * batches / latency).sum(axis=0),
+                "power": mean_energy / mean_latency, "throughput": (share * batches).sum(axis=0) / mean_latency,
             }  # fmt: skip
         if not self.costed[rows].all():  # a slower run of the same energy needs less: a bound says nothing of power
             named["power"] = np.zeros_like(named["power"])

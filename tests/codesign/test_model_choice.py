@@ -126,8 +126,16 @@ def test_several_workloads_by_weight_and_worst_case(designs: Designs) -> None:
     assert worst.objectives[0, 0] == max(alone)
 
 
-def test_the_worst_power_is_that_of_a_workload() -> None:
-    """Of 1 ms and 4 mJ beside 10 ms and 10 mJ: 4 W, not 10 mJ / 10 ms; 100 uJ s; 100 a second, not 1,000."""
+@pytest.mark.parametrize(
+    ("combine", "values", "reason"),
+    [
+        ("worst", (4.0, 1e-4, 100.0), "power: 33.3% beyond its limit"),
+        ("weighted", (5.5 / 3.25, 3.25e-3 * 5.5e-3, 1000 / 3.25), "accepted"),
+    ],
+)
+def test_several_workloads_by_hand(combine: str, values: tuple[float, ...], reason: str) -> None:
+    """1 ms and 4 mJ beside 10 ms and 10 mJ. The worst: 4 W, not 10 mJ / 10 ms; 100 uJ s; 100 a second. A mix of
+    three to one: 3.25 ms and 5.5 mJ in the mean, 307.7 a second."""
     sizes = {16: (1e-3, 4e-3), 32: (10e-3, 10e-3)}
 
     def table(graph: Graph, *_: object, **__: object) -> dict[str, np.ndarray]:
@@ -135,13 +143,13 @@ def test_the_worst_power_is_that_of_a_workload() -> None:
         return {"latency_s": np.array([latency]), "energy_j": np.array([energy]), "infeasible": np.array([False]),
                 "reason": np.array([""], dtype=object)}  # fmt: skip
 
-    parts = tuple(Part(label=str(m), workload="", graph=gemm(m, 16, 16)) for m in sizes)
+    parts = tuple(Part(label=str(m), workload="", graph=gemm(m, 16, 16), weight={16: 3.0, 32: 1.0}[m]) for m in sizes)
     names = ("power", "edp", "throughput")
-    scenario = Scenario(objectives=("latency", *names), combine="worst", limits={"power": 3.0})
+    scenario = Scenario(objectives=("latency", *names), combine=combine, limits={"power": 3.0})
     choice, one = ModelChoice(parts=parts, precision="int8"), Designs(load_hardware("edge-npu"))
     found = evaluate(choice, one, scenario, sweep=table)
-    assert [float(found.metrics[name][0]) for name in names] == pytest.approx([4.0, 1e-4, 100.0])
-    assert found.reason[0] == "power: 33.3% beyond its limit"
+    assert [float(found.metrics[name][0]) for name in names] == pytest.approx(values)
+    assert found.reason[0] == reason
 
 
 def test_user_constraint_and_estimates_limit(designs: Designs) -> None:
