@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from itertools import product
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -129,13 +131,14 @@ def _contradiction(space: Space, bounds: dict[str, float]) -> None:
     """A limit on what the chip alone decides that no chip of the space meets."""
     if not {"area", "peak_power", "die_cost"} & set(bounds):
         return
-    designs = sample_designs(space)
-    metrics = physical_metrics(designs)
+    tables = sample_designs(space)
+    found = [physical_metrics(designs) for designs in tables]
     for name, unit in (("area", "mm2"), ("peak_power", "W"), ("die_cost", "USD")):
-        if name in bounds and not (metrics[name] <= bounds[name]).any():
-            best = float(np.nanmin(metrics[name]))
+        column = np.concatenate([metrics[name] for metrics in found])
+        if name in bounds and not (column <= bounds[name]).any():
+            best = float(np.nanmin(column))
             raise ConfigError(
-                f"{space.where}: constraints.{name} of {bounds[name]:g} {unit} excludes all {len(designs)} chips "
+                f"{space.where}: constraints.{name} of {bounds[name]:g} {unit} excludes all {len(column)} chips "
                 f"looked at: the least is {best:.4g} {unit}, {_times(best / bounds[name])}; raise the limit or add "
                 "smaller choices"
             )
@@ -146,21 +149,27 @@ def _times(ratio: float) -> str:
     return f"{ratio - 1:.1%} above" if ratio < 2 else f"{ratio:.3g} times as much"
 
 
-def sample_designs(space: Space) -> Designs:
-    """The whole grid of chips where it is small, else a sample with the smallest and largest corners."""
+def sample_designs(space: Space) -> list[Designs]:
+    """All chips of the space where they are few, else a sample with the smallest and largest corners: one table for
+    each set of parameters that count together, for the others keep the chip's own value."""
     mine = [p for p in space.parameters if p.side == "chip"]
-    if not mine:
-        return Designs(space.chip)
-    rng = np.random.default_rng(0)
-    ends = [(p.values if p.values is not None else (p.text(p.low), p.text(p.high))) for p in mine]
-    total = np.prod([float(len(v)) for v in ends])
-    if total <= SAMPLES:
-        return Designs.grid(space.chip, {p.name: v for p, v in zip(mine, ends, strict=True)})
-    picks = {p.name: [v[i] for i in rng.integers(len(v), size=SAMPLES)] for p, v in zip(mine, ends, strict=True)}
-    for place in (0, -1):
-        for p, v in zip(mine, ends, strict=True):
-            picks[p.name][place] = v[place]
-    return Designs.rows(space.chip, picks)
+    if any(p.when for p in mine):  # on whatever other parameters
+        mine = list(space.parameters)
+    ends = {p.name: p.values if p.values is not None else (p.low, p.high) for p in mine}
+    rows: Iterable[tuple[Any, ...]] = product(*ends.values())
+    if np.prod([float(len(values)) for values in ends.values()]) > SAMPLES:
+        rng = np.random.default_rng(0)
+        drawn = [[values[i] for i in rng.integers(len(values), size=SAMPLES)] for values in ends.values()]
+        corners = [tuple(values[place] for values in ends.values()) for place in (0, -1)]
+        rows = [*zip(*drawn, strict=True), *corners]
+    chips = [space.overrides(dict(zip(ends, row, strict=True))) for row in rows]
+    tables: dict[tuple[str, ...], dict[tuple[Any, ...], None]] = {}
+    for chip in chips:
+        tables.setdefault(tuple(chip), {})[tuple(chip.values())] = None
+    return [
+        Designs.rows(space.chip, dict(zip(names, zip(*table, strict=True), strict=True)))
+        for names, table in tables.items()
+    ]
 
 
 def physical_metrics(designs: Designs) -> dict[str, np.ndarray]:

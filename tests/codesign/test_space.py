@@ -262,3 +262,16 @@ def test_what_the_silicon_is_cannot_be_searched(document: dict[str, Any]) -> Non
         build_space(document)
     document["hardware"]["technology.max_clock"] = "2 GHz"
     assert build_space(document).chip.technology.max_clock_hz == 2e9
+
+
+def test_a_limit_that_only_the_chips_own_value_meets(document: dict[str, Any]) -> None:
+    """32 MiB take 40 mm2 and count for 32 rows alone; with 16 the chip keeps its own SRAM, 6.6 mm2 in all."""
+    document["hardware"] = {
+        "array.rows": {"choices": [16, 32]},
+        "SRAM.capacity": {"choices": ["32 MiB"], "when": {"array.rows": [32]}},
+    }
+    document["constraints"] = {"area": "10 mm2"}
+    build_space(document)
+    document["constraints"] = {"area": "6 mm2"}
+    with pytest.raises(ConfigError, match=r"all 2 chips looked at: the least is 6\.638 mm2, 10\.6% above"):
+        build_space(document)
