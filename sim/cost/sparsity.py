@@ -21,5 +21,5 @@ def reduction_speedup(array: Array, op: EinsumOp, tensor: Tensor) -> float:
 
 
 def channels(op: EinsumOp) -> int:
-    """Channels that one output sums over: the largest reduction rank, be it a GEMM's K or a convolution's C."""
-    return max((op.einsum.ranks[rank] for rank in op.einsum.reduction_ranks), default=1)
+    """Channels that one output sums over, a GEMM's K or a convolution's C: of several such ranks the largest."""
+    return max((op.einsum.ranks[rank] for rank in op.einsum.channel_ranks), default=1)

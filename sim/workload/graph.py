@@ -167,6 +167,13 @@ class Einsum:
     def reduction_ranks(self) -> frozenset[str]:
         return frozenset(self.ranks) - self.output.ranks
 
+    @property
+    def channel_ranks(self) -> frozenset[str]:
+        """What is summed over beside positions of a window, which slides along an axis that the weight has not."""
+        weight = self.operand(OperandRole.WEIGHT).ranks
+        axes = (frozenset(axis.ranks) for operand in self.operands for axis in operand.projection)
+        return self.reduction_ranks.difference(*(ranks for ranks in axes if ranks - weight))
+
 
 def _einsum(ranks: dict[str, int], operands: tuple[Operand, ...]) -> Einsum:
     return Einsum(ranks=ranks, operands=operands)

@@ -175,9 +175,19 @@ def test_two_of_four_by_hand():
     assert [metadata_bits(n, m) for n, m in ((2, 4), (1, 4), (4, 8), (4, 4))] == [2, 2, 3, 0]
 
 
+def test_positions_of_a_window_are_no_channels():
+    """A patch embedding of 3 channels and 4 x 4 positions stays dense at 2:4, a 3 x 3 depthwise convolution always; of
+    the convolution behind it 12 channels are looked at."""
+    net = nn.Sequential(nn.Conv2d(3, 12, 4, 4), nn.Conv2d(12, 12, 3, groups=12), nn.Conv2d(12, 8, 3))
+    graph = trace(net, torch.zeros(1, 3, 32, 32))
+    for pattern in ("2:4", "1:3"):
+        sparse = {t.name for t in sparsify(graph, pattern).tensors.values() if t.pattern and t.name}
+        assert sparse == {"2.weight"} | ({"0.weight"} if pattern == "1:3" else set())
+
+
 def test_sparsity_that_fits_nowhere():
     graph = trace(nn.Linear(6, 8, bias=False), torch.zeros(1, 6))
-    with pytest.raises(WorkloadError, match="divides by 4"):
+    with pytest.raises(WorkloadError, match="divide by 4"):
         sparsify(graph)
     for wrong in ("4:2", "0:4", "half"):
         with pytest.raises(WorkloadError, match='expected "N:M"'):

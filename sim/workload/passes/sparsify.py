@@ -30,7 +30,8 @@ def sparsify(graph: Graph, pattern: str = "2:4", *, ops: str = "*") -> Graph:
 
     The stored fraction `density` becomes n / m and `bits` grows by the metadata, so that
     `size_bytes` is what is stored and moved. MACs stay dense; `effective_macs` counts those done.
-    A weight is taken if its reduction axis divides by m; others stay dense, as pruning tools do.
+    A weight is taken if the channels that it sums over (a GEMM's K, a convolution's C, no positions of
+    its window) divide by m; others stay dense, as pruning tools do.
 
     Needs: dense weights. Promises: ops, shapes and dense MACs as before.
     Raises: WorkloadError: a pattern that is not "N:M" with 0 < N <= M, or one that fits no weight.
@@ -41,11 +42,11 @@ def sparsify(graph: Graph, pattern: str = "2:4", *, ops: str = "*") -> Graph:
         if isinstance(op, EinsumOp) and (fnmatchcase(op.name, ops) or fnmatchcase(op.module, ops)):
             weight = op.einsum.operand(OperandRole.WEIGHT)
             tensor = graph.tensors[weight.tensor]
-            reduced = [op.einsum.ranks[rank] for rank in op.einsum.reduction_ranks & weight.ranks]
+            reduced = [op.einsum.ranks[rank] for rank in op.einsum.channel_ranks & weight.ranks]
             if tensor.role is Role.WEIGHT and any(size % m == 0 for size in reduced):
                 chosen.add(tensor.storage or tensor.id)
     if not chosen:
-        raise WorkloadError(f'sparsity {pattern}: no weight of ops "{ops}" has a reduction rank that divides by {m}')
+        raise WorkloadError(f'sparsity {pattern}: no weight of ops "{ops}" sums over channels that divide by {m}')
     tensors = {
         key: replace(t, density=n / m, pattern=pattern, bits=t.bits + metadata_bits(n, m))
         if (t.storage or t.id) in chosen and t.pattern is None
