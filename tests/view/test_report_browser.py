@@ -135,6 +135,20 @@ def test_a_point_of_the_front_opens_its_design(browser: Any, tmp_path: Path) -> 
     assert "<w1>" in details.get_attribute("textContent")
 
 
+def test_money_areas_and_rates_of_a_search_take_no_prefix_that_changes_their_unit(browser: Any, tmp_path: Path) -> None:
+    """Half a square millimetre is not 500 mmm², a third of a dollar not 330 mUSD."""
+    folder = tmp_path / "found"
+    folder.mkdir()
+    (folder / "pareto.csv").write_text(
+        "trial,area [mm2],die_cost [USD],throughput [1/s],memory [B],energy [J]\n0,0.5,0.33,1200,2048,2e-3\n"
+        "1,1500,12,1300,4096,1e-3\n"
+    )
+    show(browser, tmp_path, folder)
+    shown = browser.find_element(By.TAG_NAME, "main").text
+    for words in ("0.5 mm²", "1500 mm²", "0.33 USD", "1.2 k/s", "2 KiB", "2 mJ"):
+        assert words in shown
+
+
 def test_five_thousand_ops_open_in_the_page(browser: Any, tmp_path: Path, estimate: Estimate) -> None:
     ops = tuple(replace(estimate.ops[i % len(estimate.ops)], name=f"op{i}") for i in range(5000))
     path = tmp_path / "many.json"

@@ -65,10 +65,15 @@ function scatter({ points, x, y, logX, logY, chosen, line, onpick, words, diagon
 const plainName = (name) => name.replace(/ \[[^\]]+\]$/, "").replace(/_(bytes_per_s|per_s|s|j|w|mm2|bytes)$/, "").replaceAll("_", " ");
 const headName = (name) => (/[.]/.test(name) ? name : name.endsWith("_bytes") ? name.replaceAll("_", " ") : plainName(name));
 const cellText = (value) => (value === null ? "–" : typeof value === "number" ? String(+value.toPrecision(5)) : value);
+function inUnit(unit, value) {  // no prefix stands before money, squares and "1/s"
+  if (unit === "B") return bytes(value);
+  if (unit === "1/s") return si(value, "/s");
+  return unit === "mm2" || unit === "USD" ? `${+value.toPrecision(3)} ${unit.replace("mm2", "mm²")}` : si(value, unit);
+}
 function withUnit(name, value) {
   if (typeof value !== "number") return cellText(value);
   const inName = name.match(/ \[([^\]]+)\]$/);
-  if (inName) return si(value, inName[1].replace("mm2", "mm²"));
+  if (inName) return inUnit(inName[1], value);
   if (name.endsWith("utilization") || name.endsWith("_rate")) return share(value);
   if (name.endsWith("_bytes")) return bytes(value);
   if (name.endsWith("_mm2")) return `${digits(value)} mm²`;
