@@ -23,6 +23,7 @@ from sim.workload.trace.builder import GraphBuilder
 from sim.workload.trace.policy import DataPolicy
 from sim.workload.trace.recorder import META, FunctionMode, Recorder
 from sim.workload.trace.source import user_file, user_line
+from sim.workload.trace.twins import rebind
 
 
 def trace(
@@ -133,6 +134,7 @@ def to_meta(module: torch.nn.Module, example_inputs: Any) -> tuple[torch.nn.Modu
     with copied, _ToMeta():
         twin = copy.deepcopy(module, memo)
         inputs = copy.deepcopy(example_inputs, memo)
+    rebind(twin, memo)
     twin.eval()
     return twin, *arguments(inputs)
 
