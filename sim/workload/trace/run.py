@@ -65,11 +65,13 @@ def record(
     """Run a module that is on meta already; `locate` says which line of the user's is running."""
     recorder = Recorder(policy or DataPolicy(), locate, progress)
     _declare(recorder, twin, args, kwargs)
+    before = held_tensors(twin)
     recorded = foreign_code(lambda error: _failure(error, recorder, name))
     with recorded, _named_modules(twin, recorder), torch.no_grad(), META, FunctionMode(recorder), recorder.dispatch:
         outputs = twin(*args, **kwargs)
     with recorder.dispatch.paused():
-        results, unmet = list(tensors_of(outputs)), recorder.questions.kept_none
+        results = [*tensors_of(outputs), *_new_state(recorder.builder, twin, before)]
+        unmet = recorder.questions.kept_none
         graph = find_caches(find_attention(recorder.builder.finish(results, name=name, hold_unread=unmet)))
     if all(isinstance(op, ViewOp) for op in graph):
         raise TraceError(f"{name}: the model runs no op on these inputs but views: there is nothing to cost")
@@ -185,6 +187,32 @@ def _declare_inputs(builder: GraphBuilder, label: str, value: Any) -> None:
     for position, tensor in enumerate(found):
         if not builder.knows(tensor):
             builder.declare(tensor, Role.INPUT, label if len(found) == 1 else f"{label}.{position}")
+
+
+Held = Mapping[tuple[int, str], list[torch.Tensor]]
+"""Tensors by the module that has them and the attribute that they are in."""
+
+
+def held_tensors(module: torch.nn.Module) -> Held:
+    """Buffers and other tensors that modules hold, in containers or not, but parameters."""
+    held = {
+        (id(part), key): list(tensors_of(value))
+        for part in module.modules()
+        for key, value in (*vars(part).items(), *part._buffers.items())
+        if key not in ("_parameters", "_buffers", "_modules")
+    }
+    return {place: tensors for place, tensors in held.items() if tensors}
+
+
+def _new_state(builder: GraphBuilder, module: torch.nn.Module, before: Held) -> Iterator[torch.Tensor]:
+    """What a module holds now in place of what it read: `self.h = cell(x, self.h)` carries h to the next call. What was
+    held is a cache then, what is held now a result."""
+    after = held_tensors(module)
+    for place, were in before.items():
+        known = {id(tensor) for tensor in were}
+        new = [tensor for tensor in after.get(place, ()) if id(tensor) not in known]
+        if new and builder.make_state(were):
+            yield from new
 
 
 @contextmanager
