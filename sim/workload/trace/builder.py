@@ -307,26 +307,51 @@ class GraphBuilder:
         storage.last = self._add(output, storage)
         self._emit(ViewOp, UNREAD_WEIGHTS, (source, *weights.values()), (storage.last,), where)
 
+    def _fed_inputs(self) -> set[str]:
+        """Storages of the inputs that are written in place with what comes of other inputs, as a cache is with keys.
+
+        One that takes in only itself, weights and constants (`image.sub_(mean)`) is new data all the same.
+        """
+        inputs = {s.id for s in self._storages.values() if s.role is Role.INPUT}
+        if not any(s.mutated for s in self._storages.values() if s.id in inputs):
+            return set()
+        sources = {key: frozenset({t.storage} & inputs) for key, t in self.tensors.items()}
+        fed: set[str] = set()
+        for op in self.ops:
+            found = frozenset[str]().union(*(sources[key] for key in op.inputs))
+            for key in op.outputs:
+                sources[key] |= found
+                if not isinstance(op, ViewOp) and found - {self.tensors[key].storage}:
+                    fed.add(self.tensors[key].storage)
+        return fed & inputs
+
     def finish(self, outputs: list[AnyTensor], *, name: str, hold_unread: bool = False) -> Graph:
         """The graph: roles by storage, results that nobody reads dropped from ops with several.
 
+        Of an input that is overwritten with itself, what it ends as is a result, if it is returned or no op reads it.
         `hold_unread`: weights that no op reads stay in it, as those of experts without a token.
         """
         where, outputs = Where(), [t for t in outputs if not self._left_out(t)]
         if hold_unread and outputs:
             self._hold_unread(outputs, where)
         results = {self.read(t, where) for t in outputs}
-        final = {s.id: _final_role(s) for s in self._storages.values()}
+        fed = self._fed_inputs()
+        final = {s.id: _final_role(s, fed) for s in self._storages.values()}
         for made in results:
             storage = self.tensors[made].storage
             if final[storage] is Role.ACTIVATION:
                 final[storage] = Role.OUTPUT
-        used = {t for op in self.ops for t in op.inputs} | results
+        used = {t for op in self.ops for t in op.inputs}
+        changed = {s.id: s.last for s in self._storages.values() if s.mutated and final[s.id] is Role.INPUT}
+        results |= set(changed.values()) - used
+        used |= results
+        ends = {key: Role.OUTPUT for key in results if self.tensors[key].storage in changed}
+        roles = {key: ends.get(key, final[t.storage]) for key, t in self.tensors.items()}
         ops = tuple(_without_unread(op, used) for op in self.ops)
         ops = tuple(op for op in ops if not isinstance(op, ViewOp) or used.intersection(op.outputs))
         alive = {t for op in ops for t in (*op.inputs, *op.outputs)} | results
         tensors = {
-            key: replace(t, role=final[t.storage]) if t.role is not final[t.storage] else t
+            key: replace(t, role=roles[key]) if t.role is not roles[key] else t
             for key, t in self.tensors.items()
             if key in alive
         }
@@ -335,9 +360,9 @@ class GraphBuilder:
         return Graph(ops=ops, tensors=tensors, regions=regions, name=name, notes=condensed(self.notes))
 
 
-def _final_role(storage: _Storage) -> Role:
-    """State that the model writes in place (a KV cache) outlives the inference."""
-    if storage.mutated and storage.role in (Role.INPUT, Role.WEIGHT):
+def _final_role(storage: _Storage, fed: set[str]) -> Role:
+    """State that the model writes in place (a KV cache) outlives the inference; `fed`: inputs that take in others."""
+    if storage.mutated and (storage.role is Role.WEIGHT or storage.id in fed):
         return Role.KV_CACHE
     return storage.role
 
