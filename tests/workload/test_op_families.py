@@ -188,6 +188,11 @@ VECTORS = {
 }  # fmt: skip
 
 MOVES = {
+    # one point in each of two images: four taps of eight channels, two coordinates, eight results
+    "grid sampling of few points": (
+        Call(lambda a, g: nnf.grid_sample(a, g, align_corners=False)), (image, empty(2, 1, 1, 2)),
+        4 * 2 * (4 * 8 + 2 + 8),
+    ),
     # name: (module, inputs, bytes read and written by hand, fp32 data and int64 indices)
     "embedding": (nn.Embedding(100, 8), (empty(2, 5, dtype=torch.int64),), 10 * (2 * 8 * 4 + 8)),
     "gather": (Call(lambda a, i: a.gather(1, i)), (empty(4, 9), empty(4, 3, dtype=torch.int64)), 12 * (2 * 4 + 8)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 
 from sim.workload.graph import Primitive
-from sim.workload.trace.rules.registry import AnyTensor, Call, Grouped, Product, Vector, Window, register_rule
+from sim.workload.trace.rules.registry import AnyTensor, Call, Grouped, Movement, Product, Vector, Window, register_rule
 
 ADD, MUL, FMA, COMPARE, LOGIC = Primitive.ADD, Primitive.MUL, Primitive.FMA, Primitive.COMPARE, Primitive.LOGIC
 EXP, LOG, RSQRT, RECIPROCAL, CONVERT = (
@@ -198,7 +198,7 @@ for _name, _taps in {
 
 
 @register_rule("aten.grid_sampler_2d", "aten.grid_sampler_3d", "aten.grid_sampler")
-def grid_sampler(call: Call) -> Vector:
+def grid_sampler(call: Call) -> Vector | Movement:
     """Bilinear or trilinear: 2^d gathered taps an output element, addresses and weights once a point.
 
     Nearest (mode 1) gathers one tap, bicubic (mode 2) 4^d.
@@ -209,7 +209,15 @@ def grid_sampler(call: Call) -> Vector:
     n = call.out.numel()
     points = n // max(call.out.shape[1], 1)
     place = {FMA: axes, CONVERT: axes, COMPARE: 4 * axes, MUL: taps, ADD: 2 * axes}
-    return Vector(merged(({FMA: taps, Primitive.SHUFFLE: taps}, n), (place, points)))
+    return _sampled(call, merged(({FMA: taps, Primitive.SHUFFLE: taps}, n), (place, points)), taps * n)
+
+
+def _sampled(call: Call, work: dict[Primitive, int], taps: int) -> Vector | Movement:
+    """Of a map with more elements than there are taps (a point looked up in each of many maps) only those are read."""
+    image, *others = call.inputs
+    if taps >= image.numel():
+        return Vector(work)
+    return Movement(read=[(image, taps), *((t, t.numel()) for t in others)], primitives=work)
 
 
 @register_rule("torchvision.deform_conv2d", "dovetail.deform_conv2d")
@@ -250,18 +258,17 @@ def deform_conv(call: Call) -> Grouped:
 
 
 @register_rule("torchvision.roi_align", "torchvision.ps_roi_align", "dovetail.onnx_roi_align")
-def roi_align(call: Call) -> Vector:
+def roi_align(call: Call) -> Vector | Movement:
     """Mean of ratio^2 bilinear samples a cell (He et al., "Mask R-CNN", ICCV 2017): four taps each.
 
     Without a stated ratio the op takes as many as the region is large; 2 is assumed, as detectors state.
     """
     ratio = call.args[4] if call.name.startswith("dovetail") else call.arg(5, "sampling_ratio", -1)
     samples = (ratio if ratio > 0 else 2) ** 2
-    cells = call.out.numel() // max(call.out.shape[1], 1)
+    n, cells = call.out.numel(), call.out.numel() // max(call.out.shape[1], 1)
     place = {FMA: 2, CONVERT: 2, COMPARE: 8, MUL: 4, ADD: 4}
-    return Vector(
-        merged(({FMA: 4 * samples, Primitive.SHUFFLE: 4 * samples, MUL: 1}, call.out.numel()), (place, samples * cells))
-    )
+    work = merged(({FMA: 4 * samples, Primitive.SHUFFLE: 4 * samples, MUL: 1}, n), (place, samples * cells))
+    return _sampled(call, work, 4 * samples * n)
 
 
 @register_rule("torchvision.roi_pool", "torchvision.ps_roi_pool")
