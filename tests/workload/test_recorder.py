@@ -7,6 +7,7 @@ import pytest
 import torch
 from calls import Call, graph_of
 from torch import nn
+from torch.nn import functional
 
 from sim.errors import DovetailError, TraceError
 from sim.workload.graph import EinsumOp, MovementOp, Primitive, Role, UnsupportedOp, VectorOp, ViewOp
@@ -351,3 +352,15 @@ def test_whole_numbers_in_a_tensor_are_known():
     graph = graph_of(lambda m, x: x[: torch.IntTensor([6])[0]] * 2, torch.zeros(8))
     assert graph.tensors[graph.ops[-1].outputs[0]].shape == (6,)
     assert not graph.notes
+
+
+def test_attention_and_norms_within_vmap():
+    """Two frames of five tokens, one head: 2 x 5 x 5 x 8 MACs a frame; what torch runs has no memory there."""
+
+    def function(module, x):
+        frame = lambda t: functional.rms_norm(functional.scaled_dot_product_attention(t, t, t), (8,))  # noqa: E731
+        return torch.vmap(frame)(x)
+
+    graph = graph_of(function, torch.empty(2, 5, 8))
+    assert graph.macs == 2 * 2 * 5 * 5 * 8
+    assert [region.kind for region in graph.regions.values()].count("attention") == 1

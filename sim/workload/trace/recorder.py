@@ -154,6 +154,8 @@ class FunctionMode(TorchFunctionMode):
         args, kwargs = (args, kwargs) if sizes else _on_meta(recorder, func, args, kwargs)
         if func in _MOVES:
             return args[0]
+        if _is_batched((args, kwargs)):  # within vmap and the like: what the call is made of is recorded
+            return func(*args, **kwargs)
         if func is _ATTENTION:
             return self._attention(*args, **kwargs)
         if func in _GROUPED:
@@ -247,6 +249,11 @@ def _is_known(args: Any, kwargs: Any) -> bool:
     return bool(found) and all(
         t.device.type == "cpu" and not t.dtype.is_floating_point and t.numel() <= KNOWN_ELEMENTS for t in found
     )
+
+
+def _is_batched(value: Any) -> bool:
+    """Whether a tensor in it stands for several, as within `torch.vmap`: it has no memory of its own."""
+    return any(torch._C._functorch.is_functorch_wrapped_tensor(t) for t in tensors_in(value))
 
 
 def _on_meta(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
