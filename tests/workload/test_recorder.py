@@ -354,6 +354,22 @@ def test_whole_numbers_in_a_tensor_are_known():
     assert not graph.notes
 
 
+def test_a_given_result_is_written_and_not_read():
+    """torch.mul(a, b, out=c): two factors of 8 elements are read; of top-k only the values are asked for again."""
+
+    def function(module, a, b):
+        values, places = torch.empty(2, 2, device=a.device), torch.empty(2, 2, dtype=torch.long, device=a.device)
+        product = torch.empty(2, 4, device=a.device)
+        torch.topk(torch.mul(a, b, out=product), 2, out=(values, places))
+        return values
+
+    graph = graph_of(function, torch.empty(2, 4), torch.empty(2, 4))
+    mul, topk = [op for op in graph.ops if op.kind in ("aten.mul", "aten.topk")]
+    assert [graph.tensors[key].role for key in mul.inputs] == [Role.INPUT, Role.INPUT]
+    assert sum(topk.read_bytes.values()) == 8 * 4
+    assert sum(topk.write_bytes.values()) == 4 * 4
+
+
 def test_attention_and_norms_within_vmap():
     """Two frames of five tokens, one head: 2 x 5 x 5 x 8 MACs a frame; what torch runs has no memory there."""
 

@@ -309,6 +309,9 @@ class _Dispatch(TorchDispatchMode):
         recorder = self._recorder
         name = f"{func.namespace}.{func._schema.name.rpartition('::')[2]}"
         view = name in _RESHAPED_IN_PLACE or (not func._schema.is_mutable and is_view(outputs, args, kwargs))
+        if func.namespace == "aten" and func._schema.is_mutable:  # as c of `torch.mul(a, b, out=c)`
+            only_written = {argument.name for argument in func._schema.arguments if argument.is_out}
+            kwargs = {key: value for key, value in kwargs.items() if key not in only_written}
         recorder.record(name, args, kwargs, outputs, pure_view=view)
         recorder.known.learn(func, args, kwargs, outputs)
         recorder.questions.learn(name, args, kwargs, outputs, writes=func._schema.is_mutable)
