@@ -9,6 +9,7 @@ from calls import Call, graph_of
 from torch import nn
 from torch.nn import functional
 
+import sim
 from sim.errors import DovetailError, TraceError
 from sim.workload.graph import EinsumOp, MovementOp, Primitive, Role, UnsupportedOp, VectorOp, ViewOp
 from sim.workload.summary import unsupported
@@ -80,6 +81,23 @@ def test_broadcast_axes_are_stored_once():
     graph = graph_of(lambda m, x: x.expand(4, 8) * 2, torch.zeros(1, 8))
     assert graph.tensors[graph.ops[-1].inputs[0]].shape == (1, 8)
     assert graph.ops[-1].primitives == {Primitive.MUL: 32}
+
+
+def test_windows_that_overlap_are_stored_once():
+    """25 steps of 64 channels, one after the other over 512: their mean reads 512 x 64 elements, and so many come from
+    the host; patches of 7 x 7 every 4 pixels are copied out of 63 x 63."""
+    graph = graph_of(lambda m, x: x.unfold(1, 25, 1).mean(-1), torch.empty(2, 512, 64))
+    (mean,) = [op for op in graph.ops if isinstance(op, VectorOp)]
+    assert graph.tensors[mean.inputs[0]].elements == 2 * 512 * 64
+    assert mean.primitives[Primitive.ADD] == 2 * 488 * 64 * 25
+    found = sim.estimate(graph, sim.load_hardware("h100-sxm"))
+    transfer = next(op for op in found.ops if op.name == "host.input")
+    assert transfer.traffic_bytes["DRAM"]["input"].write == 2 * 2 * 512 * 64
+
+    patches = graph_of(lambda m, x: x.unfold(2, 7, 4).unfold(3, 7, 4).contiguous(), torch.empty(1, 3, 63, 63))
+    (copy,) = [op for op in patches.ops if isinstance(op, MovementOp)]
+    assert list(copy.read_bytes.values()) == [4 * 3 * 63 * 63]
+    assert list(copy.write_bytes.values()) == [4 * 3 * 15 * 15 * 7 * 7]
 
 
 def test_grouped_query_attention_by_hand():

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import permutations
 from math import prod
 from typing import Any
 
@@ -386,7 +387,20 @@ def _geometry(tensor: AnyTensor) -> tuple:
 
 
 def compact_shape(tensor: AnyTensor) -> tuple[int, ...]:
-    """Shape without broadcasting: an expanded axis (stride 0) is stored once."""
+    """Shape of what is stored: an expanded axis (stride 0) once, and windows that overlap as what they slide over."""
+    shape, strides = list(_unexpanded(tensor)), tensor.stride()
+    for steps, within in () if tensor.is_contiguous() else permutations(range(len(shape)), 2):
+        if min(shape[steps], shape[within]) < 2 or strides[steps] % strides[within]:
+            continue
+        step = strides[steps] // strides[within]
+        if step < shape[within]:  # the next window begins before this one ends
+            shape[within] += (shape[steps] - 1) * step
+            shape[steps] = 1
+    return tuple(shape)
+
+
+def _unexpanded(tensor: AnyTensor) -> tuple[int, ...]:
+    """Shape in which an expanded axis has one element."""
     return tuple(
         1 if stride == 0 and size > 1 else size for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
     )
@@ -411,7 +425,7 @@ _PARTS = {OperandRole.INPUT: "I", OperandRole.WEIGHT: "O", OperandRole.OUTPUT: "
 def _projection(tensor: AnyTensor, spec: Spec, ranks: Mapping[str, int], role: OperandRole) -> tuple[Axis, ...]:
     """Axes of an operand; ranks of size 1 that were left out, and broadcast axes, have no terms."""
     axes = []
-    for size, entry in zip(compact_shape(tensor), spec, strict=True):
+    for size, entry in zip(_unexpanded(tensor), spec, strict=True):
         window = entry if isinstance(entry, Window) else Window(((entry, 1),) if entry else ())
         terms = tuple((rank, coef) for rank, coef in window.terms if rank in ranks)
         broadcast = size == 1 and window.offset == 0 and any(ranks[rank] > 1 for rank, _ in terms)
