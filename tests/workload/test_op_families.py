@@ -168,6 +168,17 @@ VECTORS = {
     "fft complex": (
         Call(lambda a: torch.fft.fft(a)), (empty(4, 32, dtype=torch.complex64),), {FMA: 4 * 5 * 32 * 5 // 2},
     ),
+    # 4 x 32 complex elements: two squares and a root; a sum by parts; products with a real and with a complex factor
+    "complex modulus": (Call(torch.abs), (empty(4, 32, dtype=torch.complex64),), {MUL: 128, FMA: 128, RSQRT: 128}),
+    "complex sum": (
+        Call(lambda a: torch.view_as_real((a + a).sum(-1))), (empty(4, 32, dtype=torch.complex64),), {ADD: 2 * 128 * 2},
+    ),
+    "complex scaled": (
+        Call(lambda a: torch.view_as_real(a * 0.5 * a)), (empty(4, 32, dtype=torch.complex64),), {MUL: (2 + 4) * 128},
+    ),
+    "complex of angles": (
+        Call(lambda a: torch.view_as_real(torch.polar(a, a))), (empty(4, 32),), {Primitive.SIN: 256, MUL: 256},
+    ),
     "sort of the first axis": (Call(lambda a: torch.sort(a, dim=0, stable=True)[0]), (series,), {COMPARE: rows}),
     # a search among 1000 boundaries: ten digits
     "buckets": (Call(torch.bucketize), (series, empty(1000)), {COMPARE: 10 * rows}),

@@ -53,7 +53,6 @@ _TABLE = ACTIVATIONS | {
     "addcdiv": {FMA: 1, RECIPROCAL: 1},
     "lerp": {ADD: 1, FMA: 1},
     "neg": {MUL: 1},
-    "abs": {LOGIC: 1},
     "sign": {COMPARE: 2},
     "sgn": {COMPARE: 2},
     "reciprocal": {RECIPROCAL: 1},
@@ -135,9 +134,24 @@ _TABLE |= {name: {LOGIC: 1} for name in ("bitwise_left_shift", "bitwise_right_sh
 
 
 def per_element(call: Call, primitives: dict[Primitive, int]) -> Vector:
-    """`primitives` on each element of the first output; complex elements count four real ones."""
-    count = call.out.numel() * (4 if call.out.is_complex() else 1)
+    """`primitives` on each element of the first output, so many times for a complex one as it takes real ones."""
+    count = call.out.numel() * _real_ones(call)
     return Vector({primitive: n * count for primitive, n in primitives.items()})
+
+
+_MADE_COMPLEX = {"polar", "complex"}
+"""Of real parts: their rows of the table count a whole element."""
+_BY_PARTS = {"add", "sub", "rsub", "neg", "where", "masked_fill", "tril", "triu"}
+"""On a complex element one real operation on each of its parts; so is a product with, or division by, a real factor."""
+
+
+def _real_ones(call: Call) -> int:
+    """Real operations that an op on an element of the result is: four on a complex one, if nothing tells it is less."""
+    name = call.name.rpartition(".")[2].rstrip("_")
+    if not call.out.is_complex() or name in _MADE_COMPLEX:
+        return 1
+    factors = [a.is_complex() if hasattr(a, "is_complex") else isinstance(a, complex) for a in call.args[:2]]
+    return 2 if name in _BY_PARTS or (name in ("mul", "div") and factors == [True, False]) else 4
 
 
 def _table_rule(name: str, primitives: dict[Primitive, int]) -> None:
@@ -160,7 +174,7 @@ def _of_each(name: str, primitives: dict[Primitive, int]) -> None:
 
 for _name, _primitives in _TABLE.items():
     _of_each(_name, _primitives)
-for _name, _primitives in {"div": {RECIPROCAL: 1}, "pow": {LOG: 1, MUL: 1, EXP: 1}}.items():
+for _name, _primitives in {"abs": {LOGIC: 1}, "div": {RECIPROCAL: 1}, "pow": {LOG: 1, MUL: 1, EXP: 1}}.items():
     _of_each(_name, _primitives)
 
 
@@ -168,6 +182,12 @@ for _name, _primitives in {"div": {RECIPROCAL: 1}, "pow": {LOG: 1, MUL: 1, EXP: 
 def copy_each(call: Call) -> Movement:
     """The tensors of the second list are read, those of the first written."""
     return Movement(read=[*((t, 0) for t in call.args[0]), *((t, t.numel()) for t in call.args[1])])
+
+
+@register_rule("aten.abs")
+def absolute(call: Call) -> Vector:
+    """A sign bit; of a complex element the root of two squares' sum."""
+    return per_element(call, {MUL: 1, FMA: 1, RSQRT: 1} if call.args[0].is_complex() else {LOGIC: 1})
 
 
 @register_rule("aten.gelu")

@@ -20,7 +20,7 @@ EXP, LOG, RSQRT, RECIPROCAL, CONVERT = (
 def _reduction(names: tuple[str, ...], per_input: dict[Primitive, int], per_output: dict[Primitive, int]) -> None:
     @register_rule(*(f"aten.{name}" for name in names))
     def rule(call: Call) -> Vector:
-        n_in, n_out = call.inputs[0].numel(), call.out.numel()
+        n_in, n_out = (t.numel() * (2 if t.is_complex() else 1) for t in (call.inputs[0], call.out))
         return Vector(merged((per_input, n_in), (per_output, n_out)))
 
 
