@@ -52,6 +52,27 @@ def test_state_that_a_module_binds_anew(held):
     assert bytes_of(graph, Role.OUTPUT) == 2 * 128 * 4 + 8 * 4
 
 
+def test_frames_of_a_queue_are_state_and_what_comes_beside_a_constant_is_not():
+    """Three frames of 16 elements, of which the oldest leaves unread; a result kept beside a table changes no role."""
+
+    class Queue(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.frames = [torch.zeros(16) for _ in range(3)]
+            self.kept = {"table": torch.zeros(16)}
+
+        def forward(self, x):
+            new = x * self.kept["table"]
+            self.frames = [*self.frames[1:], new]
+            self.kept["new"] = new
+            return sum(self.frames).sum()
+
+    graph = sim.trace(Queue(), torch.empty(16))
+    assert bytes_of(graph, Role.KV_CACHE) == 2 * 16 * 4
+    assert bytes_of(graph, Role.WEIGHT) == 16 * 4
+    assert bytes_of(graph, Role.OUTPUT) == (16 + 1) * 4
+
+
 def test_a_table_that_is_made_larger_is_no_state():
     """It was not read before: nothing of it is carried from call to call."""
 

@@ -284,15 +284,16 @@ class GraphBuilder:
         numbered = f"{name}_{taken[name]}"
         return numbered if numbered not in taken else GraphBuilder._unique(name, taken)
 
-    def make_state(self, held: Iterable[AnyTensor]) -> bool:
-        """Whether an op read any of these tensors; then all of them are state that outlives the inference."""
+    def reads(self, tensors: Iterable[AnyTensor]) -> bool:
+        """Whether an op read the memory of any of these tensors."""
         read = {self.tensors[key].storage for op in self.ops for key in op.inputs}
-        storages = [self._storages[_key(t)] for t in held if self.knows(t)]
-        if not any(storage.id in read for storage in storages):
-            return False
-        for storage in storages:
-            storage.mutated = True
-        return True
+        return any(self._storages[_key(t)].id in read for t in tensors if self.knows(t))
+
+    def make_state(self, tensors: Iterable[AnyTensor]) -> None:
+        """These outlive the inference, as if they were written in place."""
+        for tensor in tensors:
+            if self.knows(tensor):
+                self._storages[_key(tensor)].mutated = True
 
     def _hold_unread(self, outputs: list[AnyTensor], where: Where) -> None:
         """A view of the output made last that names the weights that no op read: they lie in memory all the same."""

@@ -209,10 +209,10 @@ def _new_state(builder: GraphBuilder, module: torch.nn.Module, before: Held) -> 
     held is a cache then, what is held now a result."""
     after = held_tensors(module)
     for place, were in before.items():
-        known = {id(tensor) for tensor in were}
-        new = [tensor for tensor in after.get(place, ()) if id(tensor) not in known]
-        if new and builder.make_state(were):
-            yield from new
+        known, left = {id(t) for t in were}, {id(t) for t in after.get(place, ())}
+        if left - known and known - left and builder.reads(were):
+            builder.make_state(were)
+            yield from (t for t in after[place] if id(t) not in known)
 
 
 @contextmanager
