@@ -267,13 +267,6 @@ def _class_of(kind: str, inputs: int) -> str:
     return "binary" if inputs > 1 else "unary"
 
 
-def reduced_rows(op: VectorOp) -> int:
-    """Rows of a softmax or norm, which counts one root, reciprocal or logarithm for each: groups of a group norm,
-    scales of a batch norm, which reduces nothing in inference."""
-    once = (Primitive.RSQRT, Primitive.RECIPROCAL, Primitive.LOG)
-    return min((op.primitives[p] for p in once if p in op.primitives), default=0)
-
-
 def _vector(op: Op, gpu: Gpu, coster: _Coster) -> Kernel:
     """Element-wise, row-wise and movement kernels: lanes beside a stream through L2 or DRAM.
 
@@ -288,7 +281,10 @@ def _vector(op: Op, gpu: Gpu, coster: _Coster) -> Kernel:
         reads = [(k, float(tensors[k].size_bytes)) for k in dict.fromkeys(op.inputs)]
         writes = [(k, float(tensors[k].size_bytes)) for k in dict.fromkeys(op.outputs)]
     kind = _class_of(op.kind, len(op.inputs))
-    rows = reduced_rows(op) if isinstance(op, VectorOp) and kind in ("softmax", "layer_norm") else 0
+    rows = 0.0
+    if isinstance(op, VectorOp) and kind in ("softmax", "layer_norm") and "batch_norm" not in op.kind:
+        out = tensors[op.outputs[0]]  # a batch norm reduces nothing in inference
+        rows = out.elements / max(1, out.shape[-1] if out.shape else 1)
     return streamed(gpu, graph, f"vector_{kind}", reads, writes, _lanes_s(op, gpu), rows)
 
 
