@@ -306,6 +306,25 @@ def test_communication_hides_behind_what_does_not_need_it(pair: Chip, branches: 
     assert sim.simulate(branches, slow).latency_s == pytest.approx(found.latency_s, rel=0.02)
 
 
+def test_a_sum_that_no_op_reads_hides_as_well(pair: Chip) -> None:
+    """Two branches that end the network apart: the first sum travels beside the second branch."""
+    branches = nn.ModuleList(nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 64)) for _ in range(2))
+
+    class Apart(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.branches = branches
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return tuple(branch(x) for branch in self.branches)
+
+    found, run = (read(sim.trace(Apart(), (torch.zeros(16, 64),)), pair) for read in (sim.estimate, sim.simulate))
+    sums = [op for op in found.ops if op.kind == "collective.all_reduce"]
+    alone = 2 * (1e-6 + 16 * 64 * 2 / 2 / 4e9)  # two steps of a ring of two, 16-bit partial sums
+    assert [op.breakdown_s[Term.COMMUNICATION] for op in sums] == [0.0, pytest.approx(alone)]
+    assert run.latency_s == pytest.approx(found.latency_s, rel=1e-6)
+
+
 class Late(nn.Module):
     """A sum over chips under way that nothing needs before the end, while others are needed at once."""
 
