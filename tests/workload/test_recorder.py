@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 import sim
+from sim.analytical import estimate
 from sim.errors import DovetailError, TraceError
 from sim.workload.graph import EinsumOp, MovementOp, Primitive, Role, UnsupportedOp, VectorOp, ViewOp
 from sim.workload.summary import unsupported
@@ -398,3 +399,22 @@ def test_attention_and_norms_within_vmap():
     graph = graph_of(function, torch.empty(2, 5, 8))
     assert graph.macs == 2 * 2 * 5 * 5 * 8
     assert [region.kind for region in graph.regions.values()].count("attention") == 1
+
+
+@pytest.mark.parametrize("kept", ["list", "closure", "global"])
+def test_weights_that_the_module_does_not_register_are_read_as_well(kept):
+    """A layer in a plain list or behind a function, a tensor of the module's file: nobody makes them, so they lie in
+    memory as parameters do, and cost their bytes."""
+    layer = nn.Linear(100, 33)
+    model = Call({"list": lambda m, x: m.layers[0](x), "closure": lambda m, x: layer(x)}.get(
+        kept, lambda m, x: nn.functional.linear(x, layer.weight, layer.bias)
+    ))  # fmt: skip
+    model.layers = [nn.Linear(100, 33)]
+    graph, registered = trace(model, (torch.zeros(4, 100),)), trace(layer, (torch.zeros(4, 100),))
+    weights = [
+        {t.storage: t.elements for t in g.tensors.values() if t.role is Role.WEIGHT} for g in (graph, registered)
+    ]
+    assert sorted(weights[0].values()) == sorted(weights[1].values()) == [33, 3300]
+    moved = [estimate(g, "systolic", precision="int8").traffic_bytes["DRAM"] for g in (graph, registered)]
+    assert moved[0] == moved[1]
+    assert moved[0].read >= 4 * 100 + 3300 + 33

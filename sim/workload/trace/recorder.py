@@ -116,7 +116,8 @@ class Recorder:
         if tensor.device == META:
             return tensor
         if id(tensor) not in self._meta:
-            twin = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=META)
+            with self.dispatch.paused():  # no op makes it: it is there before, as a weight is
+                twin = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=META)
             self._meta[id(tensor)] = (twin, tensor)
         return self._meta[id(tensor)][0]
 
