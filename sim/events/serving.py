@@ -9,7 +9,8 @@ compares points between with schedules of their own.
 
 Assumes: tokens of a step finish together; requests are admitted first come, first served; a prompt
 chunk and the decoding batch share one reading of the weights, so a mixed step takes
-decode + chunk - (decode of one request at the shortest context), and no less than either.
+decode + chunk - (decode of one request at the shortest context), and no less than either; every
+chunk reads the weights, so none takes less than that decode.
 """
 
 from __future__ import annotations
@@ -68,15 +69,19 @@ class StepTable:
     def chunk(self, tokens: int, before: int) -> float:
         """Reads `tokens` more of a prompt of which `before` are in the cache."""
         more = self.prefill(before + tokens) - self.prefill(before) if before else 0.0
-        return max(self.prefill(tokens), more)
+        return max(self.prefill(tokens), more, self.one)
+
+    @property
+    def one(self) -> float:
+        """Decode of one request at the shortest context: what reading the weights takes."""
+        return self.decode(1, self.contexts[0])
 
     def step(self, batch: int, context: float, chunks: Sequence[tuple[int, int]]) -> float:
         """A step of `batch` decoding requests and prompt chunks (tokens, before)."""
-        one = self.decode(1, self.contexts[0])
         parts = [self.chunk(tokens, before) for tokens, before in chunks]
         if batch:
             parts.append(self.decode(batch, context))
-        return max(*parts, sum(parts) - one * (len(parts) - 1))
+        return max(*parts, sum(parts) - self.one * (len(parts) - 1))
 
 
 def _cell(axis: Sequence[int], at: float) -> tuple[int, float]:
@@ -288,11 +293,10 @@ def offered_utilization(
     fit = cache.pages * cache.page_tokens / (prompt + output / 2)
     batch = max(1, int(min(max_batch, fit)))
     each = table.decode(batch, prompt + output / 2) / batch
-    one = table.decode(1, table.contexts[0])
 
     def reading(tokens: int) -> float:
         chunks = ((min(prefill_chunk, tokens - at), at) for at in range(0, tokens, prefill_chunk))
-        return sum(max(0.0, table.chunk(n, before) - one) for n, before in chunks)
+        return sum(table.chunk(n, before) - table.one for n, before in chunks)
 
     return rate_per_s * (float(np.mean([reading(r.prompt_tokens) for r in requests])) + output * each)
 

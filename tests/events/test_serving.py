@@ -51,10 +51,22 @@ def test_two_requests_join_in_one_batch():
 
 
 def test_chunked_prefill():
-    """A prompt of 25 tokens in chunks of 10: 1 + 1 + 1 (the last 5 tokens take 0.5 ms): first token at 2.5 ms."""
-    (done,) = serve([request(0.0, prompt=25, output=1)], TABLE, ROOMY, max_batch=1, prefill_chunk=10).requests
-    assert done.ttft_s == pytest.approx(2.5e-3)
+    """A prompt of 35 tokens in chunks of 15: 1.5 + 1.5 ms, and the last 5 tokens as long as reading the weights takes,
+    1 ms and not 0.5: first token at 4 ms."""
+    (done,) = serve([request(0.0, prompt=35, output=1)], TABLE, ROOMY, max_batch=1, prefill_chunk=15).requests
+    assert done.ttft_s == pytest.approx(4e-3)
     assert done.tpot_s is None
+
+
+def test_a_prompt_shorter_than_the_tables_reads_the_weights():
+    """The line through 100 tokens in 10 ms and 200 in 20 gives 0.1 ms, or 0.1 mJ, for one token: a tenth of what a
+    decode of one request takes. In one step two such prompts share the reading: 1 + 1 - 1 ms."""
+    table = replace(TABLE, prompts=(100, 200), prefill_table=np.array([10e-3, 20e-3]))
+    asked = [request(0.0, prompt=1, output=1), request(0.0, prompt=1, output=1)]
+    run = serve(asked, table, ROOMY, max_batch=2, prefill_chunk=64, energy=table)
+    assert [r.ttft_s for r in run.requests] == pytest.approx([1e-3, 1e-3])
+    assert run.energy_j == pytest.approx(1e-3)
+    assert table.chunk(100, 0) == pytest.approx(10e-3)
 
 
 def test_batch_limit_queues():
@@ -243,7 +255,8 @@ def test_bad_serving_files():
             serving(**parts)
     with pytest.raises(ConfigError, match="nothing is left to observe"):
         run_serving(serving(warmup="1000 s"), CHIP, build=build, footprint=held)
-    for name, alone in (("ttft_deadline", "0.02 ms"), ("tpot_deadline", "0.102 ms")):
+    # 20 tokens would be read in 0.02 ms; their chunk takes no less than a decode at a context of 50, 100 + 50 / 10 us.
+    for name, alone in (("ttft_deadline", "0.105 ms"), ("tpot_deadline", "0.102 ms")):
         with pytest.raises(InfeasibleError, match=rf"{name}: 0.01 ms is shorter .*(20 tokens.) alone, {alone}"):
             run_serving(serving(spec={name: "10 us"}), CHIP, build=build, footprint=held)
     with pytest.raises(InfeasibleError, match="900 bytes do not fit DRAM"):
