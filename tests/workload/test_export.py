@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from calls import Call
 from torch import nn
 
 import sim
@@ -330,3 +331,39 @@ def test_saved_programs_that_cannot_be_costed_say_why(tmp_path):
     with pytest.raises(WorkloadError, match=r"torch\.export\.load cannot read it: ") as caught:
         load_workload(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", [(4, 32), (2, 4, 32)])
+def test_what_follows_a_layer_on_tokens_runs_on_its_results(shape: tuple[int, ...]) -> None:
+    """Export's linear layer of a batch of tokens works on rows; that these are the same elements lets ReLU, bias and
+    residual run fused, as they do in what the recorder sees."""
+
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = nn.Linear(32, 64), nn.Linear(64, 32)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + self.down(torch.relu(self.up(x)))
+
+    recorded, exported = (
+        sim.estimate(front(Residual(), (torch.zeros(shape),)), "systolic") for front in (trace, export)
+    )
+    assert len(recorded.ops) == len(exported.ops) == 2
+    assert exported.latency_s == recorded.latency_s
+    assert exported.traffic_bytes == recorded.traffic_bytes
+
+
+def test_other_elements_of_a_storage_are_no_reshape() -> None:
+    """The half that was not written last is no view of the one that was."""
+
+    def halves(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        whole = x + 1
+        first, second = whole[:4], whole[4:]
+        first.mul_(2)
+        return second + 0.5
+
+    model = Call(halves)
+    kinds = [op.kind for op in trace(model, (torch.zeros(8, 4),))]
+    assert "view.alias" in kinds
+    assert "aten.view" not in kinds

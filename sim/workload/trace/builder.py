@@ -108,7 +108,8 @@ class GraphBuilder:
         return _key(tensor) in self._storages
 
     def read(self, tensor: AnyTensor, where: Where) -> str:
-        """Id of the tensor as it is now: after a write through another view, an alias of it."""
+        """Id of the tensor as it is now: after a write through another view an alias of it, or a view of the same
+        elements in the same order."""
         storage = self._storages.get(_key(tensor))
         if storage is None:
             self._constants += 1
@@ -120,7 +121,8 @@ class GraphBuilder:
             self._keep(tensor, storage.last, storage)
             return storage.last
         made = self._add(tensor, storage)
-        self._emit(ViewOp, "view.alias", (storage.last,), (made,), where)
+        kind = "aten.view" if _same_elements(storage.geometry, _geometry(tensor)) else "view.alias"
+        self._emit(ViewOp, kind, (storage.last,), (made,), where)
         return made
 
     def _left_out(self, tensor: AnyTensor) -> bool:
@@ -385,6 +387,21 @@ def _key(tensor: AnyTensor) -> int:
 
 def _geometry(tensor: AnyTensor) -> tuple:
     return (tensor.storage_offset(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
+
+
+def _same_elements(one: tuple, other: tuple) -> bool:
+    """Whether two geometries of a storage are one run of the same elements, in order, cut into other axes."""
+
+    def run(geometry: tuple) -> tuple | None:
+        offset, shape, strides, dtype = geometry
+        dense = 1
+        for size, stride in zip(reversed(shape), reversed(strides), strict=True):
+            if size != 1 and stride != dense:
+                return None
+            dense *= size
+        return offset, dense, dtype
+
+    return run(one) is not None and run(one) == run(other)
 
 
 def compact_shape(tensor: AnyTensor) -> tuple[int, ...]:
