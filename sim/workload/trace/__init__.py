@@ -1,7 +1,8 @@
 """Front ends: a PyTorch model becomes a workload graph. Importing this package imports torch.
 
 The recorder         run (`trace`), recorder (writes down what a model does on meta tensors), builder (calls to ops and
-                     tensors), rules (what work an op is), source (which line of the user's)
+                     tensors), twins (functions of a module that is copied), rules (what work an op is), source
+                     (which line of the user's)
 Data that is not     questions (about it, recognised), policy (answers them); known (constants), choices and dealt (of
 there                experts), dynamic (sizes), packed (sequences), loops and control (flow)
 Other front ends     export (torch.export); onnx, with onnx_ops and onnx_layers
