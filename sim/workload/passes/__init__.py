@@ -1,9 +1,8 @@
 """Graph to graph rewrites; each says what it needs and what it promises.
 
 What a model meant   attention (written by hand), caches (of keys and values), dead_code
-Stored otherwise     stored (other widths or densities), precision, sparsify; sparse_passes (kernels that an array takes
-                     in several)
-For a chip           fuse (epilogues)
+Stored otherwise     precision, sparsify, stored (in other widths or densities)
+For a chip           fuse (epilogues), sparse_passes (kernels that an array takes in several)
 For several chips    tensor_parallel, with split_axes; pipeline
 """
 
