@@ -361,7 +361,7 @@ def _chips(designs: Designs) -> list[Chip | ConfigError]:
     the clock can be set once per value and grafted onto the rest; energies and areas, which depend
     on several keys, are read from `designs` itself.
     """
-    grafted = [path for path in designs.choices if _graft(designs.chip, path)]
+    grafted = [path for path in designs.choices if _graft(designs, path)]
     others = [path for path in designs.choices if path not in grafted]
     donors = {path: [designs.changed(((path, i),)) for i in range(len(designs.choices[path]))] for path in grafted}
     made: dict[tuple[int, ...], Chip | ConfigError] = {}
@@ -382,11 +382,12 @@ def _chips(designs: Designs) -> list[Chip | ConfigError]:
     return chips
 
 
-def _graft(chip: Chip, path: str) -> bool:
+def _graft(designs: Designs, path: str) -> bool:
     name, _, field = path.partition(".")
-    if path == "clock":
-        return True
-    return field in _GRAFTS and any(name == key and isinstance(part, Memory) for key, part in chip.components())
+    if path == "clock":  # what runs at it, and what bounds it, stays as it is
+        others = {other.rpartition(".")[2] for other in designs.choices if other != path}
+        return not others & {"clock", "max_clock"}
+    return field in _GRAFTS and any(name == key and isinstance(part, Memory) for key, part in designs.chip.components())
 
 
 def _grafted(chip: Chip, donor: Chip, path: str) -> Chip:

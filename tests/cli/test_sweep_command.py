@@ -246,6 +246,18 @@ def test_values_that_do_not_go_together_are_rows_with_a_reason() -> None:
     assert table["area_mm2"][2] == 2 * table["area_mm2"][0]
 
 
+def test_clocks_that_depend_on_each_other_are_those_of_their_row() -> None:
+    """A unit keeps a clock of its own, whatever the chip's is, and no clock is above the greatest of its row."""
+    graph, chip = sim.gemm(256, 256, 256), sim.load_hardware("systolic")
+    table = sim.sweep(graph, chip, {"clock": ["0.5 GHz", "1 GHz"], "npu.clock": ["0.25 GHz", "2 GHz"]})
+    alone = [sim.estimate(graph, chip.set("npu.clock", clock)).latency_s for clock in ("0.25 GHz", "2 GHz")]
+    assert table["latency_s"].tolist() == alone * 2
+
+    table = sim.sweep(graph, chip, {"clock": ["1 GHz", "1.9 GHz"], "technology.max_clock": ["1.5 GHz", "2 GHz"]})
+    assert table["infeasible"].tolist() == [False, False, True, False]
+    assert "1.9 GHz is above technology.max_clock, 1.5 GHz" in table["reason"][2]
+
+
 def test_what_is_wrong_with_every_combination_is_an_error() -> None:
     with pytest.raises(TraceError, match="is invalid for input of size"):
         sim.sweep("vit", "systolic", knobs={"heads": [7, 8], "width": [1020], "depth": [1]})
