@@ -257,8 +257,7 @@ def _fill(
 ) -> dict[int, DovetailError]:
     """Put in the results of the designs that are chips; which of them do not fit the workload, and why."""
     chips, designs = grid.chips, grid.designs
-    size = np.array([c.system.chips if c.system else 1 for c in chips])
-    area, idle = (size * np.asarray(f(designs), dtype=float) for f in (chip_area_mm2, idle_power_w))
+    area, idle = (designs.system_chips * np.asarray(f(designs), dtype=float) for f in (chip_area_mm2, idle_power_w))
     groups, shared = group_by_structure(chips), Shared()
     tasks = [
         partial(

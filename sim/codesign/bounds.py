@@ -20,7 +20,8 @@ from sim.cost.depthwise import is_depthwise
 from sim.cost.flash import op_share
 from sim.cost.roofline import cached_bytes, rate_type
 from sim.cost.vector import primitives
-from sim.hardware.chip import Chip, Costing, Unit
+from sim.errors import InfeasibleError, WorkloadError
+from sim.hardware.chip import Chip, Costing, System, Unit
 from sim.hardware.designs import Designs
 from sim.hardware.physical import idle_power_w, mac_energy_j, memory_energy_j_per_byte, vector_energy_j
 from sim.schedule.prepare import pass_limit, prepare
@@ -30,7 +31,7 @@ from sim.workload.precision import Precision
 
 @dataclass(frozen=True)
 class Demand:
-    """What a graph at a precision asks of any chip of one kind."""
+    """What a graph at a precision asks of any chip of one kind, or of each chip of a system."""
 
     read_bytes: float
     write_bytes: float
@@ -98,14 +99,27 @@ class ChipBounds:
             self._rates[key] = np.asarray(make(), dtype=float)
         return self._rates[key]
 
-    def demand(self, graph: Graph, precision: Precision) -> Demand:
+    @cached_property
+    def systems(self) -> list[tuple[np.ndarray, System | None]]:
+        """(rows, the system that each of them is)"""
+        paths = [p for p in self.designs.choices if p.startswith("system.")]
+        found = self.designs.gather(lambda chip: chip.system, paths)
+        return [(np.flatnonzero(found == system), system) for system in dict.fromkeys(found.tolist())]
+
+    def demand(self, graph: Graph, precision: Precision, system: System | None) -> Demand:
+        """Raises: InfeasibleError: the graph does not split over the chips of the system."""
         chip = self.designs.chip
-        key = graph.hash, precision.name, chip.main_unit.home
+        key = graph.hash, precision.name, chip.main_unit.home, system
         if key not in self._demands:
-            read, write = footprint(graph, chip, chip.main_unit, precision, {}).compulsory_bytes()
-            # (Work that is folded into weights before a network runs is not done.)
+            # (Work that is folded into weights before a network runs is not done, nor are they read.)
             eager, passes = chip.main_unit.costing.eager, pass_limit(chip.main_unit.array)
-            runs = prepare(graph, precision, chip.system, eager=eager, passes=passes)
+            try:
+                runs = prepare(graph, precision, system, eager=eager, passes=passes)
+            except WorkloadError as error:
+                if system is None:
+                    raise
+                raise InfeasibleError(f"networks that do not split over the chips: {error}") from error
+            read, write = footprint(runs, chip, chip.main_unit, precision, {}).compulsory_bytes()
             macs, ones = _work(runs, chip.main_unit, precision)
             self._demands[key] = Demand(read, write, macs, ones)
         return self._demands[key]
@@ -139,7 +153,8 @@ class ChipBounds:
 
     @cached_property
     def idle_w(self) -> np.ndarray:
-        return np.nan_to_num(np.asarray(idle_power_w(self.designs), dtype=float), nan=0.0)
+        """Of all chips of a design."""
+        return np.nan_to_num(self.designs.system_chips * np.asarray(idle_power_w(self.designs), dtype=float), nan=0.0)
 
 
 def lower_bounds(
@@ -152,7 +167,16 @@ def lower_bounds(
     models.
     """
     chips = chips or ChipBounds(designs)
-    demand = chips.demand(graph, precision)
+    latency, energy = np.empty(len(designs)), np.empty(len(designs))
+    for rows, system in chips.systems:
+        found = _bounds(chips.demand(graph, precision, system), chips, system.tensor_parallel if system else 1)
+        latency[rows], energy[rows] = (column[rows] for column in found)
+    return latency, energy
+
+
+def _bounds(demand: Demand, chips: ChipBounds, split: int) -> tuple[np.ndarray, np.ndarray]:
+    """(latency_s, energy_j) of all designs, were each of them `split` chips that do the same at a time."""
+    designs = chips.designs
     computing, energy = np.zeros(len(designs)), np.zeros(len(designs))
     for (kind, pattern, density), macs in demand.macs.items():
         done = macs / chips.gain(pattern, density)
@@ -170,7 +194,7 @@ def lower_bounds(
     latency = np.maximum(np.maximum(computing, vector), moving)
     per_read, per_write = chips.joules_per_byte
     traffic = read * per_read + write * per_write
-    return latency, energy + traffic + chips.idle_w * latency
+    return latency, split * (energy + traffic) + chips.idle_w * latency
 
 
 def _mapped(chip: Chip) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -162,7 +162,7 @@ def sample_designs(space: Space) -> list[Designs]:
         drawn = [[values[i] for i in rng.integers(len(values), size=SAMPLES)] for values in ends.values()]
         corners = [tuple(values[place] for values in ends.values()) for place in (0, -1)]
         rows = [*zip(*drawn, strict=True), *corners]
-    chips = [space.overrides(dict(zip(ends, row, strict=True))) for row in rows]
+    chips = [chip for row in rows if _is_system(chip := space.overrides(dict(zip(ends, row, strict=True))), space)]
     tables: dict[tuple[str, ...], dict[tuple[Any, ...], None]] = {}
     for chip in chips:
         tables.setdefault(tuple(chip), {})[tuple(chip.values())] = None
@@ -172,15 +172,27 @@ def sample_designs(space: Space) -> list[Designs]:
     ]
 
 
+def _is_system(chip: Mapping[str, Any], space: Space) -> bool:
+    """Whether so many chips make so many stages: no other parameters exclude each other."""
+    made = space.chip
+    try:
+        for path in (path for path in chip if path.startswith("system.")):
+            made = made.set(path, chip[path])
+    except ConfigError:
+        return False
+    return True
+
+
 def physical_metrics(designs: Designs) -> dict[str, np.ndarray]:
-    """What the chip alone decides: area [mm2], peak_power [W], die_cost [USD]; NaN where unknown."""
+    """What the chips of a design alone decide, of all of them: area [mm2], peak_power [W], die_cost [USD]; NaN where
+    unknown."""
     from sim.hardware.technology import die_cost_usd
 
-    area = np.asarray(chip_area_mm2(designs), dtype=float)
+    area, copies = np.asarray(chip_area_mm2(designs), dtype=float), designs.system_chips
     node = designs.column("technology.node")
     known = not np.isnan(node).any() and designs.chip.technology.dies == 1
     return {
-        "area": area,
-        "peak_power": np.asarray(peak_power_w(designs), dtype=float),
-        "die_cost": die_cost_usd(area_mm2=area, node_nm=node) if known else np.full(len(designs), np.nan),
+        "area": copies * area,
+        "peak_power": copies * np.asarray(peak_power_w(designs), dtype=float),
+        "die_cost": copies * die_cost_usd(area_mm2=area, node_nm=node) if known else np.full(len(designs), np.nan),
     }

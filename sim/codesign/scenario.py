@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from sim.codesign.quality import higher_is_better, judge, load_function
 from sim.codesign.schema import BaselineSpec, SpeedUpSpec
 from sim.codesign.streams import Driven
 from sim.codesign.trained import Trained
-from sim.errors import ConfigError, nearest, whole
+from sim.errors import ConfigError, InfeasibleError, nearest, whole
 from sim.hardware.designs import Designs
 from sim.resources import data_dir
 
@@ -147,20 +147,31 @@ class Costing:
         coarse = {k: v for k, v in self.space.overrides(assignment).items() if k not in inner}
         key = tuple(sorted((name, str(value)) for name, value in coarse.items()))
         if key not in self._chips:
-            every = self._every(assignment)
+            every, own = self._every(assignment, inner)
             sizes = [len(options) for options in inner.values()]
             length = prod(sizes)
             places = dict(zip(inner, np.unravel_index(np.arange(length), sizes), strict=True)) if inner else {}
-            for path, options in every.choices.items():
-                if path not in inner:
-                    places[path] = np.full(length, options.index(assignment[path]))
+            places |= {path: np.full(length, place) for path, place in own.items()}
             self._chips[key] = ChipBounds(every.at(places, length), self._demands)
             if len(self._chips) > KEPT:
                 self._chips.popitem(last=False)
         self._chips.move_to_end(key)
         return self._chips[key]
 
-    def _every(self, assignment: Assignment) -> Designs:
+    def _every(self, assignment: Assignment, inner: Collection[str] = ()) -> tuple[Designs, dict[str, int]]:
+        """(a design of all listed choices; which of them the assignment has, but of `inner`).
+
+        Raises: InfeasibleError: values that do not go together.
+        """
+        try:
+            every = self._template(assignment)
+            places = {p: options.index(assignment[p]) for p, options in every.choices.items() if p not in inner}
+            every.changed(tuple(places.items()))
+        except ConfigError as error:  # each value by itself is right
+            raise InfeasibleError(f"values that do not go together: {error}") from error
+        return every, places
+
+    def _template(self, assignment: Assignment) -> Designs:
         """A design of all listed choices, whose chips are made once for all trials. Continuous keys and those that
         count under conditions are set on the chip itself."""
         listed = self.space.listed()
@@ -178,9 +189,8 @@ class Costing:
 
     def one(self, assignment: Assignment) -> Designs:
         """The single chip of a full assignment."""
-        every = self._every(assignment)
-        places = {path: np.array([options.index(assignment[path])]) for path, options in every.choices.items()}
-        return every.at(places, 1)
+        every, places = self._every(assignment)
+        return every.at({path: np.array([place]) for path, place in places.items()}, 1)
 
     def table(
         self, assignment: Assignment, *, against: np.ndarray | None = None, one: bool = False,

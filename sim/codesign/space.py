@@ -345,14 +345,16 @@ def _check_when(p: Parameter, known: Mapping[str, Parameter], order: list[str], 
 
 def _levels(parameters: list[Parameter], limit: int) -> list[Parameter]:
     """Chip parameters are swept inside a trial, from the file's last one backwards while the grid stays
-    within `limit`; continuous and conditional ones, and what others depend on, are Optuna's."""
+    within `limit`; continuous and conditional ones, what others depend on, and what splits the network over chips are
+    Optuna's."""
     from dataclasses import replace
 
     needed = {name for p in parameters for name in p.when}
     grid, result = 1.0, []
     full = False
     for p in reversed(parameters):
-        able = p.side == "chip" and p.values is not None and not (p.when or p.coarse or p.name in needed)
+        coarse = p.when or p.coarse or p.name in needed or p.name.startswith("system.")
+        able = p.side == "chip" and p.values is not None and not coarse
         full = full or (able and grid * p.count > limit)
         if able and not full:
             grid *= p.count

@@ -314,6 +314,13 @@ class Designs:
             found = {p for p in own if p == path or path.startswith(p + ".") or p.startswith(path + ".")}
         return [p for p in self.choices if p in found]
 
+    @property
+    def system_chips(self) -> np.ndarray:
+        """(D,) how many chips a design is."""
+        return self.gather(
+            lambda chip: chip.system.chips if chip.system else 1, [p for p in self.choices if p == "system.chips"]
+        )
+
     def gather(self, value: Callable[[Chip], Any], paths: Sequence[str]) -> np.ndarray:
         """`value(chip)` of every design, given that it depends on `paths` alone."""
         if not paths:

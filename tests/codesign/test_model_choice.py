@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim.codesign.bounds import lower_bounds
+from sim.codesign.checks import physical_metrics
 from sim.codesign.choice import ModelChoice, Part, Scenario
 from sim.codesign.evaluate import evaluate, one_workload
 from sim.codesign.pareto import non_dominated
@@ -184,6 +185,20 @@ def test_bounds_of_networks_on_bundled_chips(name: str, hardware: str) -> None:
     precision = one.chip.default_precision
     latency, _ = lower_bounds(graph, one, parse_precision(precision))
     assert (latency <= sweep(graph, one.chip, one, precisions=[precision])["latency_s"]).all()
+
+
+def test_bounds_of_systems_of_chips() -> None:
+    """Each chip reads its share of the weights: a bound of one chip's for all is none for eight. Areas are of all."""
+    graph = load_workload("decoder", width=256, depth=2, heads=8, kv_heads=8, vocabulary=1000, context=64)
+    grid = {"system.chips": [1, 2, 8], "system.pipeline": [1, 2], "DRAM.bandwidth": ["50 GB/s", "3 TB/s"]}
+    rows = [(n, p, b) for n in (1, 2, 8) for p in (1, 2) for b in grid["DRAM.bandwidth"] if n >= p]
+    some = Designs.rows(load_hardware("h100-sxm-x8"), dict(zip(grid, zip(*rows, strict=True), strict=True)))
+    latency, energy = lower_bounds(graph, some, parse_precision("bf16"))
+    table = sweep(graph, some.chip, some, precisions=["bf16"], calibration="none")
+    assert (latency <= table["roofline_latency_s"] * (1 + 1e-12)).all()
+    assert (latency <= table["latency_s"]).all()
+    assert (energy <= table["energy_j"]).all()
+    assert physical_metrics(some)["area"].tolist() == table["area_mm2"].tolist()
 
 
 def test_energy_bound_by_hand() -> None:

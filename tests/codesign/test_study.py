@@ -411,3 +411,24 @@ def test_table_and_law_searches_load_no_torch(document: dict[str, Any], write: A
     )
     runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(2)]
     assert runs[1].stdout.strip() == "False"
+
+
+def test_a_search_over_how_many_chips(tmp_path: Path) -> None:
+    """12 heads split over one or four chips, not over eight; neither one nor four make eight stages: of six systems two
+    are answers, as in a sweep, and none ends the search."""
+    document = {
+        "schema": "dovetail.search/1",
+        "name": "systems",
+        "workloads": [{"workload": "vit", "knobs": {"depth": 2, "batch": 32}}],
+        "chip": "h100-sxm-x8",
+        "hardware": {"system.chips": {"choices": [1, 4, 8]}, "system.pipeline": {"choices": [1, 8]}},
+        "objectives": ["latency", "area", "peak_power"],
+        "constraints": {"area": "6000 mm2", "peak_power": "5 kW"},
+        "budget": {"trials": 12, "winners": 1},
+    }
+    found = sim.search(build_space(document, folder=tmp_path))
+    table = sim.sweep(sim.load_workload("vit", depth=2, batch=32), "h100-sxm-x8", {"system.chips": [1, 4]})
+    assert {row.parameters["system.chips"]: row.values[:2] for row in found.front} == {
+        chips: (table["latency_s"][i], table["area_mm2"][i]) for i, chips in enumerate((1, 4))
+    }
+    assert {row.values[2] / row.parameters["system.chips"] for row in found.front} == {700.0}
