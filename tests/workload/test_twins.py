@@ -54,3 +54,31 @@ def test_functions_over_the_module_read_its_own_weights():
     assert graph.macs == 2 * 2 * 4 * 8
     assert graph.parameters == 32
     assert {t.name for t in graph.tensors.values() if t.role == "weight"} <= {"weight", ""}
+
+
+def test_functions_share_the_variables_that_they_close_over():
+    """A hook sets what the forward reads; both, and a function that calls itself, run on the copy."""
+
+    def network():
+        net = nn.Module()
+        net.body, net.head = nn.Linear(8, 8), nn.Linear(8, 4)
+        kept = None
+
+        def keep(module, inputs, output, *, owner=net):
+            nonlocal kept
+            kept = owner.head(output)
+
+        def forward(x, times=2):
+            net.stages[0](x)
+            return forward(kept @ net.head.weight, times - 1) if times > 1 else kept
+
+        net.body.register_forward_hook(keep)
+        net.forward, net.stages = forward, [lambda x: net.body(x)]
+        return net
+
+    net = network()
+    assert net(torch.ones(2, 8)).shape == (2, 4)
+    graph = sim.trace(net, torch.empty(2, 8))
+    assert graph.macs == 2 * (2 * (64 + 32)) + 2 * 32
+    assert graph.parameters == 64 + 8 + 32 + 4
+    assert {op.module for op in graph.ops} == {"body", "head", ""}

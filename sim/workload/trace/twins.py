@@ -18,39 +18,60 @@ def rebind(twin: nn.Module, memo: Mapping[int, Any]) -> None:
 
     Args: memo: deepcopy's, of the originals' ids to their copies.
     """
-    made: dict[int, FunctionType] = {}
+    copies = _Copies(memo)
     for part in twin.modules():
         own = vars(part)
-        for holder in (own, *(value for value in own.values() if isinstance(value, dict))):
-            for key, value in holder.items():
+        for holder in (own, *(value for value in own.values() if isinstance(value, dict | list))):
+            for key, value in holder.items() if isinstance(holder, dict) else enumerate(holder):
                 if isinstance(value, FunctionType):
-                    holder[key] = _rebound(value, memo, made)
+                    holder[key] = copies.of(value)
 
 
-def _rebound(function: FunctionType, memo: Mapping[int, Any], made: dict[int, FunctionType]) -> FunctionType:
-    """The function over copied cells and defaults; itself where it sees nothing that was copied."""
-    if id(function) in made:
-        return made[id(function)]
-    made[id(function)] = function  # where it calls itself
-    values = [_value(cell) for cell in function.__closure__ or ()]
-    defaults = list(function.__defaults__ or ())
-    new = [_rebound(v, memo, made) if isinstance(v, FunctionType) else memo.get(id(v), v) for v in (*values, *defaults)]
-    if all(after is before for after, before in zip(new, (*values, *defaults), strict=True)):
-        return function
-    cells = tuple(CellType() if value is CellType else CellType(value) for value in new[: len(values)])
-    code, name = function.__code__, function.__name__
-    copied = FunctionType(code, function.__globals__, name, tuple(new[len(values) :]) or None, cells)
-    copied.__kwdefaults__, copied.__dict__ = function.__kwdefaults__, dict(function.__dict__)
-    made[id(function)] = copied
-    return copied
+class _Copies:
+    """Copies of functions and of the variables that they close over, each made once: what one function sets, another
+    sees. Functions and variables that lead to nothing that was copied stay as they are."""
+
+    def __init__(self, memo: Mapping[int, Any]) -> None:
+        self.memo = memo
+        self.functions: dict[int, FunctionType] = {}
+        self.cells: dict[int, CellType] = {}
+
+    def of(self, value: Any) -> Any:
+        if not isinstance(value, FunctionType):
+            return self.memo.get(id(value), value)
+        if id(value) not in self.functions and self._sees(value, set()):
+            cells = tuple(map(self._cell, value.__closure__ or ()))
+            made = FunctionType(value.__code__, value.__globals__, value.__name__, closure=cells)
+            self.functions[id(value)] = made  # before it is met among what it sees
+            for old, new in zip(value.__closure__ or (), cells, strict=True):
+                if new is not old:
+                    new.cell_contents = self.of(old.cell_contents)
+            made.__defaults__ = value.__defaults__ and tuple(map(self.of, value.__defaults__))
+            made.__kwdefaults__ = value.__kwdefaults__ and {k: self.of(v) for k, v in value.__kwdefaults__.items()}
+            made.__dict__.update(value.__dict__)
+        return self.functions.get(id(value), value)
+
+    def _cell(self, cell: CellType) -> CellType:
+        sees = any(self._sees(value, set()) for value in _contents(cell))
+        return self.cells.setdefault(id(cell), CellType()) if sees else cell
+
+    def _sees(self, value: Any, met: set[int]) -> bool:
+        if not isinstance(value, FunctionType):
+            return id(value) in self.memo
+        if id(value) in met:
+            return False
+        met.add(id(value))
+        closed = (one for cell in value.__closure__ or () for one in _contents(cell))
+        given = (*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values())
+        return any(self._sees(one, met) for one in (*closed, *given))
 
 
-def _value(cell: CellType) -> Any:
-    """What a cell holds; `CellType` itself for one without contents."""
+def _contents(cell: CellType) -> tuple[Any, ...]:
+    """What a cell holds, if anything."""
     try:
-        return cell.cell_contents
+        return (cell.cell_contents,)
     except ValueError:
-        return CellType
+        return ()
 
 
 __all__ = ["rebind"]
