@@ -2,15 +2,17 @@
 
 Maps merge key by key, memories, units and levels of a hierarchy by name; everything else (links, the
 precisions of an array and its sparsity patterns too) is replaced, notes are not inherited. A number
-keeps the source of the file that states it. What becomes of stated area and power: `rederive.inherited`.
+keeps the source of the file that states it. What becomes of stated energies, supply, area and power:
+`rederive.inherited`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sim.errors import ConfigError
+from sim.hardware.chip import Chip
 
 _LISTS = ("memories", "units", "hierarchy")
 _KINDS = ("memory", "fanout", "array")
@@ -39,6 +41,25 @@ def merge(base: Mapping[str, Any], child: Mapping[str, Any], *, where: str) -> d
     if child.get("clock") is not None and "source" not in child:
         raise ConfigError(f"{where}: source: missing: clock needs a source of its own")
     return result
+
+
+def stated_paths(document: Mapping[str, Any], base: Chip) -> Iterator[str]:
+    """Where a file that extends that of `base` states something itself: "technology.node", "array.mac_energy.int8"."""
+    vectors = {unit.name: unit.vector.name for unit in base.units}
+
+    def within(item: Mapping[str, Any], place: str) -> Iterator[str]:
+        for key, value in item.items():
+            if key == "vector" and isinstance(value, Mapping):
+                yield from within(value, value.get("name", vectors.get(place, "")))
+            elif isinstance(value, Mapping):
+                yield from within(value, f"{place}.{key}" if place else key)
+            elif isinstance(value, list):
+                for part in map(_inner, value):
+                    yield from within(part, part.get("name", "")) if isinstance(part, Mapping) else ()
+            else:
+                yield f"{place}.{key}"
+
+    return within(document, "")
 
 
 def _inner(item: Any) -> Any:

@@ -17,7 +17,7 @@ from sim.documents import KeysOnce
 from sim.errors import ConfigError, expect, nearest, several
 from sim.hardware.chip import Chip
 from sim.hardware.compile import compile_chip
-from sim.hardware.extends import by_name, merge
+from sim.hardware.extends import by_name, merge, stated_paths
 from sim.hardware.rederive import inherited
 from sim.hardware.schema import CHIP_SCHEMA, SPECS, ChipSpec, Spec
 from sim.hardware.supply import supply_problems
@@ -231,7 +231,7 @@ def _read(path: Path, through: tuple[Path, ...]) -> tuple[dict[str, Any], Chip]:
     under, base = _read(target, (*through, path))
     merged = merge(under, document, where=str(path))
     chip = compile_chip(_validate(merged, where=str(path), named=True), where=str(path))
-    return merged, inherited(base, chip, stated=document.get("technology") or ())
+    return merged, inherited(base, chip, stated=set(stated_paths(document, base)))
 
 
 def _validate(document: Mapping[str, Any], *, where: str, named: bool = False) -> ChipSpec:

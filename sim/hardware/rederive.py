@@ -1,4 +1,4 @@
-"""What follows from an override for the numbers that hold at the file's own design only.
+"""What follows from an override, or in a file that extends another, for numbers that hold at one design only.
 
 Stated area and power become fit factors of the model; stated energies scale with capacity, node and
 supply; a stated supply moves along the V-f curve with the clock and with the nominal one of the node,
@@ -8,7 +8,7 @@ scaled: stated area and power are dropped, and so is the energy of a memory that
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -26,17 +26,24 @@ _SILICON = {"area": ("mm2", model_area_mm2), "power": ("w", model_power_w), "idl
 def rederive(old: Chip, new: Chip, path: str) -> Chip:
     """`new` (= `old` with `path` set) with what the file stated brought to the new design."""
     new = _fitted(old, new, [field for field in _SILICON if _stated(old, field) is not None])
-    voltage = _moved_voltage(old, new, path)
-    new = replace(new, technology=replace(new.technology, voltage_v=voltage))
-    return _Energies(old, new, path).scaled()
+    return _supplied(old, new, {path})
 
 
 def inherited(base: Chip, chip: Chip, *, stated: Collection[str]) -> Chip:
-    """`chip`, whose file extends that of `base` and itself says `stated` of its technology, with what `base` states of
-    its own silicon brought to that of the chip; as it stands where the model tells no difference, or has no node."""
-    fields = [field for field in _SILICON if not {field, f"{field}_fit"} & set(stated)]
+    """`chip`, whose file extends that of `base` and itself says what lies at the paths of `stated`, with what `base`
+    states of its own silicon brought to that of the chip; area and power as they stand where the model tells no
+    difference, or has no node."""
+    chip = _supplied(base, chip, stated)
+    fields = [field for field in _SILICON if not {f"technology.{field}", f"technology.{field}_fit"} & set(stated)]
     fields = [f for f in fields if _stated(base, f) is None or abs(_modelled(chip, f) - _modelled(base, f)) > 0]
     return _fitted(base, chip, fields)
+
+
+def _supplied(old: Chip, new: Chip, stated: Collection[str]) -> Chip:
+    """`new` at the supply that `old` states, and with its energies, brought to the new design."""
+    if "technology.voltage" not in stated:
+        new = replace(new, technology=replace(new.technology, voltage_v=_moved_voltage(old, new)))
+    return _Energies(old, new, stated).scaled()
 
 
 def _stated(chip: Chip, field: str) -> float | None:
@@ -69,20 +76,21 @@ def _fitted(old: Chip, new: Chip, fields: Iterable[str]) -> Chip:
     return replace(new, technology=replace(new.technology, **changes), provenance=dict(sorted(provenance.items())))
 
 
-def _moved_voltage(old: Chip, new: Chip, path: str) -> float | None:
-    """The supply that the file states, moved along the V-f curve when the fastest clock changed, with the node's
-    nominal one when the node did. One that an override states stays, whatever is overridden after it."""
-    stated, limit = new.technology.voltage_v, new.technology.max_clock_hz
+def _moved_voltage(old: Chip, new: Chip) -> float | None:
+    """The supply that `old` states, moved along the V-f curve as the fastest clock moves, and with the node's nominal
+    one. One that an override states stays, whatever is overridden after it."""
+    stated, limit = old.technology.voltage_v, new.technology.max_clock_hz
     if stated is None or "technology.voltage" in new.overrides:
-        return stated
-    if path.rpartition(".")[2] == "clock" and limit is not None:
-        clocks = [float(fastest_clock_hz(Designs(chip))[0]) for chip in (old, new)]
+        return new.technology.voltage_v
+    clocks = [float(fastest_clock_hz(Designs(chip))[0]) for chip in (old, new)]
+    if limit is not None and clocks[0] != clocks[1]:
         before, after = tech.voltage_share(clock_hz=clocks, max_clock_hz=limit)
-    elif path == "technology.node" and None not in (nodes := (old.technology.node_nm, new.technology.node_nm)):
+        stated = float(stated * after / before)
+    nodes = (old.technology.node_nm, new.technology.node_nm)
+    if None not in nodes and nodes[0] != nodes[1]:
         before, after = tech.nominal_voltage_v(node_nm=list(nodes))  # type: ignore[arg-type]
-    else:
-        return stated
-    return float(stated * after / before) if before != after else stated
+        stated = float(stated * after / before)
+    return stated
 
 
 def _supply(chip: Chip) -> float:
@@ -92,10 +100,10 @@ def _supply(chip: Chip) -> float:
 
 
 class _Energies:
-    """Scales the stated energies of one override."""
+    """Brings the energies that `old` states to `new`, which itself states those at the paths of `stated`."""
 
-    def __init__(self, old: Chip, new: Chip, path: str) -> None:
-        self.old, self.new, self.path = old, new, path
+    def __init__(self, old: Chip, new: Chip, stated: Collection[str]) -> None:
+        self.new, self.stated, self.before = new, stated, dict(old.components())
         self.nodes = (old.technology.node_nm, new.technology.node_nm)
         self.square = 1.0
         if None not in self.nodes:
@@ -103,8 +111,6 @@ class _Energies:
             self.square = (after / before) ** 2
 
     def scaled(self) -> Chip:
-        if None in self.nodes and not self.path.endswith(".capacity"):
-            return self.new
         memories = tuple(self._memory(memory) for memory in self.new.memories)
         return replace(self.new, memories=memories, units=tuple(self._unit(unit) for unit in self.new.units))
 
@@ -118,16 +124,17 @@ class _Energies:
         return self._array(level) if isinstance(level, Array) else level
 
     def _memory(self, memory: Memory) -> Memory:
-        stated = (memory.read_energy_j_per_byte, memory.write_energy_j_per_byte)
-        if stated == (None, None) or memory.kind in data.DRAM_PJ_PER_BIT:
+        before = self.before.get(memory.name)
+        if not isinstance(before, Memory) or memory.kind in data.DRAM_PJ_PER_BIT:
             return memory
-        before = self.old.component(memory.name)
-        assert isinstance(before, Memory)
         factor = self._access(before.capacity_bytes, memory.capacity_bytes)
         read, write = (
-            energy if energy is None or self.path == f"{memory.name}.{which}_energy" else None if factor is None
-            else energy * factor
-            for energy, which in zip(stated, ("read", "write"), strict=True)
+            own if old is None or f"{memory.name}.{which}_energy" in self.stated else None if factor is None
+            else old * factor
+            for which, old, own in (
+                ("read", before.read_energy_j_per_byte, memory.read_energy_j_per_byte),
+                ("write", before.write_energy_j_per_byte, memory.write_energy_j_per_byte),
+            )
         )  # fmt: skip
         return replace(memory, read_energy_j_per_byte=read, write_energy_j_per_byte=write)
 
@@ -141,24 +148,28 @@ class _Energies:
         return float(new / old * self.square)
 
     def _array(self, array: Array) -> Array:
-        if not array.mac_energy_j or None in self.nodes:
+        before = self.before.get(array.name)
+        if not isinstance(before, Array) or None in self.nodes:
             return array
         energies = {
-            dtype: energy if self.path == f"{array.name}.mac_energy.{dtype}" or self.path == f"{array.name}.mac_energy"
-            else energy * self._ratio(tech.mac_energy_j(dtype=dtype, node_nm=list(self.nodes)))  # type: ignore[arg-type]
-            for dtype, energy in array.mac_energy_j.items()
-        }  # fmt: skip
-        return replace(array, mac_energy_j=energies)
+            dtype: old * self._ratio(tech.mac_energy_j(dtype=dtype, node_nm=list(self.nodes)))  # type: ignore[arg-type]
+            for dtype, old in self._kept(f"{array.name}.mac_energy", before.mac_energy_j)
+        }
+        return replace(array, mac_energy_j={**array.mac_energy_j, **energies})
 
     def _vector(self, vector: VectorUnit) -> VectorUnit:
-        if not vector.energy_j or None in self.nodes:
+        before = self.before.get(vector.name)
+        if not isinstance(before, VectorUnit) or None in self.nodes:
             return vector
         energies = {
-            name: energy if self.path in (f"{vector.name}.energy.{name}", f"{vector.name}.energy")
-            else energy * self._ratio(tech.primitive_energy_j(primitive=name, node_nm=list(self.nodes)))  # type: ignore[arg-type]
-            for name, energy in vector.energy_j.items()
-        }  # fmt: skip
-        return replace(vector, energy_j=energies)
+            name: old * self._ratio(tech.primitive_energy_j(primitive=name, node_nm=list(self.nodes)))  # type: ignore[arg-type]
+            for name, old in self._kept(f"{vector.name}.energy", before.energy_j)
+        }
+        return replace(vector, energy_j={**vector.energy_j, **energies})
+
+    def _kept(self, path: str, energies: Mapping[str, float]) -> list[tuple[str, float]]:
+        """Those that hold for the new chip too, scaled."""
+        return [(key, old) for key, old in energies.items() if not {path, f"{path}.{key}"} & set(self.stated)]
 
     def _ratio(self, energies: Any) -> float:
         return float(energies[1] / energies[0] * self.square)

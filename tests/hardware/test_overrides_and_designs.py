@@ -246,3 +246,35 @@ def test_a_pattern_saves_no_more_than_what_it_leaves_out(pattern, most):
     words = rf"weight_sparsity\.{pattern} is 1000, but {kept} of {of} weights .* expected {most:g} at most"
     with pytest.raises(ConfigError, match=words):
         SYSTOLIC.set(path, 1000)
+
+
+def test_a_file_that_extends_another_changes_what_its_numbers_hold_for(tmp_path):
+    """As `--set` does: Eyeriss at 28 nm, at 100 MHz or with half the buffer has other energies, another supply and
+    other power, in a file that extends such a file too. What a file states itself stays."""
+    changes = {
+        'technology: {node: 28 nm, source: "estimated: x"}': {"technology.node": "28 nm"},
+        'clock: 100 MHz\nsource: "estimated: x"': {"clock": "100 MHz"},
+        "units: [{name: core, hierarchy: [{memory: {name: GLB, capacity: 54 kB, source: 'estimated: x'}}]}]": {
+            "GLB.capacity": "54 kB"
+        },
+    }
+    child, grandchild = tmp_path / "child.yaml", tmp_path / "grandchild.yaml"
+    grandchild.write_text("schema: dovetail.chip/1\nextends: child.yaml\nname: grandchild\n")
+    for text, overrides in changes.items():
+        child.write_text(f"schema: dovetail.chip/1\nextends: eyeriss\nname: child\n{text}\n")
+        changed = load_hardware("eyeriss", overrides)
+        for path in (child, grandchild):
+            chip = load_hardware(path)
+            assert (chip.memories, chip.units) == (changed.memories, changed.units)
+            assert chip.technology.voltage_v == changed.technology.voltage_v
+            assert peak_power_w(chip) == pytest.approx(peak_power_w(changed), rel=1e-12)
+
+    array = "{name: array, mac_energy: {int16: 1.42 pJ}, source: 'estimated: x'}"
+    stated = f"vector: {{energy: {{add: 1 pJ}}, source: 'estimated: x'}}, hierarchy: [{{array: {array}}}]"
+    node = 'technology: {node: 28 nm, voltage: 1 V, source: "estimated: x"}'
+    child.write_text(
+        f"schema: dovetail.chip/1\nextends: eyeriss\nname: child\n{node}\nunits: [{{name: core, {stated}}}]\n"
+    )
+    chip = load_hardware(child)
+    assert (chip.technology.voltage_v, chip.main_unit.array.mac_energy_j["int16"]) == (1.0, 1.42e-12)
+    assert chip.main_unit.vector.energy_j["add"] == 1e-12
