@@ -26,8 +26,8 @@ from matplotlib.figure import Figure
 
 import sim
 from sim.baseline.device import open_device
+from sim.baseline.graphs import record_graph
 from sim.baseline.record import read_baseline
-from sim.baseline.table import record_graph
 from sim.baseline.timing import Plan
 from sim.hardware.calibration import write_calibration
 from sim.resources import data_dir
