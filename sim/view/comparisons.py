@@ -125,16 +125,8 @@ def _verdict(names: Sequence[str], latencies: Sequence[float]) -> str:
 
 def labels(estimates: Sequence[Estimate]) -> list[str]:
     """Workload and chip of each; where these are the same, the knobs, changes or precision that differ."""
-    names = [f"{e.workload_name} on {e.hardware_name}" for e in estimates]
-    if len(set(names)) == len(names):
-        return names
-    choices = [{"precision": e.precision, **e.knobs, **e.overrides} for e in estimates]
-    differ = [
-        key for key in dict.fromkeys(k for c in choices for k in c) if len({str(c.get(key)) for c in choices}) > 1
-    ]
-    told = [", ".join(f"{key}={c[key]}" for key in differ if key in c) for c in choices]
-    found = [f"{name} ({what})" if what else name for name, what in zip(names, told, strict=True)]
-    return found if len(set(found)) == len(found) else [f"{name} [{i}]" for i, name in enumerate(found, 1)]
+    told = rows.told_apart(estimates)
+    return [f"{e.workload_name} on {e.hardware_name}{what}" for e, what in zip(estimates, told, strict=True)]
 
 
 def _time(seconds: float | None) -> str:

@@ -304,7 +304,10 @@ def breakdown(result: Estimate | Sequence[Estimate], *, ax: Axes | None = None) 
     ax.plot([], [], color=palette.BLACK, linewidth=1.2, label="data sheet's roofline")
     ax.set_yticks(
         range(len(estimates)),
-        [palette.literal(f"{e.workload_name}\n{e.hardware_name}") for e in estimates],
+        [
+            palette.literal("\n".join(filter(None, (e.workload_name, e.hardware_name, what.strip()))))
+            for e, what in zip(estimates, rows.told_apart(estimates), strict=True)
+        ],
         fontsize=8.5,
     )
     ax.invert_yaxis()

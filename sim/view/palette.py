@@ -17,6 +17,8 @@ def literal(text: object) -> str:
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
+WINE = "#882255"
+"""Of Paul Tol's "muted" scheme (personal.sron.nl/~pault), darker than all of the eight but black."""
 GREY, LIGHT_GREY = "#6B6B6B", "#D0D0D0"
 
 CYCLE = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, "#8C6D31", GREY)
@@ -38,7 +40,7 @@ TERMS = MappingProxyType(
         Term.COMPUTE: BLUE,
         Term.EXPOSED_MEMORY: VERMILION,
         Term.FILL_DRAIN: SKY,
-        Term.PRELOAD: "#7FB3D5",
+        Term.PRELOAD: WINE,
         Term.DMA_SETUP: ORANGE,
         Term.VECTOR: GREEN,
         Term.LAUNCH: PURPLE,

@@ -292,9 +292,38 @@ def tile_text(mapping: Mapping[str, object] | None) -> str:
     return "; ".join(texts) or "-"
 
 
+CHANGES_TOLD = 4
+"""Changes of a chip that a verdict names; of more it gives the number."""
+
+
+def told_apart(estimates: Sequence[Estimate]) -> list[str]:
+    """Of each result, what to add to its name among those of one workload on one chip: " (DRAM.bandwidth=34 GB/s)".
+
+    The precision, knobs and changes of the chip that differ among them, and a number where nothing does: " [2]". Empty
+    where there is no other of that name, or where what differs is left as it is.
+    """
+    found = [""] * len(estimates)
+    names = [(e.workload_name, e.hardware_name) for e in estimates]
+    for name in dict.fromkeys(names):
+        places = [i for i, other in enumerate(names) if other == name]
+        if len(places) == 1:
+            continue
+        choices = [{"precision": e.precision, **e.knobs, **e.overrides} for e in (estimates[i] for i in places)]
+        keys = dict.fromkeys(key for choice in choices for key in choice)
+        differ = [key for key in keys if len({str(choice.get(key)) for choice in choices}) > 1]
+        told = [", ".join(f"{key}={choice[key]}" for key in differ if key in choice) for choice in choices]
+        for k, i in enumerate(places):
+            what = f" ({told[k]})" if told[k] else ""
+            found[i] = f"{what} [{told[: k + 1].count(told[k])}]" if told.count(told[k]) > 1 else what
+    return found
+
+
 def verdict(estimate: Estimate) -> str:
     """One paragraph: how long, what binds, how far from the roofline."""
-    subject = f"{estimate.workload_name} on {estimate.hardware_name} ({estimate.precision}, batch {estimate.batch})"
+    changes = [f"{key}={value}" for key, value in estimate.overrides.items()]
+    told = changes if len(changes) <= CHANGES_TOLD else [f"{len(changes)} changes of the chip"]
+    what = ", ".join([estimate.precision, f"batch {estimate.batch}", *told])
+    subject = f"{estimate.workload_name} on {estimate.hardware_name} ({what})"
     if estimate.infeasible is not None or not isfinite(estimate.latency_s):
         reason = (estimate.infeasible or {}).get("reason", "no mapping fits")
         return f"{subject} is infeasible: {reason}"

@@ -77,6 +77,13 @@ def test_several_chips_and_an_infeasible_one(tmp_path: Path, estimate: Estimate)
     assert data["title"] == "bottlenecks on toy, small"
 
 
+def test_one_chip_before_and_after_a_change(tmp_path: Path, estimate: Estimate) -> None:
+    documents = [replace(estimate, overrides=changes).to_dict() for changes in ({}, {"array.rows": "64"})]
+    data = data_of(report([saved(tmp_path, "both.json", documents)]))
+    assert [e["apart"] for e in data["estimates"]] == ["", " (array.rows=64)"]
+    assert "array.rows=64" in data["verdicts"][1]
+
+
 def test_markup_in_names_opens_no_element(tmp_path: Path, estimate: Estimate) -> None:
     """A name that would end the script or load an image adds no element and no address to the page."""
     ops = (replace(estimate.ops[0], name=MARKUP, module=MARKUP, source=MARKUP), *estimate.ops[1:])

@@ -325,3 +325,12 @@ def test_equal_names_are_told_apart_by_what_differs(estimate: Estimate) -> None:
     name = f"{estimate.workload_name} on {estimate.hardware_name}"
     assert comparisons.labels([plain, other]) == [name, f"{name} (array.rows=64)"]
     assert comparisons.labels([estimate, estimate]) == [f"{name} [1]", f"{name} [2]"]
+    third = replace(plain, workload_name="other")
+    assert rows.told_apart([third, plain, other]) == ["", "", " (array.rows=64)"]
+
+
+def test_the_verdict_says_what_was_changed_of_the_chip(estimate: Estimate) -> None:
+    changed = replace(estimate, overrides={"array.rows": "64"})
+    assert f"({estimate.precision}, batch {estimate.batch}, array.rows=64) takes" in rows.verdict(changed)
+    many = replace(estimate, overrides={f"array.key{i}": "1" for i in range(9)})
+    assert f"batch {estimate.batch}, 9 changes of the chip) takes" in rows.verdict(many)

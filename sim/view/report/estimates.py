@@ -36,12 +36,13 @@ def short(value: float | None) -> float | None:
     return float(f"{value:.{DIGITS}g}")
 
 
-def estimate_view(saved: Saved, pool: Pool) -> dict[str, Any]:
-    """One estimate; `ops` is columns, texts as places in the pool."""
+def estimate_view(saved: Saved, pool: Pool, apart: str = "") -> dict[str, Any]:
+    """One estimate; `ops` is columns, texts as places in the pool. `apart`: what its name needs beside others."""
     estimate = saved.estimate
     return {
         "workload": estimate.workload_name,
         "chip": estimate.hardware_name,
+        "apart": apart,
         "verdict": rows.verdict(estimate),
         "feasible": estimate.infeasible is None and isfinite(estimate.latency_s),
         "infeasible_tensors": _tensors(estimate),

@@ -68,7 +68,8 @@ def page(content: Content) -> str:
 def view(content: Content) -> dict[str, Any]:
     """All that the page draws, in JSON's own types."""
     pool = Pool()
-    estimates = [estimate_view(saved, pool) for saved in content.estimates]
+    apart = rows.told_apart([saved.estimate for saved in content.estimates])
+    estimates = [estimate_view(saved, pool, told) for saved, told in zip(content.estimates, apart, strict=True)]
     simulations = [simulation_view(document) for document in content.simulations]
     return {
         "title": _title(content),

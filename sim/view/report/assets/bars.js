@@ -79,6 +79,6 @@ function memorySection(estimates) {
   });
 }
 
-const label = (e) => (data.estimates.filter((other) => other.workload === e.workload).length === data.estimates.length
-  && data.estimates.length > 1 ? `${e.chip}${same(e, "chip") ? `, ${e.precision}, batch ${e.batch}` : ""}` : `${e.workload} on ${e.chip}`);
-const same = (e, key) => data.estimates.filter((other) => other[key] === e[key]).length > 1;
+const fullName = (e) => `${e.workload} on ${e.chip}${e.apart}`;
+const label = (e) => (data.estimates.length > 1 && data.estimates.every((other) => other.workload === e.workload)
+  ? `${e.chip}${e.apart}` : fullName(e));

@@ -22,7 +22,7 @@ function sideBySide(estimates) {
     ["batch", (e) => String(e.batch)],
     ["calibration", (e) => e.calibration],
   ];
-  return table([["", "text"], ...estimates.map((e) => [`${e.workload} on ${e.chip}`, "number"])],
+  return table([["", "text"], ...estimates.map((e) => [fullName(e), "number"])],
     lines.map(([name, words]) => [name, ...estimates.map((e) => (e.feasible || KNOWN.includes(name) ? words(e) : "infeasible"))]));
 }
 
@@ -95,7 +95,7 @@ section("Measurements", data.records.length ? table([["what", "text"], ["device"
 section("Validation", data.validations.map(validation));
 const lines = (title, pairs) => [h("h3", {}, title), h("dl", {}, pairs.map(([what, words]) => [h("dt", {}, what), h("dd", {}, words)]))];
 section("Where the numbers come from", data.studies.flatMap((found) => lines("search", found)),
-  data.simulations.flatMap((run) => lines(`simulated: ${run.title}`, run.provenance)), estimates.flatMap((e) => [h("h3", {}, `${e.workload} on ${e.chip}`),
+  data.simulations.flatMap((run) => lines(`simulated: ${run.title}`, run.provenance)), estimates.flatMap((e) => [h("h3", {}, fullName(e)),
   h("dl", {}, e.provenance.map(([what, words]) => [h("dt", {}, what), h("dd", {}, words)])),
   e.infeasible_tensors.length ? h("pre", {}, e.infeasible_tensors.join("\n")) : null,
   e.notes.map((note) => h("p", { class: "soft" }, note))]), h("p", { class: "soft" }, `This page was written by Dovetail ${data.version}.`));
