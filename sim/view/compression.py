@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import isfinite
 from typing import TYPE_CHECKING
 
 from sim.view import rows
 from sim.view.fitted import FittedTable, fitted, number, words
-from sim.view.palette import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, literal
+from sim.view.palette import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, literal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,8 +28,6 @@ LINEAR_LOSS = 0.1
 """Below this loss the axis of sensitivities is linear: gains by chance are drawn too."""
 NAMES_SHOWN = 6
 """Layers that a line of the tables names."""
-LABEL_GAP = 0.055
-"""Distance of two labels beside a figure, in shares of its height."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +60,8 @@ def sensitivity(found: Sequence[Sensitivity], *, metric: str, ax: Axes | None = 
     ax.set_xticks(range(len(layers)), [literal(layer) for layer in layers], rotation=60, ha="right")
     ax.set_ylabel(f"loss of {metric}, this layer alone")
     ax.set_yscale("symlog", linthresh=LINEAR_LOSS)  # int2 loses a hundred times what int8 does
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.margins(y=0.08)
     if not any(loss for losses in series.values() for loss in losses if isfinite(loss)):
         ax.set_ylim(-LINEAR_LOSS, LINEAR_LOSS)
         ax.text(0.5, 0.55, "no layer loses anything", transform=ax.transAxes, ha="center")
@@ -88,49 +89,52 @@ def quality_latency(
 ) -> Axes:
     """Quality against latency on one chip, a point per recipe, the frontier as a line."""
     ax = _axes(ax)
-    best = frontier(candidates, higher_is_better=higher_is_better)
-    ax.step([1e6 * c.latency_s for c in best], [c.quality for c in best], where="post", color="0.6", zorder=1)
-    for i, c in enumerate(candidates):
-        error = None if c.quality_error is None else 2 * c.quality_error
-        ax.errorbar(1e6 * c.latency_s, c.quality, yerr=error, fmt="o", color=COLOURS[i % len(COLOURS)], zorder=2)
-    low, high = ax.get_ylim()
-    # of equal qualities the fastest comes lowest: its line, the longest, passes below the others' points
-    byspeed = sorted(candidates, key=lambda c: c.latency_s)
-    spread = dict(zip(map(id, byspeed), _spread([(c.quality - low) / (high - low) for c in byspeed]), strict=True))
-    heights = [spread[id(c)] for c in candidates]
-    for i, (c, height) in enumerate(zip(candidates, heights, strict=True)):
-        ax.annotate(
-            c.name, (1e6 * c.latency_s, c.quality), xytext=(1.03, height), textcoords="axes fraction", fontsize=8,
-            va="center", arrowprops={"arrowstyle": "-", "linewidth": 0.6, "color": COLOURS[i % len(COLOURS)],
-                        "relpos": (0, 0.5), "shrinkA": 0},
-        )  # fmt: skip
-    ax.set_xlabel(f"latency on {chip} [µs]")
-    ax.set_ylabel(f"{metric} (bars: ±2 standard errors)")
+    _draw(ax, candidates, metric=metric, higher_is_better=higher_is_better, chip=chip)
+    _name(ax, candidates, higher_is_better=higher_is_better)
     return ax
 
 
-def _spread(heights: Sequence[float]) -> list[float]:
-    """Heights of labels beside the axes, in shares of its height: in the same order, `LABEL_GAP` apart at least.
+def _draw(ax: Axes, candidates: Sequence[Candidate], *, metric: str, higher_is_better: bool, chip: str) -> None:
+    """Points, error bars, the frontier and the axes, without the names."""
+    best = frontier(candidates, higher_is_better=higher_is_better)
+    xs, ys = [1e6 * c.latency_s for c in best], [c.quality for c in best]
+    ax.step(xs, ys, where="post", color="0.6", zorder=1, label="front: none is both faster and better")
+    for c in candidates:
+        error = None if c.quality_error is None else 2 * c.quality_error
+        colour = BLUE if c in best else GREY
+        ax.errorbar(1e6 * c.latency_s, c.quality, yerr=error, fmt="o", color=colour, elinewidth=1, zorder=2)
+    ax.margins(x=0.2, y=0.08)
+    ax.set_xlabel(f"latency on {literal(chip)} [µs]")
+    bars = " (bars: ±2 standard errors)" if any(c.quality_error is not None for c in candidates) else ""
+    ax.set_ylabel(f"{literal(metric)}{bars}")
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(loc="lower right", bbox_to_anchor=(1, 1), frameon=False, fontsize=8)
 
-    Labels that are too near each other become a group around the mean of their points, which moves into the axes
-    where it reaches beyond them and joins the groups that it meets.
-    """
-    order = sorted(range(len(heights)), key=lambda k: heights[k])
-    groups: list[tuple[float, int]] = []  # (mean height of the points, labels)
 
-    def lowest(mean: float, count: int) -> float:
-        half = (count - 1) / 2 * LABEL_GAP
-        return max(0.0, min(mean, 1.0 - half) - half)
+def _name(ax: Axes, candidates: Sequence[Candidate], *, higher_is_better: bool) -> None:
+    """Names beside the points where there is room, those that find none in the legend."""
+    from sim.view.labels import Room, place_labels
 
-    for k in order:
-        mean, count = heights[k], 1
-        while groups and lowest(mean, count) < lowest(*groups[-1]) + groups[-1][1] * LABEL_GAP - 1e-9:
-            below, more = groups.pop()
-            mean, count = (mean * count + below * more) / (count + more), count + more
-        groups.append((mean, count))
-    placed = [lowest(*group) + i * LABEL_GAP for group in groups for i in range(group[1])]
-    found = dict(zip(order, placed, strict=True))
-    return [found[k] for k in range(len(heights))]
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()  # the layout settles where the axes are
+    room = Room(ax)
+    best = frontier(candidates, higher_is_better=higher_is_better)
+    for one, next_ in pairwise(best):
+        xs = [1e6 * one.latency_s, 1e6 * next_.latency_s, 1e6 * next_.latency_s]
+        room.take_line(xs, [one.quality, one.quality, next_.quality])
+    for c in candidates:
+        x, error = 1e6 * c.latency_s, 2 * (c.quality_error or 0.0)
+        room.take_line([x, x], [c.quality - error, c.quality + error])
+        room.take_disc(x, c.quality, 4)
+    byspeed = sorted(candidates, key=lambda c: c.latency_s)
+    place_labels(ax, [(1e6 * c.latency_s, c.quality, c.name) for c in byspeed], room)
+    named = {text.get_text() for text in ax.texts}
+    left = [c for c in candidates if literal(c.name) not in named]
+    for c in left:
+        ax.plot([], [], "o", color=GREY, label=f"{literal(c.name)}: {1e6 * c.latency_s:.3g} µs, {c.quality:.4g}")
+    if left:
+        ax.legend(loc="lower right", bbox_to_anchor=(1, 1), frameon=False, fontsize=8)
 
 
 def _axes(ax: Axes | None) -> Axes:
@@ -174,10 +178,11 @@ def study_figure(study: Study) -> Figure:
         raise ResultError("figure: quality against latency needs at least one --hw and a workload with a task")
     figure = Figure(figsize=(6 * len(panels), 4.5), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    better = study.quality.higher_is_better
     for ax, (chip, here) in zip(axes, panels.items(), strict=True):
-        quality_latency(
-            here, metric=study.quality.metric, higher_is_better=study.quality.higher_is_better, chip=chip, ax=ax
-        )
+        _draw(ax, here, metric=study.quality.metric, higher_is_better=better, chip=chip)
+    for ax, here in zip(axes, panels.values(), strict=True):  # the layout is that of all panels
+        _name(ax, here, higher_is_better=better)
     return figure
 
 
