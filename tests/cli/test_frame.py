@@ -7,11 +7,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import typer
+from matplotlib.axes import Axes
 from typer.testing import CliRunner
 
 import sim
@@ -21,6 +22,7 @@ from sim.errors import ConfigError, DovetailError, InfeasibleError
 from sim.hardware.chip import Chip
 from sim.results import Estimate
 from sim.view import figures
+from sim.view.labels import Room
 from sim.workload.graph import Graph
 
 runner = CliRunner()
@@ -333,6 +335,19 @@ def test_a_measured_gpu_appears_in_the_roofline_of_its_chip(tmp_path: Path) -> N
     assert "there is bf16" in refused.output
 
 
+def axes_drawn(monkeypatch: pytest.MonkeyPatch) -> list[Axes]:
+    """The axes of every roofline that is drawn from here on, in order, their labels in place."""
+    drawn: list[Axes] = []
+    place = figures.place_labels
+
+    def kept(ax: Axes, labels: Sequence[tuple[float, float, str]], room: Room) -> None:
+        place(ax, labels, room)
+        drawn.append(ax)
+
+    monkeypatch.setattr(figures, "place_labels", kept)
+    return drawn
+
+
 @pytest.mark.parametrize(
     ("hw", "modes", "label"),
     [
@@ -345,14 +360,13 @@ def test_a_measured_gpu_appears_in_the_roofline_of_its_chip(tmp_path: Path) -> N
 def test_the_star_is_of_the_mode_that_the_estimate_speaks_of(tmp_path: Path, monkeypatch, hw, modes, label) -> None:
     """Compiled 1 ms, replayed 2 ms, op by op 3 ms; a broken line is named and skipped."""
     times = {"compile": 1e-3, "graph": 2e-3, "eager": 3e-3}
-    file, drawn = tmp_path / "records.jsonl", []
+    file, drawn = tmp_path / "records.jsonl", axes_drawn(monkeypatch)
     for mode in modes:
         knobs = dict(sim.load_workload("mlp").knobs)
         append_record(file, BaselineRecord(device="nvidia-h200", backend="cuda", kind=Kind.MEASURED, workload="mlp",
                       knobs=knobs, precision="bf16", mode=Mode(mode), median_s=times[mode], n=9))  # fmt: skip
     with file.open("a") as out:
         out.write("{\n")
-    monkeypatch.setattr(figures, "draw_star", lambda ax, *place: drawn.append(ax))
     asked = ["roofline", "mlp", "--hw", hw, "--precision", "bf16", "--measured", str(file)]
     done = runner.invoke(app, [*asked, "-o", str(tmp_path / "r.png")])
     assert f"{file}:{len(modes) + 1}: skipped" in done.stderr
@@ -366,8 +380,7 @@ def test_the_star_is_of_the_mode_that_the_estimate_speaks_of(tmp_path: Path, mon
 def test_a_star_of_some_cores_says_so_and_one_that_cannot_be_is_told(tmp_path: Path, monkeypatch) -> None:
     """The bound is that of two cores: a run on both goes before a quicker one on one, and one below the bound is no
     time of this work."""
-    file, drawn, knobs = tmp_path / "records.jsonl", [], dict(sim.load_workload("mlp").knobs)
-    monkeypatch.setattr(figures, "draw_star", lambda ax, *place: drawn.append(ax))
+    file, drawn, knobs = tmp_path / "records.jsonl", axes_drawn(monkeypatch), dict(sim.load_workload("mlp").knobs)
 
     def labels(threads: int | None, median_s: float, mode: Mode = Mode.EAGER) -> tuple[list[str], str]:
         append_record(file, BaselineRecord(device="epyc-zen4", backend="cpu", kind=Kind.MEASURED, workload="mlp", n=9,
@@ -391,10 +404,9 @@ def test_a_star_of_some_cores_says_so_and_one_that_cannot_be_is_told(tmp_path: P
 
 def test_a_star_of_another_device_names_it(tmp_path: Path, monkeypatch) -> None:
     """A CPU's time under a GPU's roof is labelled as what it is; a file that is not there is named."""
-    file, drawn, knobs = tmp_path / "records.jsonl", [], dict(sim.load_workload("mlp").knobs)
+    file, drawn, knobs = tmp_path / "records.jsonl", axes_drawn(monkeypatch), dict(sim.load_workload("mlp").knobs)
     append_record(file, BaselineRecord(device="some-cpu", backend="cpu", kind=Kind.MEASURED, workload="mlp", n=9,
                   knobs=knobs, precision="bf16", mode=Mode.EAGER, median_s=2e-3))  # fmt: skip
-    monkeypatch.setattr(figures, "draw_star", lambda ax, *place: drawn.append(ax))
     asked = ["roofline", "mlp", "--hw", "tpu-v4i", "--precision", "bf16", "-o", str(tmp_path / "r.png"), "--measured"]
     assert runner.invoke(app, [*asked, str(file)]).exit_code == 0
     assert "measured on some-cpu, 2 ms" in [text.get_text() for text in drawn[0].texts]
