@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sim._version import __version__
-from sim.errors import ForeignResultError, ResultError, nearest
+from sim.errors import ForeignResultError, ResultError, nearest, why
 
 Document = dict[str, Any]
 
@@ -144,7 +144,7 @@ def read_documents(path: str | Path, *, expected: tuple[str, ...] = SCHEMAS) -> 
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ResultError(f"{path}: cannot be read: {error}") from error
+        raise ResultError(f"{path}: cannot be read: {why(error)}") from error
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:

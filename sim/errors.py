@@ -87,6 +87,15 @@ def told_of(where: str, error: DovetailError) -> DovetailError:
     return type(error)(f"{where}: {error}")
 
 
+def why(error: Exception) -> str:
+    """What went wrong with a file whose path the message gives already; of other errors their own words.
+
+    >>> why(FileNotFoundError(2, "No such file or directory", "a.json"))
+    'No such file or directory'
+    """
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
 def several(problems: Iterable[str]) -> str:
     """The message of several problems: one a line, and told apart where a command prints them in one paragraph.
 

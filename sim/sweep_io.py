@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sim.documents import count, plain
-from sim.errors import ConfigError
+from sim.errors import ConfigError, why
 
 ENDINGS = (".csv", ".parquet")
 COUNTS = ("macs", "effective_macs", "vector_ops", "flops")
@@ -58,7 +58,7 @@ def write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
         else:
             raise ConfigError(f"-o {path}: expected a file ending in {' or '.join(ENDINGS)}")
     except OSError as error:
-        raise ConfigError(f"-o {path}: cannot be written: {error}") from error
+        raise ConfigError(f"-o {path}: cannot be written: {why(error)}") from error
 
 
 def _write_parquet(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:

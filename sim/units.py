@@ -190,6 +190,10 @@ def _hint(part: str) -> str:
             meant = [prefix + unit for unit in right if prefix + unit.split(" ")[0] in _UNITS]
             if meant:
                 return f" (write {' or '.join(meant)})"
+    rate = part[:-2] if part.endswith("ps") else ""  # GBps, Gbps
+    stem = f"{rate[:-1]}bit" if rate.endswith("b") else rate
+    if _UNITS.get(stem, ("",))[0] == "B":
+        return f" (write {stem}/s)"
     return nearest(part, _UNITS).replace(" Did", " (did").replace("?", "?)")
 
 

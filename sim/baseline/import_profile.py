@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sim.baseline.record import BaselineRecord, Kind, Spread
 from sim.baseline.timing import Plan, summarise
-from sim.errors import MeasurementError, expect, nearest, shown, whole
+from sim.errors import MeasurementError, expect, nearest, shown, whole, why
 from sim.workload.precision import parse_precision
 
 FORMATS = ("tensorrt", "torch", "csv")
@@ -97,7 +97,7 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise MeasurementError(f"{path}: cannot be read as text: {error}") from error
+        raise MeasurementError(f"{path}: cannot be read as text: {why(error)}") from error
 
 
 def _record(

@@ -15,7 +15,7 @@ def report(
     """One self-contained page: works from disk, needs no network, prints."""
     from sim.cli import common
     from sim.cli.progress import Progress
-    from sim.errors import ConfigError
+    from sim.errors import ConfigError, why
     from sim.view.report import report as make
 
     if output.suffix not in (".html", ".htm"):
@@ -25,5 +25,5 @@ def report(
     try:
         output.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"-o {output}: cannot be written: {error}") from error
+        raise ConfigError(f"-o {output}: cannot be written: {why(error)}") from error
     common.say(f"{output}: {len(text.encode()) / 1e6:.2f} MB")

@@ -154,7 +154,7 @@ def _pairs(knobs: Mapping[str, object]) -> str:
 def _draw(estimates: list[Any], bounds: list[Any], path: Path, measured: list[tuple[float, str]]) -> None:
     from dataclasses import replace
 
-    from sim.errors import ConfigError
+    from sim.errors import ConfigError, why
     from sim.view import figures
 
     results = [
@@ -166,7 +166,7 @@ def _draw(estimates: list[Any], bounds: list[Any], path: Path, measured: list[tu
     try:
         figure.savefig(path)
     except OSError as error:
-        raise ConfigError(f"-o {path}: cannot be written: {error}") from error
+        raise ConfigError(f"-o {path}: cannot be written: {why(error)}") from error
 
 
 def _print_csv(bounds: list[Any]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sim.errors import ConfigError, UnitError
+from sim.errors import ConfigError, UnitError, why
 from sim.units import Dimension, parse_quantity
 
 
@@ -43,7 +43,7 @@ def recorded(path: str | Path, *, length_s: float) -> np.ndarray:
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"arrivals file {path}: cannot be read ({error})") from error
+        raise ConfigError(f"arrivals file {path}: cannot be read ({why(error)})") from error
     times: list[float] = []
     for number, line in enumerate(lines, start=1):
         text = line.split("#")[0].strip()

@@ -14,7 +14,7 @@ import yaml
 from pydantic import ValidationError, WithJsonSchema
 
 from sim.documents import KeysOnce
-from sim.errors import ConfigError, expect, nearest, several
+from sim.errors import ConfigError, expect, nearest, several, why
 from sim.hardware.chip import Chip
 from sim.hardware.compile import compile_chip
 from sim.hardware.extends import by_name, merge, stated_paths
@@ -187,7 +187,7 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
+        raise ConfigError(f"{path}: cannot be read: {why(error)}") from error
 
 
 def parse_yaml(text: str, where: str) -> Any:

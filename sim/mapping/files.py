@@ -6,7 +6,7 @@ from collections.abc import Mapping as MappingType
 from pathlib import Path
 from typing import Any
 
-from sim.errors import MappingError
+from sim.errors import MappingError, why
 from sim.mapping.mapping import MAPPING_SCHEMA, Mapping
 
 MAPPINGS_SCHEMA = "dovetail.mappings/1"
@@ -22,7 +22,7 @@ def read_mappings(path: str | Path) -> dict[str, Mapping]:
     try:
         data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise MappingError(f"{path}: cannot be read: {error}") from error
+        raise MappingError(f"{path}: cannot be read: {why(error)}") from error
     schema = data.get("schema") if isinstance(data, dict) else None
     if schema == MAPPING_SCHEMA:
         return {"*": Mapping.from_dict(data, where=str(path))}
@@ -55,4 +55,4 @@ def write_mappings(path: str | Path, mappings: MappingType[str, MappingType[str,
     try:
         Path(path).write_text(text, encoding="utf-8")
     except OSError as error:
-        raise MappingError(f"{path}: cannot be written: {error}") from error
+        raise MappingError(f"{path}: cannot be written: {why(error)}") from error

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sim.errors import WorkloadError, expect, nearest
+from sim.errors import WorkloadError, expect, nearest, why
 
 Value = int | float | str | bool | None
 
@@ -102,7 +102,7 @@ def describe(path: Path, function: str = "build") -> Description:
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     except (OSError, UnicodeDecodeError) as error:
-        raise WorkloadError(f"{path}: cannot be read: {error}") from error
+        raise WorkloadError(f"{path}: cannot be read: {why(error)}") from error
     except SyntaxError as error:
         place = f"{path}:{error.lineno}" if error.lineno else str(path)
         raise WorkloadError(f"{place}: not Python: {error.msg}") from error

@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from sim._version import __version__
-from sim.errors import WorkloadError
+from sim.errors import WorkloadError, why
 from sim.workload.graph import (
     Axis,
     Collective,
@@ -93,7 +93,7 @@ def load_graph(path: str | Path) -> Graph:
     try:
         document = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # ValueError: no UTF-8, no JSON, a number of thousands of digits
-        raise WorkloadError(f"{path}: cannot be read as a saved graph: {error}") from error
+        raise WorkloadError(f"{path}: cannot be read as a saved graph: {why(error)}") from error
     except RecursionError as error:
         raise WorkloadError(
             f"{path}: cannot be read as a saved graph: its lists or objects are nested too deeply for one; expected "

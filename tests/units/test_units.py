@@ -91,6 +91,8 @@ def test_text_for_people(value, dimension, text):
         ("2 gigahertz", Dimension.FREQUENCY, ["unknown unit"]),
         ("10 Gb/s", Dimension.RATE, ["Gbit or GB"]),
         ("5 ghz", Dimension.FREQUENCY, ["(write GHz)"]),
+        ("64 GBps", Dimension.RATE, ["(write GB/s)"]),
+        ("64 Gbps", Dimension.RATE, ["(write Gbit/s)"]),
         ("5 cycles", Dimension.TIME, ["(write cycle)"]),
         ("1e999 s", Dimension.TIME, ["beyond all numbers"]),
         ("-1 s", Dimension.TIME, ["is negative"]),

@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 
 from sim._version import __version__
-from sim.errors import CalibrationError, nearest
+from sim.errors import CalibrationError, nearest, why
 
 SCHEMA = "dovetail.calibration/1"
 
@@ -99,7 +99,7 @@ def read_calibration(path: Path) -> Calibration:
     try:
         return calibration_from_dict(json.loads(path.read_text(encoding="utf-8")), str(path))
     except (OSError, json.JSONDecodeError) as error:
-        raise CalibrationError(f"{path}: cannot be read: {error}") from error
+        raise CalibrationError(f"{path}: cannot be read: {why(error)}") from error
 
 
 @lru_cache(maxsize=1)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sim.documents import Document, Reader, check_schema, read_documents
-from sim.errors import ForeignResultError, ResultError
+from sim.errors import ForeignResultError, ResultError, why
 from sim.results import ESTIMATE_SCHEMA, SIMULATE_SCHEMA, Estimate
 from sim.results_io import from_dict
 
@@ -260,7 +260,7 @@ def _read_csv(path: Path) -> Table:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.reader(file))
     except (OSError, UnicodeDecodeError) as error:
-        raise ResultError(f"{path}: cannot be read: {error}") from error
+        raise ResultError(f"{path}: cannot be read: {why(error)}") from error
     if len(rows) < 2 or len(set(rows[0])) < len(rows[0]):
         raise ResultError(f"{path}: expected a line of distinct column names and at least one row")
     ragged = next((i for i, row in enumerate(rows, start=1) if len(row) != len(rows[0])), None)
