@@ -117,14 +117,14 @@ def _clear(home: Path, kept: Collection[str]) -> None:
 
 
 def pareto_columns(found: Found) -> dict[str, list[Any]]:
-    """The front as columns: trial, parameters (None where one does not count), objectives with their units, and what
-    else is limited. A column holds one kind of value: numbers, truth values, or else texts."""
+    """The front as columns: number of the design, parameters (None where one does not count), objectives with their
+    units, and what else is limited. A column holds one kind of value: numbers, truth values, or else texts."""
     front = found.front
     names = list(dict.fromkeys(name for row in front for name in row.parameters))
     parameters = {name: _one_kind([row.parameters.get(name) for row in front]) for name in names}
     values = {name: [float(row.values[k]) for row in front] for k, name in enumerate(columns(found))}
     limited = {_column(name): [found.limited_value(row, name) for row in front] for name in found.limited}
-    return {"trial": [row.number for row in front], **parameters, **values, **limited}
+    return {"design": [row.number for row in front], **parameters, **values, **limited}
 
 
 def _one_kind(values: list[Any]) -> list[Any]:
@@ -268,7 +268,7 @@ def summary(found: Found, costing: Costing, chosen: tuple[Winner, ...]) -> str:
     miss = found.nearest_miss
     if miss is not None:
         worst = ", ".join(f"{name} by {_by(amount)}" for name, amount in miss.violations.items() if amount > 0)
-        lines.append(f"No design meets all limits. The nearest, trial {miss.number}, misses {worst}:")
+        lines.append(f"No design meets all limits. The nearest, design {miss.number}, misses {worst}:")
         lines.append(f"  {', '.join(f'{name} {value}' for name, value in miss.parameters.items())}")
     lines.append(f"Pareto set: {len(found.front)} design{'s' * (len(found.front) != 1)}{_newest(found)}")
     for winner in chosen:
@@ -359,7 +359,7 @@ def _why(row: Row, found: Found) -> list[str]:
         changed = [f"{key} {value} (not {runner.parameters.get(key, 'absent')})"
                    for key, value in row.parameters.items() if runner.parameters.get(key) != value]  # fmt: skip
         ratio = runner.values[k] / row.values[k] if row.values[k] else float("nan")
-        lines.append(f"{name}: {', '.join(changed)}; the runner-up, trial {runner.number}, is at {ratio:.3f} times")
+        lines.append(f"{name}: {', '.join(changed)}; the runner-up, design {runner.number}, is at {ratio:.3f} times")
     return lines
 
 

@@ -34,7 +34,7 @@ UNITS = {
 
 def name_of(objective: str, metric: str = "") -> str:
     """The objective, or what a quality measures."""
-    return f"quality ({metric})" if objective == "quality" and metric else objective
+    return f"quality ({metric})" if objective == "quality" and metric not in ("", objective) else objective
 
 
 def label(objective: str, metric: str = "") -> str:
@@ -57,7 +57,8 @@ def objective_axis(axis: Axis, found: Found, k: int, values: Sequence[float]) ->
         axis.set_major_locator(MaxNLocator(8, steps=(1, 2, 5, 10)))
     name = name_of(found.objectives[k], found.quality_metric)
     better = ", smaller is better" if found.signs[k] > 0 else ", larger is better"
-    set_unit(axis, name, UNITS.get(found.objectives[k], ""), values, log=log, more=better)
+    unit = UNITS.get(found.objectives[k], "").replace("mm2", "mm²")
+    set_unit(axis, name, unit, values, log=log, more=better)
     axis.set_label_text(fill(axis.get_label_text(), LABEL_LETTERS))
 
 

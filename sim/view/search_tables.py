@@ -56,7 +56,7 @@ def front_table(found: Found) -> FittedTable:
     shown = _spread(front)
     names = [n for n in dict.fromkeys(n for row in front for n in row.parameters)
              if len({str(row.parameters.get(n, "-")) for row in front}) > 1]  # fmt: skip
-    heads = [number("trial", drop=len(names) + 1), *map(number, found.objectives)]
+    heads = [number("design", drop=len(names) + 1), *map(number, found.objectives)]
     heads += [_head(name, i + 1) for i, name in enumerate(names)]
     lines = [
         [str(row.number), *map(value_text, found.objectives, row.values),

@@ -26,7 +26,7 @@ def test_what_is_limited_and_no_objective_is_told(
     document["constraints"] = {"power": "3 W", "area": "20 mm2", "memory": "1 MiB"}
     found = sim.search(write(document), trials=4, output=tmp_path / "out")
     assert found.limited == ("power", "memory")  # area is an objective
-    rows = {row["trial"]: row for row in csv.DictReader((tmp_path / "out" / "pareto.csv").open())}
+    rows = {row["design"]: row for row in csv.DictReader((tmp_path / "out" / "pareto.csv").open())}
     for folder in sorted((tmp_path / "out" / "winners").iterdir()):
         row, (estimate,) = rows[str(int(folder.name))], reproduced(folder)
         assert float(row["power [W]"]) == pytest.approx(estimate["energy_j"] / estimate["latency_s"], rel=1e-11)
@@ -73,7 +73,7 @@ def test_where_nothing_meets_the_limits_the_report_says_so(
     done = CliRunner().invoke(app, ["search", str(write(document)), "-o", str(folder), "--trials", "3"])
     assert done.exit_code == 1
     text = (folder / "summary.txt").read_text()
-    assert "The nearest, trial " in text
+    assert "The nearest, design " in text
     assert "\n  product.m " in text
     page = report([folder])
     assert "No design meets all limits." in page

@@ -359,7 +359,7 @@ def test_columns_of_the_front_hold_one_kind_each(document: dict[str, Any]) -> No
     other = Row(number=4, parameters={"a": "auto", "c": 0.5}, values=(2.0, 1.0))
     found = replace(sim.search(build_space(document), trials=1), rows=(row, other))
     assert pareto_columns(found) == {
-        "trial": [3, 4], "a": ["1", "auto"], "b": ["x", None], "c": [None, 0.5], "latency [s]": [1.0, 2.0],
+        "design": [3, 4], "a": ["1", "auto"], "b": ["x", None], "c": [None, 0.5], "latency [s]": [1.0, 2.0],
         "area [mm2]": [2.0, 1.0],
     }  # fmt: skip
 

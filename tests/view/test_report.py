@@ -315,8 +315,8 @@ def test_a_page_stays_small(tmp_path: Path, estimate: Estimate) -> None:
 
 
 def test_a_search_folder_says_what_was_searched_and_what_is_best(tmp_path: Path) -> None:
-    """The files that `search -o` writes: trial numbers name winners, objectives carry their unit in brackets."""
-    head = "trial,workload,precision,array.rows,quality,energy [J],area [mm2]\n"
+    """The files that `search -o` writes: numbers of designs name winners, objectives carry their unit in brackets."""
+    head = "design,workload,precision,array.rows,quality,energy [J],area [mm2]\n"
     rows = "0,mobilenet_v2,int8,32,71.66,0.00045,7.7\n1,resnet18,int8,16,69.49,0.0014,4.5\n"
     (tmp_path / "pareto.csv").write_text(head + rows)
     (tmp_path / "summary.txt").write_text("edge-vision: what & <why>\n")
@@ -346,7 +346,7 @@ def test_a_search_folder_says_what_was_searched_and_what_is_best(tmp_path: Path)
     assert shown["summaries"] == ["edge-vision: what & <why>\n"]
     (found,) = shown["tables"]
     assert [found["direction"][name] for name in ("quality", "energy [J]", "area [mm2]")] == [1, -1, -1]
-    assert ["reasons", "accepted 3, beaten even at its roofline 1"] in shown["studies"][0]
+    assert ["reasons", "3 accepted; 1 beaten even at its roofline"] in shown["studies"][0]
     assert ["CPU time of trials", "45 s"] in shown["studies"][0]
 
 

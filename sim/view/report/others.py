@@ -119,7 +119,7 @@ def study_view(document: Document) -> list[list[str]]:
         "trials": document.get("trials"),
         "model-chip pairs": f"{document.get('points')}, {document.get('costed')} of them costed",
         "CPU time of trials": rows.time_text(sum(map(float, (document.get("spent_cpu_s") or {}).values()))),
-        "reasons": _pairs(counts),
+        "reasons": "; ".join(f"{count} {reason}" for reason, count in counts.items()),
     }
     return [[what, str(text)] for what, text in lines.items() if text is not None]
 

@@ -126,7 +126,7 @@ function designsSection(found) {
 
 function design(found, i) {
   const names = Object.keys(found.columns);
-  const marks = ["id", "winner", "trial", "number"].flatMap((key) => (found.columns[key] ? [String(found.columns[key][i])] : []));
+  const marks = ["id", "winner", "design", "trial", "number"].flatMap((key) => (found.columns[key] ? [String(found.columns[key][i])] : []));
   const id = marks.flatMap((mark) => [mark, mark.padStart(5, "0")]).map((mark) => (found.group ? `${found.columns[found.group][i]}/` : found.home) + mark).find((mark) => data.winners[mark]);
   return [h("h3", {}, id ? `Design ${id}` : `Design of row ${i + 1}`),
     h("dl", {}, names.map((name) => [h("dt", {}, name), h("dd", {}, withUnit(name, found.columns[name][i]))])),
