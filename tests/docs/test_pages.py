@@ -7,6 +7,7 @@ import re
 import shlex
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import yaml
@@ -85,9 +86,19 @@ def test_every_key_has_a_meaning(page: str) -> None:
     assert [row for row in rows if row.endswith("|  |")] == []
 
 
+def pages_of(nav: list[dict[str, Any]]) -> list[str]:
+    """The files that a navigation names, those of its groups too."""
+    return [
+        page
+        for entry in nav
+        for below in entry.values()
+        for page in ([below] if isinstance(below, str) else pages_of(below))
+    ]
+
+
 def test_every_page_is_in_the_site_and_every_link_leads_somewhere() -> None:
     site = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
-    assert sorted(name for entry in site["nav"] for name in entry.values()) == [page.name for page in PAGES]
+    assert sorted(pages_of(site["nav"])) == [page.name for page in PAGES]
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             assert target.startswith("http") or (DOCS / target).exists(), f"{page.name}: {target}"
