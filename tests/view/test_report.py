@@ -389,12 +389,14 @@ def test_a_compression_and_a_limit_are_tables_of_designs(tmp_path: Path) -> None
     quality = {"metric": "accuracy %", "value": 90.0, "higher_is_better": True}
     result = {"recipe": "<int8>", "quality": quality | {"value": 89.0}, "parameter_bytes": 5.0,
               "benefits": [{"chip": "npu", "before": cost | {"latency_s": 2e-3}, "after": cost}]}  # fmt: skip
-    document = {"schema": "dovetail.compress/1", "version": "0", "quality": quality, "parameter_bytes": 20.0}
+    document = {"schema": "dovetail.compress/1", "version": "0", "quality": quality, "parameter_bytes": 20.0,
+                "workload": "net", "knobs": {"batch": 64}}  # fmt: skip
     saved(tmp_path, "c.json", document | {"results": [result]})
     trials = [{"value": 1.0, "jobs": 300, "missed": 0, "upper_bound": 0.01, "passed": True}]
     limit = {"schema": "dovetail.simulate/1", "version": "0", "quantity": "rate", "trials": trials}
     saved(tmp_path, "l.json", limit)
     compressed, tried = data_of(report([tmp_path]))["tables"]
+    assert compressed["name"] == "c.json, net (batch=64), quality is accuracy %"
     assert compressed["columns"]["recipe"] == ["as trained", "<int8>"]
     assert compressed["columns"]["quality"] == [90.0, 89.0]
     assert compressed["columns"]["latency_s"] == [2e-3, 1e-3]

@@ -194,7 +194,10 @@ def _compressed(document: Document, path: Path) -> Table:
             rows.setdefault(("as trained", chip), _row("as trained", first, chip, found.get("before"), document))
             rows[name, chip] = _row(name, quality, chip, found.get("after"), result)
     every = list(rows.values())
-    name = ", ".join(filter(None, (path.name, str(document.get("workload") or ""))))
+    knobs = ", ".join(f"{key}={value}" for key, value in (document.get("knobs") or {}).items())
+    told = f"{document.get('workload') or ''}{f' ({knobs})' if knobs else ''}"
+    metric = f"{'quality' if first.get('higher_is_better', True) else 'loss'} is {first.get('metric')}" if first else ""
+    name = ", ".join(filter(None, (path.name, told, metric)))
     return Table(name=name, columns={key: [row[key] for row in every] for key in every[0]} if every else {})
 
 
