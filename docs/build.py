@@ -131,7 +131,10 @@ def accuracy() -> str:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
+    """Four digits, or all that stand before the point: 0.01234, 146,944, 1.5e+09."""
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e8 else f"{value:.4g}"
 
 
 PAGES = {"chip-reference": chip_reference, "recipe-reference": recipe_reference, "accuracy": accuracy}
