@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, isfinite
@@ -26,6 +27,10 @@ TERM_WORDS = {
 """Latency terms in words; every value of `Term` has one."""
 
 
+_MICRO = re.compile(r"(?<=\d )u(?=[sJW]\b)")
+_PERCENT = re.compile(r"(\d)%")
+
+
 def time_text(seconds: float) -> str:
     """1.93 ms, 710 µs; "infeasible" where there is no latency."""
     return _micro(format_quantity(seconds, Dimension.TIME)) if isfinite(seconds) else "infeasible"
@@ -34,6 +39,11 @@ def time_text(seconds: float) -> str:
 def _micro(text: str) -> str:
     """ "710 us", as files write it, -> "710 µs"."""
     return text.replace(" u", " µ")
+
+
+def note_text(note: str) -> str:
+    """A result's note with its quantities as tables write them: "saves 3 us (4%)" -> "saves 3 µs (4 %)"."""
+    return _PERCENT.sub(r"\1 %", _MICRO.sub("µ", note))
 
 
 def size_text(size_bytes: float) -> str:

@@ -256,7 +256,7 @@ def notes(estimate: Estimate) -> Text:
     if estimate.overrides:
         choices.append("set " + ", ".join(f"{key}={value}" for key, value in estimate.overrides.items()))
     told = [note for note in estimate.notes if estimate.infeasible is None or not note.startswith(rows.WHAT_IF)]
-    lines = ["Assumes: " + "; ".join(choices) + ".", *(f"Note: {note}" for note in told)]
+    lines = ["Assumes: " + "; ".join(choices) + ".", *(f"Note: {rows.note_text(note)}" for note in told)]
     lines += rows.die_cost_notes(estimate)
     lines += unruled(estimate.unsupported)
     return Text("\n".join(lines), style="dim")

@@ -334,3 +334,8 @@ def test_the_verdict_says_what_was_changed_of_the_chip(estimate: Estimate) -> No
     assert f"({estimate.precision}, batch {estimate.batch}, array.rows=64) takes" in rows.verdict(changed)
     many = replace(estimate, overrides={f"array.key{i}": "1" for i in range(9)})
     assert f"batch {estimate.batch}, 9 changes of the chip) takes" in rows.verdict(many)
+
+
+def test_notes_write_quantities_as_the_tables_do() -> None:
+    note = "fusion saves 4.16 us (4%) of 2 uJ, 2 users, at blocks/u.py:3"
+    assert rows.note_text(note) == "fusion saves 4.16 µs (4 %) of 2 µJ, 2 users, at blocks/u.py:3"

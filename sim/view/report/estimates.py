@@ -74,7 +74,7 @@ def estimate_view(saved: Saved, pool: Pool, apart: str = "") -> dict[str, Any]:
         "ops": _ops(estimate, pool),
         "provenance": _provenance(saved),
         "notes": [
-            *estimate.notes,
+            *map(rows.note_text, estimate.notes),
             *filter(None, [rows.die(estimate) if estimate.infeasible is None else ""]),
             *rows.die_cost_notes(estimate),
             *(f"Without a cost rule, costed as traffic: {op}" for op in estimate.unsupported),
