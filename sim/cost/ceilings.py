@@ -55,7 +55,7 @@ def macs_per_s(unit: Unit, compute: str, *, chip: str) -> float:
             cells = array.rows * array.cols * instances(unit)[array.name]
             return cells * array.macs_per_cycle[name] * unit.clock_hz
     raise PrecisionError(
-        f"{chip}: array {array.name} has no rate for {compute}; it has {', '.join(array.macs_per_cycle)}."
+        f"{chip}: {array.name} has no rate for {compute}; it has {', '.join(array.macs_per_cycle)}."
         f"{nearest(compute, array.macs_per_cycle)}"
     )
 

@@ -115,7 +115,7 @@ def array_rate(array: Array, compute: str, *, chip: str) -> float:
     if compute in array.macs_per_cycle:
         return array.macs_per_cycle[compute]
     raise PrecisionError(
-        f"{chip}: array {array.name} has no rate for {compute}; it has {', '.join(array.macs_per_cycle)}."
+        f"{chip}: {array.name} has no rate for {compute}; it has {', '.join(array.macs_per_cycle)}."
         f"{nearest(compute, array.macs_per_cycle)}"
     )
 

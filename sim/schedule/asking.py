@@ -64,7 +64,7 @@ def compute_and_widening(op: EinsumOp, coster: _Coster) -> tuple[str, bool]:
     if "a" in wanted and wide in array.macs_per_cycle:
         return wide, True
     raise PrecisionError(
-        f"{coster.chips[0].name}: array {array.name} has no rate for {wanted} ({op.name}); it has "
+        f"{coster.chips[0].name}: {array.name} has no rate for {wanted} ({op.name}); it has "
         f"{', '.join(array.macs_per_cycle)}; choose --precision {next(iter(array.macs_per_cycle))}"
     )
 

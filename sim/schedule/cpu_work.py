@@ -95,7 +95,7 @@ def compute_type(op: EinsumOp, graph: Graph, chip: Chip) -> str:
     rates = chip.main_unit.array.macs_per_cycle
     if wanted not in rates:
         raise PrecisionError(
-            f"{chip.name}: array {chip.main_unit.array.name} has no rate for {wanted} ({op.name}); it has "
+            f"{chip.name}: {chip.main_unit.array.name} has no rate for {wanted} ({op.name}); it has "
             f"{', '.join(rates)}; choose --precision {next(iter(rates))}"
         )
     return wanted
