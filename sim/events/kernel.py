@@ -20,6 +20,7 @@ import simpy
 
 from sim.events.channels import _ALONE, ROUNDING_TICKS, DmaQueues, Sharing, ticks_left
 from sim.events.fluid import Demand, Uses
+from sim.events.ticks import ADVANCE, Clock
 from sim.events.work import Phase, Step, Work
 
 _NEVER = float("inf")
@@ -112,7 +113,7 @@ class Running:
 class Kernel:
     """Advances all running groups; one SimPy process for the whole machine."""
 
-    def __init__(self, env: simpy.Environment, queues: DmaQueues | None = None) -> None:
+    def __init__(self, env: Clock, queues: DmaQueues | None = None) -> None:
         self.env = env
         self.queues = queues or DmaQueues()
         self.running: list[Running] = []
@@ -167,7 +168,7 @@ class Kernel:
                 yield self.env.timeout(self._now - self.env.now)
                 ended = [job for job in self.running if self._over(job)]
             elif not ended:
-                yield self.env.timeout(0)
+                yield self.env.after_all(ADVANCE)
                 continue
             for job in ended:
                 self._end(job)

@@ -18,7 +18,7 @@ import simpy
 from sim.events.channels import ROUNDING_TICKS, Channels, DmaQueues
 from sim.events.kernel import Kernel
 from sim.events.policies import Policy
-from sim.events.ticks import Clock
+from sim.events.ticks import CHOOSE, Clock
 from sim.events.timeline import Recorder
 from sim.events.work import Phase, Work
 
@@ -122,14 +122,14 @@ class Engine:
     def __init__(self, machine: Machine, name: str) -> None:
         self.machine = machine
         self.name = name
-        self.ready: list[Task] = []
+        self.ready = machine.policy.queue()
         self.busy = 0
         """Ticks with a group on it, launches included."""
         self.wake = machine.env.event()
         machine.env.process(self._run())
 
     def offer(self, task: Task) -> None:
-        self.ready.append(task)
+        self.ready.add(task)
         if not self.wake.triggered:
             self.wake.succeed()
 
@@ -138,13 +138,12 @@ class Engine:
         while True:
             # The choice is among all that comes at this tick, such as the next job of a closed stream.
             if env.peek() == env.now:
-                yield env.timeout(0)
-            task, again = self.machine.policy.choose(self.ready, env.now) if self.ready else (None, None)
+                yield env.after_all(CHOOSE)
+            task, again = self.ready.take(env.now)
             if task is None:
                 self.wake = env.event()
                 yield self.wake if again is None else self.wake | env.timeout(again - env.now)
                 continue
-            self.ready.remove(task)
             start = env.now
             yield from self.machine.execute(self, task)
             self.busy += env.now - start

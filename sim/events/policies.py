@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Protocol
 
 from sim.errors import ConfigError, nearest
@@ -14,11 +16,55 @@ _FAR = 1 << 100
 """A deadline or period for jobs that have none: behind all others."""
 
 
-class Policy(Protocol):
-    """Chooses among ready tasks; a task is a group of a job."""
+class Queue(Protocol):
+    """The ready tasks of one unit instance; a task is a group of a job."""
 
-    def choose(self, ready: list[Task], now: int) -> tuple[Task | None, int | None]:
-        """The task to run now, or None and the tick at which to ask again."""
+    def add(self, task: Task) -> None:
+        """One more is ready."""
+
+    def take(self, now: int) -> tuple[Task | None, int | None]:
+        """The task to run now, which leaves the queue; or None and the tick at which to ask again, if any."""
+
+
+class Policy(Protocol):
+    """Chooses among ready tasks."""
+
+    def queue(self) -> Queue:
+        """An empty queue, for one unit instance."""
+
+
+class _Sorted:
+    """Tasks whose rank never changes: a heap, so that a long queue costs its logarithm a task."""
+
+    def __init__(self, key: Callable[[Job], int]) -> None:
+        self._key = key
+        self._heap: list[tuple[int, int, int, int, int, Task]] = []
+        self._added = 0
+
+    def add(self, task: Task) -> None:
+        self._added += 1
+        job = task.job
+        heappush(self._heap, (self._key(job), job.release, job.number, task.at, self._added, task))
+
+    def take(self, now: int) -> tuple[Task | None, int | None]:
+        return (heappop(self._heap)[-1] if self._heap else None), None
+
+
+class _Asked:
+    """Tasks among which a function of the time chooses."""
+
+    def __init__(self, choose: Callable[[list[Task], int], tuple[Task | None, int | None]]) -> None:
+        self._choose = choose
+        self._ready: list[Task] = []
+
+    def add(self, task: Task) -> None:
+        self._ready.append(task)
+
+    def take(self, now: int) -> tuple[Task | None, int | None]:
+        task, again = self._choose(self._ready, now) if self._ready else (None, None)
+        if task is not None:
+            self._ready.remove(task)
+        return task, again
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +73,8 @@ class ByKey:
 
     name: str
 
-    def choose(self, ready: list[Task], now: int) -> tuple[Task | None, int | None]:
-        if len(ready) == 1:
-            return ready[0], None
-        return min(ready, key=lambda task: (self._key(task.job), task.job.release, task.job.number, task.at)), None
+    def queue(self) -> Queue:
+        return _Sorted(self._key)
 
     def _key(self, job: Job) -> int:
         match self.name:
@@ -55,7 +99,10 @@ class TimePartition:
     slots: tuple[tuple[str, int], ...]
     """(stream, ticks); the copies of a stream ("camera[3]") share its slot."""
 
-    def choose(self, ready: list[Task], now: int) -> tuple[Task | None, int | None]:
+    def queue(self) -> Queue:
+        return _Asked(self._choose)
+
+    def _choose(self, ready: list[Task], now: int) -> tuple[Task | None, int | None]:
         frame = sum(length for _, length in self.slots)
         begin = now - now % frame
         for lap in (begin, begin + frame):

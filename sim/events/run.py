@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
@@ -25,7 +26,7 @@ from sim.events.result import (
     summarise_stream,
 )
 from sim.events.summary import summarise
-from sim.events.ticks import TICKS_PER_S, Clock, to_seconds, to_ticks
+from sim.events.ticks import RELEASE, TICKS_PER_S, Clock, to_seconds, to_ticks
 from sim.events.timeline import Recorder
 from sim.hardware.chip import DmaEngines
 from sim.schedule.plan import Schedule
@@ -139,6 +140,8 @@ class _Session:
         )  # fmt: skip
         self.jobs: list[Job] = []
         self.programs: dict[tuple, Program] = {}
+        self.under_way: Counter[str] = Counter()
+        """Unit instance -> jobs that have groups for it and have not ended."""
         self.events = 0
         self.expected = sum(len(s.arrivals_s) for s in streams)
         self.ended = 0
@@ -167,7 +170,7 @@ class _Session:
         for number, arrival in enumerate(stream.arrivals_s):
             at = to_ticks(arrival)
             if at > self.env.now:
-                yield self.env.timeout(at - self.env.now)
+                yield self.env.after_all(RELEASE, at - self.env.now)
             job = self._release(stream, number)
             while stream.closed:
                 yield job.done
@@ -190,11 +193,13 @@ class _Session:
         )
         job.done.callbacks.append(self._count)
         self.jobs.append(job)
+        self.under_way.update(set(job.program.engines))
         self.machine.submit(job)
         return job
 
-    def _count(self, _: simpy.Event) -> None:
+    def _count(self, done: simpy.Event) -> None:
         self.ended += 1
+        self.under_way.subtract(set(done.value.program.engines))
 
     def _program(self, stream: Stream) -> Program:
         schedule = stream.schedule
@@ -209,13 +214,7 @@ class _Session:
         return self.programs[key]
 
     def _least_loaded(self, unit: str, schedule: Schedule) -> int:
-        load = [0] * schedule.units.get(unit, 1)
-        for job in self.jobs[-1000:]:
-            if job.finish is None:
-                for engine in set(job.program.engines):
-                    for i in range(len(load)):
-                        load[i] += engine == f"{unit}[{i}]"
-        return load.index(min(load))
+        return min(range(schedule.units.get(unit, 1)), key=lambda i: self.under_way[f"{unit}[{i}]"])
 
     def result(self, *, warmup_s: float, seed: int, partial: bool, idle_power_w: float | None) -> Simulation:
         finished = [j for j in self.jobs if j.finish is not None]

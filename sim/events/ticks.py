@@ -35,10 +35,22 @@ def to_seconds(ticks: int) -> float:
     return ticks / TICKS_PER_S
 
 
+RELEASE, CHOOSE, ADVANCE = 2, 3, 4
+"""Order within a tick, behind all that ends at it (SimPy's own 0 and 1): jobs arrive and find free what is, units
+choose among all that has come, and folded work goes on."""
+
+
 class Clock(simpy.Environment):
     """Simulated time in ticks, which may move on without an event as long as none lies before."""
 
     _now: int
+
+    def after_all(self, order: int, delay: int = 0) -> simpy.Event:
+        """Happens `delay` ticks from now, behind what else happens there and is of no higher `order`."""
+        event = self.event()
+        event._ok, event._value = True, None
+        self.schedule(event, order, delay)
+        return event
 
     def __init__(self) -> None:
         super().__init__(initial_time=0)

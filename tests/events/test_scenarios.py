@@ -66,6 +66,41 @@ def test_copies_spread_over_instances():
     assert result.offered == {"NPU[0]": pytest.approx(0.8), "NPU[1]": pytest.approx(0.8)}
 
 
+@pytest.mark.parametrize("grain", ["folded", "expand"])
+@pytest.mark.parametrize("turn", [1, -1])
+def test_an_instance_that_becomes_free_at_this_tick_is_free(grain, turn):
+    """Jobs of 4 ms on two instances: a every 4 ms from 0, b every 8 from 1. Each a ends at the tick at which the next
+    one comes, so one instance is always free: nobody waits, whichever stream is listed first."""
+    made = [
+        {"name": name, "workload": "4ms", "target": "NPU", "arrivals": {"kind": "periodic", "rate": rate, "phase": at}}
+        for name, rate, at in (("a", "250 Hz", "0 ms"), ("b", "125 Hz", "1 ms"))
+    ]
+    whole = {"name": "t", "hardware": "toy", "length": "1 s", "grain": grain, "streams": made[::turn]}
+    result = run_scenario(parse_scenario(whole, where="t.yaml"), CHIP, build=build)
+    found = {name: (stream.finished, stream.queueing_mean_s) for name, stream in result.streams.items()}
+    assert found == {"a": (250, 0), "b": (125, 0)}
+
+
+def test_a_long_queue_is_seen_behind_many_later_jobs(tmp_path):
+    """100 jobs of 10 ms wait for NPU[0] from 0 to 1 s, and 10,000 jobs a second come to the CPU meanwhile: a job for
+    whichever NPU is free goes to NPU[1], where nobody waits."""
+    (tmp_path / "all.txt").write_text("0 ms\n" * 100)
+    made = [
+        {"workload": "10ms", "target": "NPU[0]", "arrivals": {"kind": "file", "path": str(tmp_path / "all.txt")}},
+        {"workload": "cpu", "target": "CPU", "arrivals": {"kind": "periodic", "rate": "10 kHz"}},
+        {"workload": "10ms", "target": "NPU", "arrivals": {"kind": "periodic", "rate": "5 Hz", "phase": "150 ms"}},
+    ]
+    made = [{"name": name} | stream for name, stream in zip(("old", "small", "new"), made, strict=True)]
+    whole = parse_scenario({"name": "t", "hardware": "toy", "length": "1 s", "streams": made}, where="t.yaml")
+
+    def build_here(workload, *rest):
+        return service(1e-5, unit="CPU") if workload == "cpu" else build(workload, *rest)
+
+    result = run_scenario(whole, CHIP, build=build_here, check=False)
+    assert result.streams["new"].latency_max_s == pytest.approx(10e-3)
+    assert result.first.engines["NPU[0]"].busy_s == pytest.approx(1.0)
+
+
 def test_stages_on_another_unit():
     """1 ms before on the CPU and 2 ms after: 4 + 3 = 7 ms."""
     stream = {
