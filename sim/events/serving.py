@@ -282,23 +282,28 @@ class Server:
 def offered_utilization(
     requests: Sequence[Request], rate_per_s: float, table: StepTable, cache: Cache, max_batch: int, prefill_chunk: int
 ) -> float:
-    """rate x mean time of a request in a full batch; above 1 the queue grows without bound.
+    """rate x least time of a mean request where the batch is always full; above 1 the queue grows without bound.
 
     The batch is full when `max_batch` requests run or the pages are used up by requests half done. A
     request takes what its prompt's chunks add to the steps, which grows faster than its length, and its
-    share of the steps that make its tokens.
+    share of the steps that it is in: one for each chunk, the last of which makes its first token, and one
+    for each later token. A step takes what it takes with one token to decode, and the rest by token.
     """
     prompt = float(np.mean([r.prompt_tokens for r in requests]))
     output = float(np.mean([r.output_tokens for r in requests]))
     fit = cache.pages * cache.page_tokens / (prompt + output / 2)
     batch = max(1, int(min(max_batch, fit)))
-    each = table.decode(batch, prompt + output / 2) / batch
+    context = prompt + output / 2 - 1
+    first, full = table.decode(1, context), table.decode(batch, context)
+    each = (full - first) / (batch - 1) if batch > 1 else first - table.one
 
     def reading(tokens: int) -> float:
         chunks = ((min(prefill_chunk, tokens - at), at) for at in range(0, tokens, prefill_chunk))
         return sum(table.chunk(n, before) - table.one for n, before in chunks)
 
-    return rate_per_s * (float(np.mean([reading(r.prompt_tokens) for r in requests])) + output * each)
+    steps = float(np.mean([-(-r.prompt_tokens // prefill_chunk) for r in requests])) + output - 1
+    share = max((first - each) * steps / batch + each * (output - 1), table.one * steps / batch)
+    return rate_per_s * (float(np.mean([reading(r.prompt_tokens) for r in requests])) + share)
 
 
 def serve(

@@ -105,10 +105,24 @@ def test_everything_is_served_and_pages_return():
 
 
 def test_offered_load():
-    """Prompt 10 (1 ms less the shared reading 1 ms: 0) and 3 tokens at 1.5 / 2 ms each in a batch of two:
-    2.25 ms a request, so 444 requests a second are the limit."""
-    load = offered_utilization([request(0.0)], 444.44, TABLE, ROOMY, 2, 64)
-    assert load == pytest.approx(1.0, rel=1e-4)
+    """In a full batch of two one prompt is read (1 ms, no more than the weights take) or two tokens decoded (1.5 ms); a
+    request is in three steps of which two decode. The least is 3 x (1 - 0.5) / 2 + 2 x 0.5 = 1.75 ms: a prompt beside
+    every other request's first decode. So 571.4 requests a second are the most, which the server reaches."""
+    assert offered_utilization([request(0.0)], 1 / 1.75e-3, TABLE, ROOMY, 2, 64) == pytest.approx(1.0)
+    below, above = (
+        serve([request(k / rate) for k in range(2000)], TABLE, ROOMY, max_batch=2, prefill_chunk=64)
+        for rate in (565.0, 580.0)
+    )
+    assert below.percentiles("queueing_s")["max"] < 2e-3
+    assert above.percentiles("queueing_s")["max"] > 20e-3
+    assert len(above.requests) / above.latency_s == pytest.approx(571.4, rel=1e-3)
+
+
+def test_offered_load_of_one_token():
+    """Requests of one token take no decode: two prompts are read in one step of 1 ms."""
+    assert offered_utilization([request(0.0, output=1)], 2000.0, TABLE, ROOMY, 2, 64) == pytest.approx(1.0)
+    one = offered_utilization([request(0.0, prompt=100, output=2)], 1 / 11e-3, TABLE, ROOMY, 1, 128)
+    assert one == pytest.approx(1.0), "alone in its batch: 10 ms to read and 1 ms to decode"
 
 
 def test_offered_load_counts_each_prompt():
