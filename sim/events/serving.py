@@ -134,6 +134,7 @@ class _Active:
 
     @property
     def context(self) -> int:
+        """Its tokens so far. All but the newest are in the cache, which the step that reads it writes."""
         return self.request.prompt_tokens + self.generated
 
 
@@ -166,7 +167,7 @@ class Server:
                 continue
             decoding = self._with_room([r for r in self.batch if r.read == r.prompt])
             chunks = self._chunks()
-            context = sum(r.context for r in decoding) / len(decoding) if decoding else 0.0
+            context = sum(r.context for r in decoding) / len(decoding) - 1 if decoding else 0.0
             read = [(n, r.read) for r, n in chunks]
             duration = max(1, to_ticks(self.table.step(len(decoding), context, read)))
             if self.energy and env.now >= self.observed:
@@ -176,10 +177,10 @@ class Server:
             self._finish_step(decoding, chunks, start)
 
     def _admit(self) -> None:
-        """First come, first served, while pages for the whole prompt and its first token are free."""
+        """First come, first served, while pages for the whole prompt are free."""
         while self.waiting and len(self.batch) < self.max_batch:
             head = self.waiting[0]
-            pages = self.cache.needed(head.context + 1)
+            pages = self.cache.needed(head.context)
             if pages > self.free:
                 return
             self.waiting.popleft()
@@ -203,12 +204,12 @@ class Server:
         request.pages = 0
 
     def _with_room(self, decoding: list[_Active]) -> list[_Active]:
-        """Gives each a page for its next token; without one, the newest request is put back and starts over."""
+        """Gives each a page for the token it reads; without one, the newest request is put back and starts over."""
         kept = []
         for request in decoding:
             if request.pages == 0:
                 continue
-            while request.pages and self.cache.needed(request.context + 1) > request.pages:
+            while request.pages and self.cache.needed(request.context) > request.pages:
                 if self.free:
                     self._take(request, 1)
                 else:
@@ -333,7 +334,7 @@ def serve(
         InfeasibleError: a request that no empty cache could hold.
     """
     longest = max(requests, key=lambda r: r.prompt_tokens + r.output_tokens)
-    needed = cache.needed(longest.prompt_tokens + longest.output_tokens)
+    needed = cache.needed(longest.prompt_tokens + longest.output_tokens - 1)  # (nothing reads the last token)
     if needed > cache.pages:
         raise InfeasibleError(
             f"a request of {longest.prompt_tokens} + {longest.output_tokens} tokens needs "
