@@ -358,6 +358,7 @@ def serve(
     return ServingResult(
         latency_s=observed_s,
         requests=tuple(r for r in server.done if r.arrival_s >= warmup_s),
+        ended=tuple(r for r in server.done if r.finish_s >= warmup_s),
         steps=server.steps,
         events=events,
         mean_batch=server.batch_sum / server.steps if server.steps else 0.0,

@@ -30,12 +30,14 @@ class RequestResult:
 
 @dataclass(frozen=True, kw_only=True)
 class ServingResult:
-    """One run. Goodput counts requests that met both deadlines."""
+    """One run. Goodput counts the requests that ended after the warm-up and met both deadlines."""
 
     latency_s: float
     """From the warm-up to the last end: what rates refer to."""
     requests: tuple[RequestResult, ...]
     """Those that arrived after the warm-up and were finished."""
+    ended: tuple[RequestResult, ...]
+    """Those that ended after the warm-up, whenever they arrived: what rates count."""
     steps: int
     events: int
     mean_batch: float
@@ -81,11 +83,11 @@ class ServingResult:
 
     @property
     def tokens_per_s(self) -> float:
-        return sum(r.output_tokens for r in self.requests) / self.latency_s if self.latency_s else 0.0
+        return sum(r.output_tokens for r in self.ended) / self.latency_s if self.latency_s else 0.0
 
     @property
     def goodput_per_s(self) -> float:
-        met = sum(self.cause(r) is None for r in self.requests)
+        met = sum(self.cause(r) is None for r in self.ended)
         return met / self.latency_s if self.latency_s else 0.0
 
 
@@ -139,7 +141,7 @@ class ServingRuns:
             "settings": dict(self.settings), "seed": self.first.seed,
             "replications": len(self.runs), "partial": self.partial, "latency_s": all_.latency_s,
             "requests": len(all_.requests),
-            "throughput_per_s": len(all_.requests) / all_.latency_s if all_.latency_s else None,
+            "throughput_per_s": len(all_.ended) / all_.latency_s if all_.latency_s else None,
             "tokens_per_s": all_.tokens_per_s, "goodput_per_s": all_.goodput_per_s, "missed": all_.missed(),
             **{quantity: all_.percentiles(quantity) for quantity in QUANTITIES},
             "intervals": {name: asdict(interval) for name, interval in self.intervals().items()},
@@ -160,6 +162,7 @@ def pool(runs: Sequence[ServingResult]) -> ServingResult:
         runs[0],
         latency_s=span,
         requests=tuple(request for run in runs for request in run.requests),
+        ended=tuple(request for run in runs for request in run.ended),
         steps=steps,
         events=sum(r.events for r in runs),
         mean_batch=sum(r.mean_batch * r.steps for r in runs) / steps if steps else 0.0,

@@ -175,7 +175,7 @@ def _words(quantity: str) -> str:
 
 def _served(pooled: ServingResult, result: ServingRuns) -> str:
     missed = ", ".join(f"{n} {cause}" for cause, n in pooled.missed().items()) or "none"
-    count = max(1, len(pooled.requests))
+    count = max(1, len(pooled.ended))
     each = "" if pooled.energy_j is None else f", {rows.energy_text(pooled.energy_j / count)} a request"
     return (
         f"{len(pooled.requests):,} requests, {pooled.tokens_per_s:.5g} tokens/s, goodput "

@@ -14,6 +14,7 @@ from sim.events.limits import find_limit
 from sim.events.scenario import Requests, parse_scenario
 from sim.events.serving import Cache, Request, StepTable, offered_utilization, serve
 from sim.events.serving_scenario import Footprint, draw_requests, run_serving, size_cache, step_tables
+from sim.events.ticks import to_ticks
 from sim.hardware.chip import Chip, Memory, System
 
 TABLE = StepTable(
@@ -127,9 +128,33 @@ def test_offered_load_of_one_token():
 
 def test_offered_load_counts_each_prompt():
     """Half the prompts are 10 tokens (no more than the shared reading), half 190 in chunks of 100: 10 - 1 and 9 - 1,
-    so 8.5 ms on average; three tokens at 0.75 ms: 10.75 ms a request."""
+    so 8.5 ms on average; 1.5 chunks and two tokens are 3.5 steps of half of 0.5 ms, and 0.5 ms a token: 10.375 ms."""
     asked = [request(0.0), request(0.0, prompt=190)]
-    assert offered_utilization(asked, 100.0, TABLE, ROOMY, 2, 100) == pytest.approx(1.075)
+    assert offered_utilization(asked, 100.0, TABLE, ROOMY, 2, 100) == pytest.approx(1.0375)
+
+
+def test_a_step_reads_what_the_cache_holds():
+    """A decode of one request takes 1 ms and 0.1 ms for each token in the cache before it. A prompt of 10: the first
+    decode finds 10 there and the second 11. Pages of 5: two hold the prompt; the token that the first decode reads
+    takes a third, which holds the next four as well: no page for the sixth token, which nothing reads."""
+    table = replace(TABLE, decode_table=np.array([[1e-3, 101e-3], [1e-3, 101e-3]]))
+    (done,) = serve([request(0.0, output=3)], table, ROOMY, max_batch=4, prefill_chunk=64).requests
+    assert done.tpot_s == pytest.approx((2.0e-3 + 2.1e-3) / 2)
+    run = serve([request(0.0, output=6)], table, Cache(pages=3, page_tokens=5, bytes_per_token=1.0),
+                max_batch=4, prefill_chunk=64)  # fmt: skip
+    assert (len(run.requests), run.preemptions, run.peak_kv_bytes) == (1, 0, 15)
+    held = run.timeline.counters["kv_cache bytes"]
+    assert held == ((0, 10.0), (to_ticks(run.requests[0].ttft_s), 15.0), (to_ticks(run.latency_s), 0.0))
+
+
+def test_rates_count_what_ends_after_the_warm_up():
+    """One at a time, 3 ms each (1 to read, 2 to decode), all there at 0: a warm-up of 30 ms ends with the tenth. The
+    other ninety end in 270 ms: 333 requests, or 1,000 tokens, a second, for 3 mJ each."""
+    asked = [request(0.0) for _ in range(99)] + [request(35e-3)]
+    run = serve(asked, TABLE, ROOMY, max_batch=1, prefill_chunk=64, warmup_s=30e-3 + 1e-12, energy=TABLE)
+    assert (len(run.requests), len(run.ended)) == (1, 90)
+    assert run.tokens_per_s == pytest.approx(1000)
+    assert run.goodput_per_s == pytest.approx(1000 / 3)
 
 
 @pytest.mark.parametrize(
