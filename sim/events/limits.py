@@ -284,10 +284,7 @@ def _scaled(scenario: Scenario, quantity: str, value: float) -> Scenario:
     serving = scenario.serving
     if serving is not None:
         if quantity == "batch":
-            batches = serving.table_batches
-            while batches[-1] < value:
-                batches += (2 * batches[-1],)
-            changed = serving.model_copy(update={"max_batch": int(value), "table_batches": batches})
+            changed = serving.model_copy(update={"max_batch": int(value)})
         else:
             arrivals = serving.requests.arrivals
             faster = arrivals.model_copy(update={"rate": arrivals.rate * value})

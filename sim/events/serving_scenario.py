@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -54,8 +54,8 @@ def run_serving(
     seed, precision = checked_seed(seed), spec.precision or chip.default_precision
     held = (footprint or traced_footprint)(spec, precision)
     cache = size_cache(spec, chip, held)
-    seconds, joules = step_tables(spec, chip, build, cache, progress)
     requests = [draw_requests(spec.requests, seed, r) for r in range(scenario.replications)]
+    seconds, joules = step_tables(spec, chip, build, cache, progress, [r for drawn in requests for r in drawn])
     load = offered_utilization(requests[0], _rate(spec.requests), seconds, cache, spec.max_batch, spec.prefill_chunk)
     if check and load > 1:
         raise OverloadError(
@@ -94,9 +94,22 @@ def run_serving(
         runs=tuple(runs),
         offered=load,
         kv_bytes_per_token=held.kv_bytes_per_token,
+        notes=_read_at_once(seconds, requests),
         settings=settings,
         stated=stated_scenario(scenario, chip),
     )
+
+
+def _read_at_once(seconds: StepTable, requests: list[list[Request]]) -> tuple[str, ...]:
+    """A note on prompts beyond the table."""
+    longest, most = max(r.prompt_tokens for drawn in requests for r in drawn), seconds.prompts[-1]
+    if longest <= most:
+        return ()
+    note = (
+        f"prompts of up to {longest:,} tokens: beyond {most:,}, the most that can be read at once, their time goes "
+        "on as a line, which is too little for attention"
+    )
+    return (note,)
 
 
 def _check_observed(scenario: Scenario, requests: list[list[Request]]) -> None:
@@ -157,28 +170,43 @@ def _released_s(spec: Requests, length_s: float, rng: np.random.Generator) -> np
 
 
 def step_tables(
-    spec: Serving, chip: Chip, build: Builder, cache: Cache, progress: Progress | None = None
+    spec: Serving,
+    chip: Chip,
+    build: Builder,
+    cache: Cache,
+    progress: Progress | None = None,
+    requests: Iterable[Request] = (),
 ) -> tuple[StepTable, StepTable | None]:
     """Seconds and joules (None where the chip states no energies) of steps, from schedules.
 
-    A batch is scheduled at the contexts of the table that the cache can hold that many times; longer
-    ones, which it never meets, continue the line of these.
+    The table of the file is doubled until it reaches as many requests, and as many tokens, as there are; and one
+    request is in it. A batch is scheduled at the contexts of the table that the cache can hold that many times;
+    longer ones, which it never meets, continue the line of these.
     """
+    sizes = [r.prompt_tokens + r.output_tokens - 1 for r in requests]
+    contexts = _reaching(spec.table_contexts, max(sizes, default=0))
+    batches = _reaching(spec.table_batches, min(spec.max_batch, spec.requests.count))
     tokens = cache.pages * cache.page_tokens
-    batches = tuple(b for b in spec.table_batches if tokens // b >= 2)
+    batches = tuple(b for b in sorted({1, *batches}) if tokens // b >= 2)
     if len(batches) < 2:
         raise InfeasibleError(f"{chip.name}: a KV cache of {tokens} tokens holds no batch of {spec.table_batches}")
-    chunks = {min(n, spec.table_contexts[-1]) for n in (spec.prefill_chunk // 2, spec.prefill_chunk) if n}
-    prompts = tuple(sorted({*spec.table_contexts, *chunks}))
-    axes = [_held_contexts(spec.table_contexts, tokens // b) for b in batches]
+    chunks = {min(n, contexts[-1]) for n in (spec.prefill_chunk // 2, spec.prefill_chunk) if n}
+    prompts = tuple(sorted({*contexts, *chunks}))
+    axes = [_held_contexts(contexts, tokens // b) for b in batches]
     cells = [("decode", b, c) for b, axis in zip(batches, axes, strict=True) for c in axis]
     cells += [("prefill", 1, n) for n in prompts]
     found: dict[tuple[str, int, int], tuple[float, float | None]] = {}
     for at, (phase, batch, context) in enumerate(cells):
         if progress:
             progress(at / len(cells), "scheduling")
-        made = build(spec.workload, {**spec.knobs, "phase": phase, "batch": batch, "context": context},
-                     spec.precision, chip)  # fmt: skip
+        knobs = {**spec.knobs, "phase": phase, "batch": batch, "context": context}
+        try:
+            made = build(spec.workload, knobs, spec.precision, chip)
+        except InfeasibleError:
+            if phase == "decode" or context <= spec.table_contexts[-1]:
+                raise
+            prompts = tuple(n for n in prompts if n < context)  # too long to be read at once; chunks of it may fit
+            break
         alone = run([Stream(name="step", schedule=made)], record=0)
         found[phase, batch, context] = (alone.latency_s, alone.energy_j)
 
@@ -186,10 +214,10 @@ def step_tables(
         values = {cell: float(both[which] or 0.0) for cell, both in found.items()}
         return StepTable(
             batches=batches,
-            contexts=spec.table_contexts,
+            contexts=contexts,
             decode_table=np.array(
                 [
-                    _continued(axis, [values["decode", b, c] for c in axis], spec.table_contexts)
+                    _continued(axis, [values["decode", b, c] for c in axis], contexts)
                     for b, axis in zip(batches, axes, strict=True)
                 ]
             ),
@@ -198,6 +226,13 @@ def step_tables(
         )
 
     return table(0), None if any(energy is None for _, energy in found.values()) else table(1)
+
+
+def _reaching(axis: tuple[int, ...], most: int) -> tuple[int, ...]:
+    """The axis, doubled at its end until it holds `most`."""
+    while axis[-1] < most:
+        axis += (2 * axis[-1],)
+    return axis
 
 
 def _held_contexts(contexts: tuple[int, ...], most: int) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -230,6 +231,34 @@ def test_steps_are_scheduled_where_the_cache_holds_them():
         for context in (50, 100, 300):
             assert seconds.decode(batch, context) == pytest.approx((100 + batch * context / 10) * 1e-6)
     assert joules.decode(2, 100) == pytest.approx(120e-6)
+
+
+def test_tables_reach_as_far_as_the_requests():
+    """Reading n tokens takes n + n^2 / 1000 us and is scheduled at 50, 100, and, for prompts of 400, at 200 and 400:
+    560 us, where the line from 50 to 100 ends at 110 + 300 x 1.15 = 455 us. Of a chip that cannot read 400 at once it
+    goes on from 200, 240 + 200 x 1.3 = 500 us, and a note says so. A batch of 8 is scheduled, not drawn from 1 and 2,
+    where a step takes as long: 100 us with all the requests at hand, and 200 from 8 on."""
+
+    def made(workload, knobs, precision, chip, most=1000):
+        n, prefill = knobs["context"], knobs["phase"] == "prefill"
+        if prefill and n > most:
+            raise InfeasibleError("does not fit")
+        return energetic((n + n * n / 1000 if prefill else 200 if knobs["batch"] >= 8 else 100) * 1e-6)
+
+    requests = {"count": 1, "prompt_tokens": 400, "output_tokens": 1, "arrivals": {"kind": "poisson", "rate": "1 Hz"}}
+    asked = {"table_batches": [2, 4], "table_contexts": [50, 100], "requests": requests, "max_batch": 8}
+    wide = {"kv": {"memory": "DRAM", "capacity": "100 kB"}}
+    roomy = replace(CHIP, memories=(Memory(name="DRAM", capacity_bytes=1e6),))
+    runs = run_serving(serving(spec=asked | wide), roomy, build=made, footprint=held)
+    assert runs.first.requests[0].ttft_s == pytest.approx(560e-6)
+    assert runs.notes == ()
+    runs = run_serving(serving(spec=asked | wide), roomy, build=partial(made, most=200), footprint=held)
+    assert runs.first.requests[0].ttft_s == pytest.approx(500e-6)
+    assert "beyond 200" in runs.notes[0]
+    spec = serving(spec=asked | wide | {"requests": requests | {"count": 8}}).serving
+    seconds, _ = step_tables(spec, roomy, made, size_cache(spec, roomy, held(spec, "bf16")), None, [request(0.0)] * 8)
+    assert seconds.batches == (1, 2, 4, 8)
+    assert [seconds.decode(batch, 50) for batch in (1, 4, 6, 8)] == pytest.approx([1e-4, 1e-4, 1.5e-4, 2e-4])
 
 
 def test_chips_of_a_system_share_weights_and_cache():
