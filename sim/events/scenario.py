@@ -140,6 +140,16 @@ class Requests(Strict):
     max_tokens: int = Field(default=4096, gt=1)
     """Longest prompt plus output; longer draws are cut."""
 
+    @model_validator(mode="after")
+    def _short_enough(self) -> Requests:
+        if self.prompt_tokens + self.output_tokens > self.max_tokens:
+            needed = self.prompt_tokens + self.output_tokens
+            raise ValueError(
+                f"prompt_tokens and output_tokens together are {needed}, above max_tokens ({self.max_tokens}), to "
+                f"which requests are cut: expected max_tokens: {needed} or more"
+            )
+        return self
+
 
 class KvCache(Strict):
     """Paged: a request holds whole pages. `capacity` None: what weights leave of the memory named (of a system, the

@@ -146,10 +146,8 @@ def draw_requests(spec: Requests, seed: int, replication: int = 0) -> list[Reque
         if len(times) == spec.count:
             break
         length_s *= 2  # needed for few requests at a low rate
-    prompt = _lengths(spec.prompt_tokens, spec.prompt_sigma, len(times), rng)
-    output = _lengths(spec.output_tokens, spec.output_sigma, len(times), rng)
-    prompt = np.minimum(prompt, spec.max_tokens - 1)
-    output = np.minimum(output, spec.max_tokens - prompt)
+    prompt = np.minimum(_lengths(spec.prompt_tokens, spec.prompt_sigma, len(times), rng), spec.max_tokens - 1)
+    output = np.minimum(_lengths(spec.output_tokens, spec.output_sigma, len(times), rng), spec.max_tokens - prompt)
     return [
         Request(arrival_s=float(t), prompt_tokens=int(p), output_tokens=int(o))
         for t, p, o in zip(times, prompt, output, strict=True)
@@ -265,7 +263,13 @@ def size_cache(spec: Serving, chip: Chip, held: Footprint) -> Cache:
             f"serving.kv.capacity: {asked:.4g} bytes do not fit {memory.name}: weights of {held.weights_bytes:.4g} "
             f"and a reserve of {spec.kv.reserve:.0%} leave {max(0.0, room):.4g} of {capacity:.4g} bytes"
         )
-    pages = asked // (held.kv_bytes_per_token * spec.kv.page_tokens) if np.isfinite(asked) else 1e9
+    page_bytes = held.kv_bytes_per_token * spec.kv.page_tokens
+    pages = asked // page_bytes if np.isfinite(asked) else 1e9
+    if pages < 1 and spec.kv.capacity is not None:
+        raise InfeasibleError(
+            f"serving.kv.capacity: {asked:.4g} bytes hold no page of {spec.kv.page_tokens} tokens, which takes "
+            f"{page_bytes:.4g}"
+        )
     if pages < 1:
         raise InfeasibleError(
             f"{chip.name}: {memory.name} of {capacity:.4g} bytes less {spec.kv.reserve:.0%} reserve holds "
@@ -308,7 +312,7 @@ def traced_footprint(spec: Serving, precision: str) -> Footprint:
 
 def _lengths(median: int, sigma: float, count: int, rng: np.random.Generator) -> np.ndarray:
     drawn = median * np.exp(sigma * rng.standard_normal(count)) if sigma else np.full(count, median)
-    return np.maximum(1, np.rint(drawn)).astype(int)
+    return np.maximum(1, np.rint(drawn))
 
 
 def _rate(spec: Requests) -> float:

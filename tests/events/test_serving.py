@@ -179,6 +179,17 @@ def test_as_many_requests_as_asked(arrivals, count):
         assert [r.arrival_s for r in drawn] == sorted(r.arrival_s for r in drawn)
 
 
+def test_lengths_drawn_beyond_all_counting_are_cut():
+    """Of a spread of e^50 half the prompts are one token, and most others longer than integers go."""
+    spec = Requests(
+        count=100, arrivals={"kind": "poisson", "rate": "1 Hz"}, prompt_tokens=10, prompt_sigma=50.0,
+        output_tokens=10, output_sigma=50.0, max_tokens=100,
+    )  # fmt: skip
+    drawn = draw_requests(spec, 0)
+    assert {r.prompt_tokens for r in drawn} >= {1, 99}
+    assert all(1 <= r.output_tokens <= 100 - r.prompt_tokens for r in drawn)
+
+
 def test_bad_input():
     with pytest.raises(InfeasibleError, match="needs 2 pages of the KV cache, which has 1"):
         serve([request(0.0)], TABLE, Cache(pages=1, page_tokens=8, bytes_per_token=1.0), max_batch=1, prefill_chunk=8)
@@ -312,12 +323,15 @@ def test_limits_of_serving():
 
 
 def test_bad_serving_files():
+    poisson = {"kind": "poisson", "rate": "1 Hz"}
+    long = {"count": 1, "prompt_tokens": 8000, "output_tokens": 200, "arrivals": poisson}
     for parts, words in (
         ({"length": "1 s"}, "length belongs to streams"),
         ({"spec": {"table_batches": [4, 1]}}, "rising whole numbers"),
         ({"spec": {"kv": {"memory": "DRAM", "bits": 8}}}, "bits: unknown key"),
         ({"spec": {"knobs": {"phase": "prefill"}}}, "phase is what serving itself sets"),
         ({"spec": {"tpot_deadline": "0 s"}}, "tpot_deadline"),
+        ({"spec": {"requests": long}}, "together are 8200, above max_tokens .4096.*expected max_tokens: 8200 or more"),
     ):
         with pytest.raises(ConfigError, match=words):
             serving(**parts)
@@ -329,5 +343,8 @@ def test_bad_serving_files():
             run_serving(serving(spec={name: "10 us"}), CHIP, build=build, footprint=held)
     with pytest.raises(InfeasibleError, match="900 bytes do not fit DRAM"):
         run_serving(serving(spec={"kv": {"memory": "DRAM", "capacity": "900 B"}}), CHIP, build=build, footprint=held)
+    with pytest.raises(InfeasibleError, match="7 bytes hold no page of 4 tokens, which takes 8"):
+        run_serving(serving(spec={"kv": {"memory": "DRAM", "capacity": "7 B", "page_tokens": 4}}), CHIP, build=build,
+                    footprint=held)  # fmt: skip
     with pytest.raises(InfeasibleError, match=r"utilisation .* the queue grows without bound"):
         run_serving(serving(rate="90 kHz"), CHIP, build=build, footprint=held)
