@@ -51,6 +51,13 @@ def _rising(axis: tuple[int, ...]) -> tuple[int, ...]:
     return axis
 
 
+def _named(name: str) -> str:
+    if not name.strip() or "[" in name:
+        raise ValueError(f'"{name}": expected a name without [, which numbers the copies of a stream: "camera[0]"')
+    return name
+
+
+Name = Annotated[str, AfterValidator(_named)]
 Rising = Annotated[tuple[int, ...], AfterValidator(_rising)]
 
 
@@ -109,7 +116,7 @@ class Stage(Strict):
 
 
 class StreamSpec(Strict):
-    name: str
+    name: Name
     workload: str
     knobs: dict[str, Any] = {}
     precision: str | None = None

@@ -135,6 +135,8 @@ def test_stages_on_another_unit():
             ["arrivals.jitter: unknown key. Expected one of kind, rate"],
         ),
         ({"warmup": "2 s"}, ["warmup takes the whole length"]),
+        ({"stream": {"name": "camera[left]"}}, ['streams[0].name: "camera[left]": expected a name without [']),
+        ({"stream": {"name": " "}}, ["streams[0].name: "]),
         ({"policy": "time_partition"}, ["slots"]),
         ({"policy": "edf", "schema": "dovetail.scenario/9"}, ["dovetail.scenario/9", 'policy "edf"', '/1"?;\n']),
         ({"slots": [{"stream": "x", "length": "1 ms"}]}, ['unknown stream "x"']),
