@@ -190,7 +190,8 @@ def offered_load(scenario: Scenario, schedules: Mapping[str, Schedule], chip: Ch
         program = make_program(schedule, place={u: i or 0 for u, i in place.items()}, shared=shared)
         for work, engine in zip(program.works, program.engines, strict=True):
             unit = engine.split("[")[0]
-            count = schedule.units.get(unit, 1) if place.get(unit, 0) is None else 1
+            anywhere = place.get(unit, 0) is None and not work.group.pinned
+            count = schedule.units.get(unit, 1) if anywhere else 1
             for i in range(count):
                 name = f"{unit}[{i}]" if count > 1 else engine
                 load[name] = load.get(name, 0.0) + rate * to_seconds(work.launch + work.total) / count

@@ -24,7 +24,7 @@ def make_program(
     """Compiles a schedule for one place on the machine.
 
     Args:
-        place: unit -> instance to run on, for units not named the schedule's own instances.
+        place: unit -> instance to run on; of units not named, and of pinned groups, the schedule's own.
         shared: memories and links that all units share; the ports of others belong to one unit
             instance. None: every port is shared.
         capacity: port -> bytes per second of the machine where one stream alone cannot draw it all.
@@ -38,7 +38,7 @@ def make_program(
             raise ConfigError(f'unknown unit "{unit}"; known: {_list(schedule.units)}.{nearest(unit, schedule.units)}')
         if not 0 <= instance < schedule.units[unit]:
             raise ConfigError(f"{unit}[{instance}]: the chip has {schedule.units[unit]}, numbered from 0")
-    engines = tuple(f"{g.unit}[{place.get(g.unit, g.instance)}]" for g in schedule.groups)
+    engines = tuple(f"{g.unit}[{g.instance if g.pinned else place.get(g.unit, g.instance)}]" for g in schedule.groups)
     ports = {engine: _ports(schedule, engine, shared, capacity or {}) for engine in set(engines)}
     known: dict[tuple[int, str], Work] = {}
     works = []
@@ -79,7 +79,7 @@ def with_host_stage(
         Group(
             name=name if parallel == 1 else f"{name} {part}", ops=(), unit=unit, kind="vector",
             deps=() if first else last, launch_s=0.0, steps=nothing, latency_s=seconds, instance=part,
-            energy_j=None if power_w is None else power_w * seconds,
+            pinned=parallel > 1, energy_j=None if power_w is None else power_w * seconds,
         )
         for part in range(parallel)
     )  # fmt: skip

@@ -86,6 +86,8 @@ class Group:
     """What that load takes, and the first load is shorter by, beside those bytes at their port: set-up and latency.
     (Less than 0 where other ports hold the first load up.)"""
     instance: int = 0
+    pinned: bool = False
+    """It runs on that instance wherever else its job is placed: one of several parts side by side."""
     """Which of the unit's `count` copies."""
     macs: int = 0
     energy_j: float | None = None

@@ -312,6 +312,25 @@ def test_stage_of_equal_parts():
         run_scenario(scenario(stream={"before": {"name": "in", "unit": "CPX", "time": "1 ms"}}), CHIP, build=build)
 
 
+@pytest.mark.parametrize("grain", ["folded", "expand", "summary"])
+def test_equal_parts_stand_side_by_side_on_the_unit_of_another_stage(grain):
+    """1 ms on whichever host core is free, 4 ms on the NPU, then four parts of 1 ms on cores 0 to 3: 6 ms, the parts
+    not one after the other on the core of the first stage. Of 100 jobs a second each core has 10 % for its part and 2.5
+    for a quarter of the first stages, 0.125 in all."""
+    before = {"name": "in", "unit": "host", "time": "1 ms", "instances": 4}
+    after = {"name": "out", "unit": "host", "time": "1 ms", "instances": 4, "parallel": 4}
+    whole = scenario(stream={"before": before, "after": after}, grain=grain)
+    result = run_scenario(whole, CHIP, build=build)
+    assert result.streams["s"].latency_max_s == pytest.approx(6e-3)
+    assert [result.offered[f"host[{i}]"] for i in range(4)] == pytest.approx([0.125] * 4)
+    own = after | {"unit": "NPU", "instances": 2, "parallel": 2}  # two parts on the unit of the job itself: 1 + 4 + 1
+    result = run_scenario(
+        scenario(stream={"before": before, "after": own, "target": "NPU"}, grain=grain), CHIP, build=build
+    )
+    assert result.streams["s"].latency_max_s == pytest.approx(6e-3)
+    assert [result.offered[f"NPU[{i}]"] for i in range(2)] == pytest.approx([0.3] * 2)
+
+
 def test_limit_of_an_unknown_knob():
     base = parse_scenario(document(workload="mlp", stream={"deadline": "5 ms"}), where="t")
     with pytest.raises(ConfigError, match=r'"bath": expected rate, copies, or a whole-number knob of mlp.*"batch"'):
