@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import inf, isfinite, isnan
 from pathlib import Path
 
+from sim.cost.links import check_inputs
 from sim.cost.roofline import Roofline
 from sim.cost.roofline import roofline as graph_roofline
 from sim.errors import InfeasibleError, MappingError, WorkloadError, nearest, whole
@@ -111,6 +112,8 @@ def roofline(
     graph: Graph | Workload | str | Path,
     chip: Chip | str | Path,
     precision: str | Precision | PrecisionPolicy | None = None,
+    *,
+    inputs: str = "host",
 ) -> Roofline:
     """The data sheet's bound of a network as it runs on the chip's main unit, epilogues fused: `estimate`'s roofline.
 
@@ -118,11 +121,12 @@ def roofline(
     Args: as `estimate`. `sim.cost.roofline.roofline` takes a graph as it is.
     Raises: PrecisionError, ConfigError: the array or the vector unit has no rate for what the graph does.
     """
+    check_inputs(inputs)
     graph = as_graph(graph, where="roofline: first argument")
     chip = as_chip(chip, where="roofline: second argument")
     chosen, unit = precision_on(chip, precision), chip.main_unit
     ready = prepare(graph, chosen, chip.system, eager=unit.costing.eager, passes=pass_limit(unit.array))
-    return graph_roofline(as_typed(ready, chosen), chip, chosen.name, homes=inner_homes(ready, unit))
+    return graph_roofline(as_typed(ready, chosen), chip, chosen.name, homes=inner_homes(ready, unit), inputs=inputs)
 
 
 def _check_names(given: Mapping[str, object], network: Network) -> None:
@@ -140,7 +144,7 @@ def read(network: Network, d: int, *, precision: str | Precision | PrecisionPoli
     graph = as_typed(network.graph, chosen)
     inside = [group.sliced.slicing.inside for group in network.groups if group.sliced is not None]
     homes = inner_homes(network.graph, network.unit, frozenset().union(*inside))
-    bound = graph_roofline(graph, chip, chosen.name, homes=homes)
+    bound = graph_roofline(graph, chip, chosen.name, homes=homes, inputs=options.inputs)
     floors, prints = {point.name: point for point in bound.ops}, prints_of(network, d, homes)
     feasible = not network.infeasible[d]
     place = {TRANSFER: 0} | {op.name: position for position, op in enumerate(network.graph.ops)}

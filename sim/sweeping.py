@@ -300,10 +300,12 @@ def _structure(
         if error.exit_code != 1:
             return error
         return {"infeasible": True, "reason": str(error)}
-    return _columns(network, idle_w, precision)
+    return _columns(network, idle_w, precision, options.inputs)
 
 
-def _columns(network: Network, idle_w: np.ndarray, precision: Precision | PrecisionPolicy) -> dict[str, np.ndarray]:
+def _columns(
+    network: Network, idle_w: np.ndarray, precision: Precision | PrecisionPolicy, inputs: str
+) -> dict[str, np.ndarray]:
     n, latency = len(network.chips), network.latency_s
     dynamic, slots, macs, effective, vector_ops = np.zeros((5, n))
     system = network.chips[0].system  # one structure, one system
@@ -321,7 +323,7 @@ def _columns(network: Network, idle_w: np.ndarray, precision: Precision | Precis
     with_idle = dynamic + idle_w * latency
     with np.errstate(invalid="ignore", divide="ignore"):
         utilization = np.where(slots > 0, slots / (cells * (latency * clock)), np.nan)
-    bound_s = network_bound_s(as_typed(network.graph, precision), network.chips, precision.name)
+    bound_s = network_bound_s(as_typed(network.graph, precision), network.chips, precision.name, inputs)
     reasons = np.full(n, "", dtype=object)
     for d, (reason, _) in network.reasons.items():
         reasons[d] = reason

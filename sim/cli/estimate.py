@@ -53,6 +53,9 @@ CalibrationOption = Annotated[
     str, typer.Option(help="auto, none, a measured device's name, or a .json file of dovetail calibrate.")
 ]
 AllowOption = Annotated[bool, typer.Option("--allow-unsupported", help="Cost ops without a rule as memory traffic.")]
+InputsOption = Annotated[
+    Inputs, typer.Option(help="Inputs come over the chip's host link, or are in its memory already.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
@@ -76,9 +79,7 @@ def estimate(
     per_op: Annotated[bool, typer.Option("--per-op", help="Every op, not only the heaviest.")] = False,
     by_module: Annotated[bool, typer.Option("--by-module", help="The module tree of the model.")] = False,
     fail_over: Annotated[str | None, typer.Option(metavar="TIME", help="Exit with 1 above this latency.")] = None,
-    inputs: Annotated[
-        Inputs, typer.Option(help="Inputs come over the chip's host link, or are in its memory already.")
-    ] = Inputs.HOST,
+    inputs: InputsOption = Inputs.HOST,
     what_if: Annotated[
         bool, typer.Option("--what-if/--no-what-if", help="Latency with each resource larger, in each precision.")
     ] = True,

@@ -12,6 +12,8 @@ from sim.cli.estimate import (
     AllowOption,
     CalibrationOption,
     HardwareOption,
+    Inputs,
+    InputsOption,
     JsonOption,
     KnobOption,
     PrecisionOption,
@@ -28,6 +30,7 @@ def roofline(
     precision: PrecisionOption = None,
     calibration: CalibrationOption = "auto",
     allow_unsupported: AllowOption = False,
+    inputs: InputsOption = Inputs.HOST,
     output: Annotated[Path | None, typer.Option("-o", help="Figure: .png, .svg or .pdf.")] = None,
     measured: Annotated[
         Path | None,
@@ -55,6 +58,7 @@ def roofline(
         "precision": precision,
         "calibration": calibration,
         "allow_unsupported": allow_unsupported,
+        "inputs": inputs.value,
     }
     estimates = []
     with Progress(f"tracing {workload}", steps=1 + len(chips)) as progress:
@@ -63,7 +67,7 @@ def roofline(
             progress.step(f"mapping {workload} onto {chip.name}")
             estimates.append(sim.estimate(graph, chip, progress=progress, **options))
     times = _measured(measured, graph, estimates, chips) if measured is not None else []
-    bounds = [_bound(found, graph, chip, precision) for found, chip in zip(estimates, chips, strict=True)]
+    bounds = [_bound(found, graph, chip, precision, inputs.value) for found, chip in zip(estimates, chips, strict=True)]
     if json:
         documents = [
             bound.to_dict()
@@ -92,12 +96,14 @@ def _latency_s(estimate: Any) -> float | None:
     return None if estimate.infeasible is not None else float(estimate.latency_s)
 
 
-def _bound(estimate: Any, graph: Any, chip: Any, precision: str | None) -> Any:
+def _bound(estimate: Any, graph: Any, chip: Any, precision: str | None, inputs: str) -> Any:
     """The roofline that the estimate carries (of the fused graph), else that of the graph as traced."""
     import sim
     from sim.cost.roofline import Roofline
 
-    return Roofline.from_dict(estimate.roofline) if estimate.roofline else sim.roofline(graph, chip, precision)
+    if estimate.roofline:
+        return Roofline.from_dict(estimate.roofline)
+    return sim.roofline(graph, chip, precision, inputs=inputs)
 
 
 def _measured(file: Path, graph: Any, estimates: list[Any], chips: list[Any]) -> list[tuple[float, str]]:

@@ -10,7 +10,15 @@ from typing import Annotated, Any
 
 import typer
 
-from sim.cli.estimate import AllowOption, CalibrationOption, HardwareOption, JsonOption, WorkloadArgument
+from sim.cli.estimate import (
+    AllowOption,
+    CalibrationOption,
+    HardwareOption,
+    Inputs,
+    InputsOption,
+    JsonOption,
+    WorkloadArgument,
+)
 from sim.errors import ConfigError
 
 FIGURES = (".png", ".svg", ".pdf")
@@ -43,6 +51,7 @@ def sweep(
     ] = None,
     calibration: CalibrationOption = "auto",
     allow_unsupported: AllowOption = False,
+    inputs: InputsOption = Inputs.HOST,
     json: JsonOption = False,
 ) -> None:
     """Estimate every combination; rows are in the order of the options, the last one fastest."""
@@ -67,7 +76,8 @@ def sweep(
         for chip in chips:
             progress.step(f"{workload} on designs of {chip.name}")
             found = sim.sweep(subject, chip, grid, knobs=knobs, precisions=precisions, calibration=calibration,
-                              allow_unsupported=allow_unsupported, progress=progress, processes=cores())  # fmt: skip
+                              allow_unsupported=allow_unsupported, inputs=inputs.value, progress=progress,
+                              processes=cores())  # fmt: skip
             tables.append(found)
     columns = columns_of(hw, tables)
     labels = {chip.name: calibration_label(chip, calibration) for chip in chips}

@@ -4,9 +4,9 @@
 
 A network's roofline is the largest over resources of (sum over its ops of work / rate), where memories
 carry only compulsory bytes: the home memory weights, graph inputs, graph outputs and the KV cache, once
-each; a memory on chip what every mapping passes through it (`sim.cost.compulsory`). It is never above
-the sum of the ops' own rooflines, because the maximum of sums is never above the sum of maxima and every
-compulsory byte belongs to at least one op.
+each; a memory on chip what every mapping passes through it (`sim.cost.compulsory`); the host link the
+inputs, unless they are resident. It is never above the sum of the ops' own rooflines, because the maximum of
+sums is never above the sum of maxima and every compulsory byte belongs to at least one op.
 
 The caches of a CPU hold at most their capacity C of the R compulsory bytes of the inference before, so that
 R - C come from the home memory at best. Which of them no data sheet says, and each could be among
@@ -29,10 +29,10 @@ import numpy as np
 
 from sim._version import __version__
 from sim.cost.ceilings import Ceiling, bandwidths, ceilings, instances, macs_per_s, memory_s, primitive_s
-from sim.cost.collectives import sent_bytes
 from sim.cost.compulsory import Footprint, footprint
 from sim.cost.depthwise import depthwise_macs_per_cycle
 from sim.cost.flash import op_share
+from sim.cost.links import TRANSFER, host_link, host_link_s, link_bound_s
 from sim.cost.sparsity import reduction_speedup
 from sim.cost.vector import primitives
 from sim.errors import ResultError
@@ -244,6 +244,7 @@ def roofline(
     precision: str | Precision | PrecisionPolicy | None = None,
     *,
     homes: Mapping[str, str] | None = None,
+    inputs: str = "host",
 ) -> Roofline:
     """The data sheet's bound of a graph on the chip's main unit.
 
@@ -251,6 +252,7 @@ def roofline(
         precision: name such as "int8" or "w4a16", or a policy (see `sim.estimate`); the chip's default when None.
         homes: tensor id -> memory where it lies. By default weights, graph inputs, outputs and the
             KV cache lie in the unit's home memory, and an activation on chip where it fits.
+        inputs: "host": they come over the chip's host link, where it has one, as an op of their own; "resident": not.
     Assumes: dense vector work as traced (give the graph that the chip runs, after fusion), but a GPU's
         fused attention skips what its mask hides; all resources overlap perfectly; each operand of an
         op is touched once; a CPU's caches hold what they can of the inference before (see this module).
@@ -263,6 +265,12 @@ def roofline(
     points = tuple(
         _point(op, graph, chip, unit, chosen, prints, warm) for op in graph.ops if not isinstance(op, ViewOp)
     )
+    if inputs == "host" and (over_s := host_link_s(graph, chip, chosen)):
+        arrival = RooflinePoint(
+            name=TRANSFER, kind=TRANSFER, module="", home=unit.home, macs=0, vector_ops=0, traffic_bytes={},
+            resource_s={f"link:{chip.host_link}": over_s},
+        )  # fmt: skip
+        points = (arrival, *points)
     totals: dict[str, float] = {}
     for point in points:
         for name, seconds in point.resource_s.items():
@@ -294,8 +302,10 @@ def _typed(
     return graph, chosen, chosen.name
 
 
-def network_bound_s(graph: Graph, chips: Sequence[Chip], precision: str | Precision | PrecisionPolicy) -> np.ndarray:
-    """`roofline(...).latency_s` of one graph on many chips of one structure, shape (chips,).
+def network_bound_s(
+    graph: Graph, chips: Sequence[Chip], precision: str | Precision | PrecisionPolicy, inputs: str = "host"
+) -> np.ndarray:
+    """`roofline(..., inputs=inputs).latency_s` of one graph on many chips of one structure, shape (chips,).
 
     The same sums in the same order as `roofline`, element by element, so that each value is equal
     to the last bit.
@@ -303,6 +313,8 @@ def network_bound_s(graph: Graph, chips: Sequence[Chip], precision: str | Precis
     first, units = chips[0], [chip.main_unit for chip in chips]
     graph, chosen, _ = _typed(graph, precision, first)
     totals: dict[str, np.ndarray] = {}
+    if inputs == "host" and (link := host_link(first)):
+        totals[f"link:{link.name}"] = np.array([host_link_s(graph, chip, chosen) for chip in chips])
     rates: dict[tuple[str, float, float], np.ndarray] = {}
     ones: dict[Primitive, np.ndarray] = {}
     for op in graph.ops:
@@ -328,7 +340,8 @@ def network_bound_s(graph: Graph, chips: Sequence[Chip], precision: str | Precis
         if counts:
             totals["vector"] = totals.get("vector", 0.0) + np.asarray(work)
         if isinstance(op, CollectiveOp):
-            totals["link"] = totals.get("link", 0.0) + np.array([link_bound_s(op, chip) for chip in chips])
+            over = f"link:{first.system_link.name}"
+            totals[over] = totals.get(over, 0.0) + np.array([link_bound_s(op, chip) for chip in chips])
     prints = footprint(graph, first, first.main_unit, chosen, {})
     compulsory, passing = prints.compulsory_bytes(), prints.passing_bytes()
     memories = [
@@ -448,12 +461,6 @@ def cached_bytes(unit: Unit) -> float:
         elif isinstance(level, Memory) and isfinite(level.capacity_bytes):
             total += copies * level.capacity_bytes
     return total
-
-
-def link_bound_s(op: CollectiveOp, chip: Chip) -> float:
-    """The bytes that a chip must send over its links' bandwidth."""
-    sent = sent_bytes(collective=op.collective.value, message_bytes=op.message_bytes, chips=op.chips)
-    return float(sent / chip.system_link.bandwidth.at(1.0))
 
 
 def _effective_macs_per_s(op: EinsumOp, graph: Graph, chip: Chip, unit: Unit, precision: Precision | None) -> float:

@@ -11,18 +11,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sim.hardware.chip import Chip, Link
+from sim.cost.links import TRANSFER, arriving_bytes, host_link
+from sim.hardware.chip import Chip
 from sim.hardware.designs import Designs
 from sim.hardware.physical import memory_energy_j_per_byte
 from sim.results import Term
 from sim.schedule.groups import GroupCost
 from sim.units import Dimension, format_quantity
-from sim.workload.graph import Graph, MovementOp, Role
-
-TRANSFER = "host.input"
-"""Name and kind of the transfer's op."""
-INPUTS = ("host", "resident")
-"""Where inputs are when the network starts: at the far end of the chip's host link, or in the home memory."""
+from sim.workload.graph import Graph, MovementOp
 
 
 def input_transfer(
@@ -34,16 +30,10 @@ def input_transfer(
     None without a host link or inputs. `subject`: what energies are read from; `designs_held` (D,): resident bytes
     before the first op.
     """
-    links = [_host_link(chip) for chip in chips]
-    wanted = {key: t for key, t in graph.tensors.items() if t.role is Role.INPUT and key in graph.consumers}
-    largest: dict[str, tuple[int, str]] = {}
-    for key, tensor in wanted.items():  # views share the storage of what arrives
-        place = tensor.storage or key
-        largest[place] = max(largest.get(place, (0, "")), (tensor.size_bytes, key))
-    if not wanted or any(link is None for link in links):
+    links, arriving = [host_link(chip) for chip in chips], arriving_bytes(graph)
+    if not arriving or any(link is None for link in links):
         return None
-    moved = float(sum(size for size, _ in largest.values()))
-    names = tuple(key for _, key in largest.values())
+    moved, names = float(sum(arriving.values())), tuple(arriving)
     op = MovementOp(name=TRANSFER, kind=TRANSFER, inputs=(), outputs=names, read_bytes={}, write_bytes={})
     n, unit = len(chips), chips[0].main_unit
     clock = np.array([chip.main_unit.clock_hz for chip in chips])
@@ -84,5 +74,4 @@ def transfer_note(group: GroupCost) -> str:
     return f"inputs of {size} come over {link} before the first op (inputs resident: without it)"
 
 
-def _host_link(chip: Chip) -> Link | None:
-    return next((link for link in chip.links if link.name == chip.host_link), None)
+__all__ = ["TRANSFER", "input_transfer", "transfer_note"]

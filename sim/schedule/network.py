@@ -15,6 +15,7 @@ import numpy as np
 
 from sim.cost.ceilings import instances
 from sim.cost.depthwise import depthwise_macs_per_cycle
+from sim.cost.links import check_inputs
 from sim.errors import ConfigError, PrecisionError, UnsupportedOpError, WorkloadError, expect, nearest
 from sim.hardware.chip import Chip, Costing, System, Unit
 from sim.hardware.designs import Designs
@@ -30,7 +31,7 @@ from sim.schedule.given import check_space
 from sim.schedule.gpu import cost_gpu, gpu_notes, inside_storages
 from sim.schedule.gpu_eager import check_widths, cost_eager, eager_notes
 from sim.schedule.groups import THERE_BEFORE, GroupCost, cost_einsum, uncosted
-from sim.schedule.host import INPUTS, TRANSFER, input_transfer, transfer_note
+from sim.schedule.host import TRANSFER, input_transfer, transfer_note
 from sim.schedule.links import awaited, cost_collective
 from sim.schedule.loads import with_loads
 from sim.schedule.makespan import Makespan
@@ -371,10 +372,7 @@ def _check(chip: Chip, precision: Precision | PrecisionPolicy, options: Options)
     if options.objective != "latency":
         own = precision if isinstance(precision, Precision) else parse_precision(chip.default_precision)
         check_energies(chip, own.compute)
-    if options.inputs not in INPUTS:
-        raise ConfigError(
-            f'inputs "{options.inputs}": expected {" or ".join(INPUTS)}.{nearest(options.inputs, INPUTS)}'
-        )
+    check_inputs(options.inputs)
     check_widths(chip, precision)
 
 

@@ -57,6 +57,25 @@ def test_inputs_enter_no_faster_than_the_home_memory_takes_them(graph):
     assert run.latency_s == pytest.approx(found.latency_s, rel=0.02)
 
 
+def test_the_bound_has_the_inputs_on_the_link():
+    """512 x 512 bytes take 65.536 us over 4 GB/s and their product less than half of it; two readings and a sweep."""
+    graph, chip = sim.gemm(512, 512, 512, dtype="int8"), sim.load_hardware(CHIP, {"PCIe.bandwidth": "4 GB/s"})
+    bound, found = sim.roofline(graph, chip), sim.estimate(graph, chip)
+    assert bound.latency_s == found.roofline_latency_s == 512 * 512 / 4e9 < found.latency_s
+    assert (bound.bound, bound.ops[0].name) == ("link:PCIe", "host.input")
+    assert sim.simulate(graph, chip).latency_s > bound.latency_s
+    table = sim.sweep(graph, chip, {"PCIe.bandwidth": ["2 GB/s", "4 GB/s"]})
+    assert list(table["roofline_latency_s"]) == [2 * bound.latency_s, bound.latency_s]
+    resident = sim.roofline(graph, chip, inputs="resident")
+    assert resident.bound == "memory:DRAM"
+    assert resident.latency_s < bound.latency_s / 2
+    assert sim.estimate(graph, chip, inputs="resident").roofline_latency_s == resident.latency_s
+    row = sim.sweep(graph, chip, {"PCIe.bandwidth": ["4 GB/s"]}, inputs="resident")
+    assert row["roofline_latency_s"][0] == resident.latency_s
+
+
 def test_a_wrong_word_is_refused(graph):
     with pytest.raises(ConfigError, match=r'inputs "hots": expected host or resident\. Did you mean "host"'):
         sim.estimate(graph, sim.load_hardware(CHIP), inputs="hots")
+    with pytest.raises(ConfigError, match=r'inputs "hots": expected host or resident\.'):
+        sim.roofline(graph, sim.load_hardware(CHIP), inputs="hots")
