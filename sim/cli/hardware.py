@@ -58,8 +58,10 @@ def _checker(file: Path) -> Callable[[Path, list[str]], list[str]]:
 def _check_chip(file: Path, overrides: list[str]) -> list[str]:
     from sim.hardware.describe import describe
     from sim.hardware.load import load_hardware, parse_overrides
+    from sim.schedule.confidence import calibration_label
 
-    return describe(load_hardware(file, parse_overrides(overrides)))
+    chip = load_hardware(file, parse_overrides(overrides))
+    return [*describe(chip), f"  costs: {calibration_label(chip, 'auto')}"]
 
 
 def _check_search(file: Path, overrides: list[str]) -> list[str]:

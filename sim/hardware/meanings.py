@@ -67,7 +67,8 @@ MEANINGS: dict[str, dict[str, dict[str, Any]]] = {
             "the one of `links` that inputs cross before the first op; without it they lie in the home memory", "PCIe"
         ),
         "calibration": _key(
-            "device whose measured constants `--calibration auto` takes; without it those of the chip's name",
+            "device whose measured constants `--calibration auto` takes; without it those of the chip's name; units "
+            "that are `mapped` or of `roofline` take none",
             "h100-sxm",
         ),
         "overrides": _key("what `--set` changed, path -> quantity; written into the chips that a search leaves"),

@@ -16,9 +16,10 @@ from sim.cost.gpu.conv import WINOGRAD, conv_s
 from sim.cost.gpu.device import CUDA_CORE_DTYPES, SIMT, GpuDevice, device_from_chip
 from sim.cost.gpu.gemm import gemm_plan, gemm_time
 from sim.cost.gpu.result import KernelTime, hit_rate
-from sim.cost.gpu.sets import GpuConstants, constants_for
+from sim.cost.gpu.sets import GpuConstants, constants_for, fitted_sets
 from sim.cost.gpu.vector import L2_STEEPNESS
 from sim.cost.vector import lane_cycles, primitives
+from sim.errors import CalibrationError, nearest
 from sim.hardware.chip import Chip
 from sim.mapping.problem import INPUT, OUTPUT, WEIGHT
 from sim.results import Term
@@ -87,8 +88,14 @@ class Gpu:
 
 
 def gpu_of(chip: Chip, calibration: str) -> Gpu:
-    """Device and constants of a chip. Raises: ConfigError, CalibrationError."""
-    device = device_from_chip(chip)
+    """Device and constants of a chip. Raises: ConfigError; CalibrationError: the choice, or the chip's own, is not
+    among the fitted."""
+    device, own = device_from_chip(chip), chip.calibration
+    if calibration == "auto" and own is not None and own not in fitted_sets():
+        raise CalibrationError(
+            f'{chip.name}: its calibration "{own}" is not there: expected one of {", ".join(fitted_sets())}.'
+            f"{nearest(own, fitted_sets())}"
+        )
     if calibration == "none":
         device = replace(device, algorithms=("direct",))
     return Gpu(

@@ -1,10 +1,12 @@
 """`dovetail check` through the command's own function."""
 
+import pytest
 import typer
 from typer.testing import CliRunner
 
+import sim
 from sim.cli.hardware import check
-from sim.errors import ConfigError
+from sim.errors import CalibrationError, ConfigError
 from sim.hardware.load import hardware_path
 
 APP = typer.Typer()
@@ -29,6 +31,22 @@ def test_check_says_what_crosses_each_link_and_of_how_many_chips_it_is():
     assert "PCIe: host - DRAM, 64 GB/s, inputs come over it" in output
     assert "8 of these chips, switch over NVLink, in 2 stages; peaks, area and power of one" in output
     assert "NVLink: chip - DRAM, 450 GB/s, in area and power alone" in run(hardware_path("h100-sxm")).output
+
+
+def test_check_says_which_constants_cost_the_chip(tmp_path):
+    """A name that no fitted GPU has is refused, here and by the estimate, and not taken for the nearest GPU's."""
+    path = tmp_path / "x.yaml"
+    for own, base, told in (("a100-sxm", "h100-sxm", "on a100-sxm"), ("x", "systolic", "data sheet only")):
+        path.write_text(f"schema: dovetail.chip/1\nextends: {base}\nname: mine\ncalibration: {own}\n")
+        assert told in run(path).output.splitlines()[-1]
+    path.write_text("schema: dovetail.chip/1\nextends: h100-sxm\nname: mine\ncalibration: h100-smx\n")
+    assert isinstance(error := run(path).exception, CalibrationError)
+    assert 'mine: its calibration "h100-smx" is not there' in str(error)
+    assert str(error).endswith('Did you mean "h100-sxm"?')
+    graph = sim.gemm(64, 64, 64, dtype="bf16")
+    with pytest.raises(CalibrationError, match="is not there"):
+        sim.estimate(graph, path)
+    assert sim.estimate(graph, path, calibration="none").calibration is None
 
 
 def test_check_refuses_what_is_not_ours(tmp_path):
