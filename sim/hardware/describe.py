@@ -37,7 +37,8 @@ def describe(chip: Chip) -> list[str]:
         lines.append(f"  {unit.name} x {unit.count} on {unit.home}, costed as {unit.costing.value}")
         lines += [f"    {_level(level)}" for level in unit.hierarchy]
         peaks = (f"{dtype} {2e-12 * peak_macs_per_s(unit, dtype):.4g}" for dtype in unit.array.macs_per_cycle)
-        lines.append(f"    peak TOPS (1 MAC = 2 operations): {', '.join(peaks)}")
+        copies = f" of all {unit.count}" if unit.count > 1 else ""
+        lines.append(f"    peak TOPS{copies} (1 MAC = 2 operations): {', '.join(peaks)}")
         lines.append(f"    {unit.vector.name}: {unit.vector.lanes} lanes")
     lines += [f"  {_link(link, chip)}" for link in chip.links]
     lines += [f"  {_system(chip.system)}"] if chip.system is not None else []

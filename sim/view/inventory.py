@@ -146,7 +146,8 @@ def _rate(rate: float) -> str:
 def _peaks(found: Chip, unit: Unit) -> Table:
     array = unit.array
     shape = f"{array.name}: {array.rows} x {array.cols}, {array.dataflow.value.replace('_', ' ')}"
-    table = plain_table(f"{shape}; {unit.vector.lanes} vector lanes", "precision", "MAC/s", "FLOP/s")
+    copies = f"; rates of one of {unit.count}" if unit.count > 1 else ""
+    table = plain_table(f"{shape}; {unit.vector.lanes} vector lanes{copies}", "precision", "MAC/s", "FLOP/s")
     for precision in array.macs_per_cycle:
         rate = macs_per_s(unit, precision, chip=found.name)
         table.add_row(precision, rows.count_text(rate, "MAC/s"), rows.count_text(2 * rate, "FLOP/s"))

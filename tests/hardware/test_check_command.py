@@ -2,15 +2,24 @@
 
 import pytest
 import typer
+from rich.console import Console
 from typer.testing import CliRunner
 
 import sim
 from sim.cli.hardware import check
 from sim.errors import CalibrationError, ConfigError
 from sim.hardware.load import hardware_path
+from sim.view import inventory
 
 APP = typer.Typer()
 APP.command()(check)
+
+
+def words_of(table):
+    console = Console(width=120)
+    with console.capture() as found:
+        console.print(table)
+    return " ".join(found.get().split())
 
 
 def run(*words):
@@ -31,6 +40,16 @@ def test_check_says_what_crosses_each_link_and_of_how_many_chips_it_is():
     assert "PCIe: host - DRAM, 64 GB/s, inputs come over it" in output
     assert "8 of these chips, switch over NVLink, in 2 stages; peaks, area and power of one" in output
     assert "NVLink: chip - DRAM, 450 GB/s, in area and power alone" in run(hardware_path("h100-sxm")).output
+
+
+def test_check_and_show_say_of_how_many_copies_a_peak_is():
+    """Two NPUs of 96 x 96 MACs at 2 GHz: 73.73 TOPS of both, 36.86 of each."""
+    assert "peak TOPS of all 2 (1 MAC = 2 operations): int8 73.73" in run(hardware_path("tesla-fsd")).output
+    assert "peak TOPS (1 MAC = 2 operations): int8 36.86" in run(hardware_path("tesla-fsd-npu")).output
+    shown = words_of(inventory.chip(sim.load_hardware("tesla-fsd")))
+    assert "96 vector lanes; rates of one of 2" in shown
+    assert "36.9 TFLOP/s" in shown
+    assert "rates of" not in words_of(inventory.chip(sim.load_hardware("tesla-fsd-npu")))
 
 
 def test_check_says_which_constants_cost_the_chip(tmp_path):
