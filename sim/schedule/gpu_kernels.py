@@ -20,7 +20,7 @@ from sim.cost.gpu.sets import GpuConstants, constants_for, fitted_sets
 from sim.cost.gpu.vector import L2_STEEPNESS
 from sim.cost.vector import lane_cycles, primitives
 from sim.errors import CalibrationError, nearest
-from sim.hardware.chip import Chip
+from sim.hardware.chip import Chip, Costing
 from sim.mapping.problem import INPUT, OUTPUT, WEIGHT
 from sim.results import Term
 from sim.schedule.asking import compute_and_widening
@@ -90,8 +90,9 @@ class Gpu:
 def gpu_of(chip: Chip, calibration: str) -> Gpu:
     """Device and constants of a chip. Raises: ConfigError; CalibrationError: the choice, or the chip's own, is not
     among the fitted."""
-    device, own = device_from_chip(chip), chip.calibration
-    if calibration == "auto" and own is not None and own not in fitted_sets():
+    device, kernels = device_from_chip(chip), chip.main_unit.costing is Costing.GPU_KERNELS
+    own = chip.calibration if kernels and calibration == "auto" else None  # (of a GPU under a framework: its records)
+    if own is not None and own not in fitted_sets():
         raise CalibrationError(
             f'{chip.name}: its calibration "{own}" is not there: expected one of {", ".join(fitted_sets())}.'
             f"{nearest(own, fitted_sets())}"
