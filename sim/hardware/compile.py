@@ -207,7 +207,20 @@ def _cross_checks(spec: s.ChipSpec) -> list[str]:
         if spec.host_link not in [k.name for k in spec.links]:
             problems.append(f'host_link: "{spec.host_link}" is not the name of a link.{nearest(spec.host_link, seen)}')
         problems += _ends_check(spec, "host_link", spec.host_link, "host")
+    problems += _algorithms_check(spec)
     return problems + _kind_check(spec) + _system_check(spec) + _precision_check(spec) + _clock_check(spec)
+
+
+def _algorithms_check(spec: s.ChipSpec) -> list[str]:
+    """A convolution always has the direct algorithm, and the others only from the kernels of a GPU."""
+    if "direct" not in spec.algorithms:
+        return ["algorithms: direct is missing: convolutions that the others cannot compute run in it"]
+    others = [name for name in spec.algorithms if name != "direct"]
+    recosted = any(path.endswith(".costing") for path in spec.overrides)  # --set cannot take algorithms back
+    if not others or recosted or c.Costing.GPU_KERNELS in [unit.costing for unit in spec.units]:
+        return []
+    costed = ", ".join(f"{unit.name} as {unit.costing.value}" for unit in spec.units)
+    return [f"algorithms: {others[0]} is taken by units that are costed as gpu_kernels alone; here are {costed}"]
 
 
 def _ends_check(spec: s.ChipSpec, key: str, name: str, far: str) -> list[str]:

@@ -62,7 +62,10 @@ MEANINGS: dict[str, dict[str, dict[str, Any]]] = {
         "technology": _key("without it no energy, area or power is derived"),
         "overheads": _key("of units without their own; without any, none is paid"),
         "system": _key("several of these chips together; without it one"),
-        "algorithms": _key("how the kernels of a GPU may compute a convolution; the fastest is taken"),
+        "algorithms": _key(
+            "how the kernels of a GPU (`gpu_kernels`) may compute a convolution; the fastest is taken, and `direct` is "
+            "always among them"
+        ),
         "host_link": _key(
             "the one of `links` that inputs cross before the first op; without it they lie in the home memory", "PCIe"
         ),

@@ -155,6 +155,11 @@ BAD = {
         lambda d: d.update(links=[_link(["DRAM", "npu"])], host_link="wire"),
         ["host_link: wire joins DRAM and npu: expected a link with host at one end and at the other DRAM, the home of"],
     ),
+    "algorithms that a mapped unit does not have": (
+        lambda d: d.update(algorithms=["direct", "winograd_2x2"]),
+        ["algorithms: winograd_2x2 is taken by units that are costed as gpu_kernels alone; here are npu as mapped"],
+    ),
+    "no algorithm": (lambda d: d.update(algorithms=[]), ["algorithms: direct is missing"]),
     "host link into another memory": (
         lambda d: (
             d["memories"].append({**d["memories"][0], "name": "L3"}),
