@@ -72,7 +72,8 @@ def parse_precision(text: str, types: Collection[str] = ()) -> Precision:
         found = [(_INTEGER | wide).get(w) for w in widths]  # type: ignore[arg-type]
         if all(found):
             return Precision(name=text, weight=found[0], activation=found[1], kv=found[2])  # type: ignore[arg-type]
+    known = "is no type that networks are costed in, whatever rate an array has" if text in BITS else "is unknown"
     raise PrecisionError(
-        f'precision "{text}" is unknown: expected one of {", ".join(PRECISIONS)}, or wXaY[kvZ] with '
+        f'precision "{text}" {known}: expected one of {", ".join(PRECISIONS)}, or wXaY[kvZ] with '
         f"widths 2, 4, 8, 16 or 32 such as w4a16 or w8a8kv4.{nearest(text, PRECISIONS)}"
     )

@@ -7,6 +7,7 @@ import re
 import pytest
 
 import sim
+from sim.errors import PrecisionError
 from sim.hardware.load import list_hardware, load_hardware
 from sim.hardware.precisions import precision_on
 
@@ -38,3 +39,11 @@ def test_a_mixed_type_that_a_file_lists_runs_a_whole_decoder(name: str, dtype: s
     assert sim.simulate(graph, chip, precision=dtype).estimate_latency_s == found.latency_s
     assert sim.sweep(graph, chip, {}, precisions=[dtype])["latency_s"][0] == found.latency_s
     assert sim.roofline(graph, chip, dtype).precision == dtype
+
+
+def test_a_rate_that_no_network_is_costed_in_is_no_unknown_word():
+    """epyc-zen4 lists fp64, of which area and power know; a network in it is refused for what it is."""
+    with pytest.raises(PrecisionError, match='precision "fp64" is no type that networks are costed in, whatever rate'):
+        sim.estimate(sim.gemm(8, 8, 8, dtype="fp32"), "epyc-zen4", precision="fp64")
+    with pytest.raises(PrecisionError, match='precision "fp65" is unknown'):
+        sim.estimate(sim.gemm(8, 8, 8, dtype="fp32"), "epyc-zen4", precision="fp65")
