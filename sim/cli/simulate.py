@@ -100,14 +100,15 @@ def _workload(
             print_json(result.to_dict())
         raise InfeasibleError(**result.infeasible)  # type: ignore[arg-type]
     _write_trace(trace, result.timeline, result.jobs)
+    folded = run_one(graph, chip, seed=seed, record=0, **options) if expand and not result.partial else None
     if json:
-        print_json(result.to_dict())
+        beside = {"folded": {"latency_s": folded.latency_s, "events": folded.events}} if folded else {}
+        print_json(result.to_dict() | beside)
     else:
         show(*view.one(result), f"Assumes: {label}, {view.assumed(result)}.", *unruled(result.unsupported))
     if result.partial:
         _interrupted()
-    if expand and not json:
-        folded = run_one(graph, chip, seed=seed, record=0, **options)
+    if folded and not json:
         say(f"folded: {folded.latency_s * 1e3:.6g} ms in {folded.events:,} events; expanded: {result.events:,} events")
 
 
@@ -149,8 +150,10 @@ def _scenario(
             notes = result.notes
             _write_trace(trace, result.first.timeline, result.first.jobs)
     label = calibration_label(chip, "auto")
+    again = expand and not result.partial
+    folded = run_scenario(scenario, chip, seed=seed, grain="folded", record=0) if again else None
     if json:
-        print_json(result.to_dict())
+        print_json(result.to_dict() | ({"folded": view.folding(result, folded)} if folded else {}))
     else:
         show(*words(result))
         for note in notes:
@@ -158,9 +161,8 @@ def _scenario(
         show(f"Assumes: {label}.")
     if result.partial:
         _interrupted()
-    if expand and not json:
-        folded = run_scenario(scenario, chip, seed=seed, grain="folded", record=0)
-        say("\n".join(view.folding(result, folded)))
+    if folded and not json:
+        say("\n".join(view.folding_words(result, folded)))
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from typing import Any
 
 from rich.console import RenderableType
 
@@ -207,18 +208,25 @@ def limit(found: Limit) -> list[RenderableType]:
     return [fitted(f"Trials{_marked(found.partial)}", heads, lines), told]
 
 
-def folding(expanded: ScenarioResult, folded: ScenarioResult) -> list[str]:
-    """How near the folded run comes to the one with every tile."""
-    out = []
+def folding(expanded: ScenarioResult, folded: ScenarioResult) -> dict[str, object]:
+    """The folded run beside the one with every tile: how near its latencies come, and its events."""
+    gaps = {}
     for name, stream in expanded.streams.items():
         other = folded.streams[name].latency_mean_s
         if stream.latency_mean_s and other:
-            out.append(f"{name}: mean latency folded / expanded - 1 = {other / stream.latency_mean_s - 1:.2e}")
-    events: Mapping[str, int] = {
-        "folded": sum(r.events for r in folded.replications),
-        "expanded": sum(r.events for r in expanded.replications),
-    }
-    return [*out, "; ".join(f"{what}: {count:,} events" for what, count in events.items())]
+            gaps[name] = other / stream.latency_mean_s - 1
+    return {"latency_mean_rel_error": gaps, "events": sum(r.events for r in folded.replications)}
+
+
+def folding_words(expanded: ScenarioResult, folded: ScenarioResult) -> list[str]:
+    """The same, a line each."""
+    found: Any = folding(expanded, folded)
+    gaps = found["latency_mean_rel_error"].items()
+    events = sum(r.events for r in expanded.replications)
+    return [
+        *(f"{name}: mean latency folded / expanded - 1 = {gap:.2e}" for name, gap in gaps),
+        f"folded: {found['events']:,} events; expanded: {events:,} events",
+    ]
 
 
 def _marked(partial: bool) -> str:

@@ -43,6 +43,24 @@ def test_expand_shows_both_event_counts() -> None:
     assert shown.exit_code == 0
     assert "folded: " in shown.stderr
     assert "events; expanded: " in shown.stderr
+    document = json.loads(CliRunner().invoke(app, [*ONE, "--expand", "--json"]).stdout)
+    assert document["folded"]["latency_s"] == pytest.approx(document["latency_s"], rel=1e-9)
+    assert document["folded"]["events"] < document["events"]
+    assert "folded" not in json.loads(CliRunner().invoke(app, [*ONE, "--json"]).stdout)
+
+
+def test_a_scenario_with_every_tile_has_the_folded_one_beside_it_in_words_and_as_a_document(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(
+        "schema: dovetail.scenario/1\nname: s\nhardware: tesla-fsd-npu\n"
+        "length: 2 ms\nstreams: [{name: a, workload: mlp, arrivals: {kind: closed}}]\n"
+    )
+    shown = CliRunner().invoke(app, ["simulate", str(path), "--expand"])
+    assert "a: mean latency folded / expanded - 1 = " in shown.stderr
+    document = json.loads(CliRunner().invoke(app, ["simulate", str(path), "--expand", "--json"]).stdout)
+    folded = document["folded"]
+    assert abs(folded["latency_mean_rel_error"]["a"]) < 1e-6
+    assert f"folded: {folded['events']:,} events; expanded: " in shown.stderr
 
 
 @pytest.mark.parametrize(
