@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from math import isinf
 
-from sim.hardware.chip import Array, Chip, Fanout, Link, Memory, Rate, System, Unit
+from sim.hardware.chip import Array, Chip, Costing, Fanout, Link, Memory, Rate, System, Unit
 from sim.hardware.dump import chip_hash
 from sim.hardware.money import die_cost, die_cost_words
 from sim.hardware.physical import chip_area_mm2, peak_power_w
@@ -40,6 +40,8 @@ def describe(chip: Chip) -> list[str]:
         copies = f" of all {unit.count}" if unit.count > 1 else ""
         lines.append(f"    peak TOPS{copies} (1 MAC = 2 operations): {', '.join(peaks)}")
         lines.append(f"    {unit.vector.name}: {unit.vector.lanes} lanes")
+        if unread := uncosted(chip, unit):
+            lines.append(f"    stated, and in no cost of its ops: {', '.join(unread)}")
     lines += [f"  {_link(link, chip)}" for link in chip.links]
     lines += [f"  {_system(chip.system)}"] if chip.system is not None else []
     area, power = chip_area_mm2(chip), peak_power_w(chip)
@@ -51,6 +53,37 @@ def describe(chip: Chip) -> list[str]:
     words = Counter(_kind(source) for source in chip.provenance.values())
     lines.append("  numbers: " + ", ".join(f"{count} {word}" for word, count in words.most_common()))
     return lines + [f"  note: {note}" for note in chip.notes]
+
+
+def uncosted(chip: Chip, unit: Unit) -> list[str]:
+    """What a file states of the memories and transfers of a unit, and its costing does not read.
+
+    A mapped unit waits for the latency of its home memory, of others where `outstanding` and `request` make it a rate.
+    The other costings have times of their own for what a transfer waits for.
+    """
+    mapped, found = unit.costing is Costing.MAPPED, []
+    for memory in (chip.memory(unit.home), *unit.memories):
+        bound = mapped and bool(memory.latency_s and memory.outstanding and memory.request_bytes)
+        read = {
+            "latency": bound or (mapped and memory.name == unit.home),
+            "efficiency": mapped,
+            "outstanding": bound,
+            "request": bound,
+            "burst": False,
+            "double_buffered": mapped,
+        }
+        stated = {
+            "latency": memory.latency_s,
+            "efficiency": memory.efficiency != 1,
+            "outstanding": memory.outstanding,
+            "request": memory.request_bytes,
+            "burst": memory.burst_bytes,
+            "double_buffered": not memory.double_buffered,
+        }
+        found += [f"{memory.name}.{key}" for key, used in read.items() if stated[key] and not used]
+    fanouts = [level for level in unit.hierarchy if isinstance(level, Fanout)]
+    found += [f"{fanout.name}.multicast" for fanout in fanouts if not fanout.multicast and not mapped]
+    return found + ([f"{unit.name}.dma_setup"] if unit.dma_setup_s and not mapped else [])
 
 
 def _kind(source: str) -> str:

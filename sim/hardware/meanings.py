@@ -95,15 +95,19 @@ MEANINGS: dict[str, dict[str, dict[str, Any]]] = {
         ),
         "write_bandwidth": _key("rate of a port for writes alone", "128 B/cycle"),
         "latency": _key(
-            "time from a request to its first byte; a first load from the home memory waits for it",
+            "time from a request to its first byte: the first load of an op of a `mapped` unit waits for that of the "
+            "home memory; of others it counts with `outstanding` and `request` alone",
             "100 ns",
             default="0 s",
         ),
-        "efficiency": _key("share of the bandwidth that long transfers reach, in (0, 1]"),
+        "efficiency": _key(
+            "share of the bandwidth that long transfers reach, in (0, 1]; of `mapped` units (GPUs: `dram_efficiency`), "
+            "and of inputs and collectives, which are written into the home memory"
+        ),
         "burst": _key("bytes of one burst: a fact of the file that no cost uses yet", "64 B"),
         "outstanding": _key(
             "most requests in flight: with `request` and `latency` the rate is at most outstanding x request / "
-            "latency; without it there is no such bound"
+            "latency, on `mapped` units; without it there is no such bound"
         ),
         "request": _key("bytes of one request, for the bound that `outstanding` gives", "64 B"),
         "holds": _key("operands that it keeps; the others pass it by on their way"),
@@ -147,7 +151,8 @@ MEANINGS: dict[str, dict[str, dict[str, Any]]] = {
         "name": _key(_NAME, "core"),
         "count": _key("how many copies"),
         "multicast": _key(
-            "one read of the memory above serves all copies that need the data; `false`: each reads anew"
+            "one read of the memory above serves all copies that need the data; `false`: each reads anew; on "
+            "`mapped` units"
         ),
         "source": _key(_SOURCE),
     },
@@ -201,7 +206,7 @@ MEANINGS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "VectorSpec": {
         "name": _key(_NAME, "simd"),
-        "lanes": _key("lanes of the whole unit, those of all cores together"),
+        "lanes": _key("lanes of the whole unit, those of all cores together; another count of cores leaves them"),
         "rates": _key(
             "operations of one lane in one cycle, by primitive: "
             + ", ".join(p.value for p in Primitive)
@@ -215,8 +220,12 @@ MEANINGS: dict[str, dict[str, dict[str, Any]]] = {
         "source": _key(_SOURCE),
     },
     "OverheadsSpec": {
-        "launch": _key("of each group of ops: a kernel launch, a job descriptor", "1 us", default="0 s"),
-        "dma_setup": _key("of each transfer that is not empty", "100 ns", default="0 s"),
+        "launch": _key(
+            "of each group of ops: a kernel launch, a job descriptor; measured constants have their own",
+            "1 us",
+            default="0 s",
+        ),
+        "dma_setup": _key("of each transfer that is not empty, on `mapped` units", "100 ns", default="0 s"),
         "source": _key(_SOURCE),
     },
     "LinkSpec": {

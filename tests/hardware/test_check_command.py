@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 import sim
 from sim.cli.hardware import check
 from sim.errors import CalibrationError, ConfigError
+from sim.hardware.describe import uncosted
 from sim.hardware.load import hardware_path
 from sim.view import inventory
 
@@ -50,6 +51,25 @@ def test_check_and_show_say_of_how_many_copies_a_peak_is():
     assert "96 vector lanes; rates of one of 2" in shown
     assert "36.9 TFLOP/s" in shown
     assert "rates of" not in words_of(inventory.chip(sim.load_hardware("tesla-fsd-npu")))
+
+
+def test_check_names_what_no_cost_reads():
+    """As an estimate has it: 5 us of the memory on chip change nothing, with requests they are a rate."""
+    graph, path = sim.gemm(64, 64, 64, dtype="int8"), hardware_path("tesla-fsd-npu")
+    slow = {"SRAM.latency": "5 us"}
+    whole = slow | {"SRAM.outstanding": 1, "SRAM.request": "1 B"}
+    time_s = [sim.estimate(graph, sim.load_hardware(path, some)).latency_s for some in ({}, slow, whole)]
+    assert time_s[0] == time_s[1] < time_s[2]
+    named = [
+        [word for key, value in some.items() for word in ("--set", f"{key}={value}")] for some in ({}, slow, whole)
+    ]
+    told = [run(path, *words).output.partition("in no cost of its ops: ")[2].splitlines()[0] for words in named]
+    assert told == ["DRAM.burst", "DRAM.burst, SRAM.latency", "DRAM.burst"]
+    gpu, graph = sim.load_hardware("h100-sxm"), sim.gemm(64, 64, 64, dtype="bf16")
+    changed = gpu.set("DRAM.efficiency", 0.5).set("SM.multicast", False).set("L2.double_buffered", False)
+    assert {"DRAM.latency", "DRAM.efficiency", "SM.multicast"} <= set(uncosted(changed, changed.main_unit))
+    same = [sim.estimate(graph, chip, inputs="resident").latency_s for chip in (gpu, changed)]
+    assert same[0] == same[1]
 
 
 def test_check_says_which_constants_cost_the_chip(tmp_path):
