@@ -18,7 +18,7 @@ from itertools import pairwise, takewhile
 import numpy as np
 
 from sim.hardware.chip import Fanout, Memory, Unit
-from sim.workload.graph import EinsumOp, Graph, OperandRole, Role, ViewOp
+from sim.workload.graph import Collective, CollectiveOp, EinsumOp, Graph, OperandRole, Role, ViewOp
 from sim.workload.passes.pipeline import stage_of
 from sim.workload.passes.sparse_passes import JOIN
 
@@ -128,12 +128,15 @@ def accesses(graph: Graph, place: Mapping[str, str]) -> Counter[str]:
 
 
 def lifetimes(graph: Graph, place: Mapping[str, str]) -> dict[str, tuple[int, int]]:
-    """Storage -> (first, last) position of an op that touches it."""
+    """Storage -> (first, last) position of an op that touches it. What a send brings lies on another chip than what it
+    takes: it begins with the op behind, the first of that chip."""
     span: dict[str, tuple[int, int]] = {}
     for position, op in enumerate(graph.ops):
+        sent = isinstance(op, CollectiveOp) and op.collective is Collective.SEND
         for key in (*op.inputs, *op.outputs):
-            first, last = span.get(place[key], (position, position))
-            span[place[key]] = (min(first, position), max(last, position))
+            begin = position + 1 if sent and key in op.outputs else position
+            first, last = span.get(place[key], (begin, begin))
+            span[place[key]] = (min(first, begin), max(last, begin))
     return span
 
 

@@ -400,6 +400,15 @@ def test_memory_and_work_are_shared(tmp_path: Path, small: Graph) -> None:
     assert staged.peak_memory_bytes["DRAM"] < 0.6 * alone.peak_memory_bytes["DRAM"]
 
 
+def test_no_chip_holds_what_it_sends_and_what_the_next_one_receives(pair: Chip) -> None:
+    """Two layers of 1,024 columns on two chips, nothing kept on chip: the first holds its weights, 4 MiB that come in
+    and 4 MiB that it sends; their copy lies on the second chip, beside far less."""
+    layers = nn.Sequential(nn.Linear(1024, 1024, bias=False), nn.Linear(1024, 16, bias=False))
+    graph = sim.trace(layers, (torch.zeros(4096, 1024),))
+    chip = pair.set("system.pipeline", 2).set("SRAM.capacity", "512 KiB")
+    assert sim.estimate(graph, chip).peak_memory_bytes["DRAM"] == 1024 * 1024 + 2 * 4096 * 1024
+
+
 def test_a_faster_link_is_never_slower_and_rows_equal_estimates(pair: Chip, branches: Graph) -> None:
     grid = {"wire.bandwidth": ["1 GB/s", "4 GB/s", "16 GB/s"], "system.chips": [1, 2, 4]}
     table = sim.sweep(branches, pair, grid)
