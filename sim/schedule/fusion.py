@@ -39,13 +39,12 @@ def fused(groups: list[GroupCost], coster: _Coster) -> tuple[list[GroupCost], Re
 
     `groups` holds one group per op that is no view, in order. A fused group follows the last op that it replaces.
     """
-    graph, kept = coster.graph, coster.residency
+    kept = coster.residency
     if (
         coster.unit.costing is not Costing.MAPPED
         or not kept.memory
         or coster.options.apart
         or "*" in coster.options.mapping
-        or any(isinstance(op, CollectiveOp) for op in graph.ops)
     ):
         return groups, kept
     at = dict(zip(_work(coster), groups, strict=True))
@@ -233,9 +232,13 @@ def _candidate(
 
 
 def _usable(ways: list[Slicing], coster: _Coster) -> bool:
-    """Whether all operands may lie in the resident memory, at their own width, and no mapping is given."""
+    """Whether all operands may lie in the resident memory, at their own width, no mapping is given, and no collective
+    stands between the members, which would have to wait for their end."""
     memory = next(m for m in coster.unit.memories if m.name == coster.residency.memory)
-    ops = [op for op in (coster.graph.ops[i] for i in (ways[0].members if ways else ())) if isinstance(op, EinsumOp)]
+    members = ways[0].members if ways else ()
+    if any(isinstance(op, CollectiveOp) for i in members[:1] for op in coster.graph.ops[i : members[-1]]):
+        return False
+    ops = [op for op in (coster.graph.ops[i] for i in members) if isinstance(op, EinsumOp)]
     own = any(op.name in coster.options.mapping or compute_and_widening(op, coster)[1] for op in ops)
     return bool(ops) and set(ROLES) <= memory.holds and not own
 

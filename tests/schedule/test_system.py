@@ -400,6 +400,46 @@ def test_memory_and_work_are_shared(tmp_path: Path, small: Graph) -> None:
     assert staged.peak_memory_bytes["DRAM"] < 0.6 * alone.peak_memory_bytes["DRAM"]
 
 
+class Attending(nn.Module):
+    """Two attention layers of four heads, 197 tokens each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.project = nn.ModuleList(nn.Linear(256, 768) for _ in range(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.project:
+            q, k, v = (part.view(1, 197, 4, 64).transpose(1, 2) for part in layer(x).chunk(3, -1))
+            x = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(1, 197, 256)
+        return x
+
+
+def test_stages_fuse_what_one_chip_fuses(pair: Chip) -> None:
+    """Over a link that is as good as free, two stages take what one chip takes, the launch of the send, and what less
+    of the weights behind it is loaded ahead."""
+    graph = sim.trace(Attending(), (torch.zeros(1, 197, 256),))
+    alone = sim.estimate(graph, "tesla-fsd-npu")
+    free = pair.set("system.pipeline", 2).set("wire.bandwidth", "1e6 GB/s").set("wire.latency", "0 s")
+    staged, split = sim.estimate(graph, free), sim.estimate(graph, pair)
+    for found in (alone, staged, split):
+        assert sum(bool(op.fused) for op in found.ops) == 2
+    (send,) = [op for op in staged.ops if op.kind == "collective.send"]
+    assert 0 <= staged.latency_s - (alone.latency_s + send.latency_s) < 0.01 * alone.latency_s
+    assert send.latency_s == pytest.approx(free.main_unit.launch_s, rel=1e-3)
+    for chip, found in ((free, staged), (pair, split)):
+        assert sim.simulate(graph, chip).latency_s == pytest.approx(found.latency_s, rel=1e-6)
+
+
+def test_nothing_runs_as_one_around_a_collective(pair: Chip) -> None:
+    """Rows of two layers run as one on a chip alone, and not where the send to the second one's chip is between."""
+    layers = nn.Sequential(nn.Linear(64, 1024), nn.Linear(1024, 64))
+    graph, chip = sim.trace(layers, (torch.zeros(65536, 64),)), pair.set("system.pipeline", 2)
+    alone, found = sim.estimate(graph, "tesla-fsd-npu"), sim.estimate(graph, chip)
+    assert [len(op.fused) for op in alone.ops] == [1]
+    assert [op.kind for op in found.ops] == ["aten.addmm", "collective.send", "aten.addmm"]
+    assert sim.simulate(graph, chip).latency_s == pytest.approx(found.latency_s, rel=1e-6)
+
+
 def test_no_chip_holds_what_it_sends_and_what_the_next_one_receives(pair: Chip) -> None:
     """Two layers of 1,024 columns on two chips, nothing kept on chip: the first holds its weights, 4 MiB that come in
     and 4 MiB that it sends; their copy lies on the second chip, beside far less."""
