@@ -51,6 +51,18 @@ def test_never_faster_than_the_data_sheet(gpu: str, name: str):
     assert sum(found.energy_breakdown_j.values()) == pytest.approx(found.energy_j)
 
 
+@pytest.mark.parametrize("chip", ["h100-sxm", "h200-torch", "epyc-zen4", "mi300x", "tesla-fsd-npu"])
+def test_a_model_runs_on_one_of_several_copies_of_a_unit(chip: str):
+    """Whatever its costing, and with no more MACs than that one has slots."""
+    one = sim.load_hardware(chip)
+    two = one.set(f"{one.main_unit.name}.count", 2)
+    dtype = "int8" if "tesla" in chip else "bf16"
+    for calibration in ("auto", "none"):
+        found = [sim.estimate(sim.gemm(2048, 2048, 2048, dtype=dtype), c, calibration=calibration) for c in (one, two)]
+        assert found[0].latency_s == found[1].latency_s
+        assert found[0].mac_utilization == found[1].mac_utilization <= 1
+
+
 @pytest.mark.parametrize("gpu", GPUS)
 def test_calibrated_estimates_say_where_they_come_from(gpu: str):
     found = sim.estimate(graph("llama"), sim.load_hardware(gpu))

@@ -200,7 +200,7 @@ def device_from_chip(chip: Chip, unit: Unit | None = None) -> GpuDevice:
     outer = [x for x in unit.hierarchy[:first] if isinstance(x, Memory)]
     inner = [x for x in unit.hierarchy[first:] if isinstance(x, Memory)]
     sms = fanouts[0].count
-    cells = unit.array.rows * unit.array.cols * unit.count
+    cells = unit.array.rows * unit.array.cols  # of one copy of the unit: a model runs on one
     for fanout in fanouts:
         cells *= fanout.count
     home = chip.memory(unit.home)
