@@ -196,7 +196,7 @@ MEANINGS: dict[str, dict[str, dict[str, Any]]] = {
         ),
         "drain_bandwidth": _key(
             "rate of a port by which results leave an output-stationary array; without it they shift out, a cycle"
-            " for each row",
+            " for each row (serial folds: none)",
             "128 B/cycle",
         ),
         "mac_energy": _key(

@@ -67,7 +67,7 @@ def fold_cycles(
 
     With s = rows + cols - 2 (0 for a broadcast array), t the streamed extent:
 
-    output stationary, serial       per_fold = t + s                once = 0
+    output stationary, serial       per_fold = t + s [+ drain]      once = 0
     output stationary, pipelined    per_fold = max(t, drain)        once = max(0, t + s - max(t, drain))
     held operand, exposed, serial   per_fold = rows + t + s         once = 0
     held operand, exposed, pipelined per_fold = rows + t            once = s
@@ -79,7 +79,7 @@ def fold_cycles(
     output-stationary array has nothing to preload. `drain` is `rows` when results shift out along
     the columns, or `drain_cycles` (the results of a fold over the port's rate) when a port bounds them:
     then no job is shorter than the drains of its folds, the last one's included (else tiles of one fold
-    would not pay for their results).
+    would not pay for their results), and serial folds wait for each (of `rows` SCALE-Sim's form shows nothing).
 
     Args: stream: streamed extent [cycles]; rows, cols: array sides; all broadcast.
     """
@@ -87,7 +87,8 @@ def fold_cycles(
     s = rows + np.asarray(cols) - 2 if skew is Skew.SYSTOLIC else 0
     if dataflow in (Dataflow.OUTPUT_STATIONARY, Dataflow.ROW_STATIONARY):
         if folds is Folds.SERIAL:
-            return t + s, np.zeros_like(t)
+            by_port = drain_cycles if drain_cycles is not None and dataflow is Dataflow.OUTPUT_STATIONARY else 0
+            return t + s + by_port, np.zeros_like(t)
         per_fold = np.maximum(t, rows if drain_cycles is None else drain_cycles)
         return per_fold, np.maximum(t + s - per_fold, 0)
     if preload is Preload.EXPOSED:

@@ -210,7 +210,9 @@ class Terms:
         if once.any():
             cycles = cycles + (self.trips[rows] * self.trips[cols] * self.trips["B"]) * once
         drained = self._drained()
-        return cycles if drained is None else np.maximum(cycles, drained)
+        if drained is None:
+            return cycles
+        return cycles + drained if self.machine.array.folds == Folds.SERIAL else np.maximum(cycles, drained)
 
     def last_cycles(self) -> np.ndarray:
         """Array cycles of the last tile, while which nothing is loaded."""
@@ -226,8 +228,7 @@ class Terms:
     def _drained(self) -> np.ndarray | None:
         """Least cycles of the port through which results leave; None without one, or where instances share them."""
         array, rate = self.machine.array, self.machine.array.drain_bytes_per_cycle
-        pipelined = array.dataflow == Dataflow.OUTPUT_STATIONARY and array.folds == Folds.PIPELINED
-        if not rate or self.grid.spread or not pipelined:
+        if not rate or self.grid.spread or array.dataflow != Dataflow.OUTPUT_STATIONARY:
             return None
         results = prod(self.problem.whole[r] for r in self.problem.ranks if r not in self.problem.reduction)
         return self.trips["K"] * (results * (array.accumulate_bits / 8) / rate)

@@ -1,5 +1,7 @@
 """`evaluate` against an interpreter that walks the loops."""
 
+from dataclasses import replace
+
 import cases
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from agreement import cost_of, walk_one
 
 from sim import gemm, load_hardware
 from sim.errors import MappingError
+from sim.hardware.chip import Folds
 from sim.mapping.api import map_einsum
 from sim.mapping.array_job import array_time
 from sim.mapping.machine import ArrayShape, Level, Machine, machine
@@ -30,13 +33,13 @@ def test_results_leave_through_the_drain_port() -> None:
     """By hand: 192 x 96 results of K = 10 on 96 x 96 cells, 4 bytes each, 128 bytes a cycle.
 
     Two folds of 96 x 96 results take 288 cycles each to leave, far more than the 10 that they stream; cut into jobs
-    of one fold they leave no faster. One column of results takes 3 cycles a fold.
+    of one fold they leave no faster. One column of results takes 3 cycles a fold. Serial folds wait for each.
     """
     npu = load_hardware("tesla-fsd-npu").main_unit.array
-    shape = machine([load_hardware("tesla-fsd-npu")], "int8").array
-    assert (npu.rows, npu.cols, shape.accumulate_bits, shape.drain_bytes_per_cycle) == (96, 96, 32, 128)
+    pipelined = machine([load_hardware("tesla-fsd-npu")], "int8").array
+    assert (npu.rows, npu.cols, pipelined.accumulate_bits, pipelined.drain_bytes_per_cycle) == (96, 96, 32, 128)
 
-    def cycles(m: int, n: int) -> float:
+    def cycles(m: int, n: int, shape: ArrayShape = pipelined) -> float:
         einsum = next(op for op in gemm(m, n, 10).ops if isinstance(op, EinsumOp)).einsum
         p = Problem(einsum=einsum, bits=dict.fromkeys(ROLES, 8.0), accumulate_bits=32)
         return float(array_time(p, shape, {r: np.array([s]) for r, s in einsum.ranks.items()})[0][0])
@@ -44,6 +47,9 @@ def test_results_leave_through_the_drain_port() -> None:
     assert cycles(192, 96) == 2 * 288
     assert cycles(96, 96) == 288
     assert cycles(192, 1) == 2 * 10
+    serial = replace(pipelined, folds=Folds.SERIAL)
+    assert cycles(192, 96, serial) == 2 * (10 + 288)
+    assert cycles(192, 1, serial) == 2 * (10 + 3)
 
 
 def two_pairs() -> Machine:
