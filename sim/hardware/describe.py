@@ -11,6 +11,7 @@ from sim.hardware.money import die_cost, die_cost_words
 from sim.hardware.physical import chip_area_mm2, peak_power_w
 from sim.hardware.schema import SOURCE_WORDS
 from sim.units import Dimension, format_quantity
+from sim.workload.graph import OperandRole
 
 
 def peak_macs_per_s(unit: Unit, dtype: str) -> float:
@@ -59,18 +60,22 @@ def uncosted(chip: Chip, unit: Unit) -> list[str]:
     """What a file states of the memories and transfers of a unit, and its costing does not read.
 
     A mapped unit waits for the latency of its home memory, of others where `outstanding` and `request` make it a rate.
-    The other costings have times of their own for what a transfer waits for.
+    The other costings have times of their own for what a transfer waits for. What is held where is asked on chip only:
+    everything lies at home, and the caches of GPUs and CPUs may hold anything.
     """
     mapped, found = unit.costing is Costing.MAPPED, []
     for memory in (chip.memory(unit.home), *unit.memories):
         bound = mapped and bool(memory.latency_s and memory.outstanding and memory.request_bytes)
+        placed = memory.name != unit.home and (mapped or unit.costing is Costing.ROOFLINE)
         read = {
             "latency": bound or (mapped and memory.name == unit.home),
             "efficiency": mapped,
             "outstanding": bound,
             "request": bound,
             "burst": False,
-            "double_buffered": mapped,
+            "double_buffered": placed and mapped,
+            "residency": placed,
+            "holds": placed,
         }
         stated = {
             "latency": memory.latency_s,
@@ -79,6 +84,8 @@ def uncosted(chip: Chip, unit: Unit) -> list[str]:
             "request": memory.request_bytes,
             "burst": memory.burst_bytes,
             "double_buffered": not memory.double_buffered,
+            "residency": not memory.residency,
+            "holds": len(memory.holds) < len(OperandRole),
         }
         found += [f"{memory.name}.{key}" for key, used in read.items() if stated[key] and not used]
     fanouts = [level for level in unit.hierarchy if isinstance(level, Fanout)]

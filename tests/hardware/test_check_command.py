@@ -72,6 +72,19 @@ def test_check_names_what_no_cost_reads():
     assert same[0] == same[1]
 
 
+def test_check_names_what_a_home_memory_cannot_say(tmp_path):
+    """Everything lies at home, whatever it is said to hold."""
+    graph, path = sim.gemm(512, 512, 512, dtype="int8"), tmp_path / "x.yaml"
+    path.write_text("""
+schema: dovetail.chip/1
+extends: tesla-fsd-npu
+name: mine
+memories: [{name: DRAM, holds: [weight], double_buffered: false, residency: false, source: "estimated: x"}]
+""")
+    assert "ops: DRAM.burst, DRAM.double_buffered, DRAM.residency, DRAM.holds" in run(path).output
+    assert sim.estimate(graph, path).latency_s == sim.estimate(graph, "tesla-fsd-npu").latency_s
+
+
 def test_check_says_which_constants_cost_the_chip(tmp_path):
     """A name that no fitted GPU has is refused, here and by the estimate, and not taken for the nearest GPU's."""
     path = tmp_path / "x.yaml"
