@@ -15,6 +15,7 @@ from sim.errors import DovetailError, TraceError
 from sim.workload.graph import EinsumOp, MovementOp, Primitive, Role, UnsupportedOp, VectorOp, ViewOp
 from sim.workload.summary import unsupported
 from sim.workload.trace import DataPolicy, Vector, register_rule, trace, unregister_rule
+from sim.workload.trace.export import export
 
 
 def test_views_share_storage_and_cost_nothing():
@@ -418,3 +419,18 @@ def test_weights_that_the_module_does_not_register_are_read_as_well(kept):
     moved = [estimate(g, "systolic", precision="int8").traffic_bytes["DRAM"] for g in (graph, registered)]
     assert moved[0] == moved[1]
     assert moved[0].read >= 4 * 100 + 3300 + 33
+
+
+@pytest.mark.parametrize("front_end", [trace, export])
+def test_autocast_for_the_type_of_the_inputs_device(front_end):
+    """Rotary angles in fp32 whatever surrounds them: an outer product of 6 positions and 4 frequencies, 24 MACs."""
+
+    class Angles(nn.Module):
+        def forward(self, positions, frequencies):
+            with torch.autocast(positions.device.type, enabled=torch.is_autocast_enabled(positions.device.type)):
+                return torch.mm(positions, frequencies).cos()
+
+    graph = front_end(Angles(), (torch.zeros(6, 1), torch.zeros(1, 4)))
+    assert graph.macs == 24
+    with pytest.raises(RuntimeError):
+        torch.autocast("meta")  # torch is as it was

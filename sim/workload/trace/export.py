@@ -34,6 +34,7 @@ from sim.workload.graph import Graph, Role, UnsupportedOp
 from sim.workload.passes.attention import find_attention
 from sim.workload.passes.caches import find_caches
 from sim.workload.raised import foreign_code, told
+from sim.workload.trace.autocast import autocast_on_meta
 from sim.workload.trace.builder import GraphBuilder, Where
 from sim.workload.trace.dynamic import results_of, written
 from sim.workload.trace.known import Known
@@ -139,7 +140,7 @@ def _quiet() -> Iterator[None]:
 def _torch_at_work(what: str) -> Iterator[None]:
     """Around torch.export's own work. Raises: TraceError: it refuses the module."""
     refused = foreign_code(lambda error: f"{what}: torch.export refuses it: {told(error)}")
-    with refused, _quiet(), torch.no_grad(), META, warnings.catch_warnings():
+    with refused, _quiet(), autocast_on_meta(), torch.no_grad(), META, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, about its internals
         yield
 

@@ -6,7 +6,7 @@ import copy
 import inspect
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields, is_dataclass
 from itertools import chain
 from typing import Any
@@ -19,6 +19,7 @@ from sim.workload.graph import Graph, Role, ViewOp
 from sim.workload.passes.attention import find_attention
 from sim.workload.passes.caches import find_caches
 from sim.workload.raised import foreign_code, told
+from sim.workload.trace.autocast import autocast_on_meta
 from sim.workload.trace.builder import GraphBuilder
 from sim.workload.trace.policy import DataPolicy
 from sim.workload.trace.recorder import META, FunctionMode, Recorder
@@ -67,7 +68,10 @@ def record(
     _declare(recorder, twin, args, kwargs)
     before = held_tensors(twin)
     recorded = foreign_code(lambda error: _failure(error, recorder, name))
-    with recorded, _named_modules(twin, recorder), torch.no_grad(), META, FunctionMode(recorder), recorder.dispatch:
+    modes = (_named_modules(twin, recorder), autocast_on_meta(), torch.no_grad(), META, FunctionMode(recorder))
+    with recorded, ExitStack() as entered:
+        for mode in (*modes, recorder.dispatch):
+            entered.enter_context(mode)
         outputs = twin(*args, **kwargs)
     with recorder.dispatch.paused():
         results = [*tensors_of(outputs), *_new_state(recorder.builder, twin, before)]
