@@ -1,5 +1,7 @@
 """Choices of a mixture of experts, traced without data: who chose what, and how many did."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from calls import Call, graph_of
@@ -322,3 +324,31 @@ def test_numbers_from_elsewhere_are_not_places():
     graph = graph_of(distinct, torch.zeros(8))
     found = [graph.tensors[op.outputs[0]].shape for op in graph if op.kind == "aten._unique2"]
     assert found == [(8,), (4,), (8,), (8,), (8,)]
+
+
+def _ends(mask):
+    return torch.nn.functional.pad(mask.sum(1).cumsum(0), (1, 0)).tolist()
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        lambda x, mask: torch.cat([one[:length] for one, length in zip(x, mask.sum(1).tolist(), strict=True)]),
+        lambda x, mask: x[:, : mask.sum(1).max().item()],
+        lambda x, mask: x[:, : mask.sum(1).max(0).values.item()],
+        lambda x, mask: torch.cat([one[: int(own.sum())] for one, own in zip(x, mask, strict=True)]),
+        lambda x, mask: x[:, : mask.long().sum(-1).max()],
+        lambda x, mask: x.flatten(0, 1)[: (x[..., 0] != 0).sum()],
+        lambda x, mask: torch.cat([x.flatten(0, 1)[a:b] for a, b in pairwise(_ends(mask))]),
+        lambda x, mask: x[mask] if mask.sum() > 0 else x[:0],
+    ],
+    ids=["list", "max", "max of an axis", "int", "long", "compared", "ends", "none"],
+)
+@pytest.mark.parametrize(("fraction", "kept"), [(1.0, 3 * 16), (0.25, 3 * 4)])
+def test_the_sum_of_a_mask_is_what_it_keeps(tokens, fraction, kept):
+    """3 texts of 16 tokens of 8 features, times 8 x 8 weights: 64 MACs for each token that the mask keeps."""
+    inputs = (torch.zeros(3, 16, 8), torch.ones(3, 16, dtype=torch.bool))
+    model = Call(lambda m, x, mask: tokens(x, mask) @ m.w, w=torch.zeros(8, 8))
+    graph = trace(model, inputs, policy=DataPolicy(fraction=fraction))
+    assert graph.macs == 64 * kept
+    assert graph.notes

@@ -1,4 +1,4 @@
-"""How many choices fell on each class: counts that a run without data knows in sum.
+"""How many choices fell on each class, or elements of a mask are true: counts that a run without data knows in sum.
 
 A mixture of experts counts its choices (`bincount`, `histc`, a mask's sum, ones scattered into zeros) and turns the
 counts into numbers: the lengths of its slices. Of the values only their sum is known; the policy's shares deal it out.
@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sim.workload.trace.choices import memory_of
@@ -26,6 +27,8 @@ _ADDED = {"aten.scatter", "aten.scatter_", "aten.scatter_add", "aten.scatter_add
 _COMPARED = {
     f"aten.{op.__name__}": op for op in (operator.eq, operator.ne, operator.gt, operator.ge, operator.lt, operator.le)
 }
+_EXTREMES = {"aten.max": max, "aten.min": min, "aten.amax": max, "aten.amin": min}
+"""Of these, those whose result is one element: of all counts."""
 _ARITHMETIC = {"aten.add": operator.add, "aten.sub": operator.sub, "aten.mul": operator.mul}
 MOST_CLASSES = 4096
 """Of longer tensors the sum alone is remembered: they list choices, not classes."""
@@ -66,7 +69,7 @@ class Dealt:
 
     def learn(self, name: str, args: tuple, kwargs: dict, outputs: Sequence[Tensor], *, writes: bool) -> None:
         """One ATen call; `writes`: into memory that was there before."""
-        sources, out = list(tensors_in((args, kwargs))), outputs[-1]
+        sources, out = list(tensors_in((args, kwargs))), outputs[0 if name in _EXTREMES else -1]
         total = self.total(sources[0]) if sources and name in _ADDED | _CARRY else None
         if writes:
             for tensor in outputs:
@@ -95,6 +98,8 @@ class Dealt:
                 self._kept.append(out)
         elif name == "aten.sum":
             self.put(out, sum(values))
+        elif name in _EXTREMES and out.numel() == 1 == len(sources):
+            self._put_values(out, [_EXTREMES[name](values)])
         elif (made := self._made(name, values, args, sources)) is not None and len(made) == out.numel():
             self._put_values(out, made)
 
@@ -129,7 +134,7 @@ class Dealt:
         return self._truths.get(memory_of(tensor))
 
     def total(self, tensor: Tensor) -> int | None:
-        """What the elements of a tensor sum up to; of a part of a mask, how many were chosen."""
+        """What the elements of a tensor sum up to; of a mask, or a part of one, how many are true."""
         memory, total = memory_of(tensor), None
         if not _is_whole(tensor):
             values = self.values(tensor)
@@ -138,7 +143,11 @@ class Dealt:
             total = sum(self._values[memory])
         else:
             total = self._totals.get(memory)
-        return self._chosen(tensor) if total is None else total
+        if total is None:
+            total = self._chosen(tensor)
+        if total is None and tensor.dtype is torch.bool:
+            total = self._policy.count(tensor.numel(), None, "")
+        return total
 
     def values(self, tensor: Tensor) -> list[int] | None:
         """The elements of a tensor of one axis or of one element, in whole numbers; None where unknown."""

@@ -99,6 +99,8 @@ class Questions:
         if kind is bool and (loop := self._loops.asked()):
             return self._goes_on(*loop)
         counted = self._dealt.truth(tensor) if kind is bool and not self._stated() else None
+        if counted is not None:
+            self._note("comparison of a count with a number", counted)
         if counted is None and tensor.numel() == 1 and (found := self._counted(tensor)):
             counted = kind(found[0])
         if counted is not None:
@@ -139,7 +141,7 @@ class Questions:
         found = None if self._stated() else self._dealt.values(tensor)
         if found:
             told = str(found[0]) if len(set(found)) == 1 else f"between {min(found)} and {max(found)}"
-            self._note("choices of a class, of a known sum,", told)
+            self._note("choices of a class or true elements of a mask, of a known sum,", told)
         return found
 
     def _list(self, tensor: Tensor) -> object:
