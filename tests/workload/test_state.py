@@ -73,6 +73,31 @@ def test_frames_of_a_queue_are_state_and_what_comes_beside_a_constant_is_not():
     assert bytes_of(graph, Role.OUTPUT) == (16 + 1) * 4
 
 
+def test_of_an_object_in_a_module_only_the_attribute_that_is_replaced_is_state():
+    """A sampler with a table of 16 elements that it reads, and an average of 4 that it reads and replaces."""
+
+    class Sampler:
+        def __init__(self):
+            self.table, self.average = torch.zeros(16), torch.zeros(4)
+
+        def step(self, x):
+            self.average = self.average * 0.9 + x.sum(-1)
+            return x * self.table + self.average[:, None]
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.sampler = Sampler()
+
+        def forward(self, x):
+            return self.sampler.step(x)
+
+    graph = sim.trace(Model(), torch.empty(4, 16))
+    assert bytes_of(graph, Role.WEIGHT) == 16 * 4
+    assert bytes_of(graph, Role.KV_CACHE) == 4 * 4
+    assert bytes_of(graph, Role.OUTPUT) == (4 * 16 + 4) * 4
+
+
 def test_a_table_that_is_made_larger_is_no_state():
     """It was not read before: nothing of it is carried from call to call."""
 

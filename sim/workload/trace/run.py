@@ -194,18 +194,29 @@ def _declare_inputs(builder: GraphBuilder, label: str, value: Any) -> None:
 
 
 Held = Mapping[tuple[int, str], list[torch.Tensor]]
-"""Tensors by the module that has them and the attribute that they are in."""
+"""Tensors by the module that has them and the attribute that they are in, of an object in it too ("sampler.step")."""
 
 
 def held_tensors(module: torch.nn.Module) -> Held:
     """Buffers and other tensors that modules hold, in containers or not, but parameters."""
     held = {
-        (id(part), key): list(tensors_of(value))
+        (id(part), path): tensors
         for part in module.modules()
         for key, value in (*vars(part).items(), *part._buffers.items())
         if key not in ("_parameters", "_buffers", "_modules")
+        for path, tensors in _by_attribute(key, value, set())
     }
     return {place: tensors for place, tensors in held.items() if tensors}
+
+
+def _by_attribute(path: str, value: Any, seen: set[int]) -> Iterator[tuple[str, list[torch.Tensor]]]:
+    """Tensors of a value, of a plain object those of each attribute."""
+    if not _is_plain(value):
+        yield path, list(tensors_of(value))
+    elif id(value) not in seen:
+        seen.add(id(value))
+        for key, item in vars(value).items():
+            yield from _by_attribute(f"{path}.{key}", item, seen)
 
 
 def _new_state(builder: GraphBuilder, module: torch.nn.Module, before: Held) -> Iterator[torch.Tensor]:
@@ -254,9 +265,15 @@ def tensors_of(value: Any, seen: set[int] | None = None) -> Iterator[torch.Tenso
     elif is_dataclass(value) and not isinstance(value, type):
         for field in fields(value):
             yield from tensors_of(getattr(value, field.name), seen)
-    elif hasattr(value, "__dict__") and not isinstance(value, type | torch.nn.Module) and not callable(value):
+    elif _is_plain(value):
         for item in vars(value).values():
             yield from tensors_of(item, seen)
+
+
+def _is_plain(value: Any) -> bool:
+    """An object that has attributes, and is none of those that hold tensors otherwise."""
+    others = type | torch.Tensor | torch.nn.Module | Mapping | list | tuple | set | frozenset
+    return hasattr(value, "__dict__") and not isinstance(value, others) and not callable(value)
 
 
 def _failure(error: BaseException, recorder: Recorder, name: str) -> str:
