@@ -78,6 +78,20 @@ def test_a_classifier_is_no_attention():
     assert not attention_of(trace(model, torch.zeros(2, 8)))
 
 
+def test_copies_of_scores_that_nobody_takes_are_no_readers():
+    """As a layer that returns them beside its result to a model that drops them; taken, they keep the ops apart."""
+
+    def aside(q, k, v, kept):
+        scores = q @ k.transpose(-1, -2)
+        before, weights = scores.clone(), scores.softmax(-1)
+        return (weights @ v, before * 2, weights.clone()) if kept else weights @ v
+
+    q, k = torch.zeros(1, 2, 3, 16), torch.zeros(1, 2, 5, 16)
+    found = {kept: trace(Call(lambda *qkv, kept=kept: aside(*qkv, kept)), (q, k, k)) for kept in (False, True)}
+    assert [len(attention_of(found[kept])) for kept in (False, True)] == [1, 0]
+    assert found[False].macs == 2 * 2 * 3 * 5 * 16
+
+
 def test_scores_that_are_read_twice_stay_apart():
     def run(q, k, v):
         weights = (q @ k.transpose(-1, -2)).softmax(-1)

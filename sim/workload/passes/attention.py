@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from sim.workload.graph import BY_HAND, EinsumOp, Graph, MovementOp, Op, Region, Role, Tensor, VectorOp, ViewOp
+from sim.workload.passes.dead_code import dead_code
 
 _SOFTMAX = {"aten._softmax", "aten.softmax", "aten._safe_softmax"}
 _BETWEEN = {
@@ -18,20 +20,21 @@ def find_attention(graph: Graph) -> Graph:
     """Mark each product - softmax - product as an attention region, as a fused call would be.
 
     The scores reach the softmax, and its result the second product, through element-wise ops, copies
-    and views only, each result read once. The keys must not be a parameter of the model (a linear
-    layer before a softmax is a classifier). Attributes: head_dim, query_length and key_length from
-    the products; heads = kv_heads from the axes of the scores before the last two ([N, H, L, S]; of
-    [N * H, L, S] the whole first axis); `causal` False, since a mask's values are unknown here; `by_hand` True:
-    a compiler may fuse it, a framework that runs op by op does not.
+    and views only, each result read once (copies for a result that nobody takes aside). The keys must
+    not be a parameter of the model (a linear layer before a softmax is a classifier). Attributes:
+    head_dim, query_length and key_length from the products; heads = kv_heads from the axes of the
+    scores before the last two ([N, H, L, S]; of [N * H, L, S] the whole first axis); `causal` False,
+    since a mask's values are unknown here; `by_hand` True: a compiler may fuse it, a framework that
+    runs op by op does not.
 
     Needs: single assignment. Promises: ops, tensors, order and MACs as before; only kinds and
     regions change; a second run changes nothing.
     """
-    ops, regions = list(graph.ops), dict(graph.regions)
+    ops, regions, readers = list(graph.ops), dict(graph.regions), _readers(graph)
     for place, op in enumerate(graph.ops):
         if not isinstance(op, VectorOp) or op.kind not in _SOFTMAX or not _free(graph, op):
             continue
-        found = _around(graph, place)
+        found = _around(graph, place, readers)
         if found is None:
             continue
         first, between, last = found
@@ -48,13 +51,23 @@ def _free(graph: Graph, op: Op) -> bool:
     return op.region is None or graph.regions[op.region].kind == "attention_layer"
 
 
-def _around(graph: Graph, softmax: int) -> tuple[int, list[int], int] | None:
+Readers = Mapping[str, tuple[int, ...]]
+"""Tensor id -> places of the ops that read it and reach a result."""
+
+
+def _readers(graph: Graph) -> Readers:
+    live = {op.name for op in dead_code(graph)}
+    found = {key: tuple(i for i in places if graph.ops[i].name in live) for key, places in graph.consumers.items()}
+    return {key: places for key, places in found.items() if places}
+
+
+def _around(graph: Graph, softmax: int, readers: Readers) -> tuple[int, list[int], int] | None:
     """Places of the product before, of the ops between, and of the product after a softmax."""
     between: list[int] = []
-    maker = _maker(graph, graph.ops[softmax])
+    maker = _maker(graph, graph.ops[softmax], readers)
     while maker is not None and not isinstance(graph.ops[maker], EinsumOp):
         between.append(maker)  # back to the scores, along the input that has their shape
-        maker = _maker(graph, graph.ops[maker])
+        maker = _maker(graph, graph.ops[maker], readers)
     if maker is None:
         return None
     first = maker
@@ -63,10 +76,10 @@ def _around(graph: Graph, softmax: int) -> tuple[int, list[int], int] | None:
         return None
     place = softmax
     while True:
-        readers = graph.consumers.get(graph.ops[place].outputs[0], ())
-        if len(readers) != 1:
+        reads = readers.get(graph.ops[place].outputs[0], ())
+        if len(reads) != 1:
             return None
-        place = readers[0]
+        place = reads[0]
         reader = graph.ops[place]
         if isinstance(reader, EinsumOp):
             return (first, between, place) if _free(graph, reader) else None
@@ -75,12 +88,12 @@ def _around(graph: Graph, softmax: int) -> tuple[int, list[int], int] | None:
         between.append(place)
 
 
-def _maker(graph: Graph, op: Op) -> int | None:
+def _maker(graph: Graph, op: Op, readers: Readers) -> int | None:
     """The one op whose result `op` reads and only `op` reads, of a kind that may stand here."""
     shape = graph.tensors[op.outputs[0]].elements
     for name in op.inputs:
         place = graph.producer.get(name)
-        if place is None or graph.tensors[name].elements != shape or len(graph.consumers[name]) != 1:
+        if place is None or graph.tensors[name].elements != shape or len(readers.get(name, ())) != 1:
             continue
         maker = graph.ops[place]
         if _free(graph, maker) and (isinstance(maker, EinsumOp) or _passes(graph, maker)):
