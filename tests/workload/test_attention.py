@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from sim import estimate, load_hardware
-from sim.workload.graph import EinsumOp, Primitive, Role
+from sim.workload.graph import EinsumOp, Primitive, Role, ViewOp
 from sim.workload.load import Workload
 from sim.workload.passes import find_attention, find_caches, fuse_epilogues
 from sim.workload.trace import DataPolicy, trace
@@ -90,6 +90,44 @@ def test_copies_of_scores_that_nobody_takes_are_no_readers():
     found = {kept: trace(Call(lambda *qkv, kept=kept: aside(*qkv, kept)), (q, k, k)) for kept in (False, True)}
     assert [len(attention_of(found[kept])) for kept in (False, True)] == [1, 0]
     assert found[False].macs == 2 * 2 * 3 * 5 * 16
+
+
+class Sinks(nn.Module):
+    """A score of each head that takes part in the softmax and in nothing else, as in gpt-oss; `other` scores do not."""
+
+    def __init__(self):
+        super().__init__()
+        self.sinks = nn.Parameter(torch.zeros(2))
+
+    def forward(self, q, k, v, other=None):
+        scores, sinks = q @ k.transpose(-1, -2) / 4, self.sinks.view(1, -1, 1, 1).expand(1, -1, q.shape[2], -1)
+        joined = torch.cat([scores, sinks if other is None else other], -1)
+        joined = joined - joined.max(-1, keepdim=True).values
+        return joined.softmax(-1)[..., :-1] @ v
+
+
+@pytest.mark.parametrize("front_end", [trace, export])
+def test_attention_with_sinks(front_end):
+    """2 heads, 3 queries, 5 keys and a sink: scale, join, maximum, difference and softmax between two products."""
+    q, k = torch.zeros(1, 2, 3, 16), torch.zeros(1, 2, 5, 16)
+    graph = front_end(Sinks(), (q, k, k))
+    (region,) = attention_of(graph)
+    assert (region.attrs["key_length"], region.attrs["query_length"], region.attrs["heads"]) == (5, 3, 2)
+    assert graph.macs == 2 * 2 * 3 * 5 * 16
+    inside = [op.kind for op in graph if op.region == region.id and not isinstance(op, ViewOp)]
+    assert len(inside) == 7
+    assert find_attention(graph) == graph
+    assert not attention_of(front_end(Sinks(), (q, k, k, torch.zeros(1, 2, 3, 1))))
+
+
+@pytest.mark.parametrize("chip", ["h100-sxm", "tpu-v5e"])
+def test_sinks_do_not_keep_attention_from_running_fused(chip):
+    """4,096 queries and keys of two heads: op by op the scores, 67 MB, are written and read again and again."""
+    q = torch.zeros(1, 2, 4096, 16)
+    graph = trace(Sinks(), (q, q, q))
+    plain = graph.with_(ops=tuple(replace(op, region=None) for op in graph), regions={})
+    found, apart = (estimate(one, load_hardware(chip)) for one in (graph, plain))
+    assert found.latency_s < apart.latency_s / 2
 
 
 def test_scores_that_are_read_twice_stay_apart():
