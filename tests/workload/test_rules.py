@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from sim.workload.graph import EinsumOp, Graph, OperandRole, Primitive, Role, UnsupportedOp, VectorOp
+from sim.workload.graph import EinsumOp, Graph, OperandRole, Primitive, Role, UnsupportedOp, VectorOp, ViewOp
 from sim.workload.trace import trace
 
 
@@ -160,3 +160,29 @@ def test_topk_sort_and_cast():
     assert kinds["aten.sort"].primitives[Primitive.COMPARE] == 128 * 6
     assert sum(graph.tensors[t].role is Role.OUTPUT for op in graph for t in op.outputs) == 2
     assert isinstance(kinds["aten._to_copy"], VectorOp)
+
+
+@pytest.mark.parametrize(
+    ("loss", "each"),
+    [
+        ("mse_loss", {Primitive.ADD: 1, Primitive.MUL: 1}),
+        (
+            "binary_cross_entropy",
+            {Primitive.LOG: 2, Primitive.ADD: 2, Primitive.MUL: 1, Primitive.FMA: 1},
+        ),
+        ("soft_margin_loss", {Primitive.MUL: 1, Primitive.EXP: 1, Primitive.LOG: 1, Primitive.ADD: 1}),
+    ],
+)
+@pytest.mark.parametrize("reduction", ["none", "sum"])
+def test_losses_that_a_model_tells_beside_its_result(loss, each, reduction):
+    """Of 32 elements: (x - y)^2 is a difference and a product; -y log x - (1 - y) log(1 - x) two logarithms, two
+    differences, a product and a multiply-add; log(1 + exp(-y x)) four operations. A sum of them adds each once more."""
+
+    class Loss(nn.Module):
+        def forward(self, x, y):
+            return getattr(nn.functional, loss)(x, y, reduction=reduction)
+
+    (op,) = [op for op in trace(Loss(), (torch.zeros(4, 8), torch.zeros(4, 8))) if not isinstance(op, ViewOp)]
+    summed = 32 if reduction == "sum" else 0
+    counts = {primitive: 32 * n for primitive, n in each.items()}
+    assert op.primitives == counts | {Primitive.ADD: counts[Primitive.ADD] + summed}

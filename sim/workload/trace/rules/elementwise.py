@@ -264,6 +264,30 @@ def nll_loss(call: Call) -> Vector:
     return Vector({ADD: call.args[1].numel()})
 
 
+_LOSSES = {
+    "mse_loss": {ADD: 1, MUL: 1},
+    "smooth_l1_loss": {ADD: 2, LOGIC: 1, COMPARE: 1, MUL: 2},
+    "huber_loss": {ADD: 2, LOGIC: 1, COMPARE: 1, MUL: 2},
+    "binary_cross_entropy": {LOG: 2, ADD: 2, MUL: 1, FMA: 1},
+    "binary_cross_entropy_with_logits": {COMPARE: 1, FMA: 1, LOGIC: 1, EXP: 1, LOG: 1, ADD: 2},
+    "soft_margin_loss": {MUL: 1, EXP: 1, LOG: 1, ADD: 1},
+}
+"""Losses that codecs and critics tell beside their result: primitives per element, before a mean or sum of them."""
+
+
+def _loss_rule(name: str, primitives: dict[Primitive, int]) -> None:
+    @register_rule(f"aten.{name}")
+    def rule(call: Call) -> Vector:
+        count = call.args[0].numel()
+        summed = count if call.out.numel() < count else 0
+        counts = {primitive: n * count for primitive, n in primitives.items()}
+        return Vector(counts | {ADD: counts.get(ADD, 0) + summed})
+
+
+for _name, _primitives in _LOSSES.items():
+    _loss_rule(_name, _primitives)
+
+
 @register_rule("aten.glu")
 def glu(call: Call) -> Vector:
     return per_element(call, SIGMOID | {MUL: 1})
