@@ -29,6 +29,7 @@ from transformers import AutoConfig
 from sim.errors import DovetailError
 from sim.workload.summary import unsupported
 from sim.workload.trace import trace
+from sim.workload.trace.run import NumbersKept
 
 TOKENS = 128
 LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "encoder_layers", "decoder_layers")
@@ -120,7 +121,7 @@ def build(name: str, size: str) -> tuple[torch.nn.Module, dict[str, torch.Tensor
     config = AutoConfig.for_model(case.config_type or name, **case.config)
     if size == "small":
         shrink(config, case.layers)
-    with torch.device("meta"):
+    with torch.device("meta"), NumbersKept():
         module = getattr(transformers, case.model).from_config(config)
         return module, example(case.inputs, config)
 

@@ -94,7 +94,10 @@ class Workload:
         """What `build` gives, and the file's `POLICY` (None: it states none)."""
         import torch
 
-        with _imported(self.description) as module, torch.device(device or torch.get_default_device()):
+        from sim.workload.trace.run import NumbersKept
+
+        place = torch.device(device or torch.get_default_device())
+        with _imported(self.description) as module, place, NumbersKept():
             built = getattr(module, self.description.function)(**self.knobs)
         if not (isinstance(built, tuple) and len(built) == 2 and isinstance(built[0], torch.nn.Module)):
             raise WorkloadError(

@@ -1,5 +1,6 @@
 """The recorder on small models whose graph is known by hand."""
 
+import inspect
 import re
 from dataclasses import dataclass
 
@@ -434,3 +435,33 @@ def test_autocast_for_the_type_of_the_inputs_device(front_end):
     assert graph.macs == 24
     with pytest.raises(RuntimeError):
         torch.autocast("meta")  # torch is as it was
+
+
+class Framed(nn.Module):
+    """A convolution that pads its input to whole frames, from numbers that it keeps in buffers, as EnCodec does."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv1d(1, 2, 7, stride=4)
+        size, stride = torch.tensor(self.conv.kernel_size[0]), torch.tensor(self.conv.stride[0])
+        self.register_buffer("stride", stride)
+        self.register_buffer("total", size - stride)
+        self.left = self.total // 2
+
+    def forward(self, x):
+        frames = torch.ceil(x.shape[-1] / self.stride).to(torch.int64)
+        right = self.total - self.left + frames * self.stride - x.shape[-1]
+        return self.conv(nn.functional.pad(x, (self.left, right)))
+
+
+def test_a_whole_number_in_a_buffer_keeps_its_value(tmp_path):
+    """10 elements: 3 frames of 4, so that 2 + 3 are padded and 3 results of 2 channels have 7 MACs each."""
+    assert trace(Framed(), torch.zeros(1, 1, 10)).macs == 3 * 2 * 7
+    counted = trace(Call(lambda m, x, n: x[: int(n)] @ m.w, w=torch.zeros(4, 4)), (torch.zeros(8, 4), torch.tensor(3)))
+    assert counted.macs == 16  # an input's value is data: 1 is assumed
+    assert counted.notes
+    source = inspect.getsource(Framed)
+    path = tmp_path / "framed.py"
+    build = "def build():\n    return Framed(), torch.zeros(1, 1, 10)\n"
+    path.write_text(f"import torch\nfrom torch import nn\n\n\n{source}\n\n{build}")
+    assert sim.load_workload(path).macs == 3 * 2 * 7

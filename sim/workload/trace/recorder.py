@@ -245,10 +245,12 @@ def _does_nothing(name: str, args: tuple, outputs: tuple) -> bool:
 
 
 def _is_known(args: Any, kwargs: Any) -> bool:
-    """Only small whole numbers that the model made itself (`torch.IntTensor([hidden])`): they have values."""
+    """Only small whole numbers that the model made or holds itself (`torch.IntTensor([hidden])`), or a number that came
+    of them: they have values."""
     found = tuple(tensors_in((args, kwargs)))
     return bool(found) and all(
-        t.device.type == "cpu" and not t.dtype.is_floating_point and t.numel() <= KNOWN_ELEMENTS for t in found
+        t.device.type == "cpu" and (t.dim() == 0 or not t.dtype.is_floating_point) and t.numel() <= KNOWN_ELEMENTS
+        for t in found
     )
 
 
@@ -274,8 +276,18 @@ def _twins(recorder: Recorder, value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _twins(recorder, item) for key, item in value.items()}
     if type(value) in (list, tuple):
+        if all(isinstance(item, int) or is_number(item) for item in value):  # sizes, some as tensors
+            with recorder.dispatch.paused():
+                return type(value)(int(item) for item in value)
         return type(value)(_twins(recorder, item) for item in value)
     return value
+
+
+def is_number(value: object) -> bool:
+    """A whole number in a tensor of no axis that has a value."""
+    if not isinstance(value, torch.Tensor) or value.device.type != "cpu":
+        return False
+    return value.dim() == 0 and value.dtype in (torch.int32, torch.int64)
 
 
 class _Dispatch(TorchDispatchMode):

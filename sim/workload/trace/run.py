@@ -22,7 +22,7 @@ from sim.workload.raised import foreign_code, told
 from sim.workload.trace.autocast import autocast_on_meta
 from sim.workload.trace.builder import GraphBuilder
 from sim.workload.trace.policy import DataPolicy
-from sim.workload.trace.recorder import META, FunctionMode, Recorder
+from sim.workload.trace.recorder import META, FunctionMode, Recorder, is_number
 from sim.workload.trace.source import user_file, user_line
 from sim.workload.trace.twins import rebind
 
@@ -49,7 +49,7 @@ def trace(
         progress: called now and then with the number of ops recorded so far.
     Raises: TraceError: the model raised (with the user's line) or cannot be put on meta.
     """
-    twin, args, kwargs = to_meta(module, example_inputs)
+    twin, args, kwargs = to_meta(module, example_inputs, numbers=True)
     return record(twin, args, kwargs, name=name or type(module).__name__, policy=policy, progress=progress)
 
 
@@ -83,13 +83,17 @@ def record(
 
 
 class _ToMeta(torch.overrides.TorchFunctionMode):
-    """While a structure is deep-copied: tensors become meta tensors instead of copies."""
+    """While a structure is deep-copied: tensors become meta tensors instead of copies, numbers that are kept stay."""
+
+    def __init__(self, numbers: bool = False) -> None:
+        super().__init__()
+        self._numbers = numbers
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.Tensor.__deepcopy__:
             tensor, memo = args
             if id(tensor) not in memo:
-                memo[id(tensor)] = _empty_twin(tensor)
+                memo[id(tensor)] = _twin(tensor, self._numbers)
             return memo[id(tensor)]
         return func(*args, **(kwargs or {}))
 
@@ -117,12 +121,31 @@ def refuse_untraceable(module: torch.nn.Module, where: str) -> None:
         )
 
 
+class NumbersKept(torch.overrides.TorchFunctionMode):
+    """While a model is built on meta: a tensor of one whole number, as a buffer for a stride, has its value."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.tensor and args and type(args[0]) is int and kwargs.get("device") is None:
+            kwargs = {**kwargs, "device": "cpu"}
+        return func(*args, **kwargs)
+
+
+def _twin(tensor: torch.Tensor, numbers: bool) -> torch.Tensor:
+    return tensor.clone() if numbers and is_number(tensor) else _empty_twin(tensor)
+
+
 def _empty_twin(tensor: torch.Tensor) -> torch.Tensor:
     return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=META)
 
 
-def to_meta(module: torch.nn.Module, example_inputs: Any) -> tuple[torch.nn.Module, tuple, dict]:
-    """A twin of the module and its inputs on meta, sharing what they share, in eval mode."""
+def to_meta(
+    module: torch.nn.Module, example_inputs: Any, *, numbers: bool = False
+) -> tuple[torch.nn.Module, tuple, dict]:
+    """A twin of the module and its inputs on meta, sharing what they share, in eval mode.
+
+    `numbers`: a tensor of the module that is one whole number (a stride, a kernel size) keeps its value, if it has one.
+    """
     if not isinstance(module, torch.nn.Module):
         raise TraceError(f"cannot trace a {type(module).__name__}: expected a torch.nn.Module")
     refuse_untraceable(module, type(module).__name__)
@@ -130,15 +153,17 @@ def to_meta(module: torch.nn.Module, example_inputs: Any) -> tuple[torch.nn.Modu
     for parameter in module.parameters():
         memo[id(parameter)] = torch.nn.Parameter(_empty_twin(parameter), requires_grad=False)
     for buffer in module.buffers():
-        memo[id(buffer)] = _empty_twin(buffer)
-    copied = foreign_code(
-        lambda error: (
+        memo[id(buffer)] = _twin(buffer, numbers)
+
+    def refused(error: BaseException) -> str:
+        return (
             f"{type(module).__name__}: cannot be copied to the meta device ({told(error)}); "
             "keep locks, generators and open files out of the module, or drop them in __deepcopy__"
         )
-    )
-    with copied, _ToMeta():
+
+    with foreign_code(refused), _ToMeta(numbers):
         twin = copy.deepcopy(module, memo)
+    with foreign_code(refused), _ToMeta():
         inputs = copy.deepcopy(example_inputs, memo)
     rebind(twin, memo)
     twin.eval()
