@@ -30,7 +30,7 @@ from sim.schedule.host import TRANSFER
 from sim.schedule.loads import SUFFIX
 from sim.schedule.network import OBJECTIVES, Network, Options, Shared, cost_network
 from sim.schedule.peaks import peaks_bytes, winning_rows
-from sim.schedule.prepare import pass_limit, prepare
+from sim.schedule.prepare import Manner, prepare
 from sim.steady import with_steady
 from sim.whatif import WhatIfs, with_answers
 from sim.workload.graph import Einsum, EinsumOp, Graph, Op, OperandRole, Role, Tensor
@@ -125,7 +125,7 @@ def roofline(
     graph = as_graph(graph, where="roofline: first argument")
     chip = as_chip(chip, where="roofline: second argument")
     chosen, unit = precision_on(chip, precision), chip.main_unit
-    ready = prepare(graph, chosen, chip.system, eager=unit.costing.eager, passes=pass_limit(unit.array))
+    ready = prepare(graph, chosen, chip.system, manner=Manner.of(unit))
     return graph_roofline(as_typed(ready, chosen), chip, chosen.name, homes=inner_homes(ready, unit), inputs=inputs)
 
 

@@ -15,7 +15,7 @@ from sim.cost.cpu import CLASSES, INDEX_COLUMNS, CpuConstants, CpuMachine, CpuTi
 from sim.hardware.chip import Chip, Costing
 from sim.schedule.cpu import cpu_constants, cpu_machine, own_calibration
 from sim.schedule.cpu_work import library_work
-from sim.schedule.prepare import prepare
+from sim.schedule.prepare import Manner, prepare
 from sim.workload.graph import Graph, ViewOp
 from sim.workload.precision import BITS, parse_precision
 
@@ -29,7 +29,7 @@ def tabulate(records: Sequence[BaselineRecord], chip: Chip, graph_of: GraphOf) -
         if key not in graphs:
             graphs[key] = graph_of(record)
         graph = graphs[key]
-        work = library_work(prepare(graph, parse_precision(record.precision), eager=True), chip)
+        work = library_work(prepare(graph, parse_precision(record.precision), manner=Manner(eager=True)), chip)
         if record.phase is Phase.COLD:
             work = _cold(work, graph, record.precision)
         blocks.append(to_table(work))
@@ -52,7 +52,7 @@ def cold_s(graph: Graph, chip: Chip, *, precision: str, calibration: str) -> flo
     """Estimated time of a graph whose operands were rotated; `sim.estimate` speaks of operands that are used again,
     and is this but for `_cold`."""
     fitted = own_calibration(chip, calibration)
-    prepared = prepare(graph, parse_precision(precision), eager=True)
+    prepared = prepare(graph, parse_precision(precision), manner=Manner(eager=True))
     work = _cold(library_work(prepared, chip, calibrated=fitted is not None), graph, precision)
     machine = replace(cpu_machine(chip), fitted_threads=fitted.threads if fitted is not None else None)
     return float(np.sum(cpu_time(work, machine, cpu_constants(chip, calibration)).total_s))

@@ -20,7 +20,7 @@ from sim.hardware.chip import Chip, Costing
 from sim.schedule.eager_work import eager_kernels
 from sim.schedule.gpu_kernels import gpu_of
 from sim.schedule.network import Options, op_coster
-from sim.schedule.prepare import prepare
+from sim.schedule.prepare import Manner, prepare
 from sim.workload.precision import BITS, parse_precision
 
 KERNELS_SCHEMA = "dovetail.kernels/1"
@@ -87,7 +87,7 @@ def tabulate(records: Sequence[BaselineRecord], chip: Chip, graph_of: GraphOf) -
         if key not in known:
             precision = parse_precision(record.precision)
             wide = BITS[precision.activation] > 8  # a lone narrow product is its library's call
-            graph = prepare(graph_of(record), precision, eager=wide, fuse=False)
+            graph = prepare(graph_of(record), precision, manner=Manner(eager=wide), fuse=False)
             work = eager_kernels(graph, gpu, op_coster(graph, chip, Options(), precision)).work
             known[key] = to_table(work)
         blocks.append(known[key])

@@ -24,7 +24,7 @@ from sim.errors import InfeasibleError, WorkloadError
 from sim.hardware.chip import Chip, Costing, System, Unit
 from sim.hardware.designs import Designs
 from sim.hardware.physical import idle_power_w, mac_energy_j, memory_energy_j_per_byte, vector_energy_j
-from sim.schedule.prepare import pass_limit, prepare
+from sim.schedule.prepare import Manner, prepare
 from sim.workload.graph import EinsumOp, Graph, OperandRole, Primitive, Role, ViewOp
 from sim.workload.precision import Precision
 
@@ -112,9 +112,8 @@ class ChipBounds:
         key = graph.hash, precision.name, chip.main_unit.home, system
         if key not in self._demands:
             # (Work that is folded into weights before a network runs is not done, nor are they read.)
-            eager, passes = chip.main_unit.costing.eager, pass_limit(chip.main_unit.array)
             try:
-                runs = prepare(graph, precision, system, eager=eager, passes=passes)
+                runs = prepare(graph, precision, system, manner=Manner.of(chip.main_unit))
             except WorkloadError as error:
                 if system is None:
                     raise

@@ -35,14 +35,13 @@ from sim.schedule.host import TRANSFER, input_transfer, transfer_note
 from sim.schedule.links import awaited, cost_collective
 from sim.schedule.loads import with_loads
 from sim.schedule.makespan import Makespan
-from sim.schedule.prepare import pass_limit, prepare
+from sim.schedule.prepare import Manner, prepare
 from sim.schedule.residency import Keep, Order, Residency, residency, resident_memory
 from sim.schedule.room import check_home, never_fits
 from sim.schedule.shapes import FUSED_CELLS_OF_GPUS
 from sim.schedule.slices import Slicing
 from sim.schedule.streams import cost_roofline, cost_stream
 from sim.workload.graph import CollectiveOp, EinsumOp, Graph, Op, UnsupportedOp, ViewOp
-from sim.workload.passes import PassLimit
 from sim.workload.passes.precision import PrecisionPolicy, kept_types_note
 from sim.workload.precision import Precision, parse_precision
 
@@ -123,7 +122,7 @@ class Network:
 class Shared:
     """What evaluations of one traced graph under one objective and map space have in common."""
 
-    ready: dict[tuple[str, System | None, bool, PassLimit | None], Graph] = field(default_factory=dict)
+    ready: dict[tuple[str, System | None, bool, Manner], Graph] = field(default_factory=dict)
     """The graph as it runs, per precision and system of chips, ops apart or not, passes of sparse weights."""
     maps: dict[tuple, Winners] = field(default_factory=dict)
     again: Again = field(default_factory=Again)
@@ -380,11 +379,10 @@ def _as_it_runs(
     graph: Graph, chip: Chip, precision: Precision | PrecisionPolicy, options: Options, shared: Shared
 ) -> Graph:
     """The graph prepared for chips of this structure, once for equal questions."""
-    system, passes = chip.system, pass_limit(chip.main_unit.array)
-    way = (precision.name, system, options.apart, passes)
+    manner = Manner.of(chip.main_unit)
+    way = (precision.name, chip.system, options.apart, manner)
     if way not in shared.ready:
-        eager = chip.main_unit.costing.eager
-        shared.ready[way] = prepare(graph, precision, system, eager=eager, fuse=not options.apart, passes=passes)
+        shared.ready[way] = prepare(graph, precision, chip.system, manner=manner, fuse=not options.apart)
     return shared.ready[way]
 
 

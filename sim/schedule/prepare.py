@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from sim.errors import WorkloadError
-from sim.hardware.chip import Array, System
+from sim.hardware.chip import Array, Costing, System, Unit
 from sim.schedule.order import hide_collectives, in_order
+from sim.schedule.residency import resident_memory
 from sim.workload.graph import EinsumOp, Graph, Op, ViewOp
 from sim.workload.passes import (
     PassLimit,
@@ -20,9 +21,28 @@ from sim.workload.passes import (
 )
 from sim.workload.precision import BITS, Precision
 
-_CACHE: dict[
-    tuple[int, Precision | PrecisionPolicy, System | None, bool, bool, PassLimit | None], tuple[Graph, Graph]
-] = {}
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manner:
+    """How a unit runs a graph."""
+
+    eager: bool = False
+    """As a framework does, op by op: no epilogue is fused, and between quantised layers activations and caches stay in
+    fp32."""
+    attention: bool = True
+    """Whether attention may be one group; where not, its products take epilogues as others do."""
+    passes: PassLimit | None = None
+    """What the array takes at once of sparse weights, where something limits it."""
+
+    @staticmethod
+    def of(unit: Unit) -> Manner:
+        """Nothing says which groups a unit by roofline runs; a slice has to stay on chip from one op to the next."""
+        mapped = unit.costing is Costing.MAPPED
+        apart = unit.costing is Costing.ROOFLINE or (mapped and resident_memory(unit) is None)
+        return Manner(eager=unit.costing.eager, attention=not apart, passes=_pass_limit(unit.array))
+
+
+_CACHE: dict[tuple[int, Precision | PrecisionPolicy, System | None, Manner, bool], tuple[Graph, Graph]] = {}
 
 
 def prepare(
@@ -30,36 +50,35 @@ def prepare(
     precision: Precision | PrecisionPolicy,
     system: System | None = None,
     *,
-    eager: bool = False,
+    manner: Manner | None = None,
     fuse: bool = True,
-    passes: PassLimit | None = None,
 ) -> Graph:
     """Precision, order, one chip's share in a system of chips, fusion (unless `fuse` is off), sparse passes.
 
     The last few results are remembered by identity: a sweep asks often.
 
-    `eager`: as a framework runs it op by op: no epilogue is fused, and between quantised layers activations and
-    caches stay in fp32. Raises: WorkloadError: an op works on nothing (a batch or a width of 0), or no op that works
-    reaches an output.
+    `manner`: of the unit (default: one without limits). Raises: WorkloadError: an op works on nothing (a batch or a
+    width of 0), or no op that works reaches an output.
     """
-    key = (id(graph), precision, system, eager, fuse, passes)
+    manner = manner or Manner()
+    key = (id(graph), precision, system, manner, fuse)
     if key not in _CACHE or _CACHE[key][0] is not graph:
         if len(_CACHE) > 8:
             _CACHE.clear()
         _check_extents(graph)
-        typed = apply_precision(graph, _outside_layers(precision) if eager else precision)
+        typed = apply_precision(graph, _outside_layers(precision) if manner.eager else precision)
         live = dead_code(typed)
         _check_work(graph, live)
         ready = in_order(live)
         if system is not None:
             ready = pipeline(hide_collectives(tensor_parallel(ready, system.tensor_parallel)), system.pipeline)
-        ready = fuse_epilogues(ready) if fuse and not eager else ready
-        _CACHE[key] = (graph, ready if passes is None else split_sparse_passes(ready, passes))
+        if fuse and not manner.eager:
+            ready = fuse_epilogues(ready, attention=not manner.attention)
+        _CACHE[key] = (graph, ready if manner.passes is None else split_sparse_passes(ready, manner.passes))
     return _CACHE[key][1]
 
 
-def pass_limit(array: Array) -> PassLimit | None:
-    """What the array takes at once of sparse weights; None where nothing limits it."""
+def _pass_limit(array: Array) -> PassLimit | None:
     if array.sparse_pass_bytes is None:
         return None
     return PassLimit(

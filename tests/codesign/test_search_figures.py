@@ -36,7 +36,7 @@ def test_frontier_shows_front_known_and_baseline(found: Found) -> None:
     assert baseline == [[0.5, 9]]
     assert {t.get_text() for t in ax.texts} == {"ours", "gpu"}
     better = ", smaller is better"
-    assert (ax.get_xlabel(), ax.get_ylabel()) == (f"latency [s]{better}", f"area [mm2]{better}")
+    assert (ax.get_xlabel(), ax.get_ylabel()) == (f"latency [s]{better}", f"area [mm²]{better}")
 
 
 def test_a_baseline_without_one_of_the_axes_is_a_line(found: Found) -> None:

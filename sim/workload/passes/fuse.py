@@ -26,7 +26,7 @@ RESHAPES = frozenset({"aten.view", "aten._unsafe_view", "aten.unsqueeze", "aten.
 """Views that keep the order of the elements."""
 
 
-def fuse_epilogues(graph: Graph) -> Graph:
+def fuse_epilogues(graph: Graph, *, attention: bool = False) -> Graph:
     """Products take over the bias, batch norm, activation and residual add that follow them.
 
     Batch norm in inference folds into the weights (Jacob et al., CVPR 2018, section 3.2): it costs
@@ -35,10 +35,10 @@ def fuse_epilogues(graph: Graph) -> Graph:
 
     Needs: single assignment, inference. Promises: MACs as before; vector work no more than before;
     only results that one op reads, and that are not graph outputs, disappear. Reshapes between product and
-    follower move behind them; transposes and slices end the chain.
+    follower move behind them; transposes and slices end the chain. `attention`: products of attention as well, for
+    what does not run it as one.
     """
-    fuser = _Fuser(graph)
-    return dead_code(fuser.run())
+    return dead_code(_Fuser(graph).run(attention))
 
 
 class _Fuser:
@@ -49,8 +49,8 @@ class _Fuser:
         self.ops: list[tuple[Op, ...]] = [(op,) for op in graph.ops]
         self.tensors: dict[str, Tensor] = dict(graph.tensors)
 
-    def run(self) -> Graph:
-        kept = {key for key, region in self.graph.regions.items() if region.kind == "attention"}
+    def run(self, attention: bool) -> Graph:
+        kept = {key for key, region in self.graph.regions.items() if region.kind == "attention" and not attention}
         for start, op in enumerate(self.graph.ops):
             if isinstance(op, EinsumOp) and op.region not in kept:  # attention has its own fused form
                 self._extend(start, op)
