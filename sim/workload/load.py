@@ -94,10 +94,7 @@ class Workload:
         """What `build` gives, and the file's `POLICY` (None: it states none)."""
         import torch
 
-        from sim.workload.trace.run import NumbersKept
-
-        place = torch.device(device or torch.get_default_device())
-        with _imported(self.description) as module, place, NumbersKept():
+        with _imported(self.description) as module, torch.device(device or torch.get_default_device()):
             built = getattr(module, self.description.function)(**self.knobs)
         if not (isinstance(built, tuple) and len(built) == 2 and isinstance(built[0], torch.nn.Module)):
             raise WorkloadError(
@@ -131,10 +128,11 @@ class Workload:
     def _trace(self, via: str, progress: Callable[[int], None]) -> Graph:
         from sim.workload.trace import DataPolicy, trace
         from sim.workload.trace.export import export
-        from sim.workload.trace.run import refuse_untraceable
+        from sim.workload.trace.run import NumbersKept, refuse_untraceable
 
         try:
-            built, policy = self._built("meta")
+            with NumbersKept():
+                built, policy = self._built("meta")
         except TraceError:  # a model that looks at values while it is built needs real ones
             built, policy = self._built(None)
         refuse_untraceable(built[0], f"{self.description.path}: {self.description.function}")

@@ -9,6 +9,7 @@ import torch
 from calls import Call, graph_of
 from torch import nn
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 import sim
 from sim.analytical import estimate
@@ -465,3 +466,34 @@ def test_a_whole_number_in_a_buffer_keeps_its_value(tmp_path):
     build = "def build():\n    return Framed(), torch.zeros(1, 1, 10)\n"
     path.write_text(f"import torch\nfrom torch import nn\n\n\n{source}\n\n{build}")
     assert sim.load_workload(path).macs == 3 * 2 * 7
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda m, x: x.reshape(m.n, -1) @ m.w.reshape(-1, m.n),
+        lambda m, x: functional.conv1d(x[None], m.w[:, :, None], stride=m.n),
+        lambda m, x: x.repeat(m.n, 1) @ m.w,
+        lambda m, x: (torch.clamp(m.n, max=x.sum().long()) * x) @ m.w,
+        lambda m, x: x.index_put((m.n,), x[0]) @ m.w,
+    ],
+    ids=["reshape", "stride", "repeat", "clamp", "index"],
+)
+def test_a_held_number_stands_alone_as_it_does_in_a_list(work):
+    """As a bare argument it has its value, and where a tensor is asked for it is one: MACs are torch's on data."""
+    model, x = Call(work, w=torch.zeros(4, 4), n=torch.tensor(2)), torch.zeros(4, 4)
+    with FlopCounterMode(display=False) as counter:
+        model(x)
+    assert trace(model, (x,)).macs == counter.get_total_flops() / 2 > 0
+
+
+def test_an_input_of_one_number_is_on_meta_where_the_model_is(tmp_path):
+    """`step[None]` would not mix with the model's tensors, were it on the CPU: the model is run there too."""
+    path = tmp_path / "stepped.py"
+    path.write_text(
+        "import torch\n\n\nclass Stepped(torch.nn.Linear):\n    def forward(self, x, step):\n"
+        "        return super().forward(x + step[None].float() * self.bias)\n\n\n"
+        "def build():\n    return Stepped(4, 4), (torch.zeros(2, 4), torch.tensor(7))\n"
+    )
+    module, (x, step) = sim.Workload(path).build(device="meta")
+    assert module(x, step).shape == (2, 4)

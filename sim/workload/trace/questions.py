@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sim.errors import TraceError
 from sim.workload.trace.builder import GraphBuilder
-from sim.workload.trace.choices import Choices
+from sim.workload.trace.choices import Choices, memory_of
 from sim.workload.trace.dealt import Dealt
 from sim.workload.trace.loops import Loops
 from sim.workload.trace.policy import DataPolicy
@@ -41,6 +41,7 @@ class Questions:
         self._choices = Choices(policy)
         self._loops = Loops()
         self._dealt = Dealt(policy, self._choices.chosen)
+        self._held: dict[int, tuple[int, Tensor]] = {}
         self.kept_none = False
         """A mask kept nothing, or a list of choices left some out: what works on those is not in the graph."""
 
@@ -50,6 +51,12 @@ class Questions:
         if self._dealt.scattered(name, args):
             self._choices.mark_scattered(outputs[-1], args[1], args[2])
         self._dealt.learn(name, args, kwargs, outputs, writes=writes)
+        for tensor in outputs if writes else ():
+            self._held.pop(memory_of(tensor), None)
+
+    def hold(self, twin: Tensor, number: int) -> None:
+        """A meta tensor stands for a number that the model holds: it is known where one is asked for, as a stride."""
+        self._held[memory_of(twin)] = (number, twin)
 
     def answer(self, func: Any, args: tuple, kwargs: dict, recorder: Any) -> object:
         """The policy's answer, or NotImplemented when `func` asks nothing about data."""
@@ -94,6 +101,8 @@ class Questions:
         if kind is None:
             kind = bool if tensor.dtype is torch.bool else float if tensor.dtype.is_floating_point else int
         known = self._choices.truth(tensor) if kind is bool else self._choices.value(tensor) if kind is int else None
+        if kind is int and memory_of(tensor) in self._held:
+            known = self._held[memory_of(tensor)][0]
         if known is not None and not self._stated():
             return known
         if kind is bool and (loop := self._loops.asked()):

@@ -118,6 +118,8 @@ class Recorder:
         if id(tensor) not in self._meta:
             with self.dispatch.paused():  # no op makes it: it is there before, as a weight is
                 twin = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=META)
+                if is_number(tensor):
+                    self.questions.hold(twin, int(tensor))
             self._meta[id(tensor)] = (twin, tensor)
         return self._meta[id(tensor)][0]
 
@@ -276,9 +278,6 @@ def _twins(recorder: Recorder, value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _twins(recorder, item) for key, item in value.items()}
     if type(value) in (list, tuple):
-        if all(isinstance(item, int) or is_number(item) for item in value):  # sizes, some as tensors
-            with recorder.dispatch.paused():
-                return type(value)(int(item) for item in value)
         return type(value)(_twins(recorder, item) for item in value)
     return value
 

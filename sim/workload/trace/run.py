@@ -122,11 +122,14 @@ def refuse_untraceable(module: torch.nn.Module, where: str) -> None:
 
 
 class NumbersKept(torch.overrides.TorchFunctionMode):
-    """While a model is built on meta: a tensor of one whole number, as a buffer for a stride, has its value."""
+    """While a model is built on meta to be traced: a tensor of one whole number, as for a stride, has its value.
+
+    (To be run there it is built without: what is cpu's and has an axis, as `step[None]`, does not mix with meta.)
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is torch.tensor and args and type(args[0]) is int and kwargs.get("device") is None:
+        if func is torch.tensor and args and type(args[0]) is int and kwargs.get("device") in (None, META):
             kwargs = {**kwargs, "device": "cpu"}
         return func(*args, **kwargs)
 
