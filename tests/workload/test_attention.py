@@ -120,6 +120,17 @@ def test_attention_with_sinks(front_end):
     assert not attention_of(front_end(Sinks(), (q, k, k, torch.zeros(1, 2, 3, 1))))
 
 
+@pytest.mark.parametrize("front_end", [trace, export])
+def test_weights_joined_behind_the_softmax_are_no_attention(front_end):
+    """What else goes into the second product has a softmax of its own, or none: no fused kernel computes that."""
+
+    def joined(q, k, v, other):
+        return torch.cat([(q @ k.transpose(-1, -2)).softmax(-1), other], -1) @ v
+
+    inputs = (torch.zeros(1, 2, 3, 16), torch.zeros(1, 2, 5, 16), torch.zeros(1, 2, 7, 16), torch.zeros(1, 2, 3, 2))
+    assert not attention_of(front_end(Call(joined), inputs))
+
+
 @pytest.mark.parametrize("chip", ["h100-sxm", "tpu-v5e"])
 def test_sinks_do_not_keep_attention_from_running_fused(chip):
     """4,096 queries and keys of two heads: op by op the scores, 67 MB, are written and read again and again."""

@@ -103,7 +103,8 @@ def _makers(graph: Graph, place: int, readers: Readers) -> list[int]:
         if made is None or not _is_main(graph, op, name):
             continue
         maker, maxima = graph.ops[made], _maxima(graph, name, place, readers)
-        if maxima is not None and _free(graph, maker) and (isinstance(maker, EinsumOp) or _passes(graph, maker)):
+        stands = isinstance(maker, EinsumOp) or maker.kind in _JOINS or _passes(graph, maker)
+        if maxima is not None and _free(graph, maker) and stands:
             return [*maxima, made]
     return []
 
@@ -143,7 +144,7 @@ def _joining(op: Op) -> Op:
 def _passes(graph: Graph, op: Op) -> bool:
     if not _free(graph, op) or not isinstance(op, VectorOp | ViewOp | MovementOp):
         return False
-    return isinstance(op, ViewOp) or op.kind.rpartition(".")[2].rstrip("_") in _BETWEEN or op.kind in _JOINS
+    return isinstance(op, ViewOp) or op.kind.rpartition(".")[2].rstrip("_") in _BETWEEN
 
 
 def _region(graph: Graph, first: int, softmax: Op, name: str, taken: dict[str, Region]) -> Region:
