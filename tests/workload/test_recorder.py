@@ -476,15 +476,29 @@ def test_a_whole_number_in_a_buffer_keeps_its_value(tmp_path):
         lambda m, x: x.repeat(m.n, 1) @ m.w,
         lambda m, x: (torch.clamp(m.n, max=x.sum().long()) * x) @ m.w,
         lambda m, x: x.index_put((m.n,), x[0]) @ m.w,
+        lambda m, x: x.repeat(m.n, 1) @ m.w if m.n.add_(x.repeat(m.n, 1).shape[0]) else x,
     ],
-    ids=["reshape", "stride", "repeat", "clamp", "index"],
+    ids=["reshape", "stride", "repeat", "clamp", "index", "counted on"],
 )
 def test_a_held_number_stands_alone_as_it_does_in_a_list(work):
     """As a bare argument it has its value, and where a tensor is asked for it is one: MACs are torch's on data."""
-    model, x = Call(work, w=torch.zeros(4, 4), n=torch.tensor(2)), torch.zeros(4, 4)
+    x = torch.zeros(4, 4)
+    run, traced = (Call(work, w=torch.zeros(4, 4), n=torch.tensor(2)) for _ in range(2))
     with FlopCounterMode(display=False) as counter:
-        model(x)
-    assert trace(model, (x,)).macs == counter.get_total_flops() / 2 > 0
+        run(x)
+    assert trace(traced, (x,)).macs == counter.get_total_flops() / 2 > 0
+
+
+def test_a_held_number_is_unknown_once_data_is_written_into_it():
+    """Of 2 rows; then of as many as the input says, which is 1 as assumed and noted."""
+    made = {"w": torch.zeros(4, 4), "n": torch.tensor(2)}
+    before = trace(Call(lambda m, x: x[: m.n] @ m.w, **made), (torch.zeros(8, 4),))
+    after = trace(Call(lambda m, x: x[: m.n.copy_(x.sum().long())] @ m.w, **made), (torch.zeros(8, 4),))
+    later = trace(Call(lambda m, x: (m.n.copy_(x.sum()), x[: m.n] @ m.w)[1], **made), (torch.zeros(8, 4),))
+    assert (before.macs, after.macs, later.macs) == (32, 16, 16)
+    assert not before.notes
+    assert after.notes
+    assert later.notes
 
 
 def test_an_input_of_one_number_is_on_meta_where_the_model_is(tmp_path):

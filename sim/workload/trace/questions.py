@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,8 @@ class Questions:
         self._choices = Choices(policy)
         self._loops = Loops()
         self._dealt = Dealt(policy, self._choices.chosen)
-        self._held: dict[int, tuple[int, Tensor]] = {}
+        self._held: dict[int, tuple[Tensor, Tensor]] = {}
+        self._lost: list[Tensor] = []
         self.kept_none = False
         """A mask kept nothing, or a list of choices left some out: what works on those is not in the graph."""
 
@@ -52,11 +54,16 @@ class Questions:
             self._choices.mark_scattered(outputs[-1], args[1], args[2])
         self._dealt.learn(name, args, kwargs, outputs, writes=writes)
         for tensor in outputs if writes else ():
-            self._held.pop(memory_of(tensor), None)
+            number, _ = self._held.pop(memory_of(tensor), (None, None))
+            self._lost += [number] if number is not None else []
 
-    def hold(self, twin: Tensor, number: int) -> None:
+    def hold(self, twin: Tensor, number: Tensor) -> None:
         """A meta tensor stands for a number that the model holds: it is known where one is asked for, as a stride."""
         self._held[memory_of(twin)] = (number, twin)
+
+    def lost(self, found: Collection[Tensor]) -> bool:
+        """Whether one of them was such a number, and data was written into it."""
+        return any(tensor is number for number in self._lost for tensor in found)
 
     def answer(self, func: Any, args: tuple, kwargs: dict, recorder: Any) -> object:
         """The policy's answer, or NotImplemented when `func` asks nothing about data."""
@@ -102,7 +109,7 @@ class Questions:
             kind = bool if tensor.dtype is torch.bool else float if tensor.dtype.is_floating_point else int
         known = self._choices.truth(tensor) if kind is bool else self._choices.value(tensor) if kind is int else None
         if kind is int and memory_of(tensor) in self._held:
-            known = self._held[memory_of(tensor)][0]
+            known = int(self._held[memory_of(tensor)][0])  # as it is by now
         if known is not None and not self._stated():
             return known
         if kind is bool and (loop := self._loops.asked()):

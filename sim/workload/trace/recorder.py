@@ -119,7 +119,7 @@ class Recorder:
             with self.dispatch.paused():  # no op makes it: it is there before, as a weight is
                 twin = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=META)
                 if is_number(tensor):
-                    self.questions.hold(twin, int(tensor))
+                    self.questions.hold(twin, tensor)
             self._meta[id(tensor)] = (twin, tensor)
         return self._meta[id(tensor)][0]
 
@@ -150,7 +150,7 @@ class FunctionMode(TorchFunctionMode):
         packed = recorder.packed.answer(func, args, recorder.questions.steps)
         if packed is not NotImplemented:
             return packed
-        if _is_known(args, kwargs):
+        if _is_known(args, kwargs) and not recorder.questions.lost([*tensors_in((args, kwargs))]):
             with recorder.dispatch.paused():
                 return func(*args, **kwargs)
         sizes = func in _STEPS and recorder.packed.is_sizes(args[1])
@@ -307,8 +307,9 @@ class _Dispatch(TorchDispatchMode):
         if isinstance(func, HigherOrderOperator):
             with META, FunctionMode(self._recorder), self:  # torch takes the modes off while one of them answers
                 return run_control_flow(self._recorder.questions, func, args, kwargs)
-        if func in _ASKS and not self._paused and args[0].device == META:
-            return self._recorder.questions.scalar(_ASKS[func], args[0])
+        questions = self._recorder.questions
+        if func in _ASKS and not self._paused and (args[0].device == META or questions.lost(args[:1])):
+            return questions.scalar(_ASKS[func], args[0])
         out = run_op(self._recorder.questions, func, args, kwargs)
         if self._paused or func.namespace == "prim":
             return out
