@@ -11,7 +11,7 @@ from sim.cost.cpu import CLASSES, WIDTHS, CpuWork
 from sim.errors import CalibrationError, PrecisionError
 from sim.hardware.calibration import calibrations, write_calibration
 from sim.schedule.cpu_work import library_work
-from sim.schedule.prepare import prepare
+from sim.schedule.prepare import Manner, prepare
 from sim.workload.precision import parse_precision
 
 
@@ -19,7 +19,7 @@ def rows(module: torch.nn.Module, *inputs: torch.Tensor, precision: str = "fp32"
     """Columns by op, in order."""
     with torch.device("meta"):
         graph = sim.trace(module.to("meta").eval(), tuple(x.to("meta") for x in inputs))
-    work = library_work(prepare(graph, parse_precision(precision), eager=True), sim.load_hardware(chip))
+    work = library_work(prepare(graph, parse_precision(precision), manner=Manner(eager=True)), sim.load_hardware(chip))
     columns = {f.name: getattr(work, f.name) for f in fields(CpuWork)}
     return [{name: value[i] for name, value in columns.items()} for i in range(len(work.macs))]
 

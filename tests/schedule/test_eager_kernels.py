@@ -10,7 +10,7 @@ from sim.errors import ConfigError, PrecisionError
 from sim.schedule.eager_work import APART_KERNELS, eager_kernels
 from sim.schedule.gpu_eager import eager_gpu_of
 from sim.schedule.network import Options, op_coster
-from sim.schedule.prepare import prepare
+from sim.schedule.prepare import Manner, prepare
 from sim.workload.load import list_workloads
 from sim.workload.precision import parse_precision
 
@@ -19,7 +19,7 @@ BF16 = parse_precision("bf16")
 
 def kernels(module: nn.Module, *inputs: torch.Tensor, precision=BF16):
     chip = sim.load_hardware("h200-torch")
-    graph = prepare(sim.trace(module.eval(), inputs), precision, eager=True)
+    graph = prepare(sim.trace(module.eval(), inputs), precision, manner=Manner(eager=True))
     return eager_kernels(graph, eager_gpu_of(chip, "auto"), op_coster(graph, chip, Options(), precision))
 
 
