@@ -12,17 +12,16 @@ Exit code: 0 when every architecture traces without unsupported ops and agrees i
 
 from __future__ import annotations
 
-import argparse
 import inspect
-import json
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import diffusers
 import torch
+from architectures import command
 from torch.utils.flop_counter import FlopCounterMode
 
 from sim.errors import DovetailError
@@ -392,40 +391,12 @@ def run(name: str, size: str) -> Row:
     )
 
 
-def line(row: Row) -> str:
+def told(row: Row) -> str:
     """A row as it is printed."""
-    state = "FAIL" if row.reason else "ok  "
     result = row.reason or f"{row.parameters:>14,} parameters {row.macs:>18,} MACs {row.ops:>6} ops"
     aside = "" if row.reason or row.counted_macs is not None else "  not counted by torch"
-    return f"{state} {row.name:<18} {row.size:<5} {row.seconds:5.1f} s  {result}{aside}"
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("names", nargs="*", help="architectures (default: all)")
-    parser.add_argument("--size", choices=("small", "full", "both"), default="small")
-    parser.add_argument("-o", "--output", help="JSON file for the rows")
-    options = parser.parse_args()
-    for name in options.names:
-        if name not in CASES:
-            parser.error(f'architecture "{name}" is unknown: one of {", ".join(CASES)}')
-    sizes = ("small", "full") if options.size == "both" else (options.size,)
-    rows = []
-    for name in options.names or CASES:
-        for size in sizes:
-            row = run(name, size)
-            rows.append(row)
-            print(line(row), flush=True)
-    failed = [row for row in rows if row.reason]
-    counted_rows = sum(row.counted_macs is not None for row in rows)
-    print(
-        f"{len(rows) - len(failed)} of {len(rows)} builds trace, {counted_rows} are counted by torch as well and agree"
-    )
-    if options.output:
-        with open(options.output, "w", encoding="utf-8") as file:
-            json.dump({"diffusers": diffusers.__version__, "rows": [asdict(row) for row in rows]}, file, indent=1)
-    return 1 if failed else 0
+    return f"{row.name:<18} {row.size:<5} {row.seconds:5.1f} s  {result}{aside}"
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(__doc__, diffusers, CASES, run, told))

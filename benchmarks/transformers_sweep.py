@@ -11,12 +11,10 @@ Exit code: 0 when every architecture traces without unsupported ops, 1 otherwise
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import sys
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -24,6 +22,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 import transformers
+from architectures import command
 from transformers import AutoConfig
 
 from sim.errors import DovetailError
@@ -200,30 +199,11 @@ def run(name: str, size: str) -> Row:
     )
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("names", nargs="*", help="architectures (default: all)")
-    parser.add_argument("--size", choices=("small", "full", "both"), default="small")
-    parser.add_argument("-o", "--output", help="JSON file for the rows")
-    options = parser.parse_args()
-    for name in options.names:
-        if name not in CASES:
-            parser.error(f'architecture "{name}" is unknown: one of {", ".join(CASES)}')
-    sizes = ("small", "full") if options.size == "both" else (options.size,)
-    rows = []
-    for name in options.names or CASES:
-        for size in sizes:
-            row = run(name, size)
-            rows.append(row)
-            result = row.reason or f"{row.parameters:>16,} parameters {row.macs:>18,} MACs {row.ops:>6} ops"
-            print(f"{'FAIL' if row.reason else 'ok  '} {name:<30} {size:<5} {row.seconds:5.1f} s  {result}", flush=True)
-    failed = [row for row in rows if row.reason]
-    print(f"{len(rows) - len(failed)} of {len(rows)} builds trace without unsupported ops")
-    if options.output:
-        with open(options.output, "w", encoding="utf-8") as file:
-            json.dump({"transformers": transformers.__version__, "rows": [asdict(row) for row in rows]}, file, indent=1)
-    return 1 if failed else 0
+def told(row: Row) -> str:
+    """A row as it is printed."""
+    result = row.reason or f"{row.parameters:>16,} parameters {row.macs:>18,} MACs {row.ops:>6} ops"
+    return f"{row.name:<30} {row.size:<5} {row.seconds:5.1f} s  {result}"
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(__doc__, transformers, CASES, run, told))
