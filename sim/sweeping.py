@@ -385,6 +385,8 @@ def _chips(designs: Designs) -> list[Chip | ConfigError]:
 
 def _graft(designs: Designs, path: str) -> bool:
     name, _, field = path.partition(".")
+    if path in designs.leaning:
+        return False
     if path == "clock":  # what runs at it, and what bounds it, stays as it is
         others = {other.rpartition(".")[2] for other in designs.choices if other != path}
         return not others & {"clock", "max_clock"}

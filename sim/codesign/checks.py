@@ -174,10 +174,8 @@ def sample_designs(space: Space) -> list[Designs]:
 
 def _is_system(chip: Mapping[str, Any], space: Space) -> bool:
     """Whether so many chips make so many stages: no other parameters exclude each other."""
-    made = space.chip
     try:
-        for path in (path for path in chip if path.startswith("system.")):
-            made = made.set(path, chip[path])
+        space.chip.set_all({path: value for path, value in chip.items() if path.startswith("system.")})
     except ConfigError:
         return False
     return True

@@ -178,9 +178,7 @@ class Costing:
         own = {k: v for k, v in self.space.overrides(assignment).items() if k not in listed}
         key = tuple(sorted((name, str(value)) for name, value in own.items()))
         if key not in self._templates:
-            chip = self.space.chip
-            for path, value in own.items():
-                chip = chip.set(path, value)
+            chip = self.space.chip.set_all(own)
             self._templates[key] = Designs(chip, listed, {path: np.zeros(1, dtype=int) for path in listed})
             if len(self._templates) > KEPT:
                 self._templates.popitem(last=False)

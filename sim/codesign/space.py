@@ -20,7 +20,7 @@ from sim.codesign.recipes import effect
 from sim.codesign.schema import RangeSpec, SpaceSpec, WorkloadSpec, overlay, validate
 from sim.errors import ConfigError, DovetailError, expect, nearest
 from sim.hardware.chip import Chip
-from sim.hardware.designs import read_path
+from sim.hardware.designs import Designs, read_path
 from sim.hardware.load import load_hardware, read_yaml
 from sim.resources import data_dir
 from sim.workload.knobs import Description
@@ -237,25 +237,21 @@ def _found(workload: str, folder: Path | None) -> str:
 
 def _hardware(spec: SpaceSpec, chip: Chip, where: str) -> tuple[list[Parameter], Chip]:
     """Parameters of the chip, and the chip with the frozen keys set; every value is tried."""
-    for path, value in spec.hardware.items():
-        if not isinstance(value, RangeSpec):
-            chip = _set(chip, path, value, where)
+    with _at(f"{where}: hardware"):
+        chip = chip.set_all({path: value for path, value in spec.hardware.items() if not isinstance(value, RangeSpec)})
     parameters = []
     for path, value in spec.hardware.items():
         if isinstance(value, RangeSpec):
             place = f"{where}: hardware.{path}"
-            p = Parameter(name=path, side="chip", when=_when(value), coarse=value.coarse, **expand(value, where=place))
-            for option in p.values if p.values is not None else (p.text(p.low), p.text(p.high)):
-                _set(chip, path, option, where)
-            parameters.append(p)
+            parameters.append(
+                Parameter(name=path, side="chip", when=_when(value), coarse=value.coarse, **expand(value, where=place))
+            )
+    ends = {p.name: p.values if p.values is not None else (p.text(p.low), p.text(p.high)) for p in parameters}
+    designs = Designs(chip, ends)
+    for path in ends:
+        with _at(f"{where}: hardware.{path}"):
+            designs.check(path)
     return parameters, chip
-
-
-def _set(chip: Chip, path: str, value: Any, where: str) -> Chip:
-    try:
-        return chip.set(path, value)
-    except DovetailError as error:
-        raise ConfigError(f"{where}: hardware.{path}: {error}") from error
 
 
 def _when(value: RangeSpec) -> dict[str, tuple[Any, ...]]:
@@ -399,4 +395,7 @@ def _same(space: Space, p: Parameter, value: Any, own: Any) -> bool:
     if p.side != "chip":
         return False
     other = read_path(space.chip.set(p.name, own), p.name) if isinstance(own, str) else own
-    return read_path(space.chip.set(p.name, value), p.name) == other
+    try:
+        return read_path(space.chip.set(p.name, value), p.name) == other
+    except ConfigError:  # it stands with another parameter's value alone
+        return False

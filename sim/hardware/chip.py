@@ -356,6 +356,12 @@ class Chip:
 
         return set_path(self, path, quantity)
 
+    def set_all(self, changes: Mapping[str, object]) -> Chip:
+        """The chip with every path of `changes` set, whatever their order; see `override.set_paths`."""
+        from sim.hardware.override import set_paths
+
+        return set_paths(self, changes)
+
     @property
     def system_link(self) -> Link:
         """The link between the chips of a system."""

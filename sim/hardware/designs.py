@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain, product
 from math import prod
 from typing import Any
 
@@ -181,18 +182,53 @@ class Designs:
         return cls(chip, choices, indices, lengths.pop())._checked()
 
     def _checked(self) -> Designs:
-        for path, options in self.choices.items():
-            for i in range(len(options)):
-                self.changed(((path, i),))
+        for path in self.choices:
+            self.check(path)
         return self
 
+    def check(self, path: str) -> None:
+        """Raises: ConfigError: a choice of `path` is wrong on the chip, and with whatever choice of another path (of
+        a system, whose numbers bound each other, of all the others) too."""
+        choices = {o: [(o, j) for j in range(len(options))] for o, options in self.choices.items() if o != path}
+        system = [listed for other, listed in choices.items() if other.startswith("system.")]
+        for i in range(len(self.choices[path])):
+            try:
+                self.changed(((path, i),))
+            except ConfigError:
+                others = product(*system) if path.startswith("system.") else ((o,) for o in chain(*choices.values()))
+                if not any(self._stands((*other, (path, i))) for other in others):
+                    raise
+
+    def _stands(self, changes: tuple[tuple[str, int], ...]) -> bool:
+        try:
+            self.changed(changes)
+        except ConfigError:
+            return False
+        return True
+
+    @cached_property
+    def leaning(self) -> frozenset[str]:
+        """The paths with a choice that stands with another path's alone, as eight stages with eight chips."""
+        return frozenset(
+            path for path, options in self.choices.items()
+            if not all(self._stands(((path, i),)) for i in range(len(options)))
+        )  # fmt: skip
+
     def changed(self, changes: tuple[tuple[str, int], ...]) -> Chip:
-        """The chip with some paths set to the i-th of their choices, in turn; each is made once."""
+        """The chip with some paths set to the i-th of their choices; each is made once.
+
+        Raises: ConfigError: as `Chip.set_all`.
+        """
         if not changes:
             return self.chip
         if changes not in self._chips:
             path, i = changes[-1]
-            self._chips[changes] = self.changed(changes[:-1]).set(path, self.choices[path][i])
+            try:
+                self._chips[changes] = self.changed(changes[:-1]).set(path, self.choices[path][i])
+            except ConfigError:
+                if len(changes) == 1:
+                    raise
+                self._chips[changes] = self.chip.set_all({path: self.choices[path][i] for path, i in changes})
         return self._chips[changes]
 
     @cached_property
@@ -209,7 +245,7 @@ class Designs:
     def at(self, indices: Mapping[str, np.ndarray], length: int) -> Designs:
         """Other designs of the same choices; chips that were made for these are not made again."""
         part = Designs(self.chip, self.choices, indices, length)
-        shared = {"_chips": self._chips, "_adding": self._adding}  # both depend on the choices, not on the rows
+        shared = {name: getattr(self, name) for name in ("_chips", "_adding", "leaning")}  # depend on choices, not rows
         part.__dict__.update(shared)
         return part
 
@@ -246,17 +282,14 @@ class Designs:
         return tuple(
             path
             for path, options in self.choices.items()
-            if any(_stated(self.changed(((path, i),))) != own for i in range(len(options)))
+            if path in self.leaning or any(_stated(self.changed(((path, i),))) != own for i in range(len(options)))
         )
 
     def row(self, i: int) -> Chip:
-        """The chip of design `i`: `chip.set` of each varied path in turn."""
+        """The chip of design `i`: `chip.set_all` of the varied paths."""
         if not -self.length <= i < self.length:
             raise IndexError(f"design {i} of {self.length}")
-        chip = self.chip
-        for path, options in self.choices.items():
-            chip = chip.set(path, options[int(self.indices[path][i])])
-        return chip
+        return self.chip.set_all({p: options[int(self.indices[p][i])] for p, options in self.choices.items()})
 
     def column(self, path: str) -> np.ndarray:
         """The value at `path` of every design, shape (len,), in base units.
@@ -330,6 +363,8 @@ class Designs:
 
     def _occurring(self, paths: tuple[str, ...]) -> tuple[list[tuple[tuple[str, int], ...]], np.ndarray]:
         """(the combinations of these paths' choices that occur, of many perhaps few; which of them each design has)"""
+        if self.leaning.intersection(paths):
+            paths = tuple(self.choices)
         if paths not in self._combinations:
             sizes = [len(self.choices[path]) for path in paths]
             places = np.ravel_multi_index([self.indices[path] for path in paths], sizes)

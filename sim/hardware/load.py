@@ -89,7 +89,7 @@ def hardware_path(name_or_path: str | Path) -> Path:
 
 
 def load_hardware(name_or_path: str | Path, overrides: Mapping[str, object] | None = None) -> Chip:
-    """The chip of a bundled name ("tesla-fsd-npu") or a YAML path, with overrides applied in order.
+    """The chip of a bundled name ("tesla-fsd-npu") or a YAML path, with overrides; see `Chip.set_all`.
 
     Raises: ConfigError, UnitError: unknown name or path, every problem of the file, one a line, or a supply that does
         not bear the clock.
@@ -98,8 +98,7 @@ def load_hardware(name_or_path: str | Path, overrides: Mapping[str, object] | No
     changes = {} if overrides is None else overrides
     expect(changes, Mapping, 'a map such as {"array.rows": 32}', where="load_hardware: overrides")
     _, chip = _read(path, ())
-    for key, quantity in changes.items():
-        chip = chip.set(key, quantity)
+    chip = chip.set_all(changes)
     if problems := supply_problems([chip]):
         raise ConfigError(f"{chip.name if overrides else path}: {problems[0]}")
     return chip

@@ -58,19 +58,52 @@ def set_path(chip: Chip, path: str, quantity: object) -> Chip:
     schema refuses, `bandwidth` where read and write are declared, a clock above the maximum.
     """
     expect(path, str, "the path of an override, such as SRAM.capacity", where=chip.name)
-    if isinstance(quantity, np.generic):
-        quantity = quantity.item()
-    text = str(quantity) if isinstance(quantity, str) else repr(quantity)
-    where = f"{chip.name}: {path}={text if len(text) <= _SHOWN else text[:_SHOWN] + '...'}"
+    return rederive(chip, _changed(chip, {path: quantity}), path)
+
+
+def set_paths(chip: Chip, changes: Mapping[str, object]) -> Chip:
+    """The chip with all of `changes` set, in their order as far as it matters.
+
+    What a system states (chips, stages, topology, ports) bounds each other, so it is set at once. A value that the
+    chip so far refuses is tried again when the others are set: a clock above the maximum that another one raises.
+
+    Raises: ConfigError, UnitError: as `set_path`, of the first value that the others do not make right.
+    """
+    system = {path: quantity for path, quantity in changes.items() if path.startswith("system.")}
+    if len(system) > 1:
+        chip = rederive(chip, _changed(chip, system), ", ".join(system))
+    left = {path: quantity for path, quantity in changes.items() if len(system) < 2 or path not in system}
+    while left:
+        refused: dict[str, ConfigError] = {}
+        for path, quantity in left.items():
+            try:
+                chip = set_path(chip, path, quantity)
+            except ConfigError as error:
+                refused[path] = error
+        if len(refused) == len(left):
+            raise next(iter(refused.values()))
+        left = {path: left[path] for path in refused}
+    return chip
+
+
+def _changed(chip: Chip, changes: Mapping[str, object]) -> Chip:
+    """The chip of the file with these values in it."""
     document = to_document(chip)
-    if path == "clock":
-        document["clock"] = quantity
-        document["source"] = {"clock": f"override: {text}"}
-    else:
-        _set_component(document, path, quantity, text, where)
-    document["overrides"] = {**chip.overrides, path: text}
-    changed = from_document(document, where=where)
-    return rederive(chip, changed, path)
+    values = {path: q.item() if isinstance(q, np.generic) else q for path, q in changes.items()}
+    texts = {path: value if isinstance(value, str) else repr(value) for path, value in values.items()}
+    where = f"{chip.name}: {', '.join(f'{path}={_short(text)}' for path, text in texts.items())}"
+    for path, value in values.items():
+        if path == "clock":
+            document["clock"] = value
+            document["source"] = {"clock": f"override: {texts[path]}"}
+        else:
+            _set_component(document, path, value, texts[path], where)
+    document["overrides"] = {**chip.overrides, **texts}
+    return from_document(document, where=where)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
 
 def _set_component(document: dict[str, Any], path: str, quantity: object, text: str, where: str) -> None:

@@ -43,7 +43,7 @@ def _supplied(old: Chip, new: Chip, stated: Collection[str]) -> Chip:
     """`new` at the supply that `old` states, and with its energies, brought to the new design."""
     if "technology.voltage" not in stated:
         new = replace(new, technology=replace(new.technology, voltage_v=_moved_voltage(old, new)))
-    return _Energies(old, new, stated).scaled()
+    return _Energies(old, new, {*stated, *new.overrides}).scaled()
 
 
 def _stated(chip: Chip, field: str) -> float | None:
@@ -100,7 +100,8 @@ def _supply(chip: Chip) -> float:
 
 
 class _Energies:
-    """Brings the energies that `old` states to `new`, which itself states those at the paths of `stated`."""
+    """Brings the energies that `old` states to `new`, which itself states those at the paths of `stated`: an override
+    among them holds for the chip as it is in the end, whatever is set after it."""
 
     def __init__(self, old: Chip, new: Chip, stated: Collection[str]) -> None:
         self.new, self.stated, self.before = new, stated, dict(old.components())

@@ -275,3 +275,14 @@ def test_a_limit_that_only_the_chips_own_value_meets(document: dict[str, Any]) -
     document["constraints"] = {"area": "6 mm2"}
     with pytest.raises(ConfigError, match=r"all 2 chips looked at: the least is 6\.638 mm2, 10\.6% above"):
         build_space(document)
+
+
+def test_values_may_stand_with_those_of_another_parameter_alone(document: dict[str, Any]) -> None:
+    """Of 8 chips 1 or 8 stages, of 2 chips 1: what lies between is an infeasible design, and no wrong file."""
+    document |= {"chip": "h100-sxm-x8", "compression": {}}
+    document["hardware"] = {"system.pipeline": {"choices": [1, 16]}, "system.chips": {"choices": [8, 16]}}
+    document["hardware"]["system.ports"] = 16
+    assert build_space(document).chip.system.ports == 16
+    document["hardware"]["system.pipeline"] = {"choices": [1, 7]}
+    with pytest.raises(ConfigError, match=r"hardware\.system\.pipeline: .*expected one of 1, 2, 4, 8"):
+        build_space(document)

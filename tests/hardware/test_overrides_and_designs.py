@@ -1,12 +1,13 @@
 """Overrides on one chip, and designs as columns and rows."""
 
-from itertools import product
+from itertools import permutations, product
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import sim
 from sim.analytical import estimate
 from sim.errors import ConfigError, UnitError
 from sim.hardware.chip import Dataflow
@@ -278,3 +279,41 @@ def test_a_file_that_extends_another_changes_what_its_numbers_hold_for(tmp_path)
     chip = load_hardware(child)
     assert (chip.technology.voltage_v, chip.main_unit.array.mac_energy_j["int16"]) == (1.0, 1.42e-12)
     assert chip.main_unit.vector.energy_j["add"] == 1e-12
+
+
+@pytest.mark.parametrize(
+    ("chip", "changes"),
+    [
+        ("h100-sxm-x8", {"system.pipeline": 3, "system.chips": 6}),  # neither stands on eight chips in four stages
+        ("h100-sxm-x8", {"system.pipeline": 16, "system.chips": 16, "system.ports": 16}),
+        ("tesla-fsd-npu", {"clock": "2.8 GHz", "technology.max_clock": "3 GHz"}),
+        ("tesla-fsd-npu", {"SRAM.read_energy": "1 pJ/B", "SRAM.capacity": "8 MiB", "technology.node": "7 nm"}),
+    ],
+)
+def test_the_order_of_overrides_does_not_matter(chip, changes):
+    base = sim.load_hardware(chip)
+    if "system.pipeline" in changes:
+        base = base.set("system.pipeline", 4)
+    made = [base.set_all(dict(some)) for some in permutations(changes.items())]
+    assert len({chip_hash(one) for one in made}) == 1
+
+
+def test_an_energy_that_is_set_holds_for_the_chip_in_the_end():
+    """1 pJ a byte are meant of the memory of 8 MiB, not of one of another size."""
+    chip = sim.load_hardware("tesla-fsd-npu").set_all({"SRAM.read_energy": "1 pJ/B", "SRAM.capacity": "8 MiB"})
+    assert read_path(chip, "SRAM.read_energy") == 1e-12
+
+
+def test_a_value_may_stand_with_that_of_another_path_alone():
+    chip = sim.load_hardware("h100-sxm-x8")
+    grid = {"system.pipeline": [1, 16], "system.chips": [8, 16], "system.ports": [8, 16]}
+    table = sim.sweep("gemm", chip, grid)
+    right = {tuple(row[path] for path in grid): not row["infeasible"] for row in table.rows()}
+    assert right[1, 16, 16]
+    assert not right[1, 16, 8]
+    assert not right[16, 8, 16]
+    alone = sim.estimate(sim.load_workload("gemm"), chip.set_all({"system.chips": 16, "system.ports": 16}))
+    row = next(row for row in table.rows() if [row[path] for path in grid] == [1, 16, 16])
+    assert (row["latency_s"], row["energy_j"], row["area_mm2"]) == (alone.latency_s, alone.energy_j, alone.area_mm2)
+    with pytest.raises(ConfigError, match=r"system\.pipeline=7: .* expected one of 1, 2, 4, 8"):
+        sim.sweep("gemm", chip, {"system.pipeline": [1, 7], "system.chips": [8, 16], "system.ports": [8, 16]})
