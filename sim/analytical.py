@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, isfinite, isnan
 from pathlib import Path
 
@@ -77,7 +77,8 @@ def estimate(
         inputs: "host": they come over the chip's host link, where it has one, as an op of their own; "resident": they
             are in the home memory already, as in most measurements of a device alone.
         progress: called now and then with the share of the ops that are costed, for each evaluation anew.
-        processes: how many cost the further evaluations of `what_if` (forked copies of this one, on Linux only).
+        processes: how many search for mappings over several memory borders, and cost the further evaluations of
+            `what_if` (forked copies of this one, on Linux only).
     Returns: also where the network fits nowhere: `infeasible` then says why, times are infinite or not a number.
     Raises: UnsupportedOpError, PrecisionError, MappingError, ConfigError; InfeasibleError: a given mapping overflows.
     """
@@ -94,6 +95,7 @@ def estimate(
         calibration=calibration,
         inputs=inputs,
         progress=progress,
+        processes=processes,
     )
     chosen = precision_on(chip, precision)
     shared = Shared()
@@ -102,6 +104,7 @@ def estimate(
     found = read(network, 0, precision=chosen, options=options)
     if not what_if or given or options.overrides_s:
         return found
+    options = replace(options, processes=1)  # the others cost what-ifs
     with WhatIfs(graph, chip, chosen, options, shared, processes) as asked:
         for more in (with_savings, with_steady):
             found = more(found, network.of(0), graph, chip, chosen, options, shared)

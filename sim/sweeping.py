@@ -259,6 +259,7 @@ def _fill(
     chips, designs = grid.chips, grid.designs
     area, idle = (designs.system_chips * np.asarray(f(designs), dtype=float) for f in (chip_area_mm2, idle_power_w))
     groups, shared = group_by_structure(chips), Shared()
+    options = replace(options, processes=processes if len(groups) == 1 else 1)
     tasks = [
         partial(
             _structure, graph, [chips[i] for i in some], _part(designs, some), precision, options, idle[some], shared

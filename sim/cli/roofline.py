@@ -41,6 +41,7 @@ def roofline(
 ) -> None:
     """The data sheet's bound, the ridges, and where every op stands against them."""
     import sim
+    from sim.aside import cores
     from sim.cli import common
     from sim.cli.progress import Progress
     from sim.errors import ConfigError
@@ -65,7 +66,7 @@ def roofline(
         graph = sim.load_workload(workload, progress=progress.traced, **common.knobs(p or ()))
         for chip in chips:
             progress.step(f"mapping {workload} onto {chip.name}")
-            estimates.append(sim.estimate(graph, chip, progress=progress, **options))
+            estimates.append(sim.estimate(graph, chip, progress=progress, processes=cores(), **options))
     times = _measured(measured, graph, estimates, chips) if measured is not None else []
     bounds = [_bound(found, graph, chip, precision, inputs.value) for found, chip in zip(estimates, chips, strict=True)]
     if json:

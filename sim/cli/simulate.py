@@ -84,13 +84,14 @@ def _workload(
     what: str, chip: Chip, knobs: Mapping[str, Any], options: Mapping[str, Any], expand: bool, trace: Path | None,
     seed: int, json: bool,
 ) -> None:  # fmt: skip
+    from sim.aside import cores
     from sim.events.simulate import simulate as run_one
     from sim.schedule.confidence import calibration_label
     from sim.view import simulation as view
     from sim.view.tables import unruled
     from sim.workload.load import load_workload
 
-    label = calibration_label(chip, options["calibration"])
+    label, options = calibration_label(chip, options["calibration"]), {**options, "processes": cores()}
     with Progress(f"tracing {what}", steps=2) as progress:
         graph = load_workload(what, progress=progress.traced, **knobs)
         progress.step(f"simulating {what} on {chip.name}")

@@ -58,7 +58,7 @@ def simulate(
         record: slices that the timeline keeps.
         must_fit: else what fits nowhere is a result without numbers, whose `infeasible` says why.
         options: as `sim.estimate`, with its defaults: precision, calibration, map_space, mapping, objective,
-            allow_unsupported, inputs.
+            allow_unsupported, inputs, processes.
 
     Raises:
         ConfigError: a graph without a chip, options with a schedule. TypeError: an option that there is not.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
+from sim.aside import Aside
 from sim.errors import MappingError
 from sim.mapping.evaluate import Cost, Rows, StepTable, evaluate_rows, step_table
 from sim.mapping.machine import Machine
@@ -36,18 +38,37 @@ def map_einsum(
     Args: homes: operand -> level where it lies; space: one of SPACES; reserved_bytes: (D, levels).
     Raises: MappingError: unknown space.
     """
-    return next(map_einsums([Question(problem, machine, homes, objective, reserved_bytes)], space=space))
+    return map_einsums([Question(problem, machine, homes, objective, reserved_bytes)], space=space)[0]
 
 
-def map_einsums(questions: Sequence[Question], *, space: str = "even") -> Iterator[Winners]:
-    """As `map_einsum` for many, in order; what their searches have in common is done once."""
+def map_einsums(
+    questions: Sequence[Question],
+    *,
+    space: str = "even",
+    processes: int = 1,
+    progress: Callable[[float], None] = lambda share: None,
+) -> list[Winners]:
+    """As `map_einsum` for many, in order; what their searches have in common is done once.
+
+    Args: processes: how many search over several borders or uneven spaces, where each question takes long and shares
+        nothing with others (forked copies of this one, see `Aside`); progress: called with the share of the questions
+        that others come after.
+    """
     if space not in SPACES:
         raise MappingError(f'map space "{space}" is unknown: expected one of {", ".join(SPACES)}')
     single = [space != "uneven" and not needs_rates(q.machine, q.homes) for q in questions]
-    fixed = space == "fixed_dataflow"
-    together = map_problems([replace(q, fixed=fixed) for q, one in zip(questions, single, strict=True) if one])
-    for question, one in zip(questions, single, strict=True):
-        yield next(together) if one else _alone(question, space)
+    lonely = [number for number, one in enumerate(single) if not one]
+
+    def alone(number: int) -> Winners:
+        progress(number / len(questions))
+        return _alone(questions[number], space)
+
+    with Aside([partial(alone, number) for number in lonely], min(processes, len(lonely))) as aside:
+        fixed = space == "fixed_dataflow"
+        answers = map_problems([replace(q, fixed=fixed) for q, one in zip(questions, single, strict=True) if one])
+        together, apart = list(answers), iter(aside.results())
+    shared = iter(together)
+    return [next(shared if one else apart) for one in single]
 
 
 def _alone(question: Question, space: str) -> Winners:

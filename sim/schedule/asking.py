@@ -160,11 +160,11 @@ def ask_all(wanted: Iterable[Asked], coster: _Coster) -> None:
     known |= {key: one.won for key, one in kept.items() if key not in fresh}
     if not fresh:
         return
-    answers = map_einsums(list(fresh.values()), space=coster.options.map_space)
-    for number, (key, won) in enumerate(zip(fresh, answers, strict=True)):
+    how = coster.options
+    answers = map_einsums(list(fresh.values()), space=how.map_space, processes=how.processes, progress=how.progress)
+    for key, won in zip(fresh, answers, strict=True):
         known[key] = kept[key].beside(won) if key in kept else won
         coster.shared.again.answered(fresh[key], won)
-        coster.options.progress(number / len(fresh))
 
 
 def found(question: Question, one: Asked, coster: _Coster) -> Winners:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sim.errors import InfeasibleError
+from sim.errors import InfeasibleError, whole
 from sim.hardware.chip import Chip
 from sim.mapping.machine import Machine
 from sim.mapping.steps import Moves, StepTable
@@ -42,6 +42,7 @@ def costed(
     allow_unsupported: bool = False,
     calibration: str = "auto",
     inputs: str = "host",
+    processes: int = 1,
 ) -> tuple[Network, Options, Precision | PrecisionPolicy]:
     """The network that `estimate` reads with the same arguments, and what these came to.
 
@@ -55,6 +56,7 @@ def costed(
         allow_unsupported=allow_unsupported,
         calibration=calibration,
         inputs=inputs,
+        processes=whole(processes, where="processes"),
     )
     chosen = resolve_precision(precision, chip.default_precision)
     return cost_network(graph, [chip], chosen, options), options, chosen

@@ -72,6 +72,8 @@ class Options:
     """in a stream of inferences, in which all weights of a stage stay on chip if they fit: where stages begin"""
     progress: Callable[[float], None] = _silent
     """called now and then with the share of the ops that are costed"""
+    processes: int = 1
+    """that search for mappings, where a search takes long"""
 
 
 @dataclass(frozen=True, kw_only=True)

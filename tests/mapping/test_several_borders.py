@@ -92,3 +92,9 @@ def test_one_more_instance_takes_no_way_away(sides: tuple[int, int, int]) -> Non
             assert all(way in more for way in one)
         if count != 2 * FEW:
             assert all(any(all(w.get(r, 1) >= n for r, n in way.items()) for w in more) for way in one), count
+
+
+def test_several_processes_find_what_one_finds() -> None:
+    chip, graph = sim.load_hardware("eyeriss"), sim.load_workload("mlp", batch=4)
+    one, several = (sim.estimate(graph, chip, processes=processes) for processes in (1, 3))
+    assert several.to_dict() == one.to_dict()
