@@ -190,12 +190,14 @@ class Designs:
         """Raises: ConfigError: a choice of `path` is wrong on the chip, and with whatever choice of another path (of
         a system, whose numbers bound each other, of all the others) too."""
         choices = {o: [(o, j) for j in range(len(options))] for o, options in self.choices.items() if o != path}
-        system = [listed for other, listed in choices.items() if other.startswith("system.")]
+        system = [listed for other, listed in choices.items() if str(other).startswith("system.")]
         for i in range(len(self.choices[path])):
             try:
                 self.changed(((path, i),))
             except ConfigError:
-                others = product(*system) if path.startswith("system.") else ((o,) for o in chain(*choices.values()))
+                others = (
+                    product(*system) if str(path).startswith("system.") else ((o,) for o in chain(*choices.values()))
+                )
                 if not any(self._stands((*other, (path, i))) for other in others):
                     raise
 

@@ -69,7 +69,7 @@ def set_paths(chip: Chip, changes: Mapping[str, object]) -> Chip:
 
     Raises: ConfigError, UnitError: as `set_path`, of the first value that the others do not make right.
     """
-    system = {path: quantity for path, quantity in changes.items() if path.startswith("system.")}
+    system = {path: quantity for path, quantity in changes.items() if str(path).startswith("system.")}
     if len(system) > 1:
         chip = rederive(chip, _changed(chip, system), ", ".join(system))
     left = {path: quantity for path, quantity in changes.items() if len(system) < 2 or path not in system}
