@@ -72,8 +72,8 @@ def estimate(
         overrides: op name -> latency that is known better, in seconds or with its unit ("1.2 ms").
         what_if: also cost the network with each resource larger and in each precision (`sim.whatif`): some
             twenty further evaluations; and, on mapped units, with every op alone and all tensors at home, which
-            fills `saved`, and as a stream of inferences on all units (`steady`). Without `mapping` and `overrides`,
-            which belong to one chip.
+            fills `saved`; and as a stream of inferences on all units, or stages of chips (`steady`). Without
+            `mapping` and `overrides`, which belong to one chip.
         inputs: "host": they come over the chip's host link, where it has one, as an op of their own; "resident": they
             are in the home memory already, as in most measurements of a device alone.
         progress: called now and then with the share of the ops that are costed, for each evaluation anew.

@@ -61,7 +61,7 @@ class Saved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """Ops that one unit runs of every inference, in a steady stream of them."""
+    """Ops that one unit, or the chips of one stage, runs of every inference, in a steady stream of them."""
 
     first: str
     last: str
@@ -72,7 +72,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Steady:
-    """One inference after the other on all units of the kind: copies of a pipeline of stages.
+    """One inference after the other on all units of the kind, or the stages of a system of chips: copies of a pipeline.
 
     `interval_s` is the time between two results, `latency_s` that of one inference, `bound` what sets the interval:
     "stage:<number>" or the resource that the units share."""

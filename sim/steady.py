@@ -5,6 +5,8 @@ weights in its unit's memory from one inference to the next if all of them fit t
 from stage to stage goes through the memory that the units share. The time between two results is that of the slowest
 stage over the copies, or that of the shared memory and links, whichever is longer. The best arrangement is taken; one
 is that every unit repeats the network as it runs alone.
+
+A system of chips that runs a network in stages is such a pipeline too, whose stages share nothing but the links.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from sim.schedule.loads import SUFFIX
 from sim.schedule.network import Network, Options, Shared, cost_network
 from sim.schedule.residency import stage_weights, storages
 from sim.units import Dimension, format_quantity
-from sim.workload.graph import Graph, ViewOp
+from sim.workload.graph import Collective, CollectiveOp, Graph, ViewOp
+from sim.workload.passes.pipeline import stage_of
 from sim.workload.passes.precision import PrecisionPolicy
 from sim.workload.precision import Precision
 
@@ -38,7 +41,13 @@ def with_steady(
 ) -> Estimate:
     """The estimate with `steady` filled; arguments as `sim.savings.with_savings`."""
     unit = network.unit
-    if unit.costing is not Costing.MAPPED or chip.system or not isfinite(found.latency_s) or options.overrides_s:
+    if not isfinite(found.latency_s) or options.overrides_s:
+        return found
+    if chip.system and chip.system.pipeline > 1:
+        best = pipelined(network)
+        how = f"a pipeline of {len(best.stages)} stages on {chip.system.chips} chips"
+        return replace(found, steady=best, notes=(*found.notes, *_note(best, found, how)))
+    if unit.costing is not Costing.MAPPED or chip.system:
         return found
     best = arrangement(network, (), unit.count)  # each inference as it is alone, one after the other
     for stages in (s for s in range(1, unit.count + 1) if unit.count % s == 0):
@@ -52,7 +61,35 @@ def with_steady(
         if not stream.infeasible[0]:
             one = arrangement(stream.of(0), cuts, unit.count // stages)
             best = one if one.interval_s < best.interval_s else best
-    return replace(found, steady=best, notes=(*found.notes, *_note(best, found, unit.name)))
+    parts, count = len(best.stages), best.copies * len(best.stages)
+    how = f"a pipeline of {parts} stages on {count} x {unit.name}" if parts > 1 else f"on {count} x {unit.name}"
+    return replace(found, steady=best, notes=(*found.notes, *_note(best, found, how)))
+
+
+def pipelined(network: Network) -> Steady:
+    """The stream through the stages of a system of chips, each of which has its weights in a home memory of its own.
+
+    A stage sends its results while it computes the next ones: it launches the send, and the link takes the rest.
+    """
+    graph = network.graph
+    position, stage = {op.name: at for at, op in enumerate(graph.ops)}, stage_of(graph)
+    names: list[list[str]] = [[] for _ in range(stage[-1] + 1)]
+    seconds, sends = [0.0] * len(names), dict[str, float]()
+    for group, increment in zip(network.groups, network.increments_s, strict=True):
+        if group.name == TRANSFER:
+            continue
+        at = stage[position[group.name.removesuffix(SUFFIX)]]
+        names[at].append(group.name)
+        if isinstance(group.op, CollectiveOp) and group.op.collective is Collective.SEND:
+            seconds[at] += float(group.launch_s[0])
+            sends[group.bound[0]] = max(float(group.time_s[0]), sends.get(group.bound[0], 0.0))
+        else:
+            seconds[at] += float(increment[0])
+    stages = tuple(
+        Stage(first=own[0], last=own[-1], latency_s=each, weights_on_chip_bytes=0.0)
+        for own, each in zip(names, seconds, strict=True)
+    )
+    return _stream(network, stages, 1, sends | _arriving_s(network), float(network.latency_s[0]))
 
 
 def balanced_cuts(network: Network, stages: int) -> tuple[int, ...]:
@@ -85,32 +122,38 @@ def arrangement(stream: Network, cuts: Sequence[int], copies: int) -> Steady:
         kept = sum(sizes[s] for s in part.storages if stream.residency.stays[s][0] and s not in loaded)
         seconds = sum(t for at, t in _times(stream) if part.first <= at < part.end)
         stages.append(Stage(first=ops[0], last=ops[-1], latency_s=seconds, weights_on_chip_bytes=kept))
+    shared = {f"memory:{stream.unit.home}": sum(float(group.home_busy_s[0]) for group in stream.groups)}
+    arriving = _arriving_s(stream)
+    latency = sum(stage.latency_s for stage in stages) + sum(arriving.values())
+    return _stream(stream, tuple(stages), copies, shared | arriving, latency)
+
+
+def _stream(
+    network: Network, stages: tuple[Stage, ...], copies: int, shared_s: dict[str, float], latency_s: float
+) -> Steady:
+    """`shared_s`: the time that an inference takes of what its stages or others share, by its name."""
     slowest = max(range(len(stages)), key=lambda i: stages[i].latency_s)
-    limits = {f"stage:{slowest + 1}": stages[slowest].latency_s / copies} | _shared_s(stream)
+    limits = {f"stage:{slowest + 1}": stages[slowest].latency_s / copies} | shared_s
     bound = max(limits, key=lambda name: limits[name])
-    arriving = sum(float(g.time_s[0]) for g in stream.groups if g.name == TRANSFER)
     return Steady(
         interval_s=limits[bound],
-        latency_s=sum(stage.latency_s for stage in stages) + arriving,
-        throughput_per_s=stream.graph.batch / limits[bound],
+        latency_s=latency_s,
+        throughput_per_s=network.graph.batch / limits[bound],
         copies=copies,
-        stages=tuple(stages),
+        stages=stages,
         bound=bound,
     )
 
 
-def _shared_s(stream: Network) -> dict[str, float]:
-    """Time that one inference takes of what the units share: the home memory and the inputs' link."""
-    limits = {f"memory:{stream.unit.home}": sum(float(group.home_busy_s[0]) for group in stream.groups)}
-    return limits | {group.bound[0]: float(group.time_s[0]) for group in stream.groups if group.name == TRANSFER}
+def _arriving_s(network: Network) -> dict[str, float]:
+    """The link over which inputs arrive -> its time of an inference."""
+    return {group.bound[0]: float(group.time_s[0]) for group in network.groups if group.name == TRANSFER}
 
 
-def _note(steady: Steady, found: Estimate, unit: str) -> list[str]:
+def _note(steady: Steady, found: Estimate, how: str) -> list[str]:
     """The stream in words, where it is more than one inference after the other as estimated."""
     if steady.interval_s >= found.latency_s * (1 - 1e-9):
         return []
-    parts, count = len(steady.stages), steady.copies * len(steady.stages)
-    how = f"a pipeline of {parts} stages on {count} x {unit}" if parts > 1 else f"on {count} x {unit}"
     kept = sum(stage.weights_on_chip_bytes for stage in steady.stages)
     weights = f", {format_quantity(kept, Dimension.SIZE)} of weights stay on chip" if kept else ""
     rate = steady.throughput_per_s

@@ -117,3 +117,22 @@ def test_weights_that_each_inference_loads_are_not_kept():
     assert any(group.op.kind == LOAD for group in one.of(0).groups)
     assert [size for table in one.residency.loads.values() for size in table.values()] == [65536]
     assert arrangement(one.of(0), (), 1).stages[0].weights_on_chip_bytes == 0
+
+
+def test_stages_of_chips_are_a_pipeline_too():
+    """Four equal layers on four stages of two H100: each stage computes one, and sends while it computes the next."""
+    chip = sim.load_hardware("h100-sxm-x8", {"system.pipeline": 4})
+    found = sim.estimate(products(4096, (4096,) * 5), chip, what_if=True, calibration="none", inputs="resident")
+    steady = found.steady
+    assert steady is not None
+    assert [stage.first.split(".")[0] for stage in steady.stages] == [f"layer{i}" for i in range(4)]
+    sends = [op for op in found.ops if op.kind == "collective.send"]
+    alone = [op.latency_s for op in found.ops if op not in sends]
+    assert len(sends) == 3
+    assert steady.latency_s == found.latency_s
+    assert sum(alone) <= sum(stage.latency_s for stage in steady.stages) < found.latency_s
+    link = max(op.latency_s for op in sends)
+    assert steady.interval_s == max(link, *(stage.latency_s for stage in steady.stages))
+    assert steady.interval_s < found.latency_s / 2
+    assert any("a pipeline of 4 stages on 8 chips" in note for note in found.notes)
+    assert from_dict(to_dict(found)) == found
