@@ -23,9 +23,9 @@ from sim.schedule.host import TRANSFER
 from sim.schedule.loads import SUFFIX
 from sim.schedule.network import Network, Options, Shared, cost_network
 from sim.schedule.residency import stage_weights, storages
+from sim.schedule.stages import stages_of
 from sim.units import Dimension, format_quantity
-from sim.workload.graph import Collective, CollectiveOp, Graph, ViewOp
-from sim.workload.passes.pipeline import stage_of
+from sim.workload.graph import Graph, ViewOp
 from sim.workload.passes.precision import PrecisionPolicy
 from sim.workload.precision import Precision
 
@@ -67,29 +67,13 @@ def with_steady(
 
 
 def pipelined(network: Network) -> Steady:
-    """The stream through the stages of a system of chips, each of which has its weights in a home memory of its own.
-
-    A stage sends its results while it computes the next ones: it launches the send, and the link takes the rest.
-    """
-    graph = network.graph
-    position, stage = {op.name: at for at, op in enumerate(graph.ops)}, stage_of(graph)
-    names: list[list[str]] = [[] for _ in range(stage[-1] + 1)]
-    seconds, sends = [0.0] * len(names), dict[str, float]()
-    for group, increment in zip(network.groups, network.increments_s, strict=True):
-        if group.name == TRANSFER:
-            continue
-        at = stage[position[group.name.removesuffix(SUFFIX)]]
-        names[at].append(group.name)
-        if isinstance(group.op, CollectiveOp) and group.op.collective is Collective.SEND:
-            seconds[at] += float(group.launch_s[0])
-            sends[group.bound[0]] = max(float(group.time_s[0]), sends.get(group.bound[0], 0.0))
-        else:
-            seconds[at] += float(increment[0])
+    """The stream through the stages of a system of chips, each of which has its weights in a home memory of its own."""
+    made = stages_of(network, 0)
     stages = tuple(
-        Stage(first=own[0], last=own[-1], latency_s=each, weights_on_chip_bytes=0.0)
-        for own, each in zip(names, seconds, strict=True)
+        Stage(first=own[0], last=own[-1], latency_s=seconds, weights_on_chip_bytes=0.0)
+        for own, seconds in zip(made.groups, made.latency_s, strict=True)
     )
-    return _stream(network, stages, 1, sends | _arriving_s(network), float(network.latency_s[0]))
+    return _stream(network, stages, 1, {**made.sends_s, **_arriving_s(network)}, float(network.latency_s[0]))
 
 
 def balanced_cuts(network: Network, stages: int) -> tuple[int, ...]:

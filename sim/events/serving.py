@@ -10,7 +10,9 @@ compares points between with schedules of their own.
 Assumes: tokens of a step finish together; requests are admitted first come, first served; a prompt
 chunk and the decoding batch share one reading of the weights, so a mixed step takes
 decode + chunk - (decode of one request at the shortest context), and no less than either; every
-chunk reads the weights, so none takes less than that decode.
+chunk reads the weights, so none takes less than that decode. A pipeline of chips has as many batches under way as
+stages, which share the requests and the cache; each takes its own steps, and while k of them are under way a step takes
+no less than k times its slowest stage (as the micro-batches of vLLM and Megatron-LM, Narayanan et al., SC 2021).
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import inf
 
@@ -47,6 +49,10 @@ class StepTable:
     """Shape (batches, contexts)."""
     prompts: tuple[int, ...]
     prefill_table: np.ndarray
+    stages: int = 1
+    """Of a pipeline of chips, with a batch of its own each."""
+    slowest: StepTable | None = None
+    """What a step takes of the slowest of these stages, or of a send between two."""
 
     def __post_init__(self) -> None:
         for name, axis in (("batches", self.batches), ("contexts", self.contexts), ("prompts", self.prompts)):
@@ -76,12 +82,26 @@ class StepTable:
         """Decode of one request at the shortest context: what reading the weights takes."""
         return self.decode(1, self.contexts[0])
 
-    def step(self, batch: int, context: float, chunks: Sequence[tuple[int, int]]) -> float:
-        """A step of `batch` decoding requests and prompt chunks (tokens, before)."""
+    def step(self, batch: int, context: float, chunks: Sequence[tuple[int, int]], under_way: int = 1) -> float:
+        """A step of `batch` decoding requests and prompt chunks (tokens, before), one of those `under_way`."""
         parts = [self.chunk(tokens, before) for tokens, before in chunks]
         if batch:
             parts.append(self.decode(batch, context))
-        return max(*parts, sum(parts) - self.one * (len(parts) - 1))
+        alone = max(*parts, sum(parts) - self.one * (len(parts) - 1))
+        return max(alone, under_way * self.slowest.step(batch, context, chunks)) if self.slowest else alone
+
+    @property
+    def crowded(self) -> StepTable:
+        """The same with a batch under way for every stage, as a table of one stage."""
+        if self.slowest is None:
+            return replace(self, stages=1)
+        return replace(
+            self,
+            decode_table=np.maximum(self.decode_table, self.stages * self.slowest.decode_table),
+            prefill_table=np.maximum(self.prefill_table, self.stages * self.slowest.prefill_table),
+            stages=1,
+            slowest=None,
+        )
 
 
 def _cell(axis: Sequence[int], at: float) -> tuple[int, float]:
@@ -139,7 +159,7 @@ class _Active:
 
 
 class Server:
-    """The engine loop as one SimPy process: one event a step."""
+    """The engine loop of each batch as a SimPy process: one event a step."""
 
     def __init__(self, env: simpy.Environment, requests: Sequence[Request], table: StepTable, cache: Cache, *,
                  energy: StepTable | None, warmup_s: float, max_batch: int, prefill_chunk: int,
@@ -149,36 +169,48 @@ class Server:
         self.max_batch, self.prefill_chunk, self.recorder = max_batch, prefill_chunk, recorder
         self.coming = deque(_Active(r, i) for i, r in enumerate(sorted(requests, key=lambda r: r.arrival_s)))
         self.waiting: deque[_Active] = deque()
-        self.batch: list[_Active] = []
+        self.batches: list[list[_Active]] = [[] for _ in range(table.stages)]
+        self.under_way, self.step_ended = 0, env.event()
         self.free = cache.pages
         self.done: list[RequestResult] = []
         self.steps = self.preemptions = self.busy = self.batch_sum = 0
         self.lowest_free, self.largest_batch = cache.pages, 0
-        env.process(self._run())
+        for number in range(table.stages):
+            env.process(self._run(number))
 
-    def _run(self) -> Iterator[simpy.Event]:
-        env = self.env
-        while self.coming or self.waiting or self.batch:
+    def _run(self, number: int) -> Iterator[simpy.Event]:
+        env, batch = self.env, self.batches[number]
+        while self.coming or self.waiting or batch:
             while self.coming and to_ticks(self.coming[0].request.arrival_s) <= env.now:
                 self.waiting.append(self.coming.popleft())
-            self._admit()
-            if not self.batch:
-                yield env.timeout(to_ticks(self.coming[0].request.arrival_s) - env.now)
+            self._admit(batch)
+            decoding = self._with_room(batch, [r for r in batch if r.read == r.prompt])
+            if not batch:
+                yield self._news()
                 continue
-            decoding = self._with_room([r for r in self.batch if r.read == r.prompt])
-            chunks = self._chunks()
+            chunks = self._chunks(batch)
             context = sum(r.context for r in decoding) / len(decoding) - 1 if decoding else 0.0
             read = [(n, r.read) for r, n in chunks]
-            duration = max(1, to_ticks(self.table.step(len(decoding), context, read)))
+            self.under_way += 1
+            duration = max(1, to_ticks(self.table.step(len(decoding), context, read, self.under_way)))
             if self.energy and env.now >= self.observed:
                 self.energy_j += self.energy.step(len(decoding), context, read)
             start = env.now
             yield env.timeout(duration)
-            self._finish_step(decoding, chunks, start)
+            self.under_way -= 1
+            self._finish_step(number, decoding, chunks, start)
 
-    def _admit(self) -> None:
-        """First come, first served, while pages for the whole prompt are free."""
-        while self.waiting and len(self.batch) < self.max_batch:
+    def _news(self) -> simpy.Event:
+        """The next arrival or, where other batches may give room or work, the end of a step."""
+        env = self.env
+        arrival = [env.timeout(to_ticks(self.coming[0].request.arrival_s) - env.now)] if self.coming else []
+        return arrival[0] if len(self.batches) == 1 else env.any_of([*arrival, self.step_ended])
+
+    def _admit(self, batch: list[_Active]) -> None:
+        """First come, first served, while pages for the whole prompt are free; to each batch its share."""
+        held = sum(map(len, self.batches))
+        share = -(-min(self.max_batch, held + len(self.waiting)) // len(self.batches))
+        while self.waiting and len(batch) < share and held < self.max_batch:
             head = self.waiting[0]
             pages = self.cache.needed(head.context)
             if pages > self.free:
@@ -189,7 +221,8 @@ class Server:
                 head.admitted = self.env.now
                 head.waited = self.env.now - to_ticks(head.request.arrival_s)
             head.prompt, head.read = head.context, 0
-            self.batch.append(head)
+            batch.append(head)
+            held += 1
 
     def _take(self, request: _Active, pages: int) -> None:
         request.pages += pages
@@ -203,8 +236,8 @@ class Server:
         self.recorder.add("kv_cache bytes", self.env.now, -amount)
         request.pages = 0
 
-    def _with_room(self, decoding: list[_Active]) -> list[_Active]:
-        """Gives each a page for the token it reads; without one, the newest request is put back and starts over."""
+    def _with_room(self, batch: list[_Active], decoding: list[_Active]) -> list[_Active]:
+        """Gives each a page for the token it reads; without one, the batch's newest is put back and starts over."""
         kept = []
         for request in decoding:
             if request.pages == 0:
@@ -213,35 +246,37 @@ class Server:
                 if self.free:
                     self._take(request, 1)
                 else:
-                    self._preempt(self.batch[-1])
+                    self._preempt(batch)
             if request.pages:
                 kept.append(request)
         return [r for r in kept if r.pages]
 
-    def _preempt(self, request: _Active) -> None:
-        self.batch.remove(request)
+    def _preempt(self, batch: list[_Active]) -> None:
+        request = batch.pop()
         self._release(request)
         request.preemptions += 1
         self.preemptions += 1
         self.waiting.appendleft(request)
 
-    def _chunks(self) -> list[tuple[_Active, int]]:
+    def _chunks(self, batch: list[_Active]) -> list[tuple[_Active, int]]:
         left, chunks = self.prefill_chunk, []
-        for request in self.batch:
+        for request in batch:
             if request.read < request.prompt and left:
                 n = min(left, request.prompt - request.read)
                 chunks.append((request, n))
                 left -= n
         return chunks
 
-    def _finish_step(self, decoding: list[_Active], chunks: list[tuple[_Active, int]], start: int) -> None:
-        now = self.env.now
-        self.steps += 1
-        self.busy += now - start
-        self.batch_sum += len(self.batch)
-        self.largest_batch = max(self.largest_batch, len(self.batch))
+    def _finish_step(self, number: int, decoding: list[_Active], chunks: list[tuple[_Active, int]], start: int) -> None:
+        now, batch = self.env.now, self.batches[number]
+        if now > self.observed:
+            self.steps += 1
+            self.busy += now - max(start, self.observed)
+            self.batch_sum += len(batch)
+        self.largest_batch = max(self.largest_batch, sum(map(len, self.batches)))
         kind = "prefill + decode" if chunks and decoding else "prefill" if chunks else "decode"
-        self.recorder.slice("engine", kind, start, now, "compute", kind, self.steps)
+        engine = f"engine[{number}]" if len(self.batches) > 1 else "engine"
+        self.recorder.slice(engine, kind, start, now, "compute", kind, self.steps)
         for request, n in chunks:
             request.read += n
             if request.read == request.prompt:
@@ -251,18 +286,21 @@ class Server:
             if request.first is None:
                 request.first = now
             if request.generated == request.request.output_tokens:
+                batch.remove(request)
                 self._end(request)
+        if len(self.batches) > 1:
+            ended, self.step_ended = self.step_ended, self.env.event()
+            ended.succeed()
 
     def overdue(self, warmup_s: float, ttft_deadline_s: float | None) -> int:
         """Requests that still wait for a first token later than its deadline."""
         if ttft_deadline_s is None:
             return 0
-        waiting = [*self.waiting, *self.coming, *(r for r in self.batch if r.first is None)]
+        waiting = [*self.waiting, *self.coming, *(r for batch in self.batches for r in batch if r.first is None)]
         latest = to_seconds(self.env.now) - ttft_deadline_s
         return sum(warmup_s <= r.request.arrival_s < latest for r in waiting if r.first is None)
 
     def _end(self, request: _Active) -> None:
-        self.batch.remove(request)
         self._release(request)
         asked, now = request.request, self.env.now
         later = asked.output_tokens - 1
@@ -288,8 +326,13 @@ def offered_utilization(
     The batch is full when `max_batch` requests run or the pages are used up by requests half done. A
     request takes what its prompt's chunks add to the steps, which grows faster than its length, and its
     share of the steps that it is in: one for each chunk, the last of which makes its first token, and one
-    for each later token. A step takes what it takes with one token to decode, and the rest by token.
+    for each later token. A step takes what it takes with one token to decode, and the rest by token. A pipeline
+    shares requests and pages out to a batch for each stage.
     """
+    if table.stages > 1:
+        n = table.stages
+        own = replace(cache, pages=max(1, cache.pages // n))
+        return offered_utilization(requests, rate_per_s / n, table.crowded, own, -(-max_batch // n), prefill_chunk)
     prompt = float(np.mean([r.prompt_tokens for r in requests]))
     output = float(np.mean([r.output_tokens for r in requests]))
     fit = cache.pages * cache.page_tokens / (prompt + output / 2)
@@ -366,7 +409,7 @@ def serve(
         peak_kv_bytes=(cache.pages - server.lowest_free) * page_bytes,
         kv_capacity_bytes=cache.pages * page_bytes,
         preemptions=server.preemptions,
-        utilization=server.busy / env.now if env.now else 0.0,
+        utilization=to_seconds(server.busy) / (table.stages * observed_s) if observed_s else 0.0,
         energy_j=server.energy_j + (idle_power_w or 0.0) * observed_s if energy and idle_power_w != inf else None,
         ttft_deadline_s=ttft_deadline_s,
         tpot_deadline_s=tpot_deadline_s,

@@ -39,14 +39,17 @@ class ServingResult:
     ended: tuple[RequestResult, ...]
     """Those that ended after the warm-up, whenever they arrived: what rates count."""
     steps: int
+    """That ended after the warm-up, as `mean_batch` and `utilization`."""
     events: int
     mean_batch: float
+    """Requests in a step: of a pipeline of chips, in the batch of one stage."""
     largest_batch: int
+    """Requests under way at once, from the start on, as the memory and preemptions."""
     peak_kv_bytes: float
     kv_capacity_bytes: float
     preemptions: int
     utilization: float
-    """Share of the run with a step under way."""
+    """Share of the time with a step under way; of a pipeline of chips, of that of all its batches."""
     energy_j: float | None
     """Of the steps after the warm-up, and of what flows whatever runs."""
     ttft_deadline_s: float | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -94,10 +94,16 @@ def run_serving(
         runs=tuple(runs),
         offered=load,
         kv_bytes_per_token=held.kv_bytes_per_token,
-        notes=_read_at_once(seconds, requests),
+        notes=(*_batches(seconds), *_read_at_once(seconds, requests)),
         settings=settings,
         stated=stated_scenario(scenario, chip),
     )
+
+
+def _batches(seconds: StepTable) -> tuple[str, ...]:
+    """A note on a pipeline of chips."""
+    n = seconds.stages
+    return (f"{n} pipeline stages, each with a batch of its own under way",) if n > 1 else ()
 
 
 def _read_at_once(seconds: StepTable, requests: list[list[Request]]) -> tuple[str, ...]:
@@ -193,7 +199,8 @@ def step_tables(
     axes = [_held_contexts(contexts, tokens // b) for b in batches]
     cells = [("decode", b, c) for b, axis in zip(batches, axes, strict=True) for c in axis]
     cells += [("prefill", 1, n) for n in prompts]
-    found: dict[tuple[str, int, int], tuple[float, float | None]] = {}
+    found: dict[tuple[str, int, int], tuple[float, float | None, float | None]] = {}
+    stages = 1
     for at, (phase, batch, context) in enumerate(cells):
         if progress:
             progress(at / len(cells), "scheduling")
@@ -206,7 +213,8 @@ def step_tables(
             prompts = tuple(n for n in prompts if n < context)  # too long to be read at once; chunks of it may fit
             break
         alone = run([Stream(name="step", schedule=made)], record=0)
-        found[phase, batch, context] = (alone.latency_s, alone.energy_j)
+        found[phase, batch, context] = (alone.latency_s, alone.energy_j, made.interval_s)
+        stages = made.stages
 
     def table(which: int) -> StepTable:
         values = {cell: float(both[which] or 0.0) for cell, both in found.items()}
@@ -223,7 +231,8 @@ def step_tables(
             prefill_table=np.array([values["prefill", 1, n] for n in prompts]),
         )
 
-    return table(0), None if any(energy is None for _, energy in found.values()) else table(1)
+    seconds = replace(table(0), stages=stages, slowest=table(2)) if stages > 1 else table(0)
+    return seconds, None if any(energy is None for _, energy, _ in found.values()) else table(1)
 
 
 def _reaching(axis: tuple[int, ...], most: int) -> tuple[int, ...]:

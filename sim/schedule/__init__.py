@@ -8,5 +8,6 @@ Groups by unit       groups and streams (mapped units), gpu, gpu_kernels and gpu
 Memory               residency (homes of tensors), room (whether they fit), loads (weights that stay), choice (kept or
                      not, by evaluation), peaks (the most that each memory holds)
 Fusion               fusion, slicings (ways to cut a group), slices (their cost)
-Time                 makespan (who waits for whom), confidence (calibration and interval)
+Time                 makespan (who waits for whom), stages (of a pipeline of chips), confidence (calibration and
+                     interval)
 """

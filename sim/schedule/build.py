@@ -25,6 +25,7 @@ from sim.schedule.network import Network, Options, cost_network
 from sim.schedule.peaks import peaks_bytes
 from sim.schedule.plan import Group, Schedule, Steps
 from sim.schedule.slices import Sliced, slice_classes
+from sim.schedule.stages import stages_of
 from sim.workload.graph import CollectiveOp, Graph
 from sim.workload.passes.precision import PrecisionPolicy
 from sim.workload.precision import Precision
@@ -105,6 +106,8 @@ def to_schedule(network: Network, d: int) -> Schedule:
         units={unit.name: unit.count} | ({chip.system_link.name: 1} if any(beside) else {}),
         notes=network.notes,
         lasting_bytes={home.name: network.residency.lasting_bytes},
+        stages=(stages := chip.system.pipeline if chip.system else 1),
+        interval_s=stages_of(network, d).interval_s if stages > 1 else None,
     )
 
 

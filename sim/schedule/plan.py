@@ -113,3 +113,7 @@ class Schedule:
     notes: tuple[str, ...] = ()
     lasting_bytes: Mapping[str, float] = field(default_factory=dict)
     """Memory -> bytes held from one run to the next: weights and caches."""
+    stages: int = 1
+    """Of a pipeline of chips."""
+    interval_s: float | None = None
+    """Of such a pipeline: the least time between two runs, one after the other through its stages."""

@@ -148,6 +148,43 @@ def test_a_step_reads_what_the_cache_holds():
     assert held == ((0, 10.0), (to_ticks(run.requests[0].ttft_s), 15.0), (to_ticks(run.latency_s), 0.0))
 
 
+def halves(share: float) -> StepTable:
+    """`TABLE` on two chips, the slower of which takes `share` of every step."""
+    own = replace(TABLE, decode_table=share * TABLE.decode_table, prefill_table=share * TABLE.prefill_table)
+    return replace(TABLE, stages=2, slowest=own)
+
+
+def test_a_batch_for_each_stage():
+    """Two requests, one in each batch: 1 ms to read, 2 to decode, side by side in equal stages. In one batch the
+    decodes take 1.5 ms each. Where one stage takes 0.8 of a step, the second batch waits for it: 3 x 1.6 ms."""
+    asked = [request(0.0), request(0.0)]
+    run = serve(asked, halves(0.5), ROOMY, max_batch=4, prefill_chunk=64)
+    assert [r.finish_s for r in run.requests] == pytest.approx([3e-3, 3e-3])
+    assert (run.steps, run.largest_batch, run.mean_batch, run.utilization) == (6, 2, 1.0, pytest.approx(1.0))
+    assert serve(asked, TABLE, ROOMY, max_batch=4, prefill_chunk=64).latency_s == pytest.approx(4e-3)
+    uneven = serve(asked, halves(0.8), ROOMY, max_batch=4, prefill_chunk=64)
+    assert uneven.latency_s == pytest.approx(1.6e-3 + 1.6e-3 + 1.6e-3)
+
+
+def test_batches_of_stages_share_the_cache():
+    """Four pages: each of two requests fills two, and one of them must give way when both want a third."""
+    cache = Cache(pages=4, page_tokens=5, bytes_per_token=1.0)
+    run = serve([request(0.0, output=6), request(0.0, output=6)], halves(0.5), cache, max_batch=2, prefill_chunk=64)
+    assert len(run.requests) == 2
+    assert run.preemptions >= 1
+    assert run.peak_kv_bytes == 20
+    assert run.timeline.counters["kv_cache bytes"][-1][1] == 0
+
+
+@pytest.mark.parametrize("share", [0.5, 0.7])
+def test_offered_load_of_stages_is_that_at_which_they_are_just_busy(share):
+    """Requests that always wait: the server's own rate is what gives a load of 1, within the last ones that run out."""
+    asked = [request(0.0, prompt=10, output=50) for _ in range(400)]
+    run = serve(asked, halves(share), ROOMY, max_batch=4, prefill_chunk=64)
+    rate = len(asked) / run.latency_s
+    assert offered_utilization(asked, rate, halves(share), ROOMY, 4, 64) == pytest.approx(1.0, rel=0.04)
+
+
 def test_rates_count_what_ends_after_the_warm_up():
     """One at a time, 3 ms each (1 to read, 2 to decode), all there at 0: a warm-up of 30 ms ends with the tenth. The
     other ninety end in 270 ms: 333 requests, or 1,000 tokens, a second, for 3 mJ each."""
@@ -156,6 +193,7 @@ def test_rates_count_what_ends_after_the_warm_up():
     assert (len(run.requests), len(run.ended)) == (1, 90)
     assert run.tokens_per_s == pytest.approx(1000)
     assert run.goodput_per_s == pytest.approx(1000 / 3)
+    assert (run.steps, run.mean_batch, run.utilization) == (270, 1.0, pytest.approx(1.0))
 
 
 @pytest.mark.parametrize(
