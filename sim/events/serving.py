@@ -173,7 +173,7 @@ class Server:
         self.under_way, self.step_ended = 0, env.event()
         self.free = cache.pages
         self.done: list[RequestResult] = []
-        self.steps = self.preemptions = self.busy = self.batch_sum = 0
+        self.steps = self.made = self.preemptions = self.busy = self.batch_sum = 0
         self.lowest_free, self.largest_batch = cache.pages, 0
         for number in range(table.stages):
             env.process(self._run(number))
@@ -269,6 +269,7 @@ class Server:
 
     def _finish_step(self, number: int, decoding: list[_Active], chunks: list[tuple[_Active, int]], start: int) -> None:
         now, batch = self.env.now, self.batches[number]
+        self.made += 1
         if now > self.observed:
             self.steps += 1
             self.busy += now - max(start, self.observed)
@@ -276,7 +277,7 @@ class Server:
         self.largest_batch = max(self.largest_batch, sum(map(len, self.batches)))
         kind = "prefill + decode" if chunks and decoding else "prefill" if chunks else "decode"
         engine = f"engine[{number}]" if len(self.batches) > 1 else "engine"
-        self.recorder.slice(engine, kind, start, now, "compute", kind, self.steps)
+        self.recorder.slice(engine, kind, start, now, "compute", kind, self.made)
         for request, n in chunks:
             request.read += n
             if request.read == request.prompt:
