@@ -36,8 +36,10 @@ IN_CACHE = 60_000
 class Heat:
     """The best candidates of each of some designs, which are numbered through."""
 
-    def __init__(self, rivals: Rivals, scan: Scan, designs: Entrants, cell: np.ndarray) -> None:
-        """`cell`: of each design."""
+    def __init__(
+        self, rivals: Rivals, scan: Scan, designs: Entrants, cell: np.ndarray, watch: np.ndarray | None = None
+    ) -> None:
+        """`cell`: of each design. `watch`: (designs,) those of which `undecided` tells."""
         self.rivals, self.scan, self.designs, self.cell = rivals, scan, designs, cell
         self.first, self.fit = scan.space_starts[designs.space], scan.ends[cell]
         """Per design: the candidates that fit it (from, up to)."""
@@ -46,6 +48,10 @@ class Heat:
         self.best, self.left = Best(len(designs)), Left.none(len(designs))
         self.reach = np.full(len(designs), -np.inf)
         """Bounds up to here were listed for the first round."""
+        self.watch = watch
+        levels = len(rivals.machine.levels)
+        self.moved = np.full((0 if watch is None else len(designs), 2 * levels), np.inf)
+        """Least bytes per level and way that a candidate moves whose value is the best."""
         self.near, self.seen, self.held = Chosen.none(), Chosen.none(), Chosen.none()
         """What was listed and not taken, what was, and the keys that the first round left for the second."""
 
@@ -60,6 +66,22 @@ class Heat:
     def open(self) -> np.ndarray:
         """The least bound of what was not refined for each design; inf where nothing is left."""
         return self.left.least(np.arange(len(self.designs)))
+
+    def undecided(self) -> np.ndarray:
+        """Of each design that is watched, whether something as good as its best moves less at some memory: then other
+        energies may prefer it."""
+        found = np.zeros(len(self.designs), dtype=bool)
+        some = np.flatnonzero(self.watch & (self.best.table >= 0)) if self.watch is not None else ()
+        if len(some):
+            best = self.best.take(some)
+            pairs = Pairs(best.key, best.table, best.row, best.order)
+            found[some] = (self.moved[some] < self._moved(pairs)).any(axis=1)
+        return found
+
+    def _moved(self, pairs: Pairs) -> np.ndarray:
+        """Bytes of pairs per level and way, (pairs, 2 x levels)."""
+        moved = self.rivals.settled.traffic(pairs).sum(axis=2)
+        return moved.reshape(len(moved), self.moved.shape[1])
 
     # Bounds ----------------------------------------------------------------------------------------
     def _lower(self, number: int) -> np.ndarray:
@@ -228,8 +250,17 @@ class Heat:
         np.minimum.at(least, owner, value)
         even = np.flatnonzero(value == least[owner])
         some = pairs.take(even)
+        if self.watch is not None:
+            self._note(owner[even], some, least < self.best.value)
         second = rivals.seconds(time[even], some, row[even], space[even])
         self.best.offer(owner[even], value[even], second, keys[some.key], some)
+
+    def _note(self, owner: np.ndarray, even: Pairs, better: np.ndarray) -> None:
+        """Keep what the best of watched designs move; `better`: (designs,) whether all before these were worse."""
+        assert self.watch is not None
+        self.moved[better] = np.inf
+        mine = np.flatnonzero(self.watch[owner])
+        np.minimum.at(self.moved, owner[mine], self._moved(even.take(mine)))
 
     def _times(self, pairs: Pairs, clocks: np.ndarray) -> np.ndarray:
         """Cycles of pairs; designs that differ in their room alone are costed once."""

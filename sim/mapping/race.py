@@ -16,6 +16,7 @@ from sim.mapping.search import Pool, SingleBorder
 from sim.mapping.settle import CLASS_COUNT, Kept, Settled
 from sim.mapping.steps import join
 from sim.mapping.winners import Lazy, Objective, Winners
+from sim.ordered import among, ascending
 
 EXACT_BELOW = 100_000
 """Candidates of a space up to which a search ends only when no bound is left below the best value."""
@@ -58,26 +59,43 @@ class Search:
     def run(self) -> list[Winners]:
         """The whole search; winners of each space.
 
-        What wins with the most room wins with less if it fits there, so that room is searched first. (Where
-        the search stops short of a proof, what it finds depends on its path: each design then goes its own.)
+        What wins with the most room wins with less if it fits there, so that room is searched first, unless
+        energies, which decide between equals, differ and may choose another. (Where the search stops short of a
+        proof, what it finds depends on its path: each design then goes its own.)
         """
         best, everyone, leader = self.best, np.arange(len(self.designs)), self._leaders()
         cells = Cells(self.rivals.spaces, self.designs.space, self.designs.room)
         scan = Scan(self.rivals.pool, cells, wanted(self.rivals, self.designs, cells))
-        self._heat(scan, everyone[leader == everyone])
-        others = everyone[(leader != everyone) & (best.table[leader] >= 0)]  # else nothing has a value
+        others, alike = everyone[leader != everyone], self._alike(leader)
+        undecided = self._heat(scan, everyone[leader == everyone], watched=leader[~alike])
+        others = others[best.table[leader[others]] >= 0]  # else nothing has a value
         if len(others):
-            needed = self.rivals.pool.footprints(best.key[leader[others]] // CLASS_COUNT)
-            fits = needed <= self.designs.room[others]
-            best.inherit(others[fits], best, leader[others[fits]])
-            self._heat(scan, others[~fits])
+            of = leader[others]
+            needed = self.rivals.pool.footprints(best.key[of] // CLASS_COUNT)
+            heirs = (needed <= self.designs.room[others]) & (alike[others] | ~undecided[of])
+            best.inherit(others[heirs], best, of[heirs])
+            self._heat(scan, others[~heirs])
         return self._winners()
 
-    def _heat(self, scan: Scan, some: np.ndarray) -> None:
+    def _heat(self, scan: Scan, some: np.ndarray, watched: np.ndarray | None = None) -> np.ndarray:
+        """(designs,) whether other energies than its own may choose another best, of those that are watched."""
+        undecided = np.zeros(len(self.designs), dtype=bool)
         if len(some):
-            heat = Heat(self.rivals, scan, self.designs.take(some), scan.cells.of[some])
+            watch = None if watched is None or not len(watched) else among(some, ascending(watched))
+            heat = Heat(self.rivals, scan, self.designs.take(some), scan.cells.of[some], watch)
             self.best.inherit(some, heat.run())
             self.open[some] = heat.open()
+            undecided[some] = heat.undecided()
+        return undecided
+
+    def _alike(self, leader: np.ndarray) -> np.ndarray:
+        """(designs,) whether energies decide between equals as those of the leader do."""
+        if self.rivals.objective is not Objective.LATENCY:  # energies are of the clock, and time decides
+            return np.ones(len(leader), dtype=bool)
+        machine, rows = self.rivals.machine, self.designs.row
+        energies = np.column_stack([machine.read_energy_j_per_byte, machine.write_energy_j_per_byte])[rows]
+        same = energies == energies[leader]
+        return (same | (np.isnan(energies) & np.isnan(energies[leader]))).all(axis=1)
 
     def _leaders(self) -> np.ndarray:
         """Of each design, the one of its space and clock with the most room; itself in large spaces."""
