@@ -182,7 +182,7 @@ def _passing(
 def _activation_memory(unit: Unit) -> Memory | None:
     """The outermost memory on chip that all cores share and that keeps inputs and outputs."""
     for level in unit.hierarchy:
-        if isinstance(level, Fanout):
+        if isinstance(level, Fanout) and level.count > 1:
             return None
         if isinstance(level, Memory) and {OperandRole.INPUT, OperandRole.OUTPUT} <= level.holds:
             return level

@@ -103,7 +103,7 @@ def resident_memory(unit: Unit) -> Memory | None:
 
 def shared_memories(unit: Unit) -> list[Memory]:
     """The memories on chip that all cores share and that keep inputs and outputs, from the outermost."""
-    shared = takewhile(lambda level: not isinstance(level, Fanout), unit.hierarchy)
+    shared = takewhile(lambda level: not isinstance(level, Fanout) or level.count == 1, unit.hierarchy)
     kept = {OperandRole.INPUT, OperandRole.OUTPUT}
     return [level for level in shared if isinstance(level, Memory) and kept <= level.holds]
 

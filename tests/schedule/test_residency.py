@@ -8,6 +8,8 @@ import torch
 from chains import chain, products
 
 import sim
+from sim.hardware.dump import to_document
+from sim.hardware.load import from_document
 from sim.schedule import residency
 from sim.schedule.residency import Order
 from sim.workload.graph import Graph
@@ -35,6 +37,20 @@ def test_a_stream_passes_through_it_all_the_same():
             found = sim.estimate(graph, chip.set("SRAM.capacity", room).set("SRAM.residency", stays), precision="int8")
             traffic = {name: (one.read / 65536, one.write / 65536) for name, one in found.traffic_bytes.items()}
             assert traffic == {"DRAM": (read, written), "SRAM": (4, 2)}
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_one_core_shares_its_memory_with_nobody(cores: int):
+    """A fan-out of one around the memory is the machine without it: what lies between the products stays on chip. Two
+    cores have a memory each, and it goes home and back."""
+    graph, chip = products(64, (64, 64, 64)), sim.load_hardware("systolic")
+    document = to_document(chip)
+    document["units"][0]["hierarchy"].insert(0, {"fanout": {"name": "core", "count": cores, "source": "estimated: a"}})
+    alone, behind = (sim.estimate(graph, one) for one in (chip, from_document(document, where="test")))
+    assert behind.traffic_bytes["DRAM"].write == cores * 4096
+    if cores == 1:
+        assert (behind.latency_s, behind.energy_j) == (alone.latency_s, alone.energy_j)
+        assert behind.roofline == alone.roofline
 
 
 class Sums(torch.nn.Module):
