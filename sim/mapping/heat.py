@@ -71,7 +71,8 @@ class Heat:
         """Of each design that is watched, whether something as good as its best moves less at some memory: then other
         energies may prefer it."""
         found = np.zeros(len(self.designs), dtype=bool)
-        some = np.flatnonzero(self.watch & (self.best.table >= 0)) if self.watch is not None else ()
+        watch = np.zeros_like(found) if self.watch is None else self.watch
+        some = np.flatnonzero(watch & (self.best.table >= 0))
         if len(some):
             best = self.best.take(some)
             pairs = Pairs(best.key, best.table, best.row, best.order)

@@ -28,3 +28,9 @@ def test_equally_fast_mappings_are_told_apart_by_each_designs_own_energies(
         alone = [sim.estimate(graph, chip.set(path, value), inputs="resident") for value in order]
         assert rows["latency_s"].tolist() == [one.latency_s for one in alone]
         assert rows["energy_j"].tolist() == [one.energy_j for one in alone]
+
+
+def test_rows_in_which_nothing_fits_have_no_energies_to_compare() -> None:
+    grid = {"SRAM.capacity": ["2 B"], "DRAM.read_energy": ["10 pJ/B", "1 nJ/B"]}
+    rows = sim.sweep(sim.gemm(64, 64, 64), sim.load_hardware("systolic", FREE), grid)
+    assert rows["infeasible"].tolist() == [True, True]
