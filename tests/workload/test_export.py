@@ -103,6 +103,20 @@ class PastedInto(nn.Module):
         return canvas * 2
 
 
+class Scattered(nn.Module):
+    """Elements of each row are replaced, or added to, where indices say."""
+
+    def __init__(self, **how):
+        super().__init__()
+        self.how = how
+        self.register_buffer("rows", torch.empty(4, 64))
+
+    def forward(self, x, places):
+        self.rows.scatter_(1, places, x, **self.how)
+        return self.rows * 2
+
+
+three = torch.zeros(4, 3, dtype=torch.int64)
 places, pages = torch.zeros(3, 5, dtype=torch.int64), torch.zeros(2, dtype=torch.int64)
 IN_PLACE = {
     # bytes moved by hand, fp32 and int64: zeros 20 x 8; a tap reads 5 rows of 4 and 5 + 5 indices, writes 5 rows,
@@ -113,6 +127,9 @@ IN_PLACE = {
     ),
     # two rows of 8 read and written with their slots; two pages of 4 x 8 read and written with their numbers
     "pages": (PagedCache(), (torch.empty(2, 8), pages, pages), 2 * (2 * 8 * 4) + 16 + 2 * (2 * 32 * 4) + 16),
+    # twelve elements and their indices read, twelve written; to be added to, they are read first
+    "replaced": (Scattered(), (torch.empty(4, 3), three), 12 * (4 + 8 + 4)),
+    "added": (Scattered(reduce="add"), (torch.empty(4, 3), three), 12 * (4 + 8 + 4 + 4)),
     "pasted": (PastedInto(), (torch.empty(16, 4, 2),), 16 * 64 * 4 + 2 * 16 * 8 * 4),
 }  # fmt: skip
 

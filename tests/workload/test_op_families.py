@@ -15,6 +15,7 @@ from sim.workload.graph import EinsumOp, Graph, MovementOp, Primitive, VectorOp,
 from sim.workload.load import Workload
 from sim.workload.summary import unsupported
 from sim.workload.trace import DataPolicy, Vector, register_rule, trace
+from sim.workload.trace.export import export
 
 ADD, MUL, FMA, COMPARE, LOGIC = Primitive.ADD, Primitive.MUL, Primitive.FMA, Primitive.COMPARE, Primitive.LOGIC
 EXP, TANH, CONVERT, SHUFFLE, RSQRT = (
@@ -207,6 +208,10 @@ MOVES = {
     # name: (module, inputs, bytes read and written by hand, fp32 data and int64 indices)
     "embedding": (nn.Embedding(100, 8), (empty(2, 5, dtype=torch.int64),), 10 * (2 * 8 * 4 + 8)),
     "gather": (Call(lambda a, i: a.gather(1, i)), (empty(4, 9), empty(4, 3, dtype=torch.int64)), 12 * (2 * 4 + 8)),
+    "take along an axis": (
+        Call(lambda a, i: torch.take_along_dim(a, i, 1)), (empty(4, 9), empty(4, 3, dtype=torch.int64)),
+        12 * (2 * 4 + 8),
+    ),
     "concatenation": (Call(lambda a: torch.cat((a, a), 1)), (empty(4, 9),), 3 * 36 * 4),
     "patches": (nn.Unfold(3), (image,), (1296 + 2 * 72 * 49) * 4),
     "padding": (nn.ReplicationPad3d(1), (volume,), (864 + 4 * 512) * 4),
@@ -303,10 +308,11 @@ def test_vector_work(name):
     costed(graph)
 
 
+@pytest.mark.parametrize("front_end", [trace, export])
 @pytest.mark.parametrize("name", MOVES)
-def test_movements(name):
+def test_movements(name, front_end):
     module, inputs, moved_bytes = MOVES[name]
-    graph = trace(module, inputs)
+    graph = front_end(module, inputs)
     moves = [op for op in graph if isinstance(op, MovementOp)]
     assert sum(sum(op.read_bytes.values()) + sum(op.write_bytes.values()) for op in moves) == moved_bytes
     costed(graph)

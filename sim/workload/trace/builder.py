@@ -178,7 +178,8 @@ class GraphBuilder:
             inputs = self._inputs(call.inputs, where)
             self._emit(UnsupportedOp, call.name, inputs, tuple(map(self.write, call.outputs)), where)
             return
-        work: Work = View() if pure_view else rule(replace(call, in_place=in_place or call.in_place))  # type: ignore[misc]
+        plain = replace(call, name=call.name.removesuffix("_"), in_place=True) if in_place else call
+        work: Work = View() if pure_view else rule(plain)  # type: ignore[misc]
         if isinstance(work, Grouped):
             where = replace(where, region=self.open_region(work.kind, where, work.attrs))
             for part in work.works:

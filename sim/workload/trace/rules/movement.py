@@ -111,12 +111,12 @@ def index(call: Call) -> Movement:
     return _rows(call, call.args[0], tuple(tensors_in(call.args[1])))
 
 
-@register_rule("aten.index_select", "aten.gather", "aten.take_along_dim")
+@register_rule("aten.index_select", "aten.gather")
 def gather(call: Call) -> Movement:
     return _rows(call, call.args[0], (call.args[2],))
 
 
-@register_rule("aten.take", "aten.masked_select")
+@register_rule("aten.take", "aten.take_along_dim", "aten.masked_select")
 def take(call: Call) -> Movement:
     return _rows(call, call.args[0], (call.args[1],))
 
@@ -180,7 +180,8 @@ def _indexed_elements(target: AnyTensor, indices: tuple | list, values: AnyTenso
 def scatter(call: Call) -> Movement:
     where, source = call.args[2], call.args[3] if len(call.args) > 3 else call.kwargs.get("src")
     source = source if hasattr(source, "untyped_storage") else None
-    return _scatter(call, source, (where,), adds=call.name != "aten.scatter", count=where.numel())
+    adds = call.name != "aten.scatter" or call.arg(4, "reduce") is not None
+    return _scatter(call, source, (where,), adds=adds, count=where.numel())
 
 
 @register_rule("aten.masked_scatter")
