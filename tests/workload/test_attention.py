@@ -267,6 +267,13 @@ class Handed(nn.Module):
         return functional.scaled_dot_product_attention(q, self.made(k, order), self.made(v, order))
 
 
+def shifted(k):
+    """The oldest key makes room for a new one."""
+    k = torch.roll(k, -1, 2)
+    k[:, :, -1] = 1.0
+    return k
+
+
 @pytest.mark.parametrize(
     "made",
     [
@@ -274,11 +281,19 @@ class Handed(nn.Module):
         lambda k, order: k.index_select(0, order).expand(-1, 2, -1, -1),
         lambda k, order: k[order].repeat(1, 2, 1, 1),
         lambda k, order: k.half().float().expand(-1, 2, -1, -1),
+        lambda k, order: k.index_copy(2, order[:1], k.new_ones(3, 1, 1, 8)).expand(-1, 2, -1, -1),
+        lambda k, order: k.index_put((order, order), k.new_ones(5, 8)).expand(-1, 2, -1, -1),
+        lambda k, order: k.scatter(2, order.view(3, 1, 1, 1), k.new_ones(3, 1, 1, 8)).expand(-1, 2, -1, -1),
+        lambda k, order: k.gather(2, order.view(1, 1, 3, 1).expand(3, -1, -1, 8)).expand(-1, 2, -1, -1),
+        lambda k, order: k.select_scatter(k.new_ones(3, 1, 8), 2, 4).expand(-1, 2, -1, -1),
+        lambda k, order: torch.where(order.view(3, 1, 1, 1) > 0, k.new_ones(1), k).expand(-1, 2, -1, -1),
+        lambda k, order: shifted(k).expand(-1, 2, -1, -1),
+        lambda k, order: ((k.half().float() - 1) * k.new_ones(8)).expand(-1, 2, -1, -1),
     ],
 )
 @pytest.mark.parametrize("front_end", [trace, export])
 def test_a_cache_is_one_whatever_lies_between(made, front_end):
-    """Heads repeated, beams reordered, types changed: its 3 x 1 x 5 x 8 elements crossed the host link before."""
+    """Heads repeated, beams reordered, types changed, a new key at its place: its 120 elements are there before."""
     cache, order = torch.zeros(3, 1, 5, 8), torch.zeros(3, dtype=torch.int64)
     graph = front_end(Handed(made), (torch.zeros(3, 1, 16), cache, cache.clone(), order))
     roles = {t.name: t.role for t in graph.tensors.values() if t.name}
@@ -328,6 +343,22 @@ class Neighbours(nn.Module):
             return functional.scaled_dot_product_attention(self.query(both), both, both), y
         attend = functional.scaled_dot_product_attention
         return attend(x, y, y), attend(self.query(h), x, x)
+
+
+def test_tables_that_queries_are_turned_by_too_are_inputs():
+    """Cosines that come in and scale queries as they do keys are no cache, as the keys are."""
+
+    class Turned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.query = nn.Linear(8, 8)
+
+        def forward(self, x, k, cosines):
+            return functional.scaled_dot_product_attention(self.query(x) * cosines, k * cosines, k)
+
+    graph = trace(Turned(), (torch.zeros(2, 1, 8), torch.zeros(2, 5, 8), torch.zeros(1, 1, 8)))
+    roles = {t.name: t.role for t in graph.tensors.values() if t.name}
+    assert [roles[name] for name in ("x", "k", "cosines")] == [Role.INPUT, Role.KV_CACHE, Role.INPUT]
 
 
 @pytest.mark.parametrize("joined", [False, True])
