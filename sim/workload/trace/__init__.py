@@ -3,8 +3,8 @@
 The recorder         run (`trace`), recorder (writes down what a model does on meta tensors), builder (calls to ops and
                      tensors), twins (functions of a module that is copied), rules (what work an op is), source
                      (which line of the user's), autocast (which torch refuses on meta)
-Data that is not     questions (about it, recognised), policy (answers them); known (constants), choices and dealt (of
-there                experts), dynamic (sizes), packed (sequences), loops and control (flow)
+Data that is not     questions (about it, recognised), policy (answers them); known (constants), sure (no NaN), choices
+there                and dealt (of experts), dynamic (sizes), packed (sequences), loops and control (flow)
 Other front ends     export (torch.export); onnx, with onnx_ops and onnx_layers
 """
 

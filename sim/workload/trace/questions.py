@@ -16,6 +16,7 @@ from sim.workload.trace.dealt import Dealt
 from sim.workload.trace.loops import Loops
 from sim.workload.trace.policy import DataPolicy
 from sim.workload.trace.source import user_line
+from sim.workload.trace.sure import Sure
 
 _SCALARS = {
     Tensor.__bool__: bool,
@@ -44,6 +45,8 @@ class Questions:
         self._dealt = Dealt(policy, self._choices.chosen)
         self._held: dict[int, tuple[Tensor, Tensor]] = {}
         self._lost: list[Tensor] = []
+        self._sure = Sure()
+        self._last: tuple[str, bool, int] | None = None
         self.kept_none = False
         """A mask kept nothing, or a list of choices left some out: what works on those is not in the graph."""
 
@@ -53,6 +56,7 @@ class Questions:
         if self._dealt.scattered(name, args):
             self._choices.mark_scattered(outputs[-1], args[1], args[2])
         self._dealt.learn(name, args, kwargs, outputs, writes=writes)
+        self._sure.learn(name, args, outputs, writes=writes)
         for tensor in outputs if writes else ():
             number, _ = self._held.pop(memory_of(tensor), (None, None))
             self._lost += [number] if number is not None else []
@@ -110,6 +114,8 @@ class Questions:
         known = self._choices.truth(tensor) if kind is bool else self._choices.value(tensor) if kind is int else None
         if kind is int and memory_of(tensor) in self._held:
             known = int(self._held[memory_of(tensor)][0])  # as it is by now
+        if known is None and (sure := self._finite(tensor)) is not None and (kind is bool or not sure):
+            known = kind(sure)
         if known is not None and not self._stated():
             return known
         if kind is bool and (loop := self._loops.asked()):
@@ -123,7 +129,28 @@ class Questions:
             return counted
         value = self._policy.scalar(kind, user_line())
         self._note(f"{kind.__name__} of a tensor", value)
+        if isinstance(value, bool):
+            self._last = (user_line(), value, len(self._builder.ops))
         return value
+
+    def blamed(self) -> str:
+        """What to do where the model raised right behind an answer about data, as its checks do."""
+        if self._last is None or self._last[2] != len(self._builder.ops):
+            return ""
+        line, value, _ = self._last
+        return (
+            f"; behind a question about data, which was answered {value}: if the data say otherwise, answer "
+            f'POLICY = DataPolicy(at={{"{line}": {not value}}})'
+        )
+
+    def _finite(self, mask: Tensor) -> bool | None:
+        """What all elements of a mask are where data are finite; None where that does not tell."""
+        found = self._sure.truth(mask)
+        if found is not None and self._stated():
+            return None
+        if found is not None:
+            self._builder.notes[f"{user_line()}: data assumed to be finite"] = None
+        return found
 
     def _goes_on(self, rounds: int, negated: bool) -> bool:
         """The condition of a `while`: true (false behind `not`) for as many rounds as `number` says."""
@@ -177,6 +204,9 @@ class Questions:
         return nested(0, tensor.storage_offset())
 
     def _count(self, mask: Tensor) -> int:
+        sure = self._finite(mask)
+        if sure is not None:
+            return self._kept(mask, mask.numel() if sure else 0)
         return self._kept(mask, self._policy.count(mask.numel(), self._choices.share(mask), user_line()))
 
     def _kept(self, mask: Tensor, count: int) -> int:

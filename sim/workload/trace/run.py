@@ -309,4 +309,4 @@ def _failure(error: BaseException, recorder: Recorder, name: str) -> str:
     frames = [f for f in traceback.extract_tb(error.__traceback__) if user_file(f.filename)]
     place = f"{frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name}" if frames else f"{name} on these inputs"
     module = f" (module {recorder.modules[-1]})" if recorder.modules and recorder.modules[-1] else ""
-    return f"{place}: {told(error)}{module}"
+    return f"{place}: {told(error)}{module}{recorder.questions.blamed()}"
