@@ -186,6 +186,14 @@ VECTORS = {
     "lists": (Call(lambda a: torch._foreach_add([a, a[0]], 1.0)), (series,), {ADD: rows + rows // 2}),
     "lists in place": (Call(lambda a: torch._foreach_mul_([a], 2.0) or a), (series,), {MUL: rows}),
     "cumulative sum": (Call(lambda a: a.cumsum(-1)), (series,), {ADD: rows}),
+    # ten rounds of a generator an element; 20 keys sorted, five digits each
+    "random order": (Call(lambda a: a[..., torch.randperm(20)]), (series,), {MUL: 200, LOGIC: 200, COMPARE: 100}),
+    "noise added": (
+        Call(lambda a: torch.distributions.Normal(a, a, validate_args=False).rsample()), (series,),
+        {MUL: 11 * rows, LOGIC: 10 * rows},
+    ),
+    "degrees": (Call(torch.deg2rad), (series,), {MUL: rows}),
+    "distance": (Call(torch.dist), (series, series[:1]), {ADD: rows, FMA: rows, RSQRT: 1}),
     "fake quantisation": (
         Call(lambda a: torch.fake_quantize_per_tensor_affine(a, 0.1, 0, -128, 127)), (series,),
         {MUL: 2 * rows, ADD: 2 * rows, CONVERT: rows, COMPARE: 2 * rows},
@@ -212,6 +220,8 @@ MOVES = {
         Call(lambda a, i: torch.take_along_dim(a, i, 1)), (empty(4, 9), empty(4, 3, dtype=torch.int64)),
         12 * (2 * 4 + 8),
     ),
+    "diagonal": (Call(torch.diag), (empty(9, 9),), 2 * 9 * 4),
+    "blocks of a diagonal": (Call(torch.block_diag), (empty(4, 9), empty(2, 3)), (36 + 6 + 6 * 12) * 4),
     "concatenation": (Call(lambda a: torch.cat((a, a), 1)), (empty(4, 9),), 3 * 36 * 4),
     "patches": (nn.Unfold(3), (image,), (1296 + 2 * 72 * 49) * 4),
     "padding": (nn.ReplicationPad3d(1), (volume,), (864 + 4 * 512) * 4),

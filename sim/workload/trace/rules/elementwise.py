@@ -80,6 +80,16 @@ _TABLE = ACTIVATIONS | {
     "lgamma": {LOG: 2, FMA: 8, RECIPROCAL: 8},  # Lanczos, eight terms
     "digamma": {LOG: 1, FMA: 6, RECIPROCAL: 6},  # recurrence up to 6, then the asymptotic series
     "i0": {EXP: 1, FMA: 9, RSQRT: 1},  # Abramowitz and Stegun 9.8.2
+    "special_i0e": {FMA: 9, RSQRT: 1},
+    "special_i1": {EXP: 1, FMA: 9, RSQRT: 1},  # 9.8.4
+    "special_entr": {LOG: 1, MUL: 1, COMPARE: 2},
+    "special_ndtri": {LOG: 1, FMA: 6},
+    "special_log_ndtr": {ERF: 1, LOG: 1, FMA: 1, MUL: 1},
+    "special_erfcx": {EXP: 1, ERF: 1, MUL: 2},
+    "deg2rad": {MUL: 1},
+    "rad2deg": {MUL: 1},
+    "ldexp": {EXP: 1, MUL: 1},
+    "nextafter": {LOGIC: 2},
     "sinc": {SIN: 1, RECIPROCAL: 1, MUL: 1, COMPARE: 1},
     "logit": {ADD: 1, RECIPROCAL: 1, MUL: 1, LOG: 1},
     "xlogy": {LOG: 1, MUL: 1, COMPARE: 2},
@@ -97,6 +107,7 @@ _TABLE = ACTIVATIONS | {
     "hardshrink": {COMPARE: 2},
     "softshrink": {COMPARE: 2, ADD: 1},
     "rrelu_with_noise": {MUL: 1, COMPARE: 1},
+    "rrelu_with_noise_functional": {MUL: 1, COMPARE: 1},
     "logaddexp2": {EXP: 1, LOG: 1, ADD: 3, COMPARE: 1},
     "fake_quantize_per_tensor_affine": {MUL: 2, ADD: 2, CONVERT: 1, COMPARE: 2},
     "fake_quantize_per_channel_affine": {MUL: 2, ADD: 2, CONVERT: 1, COMPARE: 2},
@@ -307,6 +318,16 @@ def random(call: Call) -> Vector:
     return per_element(call, {MUL: 10, LOGIC: 10})
 
 
-@register_rule("aten.randn", "aten.rand", "aten.normal", "aten.uniform", "aten.randint", "aten.exponential")
+@register_rule(
+    *("aten.randn", "aten.rand", "aten.normal", "aten.normal_functional", "aten.uniform", "aten.randint"),
+    *("aten.randint_like", "aten.exponential", "aten.geometric", "aten.cauchy", "aten.log_normal"),
+    *("aten.poisson", "aten._standard_gamma"),
+)
 def random_factory(call: Call) -> Vector:
     return per_element(call, {MUL: 10, LOGIC: 10})
+
+
+@register_rule("aten.randperm")
+def random_order(call: Call) -> Vector:
+    """Random keys, sorted: n log2(n) compares."""
+    return per_element(call, {MUL: 10, LOGIC: 10, COMPARE: max(call.out.numel() - 1, 1).bit_length()})

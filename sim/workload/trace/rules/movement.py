@@ -21,7 +21,7 @@ def pad(call: Call) -> Movement:
     return Movement()
 
 
-@register_rule("aten.rot90", "aten.diag_embed")
+@register_rule("aten.rot90", "aten.diag_embed", "aten.block_diag")
 def turned(call: Call) -> Movement:
     return Movement()
 
@@ -116,6 +116,23 @@ def gather(call: Call) -> Movement:
     return _rows(call, call.args[0], (call.args[2],))
 
 
+@register_rule("aten.diagonal_copy")
+def diagonal(call: Call) -> Movement:
+    return _rows(call, call.args[0], ())
+
+
+@register_rule("aten.embedding_renorm")
+def renormed_rows(call: Call) -> Movement:
+    """Rows that are looked up are scaled in place where they are too long."""
+    table, where = call.args[:2]
+    elements = where.numel() * table.shape[1]
+    return Movement(
+        read=[(table, elements), (where, where.numel())],
+        write=[(call.out, elements)],
+        primitives={Primitive.FMA: elements, Primitive.MUL: elements},
+    )
+
+
 @register_rule("aten.take", "aten.take_along_dim", "aten.masked_select")
 def take(call: Call) -> Movement:
     return _rows(call, call.args[0], (call.args[1],))
@@ -190,7 +207,7 @@ def masked_scatter(call: Call) -> Movement:
     return _scatter(call, source, (mask,), adds=False, count=min(source.numel(), call.out.numel()))
 
 
-@register_rule("aten.slice_scatter", "aten.select_scatter")
+@register_rule("aten.slice_scatter", "aten.select_scatter", "aten.diagonal_scatter")
 def slice_scatter(call: Call) -> Movement:
     source = call.args[1]
     return _scatter(call, source, (), adds=False, count=source.numel())

@@ -42,6 +42,8 @@ _reduction(
 _reduction(("any", "all", "count_nonzero", "_is_all_true", "_is_any_true"), {LOGIC: 1}, {})
 _reduction(("var", "std", "var_mean", "std_mean"), {ADD: 1, FMA: 1}, {MUL: 2, RSQRT: 1})
 _reduction(("norm", "linalg_vector_norm"), {FMA: 1}, {RSQRT: 1})
+_reduction(("dist",), {ADD: 1, FMA: 1}, {RSQRT: 1})
+_reduction(("segment_reduce",), {ADD: 1}, {})
 _reduction(("kthvalue",), {COMPARE: 3}, {})  # quickselect: between 2 and 3.4 an element (Knuth, vol. 3, 5.2.2)
 _reduction(("renorm",), {FMA: 1, MUL: 1}, {})
 _reduction(("multinomial",), {ADD: 1, MUL: 1, COMPARE: 1}, {MUL: 10, Primitive.LOGIC: 10})
