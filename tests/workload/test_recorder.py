@@ -223,24 +223,6 @@ def test_a_boolean_mask_keeps_the_policys_fraction():
     assert graph.tensors[graph.ops[-1].outputs[0]].shape == (2,)
 
 
-def test_a_while_on_data_runs_as_often_as_the_policy_says():
-    """Three calls of a loop of two rounds, one doubling each; behind `not` the answers are turned round."""
-
-    def halves(m, x):
-        for _ in range(3):
-            while x.abs().max() > 1:
-                x = x * 0.5
-            while not x.max() < 1:
-                x = x + 1
-        return x
-
-    graph = graph_of(halves, torch.zeros(4))
-    assert [sum(op.kind == kind for op in graph) for kind in ("aten.mul", "aten.add")] == [3, 3]
-    twice = trace(Call(halves), torch.zeros(4), policy=DataPolicy(number=2))
-    assert [sum(op.kind == kind for op in twice) for kind in ("aten.mul", "aten.add")] == [6, 6]
-    assert all("rounds of a loop assumed to be 2" in note for note in twice.notes)
-
-
 def test_a_line_that_asks_again_and_again_is_told_once():
     """Boxes dropped one by one, as a hand-written NMS does: masks of 7, 6, ..., 1 are one note."""
 
@@ -251,18 +233,6 @@ def test_a_line_that_asks_again_and_again_is_told_once():
 
     (note,) = graph_of(shrink, torch.zeros(8)).notes
     assert "mask of 7 assumed to be 7; 6 more like it from this line, the last: true elements of a mask of 1" in note
-
-
-def test_a_loop_that_never_ends_without_data_is_refused(monkeypatch):
-    def endless(m, x):
-        while True:
-            x = x * 0.5
-            if not x.max() < 1:
-                return x
-
-    monkeypatch.setattr("sim.workload.trace.loops.MOST_ASKED", 50)
-    with pytest.raises(TraceError, match=r"test_recorder\.py:\d+: asked 50 times .* DataPolicy\(at="):
-        graph_of(endless, torch.zeros(4))
 
 
 # -- what cannot be traced -------------------------------------------------------------------

@@ -8,8 +8,10 @@ from dataclasses import replace
 from sim.workload.graph import EinsumOp, Graph, MovementOp, Op, OperandRole, Role, ViewOp
 
 SCORES, CONTEXT = "attention.scores", "attention.context"
-_JOINS = ("aten.cat", "aten.clone", "aten.repeat_interleave", "aten.repeat", "aten._to_copy", "aten.roll")
-_JOINS += ("aten.copy", "aten.slice_scatter", "aten.select_scatter")
+_JOINS = (
+    *("aten.cat", "aten.clone", "aten.repeat_interleave", "aten.repeat", "aten._to_copy", "aten.roll"),
+    *("aten.copy", "aten.slice_scatter", "aten.select_scatter"),
+)
 """Ops between a cache and the product that reads it: new keys and values are put behind it, or into a copy of it, a
 layout or a type is changed, heads are repeated."""
 _PICKS = ("aten.index_select", "aten.index", "aten.gather", "aten.masked_fill", "aten.constant_pad_nd")
