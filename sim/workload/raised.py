@@ -20,6 +20,7 @@ _WAYS_OUT = {
     "quantized::": _FLOAT,
     "classes.quantized": _FLOAT,
     "GuardOnDataDependentSymNode": _RECORDED,
+    "SparseTensorImpl": "sparse tensors are not traced: write the product as a gather of rows, a product and index_add",
 }
 """Part of what torch says -> the nearest way on, where torch names none that helps here."""
 

@@ -280,6 +280,24 @@ def test_what_cannot_be_traced_says_what_can():
         graph_of(lambda m, q: flex_attention(q, q, q), torch.zeros(1, 1, 128, 16))
 
 
+@pytest.mark.parametrize(
+    ("tensor", "words"),
+    [
+        (torch.eye(4).to_sparse(), "sparse.* index_add"),
+        (torch.eye(4).to_sparse_csr(), "sparse.* index_add"),
+        (torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]), "nested.*pad"),
+        (torch.quantize_per_tensor(torch.ones(4, 4), 0.1, 0, torch.qint8), "quantised.*--precision int8"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_tensors_that_cannot_be_without_data_are_refused(tensor, words):
+    held, given = Call(lambda m, x: x @ m.table, table=tensor), Call(lambda m, x, y: x @ y)
+    with pytest.raises(TraceError, match=f"Call: table cannot be traced: it is {words}"):
+        trace(held, torch.ones(4, 4))  # a sparse one would count as dense
+    with pytest.raises(TraceError, match=f"is given cannot be traced: it is {words}"):
+        trace(given, (torch.ones(4, 4), tensor))
+
+
 def test_inputs_that_do_not_fit_and_models_without_work():
     """Where only torch's own modules ran, the model's name stands for the user's line."""
     with pytest.raises(TraceError, match=r"^Linear on these inputs: RuntimeError: .*\[2, 4\] X \[3, 3\]"):

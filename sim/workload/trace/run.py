@@ -98,9 +98,29 @@ class _ToMeta(torch.overrides.TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+_NO_TWIN = {
+    "sparse": "sparse, and how many elements it has is data; write its product as a gather of rows, a product and "
+    "index_add, or give it dense",
+    "nested": "nested, and how long its rows are is data; pad them to one length",
+    "quantised": "quantised; keep its integers and its scale as tensors of their own, or give the model in floating "
+    "point and --precision int8",
+    "opaque": "laid out by a library of its own; give it as PyTorch lays it out",
+}
+"""Kind of tensor that cannot be without data -> what it is, and the nearest way on."""
+
+
+def _refuse_layout(tensor: torch.Tensor, what: str) -> None:
+    """Raises: TraceError: a tensor that has no twin on meta."""
+    if tensor.layout is torch.strided and not tensor.is_nested and not tensor.is_quantized:
+        return
+    other = "sparse" if "sparse" in str(tensor.layout) else "opaque"
+    kind = "nested" if tensor.is_nested else "quantised" if tensor.is_quantized else other
+    raise TraceError(f"{what} cannot be traced: it is {_NO_TWIN[kind]}")
+
+
 def refuse_untraceable(module: torch.nn.Module, where: str) -> None:
     """A module of torch.jit runs outside Python: its ops and its modules' names cannot be recorded. A lazy module has
-    no shapes before it ran.
+    no shapes before it ran, a sparse or quantised weight none without data.
 
     Raises: TraceError: the module is one, or has one in it.
     """
@@ -119,6 +139,8 @@ def refuse_untraceable(module: torch.nn.Module, where: str) -> None:
             "(torch.nn.LazyLinear and the like) that never ran; run the model once on real inputs first, or give its "
             "sizes, as to torch.nn.Linear"
         )
+    for name, tensor in chain(module.named_parameters(), module.named_buffers()):
+        _refuse_layout(tensor, f"{where}: {name}")
 
 
 class NumbersKept(torch.overrides.TorchFunctionMode):
@@ -139,6 +161,7 @@ def _twin(tensor: torch.Tensor, numbers: bool) -> torch.Tensor:
 
 
 def _empty_twin(tensor: torch.Tensor) -> torch.Tensor:
+    _refuse_layout(tensor, "a tensor that the model holds or is given")
     return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=META)
 
 
