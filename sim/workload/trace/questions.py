@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ _NONZERO = {torch.nonzero, Tensor.nonzero, torch.argwhere, Tensor.argwhere}
 _MASKED = {torch.masked_select, Tensor.masked_select}
 _UNIQUE = {torch.unique, Tensor.unique, torch.unique_consecutive, Tensor.unique_consecutive}
 _BINCOUNT = {torch.bincount, Tensor.bincount}
+_REPEATS = (torch.repeat_interleave, Tensor.repeat_interleave)
 _CLOSE = {torch.allclose, Tensor.allclose, torch.equal, Tensor.equal}
 
 
@@ -46,6 +47,10 @@ class Questions:
         self._held: dict[int, tuple[Tensor, Tensor]] = {}
         self._lost: list[Tensor] = []
         self._sure = Sure()
+        self._made: dict[Any, Callable[..., object]] = {
+            F_ONE_HOT: self._one_hot,
+            **dict.fromkeys(_REPEATS, self._repeat),
+        }
         self._last: tuple[str, bool, int] | None = None
         self.kept_none = False
         """A mask kept nothing, or a list of choices left some out: what works on those is not in the graph."""
@@ -96,9 +101,8 @@ class Questions:
         if func is torch._nested_tensor_from_mask_left_aligned:
             self._builder.notes[f"{user_line()}: padded tokens are worked on as the others are"] = None
             return False
-        if func is F_ONE_HOT:
-            return self._one_hot(args, kwargs, recorder)
-        return NotImplemented
+        made = self._made.get(func)
+        return NotImplemented if made is None else made(recorder, func, *args, **kwargs)
 
     def _note(self, question: str, value: object, place: str = "") -> None:
         self._builder.notes[f"{place or user_line()}: {question} assumed to be {value}"] = None
@@ -292,9 +296,31 @@ class Questions:
             return tensor[tuple(flat)]
         return NotImplemented
 
-    def _one_hot(self, args: tuple, kwargs: dict, recorder: Any) -> Tensor:
-        index = args[0]
-        classes = args[1] if len(args) > 1 else kwargs.get("num_classes", -1)
+    def _repeat(
+        self,
+        recorder: Any,
+        func: Any,
+        x: Tensor,
+        repeats: Any = None,
+        dim: int | None = None,
+        *,
+        output_size: int | None = None,
+    ) -> object:
+        """How often each element (or slice along `dim`) comes; of a list of such numbers alone: its places."""
+        times = x if repeats is None else repeats
+        if output_size is not None or not isinstance(times, Tensor):
+            return NotImplemented
+        if repeats is not None and memory_of(times) in self._held:
+            return func(x, int(self.scalar(int, times)), dim=dim)
+        total = self._dealt.total(times)
+        if total is None:
+            count = x.numel() if dim is None else x.shape[dim]
+            total = count * int(self._policy.scalar(int, user_line()))
+        self._note("elements after a repetition, in sum,", total)
+        return func(*(x,) if repeats is None else (x, repeats, dim), output_size=total)
+
+    def _one_hot(self, recorder: Any, func: Any, index: Tensor, num_classes: Any = -1) -> Tensor:
+        classes = int(self.scalar(int, num_classes)) if isinstance(num_classes, Tensor) else num_classes
         if classes < 0:
             classes = self._choices.levels(index) or -1
             if classes < 0:
