@@ -136,7 +136,7 @@ def array_shape(array: Array, compute: str, *, chip: str) -> ArrayShape:
 
 
 def structure(chip: Chip, unit: Unit) -> tuple:
-    """What decides the candidate mappings of a unit; equal for chips that share a machine."""
+    """What decides how a unit is costed and its candidate mappings; equal for chips that share a machine."""
     home = chip.memory(unit.home)
     levels: list[tuple] = [(home.name, home.shared_port)]
     for level in unit.hierarchy:
@@ -152,8 +152,9 @@ def structure(chip: Chip, unit: Unit) -> tuple:
                 (tuple(sorted(a.weight_sparsity.items())), a.sparse_min_channels, a.sparse_pass_bytes, a.skips_zeros)
             )
             levels.append(tuple(sorted(a.depthwise_macs_per_cycle.items())))
-    lanes = (unit.vector.lanes, tuple(sorted(unit.vector.rates.items())))
-    return (unit.name, unit.count, unit.buffering, tuple(levels), lanes, chip.system)
+    made = tuple((name, tuple(sorted(parts.items()))) for name, parts in sorted(unit.vector.fallback.items()))
+    lanes = (unit.vector.lanes, tuple(sorted(unit.vector.rates.items())), made)
+    return (unit.name, unit.count, unit.costing, unit.buffering, tuple(levels), lanes, chip.system)
 
 
 def group_by_structure(chips: Sequence[Chip], unit_index: int = 0) -> list[list[int]]:

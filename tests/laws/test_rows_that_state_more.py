@@ -17,6 +17,8 @@ GRIDS = [
     ("tesla-fsd-npu", {"array.mac_energy.int8": ["1 pJ", "2 pJ"], "technology.node": ["14 nm", "7 nm"]}),
     ("tesla-fsd-npu", {"simd.energy.compare": ["1 nJ"], "array.depthwise_macs_per_cycle.int8": [3, 90]}),
     ("tesla-fsd-npu", {"array.sparse_pass": ["1 KiB", "1 MiB"], "npu.dma_setup": ["0 s", "1 us"]}),
+    ("tesla-fsd-npu", {"npu.costing": ["roofline", "mapped"]}),
+    ("tesla-fsd-npu", {"npu.costing": ["mapped", "roofline"], "clock": ["1 GHz", "2 GHz"]}),
     ("gemmini-16", {"array.drain_bandwidth": ["4 B/cycle"], "technology.node": ["14 nm", "7 nm"]}),
 ]
 
@@ -30,6 +32,14 @@ def test_a_row_costs_what_it_adds(name: str, grid: dict) -> None:
         alone = sim.estimate(graph, sim.load_hardware(name, row), calibration="none")
         for column in COLUMNS:
             assert same(table[column][i], getattr(alone, column)), (row, column)
+
+
+def test_a_row_makes_a_primitive_of_what_it_says():
+    """A grid of fallbacks: the erf of the GELUs, 2 x 64 tokens x 256 wide, of 1 or of 100 exponentials."""
+    graph, path, made = sim.load_workload("byte_gpt"), "relu.fallback.erf", [{"exp": 1}, {"exp": 100}]
+    rows = sim.sweep(graph, "eyeriss", {path: made})["latency_s"]
+    assert rows.tolist() == [sim.estimate(graph, sim.load_hardware("eyeriss", {path: one})).latency_s for one in made]
+    assert rows[1] > 9 * rows[0]
 
 
 def test_a_supply_is_refused_whatever_other_rows_state():
