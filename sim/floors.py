@@ -37,11 +37,10 @@ def floor_s(
 ) -> float:
     """Roofline of ops that run as one: work adds up per resource; what stays inside or on chip does not move."""
     home = f"memory:{network.unit.home}"
-    if group.name == TRANSFER or group.op.kind == LOAD:
-        memory = network.chips[d].memory(network.unit.home)
-        return (
-            float(group.resources_s[home][d]) * memory.efficiency if group.name != TRANSFER else float(group.time_s[d])
-        )
+    if group.name == TRANSFER:
+        return floors[TRANSFER].roofline_s if TRANSFER in floors else 0.0
+    if group.op.kind == LOAD:
+        return float(group.resources_s[home][d]) * network.chips[d].memory(network.unit.home).efficiency
     points = [floors[name] for name in (group.name, *group.fused)]
     near = f"memory:{network.unit.memories[-1].name}" if len(points) > 1 and network.unit.memories else ""
     total: dict[str, float] = {}
