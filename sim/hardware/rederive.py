@@ -34,9 +34,11 @@ def inherited(base: Chip, chip: Chip, *, stated: Collection[str]) -> Chip:
     states of its own silicon brought to that of the chip; area and power as they stand where the model tells no
     difference, or has no node."""
     chip = _supplied(base, chip, stated)
-    fields = [field for field in _SILICON if not {f"technology.{field}", f"technology.{field}_fit"} & set(stated)]
-    fields = [f for f in fields if _stated(base, f) is None or abs(_modelled(chip, f) - _modelled(base, f)) > 0]
-    return _fitted(base, chip, fields)
+    for field in _SILICON:  # area first: what leaks, and so what idles, goes by it
+        own = {f"technology.{field}", f"technology.{field}_fit"} & set(stated)
+        if not own and (_stated(base, field) is None or abs(_modelled(chip, field) - _modelled(base, field)) > 0):
+            chip = _fitted(base, chip, [field])
+    return chip
 
 
 def _supplied(old: Chip, new: Chip, stated: Collection[str]) -> Chip:

@@ -317,3 +317,16 @@ def test_a_value_may_stand_with_that_of_another_path_alone():
     assert (row["latency_s"], row["energy_j"], row["area_mm2"]) == (alone.latency_s, alone.energy_j, alone.area_mm2)
     with pytest.raises(ConfigError, match=r"system\.pipeline=7: .* expected one of 1, 2, 4, 8"):
         sim.sweep("gemm", chip, {"system.pipeline": [1, 7], "system.chips": [8, 16], "system.ports": [8, 16]})
+
+
+def test_a_larger_chip_that_extends_another_leaks_more(tmp_path):
+    """TPU v1 states its area and its idle power: with four times the buffer, in a file as by `--set`, it idles at more,
+    of which the leakage of what was added is the reason."""
+    file, memory = tmp_path / "larger.yaml", "{name: UB, capacity: 96 MiB, source: 'estimated: x'}"
+    units = f"units: [{{name: tpu, hierarchy: [{{memory: {memory}}}]}}]"
+    file.write_text(f"schema: dovetail.chip/1\nextends: tpu-v1\nname: larger\n{units}\n")
+    base, chip = load_hardware("tpu-v1"), load_hardware(file)
+    changed = load_hardware("tpu-v1", {"UB.capacity": "96 MiB"})
+    assert chip_area_mm2(chip) == pytest.approx(chip_area_mm2(changed), rel=1e-12)
+    assert idle_power_w(chip) == pytest.approx(idle_power_w(changed), rel=1e-12)
+    assert idle_power_w(chip) > idle_power_w(base) == base.technology.idle_power_w
