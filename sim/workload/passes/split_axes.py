@@ -42,6 +42,18 @@ def follow_view(before: Tensor, after: Tensor, axis: int, chips: int) -> int | N
     return found if found is not None and after.shape[found] == size else None
 
 
+def follow_reduction(before: Tensor, after: Tensor, axis: int) -> int | None:
+    """Where the split axis `axis` of what is reduced is in the result; None where it is reduced itself, or may be.
+
+    Reduced axes are left with one element, or left out.
+    """
+    if len(before.shape) == len(after.shape):
+        return axis if after.shape[axis] == before.shape[axis] else None
+    every = combinations(range(len(before.shape)), len(after.shape))
+    ways = [kept for kept in every if tuple(before.shape[at] for at in kept) == after.shape]
+    return ways[0].index(axis) if len(ways) == 1 and axis in ways[0] else None
+
+
 def _part_of(part: tuple[int, ...], whole: tuple[int, ...], needed: int | None = None) -> tuple[int, ...]:
     """The axes of `whole` that those of a part of it are, in order; () where it is none.
 

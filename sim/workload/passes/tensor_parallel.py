@@ -34,7 +34,7 @@ from sim.workload.graph import (
     ViewOp,
 )
 from sim.workload.passes.fuse import _ELEMENTWISE
-from sim.workload.passes.split_axes import follow_view, rank_of, with_rank
+from sim.workload.passes.split_axes import follow_reduction, follow_view, rank_of, with_rank
 
 VOCABULARY_ROWS = 8192
 """Tables of at least so many rows are split; smaller ones lie whole on every chip."""
@@ -42,6 +42,8 @@ _FOLLOWS = _ELEMENTWISE | {"div", "neg", "abs", "pow", "exp", "log", "sqrt", "rs
                            "where", "maximum", "minimum", "square", "to", "_to_copy", "masked_fill"}  # fmt: skip
 _MIXES_LAST = {"softmax", "_softmax", "_safe_softmax", "log_softmax", "rms_norm", "native_layer_norm", "layer_norm"}
 """Kinds that mix elements along their last axis only."""
+_REDUCES = {"sum", "mean", "prod", "amax", "amin", "max", "min", "any", "all", "var", "std", "var_mean", "std_mean",
+            "norm", "linalg_vector_norm", "logsumexp"}  # fmt: skip
 _COPIES = {"clone", "contiguous", "copy", "_to_copy", "cat"}
 GATHERED_WEIGHT_BYTES = 8 << 20
 """A product whose result is needed whole at once is split only if its weight is at least this large (estimated: its
@@ -275,8 +277,11 @@ class _Sharder:
         self.ops.append(op)
 
     def _vector(self, op: VectorOp) -> None:
-        """Element-wise work stays split; mixing along the last axis too, where another one is split."""
+        """Element-wise work stays split; what mixes along other axes (the last one, joined or reduced ones) too."""
         out = self.graph.tensors[op.outputs[0]]
+        if len(op.inputs) == 1 and op.inputs[0] in self.split and self._name(op) in _REDUCES:
+            self._reduction(op)
+            return
         axes = {
             len(out.shape) - len(self.tensors[key].shape) + self.split[key] for key in op.inputs if key in self.split
         }
@@ -284,6 +289,7 @@ class _Sharder:
         same = all(self.graph.tensors[key].shape == out.shape for key in op.outputs)
         last = axis == len(out.shape) - 1
         follows = self._name(op) in _FOLLOWS or (self._name(op) in _MIXES_LAST and not last)
+        follows = follows or (self._name(op) == "cat" and self._alike(op, axis))
         if len(axes) != 1 or not same or not follows or axis < 0 or out.shape[axis] % self.chips:
             self._alone(op)
             return
@@ -300,18 +306,34 @@ class _Sharder:
                 self._alone(op)
                 return
             new[key] = local
+        self._divide(op, new, axis)
+
+    def _reduction(self, op: VectorOp) -> None:
+        """One along other axes than the split one."""
+        (source,) = op.inputs
+        before, out = self.graph.tensors[source], self.graph.tensors[op.outputs[0]]
+        axis = follow_reduction(before, out, self.split[source])
+        if axis is None:
+            self._alone(op)
+        else:
+            self._divide(op, {}, axis)
+
+    def _divide(self, op: VectorOp, new: Mapping[str, str], axis: int) -> None:
+        """The op's work on what each chip has."""
         counts = {p: -(-n // self.chips) for p, n in op.primitives.items()}
         self.ops.append(replace(renamed(op, new), primitives=counts))
         self._carry(op, dict.fromkeys(op.outputs, axis))
 
+    def _alike(self, op: Op, axis: int) -> bool:
+        """Whether all inputs are as long as the result along an axis: they are joined along another one."""
+        out, shapes = self.graph.tensors[op.outputs[0]], [self.tensors[key].shape for key in op.inputs]
+        return all(len(shape) == len(out.shape) and shape[axis] == out.shape[axis] for shape in shapes)
+
     def _copy(self, op: MovementOp) -> None:
         """Copies and concatenations along another axis than the split one."""
-        out = self.graph.tensors[op.outputs[0]]
         axes = {self.split[key] for key in op.inputs if key in self.split}
         axis = next(iter(axes), -1)
-        shapes = [self.tensors[key].shape for key in op.inputs]
-        fits = all(len(s) == len(out.shape) and s[axis] == out.shape[axis] for s in shapes)
-        if len(axes) != 1 or not fits or len(op.outputs) > 1:
+        if len(axes) != 1 or not self._alike(op, axis) or len(op.outputs) > 1:
             self._alone(op)
             return
         new = {key: local for key in op.inputs if (local := self._sliced(key, axis)) is not None}
