@@ -350,11 +350,11 @@ def _transferred(cost: GroupCost, d: int, ports: tuple[str, str], rates: Mapping
     """Inputs that come over the host link, written to the home memory as they arrive."""
     link = cost.bound[d].partition(":")[2]
     moved = float(cost.traffic_bytes[next(iter(cost.traffic_bytes))]["input"][1][d])
-    latency = float(cost.time_s[d]) - moved / rates[link]
+    latency = float(cost.time_s[d]) - max(moved / rates[link], moved / rates[ports[1]])
     return Steps(
         repeat=np.array([1]),
         compute_s=np.array([0.0]),
-        first_load_bytes={link: moved, ports[1]: min(moved, moved / rates[link] * rates[ports[1]])},
+        first_load_bytes={link: moved, ports[1]: moved},
         first_latency_s=max(0.0, latency),
     )
 

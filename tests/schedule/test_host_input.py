@@ -55,6 +55,8 @@ def test_inputs_enter_no_faster_than_the_home_memory_takes_them(graph):
     found, run = sim.estimate(graph, chip), sim.simulate(graph, chip)
     assert found.ops[0].latency_s == pytest.approx(1e-6 + 256 * 1024 / 0.8e9, rel=1e-12)
     assert run.latency_s == pytest.approx(found.latency_s, rel=0.02)
+    moved = found.traffic_bytes["DRAM"]
+    assert run.ports["DRAM"].bytes == pytest.approx(moved.read + moved.write, rel=1e-9)
     # of which the data sheet's bound has the bytes over the link alone, wherever it is told
     at_best = sim.roofline(graph, chip).ops[0].roofline_s
     assert found.ops[0].roofline_s == at_best == pytest.approx(256 * 1024 / 14e9, rel=1e-12)
