@@ -314,6 +314,24 @@ def test_labels_range_over_the_numbers_that_they_are_made_of(form):
     assert [graph.tensors[op.outputs[0]].shape for op in sorts] == [(10,)] * 9
 
 
+@pytest.mark.parametrize(("padding", "kept"), [(-100, 6), (-1, 6), (0, 6), (None, 18), ("written", 18)])
+def test_a_number_below_zero_is_no_label(padding, kept):
+    """Of 18 labels a third are of each class of three: those of a padding, -100 by habit, add no class and take none
+    away. Alone they tell nothing, nor does a list that was filled and then written into: all 18 are assumed to be kept.
+    """
+
+    def choose(_, x):
+        if padding == "written":
+            labels = torch.full((12,), 2)
+            labels[x[:4, 0] > 0] = 9
+        else:
+            labels = torch.full((12,), -100) if padding is None else torch.arange(12) % 3
+        return x[torch.cat([labels, torch.full((6,), -100 if padding in (None, "written") else padding)]) == 1]
+
+    graph = graph_of(choose, torch.zeros(18, 4))
+    assert [graph.tensors[key].shape for op in graph for key in op.outputs][-1] == (kept, 4)
+
+
 def test_numbers_from_elsewhere_are_not_places():
     """Steps, another start and fractions say nothing of how many there are."""
 

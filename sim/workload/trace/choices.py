@@ -112,6 +112,10 @@ class Choices:
         elif name in _COMPARE:
             self._compared(source, out, getattr(operator, name.removeprefix("aten.")), args[1])
 
+    def wrote(self, tensor: Tensor) -> None:
+        """No number fills it any more."""
+        self._filled.pop(memory_of(tensor), None)
+
     def mark(self, one_hot: Tensor, classes: int) -> None:
         """A new one-hot result, its classes along the last axis."""
         self._put(self._one_hot, one_hot, OneHot(classes, stride=one_hot.stride(-1)))
@@ -171,9 +175,11 @@ class Choices:
         return self._truth.get(memory_of(one))
 
     def _joined(self, parts: Sequence[Tensor]) -> int | None:
-        """How many values several lists range over: each over as many as is known, or all of its own one number."""
-        found = [self._filled.get(memory_of(one), -1) + 1 or self.levels(one) or 0 for one in parts]
-        return max(found) if all(found) else None
+        """How many values several lists range over: each over as many as is known, or up to its own one number; a
+        number below 0 is none of them, such as that of what is left out."""
+        found = [self._filled[m] + 1 if (m := memory_of(one)) in self._filled else self.levels(one) for one in parts]
+        known = [levels for levels in found if levels is not None]
+        return max(known) if len(known) == len(found) and max(known, default=0) > 0 else None
 
     def _put(self, table: dict[int, Any], tensor: Tensor, known: Any) -> None:
         if known is not None:

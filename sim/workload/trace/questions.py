@@ -63,6 +63,7 @@ class Questions:
         self._dealt.learn(name, args, kwargs, outputs, writes=writes)
         self._sure.learn(name, args, outputs, writes=writes)
         for tensor in outputs if writes else ():
+            self._choices.wrote(tensor)
             number, _ = self._held.pop(memory_of(tensor), (None, None))
             self._lost += [number] if number is not None else []
 
