@@ -196,7 +196,7 @@ def _collective(network: Network, i: int, d: int, beside: Sequence[bool]) -> Gro
         kind="transfer",
         deps=_deps(network, i, beside),
         launch_s=0.0,
-        steps=_whole(cost, d, ("", ""), {"": 0.0}),
+        steps=Steps(repeat=np.array([1]), compute_s=np.array([float(cost.time_s[d])])),
         latency_s=float(cost.time_s[d]),
         energy_j=float(cost.energy_j[d]) * _split(network, d),
     )
@@ -362,9 +362,15 @@ def _transferred(cost: GroupCost, d: int, ports: tuple[str, str], rates: Mapping
 def _whole(cost: GroupCost, d: int, ports: tuple[str, str], rates: Mapping[str, float]) -> Steps:
     """An op that is known by its total only: one step, its home bytes beside it."""
     time = float(cost.time_s[d])
-    moved = float(cost.home_busy_s[d]) * rates[ports[0]]
+    moved = dict.fromkeys(ports, 0.0)
+    if isinstance(cost.op, CollectiveOp):
+        home = next(iter(cost.traffic_bytes))
+        for port, way in zip(ports, cost.traffic_bytes[home]["communication"], strict=True):
+            moved[port] += float(way[d])
+    else:
+        moved[ports[0]] = min(float(cost.home_busy_s[d]), time) * rates[ports[0]]
     return Steps(
         repeat=np.array([1]),
         compute_s=np.array([time]),
-        next_load_bytes={ports[0]: np.array([min(moved, time * rates[ports[0]])])} if moved else {},
+        next_load_bytes={port: np.array([amount]) for port, amount in moved.items() if amount},
     )
