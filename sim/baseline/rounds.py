@@ -23,7 +23,7 @@ from statistics import median
 from sim.baseline.grid import Point
 from sim.baseline.nvml import held_down
 from sim.baseline.record import Baseline, BaselineRecord, Mode, append_record, claimed, read_baseline
-from sim.baseline.runner import ONE_PROCESS
+from sim.baseline.runner import ONE_PROCESS, describe
 from sim.baseline.timing import HELD_DOWN_FLOOR, REPEAT_FLOOR, Plan
 from sim.errors import MeasurementError
 
@@ -152,8 +152,8 @@ def measure_rounds(
     """Measure what `output` lacks in `rounds` processes, and append one record a point.
 
     Each round has a file of its own in `<output>.rounds/`, so that a killed run goes on where it stopped; points
-    that were too noisy are measured again once. Files of rounds older than this run's points are used again: remove
-    the folder to start anew.
+    that were too noisy are measured again once. What lies there is used again, and told: remove the folder to start
+    anew. The rounds of a point that `output` refuses for them are used up, so that running again measures it again.
 
     Raises: MeasurementError: too few rounds, a file that cannot be written, or a process that ended badly and left
         nothing.
@@ -178,9 +178,13 @@ def _measure_rounds(
         return Combined(records=(), left=0)
     folder = output.with_name(output.name + ".rounds")
     files = [folder / f"round-{k}.jsonl" for k in range(1, rounds + 1)]
+    for file in files:
+        _forget_refused(file, {key: record for key, record in held.latest.items() if key in missing}, progress)
     begun = clock()
     for number, file in enumerate(files * PASSES):
         if missing.keys() <= read_baseline(file).finished:
+            if number < rounds:
+                progress(f"round {number + 1} of {rounds}: {file} has it; remove it to measure anew")
             continue
         left_s = None if time_limit_s is None else time_limit_s - (clock() - begun)
         if left_s is not None and left_s <= 0:
@@ -194,4 +198,22 @@ def _measure_rounds(
     combined = combine_rounds([read_baseline(file) for file in files], missing, asked=rounds)
     for record in combined.records:
         append_record(output, replace(record, command=command or record.command))
+        progress(f"{points[record.key]}: {describe(record)}")
     return combined
+
+
+def _forget_refused(file: Path, refused: Mapping[str, BaselineRecord], progress: Callable[[str], None]) -> None:
+    """Take out of a round's file what a record without a number was made of, else it would be made of the same for
+    ever. By a rename: a run killed here leaves the old file or the new one."""
+    if not file.exists():
+        return
+    with claimed(file, progress):  # what a killed run left running may still write into it
+        records = read_baseline(file).records
+        used = {key: {None, *record.rounds_s} for key, record in refused.items()}
+        kept = [r for r in records if r.median_s not in used.get(r.key, ())]
+        if len(kept) < len(records):
+            anew = file.with_suffix(".anew")
+            anew.write_text("")
+            for record in kept:
+                append_record(anew, record)
+            anew.replace(file)

@@ -97,6 +97,38 @@ def test_rounds_that_disagree_give_no_number(tmp_path):
     assert "limit 25%" in found.records[0].marks[0]
 
 
+def test_a_refused_point_is_measured_anew_when_run_again(tmp_path):
+    """Rounds that disagree, and later ones that agree: the second run measures every round of the refused point, and
+    not of those with a number; a third has nothing to do. What each point came to is told."""
+    some, asked, told = points(3), [], []
+    first = next(iter(some))
+    apart = {1: 1e-3, 2: 20e-3, 3: 15e-3}
+
+    def time_of(key, k):
+        asked.append((key, k))
+        return apart[k] if key == first and asked.count((key, k)) == 1 else 3e-3
+
+    runs = [
+        measure_rounds(some, output=tmp_path / "a.jsonl", rounds=3, start=process(some, time_of), progress=told.append)
+        for _ in range(3)
+    ]
+    assert [[r.median_s for r in run.records] for run in runs] == [[None, 3e-3, 3e-3], [3e-3], []]
+    assert sorted(asked) == sorted([(key, k) for key in some for k in apart] + [(first, k) for k in apart])
+    assert any("rows=1" in line and "too noisy for a number [another run of 3 processes" in line for line in told)
+    assert any("rows=2" in line and "3000.0 us +-" in line for line in told)
+
+
+def test_rounds_of_a_killed_run_survive_a_refusal_by_a_single_process(tmp_path):
+    """One round is done, then `--rounds 1` is refused as too noisy: the finished round is used, and told."""
+    some, told = points(1), []
+    append_record(tmp_path / "a.jsonl.rounds" / "round-1.jsonl", record(next(iter(some.values())), 1e-3))
+    append_record(tmp_path / "a.jsonl", record(next(iter(some.values())), None))
+    start = process(some, lambda key, k: 2e-3)
+    (found,) = measure_rounds(some, output=tmp_path / "a.jsonl", rounds=3, start=start, progress=told.append).records
+    assert found.rounds_s == (1e-3, 2e-3, 2e-3)
+    assert any(line.startswith("round 1 of 3: ") and "round-1.jsonl" in line for line in told)
+
+
 def test_noisy_rounds_are_measured_again_once_and_named(tmp_path):
     some, asked = points(2), []
     first = next(iter(some))
