@@ -53,11 +53,17 @@ _DTYPES = {
     "bfloat16": "bf16",
     "float8_e4m3fn": "fp8_e4m3",
     "float8_e5m2": "fp8_e5m2",
+    "float8_e4m3fnuz": "fp8_e4m3",
+    "float8_e5m2fnuz": "fp8_e5m2",
+    "uint4": "int4",
+    "uint16": "int16",
+    "uint32": "int32",
+    "uint64": "int64",
     "complex32": "fp16",
     "complex64": "fp32",
     "complex128": "fp64",
 }
-"""Of a complex tensor the type of its parts: it is a real one with a last axis of two."""
+"""Of a complex tensor the type of its parts: it is a real one with a last axis of two. A sign costs nothing."""
 
 
 @dataclass(slots=True)
@@ -158,7 +164,7 @@ class GraphBuilder:
             id=made,
             shape=shape,
             dtype=_DTYPES.get(text, text),
-            bits=tensor.element_size() * 8 // (2 if parts else 1),
+            bits=_bits(tensor) // (2 if parts else 1),
             role=storage.role,
             name=name,
             layout=_layout(tensor),
@@ -260,7 +266,8 @@ class GraphBuilder:
     def _moved_bytes(self, tensor: AnyTensor, elements: int | None) -> int:
         """Never more than the tensor has without its broadcast axes, when all of it is meant."""
         stored = prod(compact_shape(tensor))
-        return (stored if elements is None or elements == tensor.numel() else elements) * tensor.element_size()
+        count = stored if elements is None or elements == tensor.numel() else elements
+        return -(-count * _bits(tensor) // 8)
 
     def _emit(self, cls: type, kind: str, inputs: tuple, outputs: tuple, where: Where, **fields: Any) -> None:
         short = kind.rpartition(".")[2].strip("_")
@@ -438,6 +445,13 @@ def _layout(tensor: AnyTensor) -> tuple[int, ...]:
 
 _COMPLEX = {"I": 2, "O": 2}
 """Ranks of a product of complex factors: four real products an element. Each factor and the result has two parts."""
+
+
+def _bits(tensor: AnyTensor) -> int:
+    """Bits of an element as it is stored: torch gives a byte to each of its types of four bits."""
+    return 4 if str(tensor.dtype) in ("torch.int4", "torch.uint4") else tensor.element_size() * 8
+
+
 _PARTS = {OperandRole.INPUT: "I", OperandRole.WEIGHT: "O", OperandRole.OUTPUT: "O"}
 
 

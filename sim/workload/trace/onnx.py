@@ -19,7 +19,8 @@ from sim.workload.graph import Graph
 from sim.workload.raised import told
 from sim.workload.trace import onnx_layers  # noqa: F401  (fills the table)
 from sim.workload.trace.dynamic import foreign
-from sim.workload.trace.onnx_ops import OPERATORS
+from sim.workload.trace.onnx_ops import OPERATORS, torch_type
+from sim.workload.trace.onnx_quantised import as_stored, fold_pairs
 from sim.workload.trace.run import record
 
 KNOWN_ELEMENTS = 1024
@@ -48,12 +49,38 @@ def load_onnx(
         raise WorkloadError(f"{path}: cannot be read as ONNX: {told(error)}") from error
     if not model.graph.node:
         raise WorkloadError(f"{path}: no ONNX model: it has no nodes; is the file empty or cut off?")
+    model = _normal(model)
+    stored, folded = fold_pairs(model)
     _check_operators(model, path)
     module = _Interpreter(model, Path(path).name)
     inputs, notes = _inputs(model, path, sizes or {})
     graph = record(module, tuple(inputs), {}, name=Path(path).stem, locate=lambda: module.place, progress=progress)
     given = {name: _whole(size, name, path) for name, size in (sizes or {}).items()}
-    return graph.with_(notes=(*notes, *graph.notes), knobs=given, batch=given.get("batch", 1))
+    batch = next((given[name] for name in _BATCH if name in given), 1)
+    graph = as_stored(graph, {module.slots[name]: how for name, how in stored.items()})
+    return graph.with_(notes=(*notes, *folded, *graph.notes), knobs=given, batch=batch)
+
+
+_BATCH = ("batch", "batch_size", "N")
+"""Names of the dimension that counts inputs, as torch's, Optimum's and the model zoo's exporters write it."""
+
+
+def _normal(model: Any) -> Any:
+    """The model with its own functions put in, and with the tensors of Constant nodes as the weights that they are."""
+    import onnx.inliner
+
+    if model.functions:
+        model = onnx.inliner.inline_local_functions(model)
+    constant = [n for n in model.graph.node if n.op_type == "Constant" and n.attribute[0].name == "value"]
+    for node in constant:
+        tensor = model.graph.initializer.add()
+        tensor.CopyFrom(node.attribute[0].t)
+        tensor.name = node.output[0]
+    if constant:
+        left = [n for n in model.graph.node if n.op_type != "Constant" or n.attribute[0].name != "value"]
+        del model.graph.node[:]
+        model.graph.node.extend(left)
+    return model
 
 
 def _check_operators(model: Any, path: str | Path) -> None:
@@ -88,14 +115,12 @@ def _sizes(value: Any) -> list[int] | None:
     return [dim.dim_value for dim in kind.shape.dim]
 
 
-_ON_HOST = {"Constant", "Shape", "ConstantOfShape", "Range", "Size", "Mod"}
+_ON_HOST = {"Constant", "Shape", "ConstantOfShape", "Range", "Size"}
 """Operators that are met only where all their inputs are known (or that make known values)."""
 
 
 def _inputs(model: Any, path: str | Path, given: Mapping[str, object]) -> tuple[list[torch.Tensor], list[str]]:
     """Meta tensors of the graph inputs."""
-    import onnx
-
     weights = {tensor.name for tensor in model.graph.initializer}
     values = [value for value in model.graph.input if value.name not in weights]
     for value in values:
@@ -112,14 +137,16 @@ def _inputs(model: Any, path: str | Path, given: Mapping[str, object]) -> tuple[
         for axis, dim in enumerate(kind.shape.dim):
             if dim.dim_param in given:
                 sizes.append(_whole(given[dim.dim_param], dim.dim_param, path))
-            elif dim.HasField("dim_value"):
+            elif dim.HasField("dim_value") and dim.dim_value >= 0:
                 sizes.append(dim.dim_value)
-            else:
+            else:  # some exporters write -1
                 sizes.append(1)
                 how = f"; -p {dim.dim_param}=SIZE sets it" if dim.dim_param.isidentifier() else ""
-                notes.append(f'input "{value.name}" axis {axis} ("{dim.dim_param}") is free: assumed to be 1{how}')
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
-        made.append(torch.empty(sizes, dtype=_torch_dtype(dtype), device="meta"))
+                called = f' ("{dim.dim_param}")' if dim.dim_param else ""
+                notes.append(f'input "{value.name}" axis {axis}{called} is free: assumed to be 1{how}')
+        made.append(
+            torch.empty(sizes, dtype=torch_type(kind.elem_type, f'{path}: input "{value.name}"'), device="meta")
+        )
     return made, notes
 
 
@@ -128,12 +155,6 @@ def _whole(size: object, name: str, path: str | Path) -> int:
     if isinstance(size, bool) or not str(size).isdecimal() or int(str(size)) < 1:
         raise WorkloadError(f"{path}: dimension {name}={size!r}: expected a whole number, at least 1")
     return int(str(size))
-
-
-def _torch_dtype(dtype: Any) -> torch.dtype:
-    if str(dtype) == "bfloat16":
-        return torch.bfloat16
-    return torch.from_numpy(np.empty(0, dtype=dtype)).dtype
 
 
 class _Interpreter(torch.nn.Module):
@@ -148,14 +169,17 @@ class _Interpreter(torch.nn.Module):
         self.slots: dict[str, str] = {}
         for tensor in model.graph.initializer:
             elements = int(np.prod(tensor.dims, dtype=np.int64))
-            dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-            integer = np.issubdtype(dtype, np.integer) or dtype == np.bool_
+            dtype = torch_type(tensor.data_type, f'{file}: weight "{tensor.name}"')
+            integer = not dtype.is_floating_point and not dtype.is_complex
             inside = tensor.data_location != onnx.TensorProto.EXTERNAL
             if inside and (elements <= 8 or (integer and elements <= KNOWN_ELEMENTS)):
                 self.known[tensor.name] = onnx.numpy_helper.to_array(tensor)
+            # a module allows no dot in a buffer's name, and none of the names that it has itself
             slot = tensor.name.replace(".", "/")
+            while hasattr(self, slot):
+                slot += "/"
             self.slots[tensor.name] = slot
-            self.register_buffer(slot, torch.empty(list(tensor.dims), dtype=_torch_dtype(dtype), device="meta"))
+            self.register_buffer(slot, torch.empty(list(tensor.dims), dtype=dtype, device="meta"))
 
     def forward(self, *inputs: torch.Tensor) -> Any:
         weights = set(self.slots)
@@ -172,7 +196,7 @@ class _Interpreter(torch.nn.Module):
                 raise
             except Exception as error:
                 raise TraceError(self._failure(node, values, error)) from error
-            values.update(zip(node.output, results, strict=False))
+            values.update((name, made) for name, made in zip(node.output, results, strict=False) if name)
         return [self._tensor(values[value.name], value.name) for value in self.graph.output]
 
     def _failure(self, node: Any, values: dict[str, Any], error: Exception) -> str:
@@ -197,6 +221,8 @@ class _Interpreter(torch.nn.Module):
             attrs = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
             shape = np.array(given[0].shape, dtype=np.int64)[attrs.get("start", 0) : attrs.get("end")]
             return self._remember(node, (shape,))
+        if node.op_type == "Size" and not isinstance(given[0], np.ndarray):
+            return self._remember(node, (np.array(given[0].numel(), dtype=np.int64),))
         if not _is_known(node):
             return self._unknown(node, given)
         if all(value is None or isinstance(value, np.ndarray) for value in given):
@@ -204,9 +230,11 @@ class _Interpreter(torch.nn.Module):
         if node.op_type not in OPERATORS:
             raise NotImplementedError(f"{node.op_type} of values that are not known without data")
         attrs = {a.name: _plain(onnx.helper.get_attribute_value(a)) for a in node.attribute}
+        if node.op_type in _ONCE_ATTRIBUTES and len(given) == 1:
+            given += [np.asarray(attrs[name]) if name in attrs else None for name in _ONCE_ATTRIBUTES[node.op_type]]
         attrs |= {"op_type": node.op_type, "outputs": len(node.output)}
         taken = _PARAMETERS.get(node.op_type, 99)
-        unknown = [n for n, v in zip(node.input[taken:], given[taken:], strict=True) if isinstance(v, torch.Tensor)]
+        unknown = [n for n, v in zip(node.input[taken:], given[taken:], strict=False) if isinstance(v, torch.Tensor)]
         if unknown and node.op_type not in _ANY:
             raise NotImplementedError(f'"{unknown[0]}" (a shape, axes or sizes) depends on the data')
         args = [
@@ -218,18 +246,16 @@ class _Interpreter(torch.nn.Module):
 
     def _unknown(self, node: Any, given: list) -> tuple:
         """An op without a rule: its results have the shapes that the file states."""
-        import onnx
-
         stated = {v.name: v for v in (*self.graph.value_info, *self.graph.output)}
         made = []
         for value in (stated[name] for name in node.output if name):
-            dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
-            made.append(torch.empty(_sizes(value), dtype=_torch_dtype(dtype), device="meta"))
+            dtype = torch_type(value.type.tensor_type.elem_type, self.place)
+            made.append(torch.empty(_sizes(value), dtype=dtype, device="meta"))
         inputs = [self._tensor(v, name) for v, name in zip(given, node.input, strict=True) if v is not None]
         return foreign(node.domain or "onnx", node.op_type, inputs, made)
 
     def _remember(self, node: Any, results: tuple) -> tuple:
-        self.known.update(zip(node.output, results, strict=False))
+        self.known.update((name, made) for name, made in zip(node.output, results, strict=False) if name)
         return results
 
     @staticmethod
@@ -245,7 +271,13 @@ class _Interpreter(torch.nn.Module):
             return value
         if name in self.slots:
             return self.get_buffer(self.slots[name])
-        return torch.empty(value.shape, dtype=_torch_dtype(value.dtype), device="meta")
+        return torch.empty(value.shape, dtype=_of_numpy(value.dtype), device="meta")
+
+
+def _of_numpy(dtype: Any) -> torch.dtype:
+    import onnx
+
+    return torch_type(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), "a value known without data")
 
 
 def _plain(value: Any) -> Any:
@@ -254,11 +286,17 @@ def _plain(value: Any) -> Any:
 
 _PARAMETERS = {
     "Reshape": 1, "Unsqueeze": 1, "Squeeze": 1, "Slice": 1, "Split": 1, "Expand": 1, "Tile": 1, "Pad": 1, "Resize": 1,
-    "TopK": 1, "Clip": 1, "Gather": 1, "Trilu": 1, "CumSum": 1, "NonMaxSuppression": 2,
+    "Upsample": 1, "TopK": 1, "Clip": 1, "Gather": 1, "Trilu": 1, "CumSum": 1, "NonMaxSuppression": 2,
     "ReduceMean": 1, "ReduceSum": 1, "ReduceMax": 1, "ReduceMin": 1, "ReduceL2": 1,
     "ReduceLogSumExp": 1, "ReduceL1": 1, "ReduceSumSquare": 1, "ReduceProd": 1,
 }  # fmt: skip
 """Operator -> first input that is a parameter (shape, axes, bounds) and stays a known value."""
+
+_ONCE_ATTRIBUTES = {
+    "Slice": ("starts", "ends", "axes"), "Clip": ("min", "max"), "Pad": ("pads", "value"), "TopK": ("k",),
+    "Upsample": ("scales",),
+}  # fmt: skip
+"""What was an attribute before opset 10 or 11, and has been an input since."""
 
 _ANY = {"Clip", "Gather", "Trilu", "CumSum", "NonMaxSuppression"}
 """Of these, the operators whose result has the same shape whatever the parameter's values are."""

@@ -106,10 +106,14 @@ def one_hot(attrs: dict, index: Tensor, depth: Any, values: Tensor) -> Tensor:
 
 @operator("QuantizeLinear", "DequantizeLinear")
 def scale_and_round(attrs: dict, x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
-    """Between real numbers and integers: a scale, a shift, a change of type."""
+    """Between real numbers and integers: a scale, a shift, a change of type. A scale is of the whole tensor, of each
+    slice along `axis`, or of each block of `block_size` along it."""
     axis = attrs.get("axis", 1) % max(x.dim(), 1)
-    shape = [-1 if i == axis and scale.numel() > 1 else 1 for i in range(x.dim())]
-    factor = scale.reshape(shape) if x.dim() else scale
+    if block := attrs.get("block_size", 0):
+        factor = scale.repeat_interleave(block, axis).narrow(axis, 0, x.shape[axis])
+    else:
+        shape = [-1 if i == axis and scale.numel() > 1 else 1 for i in range(x.dim())]
+        factor = scale.reshape(shape) if x.dim() else scale
     if attrs["op_type"] == "DequantizeLinear":
         return x.to(scale.dtype) * factor
     return torch.clamp(torch.round(x / factor), -128, 127).to(zero.dtype if zero is not None else torch.uint8)

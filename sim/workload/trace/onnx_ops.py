@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch.nn import functional as nnf
 
+from sim.errors import TraceError
+
 Operator = Callable[..., Any]
 
 OPERATORS: dict[str, Operator] = {}
@@ -46,7 +48,8 @@ _POINTWISE: dict[str, Operator] = {
     "Or": torch.logical_or, "Where": torch.where, "Sign": torch.sign,
     "Selu": nnf.selu, "Celu": nnf.celu, "Softsign": nnf.softsign, "IsNaN": torch.isnan, "Tan": torch.tan,
     "Atan": torch.atan, "Sinh": torch.sinh, "Cosh": torch.cosh, "Asin": torch.asin, "Acos": torch.acos,
-    "Xor": torch.logical_xor, "PRelu": torch.prelu, "MatMul": torch.matmul, "Identity": torch.ops.aten.alias,
+    "Xor": torch.logical_xor, "Mod": torch.remainder, "PRelu": torch.prelu, "MatMul": torch.matmul,
+    "Identity": torch.ops.aten.alias,
 }  # fmt: skip
 
 
@@ -82,20 +85,33 @@ def hard_sigmoid(attrs: dict, x: torch.Tensor) -> torch.Tensor:
 
 @operator("Clip")
 def clip(attrs: dict, x: torch.Tensor, low: Any = None, high: Any = None) -> torch.Tensor:
+    if low is None and high is None:
+        return torch.ops.aten.alias(x)
     bounds = [None if b is None else 0.0 if isinstance(b, torch.Tensor) else float(b) for b in (low, high)]
     return torch.clamp(x, *bounds)
 
 
 @operator("Cast")
 def cast(attrs: dict, x: torch.Tensor) -> torch.Tensor:
-    return x.to(_DTYPES[attrs["to"]])
+    return x.to(torch_type(attrs["to"], "Cast"))
 
 
 _DTYPES = {
-    1: torch.float32, 2: torch.uint8, 3: torch.int8, 5: torch.int16, 6: torch.int32, 7: torch.int64, 9: torch.bool,
-    10: torch.float16, 11: torch.float64, 16: torch.bfloat16,
+    1: torch.float32, 2: torch.uint8, 3: torch.int8, 4: torch.uint16, 5: torch.int16, 6: torch.int32, 7: torch.int64,
+    9: torch.bool, 10: torch.float16, 11: torch.float64, 12: torch.uint32, 13: torch.uint64, 14: torch.complex64,
+    15: torch.complex128, 16: torch.bfloat16, 17: torch.float8_e4m3fn, 18: torch.float8_e4m3fnuz,
+    19: torch.float8_e5m2, 20: torch.float8_e5m2fnuz, 21: torch.uint4, 22: torch.int4,
 }  # fmt: skip
 """onnx.TensorProto.DataType -> torch."""
+
+
+def torch_type(number: int, where: str) -> torch.dtype:
+    """The torch type of a TensorProto.DataType. Raises: TraceError: torch has none such, as of text."""
+    if number not in _DTYPES:
+        from onnx import TensorProto
+
+        raise TraceError(f"{where}: elements of type {TensorProto.DataType.Name(number)} cannot be read")
+    return _DTYPES[number]
 
 
 @operator("Gemm")
@@ -108,9 +124,16 @@ def gemm(attrs: dict, a: torch.Tensor, b: torch.Tensor, c: torch.Tensor | None =
     return torch.addmm(c, a, b, beta=beta, alpha=alpha)
 
 
+def _pad_mode(attrs: dict) -> str:
+    modes = ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
+    if attrs.get("auto_pad", "NOTSET") not in modes:
+        raise NotImplementedError(f"auto_pad={attrs['auto_pad']}: expected {', '.join(modes[:-1])} or {modes[-1]}")
+    return attrs.get("auto_pad", "NOTSET")
+
+
 def _padding(attrs: dict, x: torch.Tensor, window: list[int]) -> tuple[list[int], list[int]]:
     """Symmetric part, and what is left over as torch.nn.functional.pad takes it."""
-    dims, mode = len(window), attrs.get("auto_pad", "NOTSET")
+    dims, mode = len(window), _pad_mode(attrs)
     begin, end = [0] * dims, [0] * dims
     if mode in ("SAME_UPPER", "SAME_LOWER"):  # ceil(size / stride) results, the odd element behind or before
         strides, dilations = attrs.get("strides", [1] * dims), attrs.get("dilations", [1] * dims)
@@ -118,11 +141,9 @@ def _padding(attrs: dict, x: torch.Tensor, window: list[int]) -> tuple[list[int]
             total = max((-(-size // s) - 1) * s + d * (k - 1) + 1 - size, 0)
             small, large = total // 2, total - total // 2
             begin[i], end[i] = (small, large) if mode == "SAME_UPPER" else (large, small)
-    elif mode in ("NOTSET", "VALID"):
+    else:
         pads = list(attrs.get("pads", [0] * 2 * dims))
         begin, end = pads[:dims], pads[dims:]
-    else:
-        raise NotImplementedError(f"auto_pad={mode}: expected NOTSET, VALID, SAME_UPPER or SAME_LOWER")
     if begin == end:
         return begin, []
     return [0] * dims, [p for pair in zip(reversed(begin), reversed(end), strict=True) for p in pair]
@@ -140,28 +161,50 @@ def conv(attrs: dict, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor 
 
 @operator("ConvTranspose")
 def conv_transpose(attrs: dict, x: torch.Tensor, weight: torch.Tensor, bias: Any = None) -> torch.Tensor:
+    """Each axis gives (size - 1) stride + (k - 1) dilation + 1 + output_padding results, less what `pads` cut off; the
+    shape may be stated instead of the pads, and SAME means size x stride of them."""
     dims = weight.dim() - 2
-    if attrs.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
-        raise NotImplementedError(f"auto_pad={attrs['auto_pad']}: export the model with explicit pads")
-    padding, extra = _padding(attrs, x, list(weight.shape[2:]))
-    if extra:
-        raise NotImplementedError("ConvTranspose with uneven pads")
-    function = (nnf.conv_transpose1d, nnf.conv_transpose2d, nnf.conv_transpose3d)[dims - 1]
     strides, more = attrs.get("strides", [1] * dims), attrs.get("output_padding", [0] * dims)
-    dilations = attrs.get("dilations", [1] * dims)
-    return function(x, weight, bias, strides, padding, more, attrs.get("group", 1), dilations)
+    dilations, mode = attrs.get("dilations", [1] * dims), _pad_mode(attrs)
+    sizes, window = list(x.shape[2:]), list(weight.shape[2:])
+    whole = [
+        (n - 1) * s + (k - 1) * d + 1 + o for n, s, k, d, o in zip(sizes, strides, window, dilations, more, strict=True)
+    ]
+    asked = attrs.get("output_shape")
+    if asked is None and mode.startswith("SAME"):
+        asked = [n * s for n, s in zip(sizes, strides, strict=True)]
+    if asked is not None:
+        cut = [w - a for w, a in zip(whole, asked[-dims:], strict=True)]
+        before = [c // 2 if mode == "SAME_UPPER" else c - c // 2 for c in cut]
+        after = [c - b for c, b in zip(cut, before, strict=True)]
+    else:
+        pads = attrs.get("pads", [0] * 2 * dims) if mode == "NOTSET" else [0] * 2 * dims
+        before, after = list(pads[:dims]), list(pads[dims:])
+    even = [max(min(b, a), 0) for b, a in zip(before, after, strict=True)]
+    function = (nnf.conv_transpose1d, nnf.conv_transpose2d, nnf.conv_transpose3d)[dims - 1]
+    out = function(x, weight, bias, strides, even, more, attrs.get("group", 1), dilations)
+    rest = [(b - e, a - e) for b, a, e in zip(before, after, even, strict=True)]
+    if min(min(pair) for pair in rest) < 0:  # a stated shape beyond the whole one
+        raise NotImplementedError(f"output_shape {list(asked or ())}, more than the {whole} that its inputs give")
+    index = [slice(b, n - a) for (b, a), n in zip(rest, out.shape[2:], strict=True)]
+    return out[(slice(None), slice(None), *index)] if any(map(any, rest)) else out
 
 
 @operator("MaxPool", "AveragePool")
-def pool(attrs: dict, x: torch.Tensor) -> torch.Tensor:
+def pool(attrs: dict, x: torch.Tensor) -> Any:
     dims, kernel = x.dim() - 2, attrs["kernel_shape"]
     padding, extra = _padding(attrs, x, list(kernel))
+    if any(2 * p > k for p, k in zip(padding, kernel, strict=True)):  # torch pads by half a window at most
+        padding, extra = [0] * dims, [p for n in reversed(padding) for p in (n, n)]
     x = nnf.pad(x, extra) if extra else x
     strides, ceil = attrs.get("strides", [1] * dims), bool(attrs.get("ceil_mode", 0))
     if attrs["op_type"] == "AveragePool":
+        if any(d != 1 for d in attrs.get("dilations", ())):
+            raise NotImplementedError("AveragePool with dilations")
         return (nnf.avg_pool1d, nnf.avg_pool2d, nnf.avg_pool3d)[dims - 1](x, kernel, strides, padding, ceil)
     dilations = attrs.get("dilations", [1] * dims)
-    return (nnf.max_pool1d, nnf.max_pool2d, nnf.max_pool3d)[dims - 1](x, kernel, strides, padding, dilations, ceil)
+    function = (nnf.max_pool1d, nnf.max_pool2d, nnf.max_pool3d)[dims - 1]
+    return function(x, kernel, strides, padding, dilations, ceil, attrs["outputs"] > 1)
 
 
 @operator("GlobalAveragePool")
@@ -186,6 +229,9 @@ def instance_norm(attrs: dict, x: torch.Tensor, scale: Any, bias: Any) -> torch.
 
 @operator("GroupNormalization")
 def group_norm(attrs: dict, x: torch.Tensor, scale: Any, bias: Any) -> torch.Tensor:
+    each = x.shape[1] // scale.numel()  # channels to one scale: those of a group before opset 21
+    if each > 1:
+        scale, bias = (t.unsqueeze(1).expand(-1, each).reshape(-1) for t in (scale, bias))
     return nnf.group_norm(x, attrs["num_groups"], scale, bias, attrs.get("epsilon", 1e-5))
 
 
@@ -215,6 +261,8 @@ _REDUCTIONS: dict[str, Operator] = {
 @operator(*_REDUCTIONS)
 def reduce(attrs: dict, x: torch.Tensor, axes: Any = None) -> torch.Tensor:
     chosen = attrs.get("axes") if axes is None else _list(axes)
+    if not chosen and attrs.get("noop_with_empty_axes"):
+        return torch.ops.aten.alias(x)
     dims = tuple(chosen) if chosen else tuple(range(x.dim()))
     return _REDUCTIONS[attrs["op_type"]](x, dim=dims, keepdim=bool(attrs.get("keepdims", 1)))
 
@@ -277,11 +325,14 @@ def slice_(attrs: dict, x: torch.Tensor, starts: Any, ends: Any, axes: Any = Non
     chosen = range(len(_list(starts))) if axes is None else _list(axes)
     strides = [1] * len(_list(starts)) if steps is None else _list(steps)
     index: list[slice] = [slice(None)] * x.dim()
+    turned = []
     for axis, start, end, step in zip(chosen, _list(starts), _list(ends), strides, strict=True):
-        if step < 0:
-            raise NotImplementedError("Slice with a negative step")
         index[axis] = slice(start, end, step)
-    return x[tuple(index)]
+        if step < 0:  # torch has no negative steps: the same elements forwards, then turned round
+            taken = range(x.shape[axis])[index[axis]]
+            index[axis] = slice(taken[-1], taken[0] + 1, -step) if taken else slice(0, 0)
+            turned.append(axis)
+    return x[tuple(index)].flip(turned) if turned else x[tuple(index)]
 
 
 @operator("Gather")
@@ -324,8 +375,25 @@ def pad(attrs: dict, x: torch.Tensor, pads: Any, value: Any = None, axes: Any = 
 
 @operator("Resize")
 def resize(attrs: dict, x: torch.Tensor, roi: Any = None, scales: Any = None, sizes: Any = None) -> torch.Tensor:
-    factors = _list(scales)[2:] if scales is not None and len(scales) else None
-    target = [int(n * f) for n, f in zip(x.shape[2:], factors, strict=True)] if factors else _list(sizes)[2:]
-    dims, mode = x.dim() - 2, attrs.get("mode", "nearest")
-    linear = ("linear", "bilinear", "trilinear")[dims - 1]
-    return nnf.interpolate(x, size=target, mode={"nearest": "nearest", "linear": linear, "cubic": "bicubic"}[mode])
+    """To `sizes`, or to floor(size x scale), of all axes or of those in `axes`; the last one to three may change."""
+    chosen = [a % x.dim() for a in attrs.get("axes", range(x.dim()))]
+    target = list(x.shape)
+    if scales is not None and len(scales):
+        factors = dict(zip(chosen, _list(scales), strict=True))
+        target = [int(n * factors.get(axis, 1.0)) for axis, n in enumerate(target)]
+    else:
+        stated = dict(zip(chosen, _list(sizes), strict=True))
+        if attrs.get("keep_aspect_ratio_policy", "stretch") != "stretch":
+            raise NotImplementedError(f"keep_aspect_ratio_policy={attrs['keep_aspect_ratio_policy']}")
+        target = [stated.get(axis, n) for axis, n in enumerate(target)]
+    if x.dim() < 3 or target[:2] != list(x.shape[:2]):
+        raise NotImplementedError(f"Resize of {list(x.shape)} to {target}: expected the same first two axes")
+    mode = attrs.get("mode", "nearest")
+    linear = ("linear", "bilinear", "trilinear")[x.dim() - 3]
+    how = {"nearest": "nearest", "linear": linear, "cubic": "bicubic"}[mode]
+    return nnf.interpolate(x, size=target[2:], mode=how)
+
+
+@operator("Upsample")
+def upsample(attrs: dict, x: torch.Tensor, scales: Any) -> torch.Tensor:
+    return resize(attrs, x, None, scales)
