@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import re
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import inf
@@ -31,11 +33,13 @@ _TORCH_CATEGORIES = ("kernel", "gpu_memcpy", "gpu_memset")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timed:
-    """An op of a profile: times of its runs [s], or a mean of `count` runs."""
+    """An op of a profile: times of its runs [s], or one time that stands for `count` of them."""
 
     name: str
     samples_s: tuple[float, ...]
     count: int
+    median: bool = False
+    """Whether the one time is the median of the runs, not their mean."""
 
 
 def import_profile(
@@ -90,14 +94,23 @@ def _together(parts: list[Timed], name: str, where: str) -> Timed:
         )
     samples = tuple(map(sum, zip(*(part.samples_s for part in parts), strict=True)))
     names = " + ".join(dict.fromkeys(part.name for part in parts))
-    return Timed(name=names, samples_s=samples, count=parts[0].count)
+    return Timed(name=names, samples_s=samples, count=parts[0].count, median=all(part.median for part in parts))
 
 
 def _text(path: Path) -> str:
+    """What the file says, also where it is packed by gzip, as torch.profiler writes NAME.json.gz, or in UTF-16, as a
+    Windows shell writes what is redirected."""
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        data = path.read_bytes()
+        if data.startswith(_GZIP):
+            data = gzip.decompress(data)
+        return data.decode("utf-16" if data.startswith(_UTF_16) else "utf-8-sig")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise MeasurementError(f"{path}: cannot be read as text: {why(error)}") from error
+
+
+_GZIP = b"\x1f\x8b"
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 def _record(
@@ -107,7 +120,8 @@ def _record(
     marks = [] if name == item.name else [f'profile calls it "{item.name}"']
     if timing and timing.noisy:  # nobody can measure it again here, so that the number stays
         marks.append(f"measured here it would have no number: {timing.reason}")
-    of_one = "the profile's single run" if item.count == 1 else "mean of the profile's runs, as the profile gives it"
+    kind = "median" if item.median else "mean"
+    of_one = "the profile's single run" if item.count == 1 else f"{kind} of the profile's runs, as the profile gives it"
     spread: Spread | None = timing.spread if timing else None
     median_s = timing.median_s if timing else item.samples_s[0]
     return BaselineRecord(
@@ -124,7 +138,7 @@ def parse_profile(text: str, *, where: str) -> tuple[str, tuple[Timed, ...]]:
     if text.lstrip()[0] in "[{":
         try:
             data = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise MeasurementError(f"{where}: looks like JSON but is broken: {error}") from error
         if isinstance(data, dict) and "traceEvents" in data:
             return "torch", _torch(data["traceEvents"], where)
@@ -136,8 +150,8 @@ def parse_profile(text: str, *, where: str) -> tuple[str, tuple[Timed, ...]]:
     return "csv", _csv(text, where)
 
 
-_LAYER_MS = ("averageMs", "timeMs")
-"""Times of a TensorRT layer: of one run, and of all runs together."""
+_LAYER_MS = ("medianMs", "averageMs", "timeMs")
+"""Times of a TensorRT layer: of one run twice, and of all runs together. The median since TensorRT 8.2."""
 _EXPECTED = (
     " Expected trtexec --exportProfile (a list of {name, averageMs}), a Chrome trace of torch.profiler "
     "(traceEvents), or CSV with a header such as op,latency_ms"
@@ -145,8 +159,8 @@ _EXPECTED = (
 
 
 def _tensorrt(entries: Iterable[object], where: str) -> tuple[Timed, ...]:
-    """trtexec --exportProfile: [{"count": n}, {"name", "timeMs", "averageMs", "percentage"}, ...]; without averageMs
-    the time of all runs, timeMs, over their count."""
+    """trtexec --exportProfile: [{"count": n}, {"name", "timeMs", "averageMs", "medianMs", "percentage"}, ...]: the
+    median where there is one, else the mean, else the time of all runs, timeMs, over their count."""
     count: int | None = None
     found = []
     for number, entry in enumerate(entries):
@@ -156,8 +170,9 @@ def _tensorrt(entries: Iterable[object], where: str) -> tuple[Timed, ...]:
         if set(entry) == {"count"}:
             count = whole(entry["count"], where=f"{place}: count", error=MeasurementError)
         elif "name" in entry and not entry.keys().isdisjoint(_LAYER_MS):
-            if "averageMs" in entry:
-                seconds = _number(entry, "averageMs", place) * 1e-3
+            stated = next((key for key in ("medianMs", "averageMs") if key in entry), "")
+            if stated:
+                seconds = _number(entry, stated, place) * 1e-3
             elif count is not None:
                 seconds = _number(entry, "timeMs", place) * 1e-3 / count
             else:
@@ -166,9 +181,10 @@ def _tensorrt(entries: Iterable[object], where: str) -> tuple[Timed, ...]:
                     '{"count": runs} before it'
                 )
             if seconds > 0:  # layers that were folded away are listed with zero
-                found.append(Timed(name=_name(entry, place), samples_s=(seconds,), count=count or 1))
+                median = stated == "medianMs"
+                found.append(Timed(name=_name(entry, place), samples_s=(seconds,), count=count or 1, median=median))
         else:
-            raise MeasurementError(f"{place} has neither count nor name and averageMs or timeMs")
+            raise MeasurementError(f"{place} has neither count nor name and medianMs, averageMs or timeMs")
     return _some(found, where)
 
 

@@ -1,5 +1,6 @@
 """Importers on small hand-written profiles, and overrides."""
 
+import gzip
 import json
 
 import pytest
@@ -29,16 +30,35 @@ def save(tmp_path, text, name="p"):
 
 
 def test_tensorrt_layers(tmp_path):
-    """Averages of 100 runs; the folded layer has no time and is left out; the map renames and says so."""
+    """The median of 100 runs where the file has it, else their mean, and the record says which; the folded layer has
+    no time and is left out; the map renames and says so."""
     path = save(tmp_path, json.dumps(TENSORRT))
     records = import_profile(
         path, device="nvidia-x", precision="int8", workload="net", op_map={"conv1 + relu": "layer1.conv1"}
     )
-    assert [(r.op, r.median_s, r.n) for r in records] == [("layer1.conv1", 1.2e-4, 100), ("fc", 8e-5, 100)]
+    assert [(r.op, r.median_s, r.n) for r in records] == [
+        ("layer1.conv1", pytest.approx(1.19e-4), 100), ("fc", pytest.approx(8e-5), 100),
+    ]  # fmt: skip
+    assert [r.method.split()[0] for r in records] == ["median", "mean"]
     assert records[0].kind is Kind.IMPORTED
     assert records[0].backend == "tensorrt"
     assert records[0].scenario == "net"
     assert records[0].marks == ('profile calls it "conv1 + relu"',)
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [gzip.compress, lambda data: data.decode().encode("utf-16"), lambda data: data.decode().encode("utf-8-sig")],
+    ids=["gzip", "utf-16", "utf-8 with a mark"],
+)
+def test_packed_and_marked_files_are_read(tmp_path, packed):
+    """As torch.profiler writes NAME.json.gz, and as a Windows shell and an editor write text."""
+    path = tmp_path / "p"
+    path.write_bytes(packed(json.dumps(TENSORRT).encode()))
+    assert [r.op for r in import_profile(path, device="d", precision="fp16")] == ["conv1 + relu", "fc"]
+    path.write_bytes(gzip.compress(b"op,latency_ms\nconv,1\n")[:-12])
+    with pytest.raises(MeasurementError, match="cannot be read as text: Compressed file ended"):
+        import_profile(path, device="d", precision="fp16")
 
 
 def test_torch_trace_of_a_gpu_takes_kernels_only(tmp_path):
@@ -136,6 +156,7 @@ def test_csv_with_units_in_the_header(tmp_path):
         ("", "empty"),
         ('{"a": 1}', "unknown form.*trtexec"),
         ("[1, 2", "broken"),
+        ("[" * 100_000, "broken"),
         ("some words\nand more\n", "unknown format"),
         ("op,latency\nconv,1\n", "unknown format"),
         ("op,latency_ms,time_us\nconv,1,1\n", "unknown format"),
