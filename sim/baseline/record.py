@@ -374,7 +374,7 @@ def read_baseline(path: str | Path) -> Baseline:
             if not isinstance(data, dict):
                 raise MeasurementError(f"expected a JSON object, found {type(data).__name__}")
             records.append(record_from_dict(data))
-        except (ValueError, MeasurementError) as error:
+        except (ValueError, RecursionError, MeasurementError) as error:
             broken.append(BrokenLine(path=str(path), line=number, reason=str(error)))
     return Baseline(records=tuple(records), broken=tuple(broken))
 

@@ -158,6 +158,14 @@ def test_records_that_make_no_sense_are_refused(changes, message):
         record(**changes)
 
 
+def test_a_line_of_brackets_breaks_itself_alone(tmp_path):
+    """A hundred thousand of them are deeper than Python's JSON reader goes."""
+    path = tmp_path / "x.jsonl"
+    path.write_text("[" * 100_000 + "\n" + json.dumps(record().to_dict()) + "\n")
+    read = read_baseline(path)
+    assert (len(read.records), [b.line for b in read.broken]) == (1, [1])
+
+
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [
