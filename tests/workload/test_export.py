@@ -332,6 +332,31 @@ def test_a_saved_program_is_a_workload(tmp_path):
     assert load_workload(path, via="export").hash == loaded.hash
 
 
+def test_attention_that_was_exported_on_the_cpu_is_read(tmp_path):
+    """An encoder layer of width 32 with four heads on two sequences of ten: 20 x 32 x (96 + 32 + 64 + 64) MACs of its
+    layers, and two products of 10 x 10 x 8 for each of eight heads."""
+    layer = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True).eval()
+    path = tmp_path / "layer.pt2"
+    torch.export.save(torch.export.export(layer, (torch.zeros(2, 10, 32),), strict=False), path)
+    assert load_workload(path).macs == 20 * 32 * (96 + 32 + 64 + 64) + 2 * 8 * 10 * 10 * 8
+
+
+class Branching(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+
+    def forward(self, x):
+        return torch.cond(x.sum() > 0, lambda y: self.layer(y), lambda y: y + 1, (x,))
+
+
+def test_a_branch_of_a_saved_program_is_refused_by_name(tmp_path):
+    path = tmp_path / "m.pt2"
+    torch.export.save(torch.export.export(Branching().eval(), (torch.zeros(2, 8),), strict=False), path)
+    with pytest.raises(TraceError, match=r"m\.pt2: exported, but the higher-order op cond is not read: .* recorder"):
+        load_workload(path)
+
+
 def test_saved_programs_that_cannot_be_costed_say_why(tmp_path):
     path, inputs = tmp_path / "m.pt2", (torch.zeros(2, 3, 16, 16),)
     free = {"x": {0: torch.export.Dim("batch", min=2, max=64)}}

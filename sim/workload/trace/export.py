@@ -53,6 +53,9 @@ _PUT_BACK = {"aten.slice_scatter", "aten.select_scatter", "aten.diagonal_scatter
 _CELLS = {"lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell"}
 """Recurrent layers, which stay together although they are taken apart."""
 
+_WRITERS = (auto_functionalized, auto_functionalized_v2)
+"""Higher-order ops around custom ops that write their arguments."""
+
 _LINE = re.compile(r'File "([^"]+)", line (\d+)')
 
 
@@ -249,6 +252,11 @@ class _Reader:
                 self.stored[result] = home
 
     def _call(self, node: Any) -> Any:
+        if isinstance(node.target, HigherOrderOperator) and node.target not in _WRITERS:
+            raise TraceError(
+                f"{self.what}: exported, but the higher-order op {node.target} is not read: it runs parts of the model "
+                "on a condition or several times; trace the module with the recorder (the default)"
+            )
         args = torch.fx.map_arg(node.args, lambda n: self.values[n])
         kwargs = torch.fx.map_arg(node.kwargs, lambda n: self.values[n])
         if node.target is operator.getitem:
@@ -269,6 +277,8 @@ class _Reader:
             return None
         with foreign_code(lambda error: self._needs_data(name, error)):
             out = node.target(*args, **kwargs)
+        if name == "aten.scaled_dot_product_attention":
+            out = _laid_out(out, node.meta.get("val"))
         outputs = tuple(tensors_in(out if isinstance(out, list | tuple) else (out,)))
         if not outputs:
             return out
@@ -303,10 +313,6 @@ class _Reader:
     def _write_arguments(self, node: Any, args: tuple, kwargs: dict) -> tuple:
         """A custom op that writes its arguments: export hands it copies and goes on with them; it is recorded as it was
         written, in place, and its results are followed by the arguments' memory."""
-        if node.target not in (auto_functionalized, auto_functionalized_v2):
-            raise TraceError(
-                f"{self.what}: exported, but the higher-order op {node.target} is not read; trace with the recorder"
-            )
         op, kwargs = args[0], dict(kwargs)
         bases = list(kwargs.pop("_all_bases", ()))
         if node.target is auto_functionalized_v2:
@@ -333,6 +339,14 @@ class _Reader:
                     self.layers[call] = self.builder.open_region("recurrent", where, {"cell": cell})
                 return replace(where, region=self.layers[call])
         return where
+
+
+def _laid_out(out: torch.Tensor, example: Any) -> torch.Tensor:
+    """A result in the layout that it had where the program was exported: kernels of attention give one on the CPU that
+    the meta device does not, and what follows views it without a copy."""
+    if not isinstance(example, torch.Tensor) or example.stride() == out.stride():
+        return out
+    return torch.empty_strided(out.shape, example.stride(), dtype=out.dtype, device=META)
 
 
 def _chain(node: Any, buffer: Any) -> list:
