@@ -105,6 +105,31 @@ def test_functions_of_the_file_are_put_in(tmp_path):
     assert graph.macs == 4 * 8 * 6
 
 
+def branching(condition):
+    """Nodes that make "c", then y = x w if it holds, else relu(x)."""
+    product = onnx.helper.make_graph([node("MatMul", ["x", "w"], ["t"])], "then", [], [
+        onnx.helper.make_tensor_value_info("t", P.FLOAT, None)], [weight("w", [8, 6])])  # fmt: skip
+    plain = onnx.helper.make_graph([node("Relu", ["x"], ["e"])], "else", [], [
+        onnx.helper.make_tensor_value_info("e", P.FLOAT, None)])  # fmt: skip
+    return [*condition, node("If", ["c"], ["z"], then_branch=product, else_branch=plain, name="if"),
+            node("Neg", ["z"], ["y"])]  # fmt: skip
+
+
+@pytest.mark.parametrize(("rows", "macs", "stored"), [(4, 4 * 8 * 6, 8 * 6 * 4), (3, 0, 0)])
+def test_a_branch_on_shapes_is_the_one_that_is_taken(tmp_path, rows, macs, stored):
+    """Taken with four rows; the weight of a branch that is not taken is none of the network's."""
+    condition = [node("Shape", ["x"], ["s"], end=1), node("Equal", ["s", "four"], ["c"])]
+    graph = read(tmp_path, branching(condition), {"x": [rows, 8]}, [ints("four", 4)])
+    assert (graph.macs, role_bytes(graph).get(Role.WEIGHT, 0)) == (macs, stored)
+    assert result_of(graph).shape == (rows, 6 if macs else 8)
+
+
+def test_a_branch_on_data_is_refused_at_its_node(tmp_path):
+    condition = [node("ReduceSum", ["x"], ["s"], keepdims=0), node("Cast", ["s"], ["c"], to=P.BOOL)]
+    with pytest.raises(TraceError, match=r'm\.onnx:if: no translation, which branch runs depends on the data.*"z"'):
+        read(tmp_path, branching(condition), {"x": [4, 8]})
+
+
 def ints(name, *values):
     return weight(name, [len(values)], P.INT64, values)
 

@@ -252,11 +252,7 @@ class _Reader:
                 self.stored[result] = home
 
     def _call(self, node: Any) -> Any:
-        if isinstance(node.target, HigherOrderOperator) and node.target not in _WRITERS:
-            raise TraceError(
-                f"{self.what}: exported, but the higher-order op {node.target} is not read: it runs parts of the model "
-                "on a condition or several times; trace the module with the recorder (the default)"
-            )
+        self._refuse_flow(node.target)
         args = torch.fx.map_arg(node.args, lambda n: self.values[n])
         kwargs = torch.fx.map_arg(node.kwargs, lambda n: self.values[n])
         if node.target is operator.getitem:
@@ -277,8 +273,7 @@ class _Reader:
             return None
         with foreign_code(lambda error: self._needs_data(name, error)):
             out = node.target(*args, **kwargs)
-        if name == "aten.scaled_dot_product_attention":
-            out = _laid_out(out, node.meta.get("val"))
+        out = _laid_out(name, out, node.meta.get("val"))
         outputs = tuple(tensors_in(out if isinstance(out, list | tuple) else (out,)))
         if not outputs:
             return out
@@ -303,6 +298,13 @@ class _Reader:
         copy = Call(name="aten.copy", args=(target, out), kwargs={}, outputs=(target,), in_place=True)
         self.builder.record(copy, self._where(node))
         return target
+
+    def _refuse_flow(self, target: Any) -> None:
+        if isinstance(target, HigherOrderOperator) and target not in _WRITERS:
+            raise TraceError(
+                f"{self.what}: exported, but the higher-order op {target} is not read: it runs parts of the model "
+                "on a condition or several times; trace the module with the recorder (the default)"
+            )
 
     def _needs_data(self, name: str, error: BaseException) -> str:
         return (
@@ -341,10 +343,12 @@ class _Reader:
         return where
 
 
-def _laid_out(out: torch.Tensor, example: Any) -> torch.Tensor:
-    """A result in the layout that it had where the program was exported: kernels of attention give one on the CPU that
+def _laid_out(name: str, out: Any, example: Any) -> Any:
+    """Attention's result in the layout that it had where the program was exported: the kernels of the CPU give one that
     the meta device does not, and what follows views it without a copy."""
-    if not isinstance(example, torch.Tensor) or example.stride() == out.stride():
+    if name != "aten.scaled_dot_product_attention" or not isinstance(example, torch.Tensor):
+        return out
+    if example.stride() == out.stride():
         return out
     return torch.empty_strided(out.shape, example.stride(), dtype=out.dtype, device=META)
 

@@ -7,7 +7,7 @@ beside them need the main file only: no weight is read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ def _check_operators(model: Any, path: str | Path) -> None:
     stated = {v.name for v in (*model.graph.value_info, *model.graph.output) if _sizes(v) is not None}
     unknown: dict[str, str] = {}
     for node in model.graph.node:
-        if not _is_known(node) and not set(node.output) - {""} <= stated:
+        if not _is_known(node) and node.op_type != "If" and not set(node.output) - {""} <= stated:
             unknown.setdefault(_kind(node), node.name or node.output[0])
     if unknown:
         listed = ", ".join(f'{kind} (node "{name}")' for kind, name in unknown.items())
@@ -110,7 +110,7 @@ def _kind(node: Any) -> str:
 def _sizes(value: Any) -> list[int] | None:
     """The shape of a value_info, None where it is not stated in full."""
     kind = value.type.tensor_type
-    if not kind.HasField("shape") or not all(dim.HasField("dim_value") for dim in kind.shape.dim):
+    if not kind.HasField("shape") or not all(d.HasField("dim_value") and d.dim_value >= 0 for d in kind.shape.dim):
         return None
     return [dim.dim_value for dim in kind.shape.dim]
 
@@ -167,7 +167,7 @@ class _Interpreter(torch.nn.Module):
         self.graph, self.file, self.place = model.graph, file, file
         self.known: dict[str, np.ndarray] = {}
         self.slots: dict[str, str] = {}
-        for tensor in model.graph.initializer:
+        for tensor in _weights(model.graph):
             elements = int(np.prod(tensor.dims, dtype=np.int64))
             dtype = torch_type(tensor.data_type, f'{file}: weight "{tensor.name}"')
             integer = not dtype.is_floating_point and not dtype.is_complex
@@ -186,10 +186,15 @@ class _Interpreter(torch.nn.Module):
         names = [value.name for value in self.graph.input if value.name not in weights]
         values: dict[str, Any] = dict(zip(names, inputs, strict=True)) | {"": None}
         values |= {name: self.get_buffer(slot) for name, slot in self.slots.items()}
-        for node in self.graph.node:
+        self._nodes(self.graph.node, values)
+        return [self._tensor(values[value.name], value.name) for value in self.graph.output]
+
+    def _nodes(self, nodes: Any, values: dict[str, Any]) -> None:
+        """Run nodes; their results join `values`."""
+        for node in nodes:
             self.place = f"{self.file}:{node.name or node.op_type}"
             try:
-                results = self._run(node, values)
+                results = self._branch(node, values) if node.op_type == "If" else self._run(node, values)
             except NotImplementedError as error:
                 raise TraceError(f"{self.place}: {error}: this form of {node.op_type} cannot be read") from error
             except DovetailError:
@@ -197,7 +202,20 @@ class _Interpreter(torch.nn.Module):
             except Exception as error:
                 raise TraceError(self._failure(node, values, error)) from error
             values.update((name, made) for name, made in zip(node.output, results, strict=False) if name)
-        return [self._tensor(values[value.name], value.name) for value in self.graph.output]
+
+    def _branch(self, node: Any, values: dict[str, Any]) -> tuple:
+        """Results of the branch that is taken, where the condition is one of shapes and constants, as torch's exporter
+        writes for squeeze; else those of an op without a rule."""
+        condition = self.known.get(node.input[0])
+        if condition is None:
+            return self._unknown(node, [values[name] for name in node.input])
+        taken = "then_branch" if condition.item() else "else_branch"
+        (graph,) = (a.g for a in node.attribute if a.name == taken)
+        self._nodes(graph.node, values)
+        for name, result in zip(node.output, graph.output, strict=True):
+            if result.name in self.known:
+                self.known[name] = self.known[result.name]
+        return tuple(values[result.name] for result in graph.output)
 
     def _failure(self, node: Any, values: dict[str, Any], error: Exception) -> str:
         """A node that does not fit its inputs: which, their shapes, what torch says of it."""
@@ -246,7 +264,10 @@ class _Interpreter(torch.nn.Module):
 
     def _unknown(self, node: Any, given: list) -> tuple:
         """An op without a rule: its results have the shapes that the file states."""
-        stated = {v.name: v for v in (*self.graph.value_info, *self.graph.output)}
+        stated = {v.name: v for v in (*self.graph.value_info, *self.graph.output) if _sizes(v) is not None}
+        if absent := [name for name in node.output if name and name not in stated]:
+            why = ", which branch runs depends on the data" if node.op_type == "If" else ""
+            raise NotImplementedError(f'no translation{why}, and the file does not state the shape of "{absent[0]}"')
         made = []
         for value in (stated[name] for name in node.output if name):
             dtype = torch_type(value.type.tensor_type.elem_type, self.place)
@@ -272,6 +293,15 @@ class _Interpreter(torch.nn.Module):
         if name in self.slots:
             return self.get_buffer(self.slots[name])
         return torch.empty(value.shape, dtype=_of_numpy(value.dtype), device="meta")
+
+
+def _weights(graph: Any) -> Iterator[Any]:
+    """Initializers of a graph, and of the branches in it."""
+    yield from graph.initializer
+    for node in graph.node:
+        if node.op_type == "If":
+            for attribute in node.attribute:
+                yield from _weights(attribute.g)
 
 
 def _of_numpy(dtype: Any) -> torch.dtype:
