@@ -231,6 +231,33 @@ def test_a_quantised_network_costs_what_the_plain_one_costs_in_int8(tmp_path, ch
     assert "3 weights are read as they are stored, and 3 pairs" in quantised.notes[0]
 
 
+@pytest.mark.parametrize("kind", [P.UINT8, P.INT8])
+def test_quantised_operators_cost_what_a_plain_product_costs_in_int8(tmp_path, kind):
+    """QLinearConv then QLinearMatMul on bytes, with a sign or without; an array has one rate for both, and they
+    keep it as busy as Conv and MatMul do in int8."""
+    q = [weight("s", [], values=[0.1]), weight("z", [], kind, [0])]
+    ends = [node("QuantizeLinear", ["x", "s", "z"], ["a"]), node("DequantizeLinear", ["c", "s", "z"], ["y"])]
+    nodes = [ends[0], node("QLinearConv", ["a", "s", "z", "v", "s", "z", "s", "z", "bias"], ["b"], pads=[1] * 4),
+             node("QLinearMatMul", ["b", "s", "z", "w", "s", "z", "s", "z"], ["c"]), ends[1]]  # fmt: skip
+    weights = [weight("v", [64, 64, 3, 3], P.INT8), weight("w", [32, 48], kind), weight("bias", [64], P.INT32)]
+    quantised = read(tmp_path, nodes, {"x": [1, 64, 32, 32]}, [*q, *weights])
+    nodes = [node("Conv", ["x", "v", "bias"], ["b"], pads=[1] * 4), node("MatMul", ["b", "w"], ["y"])]
+    weights = [weight("v", [64, 64, 3, 3]), weight("w", [32, 48]), weight("bias", [64])]
+    plain = read(tmp_path, nodes, {"x": [1, 64, 32, 32]}, weights)
+    chip = sim.load_hardware("tesla-fsd-npu")
+    ours, theirs = (
+        [
+            {name: op.cycles_ladder[name] for name in ("ideal", "compute")}
+            for op in sim.estimate(g, chip, precision="int8").ops
+            if op.cycles_ladder
+        ]
+        for g in (quantised, plain)
+    )
+    assert quantised.macs == plain.macs == 32 * 32 * 64 * (64 * 9 + 48)
+    assert ours == theirs
+    assert len(theirs) == 2
+
+
 @pytest.mark.parametrize("form", [{"axis": 1}, {"axis": 0, "block_size": 32}])
 @pytest.mark.parametrize("kind", [P.INT4, P.UINT4])
 def test_weights_of_four_bits_stay_so(tmp_path, kind, form):

@@ -119,27 +119,36 @@ def scale_and_round(attrs: dict, x: Tensor, scale: Tensor, zero: Tensor | None =
     return torch.clamp(torch.round(x / factor), -128, 127).to(zero.dtype if zero is not None else torch.uint8)
 
 
+def _bytes(x: Tensor) -> Tensor:
+    """The same bytes with a sign: arrays have a rate for int8, and none of their own for uint8."""
+    return x.view(torch.int8) if x.dtype == torch.uint8 else x
+
+
 @operator("MatMulInteger")
 def integer_product(attrs: dict, a: Tensor, b: Tensor, *zeros: Any) -> Tensor:
-    return torch.matmul(a.to(torch.int8), b.to(torch.int8)).to(torch.int32)
+    return torch.matmul(_bytes(a), _bytes(b)).to(torch.int32)
 
 
 @operator("QLinearMatMul")
-def quantised_product(attrs: dict, a: Tensor, sa: Any, za: Any, b: Tensor, *rest: Any) -> Tensor:
-    return torch.matmul(a, b.to(a.dtype))
+def quantised_product(
+    attrs: dict, a: Tensor, sa: Any, za: Any, b: Tensor, sb: Any, zb: Any, s: Any, z: Tensor
+) -> Tensor:
+    """An array hands out its sums scaled and rounded, as any product at --precision int8."""
+    return torch.matmul(_bytes(a), _bytes(b)).view(z.dtype)
 
 
 @operator("QLinearConv")
-def quantised_convolution(attrs: dict, x: Tensor, sx: Any, zx: Any, w: Tensor, *rest: Any) -> Tensor:
-    """x, its scale and zero; w and its own; those of the result; a bias. Requantising is a scale and a rounding."""
-    scale, bias = rest[2], rest[4] if len(rest) > 4 else None
-    out = conv(attrs, x, w.to(x.dtype), bias)
-    return torch.clamp(torch.round(out * scale), -128, 127).to(x.dtype)
+def quantised_convolution(
+    attrs: dict, x: Tensor, sx: Any, zx: Any, w: Tensor, sw: Any, zw: Any, s: Any, z: Tensor, bias: Any = None
+) -> Tensor:
+    """As QLinearMatMul. The bias has 32 bits and torch wants the product's type: a view of it in that type."""
+    start = None if bias is None else bias.view(torch.int8)[:: bias.element_size()]
+    return conv(attrs, _bytes(x), _bytes(w), start).view(z.dtype)
 
 
 @operator("ConvInteger")
 def integer_convolution(attrs: dict, x: Tensor, w: Tensor, *zeros: Any) -> Tensor:
-    return conv(attrs, x.to(torch.int8), w.to(torch.int8)).to(torch.int32)
+    return conv(attrs, _bytes(x), _bytes(w)).to(torch.int32)
 
 
 @operator("DynamicQuantizeLinear")
