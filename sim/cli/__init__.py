@@ -7,11 +7,13 @@ Files                inspect (list, show, compare), hardware (check), new, workl
 Answers              estimate, roofline, sweep, simulate, report
 Measurements         measure (and import-profile), calibrate, validate
 Choices              compress, search
-Shared by them       common (settings, `key=value`, printing), progress (on stderr), complete (for the shell)
+Shared by them       common (settings, `key=value`, printing), progress (on stderr), streams (stdout and stderr as
+                     they are), complete (for the shell)
 """
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import re
@@ -29,11 +31,13 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 from typer.exceptions import TyperException
 
 from sim._version import __version__
-from sim.cli import common
+from sim.cli import common, streams
 from sim.errors import DovetailError, nearest
 
 EXIT_BUG = 70
 """Exit code of an error that is ours and not the user's (EX_SOFTWARE of sysexits.h)."""
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What stdout, which has no file name, may be: a full disk is no bug of ours."""
 OBJECTS_PER_COLLECTION = 50_000
 """New objects between two looks for garbage: at Python's own 700 a command looks through what it imports again and
 again."""
@@ -157,6 +161,7 @@ class LazyGroup(TyperGroup):
 
     def main(self, *args: Any, **extra: Any) -> Any:
         common.settings.reset()
+        streams.prepare()
         os.environ["MPLBACKEND"] = "agg"  # figures become files: no display is needed, whatever the shell names
         try:
             code = super().main(*args, **extra | {"standalone_mode": False})
@@ -179,9 +184,10 @@ class LazyGroup(TyperGroup):
             print(f"dovetail: {words}; ask for smaller ones", file=sys.stderr)
             sys.exit(2)
         except OSError as error:
-            if error.filename is None or common.settings.debug:
+            if (error.filename is None and error.errno not in _FULL) or common.settings.debug:
                 traceback.print_exc(file=sys.stderr)
-            print(f"dovetail: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
+            place = "output" if error.errno in _FULL else "input or output"
+            print(f"dovetail: {error.filename or place}: {error.strerror or error}", file=sys.stderr)
             sys.exit(2)
         except Exception:
             traceback.print_exc(file=sys.stderr)
