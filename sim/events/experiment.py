@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from math import ceil
 from typing import assert_never
 
 import numpy as np
@@ -218,7 +219,7 @@ def _check_load(load: Mapping[str, float]) -> None:
         raise OverloadError(
             f"{worst}: utilisation {over[worst]:.2f}: the queue grows without bound"
             + (f" (also {', '.join(f'{n} {u:.2f}' for n, u in over.items() if n != worst)})" if len(over) > 1 else "")
-            + f"; lower the rates by at least {1 - 1 / over[worst]:.0%}, or use more or faster units"
+            + f"; divide the rates by at least {ceil(100 * over[worst]) / 100:g}, or use more or faster units"
         )
 
 

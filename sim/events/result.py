@@ -112,6 +112,9 @@ class Simulation:
 
     latency_s: float
     """From the first release to the last end."""
+    run_s: float
+    """What use, power, throughput and idle energy refer to: the stated length, or until the last end where that is
+    later; without a length as `latency_s`."""
     contended_s: float
     """Time in which some transfer ran slower than alone because of another one."""
     grain: str
@@ -183,11 +186,11 @@ class Simulation:
     @property
     def throughput_per_s(self) -> float | None:
         """Jobs a second, each of them `batch` items where it is known; None where nothing ran."""
-        return (self.batch or 1) * len(self.jobs) / self.latency_s if 0 < self.latency_s < inf else None
+        return (self.batch or 1) * len(self.jobs) / self.run_s if 0 < self.run_s < inf else None
 
     @property
     def power_w(self) -> float | None:
-        return self.energy_j / self.latency_s if self.energy_j and 0 < self.latency_s < inf else None
+        return self.energy_j / self.run_s if self.energy_j and 0 < self.run_s < inf else None
 
     @property
     def utilisation(self) -> dict[str, float | None]:
@@ -214,6 +217,7 @@ class Simulation:
             "seed": self.seed,
             "partial": self.partial,
             "latency_s": self.latency_s,
+            "run_s": self.run_s,
             "estimate_latency_s": self.estimate_latency_s,
             "throughput_per_s": self.throughput_per_s,
             "contended_s": self.contended_s,
@@ -250,8 +254,8 @@ class Simulation:
 def refused(error: InfeasibleError, *, grain: str, seed: int) -> Simulation:
     """The result of what runs nowhere: without numbers, and with the reason."""
     return Simulation(
-        latency_s=inf, contended_s=inf, grain=grain, events=0, arithmetic_steps=0, seed=seed, ports={}, engines={},
-        streams={}, jobs=(), groups=(), peak_memory_bytes={}, dma_queueing_s={}, energy_breakdown_j={},
+        latency_s=inf, run_s=inf, contended_s=inf, grain=grain, events=0, arithmetic_steps=0, seed=seed, ports={},
+        engines={}, streams={}, jobs=(), groups=(), peak_memory_bytes={}, dma_queueing_s={}, energy_breakdown_j={},
         timeline=Timeline(), window_s=(0.0, 0.0), infeasible=error.to_dict(),
     )  # fmt: skip
 

@@ -223,6 +223,7 @@ class _Session:
         full = end if self.length is None else self.length
         until_s = to_seconds(min(end, full) if partial else full)  # (what is quiet at the end counts as well)
         span_s = to_seconds(end - begin)
+        run_s = span_s if self.length is None else to_seconds(end if partial else max(end, self.length))
         service = {s.name: self._service(s) for s in self.streams}
         jobs = tuple(_job_result(j, service[j.stream]) for j in finished)
         timeline = self.recorder.timeline()
@@ -230,19 +231,20 @@ class _Session:
         memory = {name.removesuffix(" bytes"): most for name, most in peaks.items() if name.endswith(" bytes")}
         return Simulation(
             latency_s=span_s,
+            run_s=run_s,
             contended_s=to_seconds(self.machine.contended),
             grain=self.grain,
             events=self.events,
             arithmetic_steps=self.machine.arithmetic_steps,
             seed=seed,
-            ports=self._ports(span_s),
-            engines=self._engines(span_s),
+            ports=self._ports(run_s),
+            engines=self._engines(run_s),
             streams={s.name: self._stream(s, jobs, service[s.name], (warmup_s, until_s), end) for s in self.streams},
             jobs=jobs,
             groups=tuple(g for j in finished for g in _group_results(j)),
             peak_memory_bytes=memory,
             dma_queueing_s={name: to_seconds(ticks) for name, ticks in self.machine.queues.waited.items()},
-            energy_breakdown_j=_energy(finished, None if idle_power_w is None else idle_power_w * span_s),
+            energy_breakdown_j=_energy(finished, None if idle_power_w is None else idle_power_w * run_s),
             timeline=timeline,
             partial=partial,
             window_s=(warmup_s, max(warmup_s, until_s)),
@@ -259,7 +261,7 @@ class _Session:
             raise KeyboardInterrupt  # a second time, while the report of the first was made
         return to_seconds(session.jobs[0].ended)
 
-    def _ports(self, span_s: float) -> dict[str, PortUse]:
+    def _ports(self, run_s: float) -> dict[str, PortUse]:
         peak: dict[str, float] = {}
         for program in self.programs.values():
             for work in program.works:
@@ -270,13 +272,13 @@ class _Session:
         return {
             port: PortUse(
                 bytes=moved[port],
-                achieved_bytes_per_s=moved[port] / span_s if span_s > 0 else 0.0,
-                utilization=moved[port] / span_s / peak[port] if span_s > 0 else None,
+                achieved_bytes_per_s=moved[port] / run_s if run_s > 0 else 0.0,
+                utilization=moved[port] / run_s / peak[port] if run_s > 0 else None,
             )
             for port in sorted(moved)
         }
 
-    def _engines(self, span_s: float) -> dict[str, EngineUse]:
+    def _engines(self, run_s: float) -> dict[str, EngineUse]:
         counts: dict[str, int] = {}
         for job in self.jobs:
             for record in job.records:
@@ -285,7 +287,7 @@ class _Session:
         return {
             name: EngineUse(
                 busy_s=to_seconds(engine.busy),
-                utilization=to_seconds(engine.busy) / span_s if span_s > 0 else 0.0,
+                utilization=to_seconds(engine.busy) / run_s if run_s > 0 else 0.0,
                 groups=counts.get(name, 0),
             )
             for name, engine in sorted(self.machine.engines.items())

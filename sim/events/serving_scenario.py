@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from math import ceil
 
 import numpy as np
 
@@ -60,7 +61,7 @@ def run_serving(
     if check and load > 1:
         raise OverloadError(
             f"{chip.name}: utilisation {load:.2f} at a full batch: the queue grows without bound; "
-            f"lower the rate by at least {1 - 1 / load:.0%}"
+            f"divide the rate by at least {ceil(100 * load) / 100:g}"
         )
     _check_observed(scenario, requests)
     if check:

@@ -55,13 +55,13 @@ def scenario(result: ScenarioResult) -> list[RenderableType]:
 
 def _energy(result: Simulation) -> list[str]:
     """Of the whole run, and the share of it that flows whatever runs."""
-    energy, span_s, idle = result.energy_j, result.latency_s, result.energy_breakdown_j.get("idle")
-    if not energy or not span_s:
+    energy, run_s, idle = result.energy_j, result.run_s, result.energy_breakdown_j.get("idle")
+    if not energy or not run_s:
         return []
     flows = (
         "without idle power, which is unknown" if idle is None else f"{rows.share_text(idle / energy)} of it idle power"
     )
-    return [f"Energy: {rows.energy_text(energy)} in {time(span_s)}, {energy / span_s:.3g} W, {flows}"]
+    return [f"Energy: {rows.energy_text(energy)} in {time(run_s)}, {energy / run_s:.3g} W, {flows}"]
 
 
 def _causes(result: ScenarioResult) -> FittedTable:

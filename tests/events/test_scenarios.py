@@ -57,6 +57,29 @@ def test_rates_are_over_the_whole_length():
     assert late.throughput_per_s == pytest.approx(9 / 0.9)  # ends at 194, 294, ..., 994 ms
 
 
+def test_use_and_throughput_are_over_the_whole_length():
+    """The same 10 jobs of 4 ms: 40 ms of 1 s, though the last ends at 904 ms, and 10 a second. A run that ends later
+    than its length counts until then: 11 jobs of 100 ms, the last from 1.0 to 1.1 s."""
+    run = run_scenario(scenario(rate="10 Hz"), CHIP, build=build).first
+    assert (run.latency_s, run.run_s) == (pytest.approx(0.904), 1.0)
+    assert run.engines["NPU[0]"].utilization == pytest.approx(0.04)
+    assert run.throughput_per_s == pytest.approx(10)
+    moved = run_scenario(scenario(rate="10 Hz", workload="bytes"), CHIP, build=build).first.ports["DRAM"]
+    assert moved.achieved_bytes_per_s == pytest.approx(10e6)
+    late = run_scenario(scenario(rate="10 Hz", workload="100ms", length="1.01 s"), CHIP, build=build).first
+    assert late.run_s == pytest.approx(1.1)
+    assert late.engines["NPU[0]"].utilization == pytest.approx(1.0)
+
+
+def test_idle_power_flows_for_the_whole_length(monkeypatch):
+    """A watt that always flows takes a joule in 1 s, and 10 jobs of 0.1 J another: 2 W on average."""
+    monkeypatch.setattr("sim.events.experiment.idle_power_of", lambda chip: 1.0)
+    job = schedule(group(steps(repeat=[1], compute=[4e-3]), energy_j=0.1))
+    run = run_scenario(scenario(rate="10 Hz"), CHIP, build=lambda *_: job).first
+    assert run.energy_breakdown_j == {"jobs": pytest.approx(1.0), "idle": pytest.approx(1.0)}
+    assert run.power_w == pytest.approx(2.0)
+
+
 def test_copies_spread_over_instances():
     """Two copies, half a period apart, 8 ms each on two instances: each unit is 80 % busy, nobody waits."""
     stream = {"copies": 2, "target": "NPU", "arrivals": {"kind": "periodic", "rate": "100 Hz", "phase": "spread"}}
@@ -185,7 +208,9 @@ def test_too_many_jobs_and_none(tmp_path):
 
 def test_overload_is_refused():
     """4 ms at 325 Hz: utilisation 1.3."""
-    with pytest.raises(InfeasibleError, match=r"NPU\[0\]: utilisation 1.30: the queue grows without bound"):
+    with pytest.raises(
+        InfeasibleError, match=r"NPU\[0\]: utilisation 1.30: the queue grows .* divide the rates by at least 1.3,"
+    ):
         run_scenario(scenario(rate="325 Hz"), CHIP, build=build)
     with pytest.raises(InfeasibleError, match=r"DRAM: utilisation 1.50"):
         run_scenario(
