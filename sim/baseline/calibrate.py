@@ -38,12 +38,14 @@ from sim.cost.gpu.constants import Constants
 from sim.cost.intervals import interval_s
 from sim.errors import CalibrationError, DovetailError, expect, nearest, told_of
 from sim.hardware.calibration import Calibration
-from sim.hardware.chip import Chip
+from sim.hardware.chip import Chip, Costing
 from sim.hardware.load import as_chip
 from sim.resources import data_dir
 from sim.workload.graph import Graph
 
 LIBRARIES = {library.costing: library for library in (CPU, EAGER_GPU)}
+BACKENDS = {Costing.CPU: "cpu", Costing.GPU_EAGER: "cuda"}
+"""Costing -> backend of the records that its constants are fitted to."""
 ROWS_PER_CONSTANT = 3
 MIN_FAMILIES = 6
 CONTRADICTION = 1.5
@@ -123,6 +125,7 @@ def fit(
         )
     file = Path(baseline or data_dir("baselines") / f"{device}.jsonl")
     records = [r for r in _records(file, device, note) if r.mode in library.modes]
+    _measured_on(records, chip)
     ops = [r for r in records if r.op is not None and r.op not in CUSTOM_KERNELS | library.skipped]
     networks = [r for r in records if r.workload is not None]
     if not ops:
@@ -277,6 +280,17 @@ def _records(file: Path, device: str, note: Callable[[str], None]) -> list[Basel
         )
     latest = list({record.key: record for record in found}.values())
     return _possible(file, [r for r in latest if r.kind is not Kind.IMPORTED], len(latest), note)
+
+
+def _measured_on(records: list[BaselineRecord], chip: Chip) -> None:
+    """Raises CalibrationError: a CPU's chip and records of a GPU, or the other way round."""
+    costing = chip.main_unit.costing
+    others = sorted({r.device for r in records if r.backend != BACKENDS[costing]})
+    if others:
+        raise CalibrationError(
+            f"{chip.name} is costed by {costing.value}, and the records of {', '.join(others)} are of another kind of "
+            f"machine: expected backend {BACKENDS[costing]} in each; name the chip that was measured with --hw"
+        )
 
 
 def _possible(

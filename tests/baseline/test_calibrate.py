@@ -181,6 +181,9 @@ def test_records_of_another_device_and_contradictions(tmp_path):
         calibrate("xeon-spr", baseline=path, graph_of=graph_of)
     with pytest.raises(CalibrationError, match="costed by gpu_kernels"):
         calibrate("h100-sxm", baseline=path, graph_of=graph_of)
+    path = write(tmp_path / "c.jsonl", [replace(r, backend="cuda") for r in ops()])
+    with pytest.raises(CalibrationError, match="xeon-spr are of another kind of machine: expected backend cpu"):
+        calibrate("xeon-spr", baseline=path, graph_of=graph_of)
 
 
 def test_points_that_cannot_be_are_left_out_and_told(tmp_path):
