@@ -47,3 +47,4 @@ def test_the_estimate_says_what_was_kept(monkeypatch):
     shared = Shared()
     notes = whatif.with_what_if(found, graph, chip, shared=shared).notes
     assert f"what if: the mappings of {len(shared.again.kept)} einsums are kept" in notes[-1]
+    assert "too slow, a sixth has been seen; --set with that resource" in notes[-1]
