@@ -328,6 +328,13 @@ def told_apart(estimates: Sequence[Estimate]) -> list[str]:
     return found
 
 
+def _below(estimate: Estimate) -> str:
+    """Why an estimate may be below its roofline: what it rests on is not the data sheet."""
+    if estimate.calibration is None:
+        return "it has latencies that were stated, not modelled"
+    return "its constants were measured, not the sheet's"
+
+
 def verdict(estimate: Estimate) -> str:
     """One paragraph: how long, what binds, how far from the roofline."""
     changes = [f"{key}={value}" for key, value in estimate.overrides.items()]
@@ -351,7 +358,7 @@ def verdict(estimate: Estimate) -> str:
     ratio = estimate.roofline_latency_s / estimate.latency_s
     parts.append(f"The data sheet's roofline is {time_text(estimate.roofline_latency_s)}, {share_text(ratio)} of it.")
     if estimate.below_datasheet_roofline:
-        parts.append("The estimate is below that roofline: its constants were measured, not the sheet's. Look twice.")
+        parts.append(f"The estimate is below that roofline: {_below(estimate)}. Look twice.")
     if estimate.mac_utilization is not None:
         parts.append(f"The multipliers are busy {share_text(estimate.mac_utilization)} of the time.")
     if estimate.energy_j is not None:

@@ -41,6 +41,15 @@ def test_report_names_the_verdict_and_the_terms(estimate: Estimate) -> None:
     assert "queueing" not in shown
 
 
+def test_a_stated_latency_below_the_roofline_is_not_called_measured(estimate: Estimate) -> None:
+    """Nothing is calibrated on this chip: what lies below its bound was stated."""
+    assert estimate.calibration is None
+    below = replace(estimate, latency_s=estimate.roofline_latency_s / 2)
+    assert "below that roofline: it has latencies that were stated, not modelled" in rows.verdict(below)
+    fitted = replace(below, calibration={"device": "mine", "date": "2026-01-01", "error": 0.1})
+    assert "below that roofline: its constants were measured" in rows.verdict(fitted)
+
+
 def test_names_with_markup_are_shown_as_they_are(estimate: Estimate) -> None:
     op = replace(estimate.ops[0], name="[red]x[/red]", module="[bold]m", latency_s=1.0)
     named = replace(estimate, workload_name="[link=x]w[/link]", ops=(op, *estimate.ops[1:]), notes=("[/nothing]",))
