@@ -20,7 +20,7 @@ from sim.view import given, palette, rows
 from sim.view.charts import heat_map, measured_against_estimated, pareto, tornado, validation
 from sim.view.held_out import held_out
 from sim.view.labels import HALO, Place, Room, outline_of, place_labels
-from sim.view.points import Point, Roof, RooflineView, view_of
+from sim.view.points import WHY_ABOVE, Point, Roof, RooflineView, view_of
 from sim.view.timeline import memory, timeline
 from sim.view.unit_axis import set_unit
 
@@ -274,6 +274,9 @@ def _draw_legend(ax: Axes, view: RooflineView) -> None:
     if any(p.on_chip for p in view.points):
         handles.append(ax.scatter([], [], s=36, color="none", edgecolors=palette.GREY))
         names.append("hollow: (almost) all bytes on chip")
+    if view.above:
+        handles.append(ax.scatter([], [], s=0))
+        names.append(WHY_ABOVE)
     beyond = sum(p.share for p in view.points if _inside(ax, p)[2] != "o")
     if beyond:
         handles.append(ax.scatter([], [], s=36, color=palette.GREY, marker=">"))

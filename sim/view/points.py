@@ -20,6 +20,11 @@ RIGHT, BELOW, FAR = 0.05, 0.01, 10.0
 """Outermost ops that together make up less than this share of the time are drawn at the right edge and at the lower one
 where the axis gets shorter by the factor `FAR`."""
 
+ABOVE = 1.01
+"""A disc this far above the peak is not there by rounding: its op runs in a narrower type than the network, or its MACs
+count as dense and not all are done (masked, zero)."""
+WHY_ABOVE = "above the roof: a narrower type, or MACs that are skipped"
+
 WITHOUT_WORK, WITHOUT_BYTES = "without arithmetic", "that move nothing"
 """Why ops are not drawn: neither has an intensity."""
 
@@ -60,6 +65,13 @@ class RooflineView:
     y_limits: tuple[float, float]
     measured: tuple[float, float, str] | None = None
     """Where the whole network stands as measured, and its label."""
+    above: bool = False
+    """Whether a disc stands above the roof, which `WHY_ABOVE` explains."""
+
+    @property
+    def caption(self) -> str:
+        """The subtitle and what explains the discs, for a page that has room."""
+        return f"{self.subtitle}; {WHY_ABOVE}" if self.above else self.subtitle
 
 
 def view_of(
@@ -75,15 +87,19 @@ def view_of(
         if not result.roofline:
             raise ValueError("this estimate carries no roofline; it was not made by sim.estimate")
         bound = Roofline.from_dict(result.roofline)
-        found, left = _estimate_points(result, bound)
+        sharing = _sharing(result, bound)
+        found, left = _estimate_points(result, bound, sharing)
         title = f"{result.workload_name} on {result.hardware_name}: {rows.time_text(result.latency_s)}"
         share = rows.share_text(result.roofline_latency_s / result.latency_s)
         subtitle = f"{result.precision}, batch {result.batch}; the roofline is {share} of it"
+        if sharing > 1:
+            subtitle += f"; work and roofs of one of {sharing} chips"
     for why, part in left.items():
         if part > 0.0005:
             subtitle += f"; ops {why} ({rows.share_text(part)} of the time) are not shown"
     points = _merge(found)
     peak = _running_peak(bound.ceilings, bound.precision)
+    above = any(point.kind != "vector" and point.y > ABOVE * peak.rate for point in points)
     roofs = tuple(
         Roof(
             f"{c.name} {rows.count_text(c.rate, 'B/s')}",
@@ -101,7 +117,7 @@ def view_of(
         x, y = measured_place(bound, measured_s)
         x_limits, y_limits = (min(x_limits[0], x / 2), max(x_limits[1], x * 2)), (min(y_limits[0], y / 2), y_limits[1])
         star = (x, y, f"{measured_label}, {rows.time_text(measured_s)}")
-    return RooflineView(title, subtitle, points, roofs, flats, x_limits, y_limits, star)
+    return RooflineView(title, subtitle, points, roofs, flats, x_limits, y_limits, star, above)
 
 
 def measured_place(bound: Roofline, measured_s: float) -> tuple[float, float]:
@@ -128,7 +144,15 @@ def _flats(ceilings: Iterable[Ceiling], peak: Ceiling) -> tuple[tuple[str, float
     )
 
 
-def _estimate_points(estimate: Estimate, bound: Roofline) -> tuple[list[Point], dict[str, float]]:
+def _sharing(estimate: Estimate, bound: Roofline) -> int:
+    """How many chips an op runs on: the estimate counts the work of all of them but the bytes of one, the bound both of
+    one."""
+    own = sum(op.macs for op in bound.ops)
+    own, whole = (own, estimate.macs) if own else (sum(op.vector_ops for op in bound.ops), estimate.vector_ops)
+    return max(1, round(whole / own)) if own else 1
+
+
+def _estimate_points(estimate: Estimate, bound: Roofline, sharing: int) -> tuple[list[Point], dict[str, float]]:
     """(each op at its intensity over the home memory, or over the first that moves its bytes where it lies on chip, or
     over the bytes that it touches where caches hold them all and nobody counts what moves there; why the others are not
     drawn -> their share of the time)."""
@@ -136,7 +160,7 @@ def _estimate_points(estimate: Estimate, bound: Roofline) -> tuple[list[Point], 
     touched = {point.name: sum(point.traffic_bytes.values()) for point in bound.ops}
     left = {WITHOUT_WORK: 0.0, WITHOUT_BYTES: 0.0}
     for op in estimate.ops:
-        flops = roof_flops(op.macs, op.vector_ops)
+        flops = roof_flops(op.macs, op.vector_ops) / sharing
         share = op.latency_s / estimate.latency_s
         moved = {memory: rows.traffic_bytes(op, memory) for memory in op.traffic_bytes}
         own = sum(touched.get(name, 0.0) for name in (op.name, *op.fused))

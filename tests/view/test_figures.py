@@ -43,6 +43,32 @@ def test_no_point_is_above_the_roof(estimate: Estimate) -> None:
     assert sum(point.share for point in view.points) == pytest.approx(1)
 
 
+def test_no_disc_of_a_system_is_above_the_roof_of_one_chip() -> None:
+    """Eight chips share 4096^3 MACs, and the roof is one chip's: the disc stands at an eighth of the FLOP."""
+    found = sim.estimate(sim.gemm(4096, 4096, 4096, dtype="bf16"), sim.load_hardware("h100-sxm-x8"))
+    view = points.view_of(found)
+    peak = next(rate for _, rate, running in view.flats if running)
+    product = max(found.ops, key=lambda op: op.macs)
+    assert product.macs == 4096**3
+    (point,) = [point for point in view.points if point.kind == "matrix product"]
+    assert point.y == pytest.approx(2 * 4096**3 / 8 / product.latency_s)
+    assert point.y <= peak
+    assert "work and roofs of one of 8 chips" in view.subtitle
+
+
+def test_a_disc_above_the_roof_is_explained() -> None:
+    """A causal mask hides about half of the scores, which count as done: attention stands at about twice the peak."""
+    bound = sim.roofline(sim.load_workload("llama", context=512), sim.load_hardware("tpu-v5e"))
+    view = points.view_of(bound)
+    peak = next(rate for _, rate, running in view.flats if running)
+    assert max(point.y for point in view.points if point.kind == "attention") == pytest.approx(2 * peak, rel=0.01)
+    assert points.WHY_ABOVE in view.caption
+    legend = figures.roofline(bound).get_legend()
+    assert points.WHY_ABOVE in [text.get_text() for text in legend.get_texts()]
+    plain = points.view_of(sim.roofline(sim.gemm(512, 512, 512, dtype="bf16"), sim.load_hardware("tpu-v5e")))
+    assert points.WHY_ABOVE not in plain.caption
+
+
 def test_ops_without_arithmetic_are_named_in_the_subtitle(estimate: Estimate) -> None:
     copy = replace(estimate.ops[0], macs=0, vector_ops=0, latency_s=estimate.latency_s)
     found = replace(estimate, ops=(*estimate.ops, copy), latency_s=2 * estimate.latency_s)

@@ -105,7 +105,7 @@ def _roofline(estimate: Estimate) -> dict[str, Any] | None:
         return None
     view = view_of(estimate)
     return {
-        "subtitle": view.subtitle,
+        "subtitle": view.caption,
         "points": [[short(p.x), short(p.y), short(p.share), p.kind, p.label, p.on_chip] for p in view.points],
         "roofs": [[r.memory_label, r.bandwidth_bytes_per_s, r.peak_flop_per_s, r.home] for r in view.roofs],
         "flats": [list(flat) for flat in view.flats],

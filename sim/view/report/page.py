@@ -123,7 +123,7 @@ def _bound(document: dict[str, Any]) -> dict[str, Any]:
     found = view_of(bound)
     return {
         "title": found.title,
-        "subtitle": found.subtitle,
+        "subtitle": found.caption,
         "bound": rows.bound_text(bound.bound),
         "points": [[p.x, p.y, p.share, p.kind, p.label, p.on_chip] for p in found.points],
         "roofs": [[r.memory_label, r.bandwidth_bytes_per_s, r.peak_flop_per_s, r.home] for r in found.roofs],
