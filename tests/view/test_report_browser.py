@@ -80,6 +80,15 @@ def test_all_sections_at_two_widths(browser: Any, tmp_path: Path, result: Path, 
     ]  # fmt: skip
 
 
+def test_areas_are_whole_numbers_from_a_thousand_on(browser: Any, tmp_path: Path, estimate: Estimate) -> None:
+    """Eight dies of 826 mm2 are 6,608 mm2, as in the terminal, and no power of ten."""
+    path = tmp_path / "areas.json"
+    path.write_text(json.dumps([replace(estimate, area_mm2=area).to_dict() for area in (6608.0, 57.0)]))
+    show(browser, tmp_path, path)
+    (row,) = [e.text for e in browser.find_elements(By.CSS_SELECTOR, "tr") if e.text.startswith("area")]
+    assert row == "area 6,608 mm² 57 mm²"
+
+
 def test_ops_sort_filter_and_open(browser: Any, tmp_path: Path, result: Path) -> None:
     show(browser, tmp_path, result)
     heads = browser.find_elements(By.CSS_SELECTOR, "table.ops th button")
@@ -145,7 +154,7 @@ def test_money_areas_and_rates_of_a_search_take_no_prefix_that_changes_their_uni
     )
     show(browser, tmp_path, folder)
     shown = browser.find_element(By.TAG_NAME, "main").text
-    for words in ("0.5 mm²", "1500 mm²", "0.33 USD", "1.2 k/s", "2 KiB", "2 mJ"):
+    for words in ("0.5 mm²", "1,500 mm²", "0.33 USD", "1.2 k/s", "2 KiB", "2 mJ"):
         assert words in shown
 
 

@@ -32,6 +32,9 @@ function si(value, unit) {
 function plainNumber(value) {  // of an intensity: "0.1", not "100 m"; "10 k" from ten thousand on
   return value >= 1e4 ? si(value, "") : value >= 1e-3 ? String(+value.toPrecision(3)) : value.toExponential(0);
 }
+function area(value) {  // no prefix stands before squares: "57 mm²", "6,608 mm²"
+  return `${value < 999.5 ? digits(value) : Math.round(value).toLocaleString("en")} mm²`;
+}
 const time = (value) => si(value, "s");
 function bytes(value) {  // sizes take binary prefixes, as in the terminal; rates decimal ones
   if (value === null || value === undefined) return "–";

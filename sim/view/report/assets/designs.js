@@ -68,7 +68,8 @@ const cellText = (value) => (value === null ? "–" : typeof value === "number" 
 function inUnit(unit, value) {  // no prefix stands before money, squares and "1/s"
   if (unit === "B") return bytes(value);
   if (unit === "1/s") return si(value, "/s");
-  return unit === "mm2" || unit === "USD" ? `${+value.toPrecision(3)} ${unit.replace("mm2", "mm²")}` : si(value, unit);
+  if (unit === "mm2") return area(value);
+  return unit === "USD" ? `${+value.toPrecision(3)} ${unit}` : si(value, unit);
 }
 function withUnit(name, value) {
   if (typeof value !== "number") return cellText(value);
@@ -76,7 +77,7 @@ function withUnit(name, value) {
   if (inName) return inUnit(inName[1], value);
   if (name.endsWith("utilization") || name.endsWith("_rate")) return share(value);
   if (name.endsWith("_bytes")) return bytes(value);
-  if (name.endsWith("_mm2")) return `${digits(value)} mm²`;
+  if (name.endsWith("_mm2")) return area(value);
   for (const [end, unit] of [["bytes_per_s", "B/s"], ["_per_s", "/s"], ["_s", "s"], ["_j", "J"], ["_w", "W"]]) {
     if (name.endsWith(end)) return si(value, unit);
   }

@@ -16,7 +16,7 @@ function sideBySide(estimates) {
     ["MAC utilisation", (e) => share(e.mac_utilization)],
     ["energy", (e) => si(e.energy_j, "J")],
     ["power", (e) => si(e.power_w, "W")],
-    ["area", (e) => (e.area_mm2 === null ? "–" : `${digits(e.area_mm2)} mm²`)],
+    ["area", (e) => (e.area_mm2 === null ? "–" : area(e.area_mm2))],
     ["MACs", (e) => count(e.macs)],
     ["precision", (e) => e.precision],
     ["batch", (e) => String(e.batch)],
