@@ -206,7 +206,7 @@ def importance(found: Found, *, ax: Axes | None = None) -> Axes:
     ax.set_xlabel("share of the variance of log(objective), additive effects fitted jointly;\n"
                   "what parameters explain alike is split between them", fontsize=9)  # fmt: skip
     pairs, effects = len(found.feasible), sum(count - 1 for count in counts.values())
-    title = f"{pairs} feasible pairs, chosen by the search and no random sample; {effects} effects fitted"
+    title = f"{pairs} feasible pairs, each trial's best and no random sample; {effects} effects fitted"
     if pairs < ENOUGH * effects:
         title += f"\nfewer than {ENOUGH} pairs an effect: a fit to chance is likely"
     fixed = [name for name, count in counts.items() if count == 1]

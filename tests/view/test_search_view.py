@@ -136,7 +136,7 @@ def test_shares_are_shares(rows: list[tuple[Any, ...]]) -> None:
 def test_importance_says_what_it_rests_on(found: Found) -> None:
     ax = importance(found)
     title = ax.get_title(loc="left")
-    assert "4 feasible pairs, chosen by the search" in title
+    assert "4 feasible pairs, each trial's best" in title
     assert "3 effects fitted" in title
     assert "fewer than 3 pairs an effect" in title
     assert "SRAM.capacity" in title
