@@ -28,8 +28,12 @@ from sim.workload.precision import Precision, is_precision
 
 FACTORS = (1.25, 2.0)
 SEARCHED = 2e7
-"""Candidates that all what-ifs of a command may search (`sim.schedule.again`), in equal shares for the chips of each
-structure and precision. Some four seconds of one core."""
+"""Candidates that all what-ifs of a command may search (`sim.schedule.again`), shared out by what it would take to
+search everything anew for one in `PRESSING` of the chips of each structure and precision. Some four seconds of one
+core."""
+PRESSING = 3
+"""Of the chips of one structure about one in so many changes the time of an einsum's mapping: they differ in rates, of
+which most do not bind it."""
 
 
 def resources(chip: Chip) -> Iterator[tuple[str, float, str | int]]:
@@ -140,8 +144,12 @@ class WhatIfs:
             _cost([_Case("", 1.0, chip, chosen)], graph, options, shared)
         cases, self._refused = _cases(chip, chosen)
         self._together, self._shared = list(_together(cases, options)), shared
-        share = SEARCHED / max(1, len(self._together))
-        tasks = [partial(_group, some, graph, options, shared, share) for some in self._together]
+        demands = [shared.again.demand(-(-len(some) // PRESSING)) for some in self._together]
+        unit = SEARCHED / (sum(demands) or 1.0)
+        tasks = [
+            partial(_group, some, graph, options, shared, unit * demand)
+            for some, demand in zip(self._together, demands, strict=True)
+        ]
         self._aside = Aside(tasks, processes)
 
     def __enter__(self) -> Self:

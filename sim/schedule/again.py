@@ -5,7 +5,9 @@ them takes twenty times as long as the estimate, which is minutes where one sear
 The mapping that the first machine found is at hand, and its exact cost on another machine takes no
 search: an upper bound of the best, near to it where a rate, a capacity or a clock has changed.
 
-So a budget is spent on new searches, from the longest einsum on; the rest keep their mappings.
+So a budget is spent on new searches, from the longest einsum on: first on machines on which the mapping at hand has
+more room or another time, then on the others, of which nothing says that another mapping would be better there. The
+rest keep their mappings.
 """
 
 from __future__ import annotations
@@ -20,9 +22,13 @@ from sim.mapping.api import Question, Winners, cost_mapping
 from sim.mapping.narrow import LARGE
 from sim.mapping.nest import footprint_bytes, nest
 from sim.mapping.problem import ROLES
+from sim.mapping.winners import Objective
 
-REFINED = 60
-"""A candidate that is costed exactly takes about as long as so many only listed and bounded (12 and 0.2 us)."""
+REFINED, CHAIN = 60, 20
+"""A candidate that is costed exactly takes about as long as so many only listed and bounded (12 and 0.2 us); one of a
+search over several borders, most of which are costed quickly, a third of that."""
+ALIKE = 1e-3
+"""Times closer than this share are alike."""
 DESIGN = 0.1
 """What a further design adds to the time in which candidates are listed and bounded for the first, as a share."""
 
@@ -34,7 +40,7 @@ class Again:
     left: float = inf
     """Candidates that may be searched of einsums that an earlier machine was asked for; more is put here as other
     machines come, and what is forced (see `choose`) may leave a debt."""
-    first: dict[tuple, Winners] = field(default_factory=dict)
+    first: dict[tuple, First] = field(default_factory=dict)
     """What the first machine was answered, whatever its numbers."""
     kept: set[tuple] = field(default_factory=set)
     """Of these, what another machine did not search again."""
@@ -43,7 +49,12 @@ class Again:
         """A search was made: the first machine that asks gives the mappings that others may keep."""
         self.left -= _work(won, len(question.machine))
         for place in _places(question):
-            self.first.setdefault(place, won)
+            self.first.setdefault(place, First(won, _room(question)[0]))
+
+    def demand(self, designs: int) -> float:
+        """What it would take to search all that the first machine was asked anew on so many designs, in a unit of its
+        own."""
+        return sum(_work(one.won, designs) for one in self.first.values())
 
     def choose(self, fresh: Mapping[tuple, Question]) -> tuple[dict[tuple, Question], dict[tuple, Kept]]:
         """(the questions to search within the budget, what is known of them and of the others: the mapping at hand).
@@ -57,41 +68,97 @@ class Again:
             key: next((self.first[place] for place in _places(question) if place in self.first), None)
             for key, question in fresh.items()
         }
-        searched: dict[tuple, Question] = {}
-        answers: dict[tuple, Kept] = {}
-        left = self.left
-        for key in sorted(fresh, key=lambda key: -_cycles(known[key])):
-            question, first = fresh[key], known[key]
-            if first is not None:
-                work = _work(first, len(question.machine))
-                fits = _fits(question, first)
-                if work > left and fits.any():
-                    answers[key] = Kept(_kept(question.on(fits), first), fits)
-                    self.kept.add(_shape(question))
-                    if fits.all():
-                        continue
-                    question, work = question.on(~fits), _work(first, int((~fits).sum()))
-                left -= work
-            searched[key] = question
-        return searched, answers
+        asked = {key: (fresh[key], first) for key, first in known.items() if first is not None}
+        if sum(_work(first.won, len(question.machine)) for question, first in asked.values()) <= self.left:
+            return dict(fresh), {}
+        kept = self._kept(asked)
+        self.kept |= {_shape(fresh[key]) for key in kept}
+        searched = {}
+        for key, question in fresh.items():
+            if key not in kept:
+                searched[key] = question
+            elif not kept[key].fits.all():
+                searched[key] = question.on(~kept[key].fits)
+        return searched, kept
+
+    def _kept(self, asked: Mapping[tuple, tuple[Question, First]]) -> dict[tuple, Kept]:
+        """Which of the mappings at hand are kept, and where."""
+        costed = {key: Kept.of(*pair) for key, pair in asked.items()}
+        left = self.left - sum(_work(asked[key][1].won, int((~one.fits).sum())) for key, one in costed.items())
+        keep = {key: one.fits.copy() for key, one in costed.items()}
+        order = sorted(asked, key=lambda key: -costed[key].cycles)
+        for pressing in (True, False):
+            for key in order:
+                won, other = asked[key][1].won, asked[key][1].other(asked[key][0], costed[key])
+                wanted = keep[key] & (other if pressing else ~other)
+                so_far = int((~keep[key]).sum())
+                work = _work(won, so_far + int(wanted.sum())) - _work(won, so_far)
+                if wanted.any() and work <= left:
+                    keep[key] &= ~wanted
+                    left -= work
+        return {key: costed[key].on(some) for key, some in keep.items() if some.any()}
+
+
+@dataclass(frozen=True, slots=True)
+class First:
+    """What the first machine was answered, and the bytes that it has for tiles, (levels,)."""
+
+    won: Winners
+    room_bytes: np.ndarray
+
+    @property
+    def cycles(self) -> float:
+        """Of its mapping; inf where nothing fits."""
+        return inf if self.won.row[0] < 0 else float(self.won.cost.time[int(self.won.row[0])])
+
+    def other(self, question: Question, kept: Kept) -> np.ndarray:
+        """(D,) the designs on which the mapping, kept, has more room than on the first machine or another time (all
+        where more than time counts)."""
+        if question.objective is not Objective.LATENCY:
+            return np.ones(len(question.machine), dtype=bool)
+        more: np.ndarray = np.any(_room(question) > self.room_bytes, axis=1)
+        time = np.full(len(more), self.cycles)
+        if kept.won is not None:
+            time[kept.fits] = kept.won.cost.time[kept.won.row]
+        return more | (np.abs(time - self.cycles) > ALIKE * self.cycles)
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """The mapping at hand, costed on the designs (D,) on which it fits."""
+    """The mapping at hand, costed on the designs (D,) on which it fits; None where it fits none."""
 
-    won: Winners
+    won: Winners | None
     fits: np.ndarray
+
+    @staticmethod
+    def of(question: Question, first: First) -> Kept:
+        fits = _fits(question, first.won)
+        return Kept(_kept(question.on(fits), first.won) if fits.any() else None, fits)
+
+    @property
+    def cycles(self) -> float:
+        """The most on any design; 0 where it fits none."""
+        return 0.0 if self.won is None else float(self.won.cost.time.max())
+
+    def on(self, designs: np.ndarray) -> Kept:
+        """For some of these designs, (D,)."""
+        assert self.won is not None
+        return Kept(self.won.on(np.flatnonzero(designs[self.fits])), designs)
 
     def beside(self, searched: Winners) -> Winners:
         """With what was found for the others."""
+        assert self.won is not None
         return self.won.beside(searched, self.fits)
 
 
 def _work(won: Winners, designs: int) -> float:
     """What such a search takes, in candidates that are listed and bounded once."""
+    if not designs:
+        return 0.0
     if won.candidates - won.refined > LARGE:  # most of such a space is left out, for each design anew
         return 2.0 * LARGE * designs
+    if won.candidates == won.refined:
+        return CHAIN * float(won.refined) * designs
     return won.candidates * (1 + DESIGN * (designs - 1)) + REFINED * won.refined * designs
 
 
@@ -111,8 +178,10 @@ def _places(question: Question) -> tuple[tuple, ...]:
     return (*shape, tuple(question.problem.bits.items()), room), shape
 
 
-def _cycles(won: Winners | None) -> float:
-    return float("inf") if won is None or won.row[0] < 0 else float(won.cost.time[int(won.row[0])])
+def _room(question: Question) -> np.ndarray:
+    """(D, levels) bytes for tiles."""
+    reserved = 0.0 if question.reserved_bytes is None else question.reserved_bytes
+    return question.machine.capacity_bytes - reserved
 
 
 def _fits(question: Question, first: Winners) -> np.ndarray:
@@ -120,8 +189,7 @@ def _fits(question: Question, first: Winners) -> np.ndarray:
     row, machine = int(first.row[0]), question.machine
     if row < 0:
         return np.zeros(len(machine), dtype=bool)
-    reserved = 0.0 if question.reserved_bytes is None else question.reserved_bytes
-    room = machine.capacity_bytes - reserved
+    room = _room(question)
     loops = nest(first.mappings[row], question.problem, machine, dict(question.homes))
     held = footprint_bytes(loops, question.problem, machine)
     need = {level: sum(float(part.max()) for part in parts.values()) for level, parts in held.items()}

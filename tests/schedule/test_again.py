@@ -48,3 +48,12 @@ def test_the_estimate_says_what_was_kept(monkeypatch):
     notes = whatif.with_what_if(found, graph, chip, shared=shared).notes
     assert f"what if: the mappings of {len(shared.again.kept)} einsums are kept" in notes[-1]
     assert "too slow, a sixth has been seen; --set with that resource" in notes[-1]
+
+
+def test_what_binds_is_searched_first():
+    """All einsums of the MLP wait for DRAM; of the other rates of this chip none changes the time of a mapping, so that
+    the budget goes to twice the DRAM, whose answer is that of a chip with it."""
+    graph, chip = sim.load_workload("mlp"), sim.load_hardware("tpu-v1")
+    answers = {(w.resource, w.factor): w.latency_s for w in whatif.what_if(graph, chip)}
+    anew = sim.estimate(graph, chip.set("DRAM.bandwidth", "68 GB/s"))
+    assert answers["DRAM.bandwidth", 2.0] == pytest.approx(anew.latency_s, rel=1e-3)
