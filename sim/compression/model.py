@@ -12,6 +12,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import nn
@@ -62,6 +63,16 @@ class CompressedModel:
                 for key in [k for k, hook in hooks.items() if isinstance(hook, ActivationQuantiser)]:
                     del hooks[key]
         return module
+
+    def shapes(self) -> nn.Module:
+        """`plain()` without its numbers. (`to("meta")` would make two weights of one that two layers share.)"""
+        module = self.plain()
+        bare: dict[int, Any] = {
+            id(p): nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=p.requires_grad)
+            for p in module.parameters()
+        }
+        bare |= {id(buffer): torch.empty_like(buffer, device="meta") for buffer in module.buffers()}
+        return copy.deepcopy(module, bare)
 
     def copy(self) -> CompressedModel:
         """The same with a module of its own; techniques never change their argument."""

@@ -218,7 +218,7 @@ def _graph(source: Workload, made: CompressedModel, recipe: Recipe, example_inpu
 
     student = next((step.student for step in reversed(recipe.steps) if isinstance(step, Distil)), {})
     source = Workload(source.name, {**source.knobs, **_of_the_network(student)})
-    plain, (twin, inputs) = made.plain(), source.build(device="meta")
+    plain, (twin, inputs) = made.shapes(), source.build(device="meta")
     shapes = {name: tuple(p.shape) for name, p in plain.named_parameters()}
     if shapes == {name: tuple(p.shape) for name, p in twin.named_parameters()}:
         return source.graph()
@@ -227,7 +227,7 @@ def _graph(source: Workload, made: CompressedModel, recipe: Recipe, example_inpu
             f"recipe {recipe.name} changes shapes: it can be costed in the phase alone that it is judged in; "
             "leave out -p phase=..."
         )
-    return trace(plain.to("meta"), inputs)
+    return trace(plain, inputs)
 
 
 def _result(recipe: Recipe, made: CompressedModel, task: Task | None, bought: tuple[Benefit, ...]) -> Result:

@@ -208,3 +208,31 @@ def test_only_recipes_that_fine_tune_are_said_to_flatter(tmp_path):
     before, after = found.quality, found.results[0].quality
     assert after.value > before.value + 5
     assert [note.partition(":")[0] for note in found.notes] == ["tuned"]
+
+
+TIED = """
+import torch
+from torch import nn
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.up, self.down = nn.Embedding(32, 8), nn.Linear(8, 16), nn.Linear(16, 8)
+        self.head = nn.Linear(8, 32, bias=False)
+        self.head.weight = self.embed.weight
+    def forward(self, i):
+        x = self.embed(i)
+        return self.head(x + self.down(torch.relu(self.up(x))))
+def build(batch: int = 1):
+    return Net(), (torch.zeros(batch, 4, dtype=torch.long),)
+"""
+
+
+def test_a_weight_that_two_layers_share_is_stored_once_after_pruning_too(tmp_path):
+    """Half of the 16 hidden channels leave: 8 rows of `up` (8 weights and a bias) and 8 columns of `down`."""
+    (tmp_path / "tied.py").write_text(TIED)
+    half = _recipe(tmp_path, "half", "{technique: prune_channels, keep: 0.5}")
+    (result,) = run_study(str(tmp_path / "tied.py"), [half], hardware=["edge-npu"]).results
+    (benefit,) = result.benefits
+    before = 32 * 8 + (8 * 16 + 16) + (16 * 8 + 8)
+    assert benefit.before.weight_bytes == 2 * before
+    assert benefit.after.weight_bytes == 2 * (before - 8 * (8 + 1) - 8 * 8)
