@@ -20,7 +20,8 @@ KV_CACHE = "kv_cache"
 class Annotation:
     """How a tensor is stored; None means as before.
 
-    `bits` counts the scales of group quantisation in (int4 with one 16-bit scale per 64: 4.25).
+    `bits` counts the scales of group quantisation in (int4 with one 16-bit scale per 64: 4.25), `scale_bits` are
+    these alone (0.25): a group has its scale, and its zero point, however few of its elements are stored.
     `density` is the stored fraction; `pattern` is "N:M", "unstructured" or None.
     """
 
@@ -28,6 +29,16 @@ class Annotation:
     bits: float | None = None
     density: float | None = None
     pattern: str | None = None
+    scale_bits: float | None = None
+
+    def stored_bits(self, *, dense: float) -> float:
+        """Bits per element of the dense tensor, with positions and scales; `dense`: those of an element as it was.
+
+        Example: 2:4 of int4 with 16 bits of scale per 32: 4 / 2 + 1 + 0.5 = 3.5.
+        """
+        bits, scales = dense if self.bits is None else self.bits, self.scale_bits or 0.0
+        density = 1.0 if self.density is None else self.density
+        return (bits - scales) * density + scales + self.metadata_bits
 
     @property
     def metadata_bits(self) -> float:
@@ -132,10 +143,11 @@ def _storage(tensor: Tensor) -> str:
 def _apply(tensor: Tensor, note: Annotation) -> Tensor:
     density = note.density if note.density is not None else tensor.density
     bits = note.bits if note.bits is not None else tensor.bits
+    beside = note.metadata_bits + (1.0 - density) * (note.scale_bits or 0.0)
     return replace(
         tensor,
         dtype=note.dtype or tensor.dtype,
-        bits=bits + note.metadata_bits / density,  # positions are stored with the elements that are
+        bits=bits + beside / density,  # positions, and scales of what is not stored, lie with the elements that are
         density=density,
         pattern=note.pattern or tensor.pattern,
     )

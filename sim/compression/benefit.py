@@ -190,8 +190,7 @@ def stored_weight_bytes(graph: Graph, annotations: Mapping[str, Annotation], wid
         seen.add(key)
         note = annotations.get(tensor.name, Annotation())
         plain = BITS[wide] if tensor.dtype in ("fp32", "fp64", "bf16", "fp16") else tensor.bits
-        bits = plain if note.bits is None else note.bits
-        total += tensor.elements * (bits * (1.0 if note.density is None else note.density) + note.metadata_bits) / 8
+        total += tensor.elements * note.stored_bits(dense=plain) / 8
     return total
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
+from sim.compression.model import computed_weight
 from sim.errors import WorkloadError
 from sim.workload.trace.run import arguments
 
@@ -219,7 +220,10 @@ def _freeze_shared(traced: fx.GraphModule, sets: _Sets) -> None:
             users.setdefault(parameter, []).append(path)
     for item in sets.roots():
         for name in (*item.producers, *item.passers, *item.readers):
-            own = list(traced.get_submodule(name).parameters(recurse=False))
+            layer = traced.get_submodule(name)
+            own = list(layer.parameters(recurse=False))
+            if computed_weight(layer):
+                item.frozen = item.frozen or f"the weight of {name} is computed at every call"
             others = [user for parameter in own for user in users[parameter] if user != name]
             if calls[name] > 1 and own:
                 item.frozen = item.frozen or f"{name} is called {calls[name]} times"

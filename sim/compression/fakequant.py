@@ -65,9 +65,14 @@ class Grid:
     @property
     def stored_bits(self) -> float:
         """Bits per element with the scales (and zero points) of groups."""
+        return self.width + self.scale_bits
+
+    @property
+    def scale_bits(self) -> float:
+        """Of these, bits of scales and zero points: those of whole channels and tensors are next to nothing."""
         if self.granularity != "group":
-            return float(self.width)
-        return self.width + (SCALE_BITS + (0 if self.symmetric else self.width)) / self.group
+            return 0.0
+        return (SCALE_BITS + (0 if self.symmetric else self.width)) / self.group
 
 
 def blocked(x: torch.Tensor, grid: Grid) -> torch.Tensor:

@@ -19,6 +19,7 @@ from torch import nn
 
 from sim.compression.annotations import Annotation, merge
 from sim.compression.fakequant import ActivationQuantiser, Grid
+from sim.errors import WorkloadError
 
 MAC_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 """Layers whose weight is an operand of multiply-accumulates and that we can treat."""
@@ -95,8 +96,19 @@ class CompressedModel:
 
 
 def as_compressed(model: nn.Module | CompressedModel) -> CompressedModel:
-    """A private copy to work on, whether the caller has a bare module or a compressed one."""
-    return model.copy() if isinstance(model, CompressedModel) else CompressedModel(module=copy.deepcopy(model))
+    """A private copy to work on, whether the caller has a bare module or a compressed one.
+
+    Raises: WorkloadError: torch cannot copy the module.
+    """
+    if isinstance(model, CompressedModel):
+        return model.copy()
+    try:
+        return CompressedModel(module=copy.deepcopy(model))
+    except RuntimeError as error:  # tensors that are no leaves, kept as attributes
+        raise WorkloadError(
+            f"{type(model).__name__} holds a tensor that is computed from parameters, which torch cannot copy: make "
+            "what is pruned or normalised by torch a parameter in `build` (torch.nn.utils.prune.remove and its like)"
+        ) from error
 
 
 def layers(
@@ -117,11 +129,20 @@ def layers(
             leave[name or "the model itself"] = f"{type(layer).__name__} has no treatment"
         elif any(fnmatchcase(name, pattern) for pattern in skip):
             leave[name] = "skipped by the recipe"
+        elif computed := computed_weight(layer):
+            leave[name] = computed
         elif why_not is not None and (reason := why_not(name, layer)):
             leave[name] = reason
         else:
             treat[name] = layer
     return treat, leave
+
+
+def computed_weight(layer: nn.Module) -> str | None:
+    """Why nothing can be written to a weight that is no parameter but follows from some; None where it is one."""
+    if "weight" in layer._parameters:
+        return None
+    return "its weight is computed at every call (weight_norm, pruning masks): make it one parameter in `build`"
 
 
 def leaves(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -135,6 +156,11 @@ def weight_name(layer: str) -> str:
     return f"{layer}.weight" if layer else "weight"
 
 
+def stored_as(grid: Grid) -> Annotation:
+    """Of a weight on this grid."""
+    return Annotation(dtype=grid.dtype, bits=grid.stored_bits, scale_bits=grid.scale_bits)
+
+
 def first_names(module: nn.Module) -> dict[str, str]:
     """Parameter -> the first name of the same parameter: the head of a language model may be its embedding."""
     first: dict[nn.Parameter, str] = {}
@@ -145,9 +171,6 @@ def weight_bytes(module: nn.Module, annotations: Mapping[str, Annotation]) -> fl
     """Stored bytes of all parameters: annotated ones as annotated, the others as they are."""
     total = 0.0
     for name, parameter in module.named_parameters():
-        note = annotations.get(name)
-        bits = parameter.element_size() * 8 if note is None or note.bits is None else note.bits
-        density = 1.0 if note is None or note.density is None else note.density
-        metadata = 0.0 if note is None else note.metadata_bits
-        total += parameter.numel() * (bits * density + metadata) / 8
+        note = annotations.get(name, Annotation())
+        total += parameter.numel() * note.stored_bits(dense=8 * parameter.element_size()) / 8
     return total

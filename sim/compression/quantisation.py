@@ -16,7 +16,7 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from sim.compression.annotations import KV_CACHE, Annotation, input_name
 from sim.compression.fakequant import ActivationQuantiser, Grid, divides, fake_quantise_weight
-from sim.compression.model import CompressedModel, Report, as_compressed, layers, weight_name
+from sim.compression.model import CompressedModel, Report, as_compressed, layers, stored_as, weight_name
 from sim.compression.smoothing import run_calibration, smooth
 from sim.compression.training import Progress, Task, calibration_inputs, finetune
 from sim.errors import ConfigError, WorkloadError
@@ -64,7 +64,7 @@ def quantise(
         for name, layer in treat.items():
             layer.weight.copy_(fake_quantise_weight(layer.weight, weights))
             grids[weight_name(name)] = weights
-            annotations[weight_name(name)] = Annotation(dtype=weights.dtype, bits=weights.stored_bits)
+            annotations[weight_name(name)] = stored_as(weights)
     if activations is not None:
         _observe(out.module, treat, activations, dynamic=dynamic, calibration=calibration, percentile=percentile)
         annotations |= {
@@ -85,7 +85,8 @@ def weight_only(
     """Weight-only quantisation by groups (W4A16 by default); activations stay as they are."""
     grid = Grid(dtype=dtype, granularity="group", group=group, symmetric=symmetric)
     out = quantise(model, weights=grid, skip=skip)
-    bf16 = {input_name(n): Annotation(dtype="bf16", bits=16.0) for n in out.report.treated}
+    seen = (n for n in out.report.treated if not _unseen(out.module.get_submodule(n)))
+    bf16 = {input_name(n): Annotation(dtype="bf16", bits=16.0) for n in seen}
     report = Report(technique="weight_only", treated=out.report.treated, untreated=out.report.untreated)
     return CompressedModel(
         module=out.module, annotations=out.annotations, reports=out.reports[:-1], masks=out.masks, grids=out.grids
@@ -166,8 +167,13 @@ def quantise_kv_cache(
     return out.with_(report, {KV_CACHE: Annotation(dtype=dtype, bits=float(grid.width))})
 
 
+def _unseen(layer: nn.Module) -> bool:
+    """Whether the layer is never called: nn.MultiheadAttention takes the weight of its last one."""
+    return isinstance(layer, NonDynamicallyQuantizableLinear)
+
+
 def _why_not(layer: nn.Module, grid: Grid, activations: Grid | None) -> str | None:
-    if activations is not None and isinstance(layer, NonDynamicallyQuantizableLinear):
+    if activations is not None and _unseen(layer):
         return "nn.MultiheadAttention takes its weight without calling it, so that nothing sees its input"
     shape = tuple(layer.weight.shape)
     if not divides(shape, grid):

@@ -10,7 +10,7 @@ from torch import nn
 
 from sim.compression.annotations import Annotation, input_name
 from sim.compression.fakequant import ActivationQuantiser, Grid, divides, fake_quantise_weight
-from sim.compression.model import CompressedModel, Report, as_compressed, layers, weight_name
+from sim.compression.model import CompressedModel, Report, as_compressed, layers, stored_as, weight_name
 from sim.compression.sparsify import nm_mask
 from sim.compression.training import Score
 from sim.errors import ConfigError
@@ -144,7 +144,7 @@ def mixed_precision(
             layer = treat[name]
             layer.weight.copy_(fake_quantise_weight(layer.weight, grid))
             grids[weight_name(name)] = grid
-            annotations[weight_name(name)] = Annotation(dtype=dtype, bits=grid.stored_bits)
+            annotations[weight_name(name)] = stored_as(grid)
             if activations is not None:
                 per_token = isinstance(layer, nn.Linear)
                 layer.register_forward_pre_hook(ActivationQuantiser(activations, dynamic=True, per_token=per_token))

@@ -18,7 +18,8 @@ from sim.compression.benefit import (
 )
 from sim.compression.fakequant import Grid
 from sim.compression.model import weight_bytes
-from sim.compression.quantisation import quantise
+from sim.compression.quantisation import quantise, weight_only
+from sim.compression.sparsify import sparsify_nm
 from sim.errors import WorkloadError
 from sim.hardware.chip import Array, Chip, Dataflow, Folds, Preload, Skew, Unit, VectorUnit
 from sim.results import Term, Traffic
@@ -256,6 +257,24 @@ def test_sparse_weight_bytes_count_metadata(graph):
     """64 weights in bf16 at 2:4: 64 x (16 / 2 + 1) / 8 = 72; the two others 128 each."""
     notes = {"fc2.weight": Annotation(density=0.5, pattern="2:4")}
     assert stored_weight_bytes(graph, notes, "bf16") == 72 + 256
+
+
+def test_a_group_has_its_scale_however_few_of_its_weights_are_stored():
+    """2:4 and int4 by groups of 8, a 16-bit scale and a 4-bit zero point each: of 64 weights 32 are stored of 4 bits
+    and with 2 bits of position, and 8 groups: 32 x (4 + 2) + 8 x (16 + 4) = 352 bits, in module and graph alike."""
+    layer = nn.Sequential(nn.Linear(8, 8, bias=False))
+    made = weight_only(sparsify_nm(layer), group=8)
+    assert weight_bytes(made.module, made.annotations) == 352 / 8
+    traced = trace(layer, torch.zeros(4, 8))
+    assert stored_weight_bytes(traced, made.annotations, "bf16") == 352 / 8
+    weights = [t for t in annotate(traced, made.annotations).tensors.values() if t.role is Role.WEIGHT]
+    assert {weight.size_bytes for weight in weights} == {352 / 8}
+
+
+def test_groups_leave_with_a_later_grid():
+    made = quantise(weight_only(nn.Sequential(nn.Linear(8, 8, bias=False)), group=8), weights=Grid(dtype="int8"))
+    assert weight_bytes(made.module, made.annotations) == 64
+    assert weight_bytes(made.module, sparsify_nm(made).annotations) == 64 / 2 + 64 / 8
 
 
 @pytest.mark.parametrize(

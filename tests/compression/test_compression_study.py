@@ -236,3 +236,22 @@ def test_a_weight_that_two_layers_share_is_stored_once_after_pruning_too(tmp_pat
     before = 32 * 8 + (8 * 16 + 16) + (16 * 8 + 8)
     assert benefit.before.weight_bytes == 2 * before
     assert benefit.after.weight_bytes == 2 * (before - 8 * (8 + 1) - 8 * 8)
+
+
+ATTENTION = """
+import torch
+from torch import nn
+def build(batch: int = 1):
+    return nn.TransformerEncoderLayer(16, 4, 32, batch_first=True), (torch.zeros(batch, 4, 16),)
+"""
+
+
+def test_weights_alone_of_a_bundled_attention_are_costed(tmp_path):
+    """nn.MultiheadAttention reads the weight of its last layer without calling it: that is narrower all the same.
+
+    int4 by groups of 16 with 20 bits each: 5.25 bits of out_proj (16 x 16) and of the two others (16 x 32 each)."""
+    (tmp_path / "attention.py").write_text(ATTENTION)
+    w4 = _recipe(tmp_path, "w4", "{technique: weight_only, group: 16}")
+    (result,) = run_study(str(tmp_path / "attention.py"), [w4], hardware=["edge-npu"]).results
+    (benefit,) = result.benefits
+    assert benefit.before.weight_bytes - benefit.after.weight_bytes == (16 * 16 + 2 * 16 * 32) * (16 - 5.25) / 8

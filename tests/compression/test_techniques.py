@@ -7,14 +7,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.utils import prune
+from torch.nn.utils.parametrizations import weight_norm
 
 from sim.compression.distillation import distil, soft_loss
 from sim.compression.fakequant import Grid, fake_quantise_weight
+from sim.compression.prune import prune_channels
 from sim.compression.quantisation import quantise, quantise_aware_training, quantise_kv_cache, weight_only
 from sim.compression.sensitivities import Sensitivity, allocate, mixed_precision, sensitivity
 from sim.compression.smoothing import smooth
+from sim.compression.sparsify import sparsify_nm, sparsify_unstructured
 from sim.compression.training import train
-from sim.errors import ConfigError
+from sim.errors import ConfigError, WorkloadError
 
 INT8 = Grid(granularity="channel")
 
@@ -195,3 +199,28 @@ def test_distillation_moves_the_student_to_the_teacher(net, make_net, task):
     assert not made._forward_hooks
     with pytest.raises(ConfigError, match='teacher has no layer "11"'):
         distil(student, teacher, task, steps=1, learning_rate=1e-2, features={"1": "11"})
+
+
+def test_a_weight_that_is_computed_at_every_call_is_left_alone(task):
+    """Whatever is written to it is gone at the next call."""
+    net = nn.Sequential(weight_norm(nn.Linear(8, 16)), nn.ReLU(), nn.Linear(16, 4))
+    steps = (
+        quantise(net, weights=Grid(dtype="int4"), activations=Grid(), dynamic=True),
+        quantise_aware_training(net, task, weights=Grid(), activations=None, steps=2, learning_rate=1e-3),
+        sparsify_nm(net, task=task, steps=2),
+        sparsify_unstructured(net, density=0.5, task=task, steps=2),
+    )
+    for made in steps:
+        assert made.report.treated == ("2",)
+        assert "computed at every call" in made.report.untreated["0"]
+    cut = prune_channels(net, torch.zeros(1, 8), keep=0.5).report
+    assert not cut.treated
+    assert "computed at every call" in cut.untreated["0"]
+
+
+def test_a_model_that_torch_cannot_copy_is_refused_with_the_remedy():
+    net = nn.Sequential(prune.l1_unstructured(nn.Linear(8, 16), "weight", 0.5))
+    with pytest.raises(WorkloadError, match=r"prune\.remove"):
+        quantise(net, weights=Grid())
+    prune.remove(net[0], "weight")
+    assert quantise(net, weights=Grid()).report.treated == ("0",)
