@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sim.codesign.recipes import effect
 from sim.codesign.schema import SpeedUpSpec
+from sim.compression.benefit import wide_precision
+from sim.compression.recipe import find_recipe
 from sim.errors import ConfigError, PrecisionError
 from sim.hardware.designs import Designs
 from sim.hardware.money import die_cost
@@ -111,6 +114,7 @@ def _trainable(space: Space) -> None:
     if len(space.spec.workloads) > 1 and space.spec.combine != "one_of":
         raise ConfigError(f"{space.where}: quality.method train judges one network at a time; use combine: one_of")
     if compression.recipe:
+        _computed_wide(space)
         return
     for pattern in compression.sparsity:
         if pattern != "none":
@@ -125,6 +129,19 @@ def _trainable(space: Space) -> None:
                 f"{space.where}: quality.method train: networks are trained in 32 bits, and nothing says what "
                 f"{name} costs them; name recipes (compression.recipe) or 16-bit precisions"
             )
+
+
+def _computed_wide(space: Space) -> None:
+    """What a recipe leaves in the widths of training is costed in them."""
+    wide = wide_precision(space.chip.main_unit.array)
+    for name in space.spec.compression.recipe:
+        if effect(name, wide=wide, folder=space.folder)[0] == wide and BITS[wide] < 16:
+            techniques = {step.technique for step in find_recipe(name, folder=space.folder).steps}
+            if not techniques & {"quantise", "quantise_aware_training"}:
+                raise ConfigError(
+                    f"{space.where}: compression.recipe: {name} rounds nothing, {space.chip.name} computes {wide} at "
+                    "most, and nothing says what that costs; name recipes that quantise"
+                )
 
 
 def _contradiction(space: Space, bounds: dict[str, float]) -> None:

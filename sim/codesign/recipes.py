@@ -1,7 +1,9 @@
 """What a compression recipe means to the simulator where no weights are at hand.
 
-A search costs shapes: of a recipe it takes the widths and the N:M pattern. Recipes that change
-shapes, skip layers or mix widths per layer need the trained module, and are refused here.
+A search costs shapes: of a recipe it takes the widths and the N:M pattern. What a recipe leaves as it was (the KV cache
+under weights and activations of 8 bits; all under a pattern alone) stays in the type in which `dovetail compress` costs
+the model before. Recipes that change shapes, skip layers or mix widths per layer need the trained module, and are
+refused here.
 """
 
 from __future__ import annotations
@@ -15,23 +17,24 @@ from sim.workload.precision import BITS
 
 
 @cache
-def effect(name: str, *, default: str, folder: Path | None = None) -> tuple[str, str]:
+def effect(name: str, *, wide: str, folder: Path | None = None) -> tuple[str, str]:
     """(precision name, N:M pattern or "none") of a bundled recipe or a recipe file, looked for in `folder` first.
 
-    Raises: ConfigError: unknown recipe, or a technique that needs the module.
+    Args: wide: the type of what the recipe leaves alone (`sim.compression.benefit.wide_precision`).
+    Raises: ConfigError: unknown recipe, a technique that needs the module, widths that no precision has.
     """
-    precision, sparsity = default, "none"
-    weight, activation, cache_bits = None, None, None
+    sparsity = "none"
+    weight, activation, kept = None, None, None
     for step in find_recipe(name, folder=folder).steps:
         if isinstance(step, Quantise | QuantiseAwareTraining):
             weight = step.weights.dtype
-            activation = step.activations.dtype if step.activations else "bf16"
+            activation = step.activations.dtype if step.activations else None
         elif isinstance(step, WeightOnly):
-            weight, activation = step.dtype, "bf16"
+            weight, activation = step.dtype, None
         elif isinstance(step, SparsifyNm):
             sparsity = f"{step.n}:{step.m}"
         elif isinstance(step, QuantiseKvCache):
-            cache_bits = BITS[step.dtype]
+            kept = step.dtype
         else:
             raise ConfigError(
                 f"recipe {name}: {step.technique} needs the trained module and its layers; a search takes recipes of "
@@ -42,11 +45,23 @@ def effect(name: str, *, default: str, folder: Path | None = None) -> tuple[str,
                 f"recipe {name}: {step.technique} skips layers ({', '.join(skipped)}), and a search costs all layers "
                 "alike; leave skip out"
             )
-    if weight is not None and activation is not None:
-        same = weight == activation and cache_bits is None
-        precision = (
-            weight if same else f"w{BITS[weight]}a{BITS[activation]}" + (f"kv{cache_bits}" if cache_bits else "")
+    return _precision(name, weight, activation, kept, wide), sparsity
+
+
+def _precision(recipe: str, weight: str | None, activation: str | None, kept: str | None, wide: str) -> str:
+    """The name of these types of weights, activations and KV cache; None: left as they were."""
+    if weight is None and kept is None:
+        return wide
+    if weight == activation and (kept == weight or (kept is None and weight == "fp8_e4m3")):
+        return str(weight)  # (no name has fp8 with a cache of 16 bits)
+    types = weight or wide, activation or (wide if weight is None else "bf16"), kept or wide
+    unknown = next((one for one in types if one not in BITS), None)
+    if unknown is not None or types[1] == "fp8_e4m3":
+        raise ConfigError(
+            f"recipe {recipe}: no precision has weights in {types[0]}, activations in {types[1]} and a KV cache in "
+            f"{types[2]}, and a search costs precisions; cost it with dovetail compress"
         )
-    elif cache_bits is not None:
-        precision = f"w16a16kv{cache_bits}"
-    return precision, sparsity
+    widths = [BITS[one] for one in types]
+    if len(set(types)) == 1:
+        return types[0]
+    return f"w{widths[0]}a{widths[1]}" + (f"kv{widths[2]}" if widths[2] != widths[1] else "")

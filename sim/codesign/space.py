@@ -18,6 +18,7 @@ from sim.codesign.choice import ModelChoice, Part
 from sim.codesign.ranges import Parameter, expand
 from sim.codesign.recipes import effect
 from sim.codesign.schema import RangeSpec, SpaceSpec, WorkloadSpec, overlay, validate
+from sim.compression.benefit import wide_precision
 from sim.errors import ConfigError, DovetailError, expect, nearest
 from sim.hardware.chip import Chip
 from sim.hardware.designs import Designs, read_path
@@ -93,7 +94,8 @@ class Space:
         recipe = active.get("recipe")
         precision, sparsity = active.get("precision", self.chip.default_precision), active.get("sparsity", "none")
         if recipe is not None:
-            precision, sparsity = effect(recipe, default=self.chip.default_precision, folder=self.folder)
+            wide = wide_precision(self.chip.main_unit.array)
+            precision, sparsity = effect(recipe, wide=wide, folder=self.folder)
         labels = [active["workload"]] if "workload" in active else [_label(w) for w in self.spec.workloads]
         specs = {_label(w): w for w in self.spec.workloads}
         parts = tuple(self._part(specs[label], active) for label in labels)
@@ -319,7 +321,7 @@ def _compression(spec: SpaceSpec, chip: Chip, where: str, folder: Path | None) -
             parse_precision(precision)
     with _at(f"{where}: compression.recipe"):
         for recipe in spec.compression.recipe:
-            effect(recipe, default=chip.default_precision, folder=folder)
+            effect(recipe, wide=wide_precision(chip.main_unit.array), folder=folder)
     for pattern in spec.compression.sparsity:
         n, colon, m = pattern.partition(":")
         if pattern != "none" and not (colon and n.isdigit() and m.isdigit() and 0 < int(n) < int(m)):

@@ -69,7 +69,7 @@ class Driven:
                     f'{space.where}: workloads.{label}: scenario {scenario.name} has no stream "{stream}"; it has '
                     f"{', '.join(names)}: name one as `stream`.{nearest(stream, names)}"
                 )
-        recipes = (effect(name, default="int8", folder=space.folder)[1] for name in space.spec.compression.recipe)
+        recipes = (effect(name, wide="bf16", folder=space.folder)[1] for name in space.spec.compression.recipe)
         if any(pattern != "none" for pattern in (*space.spec.compression.sparsity, *recipes)):
             raise ConfigError(f"{space.where}: scenario.events runs dense models; leave sparsity out")
         return cls(scenario=scenario, streams=labels, seed=spec.seed, raw=read_yaml(path), folder=path.parent)

@@ -278,6 +278,8 @@ def test_a_search_that_trains(tmp_path: Path, reproduced: Any, recipe: str) -> N
 @pytest.mark.parametrize(("change", "message"), [
     ({"compression": {"precision": ["int8"]}}, "nothing says what int8 costs"),
     ({"compression": {"precision": ["bf16"], "sparsity": ["none", "2:4"]}}, "nothing says what 2:4 costs"),
+    ({"compression": {"recipe": ["sparse-2to4"]}, "chip": "tesla-fsd-npu", "hardware": {}, "objectives": ["quality"]},
+     "sparse-2to4 rounds nothing, tesla-fsd-npu computes int8 at most"),
     ({"workloads": [{"workload": "mlp"}]}, "mlp has no task: give its file a function task"),
     ({"quality": TRAIN["quality"] | {"higher_is_better": True}}, "measures bits per byte: write false"),
 ])  # fmt: skip

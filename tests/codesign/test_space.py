@@ -10,9 +10,12 @@ import pytest
 from typer.testing import CliRunner
 
 from sim.cli import app
+from sim.codesign.choice import stored_bytes
+from sim.codesign.recipes import effect
 from sim.codesign.schema import overlay
 from sim.codesign.space import build_space, load_space
 from sim.errors import ConfigError, DovetailError, PrecisionError
+from sim.workload.precision import parse_precision
 
 
 def test_size_levels_and_samples(document: dict[str, Any]) -> None:
@@ -70,7 +73,7 @@ def test_recipes_give_precision_and_sparsity(document: dict[str, Any], tmp_path:
     document["chip"] = "systolic"
     space = build_space(document)
     found = [space.choice({"recipe": r, "product.m": 32}) for r in ("w4a16", "sparse-2to4-int8")]
-    assert [(c.precision, c.sparsity) for c in found] == [("w4a16", "none"), ("int8", "2:4")]
+    assert [(c.precision, c.sparsity) for c in found] == [("w4a16", "none"), ("w8a8kv16", "2:4")]
     document["compression"] = {"recipe": ["prune-half-int8"]}
     with pytest.raises(ConfigError, match="prune_channels needs the trained module"):
         build_space(document)
@@ -80,6 +83,53 @@ def test_recipes_give_precision_and_sparsity(document: dict[str, Any], tmp_path:
     document["compression"] = {"recipe": ["but.yaml"]}
     with pytest.raises(ConfigError, match=r"quantise skips layers \(head\), and a search costs all layers alike"):
         build_space(document, folder=tmp_path)
+
+
+INT8 = "{technique: quantise, activations: {dtype: int8}}"
+FP8 = "{technique: quantise, weights: {dtype: fp8_e4m3}, activations: {dtype: fp8_e4m3, symmetric: true}}"
+
+
+@pytest.mark.parametrize(("steps", "wide", "precision"), [
+    (INT8, "bf16", "w8a8kv16"),  # nothing is said of the cache
+    (f"{INT8}, {{technique: quantise_kv_cache}}", "bf16", "int8"),
+    (f"{INT8}, {{technique: quantise_kv_cache, dtype: int4}}", "bf16", "w8a8kv4"),
+    (INT8, "int8", "int8"),  # the array computes nothing wider
+    ("{technique: sparsify_nm}", "bf16", "bf16"),  # no width is said at all
+    ("{technique: quantise_kv_cache}", "bf16", "w16a16kv8"),
+    ("{technique: quantise}", "bf16", "w8a16"),
+    (f"{FP8}, {{technique: quantise_kv_cache, dtype: fp8_e4m3}}", "bf16", "fp8_e4m3"),
+    (FP8, "bf16", "fp8_e4m3"),
+])  # fmt: skip
+def test_what_a_recipe_leaves_alone_stays_wide(steps: str, wide: str, precision: str, tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(f"schema: dovetail.recipe/1\nname: r\nsteps: [{steps}]\n")
+    assert effect("r.yaml", wide=wide, folder=tmp_path)[0] == precision
+
+
+@pytest.mark.parametrize("steps", [
+    f"{FP8}, {{technique: quantise_kv_cache, dtype: int4}}",
+    "{technique: weight_only, dtype: int3}",
+    "{technique: quantise, activations: {dtype: fp8_e4m3, symmetric: true}}",
+])  # fmt: skip
+def test_widths_that_no_precision_has(steps: str, tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(f"schema: dovetail.recipe/1\nname: r\nsteps: [{steps}]\n")
+    with pytest.raises(ConfigError, match=r"recipe r\.yaml: no precision has weights in"):
+        effect("r.yaml", wide="bf16", folder=tmp_path)
+
+
+def test_a_search_over_recipes_costs_what_compress_does_of_the_cache(tmp_path: Path) -> None:
+    """2 layers x keys and values x 2 heads of 4 x 16 tokens: int8 weights leave them in 16 bits, kv8 halves that."""
+    (tmp_path / "both.yaml").write_text(
+        f"schema: dovetail.recipe/1\nname: both\nsteps: [{INT8}, {{technique: quantise_kv_cache}}]\n"
+    )
+    knobs = {"phase": "decode", "width": 16, "depth": 2, "heads": 4, "kv_heads": 2, "context": 16}
+    space = build_space({
+        "schema": "dovetail.search/1", "name": "cache", "workloads": [{"workload": "byte_gpt", "knobs": knobs}],
+        "compression": {"recipe": ["int8-ptq", "both.yaml"]}, "chip": "edge-npu", "objectives": ["latency", "area"],
+        "budget": {"trials": 2},
+    }, folder=tmp_path)  # fmt: skip
+    choices = [space.choice({"recipe": recipe}) for recipe in ("int8-ptq", "both.yaml")]
+    alone, both = (stored_bytes(*c.graphs(), parse_precision(c.precision)) for c in choices)
+    assert alone - both == 2 * 2 * (2 * 4) * 16
 
 
 def test_known_designs_take_the_chips_own_values(document: dict[str, Any]) -> None:
