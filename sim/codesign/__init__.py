@@ -2,7 +2,8 @@
 
 Nothing heavy is loaded before a search runs: optuna lives in `study` alone.
 
-The space            schema (of a search file), space, ranges (of a parameter), checks (before anything is costed)
+The space            schema (of a search file), space, ranges (of a parameter), named (files), checks (before
+                     anything is costed)
 A trial              scenario and choice (what is asked), evaluate (one model on many chips), bounds and guide (which
                      chips are not worth it), streams (by events)
 Quality              quality (table, law, callable), trained, recipes (compression without weights)

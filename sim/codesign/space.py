@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from sim.codesign.choice import ModelChoice, Part
+from sim.codesign.named import contents
 from sim.codesign.ranges import Parameter, expand
 from sim.codesign.recipes import effect
 from sim.codesign.schema import RangeSpec, SpaceSpec, WorkloadSpec, overlay, validate
@@ -169,7 +170,8 @@ class Space:
 
         loose = {"budget", "sampler", "title", "known", "name", "baselines"}
         spec = validate(self.document, where=self.where)  # workloads as the file names them, wherever it lies
-        return {**spec.model_dump(mode="json", exclude=loose), "chip": chip_hash(self.chip)}
+        files = contents(spec, self.folder)
+        return {**spec.model_dump(mode="json", exclude=loose), "chip": chip_hash(self.chip), **files}
 
 
 def _label(spec: WorkloadSpec) -> str:

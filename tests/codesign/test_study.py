@@ -116,6 +116,31 @@ def test_resume_counts_the_total_and_another_space_is_refused(document: dict[str
         sim.search(build_space(document), trials=6, storage=path)
 
 
+@pytest.mark.parametrize("changed", ["product.py", "judge.py", "r.yaml"])
+def test_a_study_does_not_go_on_with_another_model_or_function(
+    document: dict[str, Any], tmp_path: Path, changed: str
+) -> None:
+    """Designs costed before would stand beside those costed after as if they were of one network; a comment is none."""
+    (tmp_path / "judge.py").write_text("def judge(row):\n    return row['m'] * 1.0\n")
+    (tmp_path / "r.yaml").write_text("schema: dovetail.recipe/1\nname: r\nsteps: [{technique: sparsify_nm}]\n")
+    document["workloads"][0]["workload"] = "product.py"
+    document |= {
+        "quality": {"method": "callable", "function": "judge.py:judge"}, "objectives": ["latency", "quality"],
+        "compression": {"recipe": ["r.yaml", "int8-ptq"]},
+    }  # fmt: skip
+    path = str(tmp_path / "s.journal")
+    sim.search(build_space(document, folder=tmp_path), trials=1, storage=path)
+    text = (tmp_path / changed).read_text()
+    (tmp_path / changed).write_text(text + "\n# a comment\n")
+    assert sim.search(build_space(document, folder=tmp_path), trials=2, storage=path).trials == 2
+    changes = {"nn.Linear(64, 32": "nn.Linear(64, 320", "1.0": "0.5", "sparsify_nm": "weight_only"}
+    for old, new in changes.items():
+        text = text.replace(old, new)
+    (tmp_path / changed).write_text(text)
+    with pytest.raises(ConfigError, match=rf"another space \(it differs in file {changed}\)"):
+        sim.search(build_space(document, folder=tmp_path), trials=3, storage=path)
+
+
 @pytest.mark.parametrize("url", ["postgresql://nobody@localhost:1/none", "/proc/none/s.journal", "nosuch://x"])
 def test_unreachable_storage(url: str) -> None:
     with pytest.raises(ConfigError, match=r"storage .*cannot be"):
