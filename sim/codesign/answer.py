@@ -15,7 +15,7 @@ import yaml
 
 from sim._version import __version__
 from sim.codesign.choice import ModelChoice
-from sim.codesign.found import Found, Row, logarithmic
+from sim.codesign.found import Found, Row
 from sim.codesign.pareto import spread
 from sim.codesign.scenario import Costing
 from sim.codesign.space import Space
@@ -139,7 +139,7 @@ def winners(found: Found, costing: Costing) -> tuple[Winner, ...]:
     front = found.front
     if not front:
         return ()
-    picked = spread(logarithmic(found.minimised(front)), costing.space.spec.budget.winners)
+    picked = spread(found.scaled(front), costing.space.spec.budget.winners)
     return tuple(_winner(front[i], costing) for i in picked)
 
 

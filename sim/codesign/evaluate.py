@@ -391,7 +391,8 @@ class _Guided:
     def pick(self, rows: np.ndarray, front: np.ndarray, most: int) -> np.ndarray:
         """Some of `rows`, the most promising first; none where nothing promises to improve the front."""
         predicted = self.guide.predict(self.features[rows], self.at_roofline[rows])
-        return rows[Promise.beyond(front, predicted, seed=len(front)).pick(predicted, most)]
+        beyond = Promise.beyond(front, predicted, seed=len(front), signed=self.guide.signed)
+        return rows[beyond.pick(predicted, most)]
 
     def learn(self, rows: np.ndarray, objectives: np.ndarray) -> None:
         self.guide.learn(self.features[rows], self.at_roofline[rows], objectives[rows])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from math import nan
 from typing import Any
@@ -92,6 +92,12 @@ class Found:
         values = np.array([row.values for row in rows]).reshape(-1, len(self.objectives))
         return values * np.array(self.signs) + np.array([OFFSETS.get(name, 0.0) for name in self.objectives])
 
+    def scaled(self, rows: tuple[Row, ...]) -> np.ndarray:
+        """(n, m) logarithms of the objectives, all to be minimised; see `logarithmic` of those that change sign."""
+        values = self.minimised(rows)
+        one_sign = (values > 0).all(axis=0) | (values < 0).all(axis=0)
+        return logarithmic(values, signed=np.flatnonzero(~one_sign).tolist())
+
     @property
     def feasible(self) -> tuple[Row, ...]:
         return tuple(row for row in self.rows if row.feasible)
@@ -125,7 +131,7 @@ class Found:
         rows = self.feasible
         if not rows or len(self.objectives) > 4:
             return [], []
-        values = logarithmic(self.minimised(rows))
+        values = self.scaled(rows)
         reference = nadir(values)
         settled = dict(self.reached)
         owner = np.array([self.parents.get(row.number, row.number) for row in rows])
@@ -141,7 +147,7 @@ class Found:
         rows = self.feasible
         if not rows:
             return {objective: {} for objective in self.objectives}
-        found = shares(self.settings, logarithmic(self.minimised(rows)), seed=self.seed)
+        found = shares(self.settings, self.scaled(rows), seed=self.seed)
         return {
             objective: {name: float(share[k]) for name, share in found.items()}
             for k, objective in enumerate(self.objectives)
@@ -155,7 +161,16 @@ class Found:
         return {name: [str(row.parameters.get(name)) for row in rows] for name in names}
 
 
-def logarithmic(values: np.ndarray) -> np.ndarray:
-    """Logarithms of positive objectives; maximised ones (negative here) become -log of their size."""
+def logarithmic(values: np.ndarray, *, signed: Collection[int] = ()) -> np.ndarray:
+    """Logarithms of positive objectives; maximised ones (negative here) become -log of their size.
+
+    Columns in `signed` may be of either sign, or 0 (a quality of one's own may be a gain over something): there
+    sign(x) (1 + log|x|) from 1 on and x itself below, so that their order stays.
+    """
     values = np.asarray(values, dtype=float)
-    return np.sign(values) * np.log(np.maximum(np.abs(values), 1e-300))
+    size = np.abs(values)
+    found = np.sign(values) * np.log(np.maximum(size, 1e-300))
+    for k in signed:
+        far = np.sign(values[:, k]) * (1.0 + np.log(np.maximum(size[:, k], 1.0)))
+        found[:, k] = np.where(size[:, k] < 1.0, values[:, k], far)
+    return found

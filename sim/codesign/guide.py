@@ -51,6 +51,8 @@ class Guide:
     """Learns from costed designs; predicts log objectives of others."""
 
     parameters: Sequence[Parameter]
+    signed: tuple[int, ...] = ()
+    """Objectives that may be of either sign (`sim.codesign.found.logarithmic`): a quality."""
     features: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
     bounds: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
     """Log objectives at the roofline of what was costed, (n, m)."""
@@ -88,8 +90,8 @@ class Guide:
 
     def learn(self, features: np.ndarray, at_roofline: np.ndarray, costed: np.ndarray) -> None:
         """Objectives (n, m), to be minimised, of costed designs at their roofline and as estimated."""
-        bound = logarithmic(at_roofline)
-        fresh = logarithmic(costed) - bound
+        bound = logarithmic(at_roofline, signed=self.signed)
+        fresh = logarithmic(costed, signed=self.signed) - bound
         good = np.isfinite(fresh).all(axis=1)
         if good.any():
             new = {"features": features[good], "bounds": bound[good], "ratios": fresh[good]}
@@ -101,7 +103,7 @@ class Guide:
 
     def predict(self, features: np.ndarray, at_roofline: np.ndarray) -> np.ndarray:
         """Optimistic log objectives (n, m); the roofline itself while nothing is known."""
-        bound = logarithmic(at_roofline)
+        bound = logarithmic(at_roofline, signed=self.signed)
         if not len(self.ratios):
             return bound
         if self.fit is None:
@@ -167,9 +169,9 @@ class Promise:
     open: np.ndarray
 
     @classmethod
-    def beyond(cls, front: np.ndarray, predicted: np.ndarray, seed: int) -> Promise:
+    def beyond(cls, front: np.ndarray, predicted: np.ndarray, seed: int, signed: tuple[int, ...] = ()) -> Promise:
         """front (f, m): objectives reached; predicted (n, m): log objectives of what may come."""
-        reached = logarithmic(front) if front.size else np.empty((0, predicted.shape[1]))
+        reached = logarithmic(front, signed=signed) if front.size else np.empty((0, predicted.shape[1]))
         everything = np.concatenate([reached, predicted[np.isfinite(predicted).all(axis=1)]])
         if not len(everything):
             return cls(np.empty((0, predicted.shape[1])))

@@ -1,10 +1,12 @@
 """The guide: what it predicts, what it picks, and that a search follows it."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from sim.codesign.found import logarithmic
 from sim.codesign.guide import ENOUGH, POINTS, Guide, Promise
 from sim.codesign.ranges import Parameter
 from sim.codesign.space import build_space
@@ -47,6 +49,36 @@ def test_predicts_between_what_it_saw_and_doubts_far_from_it() -> None:
     elsewhere = guide.predict(encoded(guide, 2, 1), bound[:1])
     assert elsewhere[0, 0] < predicted[0, 0]  # optimistic where it knows less
     assert elsewhere[0, 0] >= 0.0  # and never below the roofline
+
+
+def test_the_scale_of_a_quality_keeps_the_order_through_zero() -> None:
+    """x itself up to 1, then 1 + log x: 1 + log e = 2 on either side. A logarithm has 0.1 above 5."""
+    values = np.array([[-5.0], [-np.e], [-1.0], [-0.1], [0.0], [0.1], [1.0], [np.e], [5.0]])
+    scaled = logarithmic(values, signed=(0,))[:, 0]
+    assert (np.diff(scaled) > 0).all()
+    assert scaled[[1, 2, 3, 4, 7]] == pytest.approx([-2, -1, -0.1, 0, 2])
+    assert logarithmic(values, signed=())[[7, 8], 0] == pytest.approx([1, np.log(5)])
+
+
+def test_a_quality_that_is_a_gain_or_a_loss_is_searched_on_both_sides_of_zero(
+    document: dict[str, Any], tmp_path: Path
+) -> None:
+    """m of 32 to 1024 rows is worth log2(m) - 7.5: from -2.5 to 2.5. Every quality is on the front, since more rows
+    take longer and fewer are worth less."""
+    (tmp_path / "gain.py").write_text("def gain(row):\n    return row['m'].bit_length() - 8.5\n")
+    document["workloads"][0]["knobs"] = {"m": {"choices": [32, 64, 128, 256, 512, 1024]}}
+    document |= {
+        "compression": {}, "objectives": ["quality", "latency"],
+        "hardware": {"array.rows": {"choices": [16, 32]}, "DRAM.bandwidth": {"choices": ["6.4 GB/s", "12.8 GB/s"]}},
+        "quality": {"method": "callable", "function": "gain.py:gain"},
+    }  # fmt: skip
+    found = run_study(
+        build_space(document, folder=tmp_path), trials=8, timeout_s=None, storage=None, workers=1, seed=1, output=None,
+        progress=None,
+    )  # fmt: skip
+    assert {row.values[0] for row in found.front} == {-2.5, -1.5, -0.5, 0.5, 1.5, 2.5}
+    scaled = found.scaled(found.front)
+    assert (np.argsort(scaled[:, 0]) == np.argsort([-row.values[0] for row in found.front])).all()
 
 
 def test_picks_what_adds_most_first_and_stops() -> None:

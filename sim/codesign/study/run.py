@@ -138,7 +138,8 @@ class _Runner:
         objectives = len(space.spec.objectives)
         self.sampler = InnerChoice(make_sampler(plan.sampler, space.spec.sampler, seed=own, objectives=objectives))
         study.sampler = self.sampler
-        self.guide = Guide(space.parameters) if space.spec.sampler.screen else None
+        signed = tuple(k for k, name in enumerate(space.spec.objective_names) if name == "quality")
+        self.guide = Guide(space.parameters, signed) if space.spec.sampler.screen else None
         self.account = Account()
 
     def step(self) -> None:

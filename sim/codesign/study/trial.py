@@ -227,7 +227,7 @@ def _promising(
         (name, value), reached = kind
         own = np.array([choice.get(name) == value for choice in choices], dtype=bool)[owners]
         owners, predicted = owners[own], predicted[own]
-    best = Promise.beyond(reached, predicted, seed=int(rng.integers(2**31))).best(predicted)
+    best = Promise.beyond(reached, predicted, seed=int(rng.integers(2**31)), signed=guide.signed).best(predicted)
     if best is not None:
         return choices[owners[best]]
     if kind is None:
