@@ -244,7 +244,7 @@ def write_winner(winner: Winner, found: Found, costing: Costing, folder: Path) -
 
 
 def summary(found: Found, costing: Costing, chosen: tuple[Winner, ...]) -> str:
-    """What was looked at, what was rejected and why, what won and what the runner-up lacks."""
+    """What was looked at, what was rejected and why, what won and what the nearest of the worse lacks."""
     lines = [
         f"{found.space}: {found.title}".rstrip(": "),
         (
@@ -348,18 +348,20 @@ def _confirmed(part: str, result: Mapping[str, Any]) -> str:
 
 
 def _why(row: Row, found: Found) -> list[str]:
-    """Against the next-best feasible design in each objective: what the winner has and it lacks."""
+    """Against the feasible design in each objective that is worse and differs least: what the winner has and it
+    lacks."""
     lines = []
     others = [r for r in found.feasible if dict(r.parameters) != dict(row.parameters)]
     for k, name in enumerate(found.objectives):
         worse = [r for r in others if found.signs[k] * r.values[k] > found.signs[k] * row.values[k]]
         if not worse:
             continue
-        runner = min(worse, key=lambda r: (_distance(r, row), found.signs[k] * r.values[k]))
-        changed = [f"{key} {value} (not {runner.parameters.get(key, 'absent')})"
-                   for key, value in row.parameters.items() if runner.parameters.get(key) != value]  # fmt: skip
-        ratio = runner.values[k] / row.values[k] if row.values[k] else float("nan")
-        lines.append(f"{name}: {', '.join(changed)}; the runner-up, design {runner.number}, is at {ratio:.3f} times")
+        other = min(worse, key=lambda r: (_distance(r, row), found.signs[k] * r.values[k]))
+        changed = [f"{key} {value} (not {other.parameters.get(key, 'absent')})"
+                   for key, value in row.parameters.items() if other.parameters.get(key) != value]  # fmt: skip
+        ours, theirs = row.values[k], other.values[k]
+        how = f"is at {theirs / ours:.3f} times" if ours * theirs > 0 else f"has {value_text(name, theirs)}"
+        lines.append(f"{name}: {', '.join(changed)}; the nearest that is worse, design {other.number}, {how}")
     return lines
 
 

@@ -282,6 +282,7 @@ def _models(spec: SpaceSpec, where: str) -> tuple[dict[str, Description], dict[s
         if one.variants:
             for name, knobs in one.variants.items():
                 _parsed(description, knobs, f"{place}.variants.{name}")
+                _no_rival(one, label, name, place)
             parameters.append(
                 Parameter(name=f"{label}.variant", side="model", values=tuple(one.variants), workload=label)
             )
@@ -295,6 +296,17 @@ def _models(spec: SpaceSpec, where: str) -> tuple[dict[str, Description], dict[s
             else:
                 fixed[label] |= _parsed(description, {knob: value}, place)
     return descriptions, fixed, parameters
+
+
+def _no_rival(spec: WorkloadSpec, label: str, variant: str, place: str) -> None:
+    """A knob with a range would take the place of what the variant says of it, wherever both count."""
+    for knob in spec.variants[variant]:
+        value = spec.knobs.get(knob)
+        if isinstance(value, RangeSpec) and variant in value.when.get(f"{label}.variant", [variant]):
+            raise ConfigError(
+                f"{place}.variants.{variant}: {knob} is searched in {label}.knobs too: state it in one, or give "
+                f"the range a when: {{{label}.variant: [...]}} of the variants that leave it open"
+            )
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,22 @@ def test_the_summary_says_when_the_front_last_grew(document: dict[str, Any], wri
         text = summary(replace(found, rows=tuple(front), parents={}), Costing(space), ())
         assert f"1 design; the newest came with number {at} of 8 trials" in text
         assert ("more trials may find better ones" in text) is more
+
+
+def test_what_a_winner_is_compared_with_is_named_for_what_it_is(
+    document: dict[str, Any], write: Any, tmp_path: Path
+) -> None:
+    """Qualities of 0 (m of 64) and -1 (32): a ratio of the two says nothing, so the value stands there; of a latency
+    the ratio does. The other design is the one that differs least, which need not be the second best."""
+    (tmp_path / "gain.py").write_text("def gain(row):\n    return row['m'] / 32 - 2\n")
+    document |= {"compression": {}, "hardware": {}, "objectives": ["quality", "latency"]}
+    document["quality"] = {"method": "callable", "function": "gain.py:gain"}
+    sim.search(write(document), trials=2, output=tmp_path / "out")
+    lines = (tmp_path / "out" / "summary.txt").read_text().splitlines()
+    why = [line.strip() for line in lines if "the nearest that is worse" in line]
+    quality, latency = sorted(why, reverse=True)
+    assert re.fullmatch(r"quality: product\.m 64 \(not 32\); the nearest that is worse, design \d, has -1", quality)
+    assert re.fullmatch(r"latency: product\.m 32 \(not 64\); .*, design \d, is at 1\.\d+ times", latency)
 
 
 def test_a_search_that_goes_on_keeps_no_old_winner(document: dict[str, Any], write: Any, tmp_path: Path) -> None:

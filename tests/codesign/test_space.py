@@ -85,6 +85,17 @@ def test_recipes_give_precision_and_sparsity(document: dict[str, Any], tmp_path:
         build_space(document, folder=tmp_path)
 
 
+def test_a_variant_and_a_range_do_not_both_say_what_a_knob_is(document: dict[str, Any]) -> None:
+    """The range would win in silence; under a `when` that leaves the variant out it does not count there."""
+    document["workloads"][0] |= {"variants": {"few": {"m": 16}, "open": {}}}
+    with pytest.raises(ConfigError, match=r"workloads\.product\.variants\.few: m is searched in product\.knobs too"):
+        build_space(document)
+    document["workloads"][0]["knobs"]["m"]["when"] = {"product.variant": ["open"]}
+    space = build_space(document)
+    rows = [space.choice({"product.variant": name, "product.m": 64}).parts[0].knobs for name in ("few", "open")]
+    assert rows == [(("m", 16),), (("m", 64),)]
+
+
 INT8 = "{technique: quantise, activations: {dtype: int8}}"
 FP8 = "{technique: quantise, weights: {dtype: fp8_e4m3}, activations: {dtype: fp8_e4m3, symmetric: true}}"
 
