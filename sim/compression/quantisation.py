@@ -7,6 +7,7 @@ rounding. [2] Xiao et al., SmoothQuant (arXiv 2211.10438): see `smoothing`.
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -215,10 +216,11 @@ def _observe(
 
 
 def _range(x: torch.Tensor, percentile: float) -> torch.Tensor:
+    """Smallest and largest value, no further from 0 than the magnitude below which the share lies."""
     x = x.detach()
+    ends = torch.stack((x.amin(), x.amax()))
     if percentile >= 100.0:
-        return torch.stack((x.amin(), x.amax()))
-    ordered = x.flatten().sort().values
-    last = len(ordered) - 1
-    rank = round(last * percentile / 100.0)
-    return torch.stack((ordered[last - rank], ordered[rank]))
+        return ends
+    count = max(1, ceil(x.numel() * percentile / 100.0))
+    most = x.abs().flatten().kthvalue(count).values
+    return ends.clamp(-most, most)

@@ -35,6 +35,19 @@ def test_static_ranges_are_those_of_the_calibration_set():
     assert got[0, 0] <= 3.01
 
 
+@pytest.mark.parametrize("low", [-99, 0])
+def test_a_static_range_covers_the_stated_share_of_the_magnitudes(low):
+    """Whole numbers from -99 or 0 to 99, each once: of 199 values 180 are 90 % and the next (179.1), up to 90 or -90 in
+    size, since 181 lie in [-90, 90]; of 100 values 90, up to 89."""
+    net = nn.Sequential(nn.Linear(1, 1, bias=False))
+    x = torch.arange(low, 100.0)[:, None]
+    made = quantise(net, weights=INT8, activations=Grid(symmetric=False), calibration=x, percentile=90.0)
+    (hook,) = made.module[0]._forward_pre_hooks.values()
+    inside = int(((x >= hook.low) & (x <= hook.high)).sum())
+    assert (hook.low.item(), hook.high.item()) == ((-90, 90) if low else (0, 89))
+    assert inside == (181 if low else 90)
+
+
 def test_static_needs_data_and_groups_must_divide(net):
     with pytest.raises(ConfigError, match="need a calibration set"):
         quantise(net, weights=INT8, activations=Grid())
