@@ -119,7 +119,7 @@ class MixedPrecision(_Step):
     """which step this is"""
     mean_bits: float = Field(gt=0, strict=False)
     """budget: bits per weight over all treated layers"""
-    choices: list[Dtype] = ["int4", "int8"]
+    choices: list[Dtype] = Field(default=["int4", "int8"], min_length=1)
     """element types that a layer may get"""
     activations: ActivationGrid | None = None
     """how inputs of layers are rounded, with `dynamic: true`; without it weights alone are"""

@@ -203,17 +203,28 @@ def finetune(
 
 @contextmanager
 def held(module: nn.Module, masks: Mapping[str, torch.Tensor], grids: Mapping[str, Grid]) -> Iterator[None]:
-    """Within the context, the named weights pass through their mask, then their grid."""
-    owners = {}
-    for name in dict.fromkeys((*masks, *grids)):
-        path, _, parameter = name.rpartition(".")
-        owners[name] = (module.get_submodule(path), parameter)
-        parametrize.register_parametrization(*owners[name], _Held(masks.get(name), grids.get(name)), unsafe=True)
+    """Within the context, the named weights pass through their mask, then their grid, wherever they are read: the
+    embedding of a language model may be the weight of its head."""
+    places = _places(module)
+    named = {name: places[module.get_parameter(name)] for name in (*masks, *grids)}
+    for name, owners in named.items():
+        for owner, parameter in owners:
+            what = _Held(masks.get(name), grids.get(name))
+            parametrize.register_parametrization(owner, parameter, what, unsafe=True)
     try:
         yield
     finally:
-        for owner, parameter in owners.values():
+        for owner, parameter in dict.fromkeys(place for owners in named.values() for place in owners):
             parametrize.remove_parametrizations(owner, parameter, leave_parametrized=True)
+
+
+def _places(module: nn.Module) -> dict[nn.Parameter, list[tuple[nn.Module, str]]]:
+    """Parameter -> (layer, name there) of all that have it."""
+    found: dict[nn.Parameter, list[tuple[nn.Module, str]]] = {}
+    for layer in module.modules():
+        for name, parameter in layer.named_parameters(recurse=False, remove_duplicate=False):
+            found.setdefault(parameter, []).append((layer, name))
+    return found
 
 
 class _Held(nn.Module):

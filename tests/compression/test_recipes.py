@@ -28,6 +28,10 @@ def test_bundled_recipes_read_and_bear_their_file_name(path):
         ("schema: dovetail.recipe/2\nname: t\nsteps: []", "schema: expected"),
         ("schema: dovetail.recipe/1\nname: t\nsteps: []", "^t.yaml: steps: is empty, expected at least one$"),
         (
+            "schema: dovetail.recipe/1\nname: t\nsteps: [{technique: mixed_precision, mean_bits: 5, choices: []}]",
+            r"^t.yaml: steps\[0\].choices: is empty, expected at least one$",
+        ),
+        (
             "schema: dovetail.recipe/1\nnam: t\nsteps: [{technique: distil, student: {}, steps: 1}]",
             '^t.yaml: name: missing: what results call the recipe;\nt.yaml: nam: unknown key. Did you mean "name"?',
         ),

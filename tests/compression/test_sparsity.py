@@ -11,6 +11,7 @@ from sim.compression.fakequant import Grid, fake_quantise_weight
 from sim.compression.model import as_compressed, weight_bytes
 from sim.compression.quantisation import quantise, quantise_aware_training
 from sim.compression.sparsify import nm_mask, sparsify_nm, sparsify_unstructured
+from sim.compression.training import held
 from sim.errors import ConfigError
 from sim.workload.trace.run import trace
 
@@ -116,3 +117,28 @@ def test_the_argument_is_never_changed(net):
     sparsify_nm(as_compressed(net))
     quantise(net, weights=Grid(dtype="int2"))
     assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
+
+
+class _Tied(nn.Module):
+    """The head reads the embedding's weight, and so does a second linear layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.head, self.other = nn.Embedding(16, 8), nn.Linear(8, 16, bias=False), nn.Linear(8, 16)
+        self.head.weight = self.other.weight = self.embed.weight
+
+    def forward(self, i):
+        return self.head(self.embed(i)) + self.other(self.embed(i))
+
+
+def test_whoever_shares_a_weight_sees_it_masked_while_it_is_trained():
+    """Else the embedding would learn from weights that are zeros afterwards; the three stay one weight."""
+    made = quantise(sparsify_nm(_Tied()), weights=Grid(dtype="int8", granularity="channel"))
+    with held(made.module, made.masks, made.grids):
+        with torch.no_grad():
+            made.module.embed.parametrizations.weight.original.add_(1.0)
+        for layer in (made.module.embed, made.module.head, made.module.other):
+            assert (layer.weight.unflatten(-1, (-1, 4)) != 0).sum(-1).le(2).all()
+        assert len([p for p in made.module.parameters() if p.dim() == 2]) == 1
+    assert made.module.embed.weight is made.module.head.weight is made.module.other.weight
+    assert (made.module.head.weight.unflatten(-1, (-1, 4)) != 0).sum(-1).le(2).all()
