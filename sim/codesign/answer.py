@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -91,7 +92,7 @@ def write_answer(found: Found, costing: Costing, folder: Path) -> tuple[Winner, 
     _clear(folder / "winners", {winner.id for winner in chosen})
     for winner in chosen:
         write_winner(winner, found, costing, folder / "winners" / winner.id)
-    (folder / "summary.txt").write_text(summary(found, costing, chosen), encoding="utf-8")
+    _write(folder / "summary.txt", summary(found, costing, chosen))
     document = {
         "schema": "dovetail.study/1", "version": __version__, "space": found.space,
         "identity": costing.space.identity(), "trials": found.trials, "covered": found.covered,
@@ -100,8 +101,15 @@ def write_answer(found: Found, costing: Costing, folder: Path) -> tuple[Winner, 
         "die_cost_assumes": die_cost_assumed(costing.space),
         "better": {name: int(-sign) for name, sign in zip(columns(found), found.signs, strict=True)},
     }  # fmt: skip
-    (folder / "search.json").write_text(json.dumps(plain(document), indent=2), encoding="utf-8")
+    _write(folder / "search.json", json.dumps(plain(document), indent=2))
     return chosen
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all: a search that goes on and is killed here leaves what it found before."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
 
 
 def _clear(home: Path, kept: Collection[str]) -> None:
@@ -221,13 +229,13 @@ def write_winner(winner: Winner, found: Found, costing: Costing, folder: Path) -
     """chip.yaml, winner.json (`dovetail.winner/1`), graphs where a pass changed them, the scenario where there is
     one, and command.txt."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "chip.yaml").write_text(dump(winner.chip), encoding="utf-8")
+    _write(folder / "chip.yaml", dump(winner.chip))
     choice = winner.choice
     if choice.sparsity != "none":
         for part, graph in zip(choice.parts, choice.graphs(), strict=True):
             save_graph(graph, folder / f"{part.label}.graph.json")
     if winner.scenario is not None:
-        (folder / "scenario.yaml").write_text(yaml.safe_dump(dict(winner.scenario), sort_keys=False), encoding="utf-8")
+        _write(folder / "scenario.yaml", yaml.safe_dump(dict(winner.scenario), sort_keys=False))
     document = {
         "schema": "dovetail.winner/1", "version": __version__, "search": found.space, "trial": winner.row.number,
         "sampler": found.sampler, "seed": found.seed, "chip_hash": chip_hash(winner.chip),
@@ -239,8 +247,8 @@ def write_winner(winner: Winner, found: Found, costing: Costing, folder: Path) -
         "reproduced_exactly": winner.exact, "simulated": dict(winner.simulated),
         "training": None if winner.course is None else winner.course.to_dict(),
     }  # fmt: skip
-    (folder / "winner.json").write_text(json.dumps(plain(document), indent=2), encoding="utf-8")
-    (folder / "command.txt").write_text("\n".join(commands(winner, costing)) + "\n", encoding="utf-8")
+    _write(folder / "winner.json", json.dumps(plain(document), indent=2))
+    _write(folder / "command.txt", "\n".join(commands(winner, costing)) + "\n")
 
 
 def summary(found: Found, costing: Costing, chosen: tuple[Winner, ...]) -> str:

@@ -64,6 +64,27 @@ def test_what_a_winner_is_compared_with_is_named_for_what_it_is(
     assert re.fullmatch(r"latency: product\.m 32 \(not 64\); .*, design \d, is at 1\.\d+ times", latency)
 
 
+def test_an_answer_that_is_cut_off_leaves_the_one_before(
+    document: dict[str, Any], write: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full in the middle of a file: every document in the folder can still be read."""
+    out, space = tmp_path / "out", write(document)
+    sim.search(space, trials=2, output=out)
+    whole = Path.write_text
+
+    def half(path: Path, text: str, **options: Any) -> int:
+        whole(path, text[: len(text) // 2], **options)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(OSError, match="No space"):
+        sim.search(space, trials=3, output=out)
+    monkeypatch.undo()
+    for path in (out / "search.json", *(out / "winners").glob("*/winner.json")):
+        assert json.loads(path.read_text())["schema"].startswith("dovetail.")
+    assert json.loads((out / "search.json").read_text())["trials"] == 2
+
+
 def test_a_search_that_goes_on_keeps_no_old_winner(document: dict[str, Any], write: Any, tmp_path: Path) -> None:
     """What the user laid beside an old winner's files stays."""
     space = load_space(write(document))
