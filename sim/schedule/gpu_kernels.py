@@ -394,12 +394,12 @@ def _flash(region: FlashRegion, gpu: Gpu, graph: Graph, dtype: str) -> tuple[Ker
     window = int(attrs.get("window", 0) or 0)
     heads, kv_heads, dim = (int(attrs[name]) for name in ("heads", "kv_heads", "head_dim"))
     causal, batch = bool(attrs.get("causal", False)), region.batch
+    stored = graph.tensors[product_op(graph, region.scores).einsum.operand(WEIGHT).tensor].bits / 8
     if bool(np.all(runs_decode_kernel(queries, heads, kv_heads, gpu.device))):
         seen = min(keys, window) if window else keys
-        key = graph.tensors[product_op(graph, region.scores).einsum.operand(WEIGHT).tensor]
         found = attention_decode_s(
             batch, max(0, seen - 1), heads, kv_heads, dim, device=gpu.device, constants=gpu.cold(c.decode),
-            dtype=dtype, cache_element_bytes=key.bits / 8,
+            dtype=dtype, cache_element_bytes=stored,
         )  # fmt: skip
         return found, "decode"
     if queries > keys and not causal:  # cross attention over few keys: slices of queries, each sees all keys
@@ -407,7 +407,7 @@ def _flash(region: FlashRegion, gpu: Gpu, graph: Graph, dtype: str) -> tuple[Ker
         batch, queries = batch * slices, -(-queries // slices)
     plan = prefill_plan(
         batch, queries, max(0, keys - queries), heads, kv_heads, dim, device=gpu.device, dtype=dtype, causal=causal,
-        cache_write=region.writes_cache,
+        cache_write=region.writes_cache, cache_element_bytes=stored,
     )  # fmt: skip
     if window and window < keys:
         whole = replace(region.region, attrs={**attrs, "window": 0})

@@ -242,3 +242,16 @@ def test_the_node_gives_a_quarter_of_what_was_measured_on_an_h200():
     idle = [float(idle_power_w(chip)) for chip in (derived, measured)]
     assert mac[0] / mac[1] == pytest.approx(1 / 4, rel=0.15)
     assert idle[0] / idle[1] == pytest.approx(1 / 2, rel=0.15)
+
+
+@pytest.mark.parametrize("gpu", ["a100-sxm", "t4"])
+def test_narrow_caches_of_ungrouped_heads_are_read_at_their_width(gpu: str):
+    """Decode with as many key heads as query heads runs the prefill kernel of these libraries, bound by the cache's
+    bytes at the data sheet's rates: 8 x 32,768 tokens, 2 x 32 heads x 128, a byte less each in kv8."""
+    chip = sim.load_hardware(gpu)
+    decode = graph("llama", size="7b", layers=1, phase="decode", context=32768, batch=8)
+    wide, narrow = (
+        sim.estimate(decode, chip, precision=p, calibration="none", inputs="resident") for p in ("w16a16", "w16a16kv8")
+    )
+    saved = 8 * 32768 * 2 * 32 * 128 / (chip.memory("DRAM").read.at(chip.clock_hz) * chip.clock_hz)
+    assert wide.latency_s - narrow.latency_s == pytest.approx(saved, rel=0.01)

@@ -270,6 +270,8 @@ class PrefillPlan:
     splits: np.ndarray
     cache_write: bool
     size: float
+    stored: float
+    """Bytes of an element of the cache."""
 
 
 def prefill_plan(
@@ -284,8 +286,10 @@ def prefill_plan(
     dtype: str = "bf16",
     causal: bool = True,
     cache_write: bool = True,
+    cache_element_bytes: float | None = None,
 ) -> PrefillPlan:
-    """Count row tiles, causal blocks and splits. `cache_write=False`: keys and values are not kept (encoders)."""
+    """Count row tiles, causal blocks and splits. `cache_write=False`: keys and values are not kept (encoders);
+    the cache may be narrower than `dtype`."""
     x = AttentionProblem.of(batch, new_tokens, past_tokens, heads, kv_heads, head_dim)
     t = prefill_tiles(x, device)
     counts = causal_blocks(x.new_tokens, x.past_tokens, t.pack, t.rows, t.columns, causal=causal)
@@ -298,6 +302,7 @@ def prefill_plan(
     return PrefillPlan(
         device=device, problem=x, tiles=t, ctas=ctas * splits, blocks=heads_packed * blocks, longest=longest,
         splits=splits, cache_write=cache_write, size=element_bytes(dtype),
+        stored=element_bytes(dtype) if cache_element_bytes is None else cache_element_bytes,
     )  # fmt: skip
 
 
@@ -332,8 +337,8 @@ def prefill_time(
     alone = waves * longest
     busy = np.where(plan.ctas <= device.sms * t.resident, np.minimum(spread, alone), spread)
     new = 2 * plan.size * x.batch * x.head_dim * x.new_tokens * (x.heads + x.kv_heads)
-    past = 2 * plan.size * x.batch * x.head_dim * x.past_tokens * x.kv_heads
-    written = 2 * plan.size * x.batch * x.new_tokens * x.kv_heads * x.head_dim * plan.cache_write
+    past = 2 * plan.stored * x.batch * x.head_dim * x.past_tokens * x.kv_heads
+    written = 2 * plan.stored * x.batch * x.new_tokens * x.kv_heads * x.head_dim * plan.cache_write
     hit = hit_rate(new + past * past_in_l2 + written, c.l2_share * device.l2_bytes, L2_STEEPNESS)
     from_dram_s = 1 / (c.dram_efficiency * device.dram_bytes_per_s)
     byte_s = (1 - hit) * from_dram_s + hit / device.l2_bytes_per_s
@@ -365,7 +370,7 @@ def _cache_write_s(plan: PrefillPlan, c: PrefillConstants, byte_s: np.ndarray) -
     if not plan.cache_write:
         return np.zeros(x.batch.shape)
     width = x.kv_heads * x.head_dim
-    moved_s = 4 * plan.size * x.batch * x.new_tokens * width * byte_s
+    moved_s = 2 * (plan.size + plan.stored) * x.batch * x.new_tokens * width * byte_s
     resident = np.minimum(SM_BLOCKS, SM_THREADS / np.minimum(CACHE_THREADS, width))
     waiting_s = x.batch * x.new_tokens / (plan.device.sms * resident) * c.token_s
     return soft_max(moved_s, waiting_s, c.overlap)
