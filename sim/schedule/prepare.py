@@ -27,8 +27,8 @@ class Manner:
     """How a unit runs a graph."""
 
     eager: bool = False
-    """As a framework does, op by op: no epilogue is fused, and between quantised layers activations and caches stay in
-    fp32."""
+    """As a framework does, op by op: no epilogue is fused, and between quantised layers activations stay in fp32, and
+    caches but where their own width is asked for."""
     attention: bool = True
     """Whether attention may be one group; where not, its products take epilogues as others do."""
     passes: PassLimit | None = None
@@ -115,7 +115,7 @@ def _works(op: Op, graph: Graph) -> bool:
 
 
 def _outside_layers(precision: Precision | PrecisionPolicy) -> Precision | PrecisionPolicy:
-    """The precision with fp32 where it has integer activations or caches."""
+    """The precision with fp32 where it has integer activations, or caches whose width follows from these."""
     if isinstance(precision, PrecisionPolicy):
         ops = {pattern: _wide(one) for pattern, one in precision.ops.items()}
         return PrecisionPolicy(default=_wide(precision.default), ops=ops)
@@ -123,5 +123,6 @@ def _outside_layers(precision: Precision | PrecisionPolicy) -> Precision | Preci
 
 
 def _wide(precision: Precision) -> Precision:
-    kept = {name: getattr(precision, name) for name in ("activation", "kv")}
+    names = ("activation",) if precision.states_cache else ("activation", "kv")
+    kept = {name: getattr(precision, name) for name in names}
     return replace(precision, **{name: "fp32" if BITS[dtype] <= 8 else dtype for name, dtype in kept.items()})

@@ -43,6 +43,12 @@ class Precision:
             return self.weight
         return f"w{BITS[self.weight]}a{BITS[self.activation]}"
 
+    @property
+    def states_cache(self) -> bool:
+        """Whether the width of keys and values was asked for by itself, as in "w16a16kv8"."""
+        mixed = _MIXED.match(self.name)
+        return bool(mixed and mixed.group(3))
+
 
 def is_precision(text: str) -> bool:
     """Whether a network can be asked for in it: an array may have rates for types beside these, as fp64."""

@@ -54,3 +54,18 @@ def test_a_type_that_no_precision_changes_is_told_with_the_refusal():
     assert sim.estimate(sim.gemm(8, 8, 8, dtype="int16"), chip).precision == "int16"
     with pytest.raises(PrecisionError, match=r"choose --precision int16$"):
         sim.estimate(sim.gemm(8, 8, 8, dtype="fp32"), chip, precision="int8")
+
+
+@pytest.mark.parametrize("chip", ["xeon-gnr", "epyc-zen4", "h200-torch"])
+def test_a_framework_keeps_caches_in_the_width_that_is_asked_for(chip):
+    """Keys and values of 2 x 8 heads x 1,024 tokens x 64 in kv8 take a byte less each than in 16 bits."""
+    graph = sim.load_workload("llama", layers=1, phase="decode", context=1023, batch=2)
+    hardware = sim.load_hardware(chip)
+    wide, narrow = (
+        sim.estimate(graph, hardware, precision=p, calibration="none", inputs="resident")
+        for p in ("w16a16", "w16a16kv8")
+    )
+    caches = 2 * 2 * 8 * 1024 * 64
+    saved = wide.peak_memory_bytes["DRAM"] - narrow.peak_memory_bytes["DRAM"]
+    assert saved == pytest.approx(caches, rel=0.01)
+    assert narrow.latency_s < wide.latency_s
