@@ -59,7 +59,7 @@ class StepTable:
             if len(axis) < 2 or any(b <= a for a, b in pairwise(axis)):
                 raise ConfigError(f"step table: {name} {axis}: expected two or more rising values")
 
-    def decode(self, batch: int, context: float) -> float:
+    def decode(self, batch: float, context: float) -> float:
         """One token for each of `batch` requests whose contexts have the given mean."""
         i, u = _cell(self.batches, batch)
         j, v = _cell(self.contexts, context)
@@ -327,17 +327,18 @@ def offered_utilization(
     The batch is full when `max_batch` requests run or the pages are used up by requests half done. A
     request takes what its prompt's chunks add to the steps, which grows faster than its length, and its
     share of the steps that it is in: one for each chunk, the last of which makes its first token, and one
-    for each later token. A step takes what it takes with one token to decode, and the rest by token. A pipeline
+    for each later token. A step takes what it takes with one token to decode, and the rest by token; it reads no more
+    than `prefill_chunk` prompt tokens, whosever they are, so long prompts need steps that no decoding fills. A pipeline
     shares requests and pages out to a batch for each stage.
+
+    Example: prompts of 1,024 tokens in chunks of 128 and one token out: eight steps each, in however large a batch.
     """
-    if table.stages > 1:
-        n = table.stages
-        own = replace(cache, pages=max(1, cache.pages // n))
-        return offered_utilization(requests, rate_per_s / n, table.crowded, own, -(-max_batch // n), prefill_chunk)
+    batches = min(table.stages, max_batch)
+    table = replace(table, stages=batches).crowded
     prompt = float(np.mean([r.prompt_tokens for r in requests]))
     output = float(np.mean([r.output_tokens for r in requests]))
     fit = cache.pages * cache.page_tokens / (prompt + output / 2)
-    batch = max(1, int(min(max_batch, fit)))
+    batch = max(1.0, min(max_batch, fit) / batches)
     context = prompt + output / 2 - 1
     first, full = table.decode(1, context), table.decode(batch, context)
     each = (full - first) / (batch - 1) if batch > 1 else first - table.one
@@ -346,9 +347,12 @@ def offered_utilization(
         chunks = ((min(prefill_chunk, tokens - at), at) for at in range(0, tokens, prefill_chunk))
         return sum(table.chunk(n, before) - table.one for n, before in chunks)
 
-    steps = float(np.mean([-(-r.prompt_tokens // prefill_chunk) for r in requests])) + output - 1
-    share = max((first - each) * steps / batch + each * (output - 1), table.one * steps / batch)
-    return rate_per_s * (float(np.mean([reading(r.prompt_tokens) for r in requests])) + share)
+    chunks = float(np.mean([-(-r.prompt_tokens // prefill_chunk) for r in requests]))
+    steps = (chunks + output - 1) / batch
+    more = max(0.0, prompt / prefill_chunk - steps)
+    share = (first - each) * steps + each * (output - 1) + more * min(first - each, table.one)
+    share = max(share, table.one * (steps + more))
+    return rate_per_s / batches * (float(np.mean([reading(r.prompt_tokens) for r in requests])) + share)
 
 
 def serve(

@@ -134,6 +134,14 @@ def test_offered_load_counts_each_prompt():
     assert offered_utilization(asked, 100.0, TABLE, ROOMY, 2, 100) == pytest.approx(1.0375)
 
 
+def test_offered_load_of_prompts_that_fill_the_chunks_of_every_step():
+    """A step reads 10 tokens of prompts: one of 60 takes six steps of 1 ms, in however large a batch."""
+    asked = [request(0.0, prompt=60, output=1) for _ in range(200)]
+    run = serve(asked, TABLE, ROOMY, max_batch=8, prefill_chunk=10)
+    assert run.latency_s == pytest.approx(200 * 6e-3)
+    assert offered_utilization(asked, 1 / 6e-3, TABLE, ROOMY, 8, 10) == pytest.approx(1.0)
+
+
 def test_a_step_reads_what_the_cache_holds():
     """A decode of one request takes 1 ms and 0.1 ms for each token in the cache before it. A prompt of 10: the first
     decode finds 10 there and the second 11. Pages of 5: two hold the prompt; the token that the first decode reads
@@ -183,6 +191,13 @@ def test_offered_load_of_stages_is_that_at_which_they_are_just_busy(share):
     run = serve(asked, halves(share), ROOMY, max_batch=4, prefill_chunk=64)
     rate = len(asked) / run.latency_s
     assert offered_utilization(asked, rate, halves(share), ROOMY, 4, 64) == pytest.approx(1.0, rel=0.04)
+
+
+def test_offered_load_of_fewer_requests_than_stages():
+    """One request at a time keeps one of two stages idle: 1 ms to read and 2 to decode, as on one chip."""
+    asked = [request(0.0) for _ in range(100)]
+    assert serve(asked, halves(0.5), ROOMY, max_batch=1, prefill_chunk=64).latency_s == pytest.approx(0.3)
+    assert offered_utilization(asked, 1 / 3e-3, halves(0.5), ROOMY, 1, 64) == pytest.approx(1.0)
 
 
 def test_rates_count_what_ends_after_the_warm_up():
