@@ -20,6 +20,8 @@ from sim.events.serving_result import ServingResult, ServingRuns
 from sim.events.simulate import idle_power_of
 from sim.events.stated import scenario as stated_scenario
 from sim.hardware.chip import Chip
+from sim.schedule.prepare import outside_layers
+from sim.workload.precision import BITS, parse_precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +55,7 @@ def run_serving(
     if spec is None:
         raise ConfigError(f'scenario "{scenario.name}" has streams and no serving part')
     seed, precision = checked_seed(seed), spec.precision or chip.default_precision
-    held = (footprint or traced_footprint)(spec, precision)
+    held = (footprint or traced_footprint)(spec, _held_widths(precision, chip))
     cache = size_cache(spec, chip, held)
     requests = [draw_requests(spec.requests, seed, r) for r in range(scenario.replications)]
     seconds, joules = step_tables(spec, chip, build, cache, progress, [r for drawn in requests for r in drawn])
@@ -288,12 +290,19 @@ def size_cache(spec: Serving, chip: Chip, held: Footprint) -> Cache:
     return Cache(pages=int(pages), page_tokens=spec.kv.page_tokens, bytes_per_token=held.kv_bytes_per_token)
 
 
+def _held_widths(precision: str, chip: Chip) -> str:
+    """The precision as the chip holds it: a framework keeps caches of quantised networks in fp32."""
+    if not (chip.units and chip.main_unit.costing.eager):
+        return precision
+    held = outside_layers(parse_precision(precision))
+    return f"w{BITS[held.weight]}a{BITS[held.activation]}kv{BITS[held.kv]}"
+
+
 def traced_footprint(spec: Serving, precision: str) -> Footprint:
     """From the traced decode step, at the precision's widths: all weights; a token's share of the KV cache
     is what the cache grows by between two contexts."""
     from sim.workload.graph import Role
     from sim.workload.load import load_workload
-    from sim.workload.precision import BITS, parse_precision
 
     def elements(role: Role, context: int) -> float:
         knobs = {**spec.knobs, "phase": "decode", "context": context, "batch": 1}

@@ -66,7 +66,7 @@ def prepare(
         if len(_CACHE) > 8:
             _CACHE.clear()
         _check_extents(graph)
-        typed = apply_precision(graph, _outside_layers(precision) if manner.eager else precision)
+        typed = apply_precision(graph, outside_layers(precision) if manner.eager else precision)
         live = dead_code(typed)
         _check_work(graph, live)
         ready = in_order(live)
@@ -114,7 +114,7 @@ def _works(op: Op, graph: Graph) -> bool:
     return not isinstance(op, ViewOp) and (not touched or any(graph.tensors[key].elements for key in touched))
 
 
-def _outside_layers(precision: Precision | PrecisionPolicy) -> Precision | PrecisionPolicy:
+def outside_layers(precision: Precision | PrecisionPolicy) -> Precision | PrecisionPolicy:
     """The precision with fp32 where it has integer activations, or caches whose width follows from these."""
     if isinstance(precision, PrecisionPolicy):
         ops = {pattern: _wide(one) for pattern, one in precision.ops.items()}

@@ -17,6 +17,7 @@ from sim.events.serving import Cache, Request, StepTable, offered_utilization, s
 from sim.events.serving_scenario import Footprint, draw_requests, run_serving, size_cache, step_tables
 from sim.events.ticks import to_ticks
 from sim.hardware.chip import Chip, Memory, System
+from sim.hardware.load import load_hardware
 
 TABLE = StepTable(
     batches=(1, 2),
@@ -295,6 +296,14 @@ def test_steps_are_scheduled_where_the_cache_holds_them():
         for context in (50, 100, 300):
             assert seconds.decode(batch, context) == pytest.approx((100 + batch * context / 10) * 1e-6)
     assert joules.decode(2, 100) == pytest.approx(120e-6)
+
+
+@pytest.mark.parametrize(("precision", "width"), [("int8", 4), ("w16a16kv8", 1), ("bf16", 2)])
+def test_a_token_takes_as_many_bytes_as_the_chip_keeps_of_it(precision, width):
+    """Llama-3.2-1B, one layer: keys and values of 8 heads x 64. Between int8 layers a CPU keeps them in fp32."""
+    spec = {"workload": "llama", "knobs": {"layers": 1}, "precision": precision}
+    found = run_serving(serving(spec=spec), load_hardware("epyc-zen4"), build=lambda *_: energetic(1e-4))
+    assert found.kv_bytes_per_token == 2 * 8 * 64 * width
 
 
 def test_tables_reach_as_far_as_the_requests():
