@@ -102,9 +102,10 @@ def compute_type(op: EinsumOp, graph: Graph, chip: Chip) -> str:
 
 
 def is_layer(op: EinsumOp, graph: Graph) -> bool:
-    """Whether it is a layer of a quantised network: integer weights, activations kept in fp32."""
+    """Whether it is a layer of a quantised network: integer weights, activations kept in fp32. What is stored beside
+    an element (positions, scales) makes it no wider."""
     weight, value = (graph.tensors[op.einsum.operand(role).tensor] for role in (WEIGHT, INPUT))
-    return weight.role is Role.WEIGHT and weight.bits <= 8 and BITS.get(value.dtype, 32) >= 32
+    return weight.role is Role.WEIGHT and BITS.get(weight.dtype, 32) <= 8 and BITS.get(value.dtype, 32) >= 32
 
 
 def weight_bytes(graph: Graph) -> float:

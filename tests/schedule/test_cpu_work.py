@@ -10,8 +10,10 @@ import sim
 from sim.cost.cpu import CLASSES, WIDTHS, CpuWork
 from sim.errors import CalibrationError, PrecisionError
 from sim.hardware.calibration import calibrations, write_calibration
+from sim.results import Term
 from sim.schedule.cpu_work import library_work
 from sim.schedule.prepare import Manner, prepare
+from sim.workload.passes.sparsify import sparsify
 from sim.workload.precision import parse_precision
 
 
@@ -90,6 +92,18 @@ def test_further_calls_of_a_layer_have_no_python_between():
     linear, relu = rows(net, torch.zeros(5, 8), precision="int8")
     assert (linear["calls"], linear["module_calls"]) == (4.25, 1.25)
     assert (relu["calls"], relu["module_calls"]) == (1, 1)
+
+
+@pytest.mark.parametrize("calibration", ["auto", "none"])
+def test_sparse_int8_layers_are_layers(calibration):
+    """2:4 keeps 8 + 2 bits of every other element: fewer bytes at the rate of int8, for CPUs skip nothing."""
+    dense = sim.trace(torch.nn.Linear(512, 512), (torch.zeros(64, 512),))
+    chip = sim.load_hardware("epyc-zen4")
+    before, after = (
+        sim.estimate(graph, chip, precision="int8", calibration=calibration) for graph in (dense, sparsify(dense))
+    )
+    assert after.breakdown_s[Term.COMPUTE] == before.breakdown_s[Term.COMPUTE]
+    assert after.latency_s <= before.latency_s
 
 
 def test_an_lstm_is_one_kernel():
