@@ -86,13 +86,13 @@ class Layer(nn.Module):
 
 
 class Llama(nn.Module):
-    def __init__(self, size: str, layers: int | None, batch: int, context: int, cached: int, window: int | None):
+    def __init__(self, size: str, layers: int, batch: int, context: int, cached: int, window: int | None):
         super().__init__()
-        width, depth, heads, kv_heads, head_dim, hidden, vocabulary, base, tied = SIZES[size]
+        width, _, heads, kv_heads, head_dim, hidden, vocabulary, base, tied = SIZES[size]
         self.embed = nn.Embedding(vocabulary, width)
         self.layers = nn.ModuleList(
             Layer(width, hidden, Attention(width, heads, kv_heads, head_dim, batch, cached, window))
-            for _ in range(depth if layers is None else layers)
+            for _ in range(layers)
         )
         self.norm = RMSNorm(width)
         self.head = nn.Linear(width, vocabulary, bias=False)
@@ -120,7 +120,12 @@ def build(
     window: int | None = None,
     exit_layer: int | None = None,
 ):
+    depth = SIZES[size][1] if layers is None else layers
+    if window is not None and window < 2:
+        raise ValueError(f"window={window}: expected 2 or more tokens")
+    if exit_layer is not None and not 1 <= exit_layer <= depth:
+        raise ValueError(f"exit_layer={exit_layer}: expected 1 to {depth}, the layers that there are")
     decode = phase == "decode"
     cached = min(context, window - 1 if window else context) if decode else 0
-    model = Llama(size, exit_layer or layers, batch, context, cached, window)
+    model = Llama(size, exit_layer or depth, batch, context, cached, window)
     return model, (torch.zeros(batch, 1 if decode else context, dtype=torch.int64),)

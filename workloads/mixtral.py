@@ -88,6 +88,8 @@ def build(
     window: int | None = None,
     dispatch: Literal["grouped", "loop"] = "grouped",
 ):
+    if window is not None and window < 2:
+        raise ValueError(f"window={window}: expected 2 or more tokens")
     decode, heads, kv_heads, head_dim = phase == "decode", width // 128, max(1, width // 512), 128
     cached = min(context, window - 1 if window else context) if decode else 0
     blocks = [

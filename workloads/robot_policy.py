@@ -140,6 +140,8 @@ def build(
     keep: float = 1.0,
     exit_layer: int | None = None,
 ):
+    if exit_layer is not None and not 1 <= exit_layer <= depth:
+        raise ValueError(f"exit_layer={exit_layer}: expected 1 to {depth}, the layers that there are")
     depth, heads = exit_layer or depth, width // HEAD_DIM
     vision = Vision(
         resolution, vision_width, vision_depth, vision_width // 72, vision_width * 4304 // 1152, width, keep

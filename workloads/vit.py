@@ -67,5 +67,7 @@ def build(
     keep: float = 1.0,
     exit_layer: int | None = None,
 ):
+    if exit_layer is not None and not 1 <= exit_layer <= depth:
+        raise ValueError(f"exit_layer={exit_layer}: expected 1 to {depth}, the layers that there are")
     model = ViT(resolution, patch, width, exit_layer or depth, heads, int(width * mlp_ratio), classes, keep)
     return model, (torch.empty(batch, 3, resolution, resolution),)

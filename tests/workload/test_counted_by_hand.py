@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import pytest
 
+from sim.errors import DovetailError
 from sim.workload.load import Workload
 
 
@@ -117,6 +118,20 @@ def test_pruned_tokens_and_an_early_exit_of_the_policy():
     assert macs_of("robot_policy", phase="prefix", **pruned) == prefix_macs(3 * 64 + 48, blocks=2)
     assert macs_of("robot_policy", phase="act", keep=0.25, steps=1) == act_macs(3 * 64 + 48, steps=1)
     assert macs_of("robot_policy", phase="act", exit_layer=6, steps=3) == act_macs(TOKENS, layers=6, steps=3)
+
+
+@pytest.mark.parametrize(("name", "depth"), [("llama", 16), ("vit", 12), ("robot_policy", 18)])
+def test_an_exit_after_more_layers_than_there_are_is_refused(name: str, depth: int):
+    """It made the network deeper: Llama-3.2-1B with exit_layer=40 had 40 of its 16 layers."""
+    for layer in (0, depth + 1):
+        with pytest.raises(DovetailError, match=f"exit_layer={layer}: expected 1 to {depth}"):
+            Workload(name, {"exit_layer": layer}).build(device="meta")
+
+
+@pytest.mark.parametrize("name", ["llama", "mixtral"])
+def test_a_window_without_a_cache_is_refused(name: str):
+    with pytest.raises(DovetailError, match="window=1: expected 2 or more tokens"):
+        Workload(name, {"window": 1, "phase": "decode", "layers": 1}).build(device="meta")
 
 
 # -- detectors ---------------------------------------------------------------------------------------
