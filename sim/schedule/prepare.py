@@ -66,7 +66,7 @@ def prepare(
         if len(_CACHE) > 8:
             _CACHE.clear()
         _check_extents(graph)
-        typed = apply_precision(graph, outside_layers(precision) if manner.eager else precision)
+        typed = apply_precision(graph, _outside_layers(precision) if manner.eager else precision)
         live = dead_code(typed)
         _check_work(graph, live)
         ready = in_order(live)
@@ -114,15 +114,15 @@ def _works(op: Op, graph: Graph) -> bool:
     return not isinstance(op, ViewOp) and (not touched or any(graph.tensors[key].elements for key in touched))
 
 
-def outside_layers(precision: Precision | PrecisionPolicy) -> Precision | PrecisionPolicy:
-    """The precision with fp32 where it has integer activations, or caches whose width follows from these."""
+def _outside_layers(precision: Precision | PrecisionPolicy) -> Precision | PrecisionPolicy:
     if isinstance(precision, PrecisionPolicy):
-        ops = {pattern: _wide(one) for pattern, one in precision.ops.items()}
-        return PrecisionPolicy(default=_wide(precision.default), ops=ops)
-    return _wide(precision)
+        ops = {pattern: outside_layers(one) for pattern, one in precision.ops.items()}
+        return PrecisionPolicy(default=outside_layers(precision.default), ops=ops)
+    return outside_layers(precision)
 
 
-def _wide(precision: Precision) -> Precision:
+def outside_layers(precision: Precision) -> Precision:
+    """The precision with fp32 where it has integer activations, or caches whose width follows from these."""
     names = ("activation",) if precision.states_cache else ("activation", "kv")
     kept = {name: getattr(precision, name) for name in names}
     return replace(precision, **{name: "fp32" if BITS[dtype] <= 8 else dtype for name, dtype in kept.items()})
