@@ -21,7 +21,7 @@ from sim.cost.flash import op_share
 from sim.cost.roofline import cached_bytes, rate_type
 from sim.cost.vector import primitives
 from sim.errors import InfeasibleError, WorkloadError
-from sim.hardware.chip import Chip, Costing, System, Unit
+from sim.hardware.chip import Chip, Costing, Unit
 from sim.hardware.designs import Designs
 from sim.hardware.physical import idle_power_w, mac_energy_j, memory_energy_j_per_byte, vector_energy_j
 from sim.schedule.prepare import Manner, prepare
@@ -46,11 +46,27 @@ class ChipBounds:
     def __init__(self, designs: Designs, demands: dict[tuple, Demand] | None = None) -> None:
         """`demands`: what other chips of the same kind found out of models, and are told of."""
         self.designs = designs
-        chip = designs.chip
+        chip = self.chip
         outer = {chip.main_unit.home, chip.main_unit.vector.name, *(link.name for link in chip.links)}
         self._inside = [p for p in designs.choices if p.partition(".")[0] not in outer and not _storage(chip, p)]
         self._rates: dict[tuple[str, Any], np.ndarray] = {}
         self._demands = {} if demands is None else demands
+
+    @cached_property
+    def chip(self) -> Chip:
+        """One of the designs, which state what the chip that they vary may not: a further type of an array."""
+        return self.designs.changed(tuple((path, int(index[0])) for path, index in self.designs.indices.items()))
+
+    @cached_property
+    def parts(self) -> list[tuple[np.ndarray, ChipBounds]]:
+        """(rows, their bounds) of the designs that ask the same of a graph."""
+        paths = [*self._inside, *(p for p in self.designs.choices if p.endswith(".residency"))]
+        numbers: dict[tuple, int] = {}
+        found = self.designs.gather(lambda chip: numbers.setdefault(_kind(chip), len(numbers)), paths)
+        if len(numbers) == 1:
+            return [(np.arange(len(self.designs)), self)]
+        rows = [np.flatnonzero(found == number) for number in numbers.values()]
+        return [(some, ChipBounds(self.designs.take(some), self._demands)) for some in rows]
 
     @cached_property
     def metrics(self) -> dict[str, np.ndarray]:
@@ -77,7 +93,7 @@ class ChipBounds:
 
     def primitive_s(self, primitive: Primitive) -> np.ndarray:
         """Seconds of one primitive on all lanes."""
-        vector = self.designs.chip.main_unit.vector.name
+        vector = self.chip.main_unit.vector.name
         moving = [p for p in self.designs.choices if p.endswith("clock") or p.partition(".")[0] == vector]
 
         def of(chip: Chip) -> float:
@@ -87,11 +103,11 @@ class ChipBounds:
         return self._kept(("s", primitive), lambda: _gather(self.designs, of, moving))
 
     def mac_energy_j(self, compute: str) -> np.ndarray:
-        array = self.designs.chip.main_unit.array.name
+        array = self.chip.main_unit.array.name
         return self._kept(("mac", compute), lambda: mac_energy_j(self.designs, array, compute))
 
     def primitive_energy_j(self, primitive: Primitive) -> np.ndarray:
-        vector = self.designs.chip.main_unit.vector.name
+        vector = self.chip.main_unit.vector.name
         return self._kept(("j", primitive), lambda: vector_energy_j(self.designs, vector, primitive.value))
 
     def _kept(self, key: tuple[str, Any], make: Callable[[], np.ndarray]) -> np.ndarray:
@@ -99,23 +115,16 @@ class ChipBounds:
             self._rates[key] = np.asarray(make(), dtype=float)
         return self._rates[key]
 
-    @cached_property
-    def systems(self) -> list[tuple[np.ndarray, System | None]]:
-        """(rows, the system that each of them is)"""
-        paths = [p for p in self.designs.choices if p.startswith("system.")]
-        found = self.designs.gather(lambda chip: chip.system, paths)
-        return [(np.flatnonzero(found == system), system) for system in dict.fromkeys(found.tolist())]
-
-    def demand(self, graph: Graph, precision: Precision, system: System | None) -> Demand:
+    def demand(self, graph: Graph, precision: Precision) -> Demand:
         """Raises: InfeasibleError: the graph does not split over the chips of the system."""
-        chip = self.designs.chip
-        key = graph.hash, precision.name, chip.main_unit.home, system
+        chip = self.chip
+        key = graph.hash, precision.name, _kind(chip)
         if key not in self._demands:
             # (Work that is folded into weights before a network runs is not done, nor are they read.)
             try:
-                runs = prepare(graph, precision, system, manner=Manner.of(chip.main_unit))
+                runs = prepare(graph, precision, chip.system, manner=Manner.of(chip.main_unit))
             except WorkloadError as error:
-                if system is None:
+                if chip.system is None:
                     raise
                 raise InfeasibleError(f"networks that do not split over the chips: {error}") from error
             read, write = footprint(runs, chip, chip.main_unit, precision, {}).compulsory_bytes()
@@ -126,7 +135,7 @@ class ChipBounds:
     @cached_property
     def ports(self) -> tuple[np.ndarray, np.ndarray, bool]:
         """(read, write [byte/s], one port for both) of the home memory."""
-        chip, choices = self.designs.chip, self.designs.choices
+        chip, choices = self.chip, self.designs.choices
         home = chip.main_unit.home
         moving = [p for p in choices if p == "clock" or p.endswith(".clock") or _bandwidth_of(p, home)]
         read, write = (
@@ -138,13 +147,13 @@ class ChipBounds:
     @cached_property
     def cached_bytes(self) -> np.ndarray | float:
         """What a CPU's caches may hold from the inference before (see `sim.cost.roofline.cached_bytes`)."""
-        if self.designs.chip.main_unit.costing is not Costing.CPU:
+        if self.chip.main_unit.costing is not Costing.CPU:
             return 0.0
         return _gather(self.designs, lambda one: cached_bytes(one.main_unit), list(self.designs.choices))
 
     @cached_property
     def joules_per_byte(self) -> tuple[np.ndarray, np.ndarray]:
-        home = self.designs.chip.main_unit.home
+        home = self.chip.main_unit.home
         read, write = (
             np.asarray(memory_energy_j_per_byte(self.designs, home, way), dtype=float) for way in ("read", "write")
         )
@@ -167,24 +176,24 @@ def lower_bounds(
     """
     chips = chips or ChipBounds(designs)
     latency, energy = np.empty(len(designs)), np.empty(len(designs))
-    for rows, system in chips.systems:
-        found = _bounds(chips.demand(graph, precision, system), chips, system.tensor_parallel if system else 1)
-        latency[rows], energy[rows] = (column[rows] for column in found)
+    for rows, part in chips.parts:
+        latency[rows], energy[rows] = _bounds(part.demand(graph, precision), part)
     return latency, energy
 
 
-def _bounds(demand: Demand, chips: ChipBounds, split: int) -> tuple[np.ndarray, np.ndarray]:
-    """(latency_s, energy_j) of all designs, were each of them `split` chips that do the same at a time."""
-    designs = chips.designs
+def _bounds(demand: Demand, chips: ChipBounds) -> tuple[np.ndarray, np.ndarray]:
+    """(latency_s, energy_j) of designs that ask the same; some chips of a system do the same at a time."""
+    designs, mapped = chips.designs, chips.chip.main_unit.costing is Costing.MAPPED  # others have energies of their own
+    split = chips.chip.system.tensor_parallel if chips.chip.system else 1
     computing, energy = np.zeros(len(designs)), np.zeros(len(designs))
     for (kind, pattern, density), macs in demand.macs.items():
         done = macs / chips.gain(pattern, density)
         computing = computing + done / chips.macs_per_s(kind)
-        energy = energy + (done * chips.mac_energy_j(kind) if _mapped(designs.chip) else 0.0)
+        energy = energy + (done * chips.mac_energy_j(kind) if mapped else 0.0)
     vector = np.zeros(len(designs))
     for primitive, count in demand.primitives.items():
         vector = vector + count * chips.primitive_s(primitive)
-        energy = energy + (count * chips.primitive_energy_j(primitive) if _mapped(designs.chip) else 0.0)
+        energy = energy + (count * chips.primitive_energy_j(primitive) if mapped else 0.0)
     out, back, shared = chips.ports
     read, write = demand.read_bytes, demand.write_bytes
     kept = np.minimum(read, chips.cached_bytes)
@@ -196,9 +205,11 @@ def _bounds(demand: Demand, chips: ChipBounds, split: int) -> tuple[np.ndarray, 
     return latency, split * (energy + traffic) + chips.idle_w * latency
 
 
-def _mapped(chip: Chip) -> bool:
-    """Other kinds of units have energies of their own."""
-    return chip.main_unit.costing is Costing.MAPPED
+def _kind(chip: Chip) -> tuple:
+    """What decides what a graph asks of a chip."""
+    unit = chip.main_unit
+    array = tuple(sorted(unit.array.macs_per_cycle)), bool(unit.array.depthwise_macs_per_cycle)
+    return chip.system, unit.home, unit.costing, Manner.of(unit), array
 
 
 def _work(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.codesign.bounds import lower_bounds
+from sim.codesign.bounds import ChipBounds, lower_bounds
 from sim.codesign.checks import physical_metrics
 from sim.codesign.choice import ModelChoice, Part, Scenario
 from sim.codesign.evaluate import evaluate, one_workload
@@ -199,6 +199,19 @@ def test_bounds_of_systems_of_chips() -> None:
     assert (latency <= table["latency_s"]).all()
     assert (energy <= table["energy_j"]).all()
     assert physical_metrics(some)["area"].tolist() == table["area_mm2"].tolist()
+
+
+def test_bounds_of_arrays_with_a_type_that_the_chip_lacks() -> None:
+    """At w4a8 an array with that rate runs at it, another at int8; chips that are looked at together or one after
+    the other are bounded by their own."""
+    chip, graph, shared = load_hardware("tesla-fsd-npu"), load_workload("resnet18"), {}
+    for rate in (None, 0.5, 1.0, 16.0):
+        some = Designs.grid(chip, {} if rate is None else {"array.macs_per_cycle.w4a8": [rate]})
+        latency, _ = lower_bounds(graph, some, parse_precision("w4a8"), ChipBounds(some, shared))
+        table = sweep(graph, chip, some, precisions=["w4a8"], calibration="none")
+        assert latency == pytest.approx(table["roofline_latency_s"], rel=1e-9)
+        both = Designs.grid(chip, {"array.macs_per_cycle": [{"int8": 1.0}, {"int8": 1.0, "w4a8": rate or 1.0}]})
+        assert lower_bounds(graph, both, parse_precision("w4a8"))[0][1] == latency[0]
 
 
 def test_energy_bound_by_hand() -> None:
