@@ -136,14 +136,15 @@ def asked(
 def _key(question: Question, coster: _Coster) -> tuple:
     """What two questions of a network must share to have one answer."""
     p, m = question.problem, question.machine
-    # Energies decide between mappings only where they are the objective.
-    energies = (m.read_energy_j_per_byte, m.write_energy_j_per_byte, m.mac_energy_j, m.idle_j_per_cycle)
+    # An answer says its energy, and the least decides between equals; what idles counts where energy is the objective.
+    idle = (m.idle_j_per_cycle,) if question.objective is not Objective.LATENCY else ()
+    energies = (m.read_energy_j_per_byte, m.write_energy_j_per_byte, m.mac_energy_j, *idle)
     numbers = (question.reserved_bytes, m.rates, m.capacity_bytes, m.setup_cycles, m.latency_cycles)
     return (
         coster.options.map_space,
         *(tuple(p.einsum.ranks.items()), tuple(p.axes[role] for role in ROLES), tuple(p.bits.items())),
         *(p.reduction_speedup, p.accumulate_bits, tuple(question.homes.items()), m.levels, m.array),
-        tuple(a.tobytes() for a in (*numbers, *(energies if question.objective is not Objective.LATENCY else ()))),
+        tuple(a.tobytes() for a in (*numbers, *energies)),
     )
 
 
