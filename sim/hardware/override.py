@@ -9,6 +9,7 @@ import numpy as np
 
 from sim.errors import ConfigError, expect, nearest
 from sim.hardware.chip import Chip
+from sim.hardware.designs import SET_FIRST
 from sim.hardware.dump import to_document
 from sim.hardware.load import from_document
 from sim.hardware.rederive import rederive
@@ -62,17 +63,18 @@ def set_path(chip: Chip, path: str, quantity: object) -> Chip:
 
 
 def set_paths(chip: Chip, changes: Mapping[str, object]) -> Chip:
-    """The chip with all of `changes` set, in their order as far as it matters.
+    """The chip with all of `changes` set, whatever their order.
 
     What a system states (chips, stages, topology, ports) bounds each other, so it is set at once. A value that the
-    chip so far refuses is tried again when the others are set: a clock above the maximum that another one raises.
+    chip so far refuses is tried again when the others are set: a maximum below the clock that another one lowers.
 
     Raises: ConfigError, UnitError: as `set_path`, of the first value that the others do not make right.
     """
     system = {path: quantity for path, quantity in changes.items() if str(path).startswith("system.")}
     if len(system) > 1:
         chip = rederive(chip, _changed(chip, system), ", ".join(system))
-    left = {path: quantity for path, quantity in changes.items() if len(system) < 2 or path not in system}
+    left = {path: changes[path] for path in sorted(changes, key=lambda path: path != SET_FIRST)}
+    left = {path: quantity for path, quantity in left.items() if len(system) < 2 or path not in system}
     while left:
         refused: dict[str, ConfigError] = {}
         for path, quantity in left.items():

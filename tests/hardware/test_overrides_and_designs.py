@@ -288,6 +288,7 @@ def test_a_file_that_extends_another_changes_what_its_numbers_hold_for(tmp_path)
         ("h100-sxm-x8", {"system.pipeline": 16, "system.chips": 16, "system.ports": 16}),
         ("tesla-fsd-npu", {"clock": "2.8 GHz", "technology.max_clock": "3 GHz"}),
         ("tesla-fsd-npu", {"SRAM.read_energy": "1 pJ/B", "SRAM.capacity": "8 MiB", "technology.node": "7 nm"}),
+        ("eyeriss", {"clock": "100 MHz", "technology.max_clock": "375 MHz"}),  # it states its supply
     ],
 )
 def test_the_order_of_overrides_does_not_matter(chip, changes):
@@ -302,6 +303,14 @@ def test_an_energy_that_is_set_holds_for_the_chip_in_the_end():
     """1 pJ a byte are meant of the memory of 8 MiB, not of one of another size."""
     chip = sim.load_hardware("tesla-fsd-npu").set_all({"SRAM.read_energy": "1 pJ/B", "SRAM.capacity": "8 MiB"})
     assert read_path(chip, "SRAM.read_energy") == 1e-12
+
+
+def test_a_row_has_the_supply_of_its_clock_and_fastest_clock():
+    chip, grid = sim.load_hardware("eyeriss"), {"clock": ["100 MHz"], "technology.max_clock": ["250 MHz", "375 MHz"]}
+    table = sim.sweep("gemm", chip, grid)
+    for row in table.rows():
+        alone = sim.estimate(sim.load_workload("gemm"), chip.set_all({path: row[path] for path in grid}))
+        assert (row["latency_s"], row["energy_j"]) == (alone.latency_s, alone.energy_j)
 
 
 def test_a_value_may_stand_with_that_of_another_path_alone():
