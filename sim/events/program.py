@@ -97,7 +97,10 @@ def _memory_name(memory: str, engine: str, shared: Collection[str] | None) -> st
 
 
 def _ports(schedule: Schedule, engine: str, shared: Collection[str] | None, capacity: Mapping[str, float]) -> Ports:
-    own = {} if shared is None else {p: f"{engine}.{p}" for p in schedule.ports if p.split(".")[0] not in shared}
+    """Of a pipeline of chips each stage has a home memory of its own."""
+    homes = schedule.lasting_bytes if schedule.stages > 1 else {}
+    parts = {port: port.split(".")[0] for port in schedule.ports}
+    own = {p: f"{engine}.{p}" for p, of in parts.items() if of in homes or (shared is not None and of not in shared)}
     return Ports(rates=schedule.ports, capacity={p: c for p, c in capacity.items() if p in schedule.ports}, alias=own)
 
 

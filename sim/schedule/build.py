@@ -7,6 +7,7 @@ bind is part of each step's compute; the home memory's ports are left to the eve
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from sim.schedule.network import Network, Options, cost_network
 from sim.schedule.peaks import peaks_bytes
 from sim.schedule.plan import Group, Schedule, Steps
 from sim.schedule.slices import Sliced, slice_classes
-from sim.schedule.stages import stages_of
+from sim.schedule.stages import is_send, stages_of
 from sim.workload.graph import CollectiveOp, Graph
 from sim.workload.passes.precision import PrecisionPolicy
 from sim.workload.precision import Precision
@@ -98,7 +99,7 @@ def to_schedule(network: Network, d: int) -> Schedule:
         _group(network, i, d, names, rates, beside, _held(network, cost, d, position))
         for i, cost in enumerate(network.groups)
     )
-    return Schedule(
+    made = Schedule(
         groups=groups,
         ports=rates,
         peaks_bytes=peaks_bytes(network, d),
@@ -106,9 +107,20 @@ def to_schedule(network: Network, d: int) -> Schedule:
         units={unit.name: unit.count} | ({chip.system_link.name: 1} if any(beside) else {}),
         notes=network.notes,
         lasting_bytes={home.name: network.residency.lasting_bytes},
-        stages=(stages := chip.system.pipeline if chip.system else 1),
-        interval_s=stages_of(network, d).interval_s if stages > 1 else None,
     )
+    return _in_stages(made, network, d) if chip.system and chip.system.pipeline > 1 else made
+
+
+def _in_stages(made: Schedule, network: Network, d: int) -> Schedule:
+    """Each group on the chip of its stage of a pipeline; a send on the one that waits for it, which may load then."""
+    stages = stages_of(network, d)
+    stage = {name: at for at, names in enumerate(stages.groups) for name in names}  # (inputs arrive at the first)
+    groups = tuple(
+        replace(group, instance=stage.get(group.name, 0) + is_send(cost.op), pinned=True)
+        for group, cost in zip(made.groups, network.groups, strict=True)
+    )
+    units = dict.fromkeys(made.units, len(stages.groups))
+    return replace(made, groups=groups, units=units, stages=len(stages.groups), interval_s=stages.interval_s)
 
 
 def _held(network: Network, cost: GroupCost, d: int, position: Mapping[str, int]) -> dict[str, float]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sim.schedule.host import TRANSFER
 from sim.schedule.loads import SUFFIX
 from sim.schedule.network import Network
-from sim.workload.graph import Collective, CollectiveOp
+from sim.workload.graph import Collective, CollectiveOp, Op
 from sim.workload.passes.pipeline import stage_of
 
 
@@ -31,6 +31,11 @@ class Stages:
         return max(*self.latency_s, *self.sends_s.values())
 
 
+def is_send(op: Op) -> bool:
+    """From one stage to the next."""
+    return isinstance(op, CollectiveOp) and op.collective is Collective.SEND
+
+
 def stages_of(network: Network, d: int) -> Stages:
     """The stages of design `d` of a network; one if its chips make no pipeline."""
     position, stage = {op.name: at for at, op in enumerate(network.graph.ops)}, stage_of(network.graph)
@@ -41,7 +46,7 @@ def stages_of(network: Network, d: int) -> Stages:
             continue
         at = stage[position[group.name.removesuffix(SUFFIX)]]
         groups[at].append(group.name)
-        if isinstance(group.op, CollectiveOp) and group.op.collective is Collective.SEND:
+        if is_send(group.op):
             seconds[at] += float(group.launch_s[d])
             sends[group.bound[d]] = max(float(group.time_s[d]), sends.get(group.bound[d], 0.0))
         else:
@@ -49,4 +54,4 @@ def stages_of(network: Network, d: int) -> Stages:
     return Stages(groups=tuple(map(tuple, groups)), latency_s=tuple(seconds), sends_s=sends)
 
 
-__all__ = ["Stages", "stages_of"]
+__all__ = ["Stages", "is_send", "stages_of"]

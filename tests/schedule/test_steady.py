@@ -7,9 +7,10 @@ import torch
 from chains import chain, products
 
 import sim
+from sim.events.run import Stream, run
 from sim.events.simulate import simulate
 from sim.results_io import from_dict, to_dict
-from sim.schedule.build import to_schedule
+from sim.schedule.build import schedule, to_schedule
 from sim.schedule.loads import LOAD
 from sim.schedule.network import Options, cost_network
 from sim.steady import arrangement, balanced_cuts
@@ -117,6 +118,28 @@ def test_weights_that_each_inference_loads_are_not_kept():
     assert any(group.op.kind == LOAD for group in one.of(0).groups)
     assert [size for table in one.residency.loads.values() for size in table.values()] == [65536]
     assert arrangement(one.of(0), (), 1).stages[0].weights_on_chip_bytes == 0
+
+
+def test_jobs_pass_through_the_stages_of_chips_one_behind_the_other():
+    """With as many under way as there are stages and sends, one ends each slowest stage and its send (which holds the
+    chip that waits for it); a job alone takes what an inference does, each stage reading its own home memory."""
+    chip = sim.load_hardware("h100-sxm-x8", {"system.pipeline": 4})
+    graph = products(4096, (4096,) * 5)
+    found = sim.estimate(graph, chip, what_if=True, calibration="none", inputs="resident")
+    assert found.steady is not None
+    plan = schedule(graph, chip, calibration="none", inputs="resident")
+    send = max(op.latency_s for op in found.ops if op.kind == "collective.send")
+    slowest = max(stage.latency_s for stage in found.steady.stages)
+
+    def ends(under_way: int) -> list[float]:
+        streams = [Stream(name=f"{i}", schedule=plan, closed=True) for i in range(under_way)]
+        return sorted(job.finish_s for job in run(streams, length_s=50 * found.latency_s, shared=frozenset()).jobs)
+
+    assert ends(1)[0] == pytest.approx(found.latency_s, rel=1e-6)
+    filled = [time for time in ends(12) if time > 10 * found.latency_s]
+    apart = (filled[-1] - filled[0]) / (len(filled) - 1)
+    assert found.steady.interval_s <= apart * (1 + 1e-6)
+    assert apart <= 1.01 * (slowest + send)
 
 
 def test_stages_of_chips_are_a_pipeline_too():
