@@ -85,6 +85,17 @@ def test_free_axes_count_as_one_and_are_noted_or_are_set(tmp_path):
         load_workload(path, via="export")
 
 
+@pytest.mark.parametrize(("kind", "places"), [("ScatterND", [2, 1]), ("ScatterElements", [2, 8])])
+@pytest.mark.parametrize("reduction", ["none", "add", "max"])
+def test_what_a_scatter_reduces_is_work_of_its_own(tmp_path, kind, places, reduction):
+    """Two rows of eight into four rows: put there they are moved alone, else each of the 16 numbers is added too."""
+    rows, told = [0] * (places[0] * places[1]), {} if reduction == "none" else {"reduction": reduction}
+    made = helper.make_node(kind, ["x", "at", "new"], ["out"], **told)
+    path = saved(tmp_path, [made], [("x", [4, 8]), ("new", [2, 8])], ["out"], [("at", INT64, places, rows)])
+    found = [dict(op.primitives) for op in load_workload(path) if "put" in op.kind or "scatter" in op.kind]
+    assert found == [{} if reduction == "none" else {Primitive.ADD: 16}]
+
+
 def test_unknown_operators_are_all_named(tmp_path):
     nodes = [
         helper.make_node("Rellu", ["x"], ["y"], name="first"),

@@ -86,7 +86,8 @@ def gather_nd(attrs: dict, x: Tensor, index: Tensor) -> Tensor:
 @operator("ScatterND")
 def scatter_nd(attrs: dict, x: Tensor, index: Tensor, updates: Tensor) -> Tensor:
     places = tuple(index[..., axis] for axis in range(index.shape[-1]))
-    return torch.index_put(x, places, updates.reshape(*index.shape[:-1], *x.shape[index.shape[-1] :]))
+    rows = updates.reshape(*index.shape[:-1], *x.shape[index.shape[-1] :])
+    return torch.index_put(x, places, rows, accumulate=attrs.get("reduction", "none") != "none")
 
 
 @operator("ScatterElements")
