@@ -145,9 +145,9 @@ def _group(
     if beside[i]:
         return _collective(network, i, d, beside)
     steps = _steps(cost, d, ports, rates)
-    ahead = bool(network.prefetches[i][d]) and cost.prefetch_s[d] > 0
+    ahead = float(network.prefetches[i][d]) if cost.prefetch_s[d] > 0 else 0.0
     from_home = steps.first_load_bytes.get(ports[0], 0.0) > 0
-    fetch = float(cost.first_weight_bytes[d]) if ahead and from_home else 0.0
+    fetch = ahead * float(cost.first_weight_bytes[d]) if from_home else 0.0
     energy = float(cost.energy_j[d]) * _split(network, d)
     # The unit's time to launch a collective that may have to wait for the link, once this group is done, comes with its
     # own.
@@ -164,7 +164,7 @@ def _group(
         steps=steps,
         latency_s=launch + float(cost.time_s[d]),
         prefetch_bytes={ports[0]: fetch} if fetch else {},
-        prefetch_fixed_s=float(cost.prefetch_s[d]) - fetch / rates[ports[0]] if ahead else 0.0,
+        prefetch_fixed_s=ahead * float(cost.prefetch_s[d]) - fetch / rates[ports[0]],
         macs=cost.macs,
         energy_j=None if np.isnan(energy) else energy,
         held_bytes=held,

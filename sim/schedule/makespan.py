@@ -18,21 +18,21 @@ Awaited = Mapping[str, tuple[str, ...]]
 class Makespan:
     """Increments per group, (D,) each; they sum to the makespan.
 
-    The unit runs its groups in order. A group's weights may load while the group before still computes: hidden is
-    the share of it that passes (`sim.schedule.plan`) in the time in which the DMA engine idles beside the compute, and
-    only where both fit on chip together. Nothing loads while the inputs come over the host link: the unit begins when
-    they are there. A collective is launched by the unit and then occupies the link, one at a time, so that one that
-    reads another's result has it when its turn comes; the unit goes on with what does not need its result
-    (`beside_unit`). Its increment is its launch and what the unit waits for it, at the first group that reads the
-    result or at the end: hidden communication costs nothing. Weights load during one that the unit waits for at once,
-    not during a wait later on.
+    The unit runs its groups in order. A group's weights may load while the group before still computes: hidden is the
+    share of it that passes (`sim.schedule.plan`) in the time in which the DMA engine idles beside the compute, and no
+    more than has room beside that group's tiles. Nothing loads while the inputs come over the host link: the unit
+    begins when they are there. A collective is launched by the unit and then occupies the link, one at a time, so
+    that one that reads another's result has it when its turn comes; the unit goes on with what does not need its
+    result (`beside_unit`). Its increment is its launch and what the unit waits for it, at the first group that reads
+    the result or at the end: hidden communication costs nothing. Weights load during one that the unit waits for at
+    once, not during a wait later on.
     """
 
     def __init__(self, groups: Sequence[GroupCost], awaited: Awaited | None, designs: int) -> None:
         """`awaited`: op -> the collectives whose results it reads; None: the unit waits for each at once."""
         beside = beside_unit(groups, awaited, designs)
         found = _Increments.of(groups, beside, designs)
-        self.increments, self.hidden, self.prefetches = list(found.increment), list(found.saved), list(found.fits)
+        self.increments, self.hidden, self.prefetches = list(found.increment), list(found.saved), list(found.room)
         self.unit = np.zeros(designs)
         """Time at which the unit is free; kept only where there are collectives."""
         self.link = np.zeros(designs)
@@ -72,17 +72,17 @@ AT_ONCE = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class _Increments:
-    """(groups, D): what each group adds before any wait for a collective, what of it is hidden, and whether its first
-    weights fit beside the group before."""
+    """(groups, D): what each group adds before any wait for a collective, what of it is hidden, and the share of its
+    first weights that have room beside the group before."""
 
     increment: np.ndarray
     saved: np.ndarray
-    fits: np.ndarray
+    room: np.ndarray
 
     @staticmethod
     def of(groups: Sequence[GroupCost], beside: np.ndarray, designs: int) -> _Increments:
         shape = (len(groups), designs)
-        found = _Increments(np.zeros(shape), np.zeros(shape), np.zeros(shape, dtype=bool))
+        found = _Increments(np.zeros(shape), np.zeros(shape), np.zeros(shape))
         step = max(1, AT_ONCE // max(1, len(groups)))
         for first in range(0, designs if groups else 0, step):
             found._fill(groups, beside, slice(first, first + step))
@@ -96,18 +96,26 @@ class _Increments:
             return np.concatenate([getattr(group, name)[some] for group in groups]).reshape(len(groups), designs)
 
         launch, time, moving, ahead = map(table, ("launch_s", "time_s", "first_weight_s", "prefetch_s"))
-        room = table("first_weight_bytes") + table("held_bytes"), table("capacity_bytes")
+        weights, held, capacity = map(table, ("first_weight_bytes", "held_bytes", "capacity_bytes"))
         sends = np.array([isinstance(group.op, CollectiveOp) for group in groups])[:, None]
         runs = np.array([_runs(group, self.increment.shape[1])[some] for group in groups])
         idle = table("idle_s")
         idle[[i for i, group in enumerate(groups) if group.name == TRANSFER]] = 0.0
         slack = _before(idle, runs & ~beside[:, some])
         used = _before(table("footprint_bytes"), runs & ~sends)
-        fits = used + room[0] <= room[1]
-        saved = np.where(fits, ahead * prefetch_share(slack, saves_s=ahead, moving_s=moving), 0.0)
+        room = _room(used + held, weights, capacity)
+        saved = ahead * np.minimum(room, prefetch_share(slack, saves_s=ahead, moving_s=moving))
         self.increment[:, some] = np.where(runs, np.where(sends, launch, launch + time - saved), 0.0)
         self.saved[:, some] = np.where(runs & ~sends, saved, 0.0)
-        self.fits[:, some] = fits & runs & ~sends
+        self.room[:, some] = np.where(runs & ~sends, room, 0.0)
+
+
+def _room(held: np.ndarray, needed: np.ndarray, capacity: np.ndarray) -> np.ndarray:
+    """Of bytes that are needed, the share that has room beside those that are held (endless where nothing fits)."""
+    whole = held + needed <= capacity
+    some = ~whole & np.isfinite(held) & np.isfinite(needed) & (needed > 0)
+    left = np.maximum(capacity - held, 0.0, out=np.zeros_like(held), where=some)
+    return np.divide(left, needed, out=whole.astype(float), where=some)
 
 
 def _before(values: np.ndarray, own: np.ndarray) -> np.ndarray:

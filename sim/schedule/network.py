@@ -90,7 +90,7 @@ class Network:
     hidden_s: tuple[np.ndarray, ...]
     """(D,) first load that ran behind the group before"""
     prefetches: tuple[np.ndarray, ...]
-    """(D,) whether the first weight tile fits beside the group before"""
+    """(D,) the share of the first weight tile that has room beside the group before"""
     residency: Residency
     infeasible: np.ndarray
     """(D,) some group or tensor fits nowhere"""

@@ -37,18 +37,31 @@ def test_only_what_is_there_is_fetched_ahead(hardware):
 
 
 @pytest.mark.parametrize("stays", [True, False])
-def test_weights_come_ahead_where_they_fit(stays):
+def test_weights_come_ahead_as_far_as_they_fit(stays):
     """Also in a memory that keeps no tensors between ops: there a full one was taken for endless."""
     graph, capacity = sim.load_workload("resnet18"), 262144
     chip = sim.load_hardware("systolic", {"SRAM.residency": stays, "SRAM.capacity": f"{capacity} B"})
     network = cost_network(graph, [chip], parse_precision(chip.default_precision), Options(objective="latency"))
     before, seen = 0.0, set()
     for group, ahead in zip(network.groups, network.prefetches, strict=True):
-        fits = before + group.first_weight_bytes[0] + group.held_bytes[0] <= capacity
-        assert ahead[0] == fits
+        left, needed = capacity - before - group.held_bytes[0], group.first_weight_bytes[0]
+        assert ahead[0] == (1.0 if needed <= left else max(0.0, left) / needed)
         before = group.footprint_bytes[0]
-        seen.add(bool(fits))
-    assert seen == {True, False}
+        seen.add(int(ahead[0] > 0) + int(ahead[0] == 1))
+    assert seen >= {1, 2}
+
+
+@pytest.mark.parametrize("room", ["48 KiB", "100 KiB", "160 KiB"])
+def test_what_has_room_comes_ahead_alike_in_both_readings(room):
+    """Where half of the next weights have room beside the tiles, half of them pass while the array computes."""
+    graph, chip = (
+        products(512, (256, 256, 256, 256), relu=False),
+        sim.load_hardware("systolic", {"SRAM.capacity": room}),
+    )
+    network = cost_network(graph, [chip], parse_precision(chip.default_precision), Options(calibration="none"))
+    found, expanded = (sim.simulate(graph, chip, calibration="none", expand=expand) for expand in (False, True))
+    assert found.latency_s == pytest.approx(network.latency_s[0], rel=1e-9)
+    assert expanded.latency_s == pytest.approx(found.latency_s, rel=1e-9)
 
 
 def two_ports(room: str) -> Chip:
