@@ -114,7 +114,7 @@ class First:
     def other(self, question: Question, kept: Kept) -> np.ndarray:
         """(D,) the designs on which the mapping, kept, has more room than on the first machine or another time (all
         where more than time counts)."""
-        if question.objective is not Objective.LATENCY:
+        if question.objective is not Objective.LATENCY or self.cycles == inf:
             return np.ones(len(question.machine), dtype=bool)
         more: np.ndarray = np.any(_room(question) > self.room_bytes, axis=1)
         time = np.full(len(more), self.cycles)
