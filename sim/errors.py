@@ -158,14 +158,17 @@ def checked_seed(seed: object) -> int:
 
 
 def nearest(word: object, choices: Iterable[str]) -> str:
-    """A ' Did you mean "x"?' clause for a message, or '' when nothing is near: spelt alike, or begun with the word.
+    """A ' Did you mean "x"?' clause for a message, or '' when nothing is near: spelt alike, in any case, or begun with
+    the word.
 
-    >>> nearest("capcity", ["capacity", "bandwidth"])
-    ' Did you mean "capacity"?'
+    >>> nearest("capcity", ["capacity", "bandwidth"]), nearest("LPDDR5", ["lpddr5", "lpddr4"])
+    (' Did you mean "capacity"?', ' Did you mean "lpddr5"?')
     """
     if not isinstance(word, str):  # what a caller in Python gave in place of a name
         return ""
     known = list(choices)
-    begun = [choice for choice in known if len(word) > 2 and choice.startswith(word)]
-    found = get_close_matches(word, known, n=1) or begun
+    folded = {choice.casefold(): choice for choice in reversed(known)}  # of those that differ in case alone the first
+    alike = [folded[name] for name in get_close_matches(word.casefold(), folded, n=1)]
+    begun = [choice for name, choice in folded.items() if len(word) > 2 and name.startswith(word.casefold())]
+    found = get_close_matches(word, known, n=1) or alike or begun[::-1]
     return f' Did you mean "{found[0]}"?' if found else ""

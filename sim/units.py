@@ -166,7 +166,7 @@ def _parse_text(text: str, wanted: tuple[Dimension, ...], place: str, due: str) 
         base, factor = _unit(unit_text)
     except KeyError as error:
         raise UnitError(
-            f'{place}"{text}" has the unknown unit "{unit_text}"{_hint(error.args[0])}, expected {due}'
+            f'{place}"{text}" has the unknown unit "{unit_text}"{_hint(error.args[0], wanted)}, expected {due}'
         ) from None
     dimension = _BY_BASE.get(base)
     if dimension not in wanted:
@@ -181,8 +181,9 @@ def _parse_text(text: str, wanted: tuple[Dimension, ...], place: str, due: str) 
     return _Parsed(value, dimension)
 
 
-def _hint(part: str) -> str:
-    """ " (write ...)" or " (did you mean ...?)" for a unit that is not in the table, or nothing."""
+def _hint(part: str, wanted: tuple[Dimension, ...]) -> str:
+    """ " (write ...)" or " (did you mean ...?)" for a unit that is not in the table, or nothing; near units of the
+    dimensions wanted go before others: "16 G" of a size is GB, not gigaseconds."""
     for wrong, right in _MEANT.items():
         prefix = part[: len(part) - len(wrong)]
         if part.lower() == (prefix + wrong).lower() and (part == wrong if wrong == "KB" else len(prefix) < 2):
@@ -194,7 +195,9 @@ def _hint(part: str) -> str:
     stem = f"{rate[:-1]}bit" if rate.endswith("b") else rate
     if _UNITS.get(stem, ("",))[0] == "B":
         return f" (write {stem}/s)"
-    return nearest(part, _UNITS).replace(" Did", " (did").replace("?", "?)")
+    due = {base for dimension in wanted for base in dimension.value.split("/")}
+    near = nearest(part, [unit for unit, (base, _) in _UNITS.items() if base in due]) or nearest(part, _UNITS)
+    return near.replace(" Did", " (did").replace("?", "?)")
 
 
 def parse_quantity(text: object, dimension: Dimension, *, where: str = "") -> float:

@@ -13,15 +13,14 @@ from typing import Any
 
 from sim.errors import ConfigError
 from sim.hardware.chip import Chip
+from sim.hardware.schema import SPECS
 
 _LISTS = ("memories", "units", "hierarchy")
 _KINDS = ("memory", "fanout", "array")
 _WHOLE = ("source", "macs_per_cycle", "weight_sparsity", "depthwise_macs_per_cycle")
 """Maps that a file states in full: an older chip lacks precisions that its base has."""
-_NOT_NUMBERS = frozenset(
-    {"name", "source", "kind", "holds", "home", "hierarchy", "vector", "costing", "buffering", "overheads", "ends"}
-    | {"dataflow", "skew", "folds", "preload", "accumulate", "multicast", "topology"}
-)
+_NOT_NUMBERS = frozenset[str]().union(*(part.unsourced for part in SPECS.values()))
+"""What a part states and no source is due for."""
 
 
 def merge(base: Mapping[str, Any], child: Mapping[str, Any], *, where: str) -> dict[str, Any]:

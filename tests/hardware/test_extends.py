@@ -1,0 +1,34 @@
+"""Chip files that extend another: what becomes of each kind of part."""
+
+import pytest
+
+from sim.errors import ConfigError
+from sim.hardware.load import load_hardware
+
+
+@pytest.fixture
+def extended(tmp_path):
+    """The chip of a file with these lines that extends a bundled one."""
+
+    def load(base, text):
+        path = tmp_path / "mine.yaml"
+        path.write_text(f"schema: dovetail.chip/1\nextends: {base}\nname: mine\n{text}\n")
+        return load_hardware(path)
+
+    return load
+
+
+@pytest.mark.parametrize("keys", ["chips: 4", "chips: 4, pipeline: 2", "ports: 16", "topology: ring, chips: 2"])
+def test_a_system_is_extended_like_any_part(extended, keys):
+    """The numbers restated have a source of their own, the others that of the base."""
+    chip = extended("h100-sxm-x8", f'system: {{{keys}, source: "estimated: a test"}}')
+    assert chip.system.link == "NVLink"
+    stated = {f"system.{key.split(':')[0]}" for key in keys.split(", ")} & {"system.chips", "system.ports"}
+    assert {path for path in chip.provenance if path.startswith("system.")} == {"system.chips", "system.ports"}
+    assert {path for path in stated if chip.provenance[path] != "estimated: a test"} == set()
+
+
+def test_names_within_a_system_need_no_source(extended):
+    assert extended("h100-sxm-x8", "system: {topology: ring, pipeline: 4}").system.pipeline == 4
+    with pytest.raises(ConfigError, match=r"system\.source: missing: chips needs a source of its own"):
+        extended("h100-sxm-x8", "system: {chips: 4}")
