@@ -1,9 +1,9 @@
 """`extends`: a chip file over the one that it extends.
 
-Maps merge key by key, memories, units and levels of a hierarchy by name; everything else (links, the
-precisions of an array and its sparsity patterns too) is replaced, notes are not inherited. A number
-keeps the source of the file that states it. What becomes of stated energies, supply, area and power:
-`rederive.inherited`.
+Maps merge key by key, memories, units and levels of a hierarchy by name; a new level follows the one that is listed
+before it, or stands just outside the array. Everything else (links, the precisions of an array and its sparsity
+patterns too) is replaced, notes are not inherited. A number keeps the source of the file that states it. What becomes
+of stated energies, supply, area and power: `rederive.inherited`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sim.errors import ConfigError
+from sim.errors import ConfigError, nearest
 from sim.hardware.chip import Chip
 from sim.hardware.schema import SPECS
 
@@ -32,7 +32,7 @@ def merge(base: Mapping[str, Any], child: Mapping[str, Any], *, where: str) -> d
         if key in ("technology", "overheads", "system") and isinstance(old, Mapping) and isinstance(value, Mapping):
             result[key] = _component(old, value, where=place)
         elif key in _LISTS and isinstance(old, list) and isinstance(value, list):
-            result[key] = _by_name(old, value, where=place)
+            result[key] = _by_name(old, value, key, where=place)
         elif key == "sources" and isinstance(old, Mapping) and isinstance(value, Mapping):
             result[key] = {**old, **value}
         else:
@@ -87,23 +87,42 @@ def by_name(loc: Sequence[int | str], document: Any) -> list[int | str]:
     return place
 
 
-def _by_name(old: list, new: list, *, where: str) -> list:
+def _by_name(old: list, new: list, listed: str, *, where: str) -> list:
     result = list(old)
-    names = [_inner(item).get("name") if isinstance(_inner(item), Mapping) else None for item in old]
     for position, item in enumerate(new):
-        inner = _inner(item)
-        name = inner.get("name") if isinstance(inner, Mapping) else None
+        name = _name(item)
         if name is None:
             raise ConfigError(
                 f"{where}[{position}]: expected a map with the name of what it changes or adds, got {repr(item)[:60]}"
             )
+        names = [str(_name(one)) for one in result]
         if name not in names:
-            result.append(item)
+            _check_new(item, names, listed, where=where)
+            said = [names.index(one) for one in map(_name, new[:position]) if one in names]
+            level = listed == "hierarchy" and "array" not in item
+            result.insert(len(names) if not level else said[-1] + 1 if said else len(names) - 1, item)
             continue
-        place = names.index(name)
-        merged = _component(_inner(old[place]), inner, where=f"{where}.{name}")
+        place, inner = names.index(name), _inner(item)
+        merged = _component(_inner(result[place]), inner, where=f"{where}.{name}")
         result[place] = merged if inner is item else {next(k for k in _KINDS if k in item): merged}
     return result
+
+
+def _name(item: Any) -> str | None:
+    inner = _inner(item)
+    return inner.get("name") if isinstance(inner, Mapping) else None
+
+
+def _check_new(item: Any, names: list[str], listed: str, *, where: str) -> None:
+    """Raises: ConfigError: what bears none of the `names` of the base is too little for a new part: a misspelling."""
+    inner, name = _inner(item), str(_name(item))
+    spec = SPECS[listed if inner is item else next(kind for kind in _KINDS if kind in item)]
+    due = [key for key, field in spec.model_fields.items() if field.is_required() and key not in inner]
+    if due:
+        raise ConfigError(
+            f'{where}: "{name}" is none of {", ".join(names)} of the file extended, and a new part states '
+            f"{', '.join(due)} too.{nearest(name, names)}"
+        )
 
 
 def _component(old: Mapping[str, Any], new: Mapping[str, Any], *, where: str) -> dict[str, Any]:
@@ -113,7 +132,7 @@ def _component(old: Mapping[str, Any], new: Mapping[str, Any], *, where: str) ->
     for key, value in new.items():
         before = old.get(key)
         if key in _LISTS and isinstance(before, list) and isinstance(value, list):
-            result[key] = _by_name(before, value, where=f"{where}.{key}")
+            result[key] = _by_name(before, value, key, where=f"{where}.{key}")
         elif key in ("vector", "overheads") and isinstance(before, Mapping) and isinstance(value, Mapping):
             result[key] = _component(before, value, where=f"{where}.{key}")
         elif isinstance(before, Mapping) and isinstance(value, Mapping) and key not in _WHOLE:

@@ -32,3 +32,38 @@ def test_names_within_a_system_need_no_source(extended):
     assert extended("h100-sxm-x8", "system: {topology: ring, pipeline: 4}").system.pipeline == 4
     with pytest.raises(ConfigError, match=r"system\.source: missing: chips needs a source of its own"):
         extended("h100-sxm-x8", "system: {chips: 4}")
+
+
+L1 = 'memory: {name: L1, capacity: 64 KiB, bandwidth: 256 B/cycle, source: "estimated: a test"}'
+CORES = 'fanout: {name: core, count: 4, source: "estimated: a test"}'
+
+
+@pytest.mark.parametrize(
+    ("levels", "order"),
+    [
+        ([CORES], ["SRAM", "core", "array"]),
+        ([CORES, L1], ["SRAM", "core", "L1", "array"]),
+        (["memory: {name: SRAM}", CORES, L1], ["SRAM", "core", "L1", "array"]),
+        ([L1, "memory: {name: SRAM}", CORES], ["SRAM", "core", "L1", "array"]),
+    ],
+)
+def test_a_new_level_follows_the_one_before_it_or_stands_outside_the_array(extended, levels, order):
+    listed = "".join(f"\n      - {level}" for level in levels)
+    chip = extended("tesla-fsd-npu", f"units:\n  - name: npu\n    hierarchy:{listed}")
+    assert [level.name for level in chip.main_unit.hierarchy] == order
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ('memories: [{name: Dram, bandwidth: 50 GB/s, source: "estimated: x"}]', 'memories: "Dram" .* mean "DRAM"'),
+        ("units: [{name: NPU, count: 2}]", r'units: "NPU" is none of npu .* home, hierarchy, vector .* mean "npu"'),
+        (
+            'units: [{name: npu, hierarchy: [array: {name: aray, rows: 4, source: "estimated: x"}]}]',
+            r'units\.npu\.hierarchy: "aray" is none of SRAM, array .* mean "array"',
+        ),
+    ],
+)
+def test_a_misspelt_part_is_told_from_a_new_one(extended, change, said):
+    with pytest.raises(ConfigError, match=said):
+        extended("tesla-fsd-npu", change)
