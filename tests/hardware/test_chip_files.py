@@ -221,6 +221,8 @@ def test_a_fix_is_offered_only_where_one_is_near():
     assert "Did you mean" not in message(edited(lambda d: _array(d).update(source="nowhere")))
     assert 'Did you mean "estimated"' in message(edited(lambda d: _array(d).update(source="estimate: a guess")))
     assert nearest("output", ["output_stationary", "input_stationary"]) == ' Did you mean "output_stationary"?'
+    assert nearest("LPDDR5", ["hbm3", "lpddr5"]) == ' Did you mean "lpddr5"?'
+    assert nearest("ms", ["Ms", "ms"]) == ' Did you mean "ms"?'
 
 
 def test_yaml_errors_name_the_line():

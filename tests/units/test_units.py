@@ -91,6 +91,8 @@ def test_text_for_people(value, dimension, text):
         ("2 gigahertz", Dimension.FREQUENCY, ["unknown unit"]),
         ("10 Gb/s", Dimension.RATE, ["Gbit or GB"]),
         ("5 ghz", Dimension.FREQUENCY, ["(write GHz)"]),
+        ("16 G", Dimension.SIZE, ['(did you mean "GB"?)']),
+        ("7 NM", Dimension.NODE, ['(did you mean "nm"?)']),
         ("64 GBps", Dimension.RATE, ["(write GB/s)"]),
         ("64 Gbps", Dimension.RATE, ["(write Gbit/s)"]),
         ("5 cycles", Dimension.TIME, ["(write cycle)"]),
