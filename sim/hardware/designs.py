@@ -53,9 +53,9 @@ _OPTIONAL = {
         *a.macs_per_cycle, "", *a.weight_sparsity, "", *a.depthwise_macs_per_cycle, "", *a.mac_energy_j,
         *_given(a.drain_bytes_per_cycle, a.sparse_pass_bytes),
     ),
-    VectorUnit: lambda v: (*v.rates, "", *v.energy_j),
+    VectorUnit: lambda v: (*v.rates, "", *v.energy_j, *((name, *made.items()) for name, made in v.fallback.items())),
 }  # fmt: skip
-"""Type of a component -> which of the things that it need not state it states, and its kind."""
+"""Type of a component -> which of the things that it need not state it states, its kind, and what fallbacks take."""
 _TECHNOLOGY = {
     "node": "node_nm", "max_clock": "max_clock_hz", "area": "area_mm2", "power": "power_w",
     "idle_power": "idle_power_w", "voltage": "voltage_v", "dies": "dies",

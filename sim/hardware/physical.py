@@ -98,10 +98,15 @@ def mac_energy_j(subject: Subject, array: str, dtype: str) -> Any:
 
 @_alike
 def vector_energy_j(subject: Subject, vector: str, primitive: str) -> Any:
-    """Energy of one primitive of a vector unit [J]: stated, else by node and supply."""
+    """Energy of one primitive of a vector unit [J]: stated, else that of what a fallback makes it of, else by node and
+    supply."""
     d = _designs(subject)
-    if primitive in _component(d, vector).energy_j:
+    unit = _component(d, vector)
+    if primitive in unit.energy_j:
         return _result(subject, d.column(f"{vector}.energy.{primitive}"))
+    if primitive not in unit.rates and primitive in unit.fallback:
+        parts = unit.fallback[primitive].items()
+        return _result(subject, np.asarray(sum(times * vector_energy_j(d, vector, part) for part, times in parts)))
     if not _has_node(d):
         return _result(subject, np.array(np.nan))
     node = d.column("technology.node")

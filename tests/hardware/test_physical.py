@@ -181,3 +181,17 @@ def test_the_weights_of_a_sparse_pass_take_a_buffer():
     assert "array.sparse_pass" in resource_paths(own)
     assert chip_area_mm2(more) - chip_area_mm2(own) == pytest.approx(2**18 * 8 * 0.034e-6 / 0.4)
     assert idle_power_w(more) > idle_power_w(own)
+
+
+def test_a_primitive_made_of_others_takes_their_energy():
+    """An exponential of eight additions and ten products takes what these take, not what a table takes; what the file
+    states of it goes before. Time and energy are of the same work."""
+    document = to_document(load_hardware("edge-npu"))
+    vector = document["units"][0]["vector"]
+    rates = {key: rate for key, rate in vector["rates"].items() if key != "exp"}
+    vector |= {"rates": rates, "fallback": {"exp": {"add": 8, "mul": 10}}, "source": "estimated: a test"}
+    chip = from_document(document, where="test")
+    add_j, mul_j = (vector_energy_j(chip, "simd", part) for part in ("add", "mul"))
+    assert vector_energy_j(chip, "simd", "exp") == pytest.approx(8 * add_j + 10 * mul_j)
+    vector["energy"] = {"exp": "4 pJ"}
+    assert vector_energy_j(from_document(document, where="test"), "simd", "exp") == pytest.approx(4e-12)

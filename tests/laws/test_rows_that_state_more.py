@@ -37,9 +37,11 @@ def test_a_row_costs_what_it_adds(name: str, grid: dict) -> None:
 def test_a_row_makes_a_primitive_of_what_it_says():
     """A grid of fallbacks: the erf of the GELUs, 2 x 64 tokens x 256 wide, of 1 or of 100 exponentials."""
     graph, path, made = sim.load_workload("byte_gpt"), "relu.fallback.erf", [{"exp": 1}, {"exp": 100}]
-    rows = sim.sweep(graph, "eyeriss", {path: made})["latency_s"]
-    assert rows.tolist() == [sim.estimate(graph, sim.load_hardware("eyeriss", {path: one})).latency_s for one in made]
-    assert rows[1] > 9 * rows[0]
+    rows = sim.sweep(graph, "eyeriss", {path: made})
+    alone = [sim.estimate(graph, sim.load_hardware("eyeriss", {path: one})) for one in made]
+    assert rows["latency_s"].tolist() == [one.latency_s for one in alone]
+    assert rows["energy_j"].tolist() == [one.energy_j for one in alone]
+    assert rows["latency_s"][1] > 9 * rows["latency_s"][0]
 
 
 def test_a_supply_is_refused_whatever_other_rows_state():
