@@ -57,11 +57,11 @@ def describe(chip: Chip) -> list[str]:
 
 
 def uncosted(chip: Chip, unit: Unit) -> list[str]:
-    """What a file states of the memories and transfers of a unit, and its costing does not read.
+    """What a file states of the parts and transfers of a unit, and its costing does not read.
 
     A mapped unit waits for the latency of its home memory, of others where `outstanding` and `request` make it a rate.
     The other costings have times of their own for what a transfer waits for. What is held where is asked on chip only:
-    everything lies at home, and the caches of GPUs and CPUs may hold anything.
+    everything lies at home, and the caches of GPUs and CPUs may hold anything. Nothing runs in a type without a rate.
     """
     mapped, found = unit.costing is Costing.MAPPED, []
     for memory in (chip.memory(unit.home), *unit.memories):
@@ -88,6 +88,8 @@ def uncosted(chip: Chip, unit: Unit) -> list[str]:
             "holds": len(memory.holds) < len(OperandRole),
         }
         found += [f"{memory.name}.{key}" for key, used in read.items() if stated[key] and not used]
+    array = unit.array
+    found += [f"{array.name}.mac_energy.{dtype}" for dtype in array.mac_energy_j if dtype not in array.macs_per_cycle]
     fanouts = [level for level in unit.hierarchy if isinstance(level, Fanout)]
     found += [f"{fanout.name}.multicast" for fanout in fanouts if not fanout.multicast and not mapped]
     return found + ([f"{unit.name}.dma_setup"] if unit.dma_setup_s and not mapped else [])

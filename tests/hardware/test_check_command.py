@@ -131,3 +131,14 @@ streams: [{{name: a, workload: mlp, arrivals: {{kind: closed}}}}]
     assert "stream a: mlp on the main unit" in run(path).output
     path.write_text(scenario.format(2))
     assert "dovetail.scenario/2" in str(run(path).exception)
+
+
+def test_check_names_an_energy_of_a_type_without_a_rate(tmp_path):
+    """4-bit weights run at the rate of w4a8, which the array has, and so at its energy."""
+    path = tmp_path / "mine.yaml"
+    energies = "mac_energy: {int4: 0.1 pJ, int8: 0.2 pJ}"
+    array = f'array: {{name: array, macs_per_cycle: {{int8: 1, w4a8: 2}}, {energies}, source: "estimated: a test"}}'
+    path.write_text(
+        f"schema: dovetail.chip/1\nextends: tesla-fsd-npu\nname: mine\nunits: [{{name: npu, hierarchy: [{array}]}}]\n"
+    )
+    assert "in no cost of its ops: DRAM.burst, array.mac_energy.int4" in " ".join(run(path).output.split())
