@@ -270,7 +270,7 @@ def _precision_check(spec: s.ChipSpec) -> list[str]:
     array = spec.units[0].hierarchy[-1].array
     assert array is not None
     try:
-        compute = parse_precision(spec.default_precision).compute
+        compute = parse_precision(spec.default_precision, array.macs_per_cycle).compute
     except PrecisionError as error:
         return [f"default_precision: {error}"]
     if compute in array.macs_per_cycle:

@@ -12,10 +12,10 @@ from typing import Annotated
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from sim.errors import UnitError, nearest
+from sim.errors import PrecisionError, UnitError, nearest
 from sim.hardware.chip import Rate
 from sim.units import Dimension, parse_quantity, parse_rate, pattern
-from sim.workload.precision import BITS
+from sim.workload.precision import BITS, parse_precision
 
 MOST = 10**9
 """The largest count: a thousand times the cores of a whole wafer, and the product of two still fits 64-bit integers, in
@@ -123,9 +123,23 @@ def _share(value: object) -> float:
 
 
 def _compute_dtype(value: object) -> str:
-    if isinstance(value, str) and (value in BITS or _MIXED.match(value)):
+    if isinstance(value, str) and value in BITS:
         return value
+    if isinstance(value, str) and _MIXED.match(value):
+        return _mixed(value)
     raise _fail(f'"{value}" is no element type: expected one of {", ".join(BITS)} or wXaY.{nearest(str(value), BITS)}')
+
+
+def _mixed(value: str) -> str:
+    """wXaY of two widths that a network can be costed in; of one width the rate is that of the type, which is asked."""
+    try:
+        precision = parse_precision(value)
+    except PrecisionError:
+        raise _fail(f'"{value}" has a width that no network is costed in: expected 2, 4, 8, 16 or 32 bit') from None
+    if precision.compute != value:
+        own = "bf16, fp16 or int16" if precision.compute == "bf16" else precision.compute
+        raise _fail(f'"{value}" has one width and so is a type: expected {own}')
+    return value
 
 
 def _accumulate(value: object) -> int:

@@ -118,6 +118,14 @@ BAD = {
         lambda d: _array(d)["macs_per_cycle"].update(int7=1),
         ['array.macs_per_cycle.int7: "int7" is no element type', "int8", 'Did you mean "int8"?'],
     ),
+    "type of one width": (
+        lambda d: _array(d)["macs_per_cycle"].update(w8a8=1),
+        ['array.macs_per_cycle.w8a8: "w8a8" has one width and so is a type: expected int8'],
+    ),
+    "width of no network": (
+        lambda d: _array(d)["macs_per_cycle"].update(w3a8=1),
+        ['"w3a8" has a width that no network is costed in: expected 2, 4, 8, 16 or 32 bit'],
+    ),
     "precision without rate": (
         lambda d: d.update(default_precision="int16"),
         ["default_precision: int16 is not a rate of array, which has int8, int4"],

@@ -47,3 +47,9 @@ def test_a_rate_that_no_network_is_costed_in_is_no_unknown_word():
         sim.estimate(sim.gemm(8, 8, 8, dtype="fp32"), "epyc-zen4", precision="fp64")
     with pytest.raises(PrecisionError, match='precision "fp65" is unknown'):
         sim.estimate(sim.gemm(8, 8, 8, dtype="fp32"), "epyc-zen4", precision="fp65")
+
+
+def test_a_default_of_sixteen_bits_is_a_type_that_the_chip_has(tmp_path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("schema: dovetail.chip/1\nextends: t4\nname: mine\ndefault_precision: w16a16\n")
+    assert precision_on(load_hardware(path), None).compute == "fp16"
