@@ -21,6 +21,7 @@ SOURCES = MappingProxyType(
         "sakurai90": "Sakurai and Newton, alpha-power law MOSFET model, IEEE JSSC 25(2), 1990; exponent M",
         "eyeriss_jssc17": "Chen et al., Eyeriss, IEEE JSSC 52(1), 2017; F1",
         "samsung21": "Samsung, announcement of LPDDR5X, 2021-11-09: about 20 % less power than LPDDR5; F2",
+        "micron24": "Micron, announcement of GDDR7, 2024-06-04: over 50 % better power efficiency than GDDR6; F2",
         "skhynix25": "SK hynix on HBM4, 2025: about 40 % better power efficiency than HBM3E; F2",
         "mem": "from memory; unverified",
     }
@@ -133,14 +134,15 @@ within 13 %; tpuv4i_isca21 at 7 nm runs from 7.5 pJ at 8 KiB to 14 pJ at 1 MiB (
 DRAM_PJ_PER_BIT = MappingProxyType(
     {
         "hbm2": 3.9, "hbm2e": 3.9, "hbm3": 3.25, "hbm3e": 2.75, "gddr5": 14.0, "gddr6": 6.5, "gddr6x": 7.25,
-        "ddr3": 20.3, "ddr4": 20.3, "ddr5": 15.0, "lpddr3": 12.0, "lpddr4": 8.0, "lpddr4x": 6.0, "lpddr5": 5.0,
-        "lpddr5x": 4.0, "hbm4": 2.0, "dram": 20.3,
+        "gddr7": 4.3, "ddr3": 20.3, "ddr4": 20.3, "ddr5": 15.0, "lpddr3": 12.0, "lpddr4": 8.0, "lpddr4x": 6.0,
+        "lpddr5": 5.0, "lpddr5x": 4.0, "hbm4": 2.0, "dram": 20.3,
     }
 )  # fmt: skip
 """Energy per bit moved, core and interface. hbm2 oconnor17; hbm3 and hbm3e middle of secondary
 ranges; gddr6 (5.5 to 7.5), ddr3 and ddr4 tpuv4i_isca21 (M); lpddr4 and lpddr5 mem; hbm2e as hbm2,
 gddr5, gddr6x, ddr5, lpddr3, lpddr4x mem; `dram` stands for an unnamed DDR3 or DDR4. Estimated from makers' claims
-over the kind before: lpddr5x a fifth less than lpddr5 (samsung21), hbm4 over hbm3e / 1.4 (skhynix25)."""
+over the kind before: lpddr5x a fifth less than lpddr5 (samsung21), hbm4 over hbm3e / 1.4 (skhynix25), gddr7 over
+gddr6 / 1.5 (micron24)."""
 
 DRAM_STANDBY_W_PER_GIB = MappingProxyType(
     {

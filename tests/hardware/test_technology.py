@@ -49,13 +49,16 @@ def test_dram_energy():
 
 
 def test_newer_dram_needs_what_its_maker_claims_over_the_kind_before():
-    """LPDDR5X a fifth less than LPDDR5; HBM4 1.4 times the bits for a joule of HBM3E, within rounding."""
+    """LPDDR5X a fifth less than LPDDR5; HBM4 1.4 times the bits for a joule of HBM3E, GDDR7 1.5 times those of
+    GDDR6, within rounding."""
     assert tech.dram_energy_j_per_byte(kind="lpddr5x") == pytest.approx(
         0.8 * tech.dram_energy_j_per_byte(kind="lpddr5")
     )
     assert tech.dram_energy_j_per_byte(kind="hbm4") == pytest.approx(
         tech.dram_energy_j_per_byte(kind="hbm3e") / 1.4, rel=0.03
     )
+    gddr = [tech.dram_energy_j_per_byte(kind=kind) for kind in ("gddr6", "gddr7")]
+    assert gddr[0] / gddr[1] == pytest.approx(1.5, rel=0.02)
 
 
 def test_areas_by_hand():
