@@ -178,7 +178,7 @@ MEANINGS: dict[str, dict[str, dict[str, Any]]] = {
             "width of partial sums, no narrower than a cell's factors", "int32", "24 bit", default="int32"
         ),
         "weight_sparsity": _key(
-            "N:M pattern of the weights -> factor by which it shortens the reduction, at most M / N; without one, "
+            "N:M pattern of the weights -> factor by which it shortens the reduction, 1 to M / N; without one, "
             "patterns save no time in the array",
             {"2:4": 2},
         ),
@@ -238,7 +238,11 @@ MEANINGS: dict[str, dict[str, dict[str, Any]]] = {
             "rate in one direction; of a system's link, what one chip sends over all its links together", "14 GB/s"
         ),
         "latency": _key("time before the first byte; of a system's link, of one hop", "1 us", default="0 s"),
-        "energy": _key(f"energy of what crosses it; without it {LINK_PJ_PER_BIT:g} pJ/bit", "4 pJ/bit"),
+        "energy": _key(
+            f"energy of what crosses it; without it {LINK_PJ_PER_BIT:g} pJ/bit; of what chips send each other, and in "
+            "the power at full rate: what inputs take on their way is the host's",
+            "4 pJ/bit",
+        ),
         "source": _key(_SOURCE),
     },
     "DmaEnginesSpec": {

@@ -151,6 +151,11 @@ class ArraySpec(Spec):
                     f"weight_sparsity.{pattern} is {factor:g}, but {kept} of {of} weights remain to be multiplied: "
                     f"expected {of / kept:g} at most"
                 )
+            if factor < 1:
+                raise ValueError(
+                    f"weight_sparsity.{pattern} is {factor:g}, with which the pattern would take longer than dense "
+                    f"weights: expected how many times shorter the reduction gets, 1 to {of / kept:g}"
+                )
         return self
 
     @model_validator(mode="after")
@@ -315,6 +320,15 @@ class TechnologySpec(Spec):
         if value is not None and value <= 0:
             raise ValueError("must be above 0")
         return value
+
+    @model_validator(mode="after")
+    def _idle_is_part_of_busy(self) -> TechnologySpec:
+        if self.power is not None and self.idle_power is not None and self.idle_power > self.power:
+            raise ValueError(
+                f"idle_power is {self.idle_power:g} W, above the {self.power:g} W of power, which is with everything "
+                "busy: expected a part of it"
+            )
+        return self
 
 
 class SystemSpec(Spec):

@@ -148,6 +148,14 @@ BAD = {
     ),
     "no array": (lambda d: d["units"][0]["hierarchy"].pop(), ["ends with its one array"]),
     "no max clock": (lambda d: d["technology"].update(max_clock="0 GHz"), ["technology.max_clock: must be above 0"]),
+    "idle above busy": (
+        lambda d: d["technology"].update(power="40 W", idle_power="50 W", source="estimated: x"),
+        ["technology: idle_power is 50 W, above the 40 W of power", "expected a part of it"],
+    ),
+    "sparse slower than dense": (
+        lambda d: _array(d).update(weight_sparsity={"2:4": 0.5}, source="estimated: x"),
+        ["weight_sparsity.2:4 is 0.5, with which", "how many times shorter the reduction gets, 1 to 2"],
+    ),
     "no power": (lambda d: d["technology"].update(power="0 W"), ["technology.power: must be above 0"]),
     "no rates": (
         lambda d: _array(d).update(macs_per_cycle={}),
