@@ -334,9 +334,14 @@ def _times_fit(d: Designs, field: str, model: Any) -> np.ndarray:
         return np.full(len(d), stated)
     fit = getattr(technology, f"{field}_fit")
     if stated is not None and technology.node_nm is not None:
-        fit = stated / float(model(Designs(d.chip))[0])
+        fit = fit_of(stated, float(model(Designs(d.chip))[0]))
     modelled = model(d)
     return modelled if fit is None else modelled * fit
+
+
+def fit_of(stated: float, modelled: float) -> float | None:
+    """Stated over modelled; None of a part without end, of whose area and power nothing is a share."""
+    return stated / modelled if np.isfinite(modelled) else None
 
 
 # Power

@@ -16,7 +16,7 @@ from sim.hardware import technology as tech
 from sim.hardware import technology_data as data
 from sim.hardware.chip import Array, Chip, Level, Memory, Unit, VectorUnit
 from sim.hardware.designs import Designs
-from sim.hardware.physical import model_area_mm2, model_idle_w, model_power_w
+from sim.hardware.physical import fit_of, model_area_mm2, model_idle_w, model_power_w
 from sim.hardware.supply import fastest_clock_hz, supply_share
 
 _SILICON = {"area": ("mm2", model_area_mm2), "power": ("w", model_power_w), "idle_power": ("w", model_idle_w)}
@@ -69,7 +69,7 @@ def _fitted(old: Chip, new: Chip, fields: Iterable[str]) -> Chip:
             changes[fit] = getattr(old.technology, fit)
             sources = [old.provenance[f"technology.{fit}"]] if changes[fit] is not None else []
         else:
-            changes[fit] = None if old.technology.node_nm is None else value / _modelled(old, field)
+            changes[fit] = None if old.technology.node_nm is None else fit_of(value, _modelled(old, field))
             why = f"derived: stated over modelled {field}; {old.provenance[f'technology.{field}']}"
             sources = [why] if changes[fit] is not None else []
         changes[f"{field}_{_SILICON[field][0]}"] = None

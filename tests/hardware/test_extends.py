@@ -1,9 +1,13 @@
 """Chip files that extend another: what becomes of each kind of part."""
 
+from math import inf
+
 import pytest
 
 from sim.errors import ConfigError
-from sim.hardware.load import load_hardware
+from sim.hardware.dump import dump
+from sim.hardware.load import load_hardware, loads
+from sim.hardware.physical import chip_area_mm2, peak_power_w
 
 
 @pytest.fixture
@@ -67,3 +71,17 @@ def test_a_new_level_follows_the_one_before_it_or_stands_outside_the_array(exten
 def test_a_misspelt_part_is_told_from_a_new_one(extended, change, said):
     with pytest.raises(ConfigError, match=said):
         extended("tesla-fsd-npu", change)
+
+
+@pytest.mark.filterwarnings("error")
+def test_stated_silicon_of_a_memory_without_end_has_no_share(extended):
+    """100 mm2 hold for the file as it stands; of another design nothing is known, and its file can be read back."""
+    chip = extended(
+        "tesla-fsd-npu",
+        'technology: {area: 100 mm2, power: 50 W, source: "estimated: a test"}\n'
+        'units: [{name: npu, hierarchy: [memory: {name: SRAM, capacity: inf B, source: "estimated: a test"}]}]',
+    )
+    wider = chip.set("simd.lanes", 10)
+    assert chip_area_mm2(chip) == 100
+    assert (chip_area_mm2(wider), peak_power_w(wider)) == (inf, None)
+    assert loads(dump(wider)) == wider
