@@ -442,7 +442,8 @@ def model_idle_w(d: Designs) -> np.ndarray:
     """(D,) power that flows all the time by its parts [W]; nan without a node."""
     if not _has_node(d):
         return np.full(len(d), np.nan)
-    return np.asarray(_leakage(d) + _clock_w(d) + sum(_standby(d, memory) for memory in d.like.memories))
+    standby = sum(copies * _standby(d, part) for _, part, copies in _copies(d) if isinstance(part, Memory))
+    return np.asarray(_leakage(d) + _clock_w(d) + standby)
 
 
 def resource_paths(chip: Chip) -> list[str]:

@@ -7,7 +7,7 @@ import pytest
 from sim.errors import ConfigError
 from sim.hardware.dump import dump
 from sim.hardware.load import load_hardware, loads
-from sim.hardware.physical import chip_area_mm2, peak_power_w
+from sim.hardware.physical import chip_area_mm2, idle_power_w, peak_power_w
 
 
 @pytest.fixture
@@ -85,3 +85,19 @@ def test_stated_silicon_of_a_memory_without_end_has_no_share(extended):
     assert chip_area_mm2(chip) == 100
     assert (chip_area_mm2(wider), peak_power_w(wider)) == (inf, None)
     assert loads(dump(wider)) == wider
+
+
+@pytest.mark.parametrize(("units", "copies"), [("", 1), ("count: 2, ", 2)])
+def test_a_nearer_dram_idles_like_a_home(extended, units, copies):
+    """0.1 W for a GiB of HBM (the technology table), in each copy of the unit; its interface does not grow with it."""
+    level = 'memory: {{name: HBM, kind: hbm2e, capacity: {} GiB, bandwidth: 400 GB/s, source: "estimated: a test"}}'
+    idle = [
+        idle_power_w(
+            extended(
+                "edge-npu",
+                f'units: [{{name: npu, {units}source: "estimated: a test", hierarchy: [{level.format(size)}]}}]',
+            )
+        )
+        for size in (16, 32)
+    ]
+    assert idle[1] - idle[0] == pytest.approx(copies * 1.6)
