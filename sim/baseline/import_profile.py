@@ -25,6 +25,9 @@ SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 SHORTEST_OWN_US = 1e-3
 """A trace states whole nanoseconds: what is left of an op below one is rounding."""
 
+_GZIP, _UTF_16 = b"\x1f\x8b", (b"\xff\xfe", b"\xfe\xff")
+"""How such files begin."""
+
 _CSV_TIME = re.compile(r"(?:latency|time|duration|median)_(s|ms|us|ns)$")
 
 _TORCH_CATEGORIES = ("kernel", "gpu_memcpy", "gpu_memset")
@@ -107,10 +110,6 @@ def _text(path: Path) -> str:
         return data.decode("utf-16" if data.startswith(_UTF_16) else "utf-8-sig")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise MeasurementError(f"{path}: cannot be read as text: {why(error)}") from error
-
-
-_GZIP = b"\x1f\x8b"
-_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 def _record(

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import takewhile
 from math import ceil, prod
 
 import numpy as np
@@ -132,7 +133,7 @@ def footprint(
     external = frozenset(s for s, found in roles.items() if found & _EXTERNAL)
     kept = frozenset(s for s, found in roles.items() if found & _KEPT)
     lasting = external | kept
-    chip_memory = _activation_memory(unit)
+    chip_memory = next(iter(shared_memories(unit)), None)
     places = {}
     for key, place in storage.items():
         if key in homes:
@@ -164,7 +165,7 @@ def _passing(
         return {}  # (two processors take them, on two ways)
     found: dict[str, tuple[float, float]] = {}
     if not isinstance(op, EinsumOp):
-        near = _activation_memory(unit)
+        near = next(iter(shared_memories(unit)), None)
         if near is not None and isinstance(op, VectorOp | MovementOp):
             found[near.name] = (sum(read for _, read, _ in rows), sum(write for _, _, write in rows))
         return found
@@ -179,14 +180,11 @@ def _passing(
     return found
 
 
-def _activation_memory(unit: Unit) -> Memory | None:
-    """The outermost memory on chip that all cores share and that keeps inputs and outputs."""
-    for level in unit.hierarchy:
-        if isinstance(level, Fanout) and level.count > 1:
-            return None
-        if isinstance(level, Memory) and {OperandRole.INPUT, OperandRole.OUTPUT} <= level.holds:
-            return level
-    return None
+def shared_memories(unit: Unit) -> list[Memory]:
+    """The memories on chip that all cores share and that keep inputs and outputs, from the outermost."""
+    shared = takewhile(lambda level: not isinstance(level, Fanout) or level.count == 1, unit.hierarchy)
+    kept = {OperandRole.INPUT, OperandRole.OUTPUT}
+    return [level for level in shared if isinstance(level, Memory) and kept <= level.holds]
 
 
 def _op_bytes(op: Op, graph: Graph, bits: Mapping[str, float]) -> list[tuple[str, float, float]]:

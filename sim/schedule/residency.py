@@ -13,11 +13,12 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum, StrEnum
-from itertools import pairwise, takewhile
+from itertools import pairwise
 
 import numpy as np
 
-from sim.hardware.chip import Fanout, Memory, Unit
+from sim.cost.compulsory import shared_memories
+from sim.hardware.chip import Memory, Unit
 from sim.workload.graph import Collective, CollectiveOp, EinsumOp, Graph, OperandRole, Role, ViewOp
 from sim.workload.passes.pipeline import stage_of
 from sim.workload.passes.sparse_passes import JOIN
@@ -99,13 +100,6 @@ def _fixed_bytes(graph: Graph, place: Mapping[str, str], always: Mapping[str, fl
 def resident_memory(unit: Unit) -> Memory | None:
     """The outermost of `shared_memories` in which tensors may stay from one op to the next."""
     return next((memory for memory in shared_memories(unit) if memory.residency), None)
-
-
-def shared_memories(unit: Unit) -> list[Memory]:
-    """The memories on chip that all cores share and that keep inputs and outputs, from the outermost."""
-    shared = takewhile(lambda level: not isinstance(level, Fanout) or level.count == 1, unit.hierarchy)
-    kept = {OperandRole.INPUT, OperandRole.OUTPUT}
-    return [level for level in shared if isinstance(level, Memory) and kept <= level.holds]
 
 
 def storages(graph: Graph) -> tuple[dict[str, str], dict[str, float], dict[str, set[Role]]]:

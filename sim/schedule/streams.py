@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sim.cost.compulsory import shared_memories
 from sim.cost.roofline import roofline
 from sim.cost.vector import lane_cycles, primitives, stream
 from sim.mapping.machine import Machine
@@ -14,7 +15,6 @@ from sim.mapping.problem import WEIGHT
 from sim.results import Term
 from sim.schedule.asking import compute_and_widening, homes_of, machine_of
 from sim.schedule.groups import WIDENING, GroupCost, bounds, vector_count, vector_energy
-from sim.schedule.residency import shared_memories
 from sim.workload.graph import EinsumOp, MovementOp, Op, Primitive, VectorOp
 
 if TYPE_CHECKING:

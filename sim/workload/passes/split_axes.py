@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from itertools import combinations
 
-from sim.workload.graph import Einsum, Operand, Tensor
+from sim.workload.graph import Axis, Einsum, Operand, Tensor
 
 
 def _strides(tensor: Tensor) -> list[int]:
@@ -95,3 +97,16 @@ def with_rank(e: Einsum, operand: Operand, rank: str) -> int | None:
         if rank in axis.ranks and rank_of(e, operand, at, 1) == rank:
             return at
     return None
+
+
+def share_of(e: Einsum, rank: str, chips: int, new: Mapping[str, str]) -> Einsum:
+    """The einsum with `rank` divided, on the local tensors."""
+
+    def local(axis: Axis) -> Axis:
+        return replace(axis, size=axis.size // chips) if rank in axis.ranks else axis
+
+    operands = tuple(
+        Operand(tensor=new.get(o.tensor, o.tensor), role=o.role, projection=tuple(map(local, o.projection)))
+        for o in e.operands
+    )
+    return Einsum(ranks={**e.ranks, rank: e.ranks[rank] // chips}, operands=operands)

@@ -17,15 +17,12 @@ from typing import Any
 from sim.errors import WorkloadError
 from sim.workload.graph import (
     UNREAD_WEIGHTS,
-    Axis,
     Collective,
     CollectiveOp,
-    Einsum,
     EinsumOp,
     Graph,
     MovementOp,
     Op,
-    Operand,
     OperandRole,
     Region,
     Role,
@@ -34,7 +31,7 @@ from sim.workload.graph import (
     ViewOp,
 )
 from sim.workload.passes.fuse import _ELEMENTWISE
-from sim.workload.passes.split_axes import follow_reduction, follow_view, rank_of, with_rank
+from sim.workload.passes.split_axes import follow_reduction, follow_view, rank_of, share_of, with_rank
 
 VOCABULARY_ROWS = 8192
 """Tables of at least so many rows are split; smaller ones lie whole on every chip."""
@@ -114,6 +111,8 @@ class _Sharder:
                     self._einsum(op)
                 case ViewOp():
                     self._view(op)
+                case VectorOp() if self._is_reduction(op):
+                    self._reduction(op)
                 case VectorOp():
                     self._vector(op)
                 case MovementOp() if op.kind == "aten.embedding" and self._is_vocabulary(op):
@@ -277,19 +276,15 @@ class _Sharder:
         self.ops.append(op)
 
     def _vector(self, op: VectorOp) -> None:
-        """Element-wise work stays split; what mixes along other axes (the last one, joined or reduced ones) too."""
-        out = self.graph.tensors[op.outputs[0]]
-        if len(op.inputs) == 1 and op.inputs[0] in self.split and self._name(op) in _REDUCES:
-            self._reduction(op)
-            return
+        """Element-wise work stays split; what mixes along another axis (the last one, or a joined one) too."""
+        out, name = self.graph.tensors[op.outputs[0]], self._name(op)
         axes = {
             len(out.shape) - len(self.tensors[key].shape) + self.split[key] for key in op.inputs if key in self.split
         }
         axis = next(iter(axes), -1)
         same = all(self.graph.tensors[key].shape == out.shape for key in op.outputs)
-        last = axis == len(out.shape) - 1
-        follows = self._name(op) in _FOLLOWS or (self._name(op) in _MIXES_LAST and not last)
-        follows = follows or (self._name(op) == "cat" and self._alike(op, axis))
+        mixes_other = name in _MIXES_LAST and axis != len(out.shape) - 1
+        follows = name in _FOLLOWS or mixes_other or (name == "cat" and self._alike(op, axis))
         if len(axes) != 1 or not same or not follows or axis < 0 or out.shape[axis] % self.chips:
             self._alone(op)
             return
@@ -307,6 +302,9 @@ class _Sharder:
                 return
             new[key] = local
         self._divide(op, new, axis)
+
+    def _is_reduction(self, op: VectorOp) -> bool:
+        return self._name(op) in _REDUCES and len(op.inputs) == 1 and op.inputs[0] in self.split
 
     def _reduction(self, op: VectorOp) -> None:
         """One along other axes than the split one."""
@@ -391,7 +389,7 @@ class _Sharder:
             self._alone(op)
             return
         part = self._part(made) if reduces else made
-        local = _share(e, rank, self.chips, {**new, made: part})
+        local = share_of(e, rank, self.chips, {**new, made: part})
         self.ops.append(replace(renamed(op, {**new, **extras}), outputs=(part,), einsum=local))
         learned = self.graph.tensors[e.operand(OperandRole.WEIGHT).tensor].role is Role.WEIGHT
         self.count["rows" if reduces else "columns" if learned else "heads"] += 1
@@ -480,19 +478,6 @@ def renamed(op: Any, new: Mapping[str, str]) -> Any:
     if isinstance(op, MovementOp):
         return replace(op, inputs=inputs, read_bytes={new.get(k, k): n for k, n in op.read_bytes.items()})
     return replace(op, inputs=inputs)
-
-
-def _share(e: Einsum, rank: str, chips: int, new: dict[str, str]) -> Einsum:
-    """The einsum with `rank` divided, on the local tensors."""
-
-    def local(axis: Axis) -> Axis:
-        return replace(axis, size=axis.size // chips) if rank in axis.ranks else axis
-
-    operands = tuple(
-        Operand(tensor=new.get(o.tensor, o.tensor), role=o.role, projection=tuple(map(local, o.projection)))
-        for o in e.operands
-    )
-    return Einsum(ranks={**e.ranks, rank: e.ranks[rank] // chips}, operands=operands)
 
 
 __all__ = ["renamed", "tensor_parallel"]

@@ -425,6 +425,11 @@ def compact_shape(tensor: AnyTensor) -> tuple[int, ...]:
     return tuple(shape)
 
 
+def _bits(tensor: AnyTensor) -> int:
+    """Bits of an element as it is stored: torch gives a byte to each of its types of four bits."""
+    return 4 if str(tensor.dtype) in ("torch.int4", "torch.uint4") else tensor.element_size() * 8
+
+
 def _unexpanded(tensor: AnyTensor) -> tuple[int, ...]:
     """Shape in which an expanded axis has one element."""
     return tuple(
@@ -445,13 +450,6 @@ def _layout(tensor: AnyTensor) -> tuple[int, ...]:
 
 _COMPLEX = {"I": 2, "O": 2}
 """Ranks of a product of complex factors: four real products an element. Each factor and the result has two parts."""
-
-
-def _bits(tensor: AnyTensor) -> int:
-    """Bits of an element as it is stored: torch gives a byte to each of its types of four bits."""
-    return 4 if str(tensor.dtype) in ("torch.int4", "torch.uint4") else tensor.element_size() * 8
-
-
 _PARTS = {OperandRole.INPUT: "I", OperandRole.WEIGHT: "O", OperandRole.OUTPUT: "O"}
 
 

@@ -161,33 +161,43 @@ def conv(attrs: dict, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor 
 
 @operator("ConvTranspose")
 def conv_transpose(attrs: dict, x: torch.Tensor, weight: torch.Tensor, bias: Any = None) -> torch.Tensor:
-    """Each axis gives (size - 1) stride + (k - 1) dilation + 1 + output_padding results, less what `pads` cut off; the
-    shape may be stated instead of the pads, and SAME means size x stride of them."""
+    """torch pads alike on both sides; what is cut off beyond that is cut off its result."""
     dims = weight.dim() - 2
+    before, after = _cut_off(attrs, list(x.shape[2:]), list(weight.shape[2:]))
+    even = [max(min(b, a), 0) for b, a in zip(before, after, strict=True)]
     strides, more = attrs.get("strides", [1] * dims), attrs.get("output_padding", [0] * dims)
-    dilations, mode = attrs.get("dilations", [1] * dims), _pad_mode(attrs)
-    sizes, window = list(x.shape[2:]), list(weight.shape[2:])
-    whole = [
-        (n - 1) * s + (k - 1) * d + 1 + o for n, s, k, d, o in zip(sizes, strides, window, dilations, more, strict=True)
-    ]
+    function = (nnf.conv_transpose1d, nnf.conv_transpose2d, nnf.conv_transpose3d)[dims - 1]
+    out = function(x, weight, bias, strides, even, more, attrs.get("group", 1), attrs.get("dilations", [1] * dims))
+    rest = [(b - e, a - e) for b, a, e in zip(before, after, even, strict=True)]
+    index = [slice(b, n - a) for (b, a), n in zip(rest, out.shape[2:], strict=True)]
+    return out[(slice(None), slice(None), *index)] if any(map(any, rest)) else out
+
+
+def _cut_off(attrs: dict, sizes: list[int], window: list[int]) -> tuple[list[int], list[int]]:
+    """What a transposed convolution cuts off each axis of its result, before and behind.
+
+    Each axis gives (size - 1) stride + (k - 1) dilation + 1 + output_padding results, less what `pads` cut off; the
+    shape may be stated instead of the pads, and SAME means size x stride of them.
+    """
+    dims, mode = len(window), _pad_mode(attrs)
+    strides, dilations = attrs.get("strides", [1] * dims), attrs.get("dilations", [1] * dims)
     asked = attrs.get("output_shape")
     if asked is None and mode.startswith("SAME"):
         asked = [n * s for n, s in zip(sizes, strides, strict=True)]
-    if asked is not None:
-        cut = [w - a for w, a in zip(whole, asked[-dims:], strict=True)]
-        before = [c // 2 if mode == "SAME_UPPER" else c - c // 2 for c in cut]
-        after = [c - b for c, b in zip(cut, before, strict=True)]
-    else:
-        pads = attrs.get("pads", [0] * 2 * dims) if mode == "NOTSET" else [0] * 2 * dims
-        before, after = list(pads[:dims]), list(pads[dims:])
-    even = [max(min(b, a), 0) for b, a in zip(before, after, strict=True)]
-    function = (nnf.conv_transpose1d, nnf.conv_transpose2d, nnf.conv_transpose3d)[dims - 1]
-    out = function(x, weight, bias, strides, even, more, attrs.get("group", 1), dilations)
-    rest = [(b - e, a - e) for b, a, e in zip(before, after, even, strict=True)]
-    if min(min(pair) for pair in rest) < 0:  # a stated shape beyond the whole one
-        raise NotImplementedError(f"output_shape {list(asked or ())}, more than the {whole} that its inputs give")
-    index = [slice(b, n - a) for (b, a), n in zip(rest, out.shape[2:], strict=True)]
-    return out[(slice(None), slice(None), *index)] if any(map(any, rest)) else out
+    if asked is None:
+        pads = list(attrs.get("pads", [0] * 2 * dims)) if mode == "NOTSET" else [0] * 2 * dims
+        if min(pads) < 0:
+            raise NotImplementedError(f"pads {pads}: expected none below 0")
+        return pads[:dims], pads[dims:]
+    more = attrs.get("output_padding", [0] * dims)
+    whole = [
+        (n - 1) * s + (k - 1) * d + 1 + o for n, s, k, d, o in zip(sizes, strides, window, dilations, more, strict=True)
+    ]
+    cut = [w - a for w, a in zip(whole, asked[-dims:], strict=True)]
+    if min(cut) < 0:
+        raise NotImplementedError(f"output_shape {list(asked)}, more than the {whole} that its inputs give")
+    before = [c // 2 if mode == "SAME_UPPER" else c - c // 2 for c in cut]
+    return before, [c - b for c, b in zip(cut, before, strict=True)]
 
 
 @operator("MaxPool", "AveragePool")
