@@ -103,11 +103,12 @@ def sweep(
     Args: workload: a graph, a `sim.Workload`, or a name (needed for `knobs`); chip_grid: override
         path -> values, or `Designs`; precisions: names or policies (see `sim.estimate`), the chip's default if
         None; progress: called with the share of the (knobs, precision) pairs that are done; processes: how many
-        cost the designs (forked copies of this one, on Linux only), those of one structure in one of them.
+        cost the designs (forked copies of this one, on Linux only), those of one structure in one of them; where
+        all are of one, how many search for their mappings over several memory borders.
     Returns: a table in `itertools.product` order; rows of what cannot run (it fits nowhere, has an op without a cost
         rule, or values that do not go together) are infeasible, and have nan and a reason.
     Raises: WorkloadError: knobs on a plain graph; ConfigError, PrecisionError, TraceError as for one estimate, where a
-        value is wrong by itself, or every combination is.
+        value goes with none of the others, or every combination is wrong.
     """
     chip = as_chip(chip, where="sweep: second argument")
     designs = (
