@@ -195,10 +195,13 @@ def test_reducing_over_no_axes_keeps_every_element(tmp_path):
 
 
 def test_what_cannot_be_read_says_so(tmp_path):
+    w = weight("w", [4, 4, 3, 3])
     for one, weights, said in (
         (node("AveragePool", ["x"], ["y"], kernel_shape=[3, 3], dilations=[2, 2]), [], "AveragePool with dilations"),
         (node("Cast", ["x"], ["y"], to=P.STRING), [], "elements of type STRING cannot be read"),
         (node("Resize", ["x", "", "s"], ["y"]), [weight("s", [4], values=[2, 1, 1, 1])], "the same first two axes"),
+        (node("ConvTranspose", ["x", "w"], ["y"], pads=[-1, 0, 0, 0]), [w], "expected none below 0"),
+        (node("ConvTranspose", ["x", "w"], ["y"], output_shape=[11, 10]), [w], r"\[11, 10\], more than the \[10, 10\]"),
     ):
         with pytest.raises(TraceError, match=said):
             read(tmp_path, [one], {"x": [1, 4, 8, 8]}, weights, 19)
