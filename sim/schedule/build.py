@@ -95,7 +95,6 @@ def to_schedule(network: Network, d: int) -> Schedule:
     for link in chip.links:
         rates[link.name] = link.bandwidth.at(clock) * clock
     beside = beside_unit(network.groups, awaited(network.graph), len(network.chips))[:, d].tolist()
-    stages = chip.system.pipeline if chip.system else 1
     groups = tuple(
         _group(network, i, d, names, rates, beside, _held(network, cost, d, position))
         for i, cost in enumerate(network.groups)
