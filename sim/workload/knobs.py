@@ -72,6 +72,13 @@ class Description:
     function: str
     doc: str
     knobs: Mapping[str, Knob]
+    line: int
+    """At which the function begins."""
+
+    @property
+    def place(self) -> str:
+        """ "file.py:line" of the function: where ops come from that only torch's own modules run."""
+        return f"{self.path.name}:{self.line}"
 
     @property
     def summary(self) -> str:
@@ -118,7 +125,7 @@ def describe(path: Path, function: str = "build") -> Description:
     node = functions[function]
     doc = ast.get_docstring(node) if function != "build" else None
     doc = doc or ast.get_docstring(tree) or ast.get_docstring(node) or ""
-    return Description(path=path, function=function, doc=doc, knobs=_knobs(node, path))
+    return Description(path=path, function=function, doc=doc, knobs=_knobs(node, path), line=node.lineno)
 
 
 def _knobs(node: ast.FunctionDef, path: Path) -> dict[str, Knob]:

@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from os import PathLike, fspath
 from pathlib import Path
@@ -146,7 +146,8 @@ class Workload:
             graph = export(*built, name=self.label, progress=progress)
         else:
             graph = trace(*built, name=self.label, progress=progress, policy=policy)
-        return graph.with_(knobs=dict(self.knobs), batch=batch if isinstance(batch, int) else 1)
+        ops = tuple(op if op.source else replace(op, source=self.description.place) for op in graph.ops)
+        return graph.with_(ops=ops, knobs=dict(self.knobs), batch=batch if isinstance(batch, int) else 1)
 
 
 def load_workload(

@@ -273,4 +273,4 @@ def test_the_command_tells_reasons_the_most_frequent_first() -> None:
     text = " ".join(done.stdout.split())
     assert done.exit_code == 0
     assert "4 of 6 do not run: gemm: fewer places to cut than 4 pipeline stages need" in text
-    assert "(2); h100-sxm-x8: system.pipeline=8:" in text
+    assert "(2); h100-sxm-x8: system.chips=4, system.pipeline=8:" in text

@@ -14,7 +14,8 @@ import torch
 _TORCH = str(Path(torch.__file__).parent) + os.sep  # not torchvision
 _OURS = (str(Path(__file__).parent) + os.sep, str(Path(__file__).parents[1] / "raised.py"))
 _LOADER = str(Path(__file__).parents[1] / "load.py")
-"""What builds a workload and has it traced: a line of the model's own lies further in, or there is none."""
+"""What builds a workload and has it traced: a line of the model's own lies further in, or there is none (then the
+loader says where the model is built)."""
 _STDLIB = sysconfig.get_path("stdlib")
 
 
