@@ -21,6 +21,7 @@ from sim.events.scenario import Bursts, Closed, Periodic, Poisson, Recorded, Sce
 from sim.events.simulate import idle_power_of, shared_names
 from sim.events.stated import scenario as stated_scenario
 from sim.events.statistics import Interval, t_interval
+from sim.events.summary import after_prefetch
 from sim.events.ticks import to_seconds, to_ticks
 from sim.hardware.chip import Chip
 from sim.results import SIMULATE_SCHEMA
@@ -177,8 +178,8 @@ def run_scenario(
 def offered_load(scenario: Scenario, schedules: Mapping[str, Schedule], chip: Chip) -> dict[str, float]:
     """Utilisation of each unit instance and port by the streams that arrive whatever happens.
 
-    rate x (time of the stream's groups on the unit, alone), spread over the instances of a unit that
-    the stream may use; rate x bytes / bandwidth for the ports that all share.
+    rate x (time of the stream's groups on the unit, alone, with what is prefetched behind the group before), spread
+    over the instances of a unit that the stream may use; rate x bytes / bandwidth for the ports that all share.
     """
     load: dict[str, float] = {}
     shared = shared_names(chip)
@@ -189,7 +190,7 @@ def offered_load(scenario: Scenario, schedules: Mapping[str, Schedule], chip: Ch
         schedule = schedules[spec.name]
         place = _place(spec)
         program = make_program(schedule, place={u: i or 0 for u, i in place.items()}, shared=shared)
-        for work, engine in zip(program.works, program.engines, strict=True):
+        for work, engine in zip(after_prefetch(program), program.engines, strict=True):
             unit = engine.split("[")[0]
             anywhere = place.get(unit, 0) is None and not work.group.pinned
             count = schedule.units.get(unit, 1) if anywhere else 1

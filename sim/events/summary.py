@@ -55,7 +55,7 @@ class _Sum:
 
 def summarise(program: Program, segments: int = SEGMENTS) -> Program:
     """The program with at most about `segments` groups (more when it changes units more often)."""
-    works = _after_prefetch(program)
+    works = after_prefetch(program)
     lengths = [w.launch + w.total for w in works]
     members = _members(program, lengths, max(1, ceil(sum(lengths) / segments)))
     home = {at: i for i, group in enumerate(members) for at in group}
@@ -89,7 +89,7 @@ def _members(program: Program, lengths: list[int], part: int) -> list[list[int]]
     return members
 
 
-def _after_prefetch(program: Program) -> list[Work]:
+def after_prefetch(program: Program) -> list[Work]:
     """Each group with as much prefetched as fits into the idle time of the DMA engine before it."""
     works = list(program.works)
     for at, after in enumerate(program.following):

@@ -49,6 +49,17 @@ def test_periodic_stream_alone():
     assert json.loads(json.dumps(result.to_dict(), allow_nan=False))["scenario"] == "t"
 
 
+def test_what_is_prefetched_behind_the_group_before_is_no_load():
+    """6 ms of compute, beside which the next group's 4 MB come in 4 ms, and 2 ms more: 8 ms every 10."""
+    job = schedule(
+        group(steps(repeat=[1], compute=[6e-3])),
+        group(steps(repeat=[1], compute=[2e-3], first=4e6), name="next", deps=(0,), prefetch={"DRAM": 4e6}),
+    )
+    result = run_scenario(scenario(), CHIP, build=lambda *_: job)
+    assert result.offered == {"NPU[0]": pytest.approx(0.8), "DRAM": pytest.approx(0.4)}
+    assert result.streams["s"].latency_max_s == pytest.approx(8e-3)
+
+
 def test_rates_are_over_the_whole_length():
     """10 jobs of 4 ms in 1 s, the last ends at 904 ms: 10 a second, not 10 in 904 ms."""
     stream = run_scenario(scenario(rate="10 Hz"), CHIP, build=build).streams["s"]
