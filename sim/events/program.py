@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -48,10 +48,7 @@ def make_program(
     return Program(
         works=tuple(works),
         engines=engines,
-        held_bytes=tuple(
-            {_memory_name(m, e, shared): b for m, b in g.held_bytes.items()}
-            for g, e in zip(schedule.groups, engines, strict=True)
-        ),
+        held_bytes=tuple(_held(g, e, schedule, shared) for g, e in zip(schedule.groups, engines, strict=True)),
         lasting_bytes=dict(schedule.lasting_bytes),
         energy_j=None if None in energies else float(sum(e for e in energies if e is not None)),
         **issue_order(engines, _checked_deps(schedule)),
@@ -91,16 +88,23 @@ def with_host_stage(
     return replace(schedule, groups=(*stages, *groups) if first else (*groups, *stages), units=units)
 
 
-def _memory_name(memory: str, engine: str, shared: Collection[str] | None) -> str:
-    """A memory that units do not share belongs to one unit instance: "npu[1].SRAM"."""
-    return memory if shared is None or memory in shared else f"{engine}.{memory}"
+def _own(schedule: Schedule, shared: Collection[str] | None) -> Callable[[str], bool]:
+    """Whether a memory or link belongs to one unit instance ("npu[1].SRAM"): what units do not share and, of a pipeline
+    of chips, the home memories of its stages."""
+    homes = {name.split(".")[-1] for name in schedule.lasting_bytes} if schedule.stages > 1 else set()
+    return lambda name: name in homes or (shared is not None and name not in shared)
+
+
+def _held(group: Group, engine: str, schedule: Schedule, shared: Collection[str] | None) -> dict[str, float]:
+    """Memory -> bytes; nothing of what the stages of a pipeline before it held."""
+    own = _own(schedule, shared)
+    held = {f"{engine}.{m}" if own(m) else m: b for m, b in group.held_bytes.items()}
+    return dict.fromkeys(schedule.lasting_bytes, 0.0) | held if held and schedule.stages > 1 else held
 
 
 def _ports(schedule: Schedule, engine: str, shared: Collection[str] | None, capacity: Mapping[str, float]) -> Ports:
-    """Of a pipeline of chips each stage has a home memory of its own."""
-    homes = schedule.lasting_bytes if schedule.stages > 1 else {}
-    parts = {port: port.split(".")[0] for port in schedule.ports}
-    own = {p: f"{engine}.{p}" for p, of in parts.items() if of in homes or (shared is not None and of not in shared)}
+    belongs = _own(schedule, shared)
+    own = {port: f"{engine}.{port}" for port in schedule.ports if belongs(port.split(".")[0])}
     return Ports(rates=schedule.ports, capacity={p: c for p, c in capacity.items() if p in schedule.ports}, alias=own)
 
 

@@ -28,6 +28,7 @@ from sim.schedule.plan import Group, Schedule, Steps
 from sim.schedule.slices import Sliced, slice_classes
 from sim.schedule.stages import is_send, stages_of
 from sim.workload.graph import CollectiveOp, Graph
+from sim.workload.passes.pipeline import stage_of
 from sim.workload.passes.precision import PrecisionPolicy
 from sim.workload.precision import Precision
 from sim.workload.precision_file import resolve_precision
@@ -106,21 +107,32 @@ def to_schedule(network: Network, d: int) -> Schedule:
         clock_hz={unit.name: clock},
         units={unit.name: unit.count} | ({chip.system_link.name: 1} if any(beside) else {}),
         notes=network.notes,
-        lasting_bytes={home.name: network.residency.lasting_bytes},
+        lasting_bytes={home.name: float(network.residency.lasting_bytes[0])},
     )
     return _in_stages(made, network, d) if chip.system and chip.system.pipeline > 1 else made
 
 
 def _in_stages(made: Schedule, network: Network, d: int) -> Schedule:
-    """Each group on the chip of its stage of a pipeline; a send on the one that waits for it, which may load then."""
-    stages = stages_of(network, d)
+    """Each group on the chip of its stage of a pipeline; a send on the one that waits for it, which may load then.
+    Each chip has its weights and caches; what a job holds beside them on one, it holds until it goes on at the next."""
+    stages, unit = stages_of(network, d), network.unit
     stage = {name: at for at, names in enumerate(stages.groups) for name in names}  # (inputs arrive at the first)
+    lasting = dict(zip(stage_of(network.graph), network.residency.lasting_bytes.tolist(), strict=True))
     groups = tuple(
-        replace(group, instance=stage.get(group.name, 0) + is_send(cost.op), pinned=True)
+        replace(
+            group, instance=stage.get(group.name, 0) + is_send(cost.op), pinned=True,
+            held_bytes={} if is_send(cost.op) else group.held_bytes,
+        )
         for group, cost in zip(made.groups, network.groups, strict=True)
+    )  # fmt: skip
+    return replace(
+        made,
+        groups=groups,
+        units=dict.fromkeys(made.units, len(stages.groups)),
+        lasting_bytes={f"{unit.name}[{at}].{unit.home}": held for at, held in lasting.items()},
+        stages=len(stages.groups),
+        interval_s=stages.interval_s,
     )
-    units = dict.fromkeys(made.units, len(stages.groups))
-    return replace(made, groups=groups, units=units, stages=len(stages.groups), interval_s=stages.interval_s)
 
 
 def _held(network: Network, cost: GroupCost, d: int, position: Mapping[str, int]) -> dict[str, float]:

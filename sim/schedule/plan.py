@@ -112,7 +112,7 @@ class Schedule:
     """Unit -> count of instances."""
     notes: tuple[str, ...] = ()
     lasting_bytes: Mapping[str, float] = field(default_factory=dict)
-    """Memory -> bytes held from one run to the next: weights and caches."""
+    """Memory ("gpu[1].DRAM" where each stage has its own) -> bytes held from one run to the next: weights, caches."""
     stages: int = 1
     """Of a pipeline of chips."""
     interval_s: float | None = None

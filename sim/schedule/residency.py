@@ -67,8 +67,8 @@ class Residency:
     """position of an op -> storage -> bytes of weights that come on chip before it, on the designs that keep them"""
     spared_bytes: np.ndarray
     """(D,) of activations that stay, which home need not move: each times the ops that make or read it"""
-    lasting_bytes: float
-    """of `home_tensors`, what stays from one run to the next: weights and caches"""
+    lasting_bytes: np.ndarray
+    """(ops,) of `home_tensors`, what stays from one run to the next on the chip that runs each op: weights, caches"""
 
     def where(self, designs: np.ndarray, other: Residency) -> Residency:
         """The homes of `other` on these designs (D,), of this on the rest."""
@@ -273,5 +273,7 @@ def residency(
         home_tensors=always,
         home_live_bytes=home,
         spared_bytes=spared,
-        lasting_bytes=sum(b for s, b in always.items() if roles[s] & {Role.WEIGHT, Role.KV_CACHE}),
+        lasting_bytes=_fixed_bytes(
+            graph, place, {s: b for s, b in always.items() if roles[s] & {Role.WEIGHT, Role.KV_CACHE}}
+        ),
     )

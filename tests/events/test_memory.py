@@ -34,6 +34,20 @@ def test_one_job():
     assert result.streams["a"].peak_memory_bytes == {"DRAM": 15, "NPU[0].SRAM": 7}
 
 
+def test_a_job_goes_on_from_chip_to_chip():
+    """Weights of 10 on one chip and 20 on the next, whatever runs: the job adds 5 on the first for 100 ns, then 2."""
+    groups = [
+        replace(group(STEP, name="g0"), held_bytes={"DRAM": 15.0}, pinned=True),
+        replace(group(STEP, name="g1", deps=(0,), instance=1), held_bytes={"DRAM": 22.0}, pinned=True),
+    ]
+    weights = {"NPU[0].DRAM": 10.0, "NPU[1].DRAM": 20.0}
+    chips = replace(schedule(*groups), lasting_bytes=weights, stages=2)
+    result = run([Stream(name="a", schedule=chips, arrivals_s=(50 * NS,))], shared={"DRAM"})
+    assert steps_of(result, "NPU[0].DRAM bytes") == [(0, 0.0), (50, 15.0), (150, 10.0)]
+    assert steps_of(result, "NPU[1].DRAM bytes") == [(0, 0.0), (50, 20.0), (150, 22.0), (250, 20.0)]
+    assert result.peak_memory_bytes == {"NPU[0].DRAM": 15, "NPU[1].DRAM": 22}
+
+
 @pytest.mark.parametrize("record", [0, 1000])
 def test_copies_share_weights_and_a_preempted_job_holds_on(record):
     """a[1] arrives while a[0] runs its first group, waits for it, and both then hold memory: 10 + 2 + 5 in DRAM

@@ -142,6 +142,15 @@ def test_jobs_pass_through_the_stages_of_chips_one_behind_the_other():
     assert apart <= 1.01 * (slowest + send)
 
 
+def test_each_chip_of_a_pipeline_holds_its_stage():
+    """The fullest as much as the estimate says."""
+    chip, given = sim.load_hardware("h100-sxm-x8", {"system.pipeline": 4}), {"calibration": "none"}
+    graph = products(4096, (4096,) * 5)
+    held = sim.simulate(graph, chip, **given).streams["inference"].peak_memory_bytes
+    assert sorted(held) == [f"gpu[{stage}].DRAM" for stage in range(4)]
+    assert max(held.values()) == sim.estimate(graph, chip, **given).peak_memory_bytes["DRAM"]
+
+
 def test_stages_of_chips_are_a_pipeline_too():
     """Four equal layers on four stages of two H100: each stage computes one, and sends while it computes the next."""
     chip = sim.load_hardware("h100-sxm-x8", {"system.pipeline": 4})
