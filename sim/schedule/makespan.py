@@ -20,12 +20,12 @@ class Makespan:
 
     The unit runs its groups in order. A group's weights may load while the group before still computes: hidden is the
     share of it that passes (`sim.schedule.plan`) in the time in which the DMA engine idles beside the compute, and no
-    more than has room beside that group's tiles. Nothing loads while the inputs come over the host link: the unit
-    begins when they are there. A collective is launched by the unit and then occupies the link, one at a time, so
-    that one that reads another's result has it when its turn comes; the unit goes on with what does not need its
-    result (`beside_unit`). Its increment is its launch and what the unit waits for it, at the first group that reads
-    the result or at the end: hidden communication costs nothing. Weights load during one that the unit waits for at
-    once, not during a wait later on.
+    more than has room beside that group's tiles and the tensors that stay on chip meanwhile. Nothing loads while the
+    inputs come over the host link: the unit begins when they are there. A collective is launched by the unit and then
+    occupies the link, one at a time, so that one that reads another's result has it when its turn comes; the unit goes
+    on with what does not need its result (`beside_unit`). Its increment is its launch and what the unit waits for it,
+    at the first group that reads the result or at the end: hidden communication costs nothing. Weights load during one
+    that the unit waits for at once, not during a wait later on.
     """
 
     def __init__(self, groups: Sequence[GroupCost], awaited: Awaited | None, designs: int) -> None:
@@ -102,8 +102,7 @@ class _Increments:
         idle = table("idle_s")
         idle[[i for i, group in enumerate(groups) if group.name == TRANSFER]] = 0.0
         slack = _before(idle, runs & ~beside[:, some])
-        used = _before(table("footprint_bytes"), runs & ~sends)
-        room = _room(used + held, weights, capacity)
+        room = _room(_before(table("footprint_bytes") + held, runs & ~sends), weights, capacity)
         saved = ahead * np.minimum(room, prefetch_share(slack, saves_s=ahead, moving_s=moving))
         self.increment[:, some] = np.where(runs, np.where(sends, launch, launch + time - saved), 0.0)
         self.saved[:, some] = np.where(runs & ~sends, saved, 0.0)

@@ -44,11 +44,25 @@ def test_weights_come_ahead_as_far_as_they_fit(stays):
     network = cost_network(graph, [chip], parse_precision(chip.default_precision), Options(objective="latency"))
     before, seen = 0.0, set()
     for group, ahead in zip(network.groups, network.prefetches, strict=True):
-        left, needed = capacity - before - group.held_bytes[0], group.first_weight_bytes[0]
+        left, needed = capacity - before, group.first_weight_bytes[0]
         assert ahead[0] == (1.0 if needed <= left else max(0.0, left) / needed)
-        before = group.footprint_bytes[0]
+        before = group.held_bytes[0] + group.footprint_bytes[0]
         seen.add(int(ahead[0] > 0) + int(ahead[0] == 1))
     assert seen >= {1, 2}
+
+
+def test_what_stays_on_chip_for_the_group_before_leaves_no_room_for_the_next_weights():
+    """`layer2` reads 128 x 512 int8 that stay on chip, beside 88 KiB of its tiles: of 160 KiB 8 are left for the 16 of
+    `layer3`, which reads from home. What stays for `layer3` itself, nothing, was counted: all came ahead, and the
+    memory held 168 KiB."""
+    chip = sim.load_hardware("systolic", {"SRAM.capacity": "160 KiB"})
+    graph = products(128, (128, 128, 512, 256, 512), relu=False)
+    network = cost_network(graph, [chip], parse_precision("int8"), Options(calibration="none"))
+    before, last = network.groups[2:]
+    assert [before.held_bytes[0], last.held_bytes[0], before.footprint_bytes[0]] == [128 * 512, 0, 88 << 10]
+    assert last.first_weight_bytes[0] == 16 << 10
+    assert network.prefetches[3][0] == 0.5
+    assert network.hidden_s[3][0] == pytest.approx(last.prefetch_s[0] / 2)
 
 
 @pytest.mark.parametrize("room", ["48 KiB", "100 KiB", "160 KiB"])
