@@ -76,7 +76,9 @@ def estimate(
         list[str] | None, typer.Option(metavar="OP=TIME", help="Latency of an op that you know better.")
     ] = None,
     allow_unsupported: AllowOption = False,
-    per_op: Annotated[bool, typer.Option("--per-op", help="Every op, not only the heaviest.")] = False,
+    per_op: Annotated[
+        bool, typer.Option("--per-op", help="Every op by itself, not only the heaviest with equal layers in one row.")
+    ] = False,
     by_module: Annotated[bool, typer.Option("--by-module", help="The module tree of the model.")] = False,
     fail_over: Annotated[str | None, typer.Option(metavar="TIME", help="Exit with 1 above this latency.")] = None,
     inputs: InputsOption = Inputs.HOST,

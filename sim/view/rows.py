@@ -115,11 +115,11 @@ def traffic_bytes(op: OpEstimate, memory: str) -> float:
     return sum(t.read + t.write for t in op.traffic_bytes.get(memory, {}).values())
 
 
-def saved_text(op: OpEstimate) -> str:
-    """Time that fusion and kept tensors save an op, signed: "-0.3 us" where it pays for others."""
-    if op.saved is None:
+def saved_text(ops: Sequence[OpEstimate]) -> str:
+    """Time that fusion and kept tensors save ops, signed: "-0.3 us" where it pays for others."""
+    if any(op.saved is None for op in ops):
         return "-"
-    seconds = op.saved.latency_s
+    seconds = sum(op.saved.latency_s for op in ops if op.saved)
     return ("-" if seconds < 0 else "") + time_text(abs(seconds)) if abs(seconds) > 1e-12 else "0"
 
 
@@ -237,6 +237,29 @@ def remedies(estimate: Estimate) -> list[str]:
 def heaviest(estimate: Estimate) -> list[OpEstimate]:
     """Ops by latency, largest first; ties stay in the order of the network."""
     return sorted(estimate.ops, key=lambda op: -op.latency_s)
+
+
+def equal_layers(estimate: Estimate) -> list[list[OpEstimate]]:
+    """Ops that differ in the numbers of their modules alone (the same work, types, tiles and binding resource), those
+    that take longest together first."""
+    alike: dict[tuple, list[OpEstimate]] = {}
+    for op in heaviest(estimate):
+        work = (op.kind, op.macs, op.vector_ops, op.bound, op.precision, tile_text(op.mapping))
+        alike.setdefault((_numberless(op.name), *work), []).append(op)
+    return sorted(alike.values(), key=lambda ops: -seconds_of(ops))
+
+
+def seconds_of(ops: Sequence[OpEstimate]) -> float:
+    return sum(op.latency_s for op in ops)
+
+
+def layers_text(ops: Sequence[OpEstimate]) -> str:
+    """ "layers.*.up x 32"; the name of a single one."""
+    return ops[0].name if len(ops) == 1 else f"{_numberless(ops[0].name)} x {len(ops)}"
+
+
+def _numberless(name: str) -> str:
+    return ".".join("*" if part.isdigit() else part for part in name.split("."))
 
 
 @dataclass(frozen=True, slots=True)

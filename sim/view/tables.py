@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sim.cost.roofline import Roofline, RooflinePoint
-from sim.results import Estimate
+from sim.results import Estimate, OpEstimate
 from sim.view import rows
 from sim.view.fitted import Column, FittedTable, Shorten, fitted, number, words
 
@@ -89,39 +89,39 @@ def memory(estimate: Estimate) -> Table:
 
 
 def per_op(estimate: Estimate, *, limit: int | None = None) -> FittedTable:
-    """Ops by time with what binds them, utilisation, traffic at the home memory and tiles."""
+    """Ops by time with what binds them, utilisation, traffic at the home memory and tiles; up to a limit, equal layers
+    are one row of their sums."""
     home = next(iter(estimate.traffic_bytes), "")
-    ops = rows.heaviest(estimate)
-    shown, rest = ops[:limit], ops[limit:] if limit is not None else []
-    longest = ops[0].latency_s if ops else 0.0
-    seconds = [op.latency_s for op in shown]
-    names, styles = [Text(op.name) for op in shown], [""] * len(shown)
+    every = [[op] for op in rows.heaviest(estimate)] if limit is None else rows.equal_layers(estimate)
+    shown, rest = every[:limit], [op for ops in every[limit:] for op in ops] if limit is not None else []
+    heads = [ops[0] for ops in shown]
+    seconds = [rows.seconds_of(ops) for ops in shown]
+    longest = max(seconds, default=0.0)
+    names, styles = [Text(rows.layers_text(ops)) for ops in shown], [""] * len(shown)
     if rest:
-        seconds.append(sum(op.latency_s for op in rest))
         names, styles = [*names, Text(f"{len(rest)} more")], [*styles, "dim"]
 
     def column(title: str, cells: Iterable[Text | str], **how: Any) -> Column:
         texts = [cell if isinstance(cell, Text) else Text(cell) for cell in cells]
         return Column(title=title, cells=(*texts, *[Text("")] * (len(names) - len(texts))), **how)
 
-    joules = [rows.energy_text(op.energy_j) for op in shown]
-    if rest and all(op.energy_j is not None for op in rest):
-        joules.append(rows.energy_text(sum(op.energy_j or 0.0 for op in rest)))
-    moved = (rows.size_text(rows.traffic_bytes(op, home)) for op in shown)
+    sums = [*shown, rest] if rest else shown
+    used = (sum((op.mac_utilization or 0.0) * op.latency_s for op in ops) for ops in shown)
+    shares = (None if op.mac_utilization is None else u / s for op, u, s in zip(heads, used, seconds, strict=True))
     columns = (
         column("op", names, shorten=Shorten.LEFT, left=True, at_least=NAME),
-        *([column("types", (op.precision for op in shown), left=True)] if _mixed(estimate) else []),
-        column("bound by", (rows.bound_text(op.bound) for op in shown), left=True, drop=1),
-        column("", (bar(op.latency_s / longest, 8) for op in shown), left=True, drop=6),
-        column("share", (rows.share_text(s / estimate.latency_s) for s in seconds)),
-        column("time", map(rows.time_text, seconds)),
-        column("MAC util.", (rows.share_text(op.mac_utilization) for op in shown), drop=2),
-        column(home, moved, drop=3),
-        *([column("energy", joules, drop=3 if limit is None else 4)] if any(op.energy_j for op in ops) else []),
+        *([column("types", (op.precision for op in heads), left=True)] if _mixed(estimate) else []),
+        column("bound by", (rows.bound_text(op.bound) for op in heads), left=True, drop=1),
+        column("", (bar(s / longest, 8) for s in seconds), left=True, drop=6),
+        column("share", (rows.share_text(rows.seconds_of(ops) / estimate.latency_s) for ops in sums)),
+        column("time", (rows.time_text(rows.seconds_of(ops)) for ops in sums)),
+        column("MAC util.", map(rows.share_text, shares), drop=2),
+        column(home, (rows.size_text(sum(rows.traffic_bytes(op, home) for op in ops)) for ops in shown), drop=3),
+        *([column("energy", map(_joules, sums), drop=3 if limit is None else 4)] if any(map(_stated, every)) else []),
         *([column("saved", map(rows.saved_text, shown), drop=3)] if estimate.saved else []),
         column(
             "tiles",
-            (rows.tile_text(op.mapping) for op in shown),
+            (rows.tile_text(op.mapping) for op in heads),
             drop=5,
             shorten=Shorten.RIGHT,
             left=True,
@@ -129,6 +129,14 @@ def per_op(estimate: Estimate, *, limit: int | None = None) -> FittedTable:
         ),
     )
     return FittedTable(title="Ops by time", columns=columns, styles=styles)
+
+
+def _stated(ops: Sequence[OpEstimate]) -> bool:
+    return any(op.energy_j for op in ops)
+
+
+def _joules(ops: Sequence[OpEstimate]) -> str:
+    return rows.energy_text(None if any(op.energy_j is None for op in ops) else sum(op.energy_j or 0.0 for op in ops))
 
 
 def _mixed(estimate: Estimate) -> bool:

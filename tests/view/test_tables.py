@@ -280,12 +280,30 @@ def test_a_narrow_terminal_drops_columns_and_a_wide_one_shows_all(estimate: Esti
     assert all(title in head[100] for title in ("op", "bound by", "share", "time", "MAC util.", "DRAM", "tiles"))
     assert all(title in head[60] for title in ("op", "share", "time"))
     assert "tiles" not in head[60]
-    best = rows.heaviest(estimate)[0]
+    best = rows.equal_layers(estimate)[0]
     shown = text_of(tables.per_op(estimate, limit=8))
-    assert all(
-        text in shown
-        for text in (rows.share_text(best.mac_utilization), rows.size_text(rows.traffic_bytes(best, "DRAM")))
-    )
+    assert rows.layers_text(best) in shown
+    assert rows.size_text(sum(rows.traffic_bytes(op, "DRAM") for op in best)) in shown
+
+
+def test_equal_layers_are_one_row_of_their_sums() -> None:
+    """ResNet-50 repeats its blocks. Nothing is lost: the groups have every op once, of one kind of work each; a wide
+    table of all of them has the share of each group and of what is left."""
+    found = sim.estimate(sim.load_workload("resnet50"), sim.load_hardware("tesla-fsd-npu"))
+    groups = rows.equal_layers(found)
+    assert sorted(op.name for ops in groups for op in ops) == sorted(op.name for op in found.ops)
+    assert all(len({(op.macs, op.bound, op.precision, op.kind) for op in ops}) == 1 for ops in groups)
+    assert sum(map(rows.seconds_of, groups)) == pytest.approx(found.latency_s, rel=1e-12)
+    shown = text_of(tables.per_op(found, limit=8), width=200)
+    for ops in groups[:8]:
+        (line,) = (line for line in shown.splitlines() if rows.layers_text(ops) in line)
+        assert rows.time_text(rows.seconds_of(ops)) in line
+        assert rows.energy_text(sum(op.energy_j or 0.0 for op in ops)) in line
+    left = [op for ops in groups[8:] for op in ops]
+    assert f"{len(left)} more" in shown
+    assert "layer4.*.conv2.*.convolution x 3" in shown
+    alone = text_of(tables.per_op(found), width=200)
+    assert all(op.name in alone for op in found.ops)
 
 
 def test_names_lose_their_beginning_and_texts_their_end() -> None:
