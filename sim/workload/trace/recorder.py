@@ -103,6 +103,8 @@ class Recorder:
         self.modules: list[str] = []
         self.region: str | None = None
         self.questions = Questions(self.builder, policy)
+        self.compiled = False
+        """Whether Dynamo took part: torch compiles what a control-flow op runs."""
         self.known = Known()
         self.packed = Packed()
         self.dispatch = _Dispatch(self)
@@ -305,6 +307,7 @@ class _Dispatch(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if isinstance(func, HigherOrderOperator):
+            self._recorder.compiled = True
             with META, FunctionMode(self._recorder), self:  # torch takes the modes off while one of them answers
                 return run_control_flow(self._recorder.questions, func, args, kwargs)
         questions = self._recorder.questions

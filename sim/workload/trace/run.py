@@ -70,6 +70,7 @@ def record(
     recorded = foreign_code(lambda error: _failure(error, recorder, name))
     modes = (_named_modules(twin, recorder), autocast_on_meta(), torch.no_grad(), META, FunctionMode(recorder))
     with recorded, ExitStack() as entered:
+        entered.callback(_forget_compiled, recorder)
         for mode in (*modes, recorder.dispatch):
             entered.enter_context(mode)
         outputs = twin(*args, **kwargs)
@@ -80,6 +81,12 @@ def record(
     if all(isinstance(op, ViewOp) for op in graph):
         raise TraceError(f"{name}: the model runs no op on these inputs but views: there is nothing to cost")
     return graph
+
+
+def _forget_compiled(recorder: Recorder) -> None:
+    """What Dynamo keeps of a control-flow op that ran among our modes makes the next `torch.export` of one fail."""
+    if recorder.compiled:
+        torch._dynamo.reset()
 
 
 class _ToMeta(torch.overrides.TorchFunctionMode):
