@@ -38,16 +38,7 @@ from sim.cost.vector import primitives
 from sim.errors import ResultError
 from sim.hardware.chip import Chip, Costing, Fanout, Memory, Unit
 from sim.hardware.precisions import precision_on
-from sim.workload.graph import (
-    CollectiveOp,
-    EinsumOp,
-    Graph,
-    Op,
-    OperandRole,
-    Primitive,
-    Role,
-    ViewOp,
-)
+from sim.workload.graph import CollectiveOp, EinsumOp, Graph, Op, OperandRole, Primitive, Role, ViewOp
 from sim.workload.passes.precision import PrecisionPolicy, apply_precision, stored_as
 from sim.workload.precision import BITS, Precision
 
@@ -488,13 +479,14 @@ def _rate_of(op: EinsumOp, graph: Graph, unit: Unit, precision: Precision | None
 
 def rate_type(op: EinsumOp, graph: Graph, unit: Unit, precision: Precision | None) -> str:
     """The array rate of a product, by the types of its factors as a precision stores them (as they stand, without one):
-    that of the activations where the array has no mixed rate, or on a CPU that of the weights (the kernel quantises
-    what comes in)."""
+    that of the activations where the array has no mixed rate. On a CPU, which keeps 8 bits as fp32 between layers, a
+    layer of such weights quantises what comes in; beside 16 bits it widens the weights."""
     weight, value = (graph.tensors[op.einsum.operand(role).tensor] for role in (OperandRole.WEIGHT, OperandRole.INPUT))
     held, given = (stored_as(tensor, precision)[0] if precision else tensor.dtype for tensor in (weight, value))
     if held == given:
         return given
     if unit.costing is Costing.CPU and weight.role is Role.WEIGHT:
-        return held
+        kept = "fp32" if BITS[given] <= 8 else given
+        return held if BITS[held] <= 8 and BITS[kept] >= 32 else kept
     mixed = f"w{BITS[held]}a{BITS[given]}"
     return mixed if mixed in unit.array.macs_per_cycle else given

@@ -234,3 +234,16 @@ def test_what_runs_inside_a_recurrent_layers_kernel_is_told(chip):
     free = sum(op.latency_s == 0 for op in found.ops)
     assert free
     assert any(note.startswith(f"{free} ops of recurrent layers run inside") for note in found.notes)
+
+
+def test_narrow_weights_beside_16_bits_are_bounded_and_costed_at_the_rate_of_the_activations():
+    """Two cores of 16 cells at 3.66 GHz: 2 MACs a cell and cycle in bf16, 4 in int8, 1 in fp32. Weights of 8, 4 or 2
+    bits beside bf16 are widened, so all three take the cycles of bf16; beside fp32 a layer of int8 weights is a
+    quantised one; wide weights multiply activations of 8 bits in the fp32 in which these are kept."""
+    chip, size = sim.load_hardware("epyc-zen4"), 1024
+    graph = sim.gemm(size, size, size, dtype="fp32")
+    for precision, rate in {"w8a16": 2, "w4a16": 2, "w2a16": 2, "w8a32": 4, "w16a8": 1, "bf16": 2, "int8": 4}.items():
+        by_hand_s = size**3 / (2 * 16 * rate * 3.66e9)
+        assert sim.roofline(graph, chip, precision).resource_s["compute"] == pytest.approx(by_hand_s), precision
+        found = sim.estimate(graph, chip, precision=precision, calibration="none")
+        assert by_hand_s <= found.latency_s < 1.2 * by_hand_s, precision
