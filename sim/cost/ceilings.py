@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
 
-from sim.errors import ConfigError, PrecisionError, nearest
+from sim.errors import ConfigError, PrecisionError
 from sim.hardware.chip import Chip, Fanout, Memory, Unit, VectorUnit
 from sim.workload.graph import Primitive
 
@@ -55,8 +55,8 @@ def macs_per_s(unit: Unit, compute: str, *, chip: str) -> float:
             cells = array.rows * array.cols * instances(unit)[array.name]
             return cells * array.macs_per_cycle[name] * unit.clock_hz
     raise PrecisionError(
-        f"{chip}: {array.name} has no rate for {compute}; it has {', '.join(array.macs_per_cycle)}."
-        f"{nearest(compute, array.macs_per_cycle)}"
+        f"{chip}: {array.name} has no rate for {compute}; it has {', '.join(array.macs_per_cycle)}; "
+        f"choose --precision {next(iter(array.macs_per_cycle))}"
     )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sim.errors import PrecisionError, nearest
+from sim.errors import PrecisionError
 from sim.hardware.chip import Array, Chip, Fanout, Memory, Unit
 from sim.hardware.designs import Designs
 from sim.hardware.physical import idle_power_w, mac_energy_j, memory_energy_j_per_byte
@@ -115,8 +115,8 @@ def array_rate(array: Array, compute: str, *, chip: str) -> float:
     if compute in array.macs_per_cycle:
         return array.macs_per_cycle[compute]
     raise PrecisionError(
-        f"{chip}: {array.name} has no rate for {compute}; it has {', '.join(array.macs_per_cycle)}."
-        f"{nearest(compute, array.macs_per_cycle)}"
+        f"{chip}: {array.name} has no rate for {compute}; it has {', '.join(array.macs_per_cycle)}; "
+        f"choose --precision {next(iter(array.macs_per_cycle))}"
     )
 
 

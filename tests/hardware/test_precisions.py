@@ -53,3 +53,16 @@ def test_a_default_of_sixteen_bits_is_a_type_that_the_chip_has(tmp_path) -> None
     path = tmp_path / "mine.yaml"
     path.write_text("schema: dovetail.chip/1\nextends: t4\nname: mine\ndefault_precision: w16a16\n")
     assert precision_on(load_hardware(path), None).compute == "fp16"
+
+
+@pytest.mark.parametrize("chip", ["tpu-v5e", "jetson-orin", "mi300x", "epyc-zen4"])
+def test_every_refusal_of_a_precision_names_one_to_run_in(chip: str) -> None:
+    """Mapped, by roofline and as a CPU: what the estimate says, the roofline says too, and it is no guess at a
+    misspelt word."""
+    graph, found = sim.gemm(8, 8, 8, dtype="fp32"), load_hardware(chip)
+    lacking = next(name for name in ("fp8_e4m3", "int4") if name not in found.main_unit.array.macs_per_cycle)
+    first = next(iter(found.main_unit.array.macs_per_cycle))
+    for costed in (sim.estimate, sim.roofline):
+        with pytest.raises(PrecisionError, match=rf"no rate for {lacking}.*; choose --precision {first}$"):
+            costed(graph, found, precision=lacking)
+    assert sim.estimate(graph, found, precision=first).latency_s > 0
