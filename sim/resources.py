@@ -18,6 +18,15 @@ def is_file(path: str | Path) -> bool:
         return False
 
 
+def why_no_file(path: str | Path) -> str:
+    """What `is_file` says no for, to follow the path in a message."""
+    try:
+        there = Path(path)
+        return "is a folder, no file" if there.is_dir() else "is no plain file" if there.exists() else "does not exist"
+    except (OSError, ValueError):
+        return "does not exist"
+
+
 def data_dir(folder: str) -> Path:
     """Path of a data folder: `sim/_data/<folder>` of a wheel, else `<folder>` beside the package.
 

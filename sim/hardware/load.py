@@ -21,7 +21,7 @@ from sim.hardware.extends import by_name, merge, stated_paths
 from sim.hardware.rederive import inherited
 from sim.hardware.schema import CHIP_SCHEMA, SPECS, ChipSpec, Spec
 from sim.hardware.supply import supply_problems
-from sim.resources import data_dir, is_file
+from sim.resources import data_dir, is_file, why_no_file
 
 
 class _Loader(KeysOnce, yaml.CSafeLoader):
@@ -76,7 +76,7 @@ def hardware_path(name_or_path: str | Path) -> Path:
     text = str(name_or_path)
     if text.endswith((".yaml", ".yml")) or "/" in text:
         if not is_file(text):
-            raise ConfigError(f'chip file "{text}" does not exist')
+            raise ConfigError(f'chip file "{text}" {why_no_file(text)}')
         return Path(text)
     path = hardware_dir() / f"{text}.yaml"
     if not is_file(path):
@@ -174,7 +174,7 @@ def _without_required(part: Any) -> Any:
 def read_schema(path: str | Path) -> str:
     """The `schema:` of a YAML file. Raises ConfigError: no such file, not YAML, or no schema."""
     if not is_file(path):
-        raise ConfigError(f'file "{path}" does not exist')
+        raise ConfigError(f'file "{path}" {why_no_file(path)}')
     document = parse_yaml(_text(Path(path)), str(path))
     schema = document.get("schema") if isinstance(document, dict) else None
     if not isinstance(schema, str):
@@ -335,5 +335,5 @@ def read_yaml(path: str | Path) -> Any:
     Raises: ConfigError: no such file, not YAML.
     """
     if not is_file(path):
-        raise ConfigError(f'file "{path}" does not exist')
+        raise ConfigError(f'file "{path}" {why_no_file(path)}')
     return parse_yaml(_text(Path(path)), str(path))

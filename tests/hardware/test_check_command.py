@@ -1,5 +1,7 @@
 """`dovetail check` through the command's own function."""
 
+import os
+
 import pytest
 import typer
 from rich.console import Console
@@ -109,6 +111,17 @@ def test_check_refuses_what_is_not_ours(tmp_path):
         assert isinstance(error, ConfigError)
         assert part in str(error)
     assert "does not exist" in str(run(tmp_path / "none.yaml").exception)
+
+
+def test_a_folder_in_place_of_a_chip_file_is_not_said_to_be_absent(tmp_path):
+    """Nor is what is there but no plain file, such as the pipe that a shell makes of `<(...)`."""
+    folder, pipe = tmp_path / "chip.yaml", tmp_path / "pipe.yaml"
+    folder.mkdir()
+    os.mkfifo(pipe)
+    for path, part in ((folder, "is a folder, no file"), (pipe, "is no plain file")):
+        assert str(run(path).exception) == f'file "{path}" {part}'
+        with pytest.raises(ConfigError, match=f'chip file ".*" {part}$'):
+            sim.load_hardware(path)
 
 
 def test_check_reads_grids_and_scenarios_that_name_their_schema(tmp_path):
