@@ -173,11 +173,12 @@ def _lists_winograd(gpu: Gpu) -> bool:
 
 
 def _may_be_winograd(op: EinsumOp) -> bool:
-    """A 3x3 window at stride 1 in one group."""
+    """A 3x3 window that moves pixel by pixel along both axes of a plane, in one group; libraries have it for planes."""
     ranks = op.einsum.ranks
-    rows = [a for a in op.einsum.operand(INPUT).projection if "R" in a.ranks]
-    square = ranks.get("R") == 3 and ranks.get("S") == 3 and "G" not in ranks
-    return square and dict(rows[0].terms) == {"P": 1, "R": 1}
+    if ranks.get("R") != 3 or ranks.get("S") != 3 or {"G", "T"} & set(ranks):
+        return False
+    moved = {frozenset(axis.terms) for axis in op.einsum.operand(INPUT).projection if {"R", "S"} & set(axis.ranks)}
+    return moved == {frozenset({("P", 1), ("R", 1)}), frozenset({("Q", 1), ("S", 1)})}
 
 
 def _winograd(op: EinsumOp, gpu: Gpu, dtype: str) -> KernelTime | None:
@@ -185,11 +186,10 @@ def _winograd(op: EinsumOp, gpu: Gpu, dtype: str) -> KernelTime | None:
     if not _lists_winograd(gpu) or not _may_be_winograd(op):
         return None
     ranks = op.einsum.ranks
-    rows = [a for a in op.einsum.operand(INPUT).projection if "R" in a.ranks]
-    height, width = (next(a.size for a in op.einsum.operand(INPUT).projection if r in a.ranks) for r in ("R", "S"))
+    height, width = (ranks[rank] + 2 for rank in ("P", "Q"))  # padding included, whose sides may differ
     found = conv_s(
         ranks.get("N", 1), ranks["C"], ranks["K"], height, width, 3, device=gpu.device, constants=gpu.constants.conv,
-        gemm=gpu.constants.gemm, padding=-rows[0].offset, dtype=dtype,
+        gemm=gpu.constants.gemm, dtype=dtype,
     )  # fmt: skip
     return found if int(found.kernel["outputs_per_tile_side"]) > 1 else None
 

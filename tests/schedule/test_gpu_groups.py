@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -255,3 +256,43 @@ def test_narrow_caches_of_ungrouped_heads_are_read_at_their_width(gpu: str):
     )
     saved = 8 * 32768 * 2 * 32 * 128 / (chip.memory("DRAM").read.at(chip.clock_hz) * chip.clock_hz)
     assert wide.latency_s - narrow.latency_s == pytest.approx(saved, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("layer", "size", "winograd"),
+    [
+        (torch.nn.Conv2d(256, 256, 3, padding=1), (56, 56), True),
+        (torch.nn.Conv2d(256, 256, 3, padding=1, stride=(1, 2)), (56, 56), False),
+        (torch.nn.Conv2d(256, 256, 3, padding=1, stride=(2, 1)), (56, 56), False),
+        (torch.nn.Conv2d(256, 256, 3, padding=(1, 2), dilation=(1, 2)), (56, 56), False),
+        (torch.nn.Conv3d(64, 64, (1, 3, 3), padding=(0, 1, 1)), (8, 56, 56), False),
+        (torch.nn.Conv3d(64, 64, 3, padding=1), (8, 56, 56), False),
+    ],
+)
+def test_winograd_takes_planes_whose_window_moves_pixel_by_pixel(layer, size, winograd):
+    """What it does not take costs as much on a library that has it as on one that has none, and no algorithm uses more
+    slots than there are."""
+    chip = sim.load_hardware("a100-pcie-80gb")
+    net = sim.trace(layer, (torch.zeros(8, layer.in_channels, *size),))
+    with_, without = (
+        sim.estimate(net, replace(chip, algorithms=known), precision="fp32", inputs="resident")
+        for known in (chip.algorithms, ("direct",))
+    )
+    assert (with_.latency_s < without.latency_s) == winograd
+    assert winograd or with_.latency_s == without.latency_s
+    assert all(0 < op.mac_utilization <= 1 for op in with_.ops if op.macs)
+
+
+def test_winograd_counts_the_tiles_of_padding_that_differs_by_side():
+    """56 x 58 pixels, padded above and below alone, have the 56 x 56 outputs of as many pixels padded all around."""
+    chip = sim.load_hardware("a100-pcie-80gb")
+    found = [
+        sim.estimate(
+            sim.trace(torch.nn.Conv2d(256, 256, 3, padding=padding), (torch.zeros(8, 256, 56, width),)),
+            chip,
+            precision="fp32",
+            inputs="resident",
+        ).latency_s
+        for padding, width in ((1, 56), ((1, 0), 58))
+    ]
+    assert found[0] == found[1]
