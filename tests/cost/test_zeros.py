@@ -56,3 +56,25 @@ def test_estimate_and_roofline_skip_the_same_zeros(pattern):
         roofline(graph, chip).ops[0].resource_s["compute"] / 4
     )
     assert compute_s(sparse) < 0.6 * compute_s(graph)
+
+
+@pytest.mark.parametrize("gpu", ["h100-sxm", "h200-torch"])
+@pytest.mark.parametrize(
+    ("pattern", "min_channels", "skips_zeros", "saved"),
+    [("2:4", 8192, False, 2), ("2:4", 8193, False, 1), ("unstructured", 1, False, 1), ("unstructured", 1, True, 2)],
+)
+def test_kernels_of_a_gpu_save_what_its_array_does(gpu, pattern, min_channels, skips_zeros, saved):
+    """8192^3 sums over 8,192 channels, and half of its weights is zero: twice as fast at best, never beyond the bound
+    that the data sheet sets."""
+    graph = gemm(8192, 8192, 8192)
+    _, weight = parts(graph)
+    sparse = graph.with_(tensors={**graph.tensors, weight.id: replace(weight, density=0.5, pattern=pattern)})
+    chip = load_hardware(gpu)
+    unit = chip.main_unit
+    array = replace(unit.array, sparse_min_channels=min_channels, skips_zeros=skips_zeros)
+    chip = replace(chip, units=(replace(unit, hierarchy=(*unit.hierarchy[:-1], array)),))
+    found = estimate(sparse, chip, precision="bf16", calibration="none", inputs="resident")
+    assert found.latency_s >= found.roofline_latency_s
+    assert found.roofline_latency_s == pytest.approx(roofline(graph, chip, "bf16").resource_s["compute"] / saved)
+    assert found.effective_macs == found.macs / saved
+    assert all(0 < op.mac_utilization <= 1 for op in found.ops if op.macs)
