@@ -17,10 +17,9 @@ import numpy as np
 from sim.cost.flash import MAX_HEAD_DIM, FlashRegion, called_regions, flash_regions
 from sim.hardware.chip import Costing, Unit
 from sim.mapping.machine import energies
-from sim.mapping.problem import WEIGHT
 from sim.results import Term
 from sim.schedule.asking import compute_and_widening
-from sim.schedule.gpu_kernels import Gpu, Kernel, gpu_of, kernel_of, product_op
+from sim.schedule.gpu_kernels import Gpu, Kernel, gpu_of, kernel_of
 from sim.schedule.groups import GroupCost, bounds, vector_count, vector_energy
 from sim.units import Dimension, format_quantity
 from sim.workload.graph import EinsumOp, Graph, MovementOp, Op
@@ -58,17 +57,33 @@ def _taken(coster: _Coster) -> dict[int, FlashRegion]:
 
 
 def signature(op: Op, graph: Graph, region: FlashRegion | None) -> tuple:
-    """Equal for ops that cost the same."""
+    """Equal for ops that cost the same: their work and their tensors, and which of these are one."""
     if region is not None:
-        kv = graph.tensors[product_op(graph, region.scores).einsum.operand(WEIGHT).tensor].bits
-        return ("flash", region.batch, region.writes_cache, kv, tuple(sorted(region.region.attrs.items())))
-    sizes = tuple((t.size_bytes, t.dtype, t.role) for k in (*op.inputs, *op.outputs) if (t := graph.tensors[k]))
+        return _flash_signature(region, graph)
+    names = (*op.inputs, *op.outputs)
+    place = {name: at for at, name in reversed(list(enumerate(names)))}
+    tensors = tuple(
+        (place[name], t.shape, t.bits, t.density, t.pattern, t.dtype, t.role)
+        for name in names
+        if (t := graph.tensors[name])
+    )
     if isinstance(op, EinsumOp):
-        axes = tuple((o.role, o.projection) for o in op.einsum.operands)
-        return ("einsum", tuple(op.einsum.ranks.items()), axes, tuple(op.epilogue.items()), sizes)
+        axes = tuple((o.role, o.projection, place[o.tensor]) for o in op.einsum.operands)
+        return ("einsum", tuple(op.einsum.ranks.items()), axes, tuple(op.epilogue.items()), len(op.inputs), tensors)
     work = tuple(getattr(op, "primitives", {}).items())
     moved = (tuple(op.read_bytes.values()), tuple(op.write_bytes.values())) if isinstance(op, MovementOp) else ()
-    return (op.kind, work, moved, sizes)
+    return (op.kind, work, moved, len(op.inputs), tensors)
+
+
+def _flash_signature(region: FlashRegion, graph: Graph) -> tuple:
+    """Beside what the region says of itself its ops (a mask, other types), and what of theirs stays on chip."""
+    places: dict[str, int] = {}
+    parts = []
+    for op in (graph.ops[i] for i in region.members):
+        storages = [graph.tensors[key].storage or key for key in (*op.inputs, *op.outputs)]
+        lies = tuple((places.setdefault(one, len(places)), one in region.inside) for one in storages)
+        parts.append((signature(op, graph, None), lies))
+    return ("flash", region.batch, region.writes_cache, tuple(sorted(region.region.attrs.items())), tuple(parts))
 
 
 def group(op: Op, coster: _Coster, kernels: Sequence[Kernel], region: FlashRegion | None) -> GroupCost:
