@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from sim.hardware.chip import Array
-from sim.workload.graph import EinsumOp, Tensor
+from sim.workload.graph import EinsumOp, Graph, OperandRole, Tensor
 
 
 def reduction_speedup(array: Array, op: EinsumOp, tensor: Tensor) -> float:
@@ -18,6 +20,12 @@ def reduction_speedup(array: Array, op: EinsumOp, tensor: Tensor) -> float:
     if rate is not None:
         return rate if channels(op) >= array.sparse_min_channels else 1.0
     return 1.0 / tensor.density if array.skips_zeros else 1.0
+
+
+def op_speedup(array: Array, op: EinsumOp, graph: Graph) -> float:
+    """Dense over executed MACs of an einsum: what zeros in both of its factors bring."""
+    factors = (graph.tensors[op.einsum.operand(role).tensor] for role in (OperandRole.INPUT, OperandRole.WEIGHT))
+    return prod(reduction_speedup(array, op, tensor) for tensor in factors)
 
 
 def channels(op: EinsumOp) -> int:

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sim.cost.sparsity import reduction_speedup
+from sim.cost.sparsity import op_speedup
 from sim.errors import DovetailError, PrecisionError
 from sim.hardware.designs import Designs
 from sim.mapping.api import Question, Winners, cost_mapping, map_einsums
@@ -76,7 +75,7 @@ def _problem(op: EinsumOp, coster: _Coster) -> Problem:
         einsum=op.einsum,
         bits={role: t.bits * t.density for role, t in tensors.items()},
         accumulate_bits=array.accumulate_bits,
-        reduction_speedup=prod(reduction_speedup(array, op, tensors[role]) for role in (INPUT, WEIGHT)),
+        reduction_speedup=op_speedup(array, op, graph),
     )
 
 

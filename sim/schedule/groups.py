@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sim.cost.sparsity import reduction_speedup
+from sim.cost.sparsity import op_speedup
 from sim.cost.vector import Stream, lane_cycles
 from sim.hardware.physical import vector_energy_j
 from sim.mapping.api import Winners
 from sim.mapping.machine import Machine
-from sim.mapping.problem import INPUT, ROLES, WEIGHT, Problem
+from sim.mapping.problem import ROLES, WEIGHT, Problem
 from sim.results import Term
 from sim.schedule.asking import Asked, found
 from sim.workload.graph import EinsumOp, Op, Primitive, Role, ViewOp
@@ -108,7 +108,7 @@ def cost_einsum(one: Asked, coster: _Coster) -> GroupCost:
 
 def uncosted(coster: _Coster) -> list[GroupCost]:
     """The ops of a network that fits no design: their work, and no times."""
-    tensors, array, n = coster.graph.tensors, coster.unit.array, len(coster.chips)
+    array, n = coster.unit.array, len(coster.chips)
     zero, unknown, home = np.zeros(n), np.full(n, np.nan), f"memory:{coster.unit.home}"
     groups = []
     for position, op in enumerate(coster.graph.ops):
@@ -116,9 +116,7 @@ def uncosted(coster: _Coster) -> list[GroupCost]:
             continue
         macs, speed = 0, 1.0
         if isinstance(op, EinsumOp):
-            macs = op.einsum.macs
-            for role in (INPUT, WEIGHT):
-                speed *= reduction_speedup(array, op, tensors[op.einsum.operand(role).tensor])
+            macs, speed = op.einsum.macs, op_speedup(array, op, coster.graph)
         groups.append(
             GroupCost(
                 op=op,

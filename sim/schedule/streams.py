@@ -9,6 +9,7 @@ import numpy as np
 
 from sim.cost.compulsory import shared_memories
 from sim.cost.roofline import roofline
+from sim.cost.sparsity import op_speedup
 from sim.cost.vector import lane_cycles, primitives, stream
 from sim.mapping.machine import Machine
 from sim.mapping.problem import WEIGHT
@@ -173,7 +174,7 @@ def _energy(full, traffic):
 
 def cost_roofline(op: Op, position: int, coster: _Coster) -> GroupCost:
     """An op on a unit without a mapping model: its roofline, and the launch floor beside it."""
-    n = len(coster.chips)
+    n, array = len(coster.chips), coster.unit.array
     points = [_point(op, d, coster) for d in range(n)]
     names = dict.fromkeys(name for point in points for name in point.resource_s)
     resources = {name: np.array([p.resource_s.get(name, 0.0) for p in points]) for name in names}
@@ -209,9 +210,9 @@ def cost_roofline(op: Op, position: int, coster: _Coster) -> GroupCost:
         energy_j=np.full(n, np.nan),
         cycles=time * clock,
         macs=points[0].macs,
-        effective_macs=float(points[0].macs),
+        effective_macs=op.einsum.macs / op_speedup(array, op, coster.graph) if isinstance(op, EinsumOp) else 0.0,
         vector_ops=points[0].vector_ops,
-        mac_slots=compute * clock * coster.unit.array.rows * coster.unit.array.cols if points[0].macs else None,
+        mac_slots=compute * clock * array.rows * array.cols if points[0].macs else None,
         bound=bounds(resources, n) if resources else ("launch",) * n,
         resources_s=resources,
     )

@@ -78,3 +78,13 @@ def test_kernels_of_a_gpu_save_what_its_array_does(gpu, pattern, min_channels, s
     assert found.roofline_latency_s == pytest.approx(roofline(graph, chip, "bf16").resource_s["compute"] / saved)
     assert found.effective_macs == found.macs / saved
     assert all(0 < op.mac_utilization <= 1 for op in found.ops if op.macs)
+
+
+@pytest.mark.parametrize(("chip", "precision"), [("jetson-orin", "int8"), ("h100-sxm", "bf16"), ("systolic", "int8")])
+def test_effective_macs_are_those_that_zeros_leave(chip, precision):
+    """Whatever the unit is costed by: 2:4 weights leave half of 1,024 x 1,024 x 1,024."""
+    graph = gemm(1024, 1024, 1024)
+    _, weight = parts(graph)
+    sparse = graph.with_(tensors={**graph.tensors, weight.id: replace(weight, density=0.5, pattern="2:4")})
+    found = estimate(sparse, load_hardware(chip), precision=precision)
+    assert (found.macs, found.effective_macs) == (2**30, 2**29)
