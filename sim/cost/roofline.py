@@ -33,7 +33,7 @@ from sim.cost.compulsory import Footprint, footprint
 from sim.cost.depthwise import depthwise_macs_per_cycle
 from sim.cost.flash import op_share
 from sim.cost.links import TRANSFER, host_link, host_link_s, link_bound_s
-from sim.cost.sparsity import op_speedup
+from sim.cost.sparsity import rate_speedup
 from sim.cost.vector import primitives
 from sim.errors import ResultError
 from sim.hardware.chip import Chip, Costing, Fanout, Memory, Unit
@@ -470,7 +470,7 @@ def _rate_of(op: EinsumOp, graph: Graph, unit: Unit, precision: Precision | None
     """(array rate that the op uses, what its sparsity saves on this array, MACs a cycle of a processor beside it that
     takes the op instead or 0)."""
     compute = rate_type(op, graph, unit, precision)
-    return compute, op_speedup(unit.array, op, graph), depthwise_macs_per_cycle(op, graph, unit.array, compute)
+    return compute, rate_speedup(unit, op, graph, compute), depthwise_macs_per_cycle(op, graph, unit.array, compute)
 
 
 def rate_type(op: EinsumOp, graph: Graph, unit: Unit, precision: Precision | None) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from math import prod
 
-from sim.hardware.chip import Array
+from sim.cost.gpu.device import CUDA_CORE_DTYPES
+from sim.hardware.chip import Array, Unit
 from sim.workload.graph import EinsumOp, Graph, OperandRole, Tensor
 
 
@@ -26,6 +27,12 @@ def op_speedup(array: Array, op: EinsumOp, graph: Graph) -> float:
     """Dense over executed MACs of an einsum: what zeros in both of its factors bring."""
     factors = (graph.tensors[op.einsum.operand(role).tensor] for role in (OperandRole.INPUT, OperandRole.WEIGHT))
     return prod(reduction_speedup(array, op, tensor) for tensor in factors)
+
+
+def rate_speedup(unit: Unit, op: EinsumOp, graph: Graph, compute: str) -> float:
+    """`op_speedup` on a unit at one of its rates: patterns are the matrix units', and a GPU has types beside them."""
+    beside = unit.costing.gpu and compute in CUDA_CORE_DTYPES
+    return 1.0 if beside else op_speedup(unit.array, op, graph)
 
 
 def channels(op: EinsumOp) -> int:

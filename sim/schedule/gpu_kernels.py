@@ -18,7 +18,7 @@ from sim.cost.gpu.gemm import gemm_plan, gemm_time
 from sim.cost.gpu.result import KernelTime, hit_rate
 from sim.cost.gpu.sets import GpuConstants, constants_for, fitted_sets
 from sim.cost.gpu.vector import L2_STEEPNESS
-from sim.cost.sparsity import op_speedup
+from sim.cost.sparsity import rate_speedup
 from sim.cost.vector import lane_cycles, primitives
 from sim.errors import CalibrationError, nearest
 from sim.hardware.chip import Chip, Costing
@@ -134,7 +134,7 @@ def _matrix(op: EinsumOp, gpu: Gpu, coster: _Coster) -> Kernel:
     compute, widened = compute_and_widening(op, coster)
     tensors = {role: graph.tensors[op.einsum.operand(role).tensor] for role in (INPUT, WEIGHT, OUTPUT)}
     dtype, shape = tensors[INPUT].dtype, product_shape(op)
-    speed = op_speedup(gpu.chip.main_unit.array, op, graph)
+    speed = rate_speedup(gpu.chip.main_unit, op, graph, compute)
     window = is_window(op)
     library = SIMT if window and dtype in CUDA_CORE_DTYPES else None
     share = min(1.0, touched_elements(op.einsum, INPUT) / (shape.batch * shape.m * shape.k))
@@ -162,7 +162,8 @@ def _matrix(op: EinsumOp, gpu: Gpu, coster: _Coster) -> Kernel:
         flags = tuple(name for name, raised in found.flags.items() if np.any(raised))
     if gpu.calibrated and not window and shape.k * BITS[dtype] / 8 % ROW_BYTES:
         flags = (*flags, MISALIGNED)
-    return _with_epilogue(op, gpu, coster, found, kind, work / _macs_per_cell(gpu, compute), widened, flags)
+    kernel = _with_epilogue(op, gpu, coster, found, kind, work / _macs_per_cell(gpu, compute), widened, flags)
+    return replace(kernel, effective_macs=op.einsum.macs / speed)
 
 
 def _macs_per_cell(gpu: Gpu, compute: str) -> float:
@@ -239,7 +240,7 @@ def _with_epilogue(
     }
     return Kernel(
         kind=kind, launch_s=launch, terms_s=terms, resources_s=resources, moved=table, mac_slots=slots,
-        effective_macs=op.einsum.macs / op_speedup(gpu.chip.main_unit.array, op, graph), flags=flags,
+        flags=flags,
     )  # fmt: skip
 
 

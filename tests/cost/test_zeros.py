@@ -88,3 +88,18 @@ def test_effective_macs_are_those_that_zeros_leave(chip, precision):
     sparse = graph.with_(tensors={**graph.tensors, weight.id: replace(weight, density=0.5, pattern="2:4")})
     found = estimate(sparse, load_hardware(chip), precision=precision)
     assert (found.macs, found.effective_macs) == (2**30, 2**29)
+
+
+@pytest.mark.parametrize(("precision", "saved"), [("bf16", 2), ("tf32", 2), ("fp32", 1)])
+@pytest.mark.parametrize("gpu", ["h100-sxm", "h200-torch"])
+def test_a_pattern_saves_nothing_beside_the_matrix_units(gpu, precision, saved):
+    """A GPU multiplies fp32 on its CUDA cores, which know no 2:4."""
+    graph, chip = gemm(8192, 8192, 8192, dtype="fp32"), load_hardware(gpu)
+    _, weight = parts(graph)
+    sparse = graph.with_(tensors={**graph.tensors, weight.id: replace(weight, density=0.5, pattern="2:4")})
+    dense_s = roofline(graph, chip, precision, inputs="resident").latency_s
+    assert roofline(sparse, chip, precision, inputs="resident").latency_s == pytest.approx(dense_s / saved)
+    found = estimate(sparse, chip, precision=precision, calibration="none", inputs="resident")
+    assert found.latency_s >= found.roofline_latency_s
+    assert found.latency_s >= dense_s / saved
+    assert found.effective_macs == found.macs / saved
