@@ -350,7 +350,8 @@ def fit_of(stated: float, modelled: float) -> float | None:
 def power_breakdown_w(subject: Subject) -> dict[str, Any] | None:
     """Modelled power of each component at its full rate, `leakage` and `clock` [W]; None without a node.
 
-    An array runs its dearest precision, a vector unit its dearest primitive; DRAM includes standby.
+    An array runs its dearest precision, a vector unit its dearest primitive, a port of both ways the dearer one; DRAM
+    includes standby.
     """
     d = _designs(subject)
     if not _has_node(d):
@@ -364,11 +365,10 @@ def power_breakdown_w(subject: Subject) -> dict[str, Any] | None:
 def _power(d: Designs, unit: Unit | None, part: Any) -> np.ndarray:
     """Dynamic power of one instance at its full rate."""
     if isinstance(part, Memory):
-        directions = ["read"] if part.shared_port else ["read", "write"]
-        power = sum(
-            d.column(path) * memory_energy_j_per_byte(d, part.name, direction)
-            for path, direction in zip(_bandwidths(part), directions, strict=True)
-        )
+        energies = [memory_energy_j_per_byte(d, part.name, direction) for direction in ("read", "write")]
+        if part.shared_port:
+            energies = [np.maximum(*energies)]
+        power = sum(d.column(path) * energy for path, energy in zip(_bandwidths(part), energies, strict=True))
         return np.asarray(power) + _standby(d, part)
     if isinstance(part, Array):
         assert unit is not None

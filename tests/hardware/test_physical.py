@@ -195,3 +195,10 @@ def test_a_primitive_made_of_others_takes_their_energy():
     assert vector_energy_j(chip, "simd", "exp") == pytest.approx(8 * add_j + 10 * mul_j)
     vector["energy"] = {"exp": "4 pJ"}
     assert vector_energy_j(from_document(document, where="test"), "simd", "exp") == pytest.approx(4e-12)
+
+
+@pytest.mark.parametrize(("read", "write"), [("1 pJ/B", "3 pJ/B"), ("3 pJ/B", "1 pJ/B")])
+def test_a_port_of_both_ways_is_busy_with_the_dearer_one(read, write):
+    """Peak power bounds what a network may draw: 256 B at 1 GHz of 3 pJ each are 0.768 W, whichever way they go."""
+    chip = load_hardware("systolic").set("SRAM.read_energy", read).set("SRAM.write_energy", write)
+    assert power_breakdown_w(chip)["SRAM"] == pytest.approx(0.768)
