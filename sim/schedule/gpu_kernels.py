@@ -391,7 +391,9 @@ def _flash(region: FlashRegion, gpu: Gpu, graph: Graph, dtype: str) -> tuple[Ker
     attrs, c = region.region.attrs, gpu.constants
     queries, keys = int(attrs["query_length"]), int(attrs["key_length"])
     window = int(attrs.get("window", 0) or 0)
-    heads, kv_heads, dim = (int(attrs[name]) for name in ("heads", "kv_heads", "head_dim"))
+    heads, kv_heads, key_dim = (int(attrs[name]) for name in ("heads", "kv_heads", "head_dim"))
+    value_dim = product_op(graph, region.context).einsum.macs / (region.batch * heads * queries * keys)
+    dim = (key_dim + value_dim) / 2  # values may be wider or narrower than keys: as many MACs and bytes as both have
     causal, batch = bool(attrs.get("causal", False)), region.batch
     stored = graph.tensors[product_op(graph, region.scores).einsum.operand(WEIGHT).tensor].bits / 8
     if bool(np.all(runs_decode_kernel(queries, heads, kv_heads, gpu.device))):

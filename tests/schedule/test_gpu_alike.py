@@ -122,3 +122,19 @@ def test_many_short_rows_and_few_long_ones_are_two_kernels():
     inputs = (torch.zeros(8, 100_000), torch.zeros(100_000, 8))
     one, other = (sim.estimate(sim.trace(Two(name), inputs), chip, inputs="resident") for name in "xy")
     assert one.latency_s == pytest.approx(other.latency_s, rel=1e-12)
+
+
+@pytest.mark.parametrize("gpu", ["a100-sxm", "h100-sxm", "h200-torch", "l4"])
+@pytest.mark.parametrize(("keys", "values"), [(64, 256), (192, 128)])
+def test_values_of_another_width_than_keys_are_multiplied_at_their_own(gpu: str, keys: int, values: int):
+    """Scores and their products with the values have as many MACs as two of the mean width have, and take as long."""
+
+    def estimate(*widths: int):
+        shapes = ((4, 16, 4096, width) for width in (widths[0], *widths))
+        graph = sim.trace(Chain(Step(functional.scaled_dot_product_attention)), tuple(map(torch.zeros, shapes)))
+        return sim.estimate(graph, sim.load_hardware(gpu), precision="bf16", inputs="resident").ops[0]
+
+    uneven, even = estimate(keys, values), estimate((keys + values) // 2, (keys + values) // 2)
+    assert uneven.macs == even.macs
+    assert 0 < uneven.mac_utilization <= 1
+    assert uneven.latency_s == pytest.approx(even.latency_s, rel=1e-9)
