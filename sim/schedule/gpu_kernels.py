@@ -367,6 +367,10 @@ def _attention(region: FlashRegion, gpu: Gpu, coster: _Coster) -> Kernel:
         before = sum(terms.values())
         floor = max(peak_s, lanes, total / device.dram_bytes_per_s)
         terms[Term.VECTOR] = terms.get(Term.VECTOR, 0.0) + max(0.0, floor - before)
+    else:  # no mask was fitted: it is read from DRAM beside the work, and shows where it takes longer
+        reads_s = _mask_bytes(region, graph) / (getattr(gpu.constants, kind).dram_efficiency * device.dram_bytes_per_s)
+        exposed_s = max(0.0, reads_s - sum(terms.values()))
+        terms[Term.EXPOSED_MEMORY] = terms.get(Term.EXPOSED_MEMORY, 0.0) + exposed_s
     flags = [name for name, raised in found.flags.items() if np.any(raised)]
     names = {"head_dim": f"attention with head dimension {region.region.attrs['head_dim']}: outside the measured ones"}
     resources = {
@@ -384,6 +388,13 @@ def _attention(region: FlashRegion, gpu: Gpu, coster: _Coster) -> Kernel:
         effective_macs=macs,
         flags=tuple(names.get(flag, flag) for flag in flags) if gpu.calibrated else (),
     )
+
+
+def _mask_bytes(region: FlashRegion, graph: Graph) -> float:
+    """What fused attention reads beside queries, keys and values."""
+    between = (graph.ops[i] for i in region.members if isinstance(graph.ops[i], VectorOp))
+    tensors = {key: graph.tensors[key] for op in between for key in op.inputs}
+    return sum(float(t.size_bytes) for key, t in tensors.items() if (t.storage or key) not in region.inside)
 
 
 def _flash(region: FlashRegion, gpu: Gpu, graph: Graph, dtype: str) -> tuple[KernelTime, str]:
