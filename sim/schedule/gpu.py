@@ -17,10 +17,11 @@ import numpy as np
 from sim.cost.flash import MAX_HEAD_DIM, FlashRegion, called_regions, flash_regions
 from sim.hardware.chip import Costing, Unit
 from sim.mapping.machine import energies
+from sim.mapping.problem import WEIGHT
 from sim.results import Term
 from sim.schedule.asking import compute_and_widening
 from sim.schedule.gpu_kernels import Gpu, Kernel, gpu_of, kernel_of
-from sim.schedule.groups import GroupCost, bounds, vector_count, vector_energy
+from sim.schedule.groups import GroupCost, bounds, vector_count, vector_energy, widening_energy
 from sim.units import Dimension, format_quantity
 from sim.workload.graph import EinsumOp, Graph, MovementOp, Op
 
@@ -169,7 +170,9 @@ def _energy_parts(
     what L2 delivers, in and out."""
     n, unit = len(coster.chips), coster.unit
     products = [op for op in ops if isinstance(op, EinsumOp)]
-    compute = compute_and_widening(products[0], coster)[0] if products else next(iter(unit.array.macs_per_cycle))
+    compute, widened = next(iter(unit.array.macs_per_cycle)), False
+    if products:
+        compute, widened = compute_and_widening(products[0], coster)
     key = ("energies", compute)
     if key not in coster.mapped:
         coster.mapped[key] = energies(coster.subject, unit, compute)
@@ -184,6 +187,9 @@ def _energy_parts(
     if products:
         parts["MACs"] = np.zeros(n) + np.array([k.effective_macs for k in kernels]) * table.mac  # type: ignore[attr-defined]
     parts["vector"] = np.zeros(n) + sum(vector_energy(op, coster) for op in ops)
+    if widened and len(products) == 1:  # (attention widens nothing: its kernel reads narrow caches as they are)
+        weights = coster.graph.tensors[products[0].einsum.operand(WEIGHT).tensor].elements
+        parts["vector"] = parts["vector"] + widening_energy(weights, coster)
     return parts
 
 

@@ -196,7 +196,8 @@ def _assemble(one: Asked, parts: Parts, coster: _Coster) -> GroupCost:
     }
     lanes, extra = _epilogue(op, coster), _extra(op, homes, full, coster, moved)
     home_busy = home_busy + extra + late
-    convert = _widening(problem, traffic, coster) if widened else 0.0
+    arrived = _arrived(problem, traffic)
+    convert = arrived * lane_cycles(coster.unit.vector, WIDENING, chip=coster.chips[0].name) if widened else 0.0
     # Lanes begin when the first tile is there; a prefetch that hides this wait shortens them by no cycle.
     after, widened_by = (first + work if np.any(work) else 0.0 * time for work in (lanes, convert))
     sofar = np.maximum(time, home_busy)
@@ -204,7 +205,8 @@ def _assemble(one: Asked, parts: Parts, coster: _Coster) -> GroupCost:
     terms[Term.EXPOSED_MEMORY] = terms[Term.EXPOSED_MEMORY] + np.maximum(0.0, home_busy - time)
     terms[Term.VECTOR] = np.maximum(0.0, after - sofar)
     terms[Term.DEQUANTISE] = np.maximum(0.0, widened_by - np.maximum(sofar, after))
-    energy = _energy_parts(_scatter_energy(parts, n), moved, full) | {"vector": vector_energy(op, coster)}
+    vector_j = vector_energy(op, coster) + (widening_energy(arrived, coster) if widened else 0.0)
+    energy = _energy_parts(_scatter_energy(parts, n), moved, full) | {"vector": vector_j}
     resources = {f"memory:{port.split('.')[0]}": port_busy[:, i] / clock for i, port in enumerate(full.ports)}
     for i, port in enumerate(full.ports):
         name = f"memory:{port.split('.')[0]}"
@@ -307,10 +309,15 @@ def _extra(op, homes, full, coster, moved):
     return cycles
 
 
-def _widening(problem: Problem, traffic: np.ndarray, coster: _Coster) -> np.ndarray:
-    """Lane cycles to widen the weights that arrive on chip."""
-    arrived = traffic[:, 0, 1, 0] * 8 / problem.bits[WEIGHT]
-    return arrived * lane_cycles(coster.unit.vector, WIDENING, chip=coster.chips[0].name)
+def _arrived(problem: Problem, traffic: np.ndarray) -> np.ndarray:
+    """Weights that come on chip."""
+    return np.asarray(traffic[:, 0, 1, 0] * 8 / problem.bits[WEIGHT])
+
+
+def widening_energy(weights: np.ndarray | float, coster: _Coster) -> np.ndarray:
+    """Energy of the lanes that widen so many weights."""
+    one = sum(count * _primitive_energy(primitive, coster) for primitive, count in WIDENING.items())
+    return np.asarray(weights * one)
 
 
 def _scatter_energy(parts: Parts, n: int) -> np.ndarray:
@@ -341,12 +348,17 @@ def vector_energy(op: Op, coster: _Coster) -> np.ndarray:
     scale = prod(axis.size for axis in op.einsum.output.projection) if isinstance(op, EinsumOp) else 1
     total = np.zeros(len(coster.chips))
     for primitive, count in counts.items():
-        key = ("vector", primitive.value)
-        if key not in coster.mapped:
-            one = vector_energy_j(coster.subject, coster.unit.vector.name, primitive.value)
-            coster.mapped[key] = np.atleast_1d(np.asarray(np.nan if one is None else one, dtype=float))
-        total = total + count * scale * coster.mapped[key]  # type: ignore[operator]
+        total = total + count * scale * _primitive_energy(primitive, coster)
     return total
+
+
+def _primitive_energy(primitive: Primitive, coster: _Coster) -> np.ndarray:
+    """Of one on the main unit's lanes."""
+    key = ("vector", primitive.value)
+    if key not in coster.mapped:
+        one = vector_energy_j(coster.subject, coster.unit.vector.name, primitive.value)
+        coster.mapped[key] = np.atleast_1d(np.asarray(np.nan if one is None else one, dtype=float))
+    return coster.mapped[key]  # type: ignore[return-value]
 
 
 def _prefetch(full: Machine, parts: Parts, first: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from sim.mapping.machine import Machine
 from sim.mapping.problem import WEIGHT
 from sim.results import Term
 from sim.schedule.asking import compute_and_widening, homes_of, machine_of
-from sim.schedule.groups import WIDENING, GroupCost, bounds, vector_count, vector_energy
+from sim.schedule.groups import WIDENING, GroupCost, bounds, vector_count, vector_energy, widening_energy
 from sim.workload.graph import EinsumOp, MovementOp, Op, Primitive, VectorOp
 
 if TYPE_CHECKING:
@@ -65,6 +65,8 @@ def cost_stream(op: Op, position: int, coster: _Coster) -> GroupCost:
     }
     late = np.where(load > 0, full.latency_cycles, 0.0)
     energy = _energy(full, traffic) | {"vector": vector_energy(op, coster)}
+    if widened and isinstance(op, EinsumOp):
+        energy["vector"] = energy["vector"] + widening_energy(_weights(op, coster), coster)
     resources = {"vector": lanes / clock}
     if macs:
         energy["MACs"] = macs * full.mac_energy_j
@@ -117,9 +119,12 @@ def _level(full: Machine, coster: _Coster) -> int:
 def _lane_work(op: Op, widened: bool, coster: _Coster) -> dict[Primitive, int]:
     work = primitives(op)
     if widened and isinstance(op, EinsumOp):
-        weights = coster.graph.tensors[op.einsum.operand(WEIGHT).tensor].elements
-        work |= {p: work.get(p, 0) + count * weights for p, count in WIDENING.items()}
+        work |= {p: work.get(p, 0) + count * _weights(op, coster) for p, count in WIDENING.items()}
     return work
+
+
+def _weights(op: EinsumOp, coster: _Coster) -> int:
+    return coster.graph.tensors[op.einsum.operand(WEIGHT).tensor].elements
 
 
 def _traffic(op: Op, full: Machine, level: int, coster: _Coster) -> dict[str, dict[str, list[np.ndarray]]]:
