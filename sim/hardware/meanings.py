@@ -178,8 +178,8 @@ MEANINGS: dict[str, dict[str, dict[str, Any]]] = {
             "width of partial sums, no narrower than a cell's factors", "int32", "24 bit", default="int32"
         ),
         "weight_sparsity": _key(
-            "N:M pattern of the weights -> factor by which it shortens the reduction, 1 to M / N; without one, "
-            "patterns save no time in the array",
+            "N:M pattern of the weights -> factor by which it shortens the reduction, 1 to M / N (of a GPU's kernels "
+            "not in fp32 and fp64, which run beside the matrix units); without one, patterns save no time in the array",
             {"2:4": 2},
         ),
         "sparse_min_channels": _key("channels that a layer must sum over for a pattern to shorten it; 1: any layer"),
