@@ -193,6 +193,23 @@ def test_forms_of_masks_with_a_past():
     assert form_of(added) == (True, 0)
 
 
+@pytest.mark.parametrize("front_end", [trace, export])
+@pytest.mark.parametrize(
+    ("queries", "keys"),
+    [((1, 2, 3, 4), (5, 2, 7, 4)), ((2, 3, 4), (5, 2, 7, 4)), ((5, 1, 3, 4), (5, 2, 7, 4)), ((5, 2, 3, 4), (2, 7, 4))],
+)
+def test_attention_broadcasts_batch_and_heads(queries, keys, front_end):
+    """Learned queries, the same for each of 5 samples: 5 x 2 heads x 3 queries x 7 keys x 4 in each of two products,
+    and a result of 5 x 2 x 3 x 4."""
+
+    def attend(q, k):
+        return functional.scaled_dot_product_attention(q, k, k)
+
+    graph = front_end(Call(attend), (torch.zeros(queries), torch.zeros(keys)))
+    assert graph.macs == 2 * 5 * 2 * 3 * 7 * 4
+    assert graph.tensors[graph.ops[-1].outputs[0]].shape == (5, 2, 3, 4)
+
+
 def test_a_stated_load_of_experts():
     """64 tokens choose 2 of 8; expert 0 gets half of the 128 choices, expert 7 none, the rest is dealt out whole."""
     module, inputs = Workload("mixtral", {"layers": 1, "context": 64, "dispatch": "loop"}).build(device="meta")

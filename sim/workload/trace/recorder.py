@@ -210,11 +210,10 @@ class FunctionMode(TorchFunctionMode):
 
     def _attention(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """The whole op by its rule; its decomposition on meta tensors is not recorded."""
-        q, v = args[0] if args else kwargs["query"], args[2] if len(args) > 2 else kwargs["value"]
         mask = args[3] if len(args) > 3 else kwargs.get("attn_mask")
         with self._recorder.dispatch.paused():
-            _ATTENTION(*args, **kwargs)  # checks the shapes as torch does
-            out = q.new_empty((*q.shape[:-1], v.shape[-1]))
+            result = _ATTENTION(*args, **kwargs)  # checks the shapes, and broadcasts them, as torch does
+            out = result.new_empty(result.shape)
             kwargs = {**kwargs, **self._recorder.known.form(mask)}
         self._recorder.record("aten.scaled_dot_product_attention", args, kwargs, (out,))
         return out

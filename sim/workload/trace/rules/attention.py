@@ -16,21 +16,23 @@ def attention(call: Call) -> Grouped:
     attention counts the full square, as torch's FlopCounter does; `causal` in the attributes lets
     a chip that skips the upper half say so. The recorder adds `mask_causal` and `mask_window` where an
     explicit mask is made of constants: then `causal` and `window` (keys seen at most) say its form.
+    Batch and heads broadcast, as of learned queries that are the same for every sample: the result has them all.
     """
-    q, k, v = call.arg(0, "query"), call.arg(1, "key"), call.arg(2, "value")
+    axes = call.out.dim()
+    q, k, v = (_of_axes(call.arg(at, name), axes) for at, name in enumerate(("query", "key", "value")))
     mask, causal = call.arg(3, "attn_mask"), bool(call.arg(5, "is_causal", False))
-    batch_names, batch = _batch(q)
-    heads = q.shape[-3] if q.dim() > 3 else 1
-    kv_heads = k.shape[-3] if q.dim() > 3 else 1
+    batch_names, batch = _batch(call.out)
+    heads = call.out.shape[-3] if axes > 3 else 1
+    kv_heads = max(k.shape[-3], v.shape[-3]) if axes > 3 else 1
     group = heads // kv_heads
     common = {n: s for n, s in zip(batch_names, batch, strict=True) if s != 1}
     common |= {n: s for n, s in (("H", kv_heads), ("G", group)) if s != 1}
     length, keys, depth, width = q.shape[-2], k.shape[-2], q.shape[-1], v.shape[-1]
-    scores = q.new_empty((*q.shape[:-1], keys))
+    scores = q.new_empty((*call.out.shape[:-1], keys))
     weights = q.new_empty(scores.shape)
 
     def spec(tensor: AnyTensor, head: str | Window, last: tuple[str, str]) -> Spec:
-        lead = (*batch_names, head) if q.dim() > 3 else batch_names
+        lead = (*batch_names, head) if axes > 3 else batch_names
         return (*(n if s != 1 else None for n, s in zip(lead, tensor.shape[:-2], strict=True)), *last)
 
     query_head = Window((("H", group), ("G", 1)))
@@ -61,8 +63,13 @@ def attention(call: Call) -> Grouped:
     return Grouped("attention", (first, _softmax(scores, weights, mask, causal), second), attrs)
 
 
-def _batch(q: AnyTensor) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    batch = tuple(q.shape[:-3] if q.dim() > 3 else q.shape[:-2])
+def _of_axes(tensor: AnyTensor, axes: int) -> AnyTensor:
+    """The tensor with so many axes, the leading ones that it lacks of size 1."""
+    return tensor[(None,) * (axes - tensor.dim())] if tensor.dim() < axes else tensor
+
+
+def _batch(out: AnyTensor) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    batch = tuple(out.shape[:-3] if out.dim() > 3 else out.shape[:-2])
     return (("B",) if len(batch) == 1 else tuple(f"B{i}" for i in range(len(batch)))), batch
 
 
