@@ -188,6 +188,21 @@ def test_forms_of_operators(tmp_path, form):
     assert result_of(graph).shape == result
 
 
+def test_positions_are_whole_after_a_division_and_bounds(tmp_path):
+    """A detector's tail: of 300 x 80 scores the best 30, their boxes at position // 80: 30 rows of 4 floats."""
+    nodes = [
+        node("TopK", ["x", "k"], ["best", "at"]),
+        node("Div", ["at", "classes"], ["row"]),
+        node("Clip", ["row", "low", "high"], ["inside"]),
+        node("Gather", ["boxes", "inside"], ["y"]),
+    ]
+    bounds = [weight(name, [], P.INT64, [value]) for name, value in (("classes", 80), ("low", 0), ("high", 299))]
+    graph = read(tmp_path, nodes, {"x": [1, 300 * 80]}, [weight("boxes", [300, 4]), ints("k", 30), *bounds])
+    assert result_of(graph).shape == (1, 30, 4)
+    (boxes,) = (t.id for t in graph.tensors.values() if t.name == "boxes")
+    assert graph.ops[-1].read_bytes[boxes] == 30 * 4 * 4
+
+
 def test_reducing_over_no_axes_keeps_every_element(tmp_path):
     nodes = [node("ReduceSum", ["x", "none"], ["z"], noop_with_empty_axes=1), node("Relu", ["z"], ["y"])]
     graph = read(tmp_path, nodes, {"x": [4, 8]}, [weight("none", [0], P.INT64, [])])

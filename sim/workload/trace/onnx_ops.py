@@ -39,7 +39,7 @@ def _list(value: np.ndarray) -> list:
 
 
 _POINTWISE: dict[str, Operator] = {
-    "Add": torch.add, "Sub": torch.sub, "Mul": torch.mul, "Div": torch.div, "Pow": torch.pow, "Sqrt": torch.sqrt,
+    "Add": torch.add, "Sub": torch.sub, "Mul": torch.mul, "Pow": torch.pow, "Sqrt": torch.sqrt,
     "Exp": torch.exp, "Log": torch.log, "Relu": torch.relu, "Sigmoid": torch.sigmoid, "Tanh": torch.tanh,
     "Erf": torch.erf, "Neg": torch.neg, "Abs": torch.abs, "Sin": torch.sin, "Cos": torch.cos, "Floor": torch.floor,
     "Ceil": torch.ceil, "Round": torch.round, "Reciprocal": torch.reciprocal, "Not": torch.logical_not,
@@ -61,6 +61,12 @@ def _pointwise(name: str, function: Operator) -> None:
 
 for _name, _function in _POINTWISE.items():
     _pointwise(_name, _function)
+
+
+@operator("Div")
+def divide(attrs: dict, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Of whole numbers a whole one, rounded towards zero, as of positions that are looked up afterwards."""
+    return torch.div(a, b) if a.dtype.is_floating_point else torch.div(a, b, rounding_mode="trunc")
 
 
 @operator("Gelu")
@@ -87,7 +93,8 @@ def hard_sigmoid(attrs: dict, x: torch.Tensor) -> torch.Tensor:
 def clip(attrs: dict, x: torch.Tensor, low: Any = None, high: Any = None) -> torch.Tensor:
     if low is None and high is None:
         return torch.ops.aten.alias(x)
-    bounds = [None if b is None else 0.0 if isinstance(b, torch.Tensor) else float(b) for b in (low, high)]
+    kind = float if x.dtype.is_floating_point else int  # the result has the type of x
+    bounds = [None if b is None else kind(0 if isinstance(b, torch.Tensor) else b) for b in (low, high)]
     return torch.clamp(x, *bounds)
 
 
