@@ -175,6 +175,14 @@ FORMS = {
         [ints("a", -1), ints("b", -(2**62)), ints("c", 1), ints("d", -2)], 17, (4, 4),
     ),
     "Mod of data": (node("Mod", ["x", "m"], ["y"], fmod=1), [4, 8], [weight("m", [1], values=[3])], 17, (4, 8)),
+    "OneHot": (
+        node("OneHot", ["x", "d", "v"], ["y"]), [2, 5, 7], [ints("d", 20), weight("v", [2], values=[0, 1])], 17,
+        (2, 5, 7, 20),
+    ),
+    "OneHot along the channels": (
+        node("OneHot", ["x", "d", "v"], ["y"], axis=1), [2, 5, 7], [ints("d", 20), weight("v", [2], values=[0, 1])], 17,
+        (2, 20, 5, 7),
+    ),
     "Cast to uint16": (node("Cast", ["x"], ["y"], to=P.UINT16), [4, 8], [], 17, (4, 8)),
     "Cast to fp8": (node("Cast", ["x"], ["y"], to=P.FLOAT8E4M3FN), [4, 8], [], 19, (4, 8)),
 }  # fmt: skip

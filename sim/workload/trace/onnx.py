@@ -316,7 +316,7 @@ def _plain(value: Any) -> Any:
 
 _PARAMETERS = {
     "Reshape": 1, "Unsqueeze": 1, "Squeeze": 1, "Slice": 1, "Split": 1, "Expand": 1, "Tile": 1, "Pad": 1, "Resize": 1,
-    "Upsample": 1, "TopK": 1, "Clip": 1, "Gather": 1, "Trilu": 1, "CumSum": 1, "NonMaxSuppression": 2,
+    "Upsample": 1, "TopK": 1, "Clip": 1, "Gather": 1, "Trilu": 1, "CumSum": 1, "NonMaxSuppression": 2, "OneHot": 1,
     "ReduceMean": 1, "ReduceSum": 1, "ReduceMax": 1, "ReduceMin": 1, "ReduceL2": 1,
     "ReduceLogSumExp": 1, "ReduceL1": 1, "ReduceSumSquare": 1, "ReduceProd": 1,
 }  # fmt: skip

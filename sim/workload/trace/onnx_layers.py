@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as nnf
 
-from sim.workload.trace.onnx_ops import conv, operator
+from sim.workload.trace.onnx_ops import conv, operator, torch_type
 
 
 @operator("Sum", "Mean")
@@ -99,10 +99,12 @@ def scatter_elements(attrs: dict, x: Tensor, index: Tensor, updates: Tensor) -> 
 
 
 @operator("OneHot")
-def one_hot(attrs: dict, index: Tensor, depth: Any, values: Tensor) -> Tensor:
-    if not isinstance(depth, np.ndarray):
-        raise NotImplementedError("OneHot whose depth is not known without data")
-    return nnf.one_hot(index, int(np.atleast_1d(depth)[0])).to(values.dtype)
+def one_hot(attrs: dict, index: Tensor, depth: np.ndarray, values: np.ndarray) -> Tensor:
+    """Of the type of `values` (off, on); the new axis of `depth` classes stands at `axis`, last if it is not given."""
+    from onnx.helper import np_dtype_to_tensor_dtype
+
+    hot = nnf.one_hot(index.to(torch.int64), int(np.atleast_1d(depth)[0])).movedim(-1, attrs.get("axis", -1))
+    return hot.to(torch_type(np_dtype_to_tensor_dtype(values.dtype), "OneHot"))
 
 
 @operator("QuantizeLinear", "DequantizeLinear")
