@@ -146,6 +146,12 @@ VECTORS = {
     "rms norm": (nn.RMSNorm(32), (words,), {FMA: 384 + 12, MUL: 768, RSQRT: 12}),
     "group norm": (nn.GroupNorm(2, 8), (image,), {FMA: 2 * 1296, RSQRT: 4}),
     "batch norm": (nn.BatchNorm2d(8), (image,), {FMA: 1296 + 8, RSQRT: 8}),
+    "batch norm of its data": (
+        nn.BatchNorm2d(8, track_running_stats=False), (image,), {ADD: 2 * 1296 + 8, FMA: 2 * 1296, RSQRT: 8},
+    ),
+    "instance norm": (
+        nn.InstanceNorm2d(8, affine=True), (image,), {ADD: 2 * 1296 + 16, FMA: 2 * 1296, MUL: 1296 + 32, RSQRT: 16},
+    ),
     "max pool": (nn.MaxPool2d(3, 2), (image,), {COMPARE: 2 * 8 * 16 * 9}),
     "average pool": (nn.AvgPool3d(2), (volume,), {ADD: 4 * 27 * 8, MUL: 4 * 27}),
     "global pool": (nn.AdaptiveAvgPool2d(1), (image,), {ADD: 1296}),

@@ -11,6 +11,7 @@ from sim.workload.passes import PrecisionPolicy, apply_precision, dead_code, fus
 from sim.workload.passes.sparsify import effective_macs, metadata_bits
 from sim.workload.precision import parse_precision
 from sim.workload.trace import trace
+from sim.workload.trace.export import export
 
 
 class Block(nn.Module):
@@ -40,6 +41,25 @@ def test_a_norm_behind_a_bias_folds_away_whole():
     (op,) = fuse_epilogues(trace(model, torch.zeros(1, 3, 5, 5))).ops
     assert op.epilogue == {Primitive.ADD: 1}
     assert len(op.inputs) == 3
+
+
+@pytest.mark.parametrize("front_end", [trace, export])
+@pytest.mark.parametrize("norm", [nn.InstanceNorm2d(8), nn.BatchNorm2d(8, affine=False, track_running_stats=False)])
+def test_a_norm_by_the_statistics_of_the_data_does_not_fold(norm, front_end):
+    """A mean and a variance are of what the convolution made: on each of 8 x 3 x 3 results two adds, one fma, one mul;
+    the means and deviations of 8 channels beside (one add, two muls, one root each)."""
+    fused = fuse_epilogues(front_end(nn.Sequential(nn.Conv2d(3, 8, 3), norm), torch.zeros(1, 3, 5, 5)))
+    (left,) = (op for op in fused if isinstance(op, VectorOp))
+    assert dict(left.primitives) == {
+        Primitive.ADD: 2 * 72 + 8, Primitive.FMA: 72, Primitive.MUL: 72 + 16, Primitive.RSQRT: 8,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("front_end", [trace, export])
+def test_an_instance_norm_by_running_statistics_folds_as_a_batch_norm(front_end):
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.InstanceNorm2d(8, track_running_stats=True))
+    fused = fuse_epilogues(front_end(model, torch.zeros(1, 3, 5, 5)))
+    assert not [op for op in fused if isinstance(op, VectorOp)]
 
 
 def test_an_activation_behind_a_reshape_is_taken_in():

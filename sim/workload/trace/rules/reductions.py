@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 from sim.workload.graph import Primitive
@@ -98,6 +99,8 @@ def group_norm(call: Call) -> Vector:
 @register_rule("aten.instance_norm")
 def instance_norm(call: Call) -> Vector:
     x = call.args[0]
+    if not call.arg(5, "use_input_stats", True):  # by running statistics: a batch norm
+        return _by_running_statistics(x, kind="aten.batch_norm")
     return _normalised(x, x.shape[0] * x.shape[1], affine=call.args[1] is not None)
 
 
@@ -131,9 +134,25 @@ def rms_norm(call: Call) -> Vector:
     "aten._batch_norm_no_update",
 )
 def batch_norm(call: Call) -> Vector:
-    """Inference: one fma an element; scale and shift per channel from the running statistics."""
+    """Inference: one fma an element. Where the statistics are those of the data, as of a module that keeps none (torch
+    makes an instance norm so, each image's channels in a row), it is a norm as any other, and folds into no product."""
     x = call.args[0]
-    return Vector(merged(({FMA: 1}, x.numel()), ({ADD: 1, RSQRT: 1, MUL: 1, FMA: 1}, x.shape[1])))
+    if not _of_data(call):
+        return _by_running_statistics(x)
+    return replace(_normalised(x, x.shape[1], affine=call.args[1] is not None), kind="batch_statistics.norm")
+
+
+def _of_data(call: Call) -> bool:
+    """The flag `training`: behind the running statistics, or in their place where the form of the op has none."""
+    if call.name.endswith(("_no_training", "_no_update")):
+        return False
+    flags = [value for value in call.args[3:6] if isinstance(value, bool)]
+    return flags[0] if flags else bool(call.kwargs.get("training", False))
+
+
+def _by_running_statistics(x: AnyTensor, kind: str = "") -> Vector:
+    """One fma an element; scale and shift per channel are made of the running statistics."""
+    return Vector(merged(({FMA: 1}, x.numel()), ({ADD: 1, RSQRT: 1, MUL: 1, FMA: 1}, x.shape[1])), kind=kind)
 
 
 @register_rule(
