@@ -183,6 +183,10 @@ VECTORS = {
     "complex scaled": (
         Call(lambda a: torch.view_as_real(a * 0.5 * a)), (empty(4, 32, dtype=torch.complex64),), {MUL: (2 + 4) * 128},
     ),
+    "complex behind a real factor": (
+        Call(lambda r, a: torch.view_as_real(1j * r + r * a)), (empty(4, 32), empty(4, 32, dtype=torch.complex64)),
+        {MUL: (2 + 2) * 128},
+    ),
     "complex of angles": (
         Call(lambda a: torch.view_as_real(torch.polar(a, a))), (empty(4, 32),), {Primitive.SIN: 256, MUL: 256},
     ),

@@ -162,7 +162,8 @@ def _real_ones(call: Call) -> int:
     if not call.out.is_complex() or name in _MADE_COMPLEX:
         return 1
     factors = [a.is_complex() if hasattr(a, "is_complex") else isinstance(a, complex) for a in call.args[:2]]
-    return 2 if name in _BY_PARTS or (name in ("mul", "div") and factors == [True, False]) else 4
+    by_real = (name in ("mul", "div") and factors == [True, False]) or (name == "mul" and factors == [False, True])
+    return 2 if name in _BY_PARTS or by_real else 4
 
 
 def _table_rule(name: str, primitives: dict[Primitive, int]) -> None:
