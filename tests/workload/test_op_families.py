@@ -146,6 +146,15 @@ VECTORS = {
     "rms norm": (nn.RMSNorm(32), (words,), {FMA: 384 + 12, MUL: 768, RSQRT: 12}),
     "group norm": (nn.GroupNorm(2, 8), (image,), {FMA: 2 * 1296, RSQRT: 4}),
     "batch norm": (nn.BatchNorm2d(8), (image,), {FMA: 1296 + 8, RSQRT: 8}),
+    # 2 x 8 images of 9 x 9 to 3 x 3, 2 x 3 taps an axis: 9 rows of 3 across, 3 rows of 3 down; weights of 2 x 3 places
+    "antialiased": (
+        Call(lambda a: nnf.interpolate(a, (3, 3), mode="bilinear", antialias=True)), (image,),
+        {FMA: 16 * (9 * 3 + 3 * 3) * 6 + 2 * 3 * 6, CONVERT: 6},
+    ),
+    "antialiased, larger": (
+        Call(lambda a: nnf.interpolate(a, (18, 9), mode="bicubic", antialias=True)), (image,),
+        {FMA: 16 * (9 * 9 + 18 * 9) * 4 + (18 + 9) * 4, CONVERT: 27},
+    ),
     "batch norm of its data": (
         nn.BatchNorm2d(8, track_running_stats=False), (image,), {ADD: 2 * 1296 + 8, FMA: 2 * 1296, RSQRT: 8},
     ),

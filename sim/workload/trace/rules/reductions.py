@@ -210,12 +210,25 @@ for _name, _taps in {
     "_upsample_nearest_exact2d": 0,
     "upsample_linear1d": 2,
     "upsample_bilinear2d": 4,
-    "_upsample_bilinear2d_aa": 4,
     "upsample_bicubic2d": 16,
-    "_upsample_bicubic2d_aa": 16,
     "upsample_trilinear3d": 8,
 }.items():
     _upsample(_name, _taps)
+
+
+def _antialiased(name: str, width: int) -> None:
+    @register_rule(f"aten.{name}")
+    def rule(call: Call) -> Vector:
+        """Along the rows, then along the columns: `width` taps where an axis grows; where it shrinks, the filter is as
+        many times wider, so that all of the input is read. A weight of each tap and element of an axis."""
+        (height, columns), (rows, wide) = call.args[0].shape[-2:], call.out.shape[-2:]
+        down, across = (max(width, -(-width * n // m)) for n, m in ((height, rows), (columns, wide)))
+        taps = call.out.numel() // max(rows * wide, 1) * wide * (height * across + rows * down)
+        return Vector({FMA: taps + rows * down + wide * across, CONVERT: rows + wide})
+
+
+_antialiased("_upsample_bilinear2d_aa", 2)
+_antialiased("_upsample_bicubic2d_aa", 4)
 
 
 @register_rule("aten.grid_sampler_2d", "aten.grid_sampler_3d", "aten.grid_sampler")
