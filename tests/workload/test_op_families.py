@@ -146,6 +146,10 @@ VECTORS = {
     "rms norm": (nn.RMSNorm(32), (words,), {FMA: 384 + 12, MUL: 768, RSQRT: 12}),
     "group norm": (nn.GroupNorm(2, 8), (image,), {FMA: 2 * 1296, RSQRT: 4}),
     "batch norm": (nn.BatchNorm2d(8), (image,), {FMA: 1296 + 8, RSQRT: 8}),
+    "nearest, exact": (
+        Call(lambda a, b: (nnf.interpolate(a, 30, mode="nearest-exact"), nnf.interpolate(b, 3, mode="nearest-exact"))),
+        (series, volume), {SHUFFLE: 2 * 8 * 30 + 4 * 27},
+    ),
     # 2 x 8 images of 9 x 9 to 3 x 3, 2 x 3 taps an axis: 9 rows of 3 across, 3 rows of 3 down; weights of 2 x 3 places
     "antialiased": (
         Call(lambda a: nnf.interpolate(a, (3, 3), mode="bilinear", antialias=True)), (image,),
