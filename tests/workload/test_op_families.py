@@ -223,6 +223,9 @@ VECTORS = {
     ),
     # two 3 x 3 systems: n^3 / 3 FLOP
     "cholesky": (Call(torch.linalg.cholesky), (empty(2, 3, 3),), {FMA: 9, RSQRT: 6}),
+    "LU, its factors taken out": (
+        Call(lambda a: torch.lu_unpack(*torch.linalg.lu_factor(a))), (empty(2, 3, 3),), {FMA: 2 * 9},
+    ),
     "inverse": (Call(torch.linalg.inv), (empty(2, 3, 3),), {FMA: 54}),
     # SVD 14 m n^2 + 8 n^3, and m n^2 MACs, of 5 x 3; five products of 4 x 4
     "pseudo-inverse": (Call(torch.linalg.pinv), (empty(5, 3),), {FMA: 7 * 45 + 4 * 27 + 45, RSQRT: 3}),

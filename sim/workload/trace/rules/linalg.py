@@ -8,7 +8,7 @@ factors 14 m n^2 + 8 n^3 (8.6). Two FLOP are one fma. They run on the vector uni
 from __future__ import annotations
 
 from sim.workload.graph import Primitive
-from sim.workload.trace.rules.registry import AnyTensor, Call, Vector, register_rule
+from sim.workload.trace.rules.registry import AnyTensor, Call, Movement, Vector, register_rule
 
 ADD, MUL, FMA, RSQRT, RECIPROCAL = Primitive.ADD, Primitive.MUL, Primitive.FMA, Primitive.RSQRT, Primitive.RECIPROCAL
 
@@ -29,12 +29,16 @@ def cholesky(call: Call) -> Vector:
     return _work(count, n**3 / 3, {RSQRT: n, RECIPROCAL: n})
 
 
-@register_rule(
-    "aten._linalg_det", "aten._linalg_slogdet", "aten.linalg_lu_factor_ex", "aten.linalg_lu", "aten.lu_unpack"
-)
+@register_rule("aten._linalg_det", "aten._linalg_slogdet", "aten.linalg_lu_factor_ex", "aten.linalg_lu")
 def lu(call: Call) -> Vector:
     count, _, n = _sizes(call.args[0])
     return _work(count, 2 * n**3 / 3, {RECIPROCAL: n})
+
+
+@register_rule("aten.lu_unpack")
+def unpacked(call: Call) -> Movement:
+    """The factors of a decomposition that is made already: read once, each written as a matrix of its own."""
+    return Movement()
 
 
 @register_rule("aten.linalg_inv_ex")
