@@ -43,6 +43,40 @@ def test_a_norm_behind_a_bias_folds_away_whole():
     assert len(op.inputs) == 3
 
 
+class Products(nn.Module):
+    """A layer, and a product of two activations, each with a norm over its 3 rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.first, self.second = nn.Linear(4, 8), nn.BatchNorm1d(3), nn.BatchNorm1d(3)
+
+    def forward(self, x, y):
+        return self.first(self.layer(x)), self.second(x @ y)
+
+
+@pytest.mark.parametrize("front_end", [trace, export])
+def test_a_norm_over_what_is_no_channel_of_a_weight_stays_an_fma(front_end):
+    """A weight [8, 4] cannot hold the scale of 3 rows, nor can an activation be scaled before it is there."""
+    fused = fuse_epilogues(front_end(Products(), (torch.zeros(2, 3, 4), torch.zeros(2, 4, 5))))
+    layer, product = (op for op in fused if isinstance(op, EinsumOp))
+    assert layer.epilogue == {Primitive.ADD: 1, Primitive.FMA: 1}
+    assert product.epilogue == {Primitive.FMA: 1}
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(8, 1, 3, bias=False),
+        nn.Conv2d(8, 8, 3, groups=8, bias=False),
+        nn.utils.parametrizations.weight_norm(nn.Conv2d(8, 8, 3, bias=False)),
+    ],
+)
+def test_a_norm_of_one_channel_of_groups_or_behind_a_weight_made_of_weights_folds(layer):
+    model = nn.Sequential(layer, nn.BatchNorm2d(layer.out_channels))
+    (op,) = (op for op in fuse_epilogues(trace(model, torch.zeros(2, 8, 5, 5))) if isinstance(op, EinsumOp))
+    assert op.epilogue == {Primitive.ADD: 1}
+
+
 @pytest.mark.parametrize("front_end", [trace, export])
 @pytest.mark.parametrize("norm", [nn.InstanceNorm2d(8), nn.BatchNorm2d(8, affine=False, track_running_stats=False)])
 def test_a_norm_by_the_statistics_of_the_data_does_not_fold(norm, front_end):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from math import prod
 
-from sim.workload.graph import EinsumOp, Graph, Op, Primitive, Role, Tensor, VectorOp, ViewOp
+from sim.workload.graph import EinsumOp, Graph, Op, OperandRole, Primitive, Role, Tensor, VectorOp, ViewOp
 from sim.workload.passes.dead_code import dead_code
 
 _BATCH_NORMS = {
@@ -31,7 +32,8 @@ def fuse_epilogues(graph: Graph, *, attention: bool = False) -> Graph:
 
     Batch norm in inference folds into the weights (Jacob et al., CVPR 2018, section 3.2): it costs
     nothing but the bias that it leaves, one add an output element (none if the product had one),
-    and its four vectors become one. An add of another tensor brings that tensor in as an input.
+    and its four vectors become one. Where its channels are none of a weight's (a norm over the rows of a product, or
+    of a product of two activations) it stays an fma an element. An add of another tensor brings that tensor in.
 
     Needs: single assignment, inference. Promises: MACs as before; vector work no more than before;
     only results that one op reads, and that are not graph outputs, disappear. Reshapes between product and
@@ -48,6 +50,7 @@ class _Fuser:
         self.graph = graph
         self.ops: list[tuple[Op, ...]] = [(op,) for op in graph.ops]
         self.tensors: dict[str, Tensor] = dict(graph.tensors)
+        self.held = _held(graph)
 
     def run(self, attention: bool) -> Graph:
         kept = {key for key, region in self.graph.regions.items() if region.kind == "attention" and not attention}
@@ -104,11 +107,24 @@ class _Fuser:
         if result.shape != self.tensors[seen].shape or result.elements == 0:
             return None
         if name in _BATCH_NORMS and follower.inputs[0] == seen:
-            return self._folded(op, follower)
+            if self._scales_weight(op, self.tensors[seen]):
+                return self._folded(op, follower)
+            return self._merge(op, follower, {Primitive.FMA: 1}, follower.inputs[1:])
         if name not in _ELEMENTWISE:
             return None
         added = {p: n // result.elements for p, n in follower.primitives.items()}
         return self._merge(op, follower, added, tuple(t for t in follower.inputs if t != seen))
+
+    def _scales_weight(self, op: EinsumOp, seen: Tensor) -> bool:
+        """Whether the norm's channels, axis 1 of what it reads, are channels of a weight that is known before."""
+        weight = op.einsum.operand(OperandRole.WEIGHT)
+        if weight.tensor not in self.held:
+            return False
+        own, within = self.tensors[op.outputs[0]].shape, prod(seen.shape[2:])
+        axis = next((i for i in range(len(own)) if prod(own[i + 1 :]) == within and own[i] != 1), None)
+        if seen.shape[1] == 1 or axis is None:
+            return True
+        return bool(set(op.einsum.output.projection[axis].ranks) & weight.ranks)
 
     def _folded(self, op: EinsumOp, follower: VectorOp) -> EinsumOp:
         """Scale goes into the weight, shift into the bias: one vector of the product's channels left."""
@@ -140,6 +156,15 @@ class _Fuser:
         flat = f"{outside.id}.flat"
         self.tensors[flat] = replace(outside, id=flat, shape=own.shape, layout=own.layout, name="")
         return flat
+
+
+def _held(graph: Graph) -> set[str]:
+    """Weights, and what is made of weights alone (rounded, normalised), which is the same for every input."""
+    held = {key for key, tensor in graph.tensors.items() if tensor.role is Role.WEIGHT}
+    for op in graph.ops:
+        if held.issuperset(op.inputs):
+            held.update(op.outputs)
+    return held
 
 
 def _reshape(follower: Op, source: str) -> ViewOp:
