@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sim.compression.recipe import Quantise, QuantiseAwareTraining, QuantiseKvCache, SparsifyNm, WeightOnly, find_recipe
 from sim.errors import ConfigError
-from sim.workload.precision import BITS
+from sim.workload.precision import BITS, PRECISIONS, is_precision
 
 
 @cache
@@ -52,16 +52,19 @@ def _precision(recipe: str, weight: str | None, activation: str | None, kept: st
     """The name of these types of weights, activations and KV cache; None: left as they were."""
     if weight is None and kept is None:
         return wide
-    if weight == activation and (kept == weight or (kept is None and weight == "fp8_e4m3")):
-        return str(weight)  # (no name has fp8 with a cache of 16 bits)
+    if weight == activation == "fp8_e4m3" and kept in (None, weight):
+        return weight  # (no name has fp8 with a cache of 16 bits)
     types = weight or wide, activation or (wide if weight is None else "bf16"), kept or wide
-    unknown = next((one for one in types if one not in BITS), None)
-    if unknown is not None or types[1] == "fp8_e4m3":
+    name = types[0] if len(set(types)) == 1 and types[0] in PRECISIONS else _mixed(types)
+    if types[1] == "fp8_e4m3" or not is_precision(name):
         raise ConfigError(
             f"recipe {recipe}: no precision has weights in {types[0]}, activations in {types[1]} and a KV cache in "
             f"{types[2]}, and a search costs precisions; cost it with dovetail compress"
         )
-    widths = [BITS[one] for one in types]
-    if len(set(types)) == 1:
-        return types[0]
-    return f"w{widths[0]}a{widths[1]}" + (f"kv{widths[2]}" if widths[2] != widths[1] else "")
+    return name
+
+
+def _mixed(types: tuple[str, str, str]) -> str:
+    """wXaY[kvZ] of types of weights, activations and KV cache."""
+    weight, activation, kept = (BITS.get(one, one) for one in types)
+    return f"w{weight}a{activation}" + (f"kv{kept}" if kept != activation else "")

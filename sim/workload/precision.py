@@ -12,7 +12,8 @@ from sim.errors import PrecisionError, nearest
 BITS = MappingProxyType(
     {
         "fp64": 64, "fp32": 32, "tf32": 32, "bf16": 16, "fp16": 16, "fp8_e4m3": 8, "fp8_e5m2": 8,
-        "int64": 64, "int32": 32, "int16": 16, "int8": 8, "uint8": 8, "int4": 4, "int2": 2, "bool": 8,
+        "int64": 64, "int32": 32, "int16": 16, "int8": 8, "uint8": 8, "int4": 4, "int3": 3,
+        "int2": 2, "bool": 8,
     }
 )  # fmt: skip
 """Stored bits per element; tf32 is stored as fp32, bool as a byte."""

@@ -97,6 +97,10 @@ def test_a_variant_and_a_range_do_not_both_say_what_a_knob_is(document: dict[str
 
 
 INT8 = "{technique: quantise, activations: {dtype: int8}}"
+ALL = (
+    "{{technique: quantise, weights: {{dtype: {0}}}, activations: {{dtype: {0}}}}}, "
+    "{{technique: quantise_kv_cache, dtype: {0}}}"
+)
 FP8 = "{technique: quantise, weights: {dtype: fp8_e4m3}, activations: {dtype: fp8_e4m3, symmetric: true}}"
 
 
@@ -110,6 +114,7 @@ FP8 = "{technique: quantise, weights: {dtype: fp8_e4m3}, activations: {dtype: fp
     ("{technique: quantise}", "bf16", "w8a16"),
     (f"{FP8}, {{technique: quantise_kv_cache, dtype: fp8_e4m3}}", "bf16", "fp8_e4m3"),
     (FP8, "bf16", "fp8_e4m3"),
+    (ALL.format("int2"), "bf16", "w2a2"),
 ])  # fmt: skip
 def test_what_a_recipe_leaves_alone_stays_wide(steps: str, wide: str, precision: str, tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text(f"schema: dovetail.recipe/1\nname: r\nsteps: [{steps}]\n")
@@ -119,6 +124,7 @@ def test_what_a_recipe_leaves_alone_stays_wide(steps: str, wide: str, precision:
 @pytest.mark.parametrize("steps", [
     f"{FP8}, {{technique: quantise_kv_cache, dtype: int4}}",
     "{technique: weight_only, dtype: int3}",
+    ALL.format("int3"),
     "{technique: quantise, activations: {dtype: fp8_e4m3, symmetric: true}}",
 ])  # fmt: skip
 def test_widths_that_no_precision_has(steps: str, tmp_path: Path) -> None:
@@ -261,7 +267,7 @@ def test_what_is_not_there_is_seen_before_the_run(document: dict[str, Any], writ
     [
         ({"chip": "edge-npuu"}, r's\.yaml: chip: .*Did you mean "edge-npu"'),
         ({"workloads": [{"workload": "nett.py", "name": "mine"}]}, r"s\.yaml: workloads\.mine: nett\.py: no such file"),
-        ({"compression": {"precision": ["int3"]}}, r's\.yaml: compression\.precision: precision "int3" is unknown'),
+        ({"compression": {"precision": ["int5"]}}, r's\.yaml: compression\.precision: precision "int5" is unknown'),
         ({"compression": {"recipe": ["int8-pqt"]}}, r's\.yaml: compression\.recipe: .*Did you mean "int8-ptq"'),
     ],
 )

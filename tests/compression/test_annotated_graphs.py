@@ -187,6 +187,7 @@ def make_array(rates, **fields):
 
 W8A8 = {"fc.weight": INT8, "fc:input": INT8}
 W4A4 = {"fc.weight": Annotation(dtype="int4", bits=4.0), "fc:input": Annotation(dtype="int4", bits=4.0)}
+W3A8 = {"fc.weight": Annotation(dtype="int3", bits=3.0), "fc:input": INT8}
 W4A16 = {"fc.weight": Annotation(dtype="int4", bits=4.5), "fc:input": Annotation(dtype="bf16", bits=16.0)}
 FP8 = {"fc.weight": Annotation(dtype="fp8_e4m3", bits=8.0), "fc:input": Annotation(dtype="fp8_e4m3", bits=8.0)}
 
@@ -198,6 +199,7 @@ FP8 = {"fc.weight": Annotation(dtype="fp8_e4m3", bits=8.0), "fc:input": Annotati
         (W8A8, {"bf16": 1}, "bf16", "int8 weights run as bf16"),
         (W4A4, {"bf16": 1, "int8": 1}, "int8", "no int4 unit: int4 weights run as int8"),
         (W4A4, {"bf16": 1, "int8": 1, "int4": 2}, "int4", None),
+        (W3A8, {"bf16": 1, "int8": 2}, "int8", "no w3a8 unit: int3 weights run as int8"),
         (W4A16, {"bf16": 1, "int8": 2}, "bf16", "no w4a16 unit: int4 weights run as bf16"),
         (W4A16, {"bf16": 1, "w4a16": 1}, "w4a16", None),
         (FP8, {"bf16": 1, "int8": 2}, "bf16", "fp8_e4m3 weights run as bf16"),
@@ -298,7 +300,7 @@ def test_what_runs_as_something_wider_keeps_its_stored_bits(annotations, rates, 
 
 @pytest.mark.parametrize(("chip", "halved"), [("tesla-fsd-npu", False), ("h100-sxm", True)])
 def test_a_type_without_a_unit_is_costed_and_saves_what_is_stored(chip, halved):
-    """int4 and fp8 on real chips: weights of 64 x 64 move at 4 and 8 bits, whatever they are computed in."""
+    """int3, int4 and fp8 on real chips: weights of 64 x 64 move at 3, 4 and 8 bits, whatever they are computed in."""
     from sim.analytical import estimate
     from sim.hardware.load import load_hardware
     from sim.workload.builders import gemm
@@ -312,11 +314,13 @@ def test_a_type_without_a_unit_is_costed_and_saves_what_is_stored(chip, halved):
     )
     rows = {
         kind: benefits(graph, graph, notes, [load_hardware(chip)], estimate=estimate)[0]
-        for kind, notes in (("int4", W4A4), ("fp8", FP8))
+        for kind, notes in (("int3", W3A8), ("int4", W4A4), ("fp8", FP8))
     }
+    assert rows["int3"].after.weight_bytes == 64 * 64 * 3 / 8
     assert rows["int4"].after.weight_bytes == 64 * 64 / 2
     assert rows["fp8"].after.weight_bytes == 64 * 64
     assert rows["int4"].before.dram_bytes - rows["int4"].after.dram_bytes >= 64 * 64 / 2
+    assert rows["int3"].before.dram_bytes - rows["int3"].after.dram_bytes >= 64 * 64 * 5 / 8
     assert (rows["fp8"].after.dram_bytes < rows["fp8"].before.dram_bytes) == halved
     assert any("no int4 unit: int4 weights run as int8" in note for note in rows["int4"].notes)
     assert any("no fp8_e4m3 unit" in note for note in rows["fp8"].notes) != halved
