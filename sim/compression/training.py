@@ -167,7 +167,8 @@ def fingerprint(*modules: nn.Module, settings: object = "") -> str:
     content = hashlib.sha256(repr(settings).encode())
     for module in modules:
         for name, tensor in module.state_dict().items():
-            content.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+            numbers = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)  # (numpy knows no bf16)
+            content.update(name.encode() + numbers.numpy().tobytes())
     return content.hexdigest()[:16]
 
 

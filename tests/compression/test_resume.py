@@ -82,6 +82,21 @@ def test_a_checkpoint_of_another_shape_is_refused(tmp_path, make_net, task):
         train(torch.nn.Sequential(torch.nn.Linear(8, 4)), task, steps=4, checkpoint=path)
 
 
+def test_a_model_in_bf16_has_a_checkpoint_too(tmp_path, make_net, task):
+    """numpy has no such numbers: the run that goes on from the file ends in those of the run that wrote it."""
+
+    class Narrow(type(task)):
+        def _draw(self, count, seed):
+            x, y = super()._draw(count, seed)
+            return x.bfloat16(), y
+
+    runs = [
+        sparsify_nm(make_net().bfloat16(), task=Narrow(), **_TUNE, checkpoint=tmp_path / "tuned.pt") for _ in range(2)
+    ]
+    weights = [made.module.state_dict() for made in runs]
+    assert all(torch.equal(first, weights[1][name]) for name, first in weights[0].items())
+
+
 def test_each_step_of_a_recipe_that_trains_has_a_file(tmp_path, make_net, task):
     recipe = parse_recipe(
         "schema: dovetail.recipe/1\nname: both\nsteps:\n"
