@@ -175,6 +175,11 @@ class ActivationQuantiser:
             return self.round(output)
         return (self.round(args[0]), *args[1:])
 
+    @property
+    def settings(self) -> tuple[Grid, bool, bool, float, float]:
+        """What it rounds to and within which range: no tensor of the module says so."""
+        return self.grid, self.dynamic, self.per_token, self.low.item(), self.high.item()
+
     def range(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if not self.dynamic:
             return self.low, self.high

@@ -152,6 +152,14 @@ def leaves(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield name, layer
 
 
+def quantisers(module: nn.Module) -> Iterator[tuple[str, ActivationQuantiser]]:
+    """(path, quantiser) of all that round what goes into a layer or comes out of it."""
+    for name, layer in module.named_modules():
+        for hook in (*layer._forward_pre_hooks.values(), *layer._forward_hooks.values()):
+            if isinstance(hook, ActivationQuantiser):
+                yield name, hook
+
+
 def weight_name(layer: str) -> str:
     return f"{layer}.weight" if layer else "weight"
 

@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from sim.compression.fakequant import Grid, fake_quantise_weight
-from sim.compression.model import CompressedModel
+from sim.compression.model import CompressedModel, quantisers
 from sim.errors import WorkloadError
 from sim.workload.raised import foreign_code, told
 
@@ -163,9 +163,11 @@ def _resume(path: Path, run: dict, module: nn.Module, optimiser: torch.optim.Opt
 
 
 def fingerprint(*modules: nn.Module, settings: object = "") -> str:
-    """16 hex digits of the modules' tensors and the settings: two runs that differ in either have others."""
+    """16 hex digits of the modules' tensors, of the quantisers on their layers and of the settings: two runs that
+    differ in any of them have others."""
     content = hashlib.sha256(repr(settings).encode())
     for module in modules:
+        content.update("".join(f"{name}: {hook.settings}\n" for name, hook in quantisers(module)).encode())
         for name, tensor in module.state_dict().items():
             numbers = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)  # (numpy knows no bf16)
             content.update(name.encode() + numbers.numpy().tobytes())

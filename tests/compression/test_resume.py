@@ -75,6 +75,18 @@ def test_a_checkpoint_of_another_start_is_refused(tmp_path, make_net, task):
         TECHNIQUES["qat"](make_net(), task, checkpoint=path)
 
 
+@pytest.mark.parametrize("other", [{"activations": Grid(dtype="int8", symmetric=False)}, {"percentile": 99.0}])
+def test_a_checkpoint_of_other_activations_is_refused(tmp_path, make_net, task, other):
+    """Weights and their grid are the same; the inputs of the layers are rounded to other numbers, or in another
+    range."""
+    path, weights = tmp_path / "tuned.pt", Grid(dtype="int4")
+    given = {"activations": Grid(dtype="int4", symmetric=False), "steps": 4, "learning_rate": 1e-2, "checkpoint": path}
+    quantise_aware_training(make_net(), task, weights=weights, **given)
+    with pytest.raises(WorkloadError, match="is of another run"):
+        quantise_aware_training(make_net(), task, weights=weights, **(given | other))
+    quantise_aware_training(make_net(), task, weights=weights, **given)
+
+
 def test_a_checkpoint_of_another_shape_is_refused(tmp_path, make_net, task):
     path = tmp_path / "float.pt"
     train(make_net(), task, steps=4, checkpoint=path)
