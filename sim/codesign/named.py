@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 from sim.codesign.schema import SpaceSpec
 from sim.errors import ConfigError
 from sim.hardware.load import parse_yaml
+from sim.workload.cache import code_hash
 
 
 def contents(spec: SpaceSpec, folder: Path) -> dict[str, str]:
@@ -38,10 +38,10 @@ def _names(spec: SpaceSpec) -> Iterator[str]:
 
 
 def _hash(path: Path) -> str:
+    if path.suffix == ".py":
+        return code_hash(path)
     data = path.read_bytes()
-    with suppress(SyntaxError, ValueError, ConfigError):
-        if path.suffix == ".py":
-            data = ast.unparse(ast.parse(data)).encode()  # the same in all versions of Python, unlike `ast.dump`
-        elif path.suffix in (".yaml", ".yml"):
+    with suppress(ValueError, ConfigError):
+        if path.suffix in (".yaml", ".yml"):
             data = json.dumps(parse_yaml(data.decode(), str(path)), sort_keys=True, default=str).encode()
     return hashlib.sha256(data).hexdigest()[:16]

@@ -22,7 +22,7 @@ from sim.compression.quality import Quality, judged, trained
 from sim.compression.recipe import Distil, Recipe, apply_recipe, find_recipe, rehearsal, untuned
 from sim.compression.sensitivities import Sensitivity, sensitivity
 from sim.compression.tasks import load_task
-from sim.compression.training import Task, train
+from sim.compression.training import Task, fingerprint, train
 from sim.errors import ConfigError, checked_seed, whole
 from sim.workload.graph import Graph
 
@@ -124,7 +124,8 @@ def run_study(
     judged = _of_the_network(knobs or {})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module, example_inputs = Workload(workload, judged).build(device=None if task else "meta")
+        network = Workload(workload, judged)
+        module, example_inputs = network.build(device=None if task else "meta")
 
     def build(**changes: object) -> tuple:
         return Workload(workload, {**judged, **changes}).build()
@@ -139,7 +140,10 @@ def run_study(
         chosen, bare = _untrained(workload, chosen)
         notes = [*notes, *bare]
     else:
-        train(module, task, steps=train_steps, seed=seed, checkpoint=checkpoint, progress=_stage(progress, "training"))
+        train(
+            module, task, steps=train_steps, seed=seed, checkpoint=checkpoint, progress=_stage(progress, "training"),
+            origin=_origin(network, module) if checkpoint else "",
+        )  # fmt: skip
     rows = _sensitivities(module, task, tuple(sensitivity_choices))
 
     results = []
@@ -162,6 +166,15 @@ def run_study(
         sensitivity=rows,
         notes=(*notes, *filter(None, (_flattered(quality, result) for result in tuned))),
     )
+
+
+def _origin(network: Workload, module: nn.Module) -> str:
+    """What a checkpoint of the training is bound to: weights of the same shapes may be those of another network, of
+    other heads, or of a file that was edited since."""
+    from sim.workload.cache import code_hash
+
+    found = network.description
+    return fingerprint(module, settings=(code_hash(found.path), found.function, sorted(network.knobs.items())))
 
 
 def _untrained(workload: str, recipes: Sequence[Recipe]) -> tuple[list[Recipe], list[str]]:

@@ -144,6 +144,14 @@ def _imports(file: Path) -> set[str]:
     return names
 
 
+def code_hash(path: Path) -> str:
+    """16 hex digits of what a file of Python says: comments and layout do not count."""
+    data = path.read_bytes()
+    with suppress(SyntaxError, ValueError):
+        data = ast.unparse(ast.parse(data)).encode()  # the same in all versions of Python, unlike `ast.dump`
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
 def _file_hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 

@@ -6,7 +6,7 @@ import sim
 from sim.compression import study as module
 from sim.compression.quality import Method, Quality
 from sim.compression.study import run_study
-from sim.errors import ConfigError
+from sim.errors import ConfigError, WorkloadError
 
 WORKLOAD = """
 import torch
@@ -50,6 +50,44 @@ def test_two_recipes_of_one_name_are_refused(tmp_path, workload):
     one = _recipe(tmp_path, "int8", "{technique: quantise}")
     with pytest.raises(ConfigError, match='two recipes are called "int8"'):
         run_study(workload, [one, one])
+
+
+SCALED = """
+import torch
+from torch import nn
+class Net(nn.Module):
+    def __init__(self, scale):
+        super().__init__()
+        self.fc, self.scale = nn.Linear(4, 2), scale
+    def forward(self, x):
+        return torch.relu(self.fc(x)) * self.scale
+def build(batch: int = 1, scale: float = 1.0):
+    return Net(scale), (torch.zeros(batch, 4),)
+def task():
+    from sim.compression import TensorTask
+    x = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+    part = (x, (x[:, 0] > 0).long())
+    return TensorTask(
+        name="sign", data=dict.fromkeys(("train", "validation", "test"), part), criterion=nn.functional.cross_entropy,
+        score=lambda output, label: (output.argmax(1) == label).float(), metric="share", higher_is_better=True, steps=4,
+    )
+"""
+
+
+def test_a_checkpoint_of_another_network_of_the_same_shapes_is_refused(tmp_path):
+    """A knob or a line of the file makes another network of the same weights; a comment, a batch and a chip do not."""
+    path, kept = tmp_path / "net.py", tmp_path / "net.pt"
+    path.write_text(SCALED)
+    int8 = _recipe(tmp_path, "int8", "{technique: quantise}")
+    first = run_study(str(path), [int8], checkpoint=kept)
+    with pytest.raises(WorkloadError, match="is of another run"):
+        run_study(str(path), [int8], knobs={"scale": 2.0}, checkpoint=kept)
+    path.write_text("# a comment" + SCALED)
+    again = run_study(str(path), [int8], knobs={"batch": 8}, hardware=["edge-npu"], checkpoint=kept)
+    assert again.quality == first.quality
+    path.write_text(SCALED.replace("torch.relu", "torch.tanh"))
+    with pytest.raises(WorkloadError, match="is of another run"):
+        run_study(str(path), [int8], checkpoint=kept)
 
 
 STUDENT = """
