@@ -33,6 +33,7 @@ def distil(
     seed: int = 0,
     progress: Progress | None = None,
     checkpoint: Path | None = None,
+    knobs: Mapping[str, object] | None = None,
 ) -> CompressedModel:
     """Train a copy of `student` against labels, the teacher's logits and, if named, its features.
 
@@ -45,6 +46,8 @@ def distil(
     Args:
         features: student layer -> teacher layer whose outputs are compared (channels on axis 1 of
             a 4-D map, else on the last).
+        knobs: what the student was built with: a checkpoint is bound to them, since others may make another network
+            of the same weights.
     Raises: ConfigError: a named layer does not exist, temperature or weight out of range, or outputs
             that are no logits of one shape; TraceError: the task, the teacher or the student raised.
     """
@@ -65,7 +68,10 @@ def distil(
         loss = loss + soft_weight * soft_loss(logits, wanted, temperature)
         return loss + feature_weight * pairs.error()
 
-    settings = (temperature, soft_weight, sorted((features or {}).items()), feature_weight, sorted(out.grids.items()))
+    settings = (
+        temperature, soft_weight, sorted((features or {}).items()), feature_weight, sorted(out.grids.items()),
+        sorted((knobs or {}).items()),
+    )  # fmt: skip
     try:
         with held(out.module, out.masks, out.grids):
             train(

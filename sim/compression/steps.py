@@ -177,5 +177,6 @@ def _(step: r.Distil, model: CompressedModel, context: Context) -> CompressedMod
         seed=context.seed,
         progress=context.progress,
         checkpoint=context.checkpoint,
+        knobs=step.student,
     )
     return CompressedModel(module=result.module, reports=(*model.reports, result.report))

@@ -90,6 +90,15 @@ def test_a_checkpoint_of_another_network_of_the_same_shapes_is_refused(tmp_path)
         run_study(str(path), [int8], checkpoint=kept)
 
 
+def test_a_checkpoint_of_another_student_of_the_same_shapes_is_refused(tmp_path):
+    path, kept = tmp_path / "net.py", tmp_path / "net.pt"
+    path.write_text(SCALED)
+    recipe = "{{technique: distil, student: {{scale: {}}}, steps: 4}}"
+    run_study(str(path), [_recipe(tmp_path, "taught", recipe.format(2.0))], checkpoint=kept)
+    with pytest.raises(WorkloadError, match="is of another run"):
+        run_study(str(path), [_recipe(tmp_path, "taught", recipe.format(4.0))], checkpoint=kept)
+
+
 STUDENT = """
 import torch
 from torch import nn
