@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from sim.compression.channels import ChannelSet, channel_sets
-from sim.compression.model import CompressedModel, Report, as_compressed
+from sim.compression.model import MAC_LAYERS, CompressedModel, Report, as_compressed, leaves
 from sim.compression.training import Progress, Task, finetune
 from sim.errors import ConfigError
 
@@ -51,7 +51,8 @@ def prune_channels(
     treated: list[str] = []
     leave: dict[str, str] = {}
     sizes: dict[str, tuple[int, int]] = {}
-    for item in channel_sets(out.module, example_inputs):
+    sets = channel_sets(out.module, example_inputs)
+    for item in sets:
         reason = _why_not(item, skip)
         kept = min(item.size, -(-max(1, round(item.size * keep)) // multiple) * multiple)
         if reason is None and kept == item.size:
@@ -62,6 +63,9 @@ def prune_channels(
         cut(out.module, item, strongest(out.module, item, kept))
         treated += item.producers
         sizes[item.producers[0]] = (item.size, kept)
+    known = {name for item in sets for name in (*item.producers, *item.passers)}
+    others = {name: layer for name, layer in leaves(out.module) if name not in known}
+    leave |= {name or "the model itself": _no_channels(layer) for name, layer in others.items()}
     report = Report(technique="prune_channels", treated=tuple(treated), untreated=leave, details={"channels": sizes})
     result = out.with_(report)
     if steps and treated and task is not None:
@@ -78,6 +82,14 @@ def _why_not(item: ChannelSet, skip: tuple[str, ...]) -> str | None:
         if any(fnmatchcase(name, pattern) for pattern in skip):
             return "skipped by the recipe"
     return None if item.readers else "nothing reads its channels"
+
+
+def _no_channels(layer: nn.Module) -> str:
+    """Why a layer has no channel set and passes none on."""
+    kind = type(layer).__name__
+    if not isinstance(layer, MAC_LAYERS):
+        return f"{kind} has no treatment"
+    return "grouped convolution" if isinstance(layer, nn.Conv2d) else f"channels of a {kind} are not followed"
 
 
 def strongest(module: nn.Module, item: ChannelSet, count: int) -> torch.Tensor:

@@ -132,6 +132,20 @@ def test_what_cannot_be_done_is_said(net):
         prune_channels(Branch(), (torch.zeros(1),), keep=0.5)
 
 
+def test_every_layer_that_stays_is_named_with_its_reason():
+    """Of six layers one is pruned and one passes its channels on."""
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1, groups=2),
+        nn.Flatten(2), nn.Conv1d(8, 4, 1), nn.LayerNorm(16),
+    )  # fmt: skip
+    report = prune_channels(net, (torch.zeros(1, 3, 4, 4),), keep=0.5).report
+    assert report.treated == ("0",)
+    assert report.untreated == {
+        "3": "read by grouped convolution 4", "4": "grouped convolution", "6": "channels of a Conv1d are not followed",
+        "7": "LayerNorm has no treatment",
+    }  # fmt: skip
+
+
 class Several(nn.Module):
     """Images as `*images`."""
 
