@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from sim.errors import InfeasibleError, WorkloadError
 from sim.workload.graph import Graph, Role
 from sim.workload.load import MODEL_FILES
 from sim.workload.precision import Precision
@@ -61,7 +62,8 @@ class ModelChoice:
     def graphs(self) -> tuple[Graph, ...]:
         """The dense or sparse graphs of the parts, as traced (precision not applied).
 
-        Raises: WorkloadError, TraceError: a knob combination that the workload refuses.
+        Raises: WorkloadError, TraceError: a knob combination that the workload refuses; InfeasibleError: a pattern
+        that fits none of its weights.
         """
         return tuple(
             _sparse(part.graph, self.sparsity)
@@ -79,9 +81,13 @@ def _traced(workload: str, knobs: tuple[tuple[str, Any], ...], sparsity: str) ->
 
 
 def _sparse(graph: Graph, sparsity: str) -> Graph:
+    """Raises: InfeasibleError: no weight of this network takes the pattern, as one of other widths may."""
     from sim.workload.passes.sparsify import sparsify
 
-    return graph if sparsity == "none" else sparsify(graph, sparsity)
+    try:
+        return graph if sparsity == "none" else sparsify(graph, sparsity)
+    except WorkloadError as error:
+        raise InfeasibleError(f"networks without a weight that takes the pattern: {error}") from error
 
 
 def stored_bytes(graph: Graph, precision: Precision) -> float:

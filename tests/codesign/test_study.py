@@ -106,6 +106,19 @@ def test_no_design_meets_the_limits(document: dict[str, Any]) -> None:
     assert set(found.counts) == {"latency at its roofline"}
 
 
+def test_a_pattern_that_one_network_cannot_take_ends_no_search(document: dict[str, Any], tmp_path: Path) -> None:
+    """2:4 goes along a reduction of 64 and not of 62: of the four model sides one runs on no chip."""
+    text = (tmp_path / "product.py").read_text().replace("m: int", "k: int").replace("64", "k").replace("(m,", "(8,")
+    (tmp_path / "product.py").write_text(text)
+    document["workloads"][0]["knobs"] = {"k": {"choices": [62, 64]}}
+    document["compression"] = {"precision": ["int8"], "sparsity": ["none", "2:4"]}
+    document["sampler"]["screen"] = 0  # a guide would not propose what runs on no chip
+    found = sim.search(build_space(document), trials=12)
+    sides = {(row.parameters["product.k"], row.parameters["sparsity"]) for row in found.rows}
+    assert sides == {(62, "none"), (64, "none"), (64, "2:4")}
+    assert "networks without a weight that takes the pattern" in found.counts
+
+
 def test_resume_counts_the_total_and_another_space_is_refused(document: dict[str, Any], tmp_path: Path) -> None:
     path = str(tmp_path / "s.journal")
     assert sim.search(build_space(document), trials=3, storage=path).trials == 3
