@@ -26,9 +26,9 @@ from sim.schedule.network import Network, Options, cost_network
 from sim.schedule.peaks import peaks_bytes
 from sim.schedule.plan import Group, Schedule, Steps
 from sim.schedule.slices import Sliced, slice_classes
-from sim.schedule.stages import is_send, stages_of
+from sim.schedule.stages import stages_of
 from sim.workload.graph import CollectiveOp, Graph
-from sim.workload.passes.pipeline import stage_of
+from sim.workload.passes.pipeline import is_send, stage_of
 from sim.workload.passes.precision import PrecisionPolicy
 from sim.workload.precision import Precision
 from sim.workload.precision_file import resolve_precision

@@ -11,6 +11,7 @@ from sim.schedule.groups import GroupCost
 from sim.schedule.host import TRANSFER
 from sim.schedule.plan import prefetch_share
 from sim.workload.graph import CollectiveOp
+from sim.workload.passes.pipeline import is_send
 
 Awaited = Mapping[str, tuple[str, ...]]
 
@@ -25,7 +26,8 @@ class Makespan:
     occupies the link, one at a time, so that one that reads another's result has it when its turn comes; the unit goes
     on with what does not need its result (`beside_unit`). Its increment is its launch and what the unit waits for it,
     at the first group that reads the result or at the end: hidden communication costs nothing. Weights load during one
-    that the unit waits for at once, not during a wait later on.
+    that the unit waits for at once, not during a wait later on. Behind a send to the next stage runs another chip, on
+    which nothing of the group before lies or runs: weights load during the send alone, if that chip waits for it.
     """
 
     def __init__(self, groups: Sequence[GroupCost], awaited: Awaited | None, designs: int) -> None:
@@ -101,8 +103,10 @@ class _Increments:
         runs = np.array([_runs(group, self.increment.shape[1])[some] for group in groups])
         idle = table("idle_s")
         idle[[i for i, group in enumerate(groups) if group.name == TRANSFER]] = 0.0
-        slack = _before(idle, runs & ~beside[:, some])
-        room = _room(_before(table("footprint_bytes") + held, runs & ~sends), weights, capacity)
+        crosses, beside = np.array([is_send(group.op) for group in groups])[:, None], beside[:, some]
+        idle[crosses & beside] = 0.0
+        slack = _before(idle, runs & (crosses | ~beside))
+        room = _room(_before(table("footprint_bytes") + held, runs & (crosses | ~sends)), weights, capacity)
         saved = ahead * np.minimum(room, prefetch_share(slack, saves_s=ahead, moving_s=moving))
         self.increment[:, some] = np.where(runs, np.where(sends, launch, launch + time - saved), 0.0)
         self.saved[:, some] = np.where(runs & ~sends, saved, 0.0)

@@ -19,8 +19,8 @@ import numpy as np
 
 from sim.cost.compulsory import shared_memories
 from sim.hardware.chip import Memory, Unit
-from sim.workload.graph import Collective, CollectiveOp, EinsumOp, Graph, OperandRole, Role, ViewOp
-from sim.workload.passes.pipeline import stage_of
+from sim.workload.graph import EinsumOp, Graph, OperandRole, Role, ViewOp
+from sim.workload.passes.pipeline import is_send, stage_of
 from sim.workload.passes.sparse_passes import JOIN
 
 
@@ -126,7 +126,7 @@ def lifetimes(graph: Graph, place: Mapping[str, str]) -> dict[str, tuple[int, in
     takes: it begins with the op behind, the first of that chip."""
     span: dict[str, tuple[int, int]] = {}
     for position, op in enumerate(graph.ops):
-        sent = isinstance(op, CollectiveOp) and op.collective is Collective.SEND
+        sent = is_send(op)
         for key in (*op.inputs, *op.outputs):
             begin = position + 1 if sent and key in op.outputs else position
             first, last = span.get(place[key], (begin, begin))

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from sim.schedule.host import TRANSFER
 from sim.schedule.loads import SUFFIX
 from sim.schedule.network import Network
-from sim.workload.graph import Collective, CollectiveOp, Op
-from sim.workload.passes.pipeline import stage_of
+from sim.workload.passes.pipeline import is_send, stage_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +28,6 @@ class Stages:
     def interval_s(self) -> float:
         """Least time between two inferences."""
         return max(*self.latency_s, *self.sends_s.values())
-
-
-def is_send(op: Op) -> bool:
-    """From one stage to the next."""
-    return isinstance(op, CollectiveOp) and op.collective is Collective.SEND
 
 
 def stages_of(network: Network, d: int) -> Stages:
@@ -54,4 +48,4 @@ def stages_of(network: Network, d: int) -> Stages:
     return Stages(groups=tuple(map(tuple, groups)), latency_s=tuple(seconds), sends_s=sends)
 
 
-__all__ = ["Stages", "is_send", "stages_of"]
+__all__ = ["Stages", "stages_of"]

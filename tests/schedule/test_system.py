@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from chains import products
 from systems import Mlp
 from torch import nn
 
@@ -15,7 +16,9 @@ from sim.errors import ConfigError
 from sim.hardware.chip import Chip
 from sim.hardware.physical import chip_area_mm2, link_energy_j_per_byte, memory_energy_j_per_byte
 from sim.results import Term
+from sim.schedule.network import Options, cost_network
 from sim.workload.graph import EinsumOp, Graph
+from sim.workload.precision import parse_precision
 
 FILE = """
 schema: dovetail.chip/1
@@ -320,3 +323,30 @@ def test_a_collective_that_reads_another_is_launched_at_once(tmp_path: Path) -> 
     graph = sim.trace(TwoExperts(), (torch.zeros(32, 64),))
     found = sim.estimate(graph, chip)
     assert sim.simulate(graph, chip).latency_s == pytest.approx(found.latency_s, rel=1e-6)
+
+
+def test_weights_of_a_stage_come_during_the_send_alone_that_its_chip_waits_for(pair: Chip, branches: Graph) -> None:
+    """The second branch reads the input: its chip does not wait for what the first one sends, and no group ran on it
+    behind which its weights came. They were hidden behind a group of another chip, and the simulation took 1 % more."""
+    chip = pair.set_all({"system.chips": 4, "system.pipeline": 4, "wire.bandwidth": "40 GB/s"})
+    network = cost_network(branches, [chip], parse_precision("int8"), Options())
+    hidden = {group.name: float(saved[0]) for group, saved in zip(network.groups, network.hidden_s, strict=True)}
+    assert hidden["b.up.addmm"] == 0 < hidden["a.down.addmm"]
+    assert sim.simulate(branches, chip).latency_s == pytest.approx(float(network.latency_s[0]), rel=1e-6)
+
+
+def test_weights_of_a_stage_have_the_room_of_its_own_chip(tmp_path: Path) -> None:
+    """`layer0` fills the 96 KiB of its chip, which leaves nothing beside it; the 16 KiB of the next weights come on the
+    other chip, all of them, during a send of 64 KiB at 4 GB/s. None did."""
+    file = system_file(tmp_path)
+    file.write_text(file.read_text().replace("tesla-fsd-npu", "systolic"))
+    chip = sim.load_hardware(file, {"system.pipeline": 2, "SRAM.capacity": "96 KiB"})
+    graph = products(256, (256, 256, 256), relu=False)
+    network = cost_network(graph, [chip], parse_precision("int8"), Options(calibration="none"))
+    before, _, last = network.groups
+    assert before.held_bytes[0] + before.footprint_bytes[0] == 96 << 10
+    assert last.first_weight_bytes[0] == 16 << 10
+    assert network.hidden_s[2][0] == last.prefetch_s[0] > 0
+    assert sim.simulate(graph, chip, calibration="none").latency_s == pytest.approx(
+        float(network.latency_s[0]), rel=1e-6
+    )

@@ -139,13 +139,18 @@ def _send(after: Op, inputs: tuple[str, ...], outputs: tuple[str, ...], stage: i
     )  # fmt: skip
 
 
+def is_send(op: Op) -> bool:
+    """From one stage to the next."""
+    return isinstance(op, CollectiveOp) and op.collective is Collective.SEND
+
+
 def stage_of(graph: Graph) -> list[int]:
     """The pipeline stage of each op; a send belongs to the stage that it leaves."""
     found, stage = [], 0
     for op in graph.ops:
         found.append(stage)
-        stage += isinstance(op, CollectiveOp) and op.collective is Collective.SEND
+        stage += is_send(op)
     return found
 
 
-__all__ = ["pipeline", "stage_of"]
+__all__ = ["is_send", "pipeline", "stage_of"]
