@@ -90,15 +90,14 @@ class StepTable:
         alone = max(*parts, sum(parts) - self.one * (len(parts) - 1))
         return max(alone, under_way * self.slowest.step(batch, context, chunks)) if self.slowest else alone
 
-    @property
-    def crowded(self) -> StepTable:
-        """The same with a batch under way for every stage, as a table of one stage."""
+    def crowded(self, batches: float) -> StepTable:
+        """The same with so many batches under way, in the mean, as a table of one stage."""
         if self.slowest is None:
             return replace(self, stages=1)
         return replace(
             self,
-            decode_table=np.maximum(self.decode_table, self.stages * self.slowest.decode_table),
-            prefill_table=np.maximum(self.prefill_table, self.stages * self.slowest.prefill_table),
+            decode_table=np.maximum(self.decode_table, batches * self.slowest.decode_table),
+            prefill_table=np.maximum(self.prefill_table, batches * self.slowest.prefill_table),
             stages=1,
             slowest=None,
         )
@@ -207,13 +206,15 @@ class Server:
         return arrival[0] if len(self.batches) == 1 else env.any_of([*arrival, self.step_ended])
 
     def _admit(self, batch: list[_Active]) -> None:
-        """First come, first served, while pages for the whole prompt are free; to each batch its share."""
+        """First come, first served, while pages for the whole prompt are free; to each batch its share of requests and
+        pages (of these also more, for a single one): the first to ask would take all, and the others stand idle."""
         held = sum(map(len, self.batches))
         share = -(-min(self.max_batch, held + len(self.waiting)) // len(self.batches))
         while self.waiting and len(batch) < share and held < self.max_batch:
             head = self.waiting[0]
             pages = self.cache.needed(head.context)
-            if pages > self.free:
+            own = sum(r.pages for r in batch)
+            if pages > self.free or (batch and (own + pages) * len(self.batches) > self.cache.pages):
                 return
             self.waiting.popleft()
             self._take(head, pages)
@@ -333,12 +334,11 @@ def offered_utilization(
 
     Example: prompts of 1,024 tokens in chunks of 128 and one token out: eight steps each, in however large a batch.
     """
-    batches = min(table.stages, max_batch)
-    table = replace(table, stages=batches).crowded
     prompt = float(np.mean([r.prompt_tokens for r in requests]))
     output = float(np.mean([r.output_tokens for r in requests]))
     fit = cache.pages * cache.page_tokens / (prompt + output / 2)
-    batch = max(1.0, min(max_batch, fit) / batches)
+    batches = max(1.0, min(table.stages, max_batch, fit))
+    batch, table = max(1.0, min(max_batch, fit) / batches), table.crowded(batches)
     context = prompt + output / 2 - 1
     first, full = table.decode(1, context), table.decode(batch, context)
     each = (full - first) / (batch - 1) if batch > 1 else first - table.one

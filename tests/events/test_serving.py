@@ -185,6 +185,15 @@ def test_batches_of_stages_share_the_cache():
     assert run.timeline.counters["kv_cache bytes"][-1][1] == 0
 
 
+def test_no_batch_of_stages_takes_the_pages_of_the_others():
+    """Two pages for four requests of one each: a request in each batch, 1 ms to read and 2 to decode, twice. The first
+    batch took both, 1 ms to read and 3 to decode, beside an idle one."""
+    cache = Cache(pages=2, page_tokens=12, bytes_per_token=1.0)
+    run = serve([request(0.0) for _ in range(4)], halves(0.5), cache, max_batch=4, prefill_chunk=64)
+    assert [r.finish_s for r in run.requests] == pytest.approx([3e-3, 3e-3, 6e-3, 6e-3])
+    assert (run.mean_batch, run.utilization) == (1.0, pytest.approx(1.0))
+
+
 @pytest.mark.parametrize("share", [0.5, 0.7])
 def test_offered_load_of_stages_is_that_at_which_they_are_just_busy(share):
     """Requests that always wait: the server's own rate is what gives a load of 1, within the last ones that run out."""
@@ -199,6 +208,16 @@ def test_offered_load_of_fewer_requests_than_stages():
     asked = [request(0.0) for _ in range(100)]
     assert serve(asked, halves(0.5), ROOMY, max_batch=1, prefill_chunk=64).latency_s == pytest.approx(0.3)
     assert offered_utilization(asked, 1 / 3e-3, halves(0.5), ROOMY, 1, 64) == pytest.approx(1.0)
+
+
+def test_offered_load_of_fewer_requests_in_the_cache_than_stages():
+    """A page of 12 tokens is room for one request, 1.04 of them half done: 3 ms each, whatever the batch may be. Each
+    of two stages was thought to have one under way: a load of 0.5."""
+    cache = Cache(pages=1, page_tokens=12, bytes_per_token=1.0)
+    asked = [request(0.0) for _ in range(100)]
+    assert serve(asked, halves(0.5), cache, max_batch=4, prefill_chunk=64).latency_s == pytest.approx(0.3)
+    load = offered_utilization(asked, 1 / 3e-3, halves(0.5), cache, 4, 64)
+    assert load == pytest.approx((10 + 3 / 2) / 12)
 
 
 def test_rates_count_what_ends_after_the_warm_up():
