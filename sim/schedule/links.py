@@ -12,6 +12,7 @@ from sim.hardware.physical import link_energy_j_per_byte, memory_energy_j_per_by
 from sim.results import Term
 from sim.schedule.groups import GroupCost
 from sim.workload.graph import CollectiveOp, Graph, ViewOp
+from sim.workload.passes.pipeline import is_send
 
 if TYPE_CHECKING:
     from sim.schedule.network import _Coster
@@ -20,11 +21,12 @@ COLLECTIVE = "collective"
 """Cost class: no interval was measured for it."""
 
 
-def cost_collective(op: CollectiveOp, coster: _Coster) -> GroupCost:
+def cost_collective(op: CollectiveOp, position: int, coster: _Coster) -> GroupCost:
     """A collective by the alpha-beta model, launched by the unit; it occupies the link, not the unit.
 
     Each chip reads what it sends where that lies, and writes what it receives where that will lie: in the home memory,
-    or on chip what stays there. A home memory that is slower than the link holds it up.
+    or on chip what stays there. A home memory that is slower than the link holds it up. During a send nothing lies yet
+    on the chip that waits for it.
     """
     chips, n, home = coster.chips, len(coster.chips), coster.unit.home
     sent = np.full(n, float(sent_bytes(collective=op.collective.value, message_bytes=op.message_bytes, chips=op.chips)))
@@ -59,7 +61,7 @@ def cost_collective(op: CollectiveOp, coster: _Coster) -> GroupCost:
         first_weight_bytes=zero,
         first_weight_s=zero,
         footprint_bytes=zero,
-        held_bytes=zero,
+        held_bytes=zero if is_send(op) else coster.residency.held_bytes[:, position],
         capacity_bytes=np.full(n, np.inf),
         energy_j=sum(energy.values(), start=zero),
         energy_parts_j=energy,

@@ -26,8 +26,9 @@ class Makespan:
     occupies the link, one at a time, so that one that reads another's result has it when its turn comes; the unit goes
     on with what does not need its result (`beside_unit`). Its increment is its launch and what the unit waits for it,
     at the first group that reads the result or at the end: hidden communication costs nothing. Weights load during one
-    that the unit waits for at once, not during a wait later on. Behind a send to the next stage runs another chip, on
-    which nothing of the group before lies or runs: weights load during the send alone, if that chip waits for it.
+    that the unit waits for at once, beside what that works on, not during a wait later on. Behind a send to the next
+    stage runs another chip, on which nothing of the group before lies or runs: weights load during the send alone, if
+    that chip waits for it.
     """
 
     def __init__(self, groups: Sequence[GroupCost], awaited: Awaited | None, designs: int) -> None:
@@ -105,8 +106,9 @@ class _Increments:
         idle[[i for i, group in enumerate(groups) if group.name == TRANSFER]] = 0.0
         crosses, beside = np.array([is_send(group.op) for group in groups])[:, None], beside[:, some]
         idle[crosses & beside] = 0.0
-        slack = _before(idle, runs & (crosses | ~beside))
-        room = _room(_before(table("footprint_bytes") + held, runs & (crosses | ~sends)), weights, capacity)
+        before = runs & (crosses | ~beside)
+        slack = _before(idle, before)
+        room = _room(_before(table("footprint_bytes") + held, before), weights, capacity)
         saved = ahead * np.minimum(room, prefetch_share(slack, saves_s=ahead, moving_s=moving))
         self.increment[:, some] = np.where(runs, np.where(sends, launch, launch + time - saved), 0.0)
         self.saved[:, some] = np.where(runs & ~sends, saved, 0.0)

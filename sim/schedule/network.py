@@ -243,7 +243,7 @@ class _Coster:
             if isinstance(op, ViewOp):
                 continue
             if isinstance(op, CollectiveOp):
-                groups.append(cost_collective(op, self))
+                groups.append(cost_collective(op, position, self))
             elif self.unit.costing.gpu:
                 cost = cost_gpu if self.unit.costing is Costing.GPU_KERNELS else cost_eager
                 groups += [group] if (group := cost(op, position, self)) else []
