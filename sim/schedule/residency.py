@@ -19,7 +19,8 @@ import numpy as np
 
 from sim.cost.compulsory import shared_memories
 from sim.hardware.chip import Memory, Unit
-from sim.workload.graph import EinsumOp, Graph, OperandRole, Role, ViewOp
+from sim.schedule.links import awaited
+from sim.workload.graph import CollectiveOp, EinsumOp, Graph, OperandRole, Role, ViewOp
 from sim.workload.passes.pipeline import is_send, stage_of
 from sim.workload.passes.sparse_passes import JOIN
 
@@ -123,15 +124,30 @@ def accesses(graph: Graph, place: Mapping[str, str]) -> Counter[str]:
 
 def lifetimes(graph: Graph, place: Mapping[str, str]) -> dict[str, tuple[int, int]]:
     """Storage -> (first, last) position of an op that touches it. What a send brings lies on another chip than what it
-    takes: it begins with the op behind, the first of that chip."""
+    takes: it begins with the op behind, the first of that chip. What another collective takes is under way, at most,
+    until an op reads its result."""
     span: dict[str, tuple[int, int]] = {}
+    read = _first_readers(graph)
     for position, op in enumerate(graph.ops):
-        sent = is_send(op)
+        sent, works = is_send(op), isinstance(op, CollectiveOp)
         for key in (*op.inputs, *op.outputs):
             begin = position + 1 if sent and key in op.outputs else position
-            first, last = span.get(place[key], (begin, begin))
-            span[place[key]] = (min(first, begin), max(last, begin))
+            end = (
+                max(begin, read.get(op.name, len(graph.ops)) - 1) if works and not sent and key in op.inputs else begin
+            )
+            first, last = span.get(place[key], (begin, end))
+            span[place[key]] = (min(first, begin), max(last, end))
     return span
+
+
+def _first_readers(graph: Graph) -> dict[str, int]:
+    """Collective -> position of the first op that reads its result."""
+    waits = awaited(graph)
+    found: dict[str, int] = {}
+    for position, op in enumerate(graph.ops):
+        for name in waits.get(op.name, ()):
+            found.setdefault(name, position)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -364,3 +364,13 @@ def test_what_a_collective_works_on_is_held_meanwhile(tmp_path: Path) -> None:
     first = next(op for op in found.ops if op.kind == "collective.all_reduce")
     assert first.held_bytes["SRAM"] == 64 * 128 * 2
     assert found.peak_memory_bytes["SRAM"] == run.peak_memory_bytes["SRAM"] == 64 * 128 * 2
+
+
+def test_what_a_collective_takes_lies_on_chip_until_its_result_is_read(pair: Chip, branches: Graph) -> None:
+    """While the partial sums of the first branch travel, 32 x 64 bytes, the second one computes 32 x 128 bytes beside
+    them and the sums to come. They were let go at once: other networks held 64 KiB in 48."""
+    network = cost_network(branches, [pair], parse_precision("int8"), Options())
+    held = {group.name: float(group.held_bytes[0]) for group in network.groups}
+    assert held["a.down.addmm.all_reduce"] == 2 * 32 * 64
+    assert held["b.up.addmm"] == 2 * 32 * 64 + 32 * 128
+    assert held["b.down.addmm"] == 2 * 32 * 64 + 32 * 128 + 32 * 64
