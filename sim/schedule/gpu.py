@@ -20,7 +20,7 @@ from sim.mapping.machine import energies
 from sim.mapping.problem import WEIGHT
 from sim.results import Term
 from sim.schedule.asking import compute_and_widening
-from sim.schedule.gpu_kernels import Gpu, Kernel, gpu_of, kernel_of
+from sim.schedule.gpu_kernels import Gpu, Kernel, external_bytes, gpu_of, kernel_of
 from sim.schedule.groups import GroupCost, bounds, vector_count, vector_energy, widening_energy
 from sim.units import Dimension, format_quantity
 from sim.workload.graph import EinsumOp, Graph, MovementOp, Op
@@ -40,9 +40,9 @@ def cost_gpu(op: Op, position: int, coster: _Coster) -> GroupCost | None:
     region = _taken(coster).get(position)
     if region is not None and region.place != position:
         return None
-    kernels = []
+    kernels, form = [], signature(op, coster.graph, region)
     for d, gpu in enumerate(_gpus(coster)):
-        key = ("kernel", d, signature(op, coster.graph, region))
+        key = ("kernel", d, form)
         if key not in coster.mapped:
             coster.mapped[key] = kernel_of(op, gpu, coster, region)
         kernels.append(coster.mapped[key])
@@ -77,14 +77,16 @@ def signature(op: Op, graph: Graph, region: FlashRegion | None) -> tuple:
 
 
 def _flash_signature(region: FlashRegion, graph: Graph) -> tuple:
-    """Beside what the region says of itself its ops (a mask, other types), and what of theirs stays on chip."""
+    """Beside what a region says of itself: its ops (a mask, other types), what of theirs stays on chip, what comes."""
     places: dict[str, int] = {}
     parts = []
     for op in (graph.ops[i] for i in region.members):
         storages = [graph.tensors[key].storage or key for key in (*op.inputs, *op.outputs)]
         lies = tuple((places.setdefault(one, len(places)), one in region.inside) for one in storages)
         parts.append((signature(op, graph, None), lies))
-    return ("flash", region.batch, region.writes_cache, tuple(sorted(region.region.attrs.items())), tuple(parts))
+    outside = tuple(external_bytes(region, graph).items())
+    attrs = tuple(sorted(region.region.attrs.items()))
+    return ("flash", region.batch, region.writes_cache, attrs, outside, tuple(parts))
 
 
 def group(op: Op, coster: _Coster, kernels: Sequence[Kernel], region: FlashRegion | None) -> GroupCost:

@@ -361,7 +361,7 @@ def _attention(region: FlashRegion, gpu: Gpu, coster: _Coster) -> Kernel:
     macs = sum(product_op(graph, i).einsum.macs for i in (region.scores, region.context)) * share
     peak_s = 2 * macs / device.peak(compute)
     lanes = share * sum(_lanes_s(graph.ops[i], gpu) for i in region.members)
-    home, moved = gpu.chip.main_unit.home, _external(region, graph)
+    home, moved = gpu.chip.main_unit.home, external_bytes(region, graph)
     total = sum(r + w for r, w in moved.values())
     if not gpu.calibrated:  # the data sheet's lanes and matrix rate bind beside the kernel's own terms
         before = sum(terms.values())
@@ -429,7 +429,7 @@ def _flash(region: FlashRegion, gpu: Gpu, graph: Graph, dtype: str) -> tuple[Ker
     return prefill_time(plan, c.prefill, dtype, past_in_l2=False), "prefill"
 
 
-def _external(region: FlashRegion, graph: Graph) -> dict[str, tuple[float, float]]:
+def external_bytes(region: FlashRegion, graph: Graph) -> dict[str, tuple[float, float]]:
     """Operand -> (read, write) bytes that cross the chip's border: all but what stays inside."""
     moved: dict[str, tuple[float, float]] = {"input": (0.0, 0.0), "weight": (0.0, 0.0), "output": (0.0, 0.0)}
     seen: set[tuple[str, str]] = set()
