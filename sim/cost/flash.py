@@ -28,6 +28,8 @@ class FlashRegion:
     """Positions of all its ops but views, cache writes included."""
     inside: frozenset[str]
     """Storages that never leave the chip."""
+    storage_bytes: Mapping[str, float]
+    """Whole size of each storage, of which the region may read some parts only, or one several times."""
     batch: int
     writes_cache: bool
 
@@ -116,11 +118,17 @@ def _find(graph: Graph) -> dict[str, FlashRegion]:
             touches.setdefault(graph.tensors[key].storage or key, set()).add(position)
         if op.region is not None and graph.regions[op.region].kind == "attention":
             members.setdefault(op.region, []).append(position)
-    found = {name: _region(graph, graph.regions[name], at, touches) for name, at in members.items()}
+    whole: dict[str, float] = {}
+    for key, tensor in graph.tensors.items():
+        storage = tensor.storage or key
+        whole[storage] = max(whole.get(storage, 0.0), float(tensor.size_bytes))
+    found = {name: _region(graph, graph.regions[name], at, touches, whole) for name, at in members.items()}
     return {name: region for name, region in found.items() if region is not None}
 
 
-def _region(graph: Graph, region: Region, positions: list[int], touches: Mapping[str, set[int]]) -> FlashRegion | None:
+def _region(
+    graph: Graph, region: Region, positions: list[int], touches: Mapping[str, set[int]], whole: Mapping[str, float]
+) -> FlashRegion | None:
     """The region as one kernel, or None: not two products with element-wise work between, or too wide a head."""
     needed = {"heads", "kv_heads", "head_dim", "query_length", "key_length"}
     products = [i for i in positions if isinstance(graph.ops[i], EinsumOp)]
@@ -144,6 +152,7 @@ def _region(graph: Graph, region: Region, positions: list[int], touches: Mapping
         context=context,
         members=tuple(sorted((*positions, *writes))),
         inside=_inside(graph, positions, touches),
+        storage_bytes=whole,
         batch=batch,
         writes_cache=bool(writes),
     )

@@ -430,22 +430,28 @@ def _flash(region: FlashRegion, gpu: Gpu, graph: Graph, dtype: str) -> tuple[Ker
 
 
 def external_bytes(region: FlashRegion, graph: Graph) -> dict[str, tuple[float, float]]:
-    """Operand -> (read, write) bytes that cross the chip's border: all but what stays inside."""
+    """Operand -> (read, write) bytes that cross the chip's border: all but what stays inside.
+
+    Tensors that share a storage are parts of it (queries, keys and values of one product) or views of the same bytes:
+    together they move it once at most."""
     moved: dict[str, tuple[float, float]] = {"input": (0.0, 0.0), "weight": (0.0, 0.0), "output": (0.0, 0.0)}
     seen: set[tuple[str, str]] = set()
+    left: dict[tuple[str, str], float] = {}
     for i in region.members:
         op = graph.ops[i]
         for way, keys in (("read", op.inputs), ("write", op.outputs)):
             for key in dict.fromkeys(keys):
                 tensor = graph.tensors[key]
                 storage = tensor.storage or key
-                if storage in region.inside or (way, storage) in seen:
+                if storage in region.inside or (way, key) in seen:
                     continue
                 if isinstance(op, MovementOp):
                     amount = float((op.read_bytes if way == "read" else op.write_bytes).get(key, 0))
                 else:
-                    amount = float(tensor.size_bytes)
-                    seen.add((way, storage))
+                    seen.add((way, key))
+                    room = left.get((way, storage), region.storage_bytes[storage])
+                    amount = min(float(tensor.size_bytes), room)
+                    left[way, storage] = room - amount
                 role = "output" if way == "write" else "weight" if tensor.role is Role.KV_CACHE else "input"
                 read, write = moved[role]
                 moved[role] = (read + amount, write) if way == "read" else (read, write + amount)

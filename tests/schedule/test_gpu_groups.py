@@ -325,3 +325,26 @@ def test_attention_with_a_mask_reads_it_behind_attention_without():
         sum(t.read for t in ops[f"parts.{i}.attention.scores"].traffic_bytes["DRAM"].values()) for i in (0, 1)
     )
     assert mask - bias == (64 - 1) * 3 * 49 * 49 * 2
+
+
+class Joint(torch.nn.Module):
+    """Queries, keys and values of 128 tokens in two heads of 64: parts of one product, or views of one."""
+
+    def __init__(self, parts: int):
+        super().__init__()
+        self.parts, self.product = parts, torch.nn.Linear(128, parts * 128, bias=False)
+
+    def forward(self, x):
+        made = self.product(x).chunk(self.parts, dim=-1)
+        q, k, v = (made[i % self.parts].view(1, 128, 2, 64).transpose(1, 2) for i in range(3))
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v)
+
+
+@pytest.mark.parametrize("gpu", ["a100-sxm", "h200-torch"])
+@pytest.mark.parametrize("parts", [3, 1])
+def test_attention_reads_each_part_of_a_joint_product_once(gpu: str, parts: int):
+    """Law 3: 128 x 128 elements in 16 bits of queries, keys and values each, or of all three together."""
+    found = sim.estimate(sim.trace(Joint(parts), (torch.randn(1, 128, 128),)), gpu)
+    traffic = next(op for op in found.ops if op.kind == "attention.scores").traffic_bytes["DRAM"].values()
+    assert sum(t.read for t in traffic) == parts * 128 * 128 * 2
+    assert sum(t.write for t in traffic) == 128 * 128 * 2
