@@ -300,12 +300,19 @@ def streamed(gpu: Gpu, graph: Graph, kind: str, reads: Moves, writes: Moves, lan
     c, device = gpu.constants.vector[kind.removeprefix("vector_")], gpu.device
     cold = {Role.WEIGHT, Role.KV_CACHE, Role.INPUT}
     lately = sum(n for k, n in (*reads, *writes) if graph.tensors[k].role not in cold)
-    hit = float(hit_rate(np.asarray(lately), c.l2_share * device.l2_bytes, L2_STEEPNESS))
+    room = c.l2_share * device.l2_bytes
+    hit = float(hit_rate(np.asarray(lately), room, L2_STEEPNESS))
     l2_rate = c.l2_bytes_per_clock_sm * device.sms * device.clock_hz
     dram_rate = c.dram_efficiency * device.dram_bytes_per_s
-    read, write = (
-        sum(n * (1.0 if graph.tensors[k].role in cold else 1 - hit) for k, n in side) for side in (reads, writes)
-    )
+
+    def far(key: str, moved: float) -> float:
+        """Bytes of DRAM: of a cold table that L2 holds, what is looked up again is found there."""
+        if graph.tensors[key].role not in cold:
+            return moved * (1 - hit)
+        size = float(graph.tensors[key].size_bytes)
+        return min(moved, size) if size <= room else moved
+
+    read, write = (sum(far(k, n) for k, n in side) for side in (reads, writes))
     total = sum(n for _, n in (*reads, *writes))
     home = gpu.chip.main_unit.home
     near = max(0.0, total - read - write)

@@ -136,14 +136,16 @@ def _traffic(op: Op, full: Machine, level: int, coster: _Coster) -> dict[str, di
     room = full.capacity_bytes[:, 1] if len(full.levels) > 1 else np.zeros(n)
     for key, whole, write in moved_bytes(op, coster):
         kept = homes.get(key, np.zeros(n, dtype=bool))
-        passes = op.passes if isinstance(op, VectorOp) else 1
-        read = np.where(whole <= room * passes, whole / passes, whole)  # what fits stays on chip between passes
-        for kind, way, amount in (("weight" if key == weight else "input", 0, read), ("output", 1, write)):
+        size = float(coster.graph.tensors[key].size_bytes)
+        once = np.where(size <= room, min(whole, size), whole)  # what fits stays on chip between passes and look-ups
+        read = whole if isinstance(op, MovementOp) else once  # look-ups find it there; a pass comes as a stream
+        role = "weight" if key == weight else "input"
+        for kind, way, far, close in ((role, 0, once, read), ("output", 1, write, write)):
             home = traffic[levels[0].name][kind]
-            home[way] = home[way] + np.where(kept, 0.0, amount)
+            home[way] = home[way] + np.where(kept, 0.0, far)
             if len(levels) > 1:  # everything passes through the memory on chip
                 near = traffic[levels[-1].name][kind]
-                near[way] = near[way] + amount
+                near[way] = near[way] + close
     return traffic
 
 
