@@ -172,9 +172,9 @@ class WhatIfs:
             notes.append(f"what if: {', '.join(names)} {count} not run with it")
         if kept := self._shared.again.kept:
             notes.append(
-                f"what if: the mappings of {len(kept)} einsums are kept on some of the changed chips (of the "
-                "shortest first, of the others they are searched anew): such an answer may be too slow, a sixth has "
-                "been seen; --set with that resource searches them all"
+                f"what if: the mappings of {len(kept)} einsums are kept on some of the changed chips, or searched only "
+                "near them (those of the shortest are kept first): such an answer may be too slow, a sixth has been "
+                "seen; --set with that resource searches them all"
             )
         return tuple(order), tuple(notes)
 

@@ -12,7 +12,8 @@ One border           mapper
   bounds             terms, parts and bound (of a candidate), blocks (of many at once), scan (in single precision)
   the search         race runs each heat; scout says which blocks to look into, settle has the exact tables; rivals
                      and entries are what they share; narrow leaves out parts of large spaces
-Several borders      nested: all chains where they are few, else beam (by fluid, a quick cost), then refine (exact)
+Several borders      nested: all chains where they are few, else beam (by fluid, a quick cost), then refine (exact);
+                     near: where a beam starts that has a mapping at hand
 Uneven mappings      uneven, uneven_bound
 The answer           winners
 """

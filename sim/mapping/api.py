@@ -78,8 +78,13 @@ def _alone(question: Question, space: str) -> Winners:
         from sim.mapping.uneven import map_uneven
 
         return map_uneven(*where, objective=question.objective, reserved_bytes=question.reserved_bytes)
-    fixed = space == "fixed_dataflow"
-    return map_nested(*where, objective=question.objective, reserved_bytes=question.reserved_bytes, fixed=fixed)
+    return map_nested(
+        *where,
+        objective=question.objective,
+        reserved_bytes=question.reserved_bytes,
+        fixed=space == "fixed_dataflow",
+        near=question.near,
+    )
 
 
 def cost_mapping(

@@ -51,12 +51,14 @@ ALIKE = 1e-6
 """Values closer than this share are one: they are sums in single precision."""
 
 
-def best_chains(fluid: Fluid, effort: Effort, aims: Sequence[Aim]) -> tuple[list[Chains], int]:
+def best_chains(
+    fluid: Fluid, effort: Effort, aims: Sequence[Aim], seeds: Chains | None = None
+) -> tuple[list[Chains], int]:
     """(the best chains by each aim, best first; chains costed). Every aim keeps the effort's width, of all that any
-    aim's chains lead to."""
+    aim's chains lead to. `seeds`: chains to start from, instead of some as different as they can be."""
     draw = np.random.default_rng(0)
     held = np.array([aim.fixed for aim in aims])
-    some = starts(fluid, effort.starts, draw)
+    some = starts(fluid, effort.starts, draw) if seeds is None else seeds
     made = Chains.join([canonical(fluid, some, fixed=fixed) for fixed in sorted(set(held.tolist()))])
     value, costed = fluid.by(aims, made), len(made)
     kept, rows = _kept(value, effort.width)

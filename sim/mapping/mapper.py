@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sim.mapping.machine import Machine
+from sim.mapping.mapping import Mapping as LoopNest
 from sim.mapping.narrow import LARGE, search_narrowed
 from sim.mapping.problem import ROLES, Problem
 from sim.mapping.race import Search
@@ -47,7 +48,7 @@ def map_problem(
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What `map_problem` is asked."""
+    """What `map_problem` is asked. `near`: a mapping from which a search over several borders may start (`near`)."""
 
     problem: Problem
     machine: Machine
@@ -55,6 +56,7 @@ class Question:
     objective: Objective = Objective.LATENCY
     reserved_bytes: np.ndarray | None = None
     fixed: bool = False
+    near: LoopNest | None = None
 
     @property
     def form(self) -> tuple:

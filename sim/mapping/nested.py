@@ -9,18 +9,19 @@ a search many times as wide, `benchmarks/law5.py` how often more of a resource i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
 
-from sim.mapping.beam import Effort, best_chains
+from sim.mapping.beam import Effort, best_chains, canonical
 from sim.mapping.evaluate import evaluate_rows, step_table
 from sim.mapping.fluid import Aim, Chains, Fluid
 from sim.mapping.machine import Machine
 from sim.mapping.mapping import Loop, Store
 from sim.mapping.mapping import Mapping as LoopNest
+from sim.mapping.near import NEAR, seeds
 from sim.mapping.nest import Border, Nest, footprint_bytes, spread
 from sim.mapping.problem import Problem
 from sim.mapping.refine import Descent, Exact, rows_of
@@ -36,6 +37,9 @@ CHAINS = 20_000
 """if the combinations are no more than so many."""
 AT_ONCE = 16_384
 """Mappings costed together (memory against speed)."""
+
+DESCENT = Descent().times(NEAR.width / Effort().width)
+"""How far chains descend that start from a mapping at hand."""
 
 ASIDE = (Aim(None), Aim(Objective.LATENCY, fixed=True), Aim(None, fixed=True))
 """What the beam beside the main one looks for."""
@@ -72,20 +76,21 @@ def map_nested(
     most: int | None = CHAINS,
     looks: tuple[int, ...] | None = None,
     effort: Effort | None = None,
+    near: LoopNest | None = None,
 ) -> Winners:
     """Best mapping found for each design of a machine with two or more memory borders.
 
     Args: fixed: only loop orders of the array's dataflow; lister: the choices at each border;
         all_below: iteration-space volume up to which all choices are expanded, if they make no more than `most`
         chains (None: however many); looks: candidates per border beyond that (None: a beam search of `effort`, even
-        chains only).
+        chains only); near: a mapping from which a beam search starts, and does not go far unless nothing near it fits.
     """
     machine = machine.awake(homes)
     room = machine.capacity_bytes - (0.0 if reserved_bytes is None else reserved_bytes)
     volume = float(np.prod([problem.einsum.ranks[r] for r in problem.tiled_ranks] or [1]))
     search = _Search(
         problem, machine, dict(homes), objective, fixed, lister, most if volume <= all_below else 0, looks,
-        effort or Effort(),
+        effort or Effort(), near,
     )  # fmt: skip
     found = [search.design(d, room[d]) for d in range(len(machine))]
     won = {d: f[0] for d, f in enumerate(found) if f[0] is not None}
@@ -124,6 +129,7 @@ class _Search:
     """Chains up to which all are costed."""
     looks: tuple[int, ...] | None
     effort: Effort
+    near: LoopNest | None
 
     def design(self, d: int, room: np.ndarray) -> tuple[tuple | None, tuple[float, int], int, bool]:
         """(winner: (energy, cost, table, mapping) or None, least footprint and its level, candidates, whether they
@@ -133,10 +139,12 @@ class _Search:
         every = chains is not None
         if chains is None and self.looks:
             chains = self._listed(d, room, self.looks, None)
-        if chains is None:
-            best, count = self._beam(d, room, self.effort)
-        else:
+        if chains is not None:
             best, count = self._best(chains, d, room), len(chains)
+        else:
+            best, count = self._nearby(d, room, self.near) if self.near else (None, 0)
+            if best is None:
+                best, count = self._beam(d, room, self.effort)
         if best is None:
             return None, self._least(room), count, every
         rows = rows_of(_nest([best[2]], problem, machine, self.homes), problem, machine, d, 1)
@@ -199,6 +207,20 @@ class _Search:
                 count += more
         return best, count
 
+    def _nearby(self, d: int, room: np.ndarray, near: LoopNest) -> tuple[Found | None, int]:
+        """(best chain, chains costed) that a mapping leads to, which is among them as it is if it fits."""
+        fluid, aim = self._fluid(d, room, fixed=self.fixed, reduced=True), Aim(Objective.LATENCY, fixed=self.fixed)
+        some = canonical(fluid, seeds(fluid, near), fixed=self.fixed)
+        some = some.take(np.flatnonzero(np.isfinite(fluid.by((aim,), some)[0])))
+        (beam,), count = best_chains(fluid, NEAR, (aim,), some)
+        best: Found | None = None
+        found = [some.take(np.arange(min(len(some), NEAR.width))), beam]
+        for search in self._in_turn():
+            best, pool, more = search._led(fluid, search._costs(d, room), Chains.join(found), DESCENT)
+            found.append(pool)
+            count += more
+        return best, count
+
     def _in_turn(self) -> list[_Search]:
         """By which measures chains descend, the objective's own last."""
         fastest = replace(self, objective=Objective.LATENCY)
@@ -213,15 +235,22 @@ class _Search:
         """(the best that the chains of a beam and known ones lead to, all that are kept, chains costed); the ways in
         which arrays share a reduction come last."""
         narrow, wide = (self._fluid(d, room, fixed=fixed, reduced=reduced) for reduced in (False, True))
-        spaces = [space for space, _ in self._whole()]
-        exact = Exact(self.problem, self.machine, self.homes, self.objective, spaces, d, room)
+        exact = self._costs(d, room)
         if wide.options != narrow.options:
             beam = exact.best(narrow, beam, descent).chains
-        pool = exact.best(wide, Chains.join([wide.adopted(beam, narrow), *known]), descent)
+        return self._led(wide, exact, Chains.join([wide.adopted(beam, narrow), *known]), descent)
+
+    def _led(self, fluid: Fluid, exact: Exact, chains: Chains, descent: Descent) -> tuple[Found | None, Chains, int]:
+        """(the best that chains lead to, all that are kept, chains costed)."""
+        pool = exact.best(fluid, chains, descent)
         best: Found | None = None
         if len(pool):
-            best = (float(pool.value[0]), float(pool.energy[0]), self._chain(wide, spaces, pool.chains, 0))
+            best = (float(pool.value[0]), float(pool.energy[0]), self._chain(fluid, exact.spaces, pool.chains, 0))
         return best, pool.chains, exact.count
+
+    def _costs(self, d: int, room: np.ndarray) -> Exact:
+        spaces = [space for space, _ in self._whole()]
+        return Exact(self.problem, self.machine, self.homes, self.objective, spaces, d, room)
 
     def _fluid(self, d: int, room: np.ndarray, *, fixed: bool = False, reduced: bool = False) -> Fluid:
         """`reduced`: whether arrays share reductions. In a beam those ways would take the room of others."""
@@ -251,7 +280,7 @@ class _Search:
                 return tuple(chain)
             problem, homes = space.inside(chain[-1][1])
 
-    def _chain(self, fluid: Fluid, spaces: list[SingleBorder], chains: Chains, i: int) -> Chain:
+    def _chain(self, fluid: Fluid, spaces: Sequence[SingleBorder], chains: Chains, i: int) -> Chain:
         """One of `chains` as choices; the spaces stand for their memories alone."""
         made, size = [], fluid.extent
         for b, space in enumerate(spaces):

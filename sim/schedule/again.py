@@ -6,19 +6,20 @@ The mapping that the first machine found is at hand, and its exact cost on anoth
 search: an upper bound of the best, near to it where a rate, a capacity or a clock has changed.
 
 So a budget is spent on new searches, from the longest einsum on: first on machines on which the mapping at hand has
-more room or another time, then on the others, of which nothing says that another mapping would be better there. The
-rest keep their mappings.
+more room or another time, then on the others, of which nothing says that another mapping would be better there. Over
+several borders these start from the mapping at hand (`sim.mapping.near`). The rest keep their mappings.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 
 import numpy as np
 
 from sim.mapping.api import Question, Winners, cost_mapping
+from sim.mapping.mapping import Mapping as LoopNest
 from sim.mapping.narrow import LARGE
 from sim.mapping.nest import footprint_bytes, nest
 from sim.mapping.problem import ROLES
@@ -29,6 +30,8 @@ REFINED, CHAIN = 60, 20
 search over several borders, most of which are costed quickly, a third of that."""
 ALIKE = 1e-3
 """Times closer than this share are alike."""
+NEAR = 0.3
+"""What a search over several borders takes that starts from the mapping at hand, as a share of a wide one."""
 DESIGN = 0.1
 """What a further design adds to the time in which candidates are listed and bounded for the first, as a share."""
 
@@ -43,18 +46,18 @@ class Again:
     first: dict[tuple, First] = field(default_factory=dict)
     """What the first machine was answered, whatever its numbers."""
     kept: set[tuple] = field(default_factory=set)
-    """Of these, what another machine did not search again."""
+    """Of these, what another machine did not search again, or not far from the mapping at hand."""
 
     def answered(self, question: Question, won: Winners) -> None:
         """A search was made: the first machine that asks gives the mappings that others may keep."""
         self.left -= _work(won, len(question.machine))
-        for place in _places(question):
+        for place in (*_places(question), _anywhere(question)):
             self.first.setdefault(place, First(won, _room(question)[0]))
 
     def demand(self, designs: int) -> float:
         """What it would take to search all that the first machine was asked anew on so many designs, in a unit of its
         own."""
-        return sum(_work(one.won, designs) for one in self.first.values())
+        return sum(one.work(designs) for one in {id(one.won): one for one in self.first.values()}.values())
 
     def choose(self, fresh: Mapping[tuple, Question]) -> tuple[dict[tuple, Question], dict[tuple, Kept]]:
         """(the questions to search within the budget, what is known of them and of the others: the mapping at hand).
@@ -72,9 +75,12 @@ class Again:
         if sum(_work(first.won, len(question.machine)) for question, first in asked.values()) <= self.left:
             return dict(fresh), {}
         kept = self._kept(asked)
-        self.kept |= {_shape(fresh[key]) for key in kept}
         searched = {}
         for key, question in fresh.items():
+            at_hand = known[key] or self.first.get(_anywhere(question))
+            question = replace(question, near=None if at_hand is None else at_hand.near)
+            if key in kept or question.near:
+                self.kept.add(_shape(question))
             if key not in kept:
                 searched[key] = question
             elif not kept[key].fits.all():
@@ -84,15 +90,16 @@ class Again:
     def _kept(self, asked: Mapping[tuple, tuple[Question, First]]) -> dict[tuple, Kept]:
         """Which of the mappings at hand are kept, and where."""
         costed = {key: Kept.of(*pair) for key, pair in asked.items()}
-        left = self.left - sum(_work(asked[key][1].won, int((~one.fits).sum())) for key, one in costed.items())
+        left = self.left - sum(asked[key][1].work(int((~one.fits).sum())) for key, one in costed.items())
         keep = {key: one.fits.copy() for key, one in costed.items()}
         order = sorted(asked, key=lambda key: -costed[key].cycles)
         for pressing in (True, False):
             for key in order:
-                won, other = asked[key][1].won, asked[key][1].other(asked[key][0], costed[key])
+                question, first = asked[key]
+                other = first.other(question, costed[key])
                 wanted = keep[key] & (other if pressing else ~other)
                 so_far = int((~keep[key]).sum())
-                work = _work(won, so_far + int(wanted.sum())) - _work(won, so_far)
+                work = first.work(so_far + int(wanted.sum())) - first.work(so_far)
                 if wanted.any() and work <= left:
                     keep[key] &= ~wanted
                     left -= work
@@ -110,6 +117,15 @@ class First:
     def cycles(self) -> float:
         """Of its mapping; inf where nothing fits."""
         return inf if self.won.row[0] < 0 else float(self.won.cost.time[int(self.won.row[0])])
+
+    @property
+    def near(self) -> LoopNest | None:
+        """The mapping from which a search over several borders starts; None where over one."""
+        return self.won.mappings[int(self.won.row[0])] if _several(self.won) and self.won.row[0] >= 0 else None
+
+    def work(self, designs: int) -> float:
+        """What it takes to search on so many designs again."""
+        return _work(self.won, designs) * (NEAR if self.near else 1.0)
 
     def other(self, question: Question, kept: Kept) -> np.ndarray:
         """(D,) the designs on which the mapping, kept, has more room than on the first machine or another time (all
@@ -157,9 +173,14 @@ def _work(won: Winners, designs: int) -> float:
         return 0.0
     if won.candidates - won.refined > LARGE:  # most of such a space is left out, for each design anew
         return 2.0 * LARGE * designs
-    if won.candidates == won.refined:
+    if _several(won):
         return CHAIN * float(won.refined) * designs
     return won.candidates * (1 + DESIGN * (designs - 1)) + REFINED * won.refined * designs
+
+
+def _several(won: Winners) -> bool:
+    """Whether the search was one over several borders: all that it counts are chains that it costed."""
+    return won.candidates == won.refined
 
 
 def _shape(question: Question) -> tuple:
@@ -176,6 +197,12 @@ def _places(question: Question) -> tuple[tuple, ...]:
     shape, reserved = _shape(question), question.reserved_bytes
     room = b"" if reserved is None else reserved[0].tobytes()
     return (*shape, tuple(question.problem.bits.items()), room), shape
+
+
+def _anywhere(question: Question) -> tuple:
+    """What two questions share that differ in where tensors lie too."""
+    shape = _shape(question)
+    return (*shape[:3], "wherever its tensors lie")
 
 
 def _room(question: Question) -> np.ndarray:
