@@ -56,16 +56,18 @@ def own_chip(machine: CpuDevice) -> Chip:
             f"(there are {', '.join(TEMPLATES)}): give its description with --hw FILE.yaml"
         )
     template = sim.load_hardware(TEMPLATES[machine.simd])
-    vector = template.main_unit.vector
+    vector, technology = template.main_unit.vector, template.technology
     assert vector is not None
+    assert technology is not None
     lanes_per_core = vector.lanes / template.component("core").count  # type: ignore[attr-defined]
-    cores = len(machine.cores)
+    cores, clock_hz = len(machine.cores), floor(machine.best_clock_hz / CLOCK_STEP_HZ) * CLOCK_STEP_HZ
     own = sim.load_hardware(
         TEMPLATES[machine.simd],
         {
             "core.count": cores,
             "simd.lanes": int(lanes_per_core * cores),
-            "clock": f"{floor(machine.best_clock_hz / CLOCK_STEP_HZ) * CLOCK_STEP_HZ / 1e9:g} GHz",
+            "technology.max_clock": f"{max(clock_hz, technology.max_clock_hz or 0.0) / 1e9:g} GHz",
+            "clock": f"{clock_hz / 1e9:g} GHz",
             "L3.capacity": f"{machine.cache_bytes} B",
             "DRAM.capacity": f"{machine.free_bytes() // 2**20} MiB",
         },
