@@ -206,15 +206,14 @@ class Server:
         return arrival[0] if len(self.batches) == 1 else env.any_of([*arrival, self.step_ended])
 
     def _admit(self, batch: list[_Active]) -> None:
-        """First come, first served, while pages for the whole prompt are free; to each batch its share of requests and
-        pages (of these also more, for a single one): the first to ask would take all, and the others stand idle."""
+        """First come, first served, while pages for the whole prompt are free; to each batch its share of requests and,
+        where another holds fewer, of pages: the first to ask would take all, and the others stand idle."""
         held = sum(map(len, self.batches))
         share = -(-min(self.max_batch, held + len(self.waiting)) // len(self.batches))
         while self.waiting and len(batch) < share and held < self.max_batch:
             head = self.waiting[0]
             pages = self.cache.needed(head.context)
-            own = sum(r.pages for r in batch)
-            if pages > self.free or (batch and (own + pages) * len(self.batches) > self.cache.pages):
+            if pages > self.free or self._others_turn(batch, pages):
                 return
             self.waiting.popleft()
             self._take(head, pages)
@@ -224,6 +223,12 @@ class Server:
             head.prompt, head.read = head.context, 0
             batch.append(head)
             held += 1
+
+    def _others_turn(self, batch: list[_Active], pages: int) -> bool:
+        """Whether a batch that has its share of the pages leaves the head of the queue to one that holds fewer."""
+        held = [sum(r.pages for r in one) for one in self.batches]
+        own = sum(r.pages for r in batch)
+        return own > min(held) and (own + pages) * len(held) > self.cache.pages
 
     def _take(self, request: _Active, pages: int) -> None:
         request.pages += pages

@@ -194,6 +194,15 @@ def test_no_batch_of_stages_takes_the_pages_of_the_others():
     assert (run.mean_batch, run.utilization) == (1.0, pytest.approx(1.0))
 
 
+def test_a_prompt_beyond_the_share_of_a_batch_takes_pages_that_no_other_wants():
+    """Each of two batches holds a page of ten for 100 ms. A prompt of five pages comes at 1.5 ms and is taken up
+    when the next steps begin, at 2 ms: it waited until one of the batches was empty, though eight pages were free."""
+    cache = Cache(pages=10, page_tokens=110, bytes_per_token=1.0)
+    asked = [*(request(0.0, output=100) for _ in range(2)), request(1.5e-3, prompt=550, output=1)]
+    run = serve(asked, halves(0.5), cache, max_batch=4, prefill_chunk=64)
+    assert [r.queueing_s for r in run.requests if r.arrival_s > 0] == pytest.approx([0.5e-3])
+
+
 @pytest.mark.parametrize("share", [0.5, 0.7])
 def test_offered_load_of_stages_is_that_at_which_they_are_just_busy(share):
     """Requests that always wait: the server's own rate is what gives a load of 1, within the last ones that run out."""
