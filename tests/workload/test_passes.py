@@ -77,6 +77,37 @@ def test_a_norm_of_one_channel_of_groups_or_behind_a_weight_made_of_weights_fold
     assert op.epilogue == {Primitive.ADD: 1}
 
 
+class Normed(nn.Module):
+    """A layer of 4 to 16 channels, or a weight [16, 4] times columns, and a norm behind a reshape of it."""
+
+    def __init__(self, channels, shape, left):
+        super().__init__()
+        self.layer, self.weight = nn.Linear(4, 16, bias=False), nn.Parameter(torch.zeros(16, 4))
+        self.norm, self.shape, self.left = nn.BatchNorm1d(channels), shape, left
+
+    def forward(self, x):
+        return self.norm((self.weight @ x if self.left else self.layer(x)).reshape(self.shape))
+
+
+@pytest.mark.parametrize("front_end", [trace, export])
+@pytest.mark.parametrize(
+    ("channels", "shape", "left", "folds"),
+    [
+        (16, (2, 16, 4), True, True),
+        (8, (6, 8, 2), False, True),
+        (64, (2, 64), False, False),
+        (2, (2, 2, 32), False, False),
+    ],
+    ids=["rows of a weight on the left", "pairs of channels", "every row's channels", "pairs of rows"],
+)
+def test_a_norm_over_rows_that_a_reshape_makes_channels_stays_an_fma(front_end, channels, shape, left, folds):
+    """Only what is scaled alike in every row can be scaled in the weight."""
+    rows = 4 if left or not folds else 3
+    fused = fuse_epilogues(front_end(Normed(channels, shape, left), (torch.zeros(2, rows, 4),)))
+    (product,) = (op for op in fused if isinstance(op, EinsumOp))
+    assert product.epilogue == {Primitive.ADD if folds else Primitive.FMA: 1}
+
+
 @pytest.mark.parametrize("front_end", [trace, export])
 @pytest.mark.parametrize("norm", [nn.InstanceNorm2d(8), nn.BatchNorm2d(8, affine=False, track_running_stats=False)])
 def test_a_norm_by_the_statistics_of_the_data_does_not_fold(norm, front_end):
@@ -89,11 +120,13 @@ def test_a_norm_by_the_statistics_of_the_data_does_not_fold(norm, front_end):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("front_end", [trace, export])
-def test_an_instance_norm_by_running_statistics_folds_as_a_batch_norm(front_end):
+def test_an_instance_norm_by_running_statistics_folds_as_a_batch_norm(front_end, batch):
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.InstanceNorm2d(8, track_running_stats=True))
-    fused = fuse_epilogues(front_end(model, torch.zeros(1, 3, 5, 5)))
+    fused = fuse_epilogues(front_end(model, torch.zeros(batch, 3, 5, 5)))
     assert not [op for op in fused if isinstance(op, VectorOp)]
+    assert next(op.epilogue for op in fused if isinstance(op, EinsumOp)) == {Primitive.ADD: 1}
 
 
 def test_an_activation_behind_a_reshape_is_taken_in():

@@ -51,6 +51,7 @@ class _Fuser:
         self.ops: list[tuple[Op, ...]] = [(op,) for op in graph.ops]
         self.tensors: dict[str, Tensor] = dict(graph.tensors)
         self.held = _held(graph)
+        self.repeats = {op.outputs[0]: graph.tensors[op.inputs[0]].elements for op in graph if op.kind == "aten.repeat"}
 
     def run(self, attention: bool) -> Graph:
         kept = {key for key, region in self.graph.regions.items() if region.kind == "attention" and not attention}
@@ -107,7 +108,7 @@ class _Fuser:
         if result.shape != self.tensors[seen].shape or result.elements == 0:
             return None
         if name in _BATCH_NORMS and follower.inputs[0] == seen:
-            if self._scales_weight(op, self.tensors[seen]):
+            if self._scales_weight(op, self.tensors[seen], follower.inputs[1:]):
                 return self._folded(op, follower)
             return self._merge(op, follower, {Primitive.FMA: 1}, follower.inputs[1:])
         if name not in _ELEMENTWISE:
@@ -115,16 +116,21 @@ class _Fuser:
         added = {p: n // result.elements for p, n in follower.primitives.items()}
         return self._merge(op, follower, added, tuple(t for t in follower.inputs if t != seen))
 
-    def _scales_weight(self, op: EinsumOp, seen: Tensor) -> bool:
-        """Whether the norm's channels, axis 1 of what it reads, are channels of a weight that is known before."""
-        weight = op.einsum.operand(OperandRole.WEIGHT)
-        if weight.tensor not in self.held:
-            return False
+    def _scales_weight(self, op: EinsumOp, seen: Tensor, statistics: tuple[str, ...]) -> bool:
+        """Whether the norm's channels, axis 1 of what it reads, are channels of a weight that is known before.
+
+        A reshape may make them of several axes of the product, or of a part of one: all must be channels of the weight,
+        but those along which the same statistics repeat (torch's instance norm has a channel for each sample's).
+        """
+        held = [o for o in op.einsum.operands if o.role is not OperandRole.OUTPUT and o.tensor in self.held]
+        if not held or seen.shape[1] == 1:
+            return bool(held)
         own, within = self.tensors[op.outputs[0]].shape, prod(seen.shape[2:])
-        axis = next((i for i in range(len(own)) if prod(own[i + 1 :]) == within and own[i] != 1), None)
-        if seen.shape[1] == 1 or axis is None:
-            return True
-        return bool(set(op.einsum.output.projection[axis].ranks) & weight.ranks)
+        scales = [self.repeats.get(key, self.tensors[key].elements) for key in statistics]
+        end = within * max(scales, default=seen.shape[1])
+        axes = [i for i, n in enumerate(own) if n != 1 and prod(own[i + 1 :]) < end and prod(own[i:]) > within]
+        ranks = {rank for i in axes for rank in op.einsum.output.projection[i].ranks}
+        return any(ranks <= operand.ranks for operand in held)
 
     def _folded(self, op: EinsumOp, follower: VectorOp) -> EinsumOp:
         """Scale goes into the weight, shift into the bias: one vector of the product's channels left."""
