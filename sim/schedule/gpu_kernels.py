@@ -374,8 +374,10 @@ def _attention(region: FlashRegion, gpu: Gpu, coster: _Coster) -> Kernel:
         before = sum(terms.values())
         floor = max(peak_s, lanes, total / device.dram_bytes_per_s)
         terms[Term.VECTOR] = terms.get(Term.VECTOR, 0.0) + max(0.0, floor - before)
-    else:  # no mask was fitted: it is read from DRAM beside the work, and shows where it takes longer
-        reads_s = _mask_bytes(region, graph) / (getattr(gpu.constants, kind).dram_efficiency * device.dram_bytes_per_s)
+    elif mask := _mask_bytes(region, graph):  # none was fitted: DRAM reads it beside the work and all that L2 lacks
+        c = getattr(gpu.constants, kind)
+        hit = float(hit_rate(np.asarray(total), c.l2_share * device.l2_bytes, L2_STEEPNESS))
+        reads_s = (mask + (1 - hit) * (total - mask)) / (c.dram_efficiency * device.dram_bytes_per_s)
         exposed_s = max(0.0, reads_s - sum(terms.values()))
         terms[Term.EXPOSED_MEMORY] = terms.get(Term.EXPOSED_MEMORY, 0.0) + exposed_s
     flags = [name for name, raised in found.flags.items() if np.any(raised)]

@@ -142,8 +142,8 @@ def test_values_of_another_width_than_keys_are_multiplied_at_their_own(gpu: str,
 
 @pytest.mark.parametrize(("gpu", "bytes_per_s"), [("l4", 300e9), ("t4", 320e9), ("h100-sxm", 3350e9)])
 def test_a_mask_is_read_no_faster_than_dram_reads(gpu: str, bytes_per_s: float):
-    """One for every score of 8 x 16 heads, 2,048 queries and keys, in 16 bits: 1 GiB. One for every key costs nothing
-    beside the work."""
+    """One for every score of 8 x 16 heads, 2,048 queries and keys, in 16 bits: 1 GiB, beside 32 MiB each of queries,
+    keys, values and results. One for every key costs nothing beside the work."""
     chip = sim.load_hardware(gpu)
     step = Step(lambda q, k, v, mask=None: functional.scaled_dot_product_attention(q, k, v, attn_mask=mask))
 
@@ -152,5 +152,5 @@ def test_a_mask_is_read_no_faster_than_dram_reads(gpu: str, bytes_per_s: float):
         graph = sim.trace(Chain(step), inputs)
         return sim.estimate(graph, chip, precision="fp16", inputs="resident").ops[0].latency_s
 
-    assert latency_s((8, 16, 2048, 2048)) >= 2**30 / bytes_per_s
+    assert latency_s((8, 16, 2048, 2048)) >= (2**30 + 4 * 2**25) / bytes_per_s
     assert latency_s((8, 1, 1, 2048)) == latency_s()
