@@ -170,11 +170,12 @@ def run_study(
 
 def _origin(network: Workload, module: nn.Module) -> str:
     """What a checkpoint of the training is bound to: weights of the same shapes may be those of another network, of
-    other heads, or of a file that was edited since."""
-    from sim.workload.cache import code_hash
+    other heads, or of a file, or one that it imports, that was edited since."""
+    from sim.workload.cache import code_hash, dependencies
 
     found = network.description
-    return fingerprint(module, settings=(code_hash(found.path), found.function, sorted(network.knobs.items())))
+    code = sorted(code_hash(Path(file)) for file in dependencies(found.path, set())[0])
+    return fingerprint(module, settings=(code, found.function, sorted(network.knobs.items())))
 
 
 def _untrained(workload: str, recipes: Sequence[Recipe]) -> tuple[list[Recipe], list[str]]:

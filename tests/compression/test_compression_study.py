@@ -90,6 +90,22 @@ def test_a_checkpoint_of_another_network_of_the_same_shapes_is_refused(tmp_path)
         run_study(str(path), [int8], checkpoint=kept)
 
 
+def test_a_checkpoint_of_a_network_whose_helper_was_edited_is_refused(tmp_path):
+    """The network's file says the same; what it imports makes another network of the same weights."""
+    path, helper, kept = tmp_path / "net.py", tmp_path / "bends_of_a_net.py", tmp_path / "net.pt"
+    path.write_text(
+        SCALED.replace("import torch", "import torch, bends_of_a_net", 1).replace("torch.relu", "bends_of_a_net.bend")
+    )
+    helper.write_text("from torch import relu as bend")
+    int8 = _recipe(tmp_path, "int8", "{technique: quantise}")
+    first = run_study(str(path), [int8], checkpoint=kept)
+    helper.write_text("from torch import relu as bend  # the same")
+    assert run_study(str(path), [int8], checkpoint=kept).quality == first.quality
+    helper.write_text("from torch import tanh as bend")
+    with pytest.raises(WorkloadError, match="is of another run"):
+        run_study(str(path), [int8], checkpoint=kept)
+
+
 def test_a_checkpoint_of_another_student_of_the_same_shapes_is_refused(tmp_path):
     path, kept = tmp_path / "net.py", tmp_path / "net.pt"
     path.write_text(SCALED)
