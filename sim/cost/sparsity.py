@@ -30,8 +30,12 @@ def op_speedup(array: Array, op: EinsumOp, graph: Graph) -> float:
 
 
 def rate_speedup(unit: Unit, op: EinsumOp, graph: Graph, compute: str) -> float:
-    """`op_speedup` on a unit at one of its rates: patterns are the matrix units', and a GPU has types beside them."""
-    beside = unit.costing.gpu and compute in CUDA_CORE_DTYPES
+    """`op_speedup` on a unit at one of its rates: patterns are the matrix units', and a GPU has types beside them.
+
+    (One that is costed by its roofline is known by its generation.)
+    """
+    gpu = unit.costing.gpu or "generation" in unit.options
+    beside = gpu and compute in CUDA_CORE_DTYPES
     return 1.0 if beside else op_speedup(unit.array, op, graph)
 
 

@@ -178,7 +178,7 @@ MEANINGS: dict[str, dict[str, dict[str, Any]]] = {
             "width of partial sums, no narrower than a cell's factors", "int32", "24 bit", default="int32"
         ),
         "weight_sparsity": _key(
-            "N:M pattern of the weights -> factor by which it shortens the reduction, 1 to M / N (of a GPU's kernels "
+            "N:M pattern of the weights -> factor by which it shortens the reduction, 1 to M / N (of a GPU "
             "not in fp32 and fp64, which run beside the matrix units); without one, patterns save no time in the array",
             {"2:4": 2},
         ),

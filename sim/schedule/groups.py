@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sim.cost.sparsity import op_speedup
+from sim.cost.roofline import rate_type
+from sim.cost.sparsity import rate_speedup
 from sim.cost.vector import Stream, lane_cycles
 from sim.hardware.physical import vector_energy_j
 from sim.mapping.api import Winners
@@ -106,17 +107,22 @@ def cost_einsum(one: Asked, coster: _Coster) -> GroupCost:
     return _assemble(one, won, coster)
 
 
+def effective_macs(op: Op, coster: _Coster) -> float:
+    """What zeros leave of an op's MACs at the rate of its types."""
+    if not isinstance(op, EinsumOp):
+        return 0.0
+    unit, graph = coster.unit, coster.graph
+    return op.einsum.macs / rate_speedup(unit, op, graph, rate_type(op, graph, unit, None))
+
+
 def uncosted(coster: _Coster) -> list[GroupCost]:
     """The ops of a network that fits no design: their work, and no times."""
-    array, n = coster.unit.array, len(coster.chips)
+    n = len(coster.chips)
     zero, unknown, home = np.zeros(n), np.full(n, np.nan), f"memory:{coster.unit.home}"
     groups = []
     for position, op in enumerate(coster.graph.ops):
         if isinstance(op, ViewOp):
             continue
-        macs, speed = 0, 1.0
-        if isinstance(op, EinsumOp):
-            macs, speed = op.einsum.macs, op_speedup(array, op, coster.graph)
         groups.append(
             GroupCost(
                 op=op,
@@ -134,8 +140,8 @@ def uncosted(coster: _Coster) -> list[GroupCost]:
                 capacity_bytes=np.full(n, np.inf),
                 energy_j=unknown,
                 cycles=unknown,
-                macs=macs,
-                effective_macs=macs / speed,
+                macs=op.einsum.macs if isinstance(op, EinsumOp) else 0,
+                effective_macs=effective_macs(op, coster),
                 vector_ops=vector_count(op),
                 bound=(home,) * n,
                 resources_s={home: unknown},

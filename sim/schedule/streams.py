@@ -9,13 +9,20 @@ import numpy as np
 
 from sim.cost.compulsory import shared_memories
 from sim.cost.roofline import roofline
-from sim.cost.sparsity import op_speedup
 from sim.cost.vector import lane_cycles, primitives, stream
 from sim.mapping.machine import Machine
 from sim.mapping.problem import WEIGHT
 from sim.results import Term
 from sim.schedule.asking import compute_and_widening, homes_of, machine_of
-from sim.schedule.groups import WIDENING, GroupCost, bounds, vector_count, vector_energy, widening_energy
+from sim.schedule.groups import (
+    WIDENING,
+    GroupCost,
+    bounds,
+    effective_macs,
+    vector_count,
+    vector_energy,
+    widening_energy,
+)
 from sim.workload.graph import EinsumOp, MovementOp, Op, Primitive, VectorOp
 
 if TYPE_CHECKING:
@@ -217,7 +224,7 @@ def cost_roofline(op: Op, position: int, coster: _Coster) -> GroupCost:
         energy_j=np.full(n, np.nan),
         cycles=time * clock,
         macs=points[0].macs,
-        effective_macs=op.einsum.macs / op_speedup(array, op, coster.graph) if isinstance(op, EinsumOp) else 0.0,
+        effective_macs=effective_macs(op, coster),
         vector_ops=points[0].vector_ops,
         mac_slots=compute * clock * array.rows * array.cols if points[0].macs else None,
         bound=bounds(resources, n) if resources else ("launch",) * n,

@@ -91,7 +91,7 @@ def test_effective_macs_are_those_that_zeros_leave(chip, precision):
 
 
 @pytest.mark.parametrize(("precision", "saved"), [("bf16", 2), ("tf32", 2), ("fp32", 1)])
-@pytest.mark.parametrize("gpu", ["h100-sxm", "h200-torch"])
+@pytest.mark.parametrize("gpu", ["h100-sxm", "h200-torch", "jetson-orin"])
 def test_a_pattern_saves_nothing_beside_the_matrix_units(gpu, precision, saved):
     """A GPU multiplies fp32 on its CUDA cores, which know no 2:4."""
     graph, chip = gemm(8192, 8192, 8192, dtype="fp32"), load_hardware(gpu)
@@ -102,4 +102,6 @@ def test_a_pattern_saves_nothing_beside_the_matrix_units(gpu, precision, saved):
     found = estimate(sparse, chip, precision=precision, calibration="none", inputs="resident")
     assert found.latency_s >= found.roofline_latency_s
     assert found.latency_s >= dense_s / saved
-    assert found.effective_macs == found.macs / saved
+    tight = estimate(sparse, chip.set("DRAM.capacity", "1 MB"), precision=precision, calibration="none")
+    assert tight.infeasible
+    assert found.effective_macs == tight.effective_macs == found.macs / saved
