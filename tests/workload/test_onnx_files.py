@@ -4,7 +4,7 @@ import pytest
 
 import sim
 from sim.errors import TraceError
-from sim.workload.graph import EinsumOp, Role
+from sim.workload.graph import EinsumOp, Primitive, Role
 from sim.workload.load import load_workload
 from sim.workload.summary import role_bytes
 
@@ -209,6 +209,17 @@ def test_positions_are_whole_after_a_division_and_bounds(tmp_path):
     assert result_of(graph).shape == (1, 30, 4)
     (boxes,) = (t.id for t in graph.tensors.values() if t.name == "boxes")
     assert graph.ops[-1].read_bytes[boxes] == 30 * 4 * 4
+
+
+@pytest.mark.parametrize(("training", "passes"), [(0, 1), (1, 2)])
+def test_a_norm_of_a_file_exported_in_training_is_one_of_the_data(tmp_path, training, passes):
+    """Of 2 x 4 x 8 x 8 elements two adds each and one more for each of 4 means, where running statistics take four adds
+    in all."""
+    results = ["y", "m2", "v2"] if training else ["y"]
+    norm = node("BatchNormalization", ["x", "s", "b", "m", "v"], results, training_mode=training)
+    graph = read(tmp_path, [norm], {"x": [2, 4, 8, 8]}, [weight(name, [4]) for name in "sbmv"])
+    (op,) = graph.ops
+    assert (op.passes, op.primitives[Primitive.ADD]) == (passes, 2 * 512 + 4 if training else 4)
 
 
 def test_reducing_over_no_axes_keeps_every_element(tmp_path):

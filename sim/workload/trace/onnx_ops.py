@@ -231,7 +231,10 @@ def global_average_pool(attrs: dict, x: torch.Tensor) -> torch.Tensor:
 
 @operator("BatchNormalization")
 def batch_norm(attrs: dict, x: torch.Tensor, scale: Any, bias: Any, mean: Any, variance: Any) -> torch.Tensor:
-    return nnf.batch_norm(x, mean, variance, scale, bias, eps=attrs.get("epsilon", 1e-5))
+    eps = attrs.get("epsilon", 1e-5)
+    if attrs.get("training_mode", 0):  # by the statistics of the data, as in files exported from a model that trains
+        return nnf.batch_norm(x, None, None, scale, bias, training=True, eps=eps)
+    return nnf.batch_norm(x, mean, variance, scale, bias, eps=eps)
 
 
 @operator("LayerNormalization")
