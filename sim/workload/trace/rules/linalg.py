@@ -57,10 +57,13 @@ def solve(call: Call) -> Vector:
 
 @register_rule("aten.linalg_solve_triangular", "aten.triangular_solve", "aten.cholesky_solve")
 def triangular_solve(call: Call) -> Vector:
-    """One triangular solve a right-hand side (Cholesky's factor: two)."""
-    n = call.out.shape[-2]
+    """One triangular solve a right-hand side (Cholesky's factor: two), and each matrix's diagonal inverted once, where
+    it is not one."""
+    triangle = call.args[0 if "linalg" in call.name else 1]
+    count, _, n = _sizes(triangle)
     solves = 2 if "cholesky" in call.name else 1
-    return Vector({FMA: solves * call.out.numel() * n // 2, RECIPROCAL: n}, passes=1)
+    inverted = 0 if call.arg(4, "unitriangular", False) else count * n
+    return Vector({FMA: solves * call.out.numel() * n // 2, RECIPROCAL: inverted}, passes=1)
 
 
 @register_rule("aten.linalg_qr")

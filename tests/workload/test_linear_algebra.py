@@ -1,0 +1,45 @@
+"""Dense linear algebra by both front ends: FLOP of the textbook counts, two of them an fma, inverses counted alike."""
+
+import pytest
+import torch
+from calls import Call
+
+from sim.workload.graph import Primitive
+from sim.workload.trace import trace
+from sim.workload.trace.export import export
+
+FMA, RECIPROCAL = Primitive.FMA, Primitive.RECIPROCAL
+
+square, right, left = torch.empty(5, 4, 4), torch.empty(5, 4, 3), torch.empty(5, 3, 4)
+
+WORK = {
+    # name: (function, inputs, work by hand); five matrices of 4 x 4, three right-hand sides each unless told
+    # a triangle: n^2 FLOP a right-hand side, its diagonal inverted once
+    "triangle": (
+        lambda m, a, b: torch.linalg.solve_triangular(a, b, upper=True), (square, right),
+        {FMA: 5 * 3 * 16 // 2, RECIPROCAL: 5 * 4},
+    ),
+    "triangle from the right": (
+        lambda m, a, b: torch.linalg.solve_triangular(a, b, upper=True, left=False), (square, left),
+        {FMA: 5 * 3 * 16 // 2, RECIPROCAL: 5 * 4},
+    ),
+    "triangle with ones on its diagonal": (
+        lambda m, a, b: torch.linalg.solve_triangular(a, b, upper=True, unitriangular=True), (square, right),
+        {FMA: 5 * 3 * 16 // 2},
+    ),
+    "triangle of old": (
+        lambda m, b, a: torch.triangular_solve(b, a)[0], (right, square), {FMA: 5 * 3 * 16 // 2, RECIPROCAL: 5 * 4},
+    ),
+    "Cholesky's factor": (
+        lambda m, b, a: torch.cholesky_solve(b, a), (right, square), {FMA: 2 * 5 * 3 * 16 // 2, RECIPROCAL: 5 * 4},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("front_end", [trace, export])
+@pytest.mark.parametrize("name", WORK)
+def test_work_by_hand(name, front_end):
+    function, inputs, counts = WORK[name]
+    (op,) = [op for op in front_end(Call(function), inputs) if "linalg" in op.kind or "solve" in op.kind]
+    found = {p: n for p, n in op.primitives.items() if p in (FMA, RECIPROCAL)}
+    assert found == counts
