@@ -48,11 +48,18 @@ def inverse(call: Call) -> Vector:
     return _work(count, 2 * n**3, {RECIPROCAL: n})
 
 
-@register_rule("aten._linalg_solve_ex", "aten.linalg_lu_solve")
+@register_rule("aten._linalg_solve_ex")
 def solve(call: Call) -> Vector:
     """LU, then two triangular solves a right-hand side."""
     count, _, n = _sizes(call.args[0])
     return _work(count, 2 * n**3 / 3 + 2 * call.out.numel() / count * n, {RECIPROCAL: n})
+
+
+@register_rule("aten.linalg_lu_solve")
+def solve_by_factors(call: Call) -> Vector:
+    """Two triangular solves a right-hand side: the LU is made already."""
+    count, _, n = _sizes(call.args[0])
+    return Vector({FMA: call.out.numel() * n, RECIPROCAL: count * n}, passes=2)
 
 
 @register_rule("aten.linalg_solve_triangular", "aten.triangular_solve", "aten.cholesky_solve")
