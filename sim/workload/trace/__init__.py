@@ -5,7 +5,7 @@ The recorder         run (`trace`), recorder (writes down what a model does on m
                      (which line of the user's), autocast (which torch refuses on meta)
 Data that is not     questions (about it, recognised), policy (answers them); known (constants), sure (no NaN), choices
 there                and dealt (of experts), dynamic (sizes), packed (sequences), loops and control (flow)
-Other front ends     export (torch.export); onnx, with onnx_ops, onnx_layers and onnx_quantised
+Other front ends     export (torch.export); onnx, with onnx_ops, onnx_layers, onnx_rare and onnx_quantised
 """
 
 from sim.workload.trace.policy import DataPolicy

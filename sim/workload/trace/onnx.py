@@ -17,7 +17,7 @@ import torch
 from sim.errors import DovetailError, TraceError, WorkloadError, nearest
 from sim.workload.graph import Graph
 from sim.workload.raised import told
-from sim.workload.trace import onnx_layers  # noqa: F401  (fills the table)
+from sim.workload.trace import onnx_layers, onnx_rare  # noqa: F401  (fill the table)
 from sim.workload.trace.dynamic import foreign
 from sim.workload.trace.onnx_ops import OPERATORS, torch_type
 from sim.workload.trace.onnx_quantised import as_stored, fold_pairs
@@ -116,6 +116,7 @@ def _sizes(value: Any) -> list[int] | None:
 
 
 _ON_HOST = {"Constant", "Shape", "ConstantOfShape", "Range", "Size"}
+_ON_HOST |= {"HannWindow", "HammingWindow", "BlackmanWindow", "MelWeightMatrix"}
 """Operators that are met only where all their inputs are known (or that make known values)."""
 
 
@@ -165,6 +166,7 @@ class _Interpreter(torch.nn.Module):
 
         super().__init__()
         self.graph, self.file, self.place = model.graph, file, file
+        self.opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
         self.known: dict[str, np.ndarray] = {}
         self.slots: dict[str, str] = {}
         for tensor in _weights(model.graph):
@@ -243,14 +245,15 @@ class _Interpreter(torch.nn.Module):
             return self._remember(node, (np.array(given[0].numel(), dtype=np.int64),))
         if not _is_known(node):
             return self._unknown(node, given)
-        if all(value is None or isinstance(value, np.ndarray) for value in given):
+        drawn = node.op_type in _DRAWN
+        if not drawn and all(value is None or isinstance(value, np.ndarray) for value in given):
             return self._remember(node, self._evaluate(node, given))
         if node.op_type not in OPERATORS:
             raise NotImplementedError(f"{node.op_type} of values that are not known without data")
         attrs = {a.name: _plain(onnx.helper.get_attribute_value(a)) for a in node.attribute}
         if node.op_type in _ONCE_ATTRIBUTES and len(given) == 1:
             given += [np.asarray(attrs[name]) if name in attrs else None for name in _ONCE_ATTRIBUTES[node.op_type]]
-        attrs |= {"op_type": node.op_type, "outputs": len(node.output)}
+        attrs |= {"op_type": node.op_type, "outputs": len(node.output), "opset": self.opset}
         taken = _PARAMETERS.get(node.op_type, 99)
         unknown = [n for n, v in zip(node.input[taken:], given[taken:], strict=False) if isinstance(v, torch.Tensor)]
         if unknown and node.op_type not in _ANY:
@@ -318,9 +321,13 @@ _PARAMETERS = {
     "Reshape": 1, "Unsqueeze": 1, "Squeeze": 1, "Slice": 1, "Split": 1, "Expand": 1, "Tile": 1, "Pad": 1, "Resize": 1,
     "Upsample": 1, "TopK": 1, "Clip": 1, "Gather": 1, "Trilu": 1, "CumSum": 1, "NonMaxSuppression": 2, "OneHot": 1,
     "ReduceMean": 1, "ReduceSum": 1, "ReduceMax": 1, "ReduceMin": 1, "ReduceL2": 1,
-    "ReduceLogSumExp": 1, "ReduceL1": 1, "ReduceSumSquare": 1, "ReduceProd": 1,
+    "ReduceLogSumExp": 1, "ReduceL1": 1, "ReduceSumSquare": 1, "ReduceProd": 1, "ReduceLogSum": 1,
+    "DFT": 1, "STFT": 1, "Col2Im": 1, "AffineGrid": 1, "CenterCropPad": 1, "MaxUnpool": 2,
 }  # fmt: skip
 """Operator -> first input that is a parameter (shape, axes, bounds) and stays a known value."""
+
+_DRAWN = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
+"""Drawn anew in each run, so that none is a constant."""
 
 _ONCE_ATTRIBUTES = {
     "Slice": ("starts", "ends", "axes"), "Clip": ("min", "max"), "Pad": ("pads", "value"), "TopK": ("k",),
@@ -328,5 +335,5 @@ _ONCE_ATTRIBUTES = {
 }  # fmt: skip
 """What was an attribute before opset 10 or 11, and has been an input since."""
 
-_ANY = {"Clip", "Gather", "Trilu", "CumSum", "NonMaxSuppression"}
+_ANY = {"Clip", "Gather", "Trilu", "CumSum", "NonMaxSuppression", "STFT"}
 """Of these, the operators whose result has the same shape whatever the parameter's values are."""

@@ -49,7 +49,9 @@ _POINTWISE: dict[str, Operator] = {
     "Selu": nnf.selu, "Celu": nnf.celu, "Softsign": nnf.softsign, "IsNaN": torch.isnan, "Tan": torch.tan,
     "Atan": torch.atan, "Sinh": torch.sinh, "Cosh": torch.cosh, "Asin": torch.asin, "Acos": torch.acos,
     "Xor": torch.logical_xor, "Mod": torch.remainder, "PRelu": torch.prelu, "MatMul": torch.matmul,
-    "Identity": torch.ops.aten.alias,
+    "Identity": torch.ops.aten.alias, "Asinh": torch.asinh, "Acosh": torch.acosh, "Atanh": torch.atanh,
+    "BitwiseAnd": torch.bitwise_and, "BitwiseOr": torch.bitwise_or, "BitwiseXor": torch.bitwise_xor,
+    "BitwiseNot": torch.bitwise_not,
 }  # fmt: skip
 
 
@@ -138,7 +140,7 @@ def _pad_mode(attrs: dict) -> str:
     return attrs.get("auto_pad", "NOTSET")
 
 
-def _padding(attrs: dict, x: torch.Tensor, window: list[int]) -> tuple[list[int], list[int]]:
+def padding_of(attrs: dict, x: torch.Tensor, window: list[int]) -> tuple[list[int], list[int]]:
     """Symmetric part, and what is left over as torch.nn.functional.pad takes it."""
     dims, mode = len(window), _pad_mode(attrs)
     begin, end = [0] * dims, [0] * dims
@@ -159,7 +161,7 @@ def _padding(attrs: dict, x: torch.Tensor, window: list[int]) -> tuple[list[int]
 @operator("Conv")
 def conv(attrs: dict, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     dims = weight.dim() - 2
-    padding, extra = _padding(attrs, x, list(weight.shape[2:]))
+    padding, extra = padding_of(attrs, x, list(weight.shape[2:]))
     x = nnf.pad(x, extra) if extra else x
     function = (nnf.conv1d, nnf.conv2d, nnf.conv3d)[dims - 1]
     strides, dilations = attrs.get("strides", [1] * dims), attrs.get("dilations", [1] * dims)
@@ -210,7 +212,7 @@ def _cut_off(attrs: dict, sizes: list[int], window: list[int]) -> tuple[list[int
 @operator("MaxPool", "AveragePool")
 def pool(attrs: dict, x: torch.Tensor) -> Any:
     dims, kernel = x.dim() - 2, attrs["kernel_shape"]
-    padding, extra = _padding(attrs, x, list(kernel))
+    padding, extra = padding_of(attrs, x, list(kernel))
     if any(2 * p > k for p, k in zip(padding, kernel, strict=True)):  # torch pads by half a window at most
         padding, extra = [0] * dims, [p for n in reversed(padding) for p in (n, n)]
     x = nnf.pad(x, extra) if extra else x
@@ -270,11 +272,23 @@ def log_softmax(attrs: dict, x: torch.Tensor) -> torch.Tensor:
     return torch.log_softmax(x, attrs.get("axis", -1))
 
 
+def _product(x: torch.Tensor, dim: tuple[int, ...], keepdim: bool) -> torch.Tensor:
+    """torch multiplies along one axis at a time, or along all."""
+    axes = sorted((axis % x.dim() for axis in dim), reverse=True)
+    if len(axes) == x.dim():
+        return x.prod().reshape([1] * x.dim() if keepdim else [])
+    for axis in axes:
+        x = x.prod(axis, keepdim)
+    return x
+
+
 _REDUCTIONS: dict[str, Operator] = {
     "ReduceMean": torch.mean, "ReduceSum": torch.sum, "ReduceMax": torch.amax, "ReduceMin": torch.amin,
     "ReduceL2": torch.linalg.vector_norm, "ReduceLogSumExp": torch.logsumexp,
     "ReduceL1": lambda x, **at: torch.linalg.vector_norm(x, 1, **at),
     "ReduceSumSquare": lambda x, **at: torch.sum(x * x, **at),
+    "ReduceLogSum": lambda x, **at: torch.log(torch.sum(x, **at)),
+    "ReduceProd": _product,
 }  # fmt: skip
 
 

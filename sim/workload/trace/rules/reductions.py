@@ -256,12 +256,12 @@ def _sampled(call: Call, work: dict[Primitive, int], taps: int) -> Vector | Move
     return Movement(read=[(image, taps), *((t, t.numel()) for t in others)], primitives=work)
 
 
-@register_rule("torchvision.deform_conv2d", "dovetail.deform_conv2d")
+@register_rule("torchvision.deform_conv2d", "dovetail.deform_conv2d", "dovetail.onnx_deform_conv")
 def deform_conv(call: Call) -> Grouped:
     """Deformable convolution (Dai et al., ICCV 2017; Zhu et al., CVPR 2019): sampled patches, then a product.
 
-    Arguments as torchvision's: input, weight, offset, mask, ... Patches: bilinear, four taps each, times
-    the mask where it is used (the last argument); a point's address, bounds and weights once a group of offsets.
+    Arguments as torchvision's, of which the last says whether the mask is used, or as ONNX's. Patches: bilinear, four
+    taps each, times the mask; a point's address, bounds and weights once a group of offsets.
     """
     x, weight, offset = call.args[:3]
     n, k, (p, q) = x.shape[0], weight.shape[0], call.out.shape[2:]
@@ -269,10 +269,11 @@ def deform_conv(call: Call) -> Grouped:
     patches = x.new_empty((n, x.shape[1] * window, p * q))
     depth = weight.shape[1] * window
     groups = x.shape[1] // weight.shape[1]
+    masked = call.args[3] is not None if call.name.startswith("dovetail.onnx") else call.arg(13, "use_mask", False)
     samples = Vector(
         merged(
             ({FMA: 4, Primitive.SHUFFLE: 4}, patches.numel()),
-            ({MUL: 1} if call.arg(13, "use_mask", False) else {}, patches.numel()),
+            ({MUL: 1} if masked else {}, patches.numel()),
             ({FMA: 2, CONVERT: 2, COMPARE: 8, MUL: 4, ADD: 4}, offset.numel() // 2),
         ),
         inputs=(x, *call.inputs[2:]),
