@@ -103,6 +103,13 @@ class PastedInto(nn.Module):
         return canvas * 2
 
 
+class Around(nn.Module):
+    """A field on a torus."""
+
+    def forward(self, x):
+        return nn.functional.pad(x, (1, 1, 1, 1), mode="circular") * 2
+
+
 class Scattered(nn.Module):
     """Elements of each row are replaced, or added to, where indices say."""
 
@@ -130,6 +137,8 @@ IN_PLACE = {
     # twelve elements and their indices read, twelve written; to be added to, they are read first
     "replaced": (Scattered(), (torch.empty(4, 3), three), 12 * (4 + 8 + 4)),
     "added": (Scattered(reduce="add"), (torch.empty(4, 3), three), 12 * (4 + 8 + 4 + 4)),
+    # 16 x 8 x 8 read and written into 10 x 10, then its two outer columns and rows
+    "around": (Around(), (torch.empty(1, 16, 8, 8),), 2 * 16 * 4 * (8 * 8 + 4 * 10)),
     "pasted": (PastedInto(), (torch.empty(16, 4, 2),), 16 * 64 * 4 + 2 * 16 * 8 * 4),
 }  # fmt: skip
 

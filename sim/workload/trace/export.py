@@ -369,10 +369,19 @@ def _chain(node: Any, buffer: Any) -> list:
 
 
 def _in_place(node: Any) -> tuple[str, str]:
-    """The call in place that the model wrote and that export made functional: its node's name and its op's, or ""."""
-    for call, name in _origins(node):
+    """The call in place that the model wrote and that export made functional: its node's name and its op's, or "".
+
+    An op that torch makes from others, such as a circular pad, copies in place too, and puts back.
+    """
+    origins = list(_origins(node))
+    for call, name in origins:
         if name.endswith("_") and not name.endswith("__"):
             return call, name
+    own = _op_name(node.target)
+    if own == "aten.copy" or own in _PUT_BACK:
+        for call, name in origins:
+            if name != own:
+                return call, "aten.copy_"
     return "", ""
 
 
