@@ -304,6 +304,23 @@ def test_ops_that_torch_makes_from_others_are_taken_apart_where_no_rule_knows_th
     assert role_bytes(exported)[Role.OUTPUT] == role_bytes(recorded)[Role.OUTPUT]
 
 
+@pytest.mark.parametrize("padding", [0, "same"])
+def test_a_convolution_of_complex_factors_is_three_real_ones(padding):
+    """8 -> 6 channels of 9 x 9, 3 x 3 window: 6 x 8 x 9 MACs for each of 7 x 7 or 9 x 9 results, thrice (Gauss)."""
+
+    class Filtered(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.taps = nn.Parameter(torch.empty(6, 8, 3, 3, dtype=torch.complex64))
+
+        def forward(self, x):
+            return torch.view_as_real(nn.functional.conv2d(x, self.taps, padding=padding))
+
+    for graph in as_written(Filtered(), (torch.empty(2, 8, 9, 9, dtype=torch.complex64),)):
+        assert graph.macs == 3 * 2 * 6 * 8 * 9 * (81 if padding else 49)
+        assert not unsupported(graph)
+
+
 def test_flow_that_depends_on_data_is_refused_with_the_reason(capfd):
     class Branch(nn.Module):
         def forward(self, x):

@@ -149,11 +149,18 @@ def _torch_at_work(what: str) -> Iterator[None]:
 
 
 def _composites(program: Any, graph: Graph, taken_apart: dict) -> dict[Any, Callable[..., Any]]:
-    """Ops without a rule that torch itself makes from others, such as einsum or a reflecting pad: op -> how."""
+    """Ops that torch makes from others, where they have no rule (einsum, a reflecting pad) or are convolutions of
+    complex factors (three real ones, as the recorder sees them): op -> how."""
     unknown = {op.kind for op in graph.ops if isinstance(op, UnsupportedOp)}
-    ops = {node.target for node in program.graph.nodes if _op_name(node.target) in unknown} - taken_apart.keys()
+    ops = {n.target for n in program.graph.nodes if _op_name(n.target) in unknown or _is_complex_convolution(n)}
+    ops -= taken_apart.keys()
     known = torch.export.default_decompositions() if ops else {}
     return {op: known[op] for op in ops if op in known and op._can_decompose()}
+
+
+def _is_complex_convolution(node: Any) -> bool:
+    made = node.meta.get("val")
+    return _op_name(node.target).startswith("aten.conv") and isinstance(made, torch.Tensor) and made.is_complex()
 
 
 def _tensors_alone(forward: Callable[..., Any]) -> Callable[..., list[torch.Tensor]]:
