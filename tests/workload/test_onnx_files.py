@@ -298,12 +298,16 @@ def test_quantised_operators_cost_what_a_plain_product_costs_in_int8(tmp_path, k
 @pytest.mark.parametrize("form", [{"axis": 1}, {"axis": 0, "block_size": 32}])
 @pytest.mark.parametrize("kind", [P.INT4, P.UINT4])
 def test_weights_of_four_bits_stay_so(tmp_path, kind, form):
-    """128 x 64 of them: 4,096 bytes, read as a weight-only product's; the graph says the same after a round trip."""
-    scales = weight("s", [4, 64] if "block_size" in form else [64])
-    nodes = [node("DequantizeLinear", ["w", "s"], ["v"], **form), node("MatMul", ["x", "v"], ["y"])]
-    graph = read(tmp_path, nodes, {"x": [4, 128]}, [weight("w", [128, 64], kind), scales], 21)
+    """128 x 64 of them: 4,096 bytes, read as a weight-only product's; the graph says the same after a round trip.
+
+    Blocks of 32 have a float and a zero point of four bits each: 4 x 64 of both beside them.
+    """
+    blocks = "block_size" in form
+    beside = [weight("s", [4, 64] if blocks else [64]), weight("z", [4, 64] if blocks else [64], kind)]
+    nodes = [node("DequantizeLinear", ["w", "s", "z"], ["v"], **form), node("MatMul", ["x", "v"], ["y"])]
+    graph = read(tmp_path, nodes, {"x": [4, 128]}, [weight("w", [128, 64], kind), *beside], 21)
     (product,) = [op for op in graph if isinstance(op, EinsumOp)]
-    assert role_bytes(graph)[Role.WEIGHT] == 128 * 64 // 2
+    assert role_bytes(graph)[Role.WEIGHT] == 128 * 64 // 2 + blocks * (4 * 64 * 4 + 4 * 64 // 2)
     assert (graph.macs, graph.ops) == (4 * 128 * 64, (product,))
     found = sim.estimate(graph, sim.load_hardware("h100-sxm"), precision="bf16")
     assert any("int4" in note for note in found.notes)
