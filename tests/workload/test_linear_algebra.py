@@ -4,7 +4,7 @@ import pytest
 import torch
 from calls import Call
 
-from sim.workload.graph import Primitive
+from sim.workload.graph import Primitive, VectorOp
 from sim.workload.trace import trace
 from sim.workload.trace.export import export
 
@@ -51,6 +51,24 @@ WORK = {
         lambda m, a: torch.linalg.qr(a), (tall.mT.contiguous(),),
         {FMA: round(5 * ((192 - 128 / 3) / 2 + 128 / 3)), RECIPROCAL: 20},
     ),
+    # Q of four columns by four reflectors: 4 m n k - 2 (m + n) k^2 + 4 k^3 / 3 = 149 1/3 FLOP
+    "reflectors": (
+        lambda m, a, t: torch.linalg.householder_product(a, t), (tall, torch.empty(5, 4)),
+        {FMA: round(5 * (384 - 320 + 256 / 3) / 2)},
+    ),
+    # 6 x 3 times four reflectors from the left, 3 x 6 from the right: 4 x 6 x 3 x 4 - 2 x 3 x 16 = 192 FLOP
+    "times reflectors": (
+        lambda m, a, t, c: torch.ormqr(a, t, c), (tall, torch.empty(5, 4), torch.empty(5, 6, 3)), {FMA: 5 * 192 // 2},
+    ),
+    "times reflectors from the right": (
+        lambda m, a, t, c: torch.ormqr(a, t, c, left=False), (tall, torch.empty(5, 4), torch.empty(5, 3, 6)),
+        {FMA: 5 * 192 // 2},
+    ),
+    # 25 n^3; 2 n^3 / 3 beside the factor
+    "eigenvectors": (lambda m, a: torch.linalg.eig(a), (square,), {FMA: 5 * 25 * 64 // 2, RECIPROCAL: 20}),
+    "inverse of Cholesky's factor": (
+        lambda m, a: torch.cholesky_inverse(a), (square,), {FMA: round(5 * 64 / 3), RECIPROCAL: 20},
+    ),
 }  # fmt: skip
 
 
@@ -58,6 +76,18 @@ WORK = {
 @pytest.mark.parametrize("name", WORK)
 def test_work_by_hand(name, front_end):
     function, inputs, counts = WORK[name]
-    (op,) = [op for op in front_end(Call(function), inputs) if "linalg" in op.kind or "solve" in op.kind]
+    (op,) = [op for op in front_end(Call(function), inputs) if isinstance(op, VectorOp)]
     found = {p: n for p, n in op.primitives.items() if p in (FMA, RECIPROCAL)}
     assert found == counts
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "sides", "shape"),
+    [((5, 6, 4), (5, 6, 2), 2, (5, 4, 2)), ((5, 6, 4), (5, 6), 1, (5, 4)), ((5, 4, 6), (5, 4, 2), 2, (5, 6, 2))],
+)
+def test_least_squares(a, b, sides, shape):
+    """QR of 6 x 4 (149 1/3 FLOP), its reflectors times a side (4 m n - 2 n^2 = 64) and a triangle for it (n^2 = 16)."""
+    graph = trace(Call(lambda m, a, b: torch.linalg.lstsq(a, b).solution), (torch.empty(a), torch.empty(b)))
+    (op,) = [op for op in graph if isinstance(op, VectorOp)]
+    assert op.primitives[FMA] == round(5 * (192 - 128 / 3 + (64 + 16) * sides) / 2)
+    assert graph.tensors[op.outputs[0]].shape == shape

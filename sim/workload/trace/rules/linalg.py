@@ -3,7 +3,9 @@
 Golub and Van Loan, Matrix Computations (4th ed.): Cholesky n^3 / 3 FLOP (4.2), LU 2 n^3 / 3 (3.2), symmetric
 eigenproblem with vectors 9 n^3 (8.3), SVD with both factors 14 m n^2 + 8 n^3 (8.6). Blackford and Dongarra, LAPACK
 Working Note 41: Householder QR 2 m n^2 - 2 n^3 / 3, and k of its reflectors made into a factor Q of m x n
-4 m n k - 2 (m + n) k^2 + 4 k^3 / 3. Two FLOP are one fma. They run on the vector unit: no array has a mapping for them.
+4 m n k - 2 (m + n) k^2 + 4 k^3 / 3, or taken times m x n 4 m n k - 2 n k^2; an inverse from Cholesky's factor
+2 n^3 / 3. The eigenproblem of any matrix is its Schur form with the basis, 25 n^3 (Golub and Van Loan, 7.5). Two FLOP
+are one fma. They run on the vector unit: no array has a mapping for them.
 """
 
 from __future__ import annotations
@@ -92,6 +94,44 @@ def qr(call: Call) -> Vector:
     rows, columns = call.outputs[0].shape[-2:] if call.arg(1, "mode") != "r" else (0, 0)
     flops = _reflected(*call.args[0].shape[-2:]) + (_factor(rows, columns, least) if rows else 0)
     return _work(count, flops, {RSQRT: least, RECIPROCAL: least})
+
+
+@register_rule("aten.linalg_householder_product")
+def householder_product(call: Call) -> Vector:
+    """Q of the reflectors below the diagonal, as orthogonal layers make their weight."""
+    rows, columns = call.out.shape[-2:]
+    count, _, _ = _sizes(call.out)
+    return _work(count, _factor(rows, columns, call.args[1].shape[-1]), {})
+
+
+@register_rule("aten.ormqr")
+def times_reflectors(call: Call) -> Vector:
+    """Q or its transpose times a matrix, from either side, Q never made."""
+    count, _, _ = _sizes(call.out)
+    rows, columns = call.out.shape[-2:] if call.arg(3, "left", True) else reversed(call.out.shape[-2:])
+    k = call.args[1].shape[-1]
+    return _work(count, 4 * rows * columns * k - 2 * columns * k**2, {})
+
+
+@register_rule("aten.linalg_lstsq")
+def least_squares(call: Call) -> Vector:
+    """QR, the right-hand sides times its reflectors, then a triangle for each."""
+    count, m, n = _sizes(call.args[0])
+    sides = call.out.numel() // max(count * call.args[0].shape[-1], 1)
+    flops = _reflected(m, n) + 4 * m * n * sides - 2 * n**2 * sides + n**2 * sides
+    return _work(count, flops, {RSQRT: n, RECIPROCAL: n})
+
+
+@register_rule("aten.cholesky_inverse")
+def inverse_of_factor(call: Call) -> Vector:
+    count, _, n = _sizes(call.args[0])
+    return _work(count, 2 * n**3 / 3, {RECIPROCAL: n})
+
+
+@register_rule("aten.linalg_eig")
+def eig(call: Call) -> Vector:
+    count, _, n = _sizes(call.args[0])
+    return _work(count, 25 * n**3, {RSQRT: n, RECIPROCAL: n})
 
 
 @register_rule("aten._linalg_eigh")
