@@ -68,3 +68,34 @@ def test_the_gradient_of_tanh_by_hand():
     back = [op for op in potential() if isinstance(op, VectorOp) and op.kind == "aten.tanh_backward"]
     counts = [n * WIDTH for n in (ATOMS, PAIRS)]
     assert [dict(op.primitives) for op in back] == [{Primitive.FMA: n, Primitive.MUL: n} for n in counts]
+
+
+@pytest.mark.parametrize(("layer", "size"), [(nn.Conv2d, 6), (nn.ConvTranspose2d, 8)])
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("asked", ["input", "weight", "all"])
+def test_the_gradients_of_a_convolution(layer, size, asked, groups):
+    """6 -> 4 channels, 3 x 3 window, at 6 x 6 places (results, or what a transposed one scatters): 7,776 MACs an image,
+    half with two groups, and as many for each gradient of a factor; the bias adds up what comes back."""
+
+    class Guided(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = layer(6, 4, 3, groups=groups)
+
+        def forward(self, x):
+            with torch.enable_grad():
+                x = x.detach().requires_grad_(True)
+                self.layer.requires_grad_(asked != "input")
+                y = self.layer(x)
+                found = {"input": [x], "weight": [self.layer.weight], "all": [x, *self.layer.parameters()]}[asked]
+                return torch.autograd.grad(y.sum(), found)
+
+    at = 8 if layer is nn.Conv2d else 6
+    graph = trace(Guided(), (torch.empty(2, 6, at, at),))
+    assert graph.macs == 2 * 6 * 4 * 9 * 36 // groups * (3 if asked == "all" else 2)
+    assert not unsupported(graph)
+    sums = [
+        op for op in graph if isinstance(op, VectorOp) and {*op.primitives} == {Primitive.ADD} and "back" in op.kind
+    ]
+    assert [dict(op.primitives) for op in sums] == [{Primitive.ADD: 2 * 4 * size * size}] * (asked == "all")
+    assert sim.estimate(graph, sim.load_hardware("edge-npu")).latency_s > 0

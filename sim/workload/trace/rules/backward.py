@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from sim.workload.graph import Primitive
 from sim.workload.trace.rules.elementwise import SIGMOID, per_element
+from sim.workload.trace.rules.products import conv
 from sim.workload.trace.rules.reductions import merged
-from sim.workload.trace.rules.registry import Call, Movement, Vector, register_rule
+from sim.workload.trace.rules.registry import AnyTensor, Call, Grouped, Movement, Product, Vector, Window, register_rule
 
 ADD, MUL, FMA, COMPARE = Primitive.ADD, Primitive.MUL, Primitive.FMA, Primitive.COMPARE
 EXP, TANH, ERF, RECIPROCAL = Primitive.EXP, Primitive.TANH, Primitive.ERF, Primitive.RECIPROCAL
@@ -72,3 +75,40 @@ def distances(call: Call) -> Vector:
 def part(call: Call) -> Movement:
     """Zeros, with the gradient of a part in its place."""
     return Movement()
+
+
+@register_rule("aten.convolution_backward")
+def convolution(call: Call) -> Product | Grouped:
+    """As many products as forwards for each gradient that is asked for: the input's is the other kind of convolution of
+    what comes back; the weight's a product with patches; the bias's a sum."""
+    back, x, weight, _, stride, padding, dilation, transposed, _, groups, asked = call.args
+    made = iter(call.outputs)
+    works: list[Product | Vector] = []
+    if asked[0]:
+        works.append(conv(back, weight, next(made), None, stride, padding, dilation, groups, not transposed))
+    if asked[1]:
+        slid, placed = (back, x) if transposed else (x, back)
+        works += _weight_gradient(slid, placed, next(made), groups)
+    if asked[2]:
+        works.append(Vector({ADD: back.numel()}, inputs=(back,), outputs=(next(made),)))
+    if len(works) == 1 and isinstance(works[0], Product):
+        return works[0]
+    return Grouped("convolution_gradient", tuple(works))
+
+
+def _weight_gradient(slid: AnyTensor, placed: AnyTensor, out: AnyTensor, groups: int) -> tuple[Vector, Product]:
+    """Patches of the tensor that the window slides over, times the one that has an element for each place."""
+    depth, rows = prod(out.shape[1:]), out.shape[0] // groups
+    patches = slid.new_empty(placed.shape[0], groups * depth, *placed.shape[2:])
+    places = tuple(f"P{axis}" for axis in range(out.dim() - 2))
+    k, c = (Window((("G", size), (rank, 1))) if groups > 1 else rank for rank, size in (("M", rows), ("N", depth)))
+    ranks = {"B": placed.shape[0], "G": groups, "M": rows, "N": depth} | dict(
+        zip(places, placed.shape[2:], strict=True)
+    )
+    product = Product(
+        {rank: size for rank, size in ranks.items() if size != 1 or rank in ("M", "N")},
+        (placed, ("B", k, *places)),
+        (patches, ("B", c, *places)),
+        (out.view(out.shape[0], depth), (k, "N")),
+    )
+    return Vector({Primitive.SHUFFLE: patches.numel()}, inputs=(slid,), outputs=(patches,)), product
