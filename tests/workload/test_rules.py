@@ -10,7 +10,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from sim.workload.graph import EinsumOp, Graph, OperandRole, Primitive, Role, UnsupportedOp, VectorOp, ViewOp
+from sim.workload.summary import role_bytes
 from sim.workload.trace import trace
+from sim.workload.trace.export import export
 
 
 def product(graph: Graph) -> EinsumOp:
@@ -186,3 +188,41 @@ def test_losses_that_a_model_tells_beside_its_result(loss, each, reduction):
     summed = 32 if reduction == "sum" else 0
     counts = {primitive: 32 * n for primitive, n in each.items()}
     assert op.primitives == counts | {Primitive.ADD: counts[Primitive.ADD] + summed}
+
+
+@pytest.mark.parametrize(
+    ("window", "each"),
+    [
+        ("hann", {Primitive.MUL: 1, Primitive.SIN: 1, Primitive.FMA: 1}),
+        ("hamming", {Primitive.MUL: 1, Primitive.SIN: 1, Primitive.FMA: 1}),
+        ("blackman", {Primitive.MUL: 2, Primitive.SIN: 2, Primitive.FMA: 2}),
+        ("bartlett", {Primitive.FMA: 1, Primitive.LOGIC: 1, Primitive.ADD: 1}),
+    ],
+)
+@pytest.mark.parametrize("front_end", [trace, export])
+def test_windows_that_are_made_while_the_model_runs(window, each, front_end):
+    """16 elements: a - b cos(c i), with one more cosine of Blackman's; a triangle 1 - |c i - 1|."""
+
+    class Framed(nn.Module):
+        def forward(self, x):
+            return x * getattr(torch, f"{window}_window")(16)
+
+    (made,) = [op for op in front_end(Framed(), torch.empty(4, 16)) if "window" in op.kind]
+    assert made.primitives == {primitive: 16 * n for primitive, n in each.items()}
+
+
+def test_a_product_with_weights_of_eight_bits():
+    """4 x 32 times 16 x 32 of a byte each, a scale a channel: 2,048 MACs, 512 bytes and 16 scales."""
+
+    class Packed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("weight", torch.empty(16, 32, dtype=torch.int8))
+            self.register_buffer("scales", torch.empty(16))
+
+        def forward(self, x):
+            return torch.ops.aten._weight_int8pack_mm(x, self.weight, self.scales)
+
+    graph = trace(Packed(), torch.empty(4, 32))
+    assert (graph.macs, product(graph).epilogue) == (4 * 16 * 32, {Primitive.MUL: 1})
+    assert role_bytes(graph)[Role.WEIGHT] == 16 * 32 + 16 * 4

@@ -328,6 +328,26 @@ def random_factory(call: Call) -> Vector:
     return per_element(call, {MUL: 10, LOGIC: 10})
 
 
+_WINDOWS = {
+    "hann": {MUL: 1, SIN: 1, FMA: 1},  # a - b cos(c i)
+    "hamming": {MUL: 1, SIN: 1, FMA: 1},
+    "blackman": {MUL: 2, SIN: 2, FMA: 2},
+    "bartlett": {FMA: 1, LOGIC: 1, ADD: 1},  # 1 - |c i - 1|
+    "kaiser": {EXP: 1, FMA: 9 + 2, RSQRT: 1 + 1, MUL: 2},  # c I0(b sqrt(1 - (d i - 1)^2)), I0 as above
+}
+"""Windows of frames that are made while the model runs: primitives per element."""
+
+
+def _window_rule(name: str, primitives: dict[Primitive, int]) -> None:
+    @register_rule(f"aten.{name}_window")
+    def rule(call: Call) -> Vector:
+        return per_element(call, primitives)
+
+
+for _name, _primitives in _WINDOWS.items():
+    _window_rule(_name, _primitives)
+
+
 @register_rule("aten.randperm")
 def random_order(call: Call) -> Vector:
     """Random keys, sorted: n log2(n) compares."""

@@ -85,6 +85,14 @@ def scaled_mm(call: Call) -> Product:
     return replace(product, epilogue={**product.epilogue, Primitive.MUL: 1}, extra=(*product.extra, *scales))
 
 
+@register_rule("aten._weight_int8pack_mm")
+def int8_weight(call: Call) -> Product:
+    """Weights of 8 bits, [N, K], a scale to each result's channel."""
+    x, weight, scales = call.args
+    product = gemm(x, weight, call.out, transposed_b=True)
+    return replace(product, epilogue={Primitive.MUL: 1}, extra=(scales,))
+
+
 @register_rule("aten._trilinear")
 def bilinear(call: Call) -> Grouped:
     """torch.nn.functional.bilinear: x1[N, I] x x2[N, J] as outer products, times weight[O, I J]."""
