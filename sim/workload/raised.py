@@ -12,6 +12,9 @@ _LONGEST = 400
 _FRAMES = re.compile(r"^\s*(Exception raised from |C\+\+ CapturedTraceback|frame #\d+: )", re.MULTILINE)
 
 
+_NOT_ON_META = re.compile(r"([\w:.]+): attempted to run this operator with Meta tensors.*", re.DOTALL)
+_NO_FORM = "torch has no form of it that runs without data"
+
 _FLOAT = "quantised modules hold packed weights: trace the model as it was before, and give --precision int8"
 _RECORDED = "what depends on data is not exported: trace with the recorder (the default), which asks a policy"
 _WAYS_OUT = {
@@ -20,6 +23,7 @@ _WAYS_OUT = {
     "quantized::": _FLOAT,
     "classes.quantized": _FLOAT,
     "GuardOnDataDependentSymNode": _RECORDED,
+    _NO_FORM: "a custom op with a shape function (register_fake) and a rule can stand for it: docs/extending.md",
     "SparseTensorImpl": "sparse tensors are not traced: write the product as a gather of rows, a product and index_add",
 }
 """Part of what torch says -> the nearest way on, where torch names none that helps here."""
@@ -62,7 +66,7 @@ def _message(error: BaseException) -> str:
         raise
     except BaseException as second:
         return f"its message cannot be shown, its __str__ raises {type(second).__name__}"
-    kept = _FRAMES.split(whole, maxsplit=1)[0]
+    kept = _NOT_ON_META.sub(rf"\1: {_NO_FORM}", _FRAMES.split(whole, maxsplit=1)[0])
     text = " ".join(kept.split())
     if kept != whole and text.count('"') % 2:  # the frames stood in the quote
         text += '"'

@@ -9,6 +9,7 @@ from sim.errors import DovetailError, TraceError
 from sim.workload.graph import Primitive, UnsupportedOp
 from sim.workload.summary import unsupported
 from sim.workload.trace import Vector, register_rule, trace, unregister_rule
+from sim.workload.trace.export import export
 
 
 def test_a_model_that_raises_is_told_with_its_own_line():
@@ -25,6 +26,18 @@ def test_what_cannot_be_traced_says_what_can():
 
     with pytest.raises(TraceError, match="FlexAttention is not traced: call scaled_dot_product_attention"):
         graph_of(lambda m, q: flex_attention(q, q, q), torch.zeros(1, 1, 128, 16))
+
+
+def test_an_op_that_torch_cannot_run_without_data_is_told_shortly():
+    words = (
+        r"test_untraceable\.py:\d+ in <lambda>: NotImplementedError: aten::geqrf: torch has no form of it that "
+        r"runs without data; a custom op with a shape function \(register_fake\) and a rule can stand for it: "
+        r"docs/extending\.md$"
+    )
+    with pytest.raises(TraceError, match=words):
+        graph_of(lambda m, a: torch.geqrf(a)[0], torch.zeros(6, 4))
+    with pytest.raises(TraceError, match=r"Call: torch\.export refuses it at test_untraceable\.py:\d+: .*aten::geqrf"):
+        export(Call(lambda m, a: torch.geqrf(a)[0]), torch.zeros(6, 4))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import logging
 import operator
 import re
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
@@ -142,10 +143,16 @@ def _quiet() -> Iterator[None]:
 @contextmanager
 def _torch_at_work(what: str) -> Iterator[None]:
     """Around torch.export's own work. Raises: TraceError: it refuses the module."""
-    refused = foreign_code(lambda error: f"{what}: torch.export refuses it: {told(error)}")
+    refused = foreign_code(lambda error: f"{what}: torch.export refuses it{_at(error)}: {told(error)}")
     with refused, _quiet(), autocast_on_meta(), torch.no_grad(), META, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, about its internals
         yield
+
+
+def _at(error: BaseException) -> str:
+    """The user's last line before the error."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if user_file(f.filename)]
+    return f" at {user_file(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
 
 
 def _composites(program: Any, graph: Graph, taken_apart: dict) -> dict[Any, Callable[..., Any]]:
