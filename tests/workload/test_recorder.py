@@ -324,3 +324,21 @@ def test_autocast_for_the_type_of_the_inputs_device(front_end):
     assert graph.macs == 24
     with pytest.raises(RuntimeError):
         torch.autocast("meta")  # torch is as it was
+
+
+@pytest.mark.parametrize("axis", [None, 0])
+def test_a_result_that_is_quantised_and_back(axis):
+    """32 numbers: an fma by the scale's reciprocal, a conversion and two bounds; back a conversion, a zero point, a
+    scale. A byte each lies between."""
+
+    def run(m, x):
+        if axis is None:
+            return torch.quantize_per_tensor(x, 0.1, 0, torch.qint8).dequantize()
+        return torch.quantize_per_channel(x, torch.ones(4), torch.zeros(4), axis, dtype=torch.qint8).dequantize()
+
+    graph = graph_of(run, torch.zeros(4, 8))
+    down, up = [op for op in graph if "quantize" in op.kind]
+    assert down.primitives == {Primitive.FMA: 32, Primitive.CONVERT: 32, Primitive.COMPARE: 64}
+    assert up.primitives == {Primitive.CONVERT: 32, Primitive.ADD: 32, Primitive.MUL: 32}
+    assert graph.tensors[down.outputs[0]].size_bytes == 32
+    assert graph.tensors[up.outputs[0]].size_bytes == 4 * 32

@@ -37,6 +37,17 @@ _SAME_SHAPE = {
 }
 """Calls that torch cannot run on meta and whose result is like their first argument."""
 
+_QUANTISE = {
+    torch.quantize_per_tensor: "aten.quantize_per_tensor",
+    torch.quantize_per_channel: "aten.quantize_per_channel",
+    torch.quantize_per_tensor_dynamic: "aten.quantize_per_tensor_dynamic",
+}
+"""Calls whose result torch cannot hold without data: it is the integers in it, as which it lies in memory."""
+
+_DEQUANTISE = {torch.dequantize, torch.Tensor.dequantize}
+
+_INTEGERS = {torch.qint8: torch.int8, torch.quint8: torch.uint8, torch.qint32: torch.int32}
+
 _WHOLE = {F.rms_norm: "aten.rms_norm", torch.rms_norm: "aten.rms_norm"}
 """Calls that torch takes apart on meta and that kernels run whole: recorded by their own rule."""
 
@@ -178,6 +189,8 @@ class FunctionMode(TorchFunctionMode):
                 out = torch.empty_like(args[0])
             recorder.record(_SAME_SHAPE[func], args, kwargs, (out,))
             return out
+        if func in _QUANTISE or func in _DEQUANTISE:
+            return self._quantised(func, args, kwargs)
         kind = _REGIONS.get(func)
         if kind is None or recorder.region is not None:
             return func(*args, **kwargs)
@@ -206,6 +219,19 @@ class FunctionMode(TorchFunctionMode):
         with self._recorder.dispatch.paused():
             out = func(*args, **kwargs)
         self._recorder.record(name, args, kwargs, (out,))
+        return out
+
+    def _quantised(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """To integers, by scales and zero points, or back."""
+        recorder = self._recorder
+        wanted = next((a for a in (*args, *kwargs.values()) if isinstance(a, torch.dtype)), None)
+        x = args[0] if args else next(tensors_in(kwargs))
+        if not isinstance(x, torch.Tensor) or (func in _QUANTISE and wanted not in _INTEGERS):
+            return func(*args, **kwargs)
+        dtype = _INTEGERS[wanted] if func in _QUANTISE else torch.float32
+        with recorder.dispatch.paused():
+            out = torch.empty_like(x, dtype=dtype)
+        recorder.record(_QUANTISE.get(func, "aten.dequantize"), args, kwargs, (out,))
         return out
 
     def _attention(self, *args: Any, **kwargs: Any) -> torch.Tensor:

@@ -111,6 +111,10 @@ _TABLE = ACTIVATIONS | {
     "logaddexp2": {EXP: 1, LOG: 1, ADD: 3, COMPARE: 1},
     "fake_quantize_per_tensor_affine": {MUL: 2, ADD: 2, CONVERT: 1, COMPARE: 2},
     "fake_quantize_per_channel_affine": {MUL: 2, ADD: 2, CONVERT: 1, COMPARE: 2},
+    "quantize_per_tensor": {FMA: 1, CONVERT: 1, COMPARE: 2},  # by the scale's reciprocal, between two bounds
+    "quantize_per_channel": {FMA: 1, CONVERT: 1, COMPARE: 2},
+    "quantize_per_tensor_dynamic": {FMA: 1, CONVERT: 1, COMPARE: 4},  # after the smallest and the largest
+    "dequantize": {CONVERT: 1, ADD: 1, MUL: 1},
     "square": {MUL: 1},
     "floor": {CONVERT: 1},
     "ceil": {CONVERT: 1},
