@@ -4,7 +4,7 @@ import pytest
 
 import sim
 from sim.errors import TraceError
-from sim.workload.graph import EinsumOp, Primitive, Role
+from sim.workload.graph import EinsumOp, MovementOp, Primitive, Role
 from sim.workload.load import load_workload
 from sim.workload.summary import role_bytes
 
@@ -220,6 +220,18 @@ def test_a_norm_of_a_file_exported_in_training_is_one_of_the_data(tmp_path, trai
     graph = read(tmp_path, [norm], {"x": [2, 4, 8, 8]}, [weight(name, [4]) for name in "sbmv"])
     (op,) = graph.ops
     assert (op.passes, op.primitives[Primitive.ADD]) == (passes, 2 * 512 + 4 if training else 4)
+
+
+@pytest.mark.parametrize("width", [4, 16])
+@pytest.mark.parametrize("laid", ["Expand", "Tile", "Reshape"])
+def test_a_weight_in_another_shape_is_a_weight_however_small(tmp_path, laid, width):
+    """One row of floats, repeated for eight: 4 or 16 of them are read, and repeating copies once for both readers."""
+    sizes = {"Expand": ints("s", 8, width), "Tile": ints("s", 8, 1), "Reshape": ints("s", width)}[laid]
+    nodes = [node(laid, ["w", "s"], ["e"]), node("Add", ["x", "e"], ["z"]), node("Mul", ["z", "e"], ["y"])]
+    graph = read(tmp_path, nodes, {"x": [8, width]}, [weight("w", [1, width]), sizes])
+    assert (graph.parameters, role_bytes(graph)[Role.WEIGHT]) == (width, 4 * width)
+    moves = [op for op in graph if isinstance(op, MovementOp)]
+    assert len(moves) == (laid == "Tile")
 
 
 def test_reducing_over_no_axes_keeps_every_element(tmp_path):

@@ -169,6 +169,8 @@ class _Interpreter(torch.nn.Module):
         self.opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
         self.known: dict[str, np.ndarray] = {}
         self.slots: dict[str, str] = {}
+        self.laid: dict[str, Any] = {}
+        """Known values that are a weight's in another shape -> the node that gives it."""
         for tensor in _weights(model.graph):
             elements = int(np.prod(tensor.dims, dtype=np.int64))
             dtype = torch_type(tensor.data_type, f'{file}: weight "{tensor.name}"')
@@ -184,6 +186,7 @@ class _Interpreter(torch.nn.Module):
             self.register_buffer(slot, torch.empty(list(tensor.dims), dtype=dtype, device="meta"))
 
     def forward(self, *inputs: torch.Tensor) -> Any:
+        self.made: dict[str, torch.Tensor] = {}
         weights = set(self.slots)
         names = [value.name for value in self.graph.input if value.name not in weights]
         values: dict[str, Any] = dict(zip(names, inputs, strict=True)) | {"": None}
@@ -247,13 +250,14 @@ class _Interpreter(torch.nn.Module):
             return self._unknown(node, given)
         drawn = node.op_type in _DRAWN
         if not drawn and all(value is None or isinstance(value, np.ndarray) for value in given):
+            if node.op_type in _LAYOUTS and (node.input[0] in self.slots or node.input[0] in self.laid):
+                self.laid[node.output[0]] = node
             return self._remember(node, self._evaluate(node, given))
         if node.op_type not in OPERATORS:
             raise NotImplementedError(f"{node.op_type} of values that are not known without data")
-        attrs = {a.name: _plain(onnx.helper.get_attribute_value(a)) for a in node.attribute}
+        attrs = self._attributes(node)
         if node.op_type in _ONCE_ATTRIBUTES and len(given) == 1:
             given += [np.asarray(attrs[name]) if name in attrs else None for name in _ONCE_ATTRIBUTES[node.op_type]]
-        attrs |= {"op_type": node.op_type, "outputs": len(node.output), "opset": self.opset}
         taken = _PARAMETERS.get(node.op_type, 99)
         unknown = [n for n, v in zip(node.input[taken:], given[taken:], strict=False) if isinstance(v, torch.Tensor)]
         if unknown and node.op_type not in _ANY:
@@ -264,6 +268,12 @@ class _Interpreter(torch.nn.Module):
         ]
         out = OPERATORS[node.op_type](attrs, *args)
         return tuple(out) if isinstance(out, list | tuple) else (out,)
+
+    def _attributes(self, node: Any) -> dict[str, Any]:
+        import onnx
+
+        attrs = {a.name: _plain(onnx.helper.get_attribute_value(a)) for a in node.attribute}
+        return attrs | {"op_type": node.op_type, "outputs": len(node.output), "opset": self.opset}
 
     def _unknown(self, node: Any, given: list) -> tuple:
         """An op without a rule: its results have the shapes that the file states."""
@@ -295,7 +305,17 @@ class _Interpreter(torch.nn.Module):
             return value
         if name in self.slots:
             return self.get_buffer(self.slots[name])
+        if name in self.laid:
+            if name not in self.made:
+                self.made[name] = self._lay_out(self.laid[name])
+            return self.made[name]
         return torch.empty(value.shape, dtype=_of_numpy(value.dtype), device="meta")
+
+    def _lay_out(self, node: Any) -> torch.Tensor:
+        """A weight in another shape."""
+        source, *sizes = node.input
+        known = [self.known[name] if name else None for name in sizes]
+        return OPERATORS[node.op_type](self._attributes(node), self._tensor(self.known[source], source), *known)
 
 
 def _weights(graph: Any) -> Iterator[Any]:
@@ -334,6 +354,9 @@ _ONCE_ATTRIBUTES = {
     "Upsample": ("scales",),
 }  # fmt: skip
 """What was an attribute before opset 10 or 11, and has been an input since."""
+
+_LAYOUTS = {"Expand", "Tile", "Reshape", "Unsqueeze", "Squeeze", "Transpose", "Flatten", "Identity"}
+"""Operators whose result has the elements of their first input: of a weight it is read as the weight."""
 
 _ANY = {"Clip", "Gather", "Trilu", "CumSum", "NonMaxSuppression", "STFT"}
 """Of these, the operators whose result has the same shape whatever the parameter's values are."""
