@@ -226,3 +226,15 @@ def test_a_product_with_weights_of_eight_bits():
     graph = trace(Packed(), torch.empty(4, 32))
     assert (graph.macs, product(graph).epilogue) == (4 * 16 * 32, {Primitive.MUL: 1})
     assert role_bytes(graph)[Role.WEIGHT] == 16 * 32 + 16 * 4
+
+
+@pytest.mark.parametrize(("exponent", "read"), [(1, 128), (0, 0)])
+def test_a_power_of_one_is_a_copy_and_of_none_is_ones(exponent, read):
+    """Of 32 floats, as the gradient of a square takes one: no logarithm."""
+
+    class Power(nn.Module):
+        def forward(self, x):
+            return x**exponent
+
+    (op,) = [op for op in trace(Power(), torch.empty(4, 8)) if op.kind == "aten.pow"]
+    assert (sum(op.read_bytes.values()), sum(op.write_bytes.values()), dict(op.primitives)) == (read, 128, {})

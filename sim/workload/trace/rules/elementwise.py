@@ -219,10 +219,12 @@ def div(call: Call) -> Vector:
 
 
 @register_rule("aten.pow")
-def power(call: Call) -> Vector:
-    """Small integer exponents are multiplications, half a root, others exp(b log a)."""
+def power(call: Call) -> Vector | Movement:
+    """Small integer exponents are multiplications, half a root, one a copy, none ones; others exp(b log a)."""
     exponent = call.args[1]
     if isinstance(exponent, int | float):
+        if exponent in (0, 1):
+            return Movement(read=[(t, t.numel() * int(exponent)) for t in call.inputs])
         if exponent in (0.5, -0.5):
             return per_element(call, {RSQRT: 1})
         if exponent == -1:
