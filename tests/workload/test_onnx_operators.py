@@ -24,6 +24,10 @@ def one(name, value):
     return helper.make_tensor(name, P.INT64, [], [value])
 
 
+def number(name, value):
+    return helper.make_tensor(name, P.FLOAT, [], [value])
+
+
 OPERATORS = {
     # name: (node, {input: shape or (shape, type)}, constants, opset, shape of the first result, work by hand)
     "ReduceProd": (node("ReduceProd", "x", "a", keepdims=0), {"x": [4, 2, 5]}, [ints("a", 1)], 18, (4, 5), {MUL: 40}),
@@ -73,6 +77,22 @@ OPERATORS = {
         (1, 3, 8, 8), {},
     ),
     "ReverseSequence": (node("ReverseSequence", "x", "n"), {"x": [7, 2, 3]}, [ints("n", 7, 5)], 17, (7, 2, 3), {}),
+    # as torch counts them: a square is a product, a cube two, a quotient by a number one with its reciprocal
+    "square": (node("Pow", "x", "n"), {"x": [4, 8]}, [number("n", 2.0)], 17, (4, 8), {MUL: 32, EXP: 0, LOG: 0}),
+    "cube": (node("Pow", "x", "n"), {"x": [4, 8]}, [number("n", 3.0)], 17, (4, 8), {MUL: 64, EXP: 0, LOG: 0}),
+    "root": (node("Pow", "x", "n"), {"x": [4, 8]}, [number("n", 0.5)], 17, (4, 8), {RSQRT: 32, EXP: 0, LOG: 0}),
+    "power of data": (node("Pow", "x", "z"), {"x": [4, 8], "z": [8]}, [], 17, (4, 8), {MUL: 32, EXP: 32, LOG: 32}),
+    "quotient by a number": (
+        node("Div", "x", "n"), {"x": [4, 8]}, [number("n", 8.0)], 17, (4, 8), {MUL: 32, RECIPROCAL: 0},
+    ),
+    "quotient by a weight": (
+        node("Div", "x", "n"), {"x": [4, 8]}, [helper.make_tensor("n", P.FLOAT, [8], [1.0] * 8)], 17, (4, 8),
+        {MUL: 0, RECIPROCAL: 32},
+    ),
+    "quotient by a number of more axes": (
+        node("Div", "x", "n"), {"x": [8]}, [helper.make_tensor("n", P.FLOAT, [1, 1], [1.0])], 17, (1, 8), {},
+    ),
+    "quotient of a number": (node("Div", "n", "x"), {"x": [4, 8]}, [number("n", 8.0)], 17, (4, 8), {RECIPROCAL: 32}),
     # 5 n log2 n real operations of complex data, half of them of real; two are an fma
     "DFT real": (node("DFT", "x"), {"x": [4, 32, 1]}, [], 17, (4, 32, 2), {FMA: 4 * 5 * 32 * 5 // 4}),
     "DFT one-sided": (node("DFT", "x", onesided=1), {"x": [4, 32, 1]}, [], 17, (4, 17, 2), {FMA: 4 * 5 * 32 * 5 // 4}),

@@ -266,6 +266,8 @@ class _Interpreter(torch.nn.Module):
             value if value is None or index >= taken else self._tensor(value, node.input[index])
             for index, value in enumerate(given)
         ]
+        if node.op_type in _BY_NUMBERS and isinstance(given[1], np.ndarray) and given[1].size == 1:
+            args[1] = given[1].item() if given[1].ndim <= args[0].dim() else args[1]
         out = OPERATORS[node.op_type](attrs, *args)
         return tuple(out) if isinstance(out, list | tuple) else (out,)
 
@@ -354,6 +356,10 @@ _ONCE_ATTRIBUTES = {
     "Upsample": ("scales",),
 }  # fmt: skip
 """What was an attribute before opset 10 or 11, and has been an input since."""
+
+_BY_NUMBERS = {"Pow", "Div"}
+"""Operators of which a known number is one, as in a torch model: a square is a product, and a quotient one with the
+reciprocal."""
 
 _LAYOUTS = {"Expand", "Tile", "Reshape", "Unsqueeze", "Squeeze", "Transpose", "Flatten", "Identity"}
 """Operators whose result has the elements of their first input: of a weight it is read as the weight."""

@@ -39,7 +39,7 @@ def _list(value: np.ndarray) -> list:
 
 
 _POINTWISE: dict[str, Operator] = {
-    "Add": torch.add, "Sub": torch.sub, "Mul": torch.mul, "Pow": torch.pow, "Sqrt": torch.sqrt,
+    "Add": torch.add, "Sub": torch.sub, "Mul": torch.mul, "Sqrt": torch.sqrt,
     "Exp": torch.exp, "Log": torch.log, "Relu": torch.relu, "Sigmoid": torch.sigmoid, "Tanh": torch.tanh,
     "Erf": torch.erf, "Neg": torch.neg, "Abs": torch.abs, "Sin": torch.sin, "Cos": torch.cos, "Floor": torch.floor,
     "Ceil": torch.ceil, "Round": torch.round, "Reciprocal": torch.reciprocal, "Not": torch.logical_not,
@@ -65,8 +65,14 @@ for _name, _function in _POINTWISE.items():
     _pointwise(_name, _function)
 
 
+@operator("Pow")
+def power(attrs: dict, x: torch.Tensor, exponent: Any) -> torch.Tensor:
+    """Of the type of x."""
+    return torch.pow(x, exponent).to(x.dtype)
+
+
 @operator("Div")
-def divide(attrs: dict, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+def divide(attrs: dict, a: torch.Tensor, b: Any) -> torch.Tensor:
     """Of whole numbers a whole one, rounded towards zero, as of positions that are looked up afterwards."""
     return torch.div(a, b) if a.dtype.is_floating_point else torch.div(a, b, rounding_mode="trunc")
 
