@@ -222,6 +222,18 @@ def test_a_norm_of_a_file_exported_in_training_is_one_of_the_data(tmp_path, trai
     assert (op.passes, op.primitives[Primitive.ADD]) == (passes, 2 * 512 + 4 if training else 4)
 
 
+@pytest.mark.parametrize("chip", ["tesla-fsd-npu", "h100-sxm"])
+def test_what_is_computed_before_the_network_runs_is_read(tmp_path, chip):
+    """1,024 x 1,024 floats, as a mask is filled: they come from memory, as those that the file holds."""
+    add, held = node("Add", ["x", "c"], ["y"]), weight("c", [1024, 1024])
+    filled = [node("ConstantOfShape", ["s"], ["c"]), add]
+    computed = read(tmp_path, filled, {"x": [1024, 1024]}, [ints("s", 1024, 1024)])
+    beside = read(tmp_path, [add], {"x": [1024, 1024]}, [held])
+    assert role_bytes(computed)[Role.WEIGHT] == 1024 * 1024 * 4
+    ours, theirs = (sim.estimate(g, sim.load_hardware(chip)) for g in (computed, beside))
+    assert (ours.latency_s, ours.traffic_bytes) == (theirs.latency_s, theirs.traffic_bytes)
+
+
 @pytest.mark.parametrize("width", [4, 16])
 @pytest.mark.parametrize("laid", ["Expand", "Tile", "Reshape"])
 def test_a_weight_in_another_shape_is_a_weight_however_small(tmp_path, laid, width):

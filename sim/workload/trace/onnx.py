@@ -19,7 +19,7 @@ from sim.workload.graph import Graph
 from sim.workload.raised import told
 from sim.workload.trace import onnx_layers, onnx_rare  # noqa: F401  (fill the table)
 from sim.workload.trace.dynamic import foreign
-from sim.workload.trace.onnx_ops import OPERATORS, torch_type
+from sim.workload.trace.onnx_ops import OPERATORS, held, torch_type
 from sim.workload.trace.onnx_quantised import as_stored, fold_pairs
 from sim.workload.trace.run import record
 
@@ -307,11 +307,9 @@ class _Interpreter(torch.nn.Module):
             return value
         if name in self.slots:
             return self.get_buffer(self.slots[name])
-        if name in self.laid:
-            if name not in self.made:
-                self.made[name] = self._lay_out(self.laid[name])
-            return self.made[name]
-        return torch.empty(value.shape, dtype=_of_numpy(value.dtype), device="meta")
+        if name not in self.made:
+            self.made[name] = self._lay_out(self.laid[name]) if name in self.laid else held(value)
+        return self.made[name]
 
     def _lay_out(self, node: Any) -> torch.Tensor:
         """A weight in another shape."""
@@ -327,12 +325,6 @@ def _weights(graph: Any) -> Iterator[Any]:
         if node.op_type == "If":
             for attribute in node.attribute:
                 yield from _weights(attribute.g)
-
-
-def _of_numpy(dtype: Any) -> torch.dtype:
-    import onnx
-
-    return torch_type(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), "a value known without data")
 
 
 def _plain(value: Any) -> Any:

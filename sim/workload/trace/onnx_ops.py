@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn import functional as nnf
+from torch.utils._python_dispatch import _disable_current_modes
 
 from sim.errors import TraceError
 
@@ -127,6 +128,15 @@ def torch_type(number: int, where: str) -> torch.dtype:
 
         raise TraceError(f"{where}: elements of type {TensorProto.DataType.Name(number)} cannot be read")
     return _DTYPES[number]
+
+
+def held(value: np.ndarray) -> torch.Tensor:
+    """What was computed before the network runs: no op of it makes this, it is there and is read as a weight is."""
+    from onnx.helper import np_dtype_to_tensor_dtype
+
+    dtype = torch_type(np_dtype_to_tensor_dtype(value.dtype), "a value known without data")
+    with torch._C.DisableTorchFunction(), _disable_current_modes():
+        return torch.empty(value.shape, dtype=dtype, device="meta")
 
 
 @operator("Gemm")
@@ -380,7 +390,7 @@ def gather(attrs: dict, table: torch.Tensor, index: Any) -> torch.Tensor:
     axis = attrs.get("axis", 0)
     if isinstance(index, np.ndarray) and index.ndim == 0:
         return table.select(axis, int(index))
-    index = index if isinstance(index, torch.Tensor) else torch.empty(index.shape, dtype=torch.int64)
+    index = index if isinstance(index, torch.Tensor) else held(index)
     if axis == 0 and table.dim() == 2:
         return nnf.embedding(index, table)
     axis %= table.dim()

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as nnf
 
 from sim.workload.trace.onnx_layers import scatter_elements
-from sim.workload.trace.onnx_ops import operator, padding_of, torch_type
+from sim.workload.trace.onnx_ops import held, operator, padding_of, torch_type
 
 # -- signals ---------------------------------------------------------------------------------------
 
@@ -46,7 +46,7 @@ def short_fourier(attrs: dict, x: Tensor, step: Any, window: Any = None, length:
     """Of frames that lie inside the signal, [batch, frames, frequencies, 2]."""
     hop = _number(step, "its step")
     if isinstance(window, np.ndarray):
-        window = torch.empty(window.shape, dtype=x.dtype)
+        window = held(window)
     if length is None and window is None:
         raise NotImplementedError("neither a window nor a frame length")
     n = window.shape[0] if length is None else _number(length, "its frame length")
