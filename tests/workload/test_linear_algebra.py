@@ -51,6 +51,14 @@ WORK = {
         lambda m, a: torch.linalg.qr(a), (tall.mT.contiguous(),),
         {FMA: round(5 * ((192 - 128 / 3) / 2 + 128 / 3)), RECIPROCAL: 20},
     ),
+    # 9 n^3 with vectors, 4 n^3 / 3 without; 14 m n^2 + 8 n^3 with both factors, 4 m n^2 - 4 n^3 / 3 without; 10 n^3
+    "symmetric": (lambda m, a: torch.linalg.eigh(a), (square,), {FMA: 5 * 9 * 32, RECIPROCAL: 20}),
+    "symmetric, values": (lambda m, a: torch.linalg.eigvalsh(a), (square,), {FMA: round(5 * 128 / 3), RECIPROCAL: 20}),
+    "SVD": (lambda m, a: torch.linalg.svd(a), (tall,), {FMA: 5 * (7 * 96 + 4 * 64), RECIPROCAL: 20}),
+    "singular values": (
+        lambda m, a: torch.linalg.svdvals(a), (tall,), {FMA: round(5 * (192 - 128 / 3)), RECIPROCAL: 20},
+    ),
+    "eigenvalues": (lambda m, a: torch.linalg.eigvals(a), (square,), {FMA: 5 * 10 * 64 // 2, RECIPROCAL: 20}),
     # Q of four columns by four reflectors: 4 m n k - 2 (m + n) k^2 + 4 k^3 / 3 = 149 1/3 FLOP
     "reflectors": (
         lambda m, a, t: torch.linalg.householder_product(a, t), (tall, torch.empty(5, 4)),

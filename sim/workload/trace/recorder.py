@@ -48,7 +48,13 @@ _DEQUANTISE = {torch.dequantize, torch.Tensor.dequantize}
 
 _INTEGERS = {torch.qint8: torch.int8, torch.quint8: torch.uint8, torch.qint32: torch.int32}
 
-_WHOLE = {F.rms_norm: "aten.rms_norm", torch.rms_norm: "aten.rms_norm"}
+_WHOLE = {
+    F.rms_norm: "aten.rms_norm",
+    torch.rms_norm: "aten.rms_norm",
+    torch.linalg.eigvals: "aten.linalg_eigvals",
+    torch.linalg.eigvalsh: "aten.linalg_eigvalsh",
+    torch.linalg.svdvals: "aten.linalg_svdvals",
+}
 """Calls that torch takes apart on meta and that kernels run whole: recorded by their own rule."""
 
 _REGIONS = {

@@ -1,11 +1,12 @@
 """Rules of dense linear algebra on (batches of) small matrices: leading terms of the textbook counts.
 
 Golub and Van Loan, Matrix Computations (4th ed.): Cholesky n^3 / 3 FLOP (4.2), LU 2 n^3 / 3 (3.2), symmetric
-eigenproblem with vectors 9 n^3 (8.3), SVD with both factors 14 m n^2 + 8 n^3 (8.6). Blackford and Dongarra, LAPACK
-Working Note 41: Householder QR 2 m n^2 - 2 n^3 / 3, and k of its reflectors made into a factor Q of m x n
-4 m n k - 2 (m + n) k^2 + 4 k^3 / 3, or taken times m x n 4 m n k - 2 n k^2; an inverse from Cholesky's factor
-2 n^3 / 3. The eigenproblem of any matrix is its Schur form with the basis, 25 n^3 (Golub and Van Loan, 7.5). Two FLOP
-are one fma. They run on the vector unit: no array has a mapping for them.
+eigenproblem with vectors 9 n^3, its values alone 4 n^3 / 3 (8.3), SVD with both factors 14 m n^2 + 8 n^3, its values
+alone 4 m n^2 - 4 n^3 / 3 (8.6). Blackford and Dongarra, LAPACK Working Note 41: Householder QR 2 m n^2 - 2 n^3 / 3, and
+k of its reflectors made into a factor Q of m x n 4 m n k - 2 (m + n) k^2 + 4 k^3 / 3, or taken times m x n 4 m n k - 2
+n k^2; an inverse from Cholesky's factor 2 n^3 / 3. The eigenproblem of any matrix is its Schur form with the basis, 25
+n^3, its values alone 10 n^3 (Golub and Van Loan, 7.5). Two FLOP are one fma. They run on the vector unit: no array has
+a mapping for them.
 """
 
 from __future__ import annotations
@@ -132,6 +133,24 @@ def inverse_of_factor(call: Call) -> Vector:
 def eig(call: Call) -> Vector:
     count, _, n = _sizes(call.args[0])
     return _work(count, 25 * n**3, {RSQRT: n, RECIPROCAL: n})
+
+
+@register_rule("aten.linalg_eigvals")
+def eigenvalues(call: Call) -> Vector:
+    count, _, n = _sizes(call.args[0])
+    return _work(count, 10 * n**3, {RSQRT: n, RECIPROCAL: n})
+
+
+@register_rule("aten.linalg_eigvalsh")
+def symmetric_eigenvalues(call: Call) -> Vector:
+    count, _, n = _sizes(call.args[0])
+    return _work(count, 4 * n**3 / 3, {RSQRT: n, RECIPROCAL: n})
+
+
+@register_rule("aten.linalg_svdvals")
+def singular_values(call: Call) -> Vector:
+    count, m, n = _sizes(call.args[0])
+    return _work(count, 4 * m * n**2 - 4 * n**3 / 3, {RSQRT: n, RECIPROCAL: n})
 
 
 @register_rule("aten._linalg_eigh")
