@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,16 @@ import numpy as np
 from sim.errors import ConfigError, UnitError, why
 from sim.units import Dimension, parse_quantity
 
+_ROUNDING = 1e-12
+"""A whole number of periods in the length may come out this share too large: 1 / (1 / 49) is above 49."""
+
 
 def periodic(
     *, period_s: float, phase_s: float, jitter_s: float, length_s: float, rng: np.random.Generator
 ) -> np.ndarray:
     """phase + k period + U(0, jitter), in order of time, below `length_s` before jitter."""
-    nominal = np.arange(phase_s, length_s, period_s)
+    count = max(0, ceil((length_s - phase_s) / period_s * (1 - _ROUNDING)))
+    nominal = phase_s + period_s * np.arange(count)
     return np.sort(nominal + rng.uniform(0.0, jitter_s, len(nominal))) if jitter_s else nominal
 
 

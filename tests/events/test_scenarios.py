@@ -49,6 +49,14 @@ def test_periodic_stream_alone():
     assert json.loads(json.dumps(result.to_dict(), allow_nan=False))["scenario"] == "t"
 
 
+@pytest.mark.parametrize(("rate_hz", "length_s", "jobs"), [(49, 1, 49), (98, 0.5, 49), (3, 1.1, 4)])
+def test_no_periodic_job_comes_as_the_length_ends(rate_hz, length_s, jobs):
+    """Jobs are released below the length: at 49 Hz for a second those at 0 to 48 / 49 s, and none at 49 / 49 s."""
+    result = run_scenario(scenario(rate=f"{rate_hz} Hz", length=f"{length_s} s"), CHIP, build=build)
+    assert result.streams["s"].released == jobs
+    assert result.first.run_s == pytest.approx(length_s, rel=1e-12)
+
+
 def test_what_is_prefetched_behind_the_group_before_is_no_load():
     """6 ms of compute, beside which the next group's 4 MB come in 4 ms, and 2 ms more: 8 ms every 10."""
     job = schedule(
