@@ -30,10 +30,15 @@ class Part:
     @property
     def absolute(self) -> str:
         """The workload so that it is found from any folder."""
-        path, colon, function = self.workload.partition(".py:")
-        if colon or self.workload.endswith((".py", *MODEL_FILES)):
-            return str(Path(path + ".py" * bool(colon)).resolve()) + (f":{function}" if colon else "")
-        return self.workload
+        return absolute(self.workload)
+
+
+def absolute(workload: str) -> str:
+    """A model file so that it is found from any folder; a bundled name as it is."""
+    path, colon, function = workload.partition(".py:")
+    if colon or workload.endswith((".py", *MODEL_FILES)):
+        return str(Path(path + ".py" * bool(colon)).resolve()) + (f":{function}" if colon else "")
+    return workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

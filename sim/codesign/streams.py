@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sim.codesign.choice import ModelChoice, Part
+from sim.codesign.choice import ModelChoice, Part, absolute
 from sim.codesign.recipes import effect
 from sim.errors import ConfigError, nearest
 from sim.events.scenario import (
     Closed,
+    Recorded,
     Scenario,
+    StreamSpec,
     load_scenario,
     parse_scenario,
     scenarios_dir,
@@ -42,9 +44,9 @@ class Driven:
     scenario: Scenario
     streams: Mapping[str, str]
     raw: Mapping[str, Any]
-    """What the file says."""
+    """What the file says, with models, policies and arrivals in files by their full paths."""
     folder: Path
-    """Where it lies: recorded arrivals are found from there."""
+    """Where it lies."""
     seed: int = 0
 
     @classmethod
@@ -72,7 +74,10 @@ class Driven:
         recipes = (effect(name, wide="bf16", folder=space.folder)[1] for name in space.spec.compression.recipe)
         if any(pattern != "none" for pattern in (*space.spec.compression.sparsity, *recipes)):
             raise ConfigError(f"{space.where}: scenario.events runs dense models; leave sparsity out")
-        return cls(scenario=scenario, streams=labels, seed=spec.seed, raw=read_yaml(path), folder=path.parent)
+        raw = dict(read_yaml(path))
+        if scenario.streams:
+            raw["streams"] = [_found_anywhere(*pair) for pair in zip(raw["streams"], scenario.streams, strict=True)]
+        return cls(scenario=scenario, streams=labels, seed=spec.seed, raw=raw, folder=path.parent)
 
     def document(self, choice: ModelChoice) -> dict[str, Any]:
         """The scenario file with the choice's models in it."""
@@ -145,6 +150,16 @@ class Driven:
                 times = np.array(released_s(spec, copy, end, rng))[:, None]
                 total = total + ((times >= begin - late) & (times + bound <= end)).sum(axis=0) / window_s
         return np.asarray(total)
+
+
+def _found_anywhere(raw: Mapping[str, Any], spec: StreamSpec) -> dict[str, Any]:
+    """A stream of the file whose own files are found from the winner's folder too."""
+    changed = {**raw, "workload": absolute(spec.workload)}
+    if spec.precision is not None and spec.precision.endswith((".yaml", ".yml")):
+        changed["precision"] = str(Path(spec.precision).resolve())
+    if isinstance(spec.arrivals, Recorded):
+        changed["arrivals"] = {**raw["arrivals"], "path": str(Path(spec.arrivals.path).resolve())}
+    return changed
 
 
 def _served_per_s(scenario: Scenario, seed: int) -> float:

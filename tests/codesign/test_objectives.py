@@ -101,6 +101,22 @@ def test_a_search_over_a_scenario_reproduces(document: dict[str, Any], tmp_path:
         assert worst == winner["objectives"]["miss_rate"]
 
 
+def test_a_winner_finds_the_files_of_its_scenario(
+    document: dict[str, Any], tmp_path: Path, reproduced: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder is another one than that of the recorded arrivals, three jobs in 10 ms, and of the other's model."""
+    monkeypatch.chdir(tmp_path)
+    first, second = json.loads(json.dumps(STREAMS["streams"]))
+    (tmp_path / "arrivals.txt").write_text("0 ms\n1 ms\n5 ms\n")
+    space = driven(document, tmp_path, streams=[first | {"arrivals": {"kind": "file", "path": "arrivals.txt"}}, second])
+    scenario = json.loads((tmp_path / "two.yaml").read_text())
+    scenario["streams"][1]["workload"] = Path(scenario["streams"][1]["workload"]).name
+    (tmp_path / "two.yaml").write_text(json.dumps(scenario))
+    sim.search(build_space(space, folder=tmp_path), trials=1, output=tmp_path / "out")
+    for folder in (tmp_path / "out" / "winners").iterdir():
+        assert reproduced(folder)[-1]["streams"]["first"]["goodput_per_s"] == pytest.approx(3 / 10e-3)
+
+
 def test_a_served_model(tmp_path: Path) -> None:
     """Requests to a decoder: each of two precisions serves them, none faster than they arrive."""
     serving = {
