@@ -65,6 +65,7 @@ class Job:
         *,
         stream: str,
         number: int,
+        listed: int,
         release: int,
         deadline: int | None,
         priority: int,
@@ -74,6 +75,8 @@ class Job:
         self.program = program
         self.stream = stream
         self.number = number
+        self.listed = listed
+        """Position of its stream among all."""
         self.release = release
         self.deadline = deadline
         self.priority = priority
@@ -87,6 +90,12 @@ class Job:
         """Position -> share of its prefetch that is done."""
         self.held: dict[str, float] = {}
         """Memory -> bytes held now, beyond what its stream holds all the time."""
+
+    @property
+    def age(self) -> tuple[int, int, int]:
+        """Which job is the older one: by release, then the stream listed first, then by number. No two are alike, or
+        jobs released together would take turns group by group."""
+        return self.release, self.listed, self.number
 
     @property
     def ended(self) -> int:

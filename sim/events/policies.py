@@ -38,13 +38,12 @@ class _Sorted:
 
     def __init__(self, key: Callable[[Job], int]) -> None:
         self._key = key
-        self._heap: list[tuple[int, int, int, int, int, Task]] = []
+        self._heap: list[tuple[int, tuple[int, int, int], int, int, Task]] = []
         self._added = 0
 
     def add(self, task: Task) -> None:
         self._added += 1
-        job = task.job
-        heappush(self._heap, (self._key(job), job.release, job.number, task.at, self._added, task))
+        heappush(self._heap, (self._key(task.job), task.job.age, task.at, self._added, task))
 
     def take(self, now: int) -> tuple[Task | None, int | None]:
         return (heappop(self._heap)[-1] if self._heap else None), None
@@ -69,7 +68,7 @@ class _Asked:
 
 @dataclass(frozen=True, slots=True)
 class ByKey:
-    """Runs the ready task of the smallest key; ties go to the earlier arrival, then to the earlier job."""
+    """Runs the ready task of the smallest key; ties go to the older job."""
 
     name: str
 
@@ -110,7 +109,7 @@ class TimePartition:
                 end = lap + length
                 mine = [t for t in ready if t.job.stream.partition("[")[0] == stream]
                 if end > now and mine:
-                    task = min(mine, key=lambda t: (t.job.release, t.job.number, t.at))
+                    task = min(mine, key=lambda t: (t.job.age, t.at))
                     self._check(task, stream)
                     if max(now, lap) + task.alone <= end:
                         return (task, None) if lap <= now else (None, lap)

@@ -127,6 +127,7 @@ class _Session:
     ) -> None:
         self.env = Clock()
         self.streams = streams
+        self.listed = {stream.name: at for at, stream in enumerate(streams)}
         self.grain = grain
         self.shared = shared
         self.capacity = capacity
@@ -185,6 +186,7 @@ class _Session:
             self._program(stream),
             stream=stream.name,
             number=number,
+            listed=self.listed[stream.name],
             release=now,
             deadline=None if stream.deadline_s is None else now + to_ticks(stream.deadline_s),
             priority=stream.priority,

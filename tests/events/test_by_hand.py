@@ -127,6 +127,22 @@ def test_tie_order_is_release_order():
     assert [j.stream for j in run(streams).jobs] == ["b", "a"]
 
 
+@pytest.mark.parametrize("grain", ["folded", "expand"])
+@pytest.mark.parametrize("policy", ["fifo", "priority", "earliest_deadline_first", "rate_monotonic"])
+def test_jobs_released_together_run_one_after_another(policy, grain):
+    """Three streams alike, each a job of two groups of 10 ns at 0 and at 100 ns: they end at 20, 40 and 60, and at
+    120, 140 and 160, in the order of the list. A deadline of 50 ns is missed by the last of each three."""
+    job = schedule(*[group(steps(repeat=[1], compute=[10 * NS]), name=f"g{i}") for i in range(2)])
+    streams = [
+        Stream(name=name, schedule=job, arrivals_s=(0.0, 100 * NS), deadline_s=50 * NS, period_s=100 * NS)
+        for name in "cab"
+    ]
+    found = run(streams, policy=policy, grain=grain)
+    ends = sorted((to_ticks(j.finish_s) // 10**6, j.stream, j.missed) for j in found.jobs)
+    first = [(20, "c", None), (40, "a", None), (60, "b", "queueing")]
+    assert ends == first + [(100 + end, *rest) for end, *rest in first]
+
+
 def test_preemption_at_group_borders():
     """Low: groups of 100 ns x 3 from 0. High: 50 ns, arrives at 30, waits for the border at 100, ends at 150;
     low goes on and ends at 350. FIFO lets low end first (300), high at 350."""
