@@ -244,18 +244,27 @@ class Costing:
             self._bounds.popitem(last=False)
 
     def _too_poor(self, choice: ModelChoice) -> bool:
-        """Does the quality, where it is known without training, miss its bounds?"""
-        low, high = self.scenario.quality_min, self.scenario.quality_max
-        if (low is None and high is None) or isinstance(self.scenario.quality, Trained):
+        """Does the quality, where it is known, miss its bounds? A network whose training was stopped stays so."""
+        low, high, quality = self.scenario.quality_min, self.scenario.quality_max, self.scenario.quality
+        if isinstance(quality, Trained):
+            course = quality.courses.get(quality.key(choice))
+            if course is None or course.final is None:
+                return course is not None
+            value = course.final
+        elif quality is None or (low is None and high is None):
             return False
-        value = self.scenario.quality(choice).value
+        else:
+            value = quality(choice).value
         return (low is not None and value < low) or (high is not None and value > high)
 
     def promise(self, guide: Guide) -> tuple[list[Assignment], np.ndarray, np.ndarray]:
         """(coarse choices looked at; number of its choice, optimistic log objectives of every chip that may
         still be costed)."""
         choices, owners, features, bounds = [], [], [], []
-        for number, (key, (assignment, seen, bound, rows)) in enumerate(self._bounds.items()):
+        looked = list(self._bounds.items())
+        if isinstance(self.scenario.quality, Trained):  # what training has shown since they were looked at
+            looked = [item for item in looked if not self._too_poor(self.space.choice(item[1][0]))]
+        for number, (key, (assignment, seen, bound, rows)) in enumerate(looked):
             open_ = ~self._costed[key][rows] if key in self._costed else np.ones(len(rows), dtype=bool)
             choices.append(assignment)
             owners.append(np.full(int(open_.sum()), number))

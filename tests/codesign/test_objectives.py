@@ -266,6 +266,16 @@ TRAIN = {
 }  # fmt: skip
 
 
+def test_a_network_that_was_trained_in_vain_is_not_asked_for_again(tmp_path: Path) -> None:
+    """No byte model comes near 1 bit a byte in 5 steps: each of three trials trains another of the three."""
+    space = json.loads(json.dumps(TRAIN)) | {"constraints": {"quality": {"max": 1.0}}}
+    space["workloads"][0]["knobs"]["width"] = {"choices": [8, 16, 24]}
+    space["quality"]["steps"] = 5
+    found = sim.search(build_space(space, folder=tmp_path), trials=3)
+    assert not found.front
+    assert sorted(row.parameters["byte_gpt.width"] for row in found.rows) == [8, 16, 24]
+
+
 SPARSE = """
 schema: dovetail.recipe/1
 name: sparse
