@@ -106,6 +106,18 @@ def test_no_design_meets_the_limits(document: dict[str, Any]) -> None:
     assert set(found.counts) == {"latency at its roofline"}
 
 
+def test_pairs_of_a_choice_that_fits_nowhere_are_all_counted(document: dict[str, Any]) -> None:
+    """4 M rows of 64 bytes exceed the largest memory of four chips, 128 MiB, and 32 rows fit each: 4 pairs of 8."""
+    document["workloads"][0]["knobs"] = {"m": {"choices": [32, 4_000_000]}}
+    document["hardware"] = {
+        "DRAM.capacity": {"choices": ["64 MiB", "128 MiB"]}, "array.rows": {"choices": [16, 32]}
+    }  # fmt: skip
+    document |= {"compression": {"precision": ["int8"]}, "sampler": {"name": "random", "screen": 0}}
+    found = sim.search(build_space(document), trials=2)
+    assert found.counts["does not fit"] == 4
+    assert sum(found.counts.values()) == found.points == 8
+
+
 def test_a_pattern_that_one_network_cannot_take_ends_no_search(document: dict[str, Any], tmp_path: Path) -> None:
     """2:4 goes along a reduction of 64 and not of 62: of the four model sides one runs on no chip."""
     text = (tmp_path / "product.py").read_text().replace("m: int", "k: int").replace("64", "k").replace("(m,", "(8,")

@@ -271,6 +271,10 @@ def _suggest(trial: Trial, p: Any) -> Any:
 def _give_up(study: optuna.Study, trial: Trial, reason: str) -> None:
     """No chip runs this choice: the reason stays with the trial."""
     trial.set_user_attr("counts", {reason.partition(": ")[0][:120]: 1})
+    _tell_nothing(study, trial, reason)
+
+
+def _tell_nothing(study: optuna.Study, trial: Trial, reason: str) -> None:
     trial.set_user_attr("reason", reason[:500])
     study.tell(trial, state=TrialState.PRUNED)
 
@@ -318,7 +322,7 @@ def _tell(
         trial.set_user_attr("training", table.training)
     rows = _rows_to_tell(table)
     if not len(rows):
-        _give_up(study, trial, str(table.reason[0]))
+        _tell_nothing(study, trial, str(table.reason[0]))
         return
     full = [{**assignment, **row_parameters(designs, int(r))} for r in rows]
     first = nearest_row(space, full, assignment)
