@@ -2,8 +2,9 @@
 
 A *border* is a run of temporal loops, then spatial loops, then the stores that their iterations
 fill. The array comes after the last border. A rank that occurs twice in a run starts a new border
-without stores, so that within one border each rank has one loop. A store in another memory starts one too
-(its tile comes when the tile outside has arrived), unless it says that it lies `beside`.
+without stores, so that within one border each rank has one loop; another fan-out does, so that it has one.
+A store in another memory starts one too (its tile comes when the tile outside has arrived), unless it says
+that it lies `beside`.
 """
 
 from __future__ import annotations
@@ -78,6 +79,8 @@ class _Builder:
         self.at = dict(homes)
         self.borders: list[Border] = []
         self.tiles: list[dict[str, np.ndarray]] = []
+        self.instances: dict[int, int] = {}
+        """Level -> instances of its fan-out that the loops so far use: borders split what others left."""
         self._open()
 
     def _open(self) -> None:
@@ -86,7 +89,6 @@ class _Builder:
         self.stores: list[StoreAt] = []
         self.cuts: dict[str, np.ndarray] = {}
         self.fanout: int | None = None
-        self.instances = 1
 
     def _close(self) -> None:
         if self.loops or self.spatial or self.stores:
@@ -111,27 +113,28 @@ class _Builder:
                 f"{where}: tile {node.tile} of rank {node.rank} exceeds the {self.current[node.rank]} that it cuts"
             )
         key = spread(node.rank) if node.spatial else node.rank
-        if self.stores or key in self.cuts or (self.spatial and not node.spatial):
+        level, count = self._fanout(str(node.fanout), where) if node.spatial else (None, 1)
+        if self.stores or key in self.cuts or (self.spatial and level != self.fanout):
             self._close()
-        if node.spatial:
-            self._split(node, where)
+        if level is not None:
+            self._split(node, level, count, where)
             self.spatial.append(node.rank)
         else:
             self.loops.append(node.rank)
         self.cuts[key] = np.array([node.tile])
         self.current[node.rank] = node.tile
 
-    def _split(self, node: Loop, where: str) -> None:
-        level, count = self._fanout(str(node.fanout), where)
+    def _split(self, node: Loop, level: int, count: int, where: str) -> None:
         if node.rank in self.problem.reduction and level < len(self.machine.levels):
             raise MappingError(
                 f"{where}: rank {node.rank} is reduced; splitting it over {node.fanout} is not supported: "
                 f"each of them has a {self.machine.levels[level].name} of its own"
             )
         self.fanout = level
-        self.instances *= -(-self.current[node.rank] // node.tile)
-        if self.instances > count:
-            raise MappingError(f"{where}: {self.instances} instances of {node.fanout} are needed, the chip has {count}")
+        used = self.instances.get(level, 1) * -(-self.current[node.rank] // node.tile)
+        if used > count:
+            raise MappingError(f"{where}: {used} instances of {node.fanout} are needed, the chip has {count}")
+        self.instances[level] = used
 
     def _fanout(self, name: str, where: str) -> tuple[int, int]:
         machine = self.machine
@@ -177,10 +180,35 @@ class _Builder:
 
     def finish(self) -> Nest:
         self._close()
+        self._check_fanouts()
         if not self.borders:  # everything lies at its innermost home: the array job is the only step
             self.borders.append(Border())
             self.tiles.append({})
         return Nest(tuple(self.borders), tuple(self.tiles), dict(self.at))
+
+    def _check_fanouts(self) -> None:
+        """Raises: MappingError: a memory inside a fan-out is filled outside its loops, or one outside within them."""
+        deepest, split = 0, 0
+        for border in self.borders:
+            if border.fanout is not None:
+                if deepest >= border.fanout:
+                    raise MappingError(
+                        f"mapping: loops over {self._fanout_name(border.fanout)} stand inside a store in "
+                        f"{self.machine.levels[deepest].name}, of which each of them has one of its own; put them "
+                        "outside its stores"
+                    )
+                split = max(split, border.fanout)
+            for store in border.stores:
+                if store.level < split:
+                    raise MappingError(
+                        f"mapping: {store.role.value} is stored in {self.machine.levels[store.level].name} inside "
+                        f"loops over {self._fanout_name(split)}, which share it; put its store outside them"
+                    )
+                deepest = max(deepest, store.level)
+
+    def _fanout_name(self, level: int) -> str:
+        levels = self.machine.levels
+        return str(levels[level].fanout_name if level < len(levels) else self.machine.array.fanout_name)
 
 
 def footprint_bytes(nest: Nest, problem: Problem, machine: Machine) -> dict[int, dict[OperandRole, np.ndarray]]:

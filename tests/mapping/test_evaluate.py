@@ -1,6 +1,7 @@
 """`evaluate` against an interpreter that walks the loops."""
 
 from dataclasses import replace
+from functools import partial
 
 import cases
 import numpy as np
@@ -111,6 +112,36 @@ def test_what_may_not_share_a_reduction() -> None:
     split = Loop(rank="K", tile=2, fanout="arrays")
     with pytest.raises(MappingError, match=r"arrays share a reduction; .* output .* outside"):
         nest(Mapping(nodes=(split, Loop(rank="M", tile=1), *STORED)), p, m, HOME)
+
+
+CORES, ARRAYS = (partial(Loop, fanout=name) for name in ("core", "arrays"))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "message"),
+    [
+        ((CORES(rank="M", tile=4), CORES(rank="N", tile=4), *STORED), "4 instances of core are needed, the chip has 2"),
+        ((CORES(rank="M", tile=4), Loop(rank="M", tile=2), CORES(rank="N", tile=4), *STORED), "4 instances of core"),
+        (
+            (*STORED, ARRAYS(rank="M", tile=4), Loop(rank="K", tile=2), ARRAYS(rank="N", tile=4)),
+            "4 instances of arrays",
+        ),
+        ((*STORED, CORES(rank="M", tile=4)), "core stand inside a store in SRAM, of which each of them has"),
+        ((*STORED[1:], CORES(rank="M", tile=4), STORED[0]), "core stand inside a store in SRAM"),
+        ((ARRAYS(rank="M", tile=4), *STORED), "stored in SRAM inside loops over arrays, which share it"),
+        ((ARRAYS(rank="M", tile=4), CORES(rank="N", tile=4), *STORED), "stored in SRAM inside loops over arrays"),
+    ],
+)
+def test_no_more_instances_than_there_are_each_with_its_own_memory(nodes: tuple, message: str) -> None:
+    """Two SRAMs, one for each core, with two arrays each: there are no more of them, and no halves of an SRAM."""
+    with pytest.raises(MappingError, match=message):
+        nest(Mapping(nodes=nodes), cases.problem(cases.gemm(8, 8, 4)), two_pairs(), HOME)
+
+
+def test_all_instances_at_once_take_the_ideal_time() -> None:
+    """8 x 8 x 4 MACs on 2 x 2 arrays of 2 x 2 cells, each with 4 x 4 x 4 of them: 16 rounds."""
+    whole = Mapping(nodes=(CORES(rank="M", tile=4), *STORED, ARRAYS(rank="N", tile=4)))
+    assert cost_of(cases.problem(cases.gemm(8, 8, 4)), two_pairs(), whole, HOME).spatial[0] == 16
 
 
 def test_nine_rounds_on_four_arrays() -> None:
