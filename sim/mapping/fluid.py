@@ -14,6 +14,7 @@ precision; whether a mapping fits is exact up to that.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -107,11 +108,7 @@ class Fluid:
         self.held = self._rows([r for r in self.ranks if problem.rank_class[r] == fixed_class(machine)])
         """Ranks of which the array's dataflow has one innermost where any of them is walked."""
         last = len(self.routes) - 1
-        self.options = [self._options(level, b == last, reduced) for b, (level, _, _) in enumerate(self.routes)]
-        self.shares = [
-            self._shares(options, level) for options, (level, _, _) in zip(self.options, self.routes, strict=True)
-        ]
-        self.arrays = self._shares(self.options[-1], len(machine.levels))
+        self._offer([self._options(level, b == last, reduced) for b, (level, _, _) in enumerate(self.routes)])
 
     def _rows(self, ranks: Collection[str]) -> list[int]:
         return [row for row, rank in enumerate(self.ranks) if rank in ranks]
@@ -126,6 +123,19 @@ class Fluid:
             for at in ([level, inside] if last else [level])
         ]
         return [sum(combination, ()) for combination in product(*ways)]
+
+    def _offer(self, options: list[list[Parts]]) -> None:
+        self.options = options
+        self.shares = [self._shares(ways, level) for ways, (level, _, _) in zip(options, self.routes, strict=True)]
+        self.arrays = self._shares(options[-1], len(self.machine.levels))
+
+    def offering(self, ways: Sequence[Parts | None]) -> Fluid:
+        """As this, with one more way to use the fan-outs at each border, where one is given that is not there yet."""
+        other = copy(self)
+        other._offer(
+            [mine if way is None or way in mine else [*mine, way] for mine, way in zip(self.options, ways, strict=True)]
+        )
+        return other
 
     def _shares(self, options: list[Parts], level: int) -> np.ndarray:
         """Instances of a level that share each rank: (R, options)."""

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 
 import numpy as np
 
 from sim.mapping.beam import Effort
-from sim.mapping.fluid import Chains, Fluid
+from sim.mapping.fluid import Chains, Fluid, Parts
 from sim.mapping.mapping import Loop, Mapping
 
 NEAR = Effort(width=48, pairs=500, trades=1000, patience=1)
@@ -36,19 +37,25 @@ class _Border:
     """Rank -> what each instance of the memory takes of it, and then each array."""
 
 
-def seeds(fluid: Fluid, mapping: Mapping) -> Chains:
-    """The mapping as chains of this problem and machine, and with smaller tiles; some may fit nowhere."""
+def seeds(fluid: Fluid, mapping: Mapping) -> tuple[Fluid, Chains]:
+    """The mapping as chains of this problem and machine, and with smaller tiles; some may fit nowhere.
+
+    They are chains of the fluid that is handed back: other sizes of fan-outs have other ways to use them, and those of
+    the mapping stand among these as long as there are as many instances.
+    """
     borders = list(_borders(fluid, mapping))
-    own = [[k for k, way in enumerate(ways) if _is(fluid, b, way, borders[b])] for b, ways in enumerate(fluid.options)]
+    own = _own(fluid, borders)
+    others = np.empty((len(borders), 0), dtype=int)
     if not all(own):  # fan-outs of other sizes
-        own = [list(range(len(ways))) for ways in fluid.options]
-    parts = np.array(list(product(*own))).T
-    if parts.shape[1] > WAYS:
-        parts = parts[:, np.linspace(0, parts.shape[1] - 1, WAYS).astype(int)]
+        fluid = fluid.offering([_way(fluid, b, border) for b, border in enumerate(borders)])
+        own, others = _own(fluid, borders), _columns([list(range(len(ways))) for ways in fluid.options])
+    if others.shape[1] > WAYS:
+        others = others[:, np.linspace(0, others.shape[1] - 1, WAYS).astype(int)]
+    parts = np.concatenate([_columns(own), others], axis=1)
     tiles = _shrunk(np.stack([border.tile for border in borders]))
     place = np.stack([border.place for border in borders])[..., None]
     sizes, ways = tiles.shape[-1], parts.shape[1]
-    return Chains(
+    return fluid, Chains(
         np.ascontiguousarray(np.repeat(tiles, ways, axis=-1), dtype=fluid.real),
         np.ascontiguousarray(np.repeat(place, sizes * ways, axis=-1)),
         np.tile(parts, sizes),
@@ -81,6 +88,30 @@ def _borders(fluid: Fluid, mapping: Mapping) -> Iterator[_Border]:
         last = {loop.rank: loop.tile for loop in arrays} if b == len(fluid.routes) - 1 else {}
         place = np.array([order.index(rank) for rank in ranks], dtype=np.int8)
         yield _Border(np.array([tile[rank] for rank in ranks]), place, (shared, last))
+
+
+def _columns(choices: list[list[int]]) -> np.ndarray:
+    """Every combination of one choice of each border: (B, n)."""
+    return np.array(list(product(*choices)), dtype=int).reshape(-1, len(choices)).T
+
+
+def _own(fluid: Fluid, borders: list[_Border]) -> list[list[int]]:
+    """Of each border, which ways to use the fan-outs hand out the parts that the mapping does."""
+    return [[k for k, way in enumerate(ways) if _is(fluid, b, way, borders[b])] for b, ways in enumerate(fluid.options)]
+
+
+def _way(fluid: Fluid, b: int, border: _Border) -> Parts | None:
+    """The way in which the mapping uses the fan-outs at border b; None where there are not as many instances."""
+    machine, size = fluid.machine, dict(zip(fluid.ranks, border.tile.tolist(), strict=True))
+    level, way = fluid.routes[b][0], []
+    there = (machine.levels[level].fanout, machine.array.fanout)
+    for at, count, shared in zip((level, len(machine.levels)), there, border.shared, strict=True):
+        made = [(rank, -(-int(size[rank]) // n), at) for rank, n in shared.items() if n < size[rank]]
+        if prod(instances for _, instances, _ in made) > count:
+            return None
+        way += made
+        size |= shared
+    return tuple(way)
 
 
 def _is(fluid: Fluid, b: int, way: tuple[tuple[str, int, int], ...], border: _Border) -> bool:

@@ -210,7 +210,8 @@ class _Search:
     def _nearby(self, d: int, room: np.ndarray, near: LoopNest) -> tuple[Found | None, int]:
         """(best chain, chains costed) that a mapping leads to, which is among them as it is if it fits."""
         fluid, aim = self._fluid(d, room, fixed=self.fixed, reduced=True), Aim(Objective.LATENCY, fixed=self.fixed)
-        some = canonical(fluid, seeds(fluid, near), fixed=self.fixed)
+        fluid, some = seeds(fluid, near)
+        some = canonical(fluid, some, fixed=self.fixed)
         some = some.take(np.flatnonzero(np.isfinite(fluid.by((aim,), some)[0])))
         (beam,), count = best_chains(fluid, NEAR, (aim,), some)
         best: Found | None = None

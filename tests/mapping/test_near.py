@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -54,6 +55,33 @@ def test_it_is_never_slower_than_the_mapping_at_hand(graph: Graph, path: str, sp
     there = asked(graph, chip.set(path, MORE[path]), space)
     kept = cost_mapping(mapping, there.problem, there.machine, there.homes)
     assert near(there, mapping, space).cost.time[0] <= kept.cost.time[0] * (1 + 1e-12)
+
+
+PES = """
+schema: dovetail.chip/1
+extends: systolic
+name: pes
+units:
+  - name: npu
+    hierarchy:
+      - memory: {name: SRAM, capacity: 512 KiB, bandwidth: 64 B/cycle, source: "estimated: a test"}
+      - fanout: {name: pe, count: 16, source: "estimated: a test"}
+      - memory: {name: WRF, capacity: 8 KiB, bandwidth: 32 B/cycle, holds: [weight], source: "estimated: a test"}
+      - memory: {name: ORF, capacity: 1 KiB, bandwidth: 64 B/cycle, holds: [output], source: "estimated: a test"}
+      - array:
+          {name: array, rows: 8, cols: 8, skew: none, folds: pipelined, preload: hidden, source: "estimated: a test"}
+"""
+
+
+@pytest.mark.parametrize("more", [17, 20, 32])
+def test_more_instances_keep_the_parts_that_fewer_take(more: int, tmp_path: Path) -> None:
+    """Seven parts of 53 channels are no way of 20 instances; those that stand idle beside them cost no time."""
+    (tmp_path / "pes.yaml").write_text(PES)
+    graph, chip = sim.conv2d(37, 53, 29, 3, padding=1), sim.load_hardware(tmp_path / "pes.yaml")
+    here, there = (asked(graph, chip.set("pe.count", count)) for count in (16, more))
+    mapping = map_einsums([here])[0].mappings[0]
+    kept = cost_mapping(mapping, there.problem, there.machine, there.homes)
+    assert near(there, mapping).cost.time[0] <= kept.cost.time[0] * (1 + 1e-12)
 
 
 @settings(max_examples=5)
