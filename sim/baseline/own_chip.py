@@ -10,8 +10,8 @@ from sim.baseline.device import CpuDevice, CudaDevice
 from sim.errors import CalibrationError
 from sim.hardware.chip import Chip, Costing
 
-TEMPLATES = {"amx": "xeon-emr-2c", "avx512": "xeon-emr-2c", "avx512-zen4": "epyc-zen4", "avx2": "epyc-zen4"}
-"""Instruction sets -> bundled chip. Rates that a CPU lacks (AMX below avx512) end as low efficiencies of the fit."""
+TEMPLATES = {"amx": "xeon-emr-2c", "avx512": "epyc-zen5", "avx512-zen4": "epyc-zen4", "avx2": "epyc-zen4"}
+"""Instruction sets -> bundled chip. Rates that a CPU lacks (bf16 below avx2) end as low efficiencies of the fit."""
 CLOCK_STEP_HZ = 1e7
 """The measured clock is stated to 10 MHz."""
 
