@@ -11,6 +11,7 @@ from torch.nn import functional
 
 import sim
 from sim.analytical import estimate
+from sim.errors import TraceError
 from sim.workload.graph import EinsumOp, MovementOp, Primitive, Role, VectorOp, ViewOp
 from sim.workload.trace import DataPolicy, trace
 from sim.workload.trace.export import export
@@ -342,3 +343,15 @@ def test_a_result_that_is_quantised_and_back(axis):
     assert up.primitives == {Primitive.CONVERT: 32, Primitive.ADD: 32, Primitive.MUL: 32}
     assert graph.tensors[down.outputs[0]].size_bytes == 32
     assert graph.tensors[up.outputs[0]].size_bytes == 4 * 32
+
+
+def test_what_is_quantised_is_the_input_wherever_it_stands():
+    """A call by keywords may give the scale first: the 32 numbers are quantised, not the scale."""
+
+    def run(m, x, scale, zero):
+        return torch.quantize_per_tensor(scale=scale, zero_point=zero, dtype=torch.qint8, input=x).dequantize()
+
+    graph = graph_of(run, torch.zeros(4, 8), torch.tensor(0.1), torch.tensor(0))
+    assert [graph.tensors[op.outputs[0]].shape for op in graph] == [(4, 8), (4, 8)]
+    with pytest.raises(TraceError, match="dequantize"):
+        graph_of(lambda m, x: torch.dequantize(tensors=[x, x])[1] + 1, torch.zeros(4, 8))

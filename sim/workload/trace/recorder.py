@@ -231,7 +231,7 @@ class FunctionMode(TorchFunctionMode):
         """To integers, by scales and zero points, or back."""
         recorder = self._recorder
         wanted = next((a for a in (*args, *kwargs.values()) if isinstance(a, torch.dtype)), None)
-        x = args[0] if args else next(tensors_in(kwargs))
+        x = args[0] if args else kwargs.get("input")
         if not isinstance(x, torch.Tensor) or (func in _QUANTISE and wanted not in _INTEGERS):
             return func(*args, **kwargs)
         dtype = _INTEGERS[wanted] if func in _QUANTISE else torch.float32
