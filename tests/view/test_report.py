@@ -245,6 +245,19 @@ def test_a_timeline_begins_with_its_first_op() -> None:
     assert simulation_view(document | {"ops": []})["timeline"]["start_s"] == 0
 
 
+def test_bars_of_several_streams_stand_in_order_of_time() -> None:
+    """The page leaves out bars thinner than a pixel beside one that is drawn, which it can tell in this order alone:
+    a stream whose ops stand behind those of another was not drawn at all."""
+    document = sim.simulate("mlp", "tesla-fsd-npu").to_dict()
+    ops = document["ops"]
+    twice = [*({**op, "stream": "first"} for op in ops), *({**op, "stream": "second"} for op in ops)]  # type: ignore[attr-defined]
+    slices = simulation_view(document | {"ops": twice})["timeline"]["slices"]
+    assert [start for _, _, start, _, _ in slices] == sorted(start for _, _, start, _, _ in slices)
+    assert [stream for *_, stream in slices[:2]] == ["first", "second"]
+    bars = [{"ph": "X", "pid": 1, "tid": 1, "name": "op", "ts": at, "dur": 1} for at in (5, 3, 4)]
+    assert [start for _, _, start, _, _ in trace_view("t", {"traceEvents": bars})["slices"]] == [3e-6, 4e-6, 5e-6]
+
+
 def test_an_infeasible_simulation_is_a_result(tmp_path: Path) -> None:
     """Weights of 256 x 256 bytes in a DRAM of 32 KiB: the page and the table say so, beside a run that fits."""
     chip = {"DRAM.capacity": "32 KiB"}

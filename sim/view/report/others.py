@@ -25,6 +25,7 @@ def simulation_view(document: Document) -> dict[str, Any]:
         return _serving_view(document)
     top = Reader(document, "simulation")
     ops = [Reader(op, f"simulation: ops[{i}]") for i, op in enumerate(top.items("ops"))]
+    ops.sort(key=lambda op: op.number("start_s"))  # (bars are drawn in time, and streams stand one after the other)
     return {
         "title": verdicts.name_of(document),
         "provenance": _run_provenance(document),
@@ -42,7 +43,7 @@ def simulation_view(document: Document) -> dict[str, Any]:
         "memories": [[name, peak] for name, peak in (document.get("peak_memory_bytes") or {}).items()],
         "timeline": {
             "tracks": sorted({op.text("unit") for op in ops}),
-            "start_s": short(min((op.number("start_s") for op in ops[:SLICES]), default=0.0)),
+            "start_s": short(ops[0].number("start_s")) if ops else 0.0,
             "slices": [
                 [op.text("unit"), op.text("name"), short(op.number("start_s")), short(op.number("latency_s")),
                  op.text("stream")]
@@ -139,7 +140,7 @@ def trace_view(name: str, document: Document) -> dict[str, Any]:
             place = threads if event["name"] == "thread_name" else processes
             key = (event["pid"], event["tid"]) if place is threads else event["pid"]
             place[key] = str(event["args"]["name"])
-    slices = [event for event in events if event.get("ph") == "X"]
+    slices = sorted((event for event in events if event.get("ph") == "X"), key=lambda event: float(event["ts"]))
     counters: dict[tuple[str, str], list[list[float | None]]] = {}
     for event in events:
         if event.get("ph") == "C":

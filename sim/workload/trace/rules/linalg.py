@@ -129,34 +129,26 @@ def inverse_of_factor(call: Call) -> Vector:
     return _work(count, 2 * n**3 / 3, {RECIPROCAL: n})
 
 
-@register_rule("aten.linalg_eig")
-def eig(call: Call) -> Vector:
-    count, _, n = _sizes(call.args[0])
-    return _work(count, 25 * n**3, {RSQRT: n, RECIPROCAL: n})
+def _eigenproblem(name: str, steps: float) -> None:
+    @register_rule(name)
+    def rule(call: Call) -> Vector:
+        count, _, n = _sizes(call.args[0])
+        return _work(count, steps * n**3, {RSQRT: n, RECIPROCAL: n})
 
 
-@register_rule("aten.linalg_eigvals")
-def eigenvalues(call: Call) -> Vector:
-    count, _, n = _sizes(call.args[0])
-    return _work(count, 10 * n**3, {RSQRT: n, RECIPROCAL: n})
-
-
-@register_rule("aten.linalg_eigvalsh")
-def symmetric_eigenvalues(call: Call) -> Vector:
-    count, _, n = _sizes(call.args[0])
-    return _work(count, 4 * n**3 / 3, {RSQRT: n, RECIPROCAL: n})
+for _name, _steps in {
+    "aten.linalg_eig": 25,
+    "aten.linalg_eigvals": 10,
+    "aten._linalg_eigh": 9,
+    "aten.linalg_eigvalsh": 4 / 3,
+}.items():
+    _eigenproblem(_name, _steps)
 
 
 @register_rule("aten.linalg_svdvals")
 def singular_values(call: Call) -> Vector:
     count, m, n = _sizes(call.args[0])
     return _work(count, 4 * m * n**2 - 4 * n**3 / 3, {RSQRT: n, RECIPROCAL: n})
-
-
-@register_rule("aten._linalg_eigh")
-def eigh(call: Call) -> Vector:
-    count, _, n = _sizes(call.args[0])
-    return _work(count, 9 * n**3, {RSQRT: n, RECIPROCAL: n})
 
 
 @register_rule("aten._linalg_svd")
