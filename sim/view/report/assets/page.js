@@ -48,6 +48,7 @@ function simulation(run) {
     table([["resource", "text"], ["in use", "number"], ["", "text"], ["rate", "number"]], [...run.units, ...run.ports].map(([name, used, rate]) =>
       [name, share(used), h("span", { class: "cell-bar", style: { width: `${140 * Math.min(1, used || 0)}px` } }), rate === null ? "" : si(rate, "B/s")])),
     run.timeline.slices.length ? runTimeline(run.timeline) : null,
+    run.streams.some((stream) => stream.finished > 1) ? h("p", { class: "soft" }, "Bars: the first job of each stream. A gap is the work of later jobs, or idle; simulate --trace writes all of them.") : null,
     run.notes.map((note) => h("p", { class: "soft" }, note))];
 }
 
