@@ -165,6 +165,7 @@ class LazyGroup(TyperGroup):
         os.environ["MPLBACKEND"] = "agg"  # figures become files: no display is needed, whatever the shell names
         try:
             code = super().main(*args, **extra | {"standalone_mode": False})
+            streams.flush()  # (a full disk is told here, not by the interpreter as it ends)
             sys.exit(code if isinstance(code, int) else 0)
         except TyperException as error:
             print(_refused(error), file=sys.stderr)
@@ -187,6 +188,8 @@ class LazyGroup(TyperGroup):
             if (error.filename is None and error.errno not in _FULL) or common.settings.debug:
                 traceback.print_exc(file=sys.stderr)
             place = "output" if error.errno in _FULL else "input or output"
+            if error.errno in _FULL:
+                streams.let_go()
             print(f"dovetail: {error.filename or place}: {error.strerror or error}", file=sys.stderr)
             sys.exit(2)
         except Exception:

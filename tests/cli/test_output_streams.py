@@ -43,3 +43,16 @@ def test_a_full_disk_is_said_in_a_line(option: list[str]) -> None:
         done = subprocess.run([*COMMAND, *option], check=False, stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 2
     assert done.stderr == "dovetail: output: No space left on device\n"
+
+
+@pytest.mark.parametrize("size", [1, 100_000], ids=["less than is written at once", "more"])
+def test_what_could_not_be_written_is_let_go(size: int) -> None:
+    """The interpreter flushes once more as it ends: it would say so in its own words and exit with 120."""
+    code = (
+        "import sys\nfrom sim.cli import streams\n"
+        f"try:\n    sys.stdout.write('x' * {size}); streams.flush()\n"
+        "except OSError:\n    streams.let_go(); sys.exit(2)"
+    )
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([sys.executable, "-c", code], check=False, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (2, "")
